@@ -1,0 +1,47 @@
+"""Go's duration texts: "5m", "1h30m", "-1.5s"."""
+
+import re
+from typing import Final
+
+UNITS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+LARGEST: Final = 2**63 - 1
+_PART = re.compile(r"(\d*)(?:\.(\d*))?([^\d.]*)")
+
+
+def parse_duration(text: str) -> int:
+    """Return nanoseconds. Raises ValueError with the text of Go's time.ParseDuration."""
+    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    invalid = ValueError(f"time: invalid duration {quoted}")
+    rest = text
+    negative = rest.startswith("-")
+    if rest[:1] in ("-", "+"):
+        rest = rest[1:]
+    if rest == "0":
+        return 0
+    if not rest:
+        raise invalid
+    total = 0
+    while rest:
+        match = _PART.match(rest)
+        if match is None or not (match[1] or match[2]):
+            raise invalid
+        if not match[3]:
+            raise ValueError(f"time: missing unit in duration {quoted}")
+        if match[3] not in UNITS:
+            raise ValueError(f'time: unknown unit "{match[3]}" in duration {quoted}')
+        unit = UNITS[match[3]]
+        fraction = match[2] or ""
+        total += int(match[1] or 0) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+        if total > LARGEST + negative:
+            raise invalid
+        rest = rest[match.end() :]
+    return -total if negative else total

@@ -1,0 +1,253 @@
+"""What can go wrong, in words that know no transport. Each class says whose fault it is by where it stands.
+
+PunaError
+├── InvalidRequestError            the client asked for something that makes no sense
+│   ├── ModelRequiredError
+│   ├── InvalidModelNameError
+│   ├── CapabilityMissingError     the model cannot do that
+│   ├── ContextOverflowError
+│   ├── InputTooLongError
+│   ├── UnsupportedConstraintError
+│   ├── InvalidDigestError
+│   ├── DigestMismatchError
+│   ├── InvalidCreateError
+│   └── InvalidTokenError
+├── OptionTypeError                an option's value has the wrong type
+├── InvalidFormatError             `format` is neither "json" nor a schema
+├── TemplateError                  a template cannot be read or run
+├── UnknownRendererError
+├── NotFoundError
+│   ├── ModelNotFoundError
+│   └── BlobNotFoundError
+├── UnsupportedOperationError      this kind of model has no such operation
+│   ├── EmbeddingsUnsupportedError
+│   └── RankingUnsupportedError
+├── CloudDisabledError
+├── QueueFullError
+├── TransferError                  a registry or the way to it failed
+├── BackendNotFoundError           a model asks for a backend that is not installed
+├── LoadFailedError                the backend could not load the model
+├── BackendCrashedError            the backend's process died
+└── BackendFailedError             the backend raised
+
+puna.rpc.status turns these into gRPC status codes by `reason`, puna_rest.errors into HTTP statuses; texts are written
+here and nowhere else, since clients read them.
+"""
+
+from typing import ClassVar
+
+
+class PunaError(Exception):
+    """Base of every error this package raises on purpose. Its text is shown to the client."""
+
+    reason: ClassVar[str] = "INTERNAL"
+    """What a program reads: the `reason` of google.rpc.ErrorInfo."""
+
+
+class InvalidRequestError(PunaError):
+    """The client asked for something that makes no sense."""
+
+    reason = "INVALID_REQUEST"
+
+
+class ModelRequiredError(InvalidRequestError):
+    """No model is named."""
+
+    reason = "MODEL_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("model is required")
+
+
+class InvalidModelNameError(InvalidRequestError):
+    """The name breaks the rules for names."""
+
+    reason = "INVALID_MODEL_NAME"
+
+    def __init__(self, text: str = "invalid model name") -> None:
+        super().__init__(text)
+
+
+class CapabilityMissingError(InvalidRequestError):
+    """The model cannot do that."""
+
+    reason = "CAPABILITY_MISSING"
+
+
+class ContextOverflowError(InvalidRequestError):
+    """The prompt is longer than the context."""
+
+    reason = "CONTEXT_OVERFLOW"
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(
+            text
+            or "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust "
+            "the context length in settings, or use a model with a longer context length"
+        )
+
+
+class InputTooLongError(InvalidRequestError):
+    """A text to embed is longer than the context."""
+
+    reason = "INPUT_TOO_LONG"
+
+    def __init__(self, text: str = "the input length exceeds the context length") -> None:
+        super().__init__(text)
+
+
+class UnsupportedConstraintError(InvalidRequestError):
+    """A grammar or schema that cannot be enforced; the text names the part."""
+
+    reason = "UNSUPPORTED_CONSTRAINT"
+
+
+class InvalidDigestError(InvalidRequestError):
+    """Not "sha256:" and 64 hexadecimal digits."""
+
+    reason = "INVALID_DIGEST"
+
+    def __init__(self) -> None:
+        super().__init__("invalid digest format")
+
+
+class DigestMismatchError(InvalidRequestError):
+    """Uploaded bytes are not those of the digest."""
+
+    reason = "DIGEST_MISMATCH"
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"')
+
+
+class InvalidCreateError(InvalidRequestError):
+    """A model cannot be made from this."""
+
+    reason = "INVALID_CREATE"
+
+
+class InvalidTokenError(InvalidRequestError):
+    """A token id that the vocabulary does not have."""
+
+    reason = "INVALID_TOKEN"
+
+
+class OptionTypeError(PunaError):
+    """An option's value has the wrong type."""
+
+    reason = "OPTION_TYPE"
+
+    def __init__(self, name: str, wanted: str) -> None:
+        """`wanted` is such as "type integer" or "an array of strings"."""
+        super().__init__(f'option "{name}" must be of {wanted}')
+
+
+class InvalidFormatError(PunaError):
+    """`format` is neither "json" nor a schema."""
+
+    reason = "INVALID_FORMAT"
+
+
+class TemplateError(PunaError):
+    """A template cannot be read or run."""
+
+    reason = "TEMPLATE_FAILED"
+
+
+class UnknownRendererError(PunaError):
+    """The model's configuration names a renderer that does not exist."""
+
+    reason = "UNKNOWN_RENDERER"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'unknown renderer "{name}"')
+
+
+class NotFoundError(PunaError):
+    """What is named does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class ModelNotFoundError(NotFoundError):
+    """The name matches no model of the store."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, name: str, text: str | None = None) -> None:
+        super().__init__(text or f"model '{name}' not found")
+
+
+class BlobNotFoundError(NotFoundError):
+    """The store has no such blob."""
+
+    reason = "BLOB_NOT_FOUND"
+
+
+class UnsupportedOperationError(PunaError):
+    """This kind of model has no such operation."""
+
+    reason = "UNSUPPORTED_OPERATION"
+
+
+class EmbeddingsUnsupportedError(UnsupportedOperationError):
+    """The model makes no vectors."""
+
+    reason = "EMBEDDINGS_UNSUPPORTED"
+
+    def __init__(self) -> None:
+        super().__init__("This server does not support embeddings. Start it with `--embeddings`")
+
+
+class RankingUnsupportedError(UnsupportedOperationError):
+    """The model ranks nothing."""
+
+    reason = "RANKING_UNSUPPORTED"
+
+
+class CloudDisabledError(PunaError):
+    """A model that only a cloud could run."""
+
+    reason = "CLOUD_DISABLED"
+
+    def __init__(self, what: str = "remote model is unavailable") -> None:
+        super().__init__(f"ollama cloud is disabled: {what}")
+
+
+class QueueFullError(PunaError):
+    """Too many requests wait."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("server busy, please try again.  maximum pending requests exceeded")
+
+
+class TransferError(PunaError):
+    """A registry, or the way to it, failed."""
+
+    reason = "TRANSFER_FAILED"
+
+
+class BackendNotFoundError(PunaError):
+    """A model asks for a backend that no installed plugin provides."""
+
+    reason = "BACKEND_NOT_FOUND"
+
+
+class LoadFailedError(PunaError):
+    """The backend could not load the model."""
+
+    reason = "LOAD_FAILED"
+
+
+class BackendCrashedError(PunaError):
+    """The backend's process died; the text has the signal and its last words."""
+
+    reason = "BACKEND_CRASHED"
+
+
+class BackendFailedError(PunaError):
+    """The backend raised while it ran a model."""
+
+    reason = "BACKEND_FAILED"

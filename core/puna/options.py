@@ -1,0 +1,80 @@
+"""Options by the names that Modelfiles and the REST API use: defaults, merging, typing.
+
+The rule is the reference's: defaults, then the model's parameters, then the request's, key by key; a null is not given,
+an unknown name is ignored, an integer may be written as any JSON number and is cut toward zero.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from puna.errors import OptionTypeError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Every option with its value. None: unset, to be decided by whoever uses it."""
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    num_gpu: int = -1
+    main_gpu: int | None = None
+    use_mmap: bool | None = None
+    num_thread: int = 0
+    draft_num_predict: int | None = None
+    num_keep: int = 4
+    seed: int = -1
+    num_predict: int = -1
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    temperature: float = 0.8
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+_KINDS: Mapping[str, str] = {
+    each.name: "stop"
+    if each.name == "stop"
+    else "boolean"
+    if "bool" in str(each.type)
+    else "float32"
+    if "float" in str(each.type)
+    else "integer"
+    for each in fields(Options)
+}
+
+
+def merge(*layers: Mapping[str, Any]) -> Options:
+    """Merge maps over the defaults, later ones winning. Raises OptionTypeError."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if name not in _KINDS:
+                log.warning("ignoring unknown option %r", name)
+            elif value is not None:
+                values[name] = _typed(name, value)
+    return replace(Options(), **values)
+
+
+def _typed(name: str, value: Any) -> Any:
+    kind = _KINDS[name]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "integer" and number:
+        return int(value)
+    if kind == "float32" and number:
+        return float(value)
+    if kind == "boolean" and isinstance(value, bool):
+        return value
+    if kind == "stop" and isinstance(value, list | tuple):
+        if all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise OptionTypeError(name, "an array of strings")
+    raise OptionTypeError(name, "type array" if kind == "stop" else f"type {kind}")

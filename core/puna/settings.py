@@ -1,0 +1,158 @@
+"""The server's settings, and the only reader of OLLAMA_* and PUNA_* variables.
+
+The reference's variables mean what they mean there. Puna's own begin with PUNA_, or stand in a TOML file under the same
+names in lower case and without the prefix; the environment wins over the file.
+"""
+
+import logging
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from puna.duration import parse_duration
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 11434
+DEFAULT_GRPC_HOST = "127.0.0.1:11435"
+DEFAULT_REMOTES = ("ollama.com",)
+FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the server was told."""
+
+    host: str = "127.0.0.1"
+    """Address of the REST bridge."""
+    port: int = DEFAULT_PORT
+    grpc_host: str = DEFAULT_GRPC_HOST
+    """Address of the gRPC core."""
+    models: Path = Path()
+    """Root of the store: the folder with `blobs` and `manifests`."""
+    origins: tuple[str, ...] = ()
+    """Origins that browsers may send, beside the local ones."""
+    keep_alive: float = 300.0
+    """Seconds that a model stays loaded after its last request; infinity: for good."""
+    load_timeout: float = 300.0
+    """Seconds without progress after which loading is given up; infinity: never."""
+    context_length: int = 0
+    """Default context length in tokens; 0: by memory."""
+    num_parallel: int = 0
+    """Sequences per model at once; 0: as many as fit."""
+    max_loaded_models: int = 0
+    """0: three for each GPU, at least three."""
+    max_queue: int = 512
+    """Requests that may wait for a model to be loaded."""
+    no_prune: bool = False
+    flash_attention: str = ""
+    kv_cache_type: str = ""
+    go_template: bool | None = None
+    """Whether Go templates are used where there is one; None: unless the model file's own is more capable."""
+    remotes: tuple[str, ...] = DEFAULT_REMOTES
+    debug: int = 0
+    """0 info, 1 debug, 2 trace."""
+    default_backend: str = ""
+    """Backend of models that name none; empty: the format decides."""
+
+
+def from_environment(environ: Mapping[str, str], config: Path | None = None) -> Settings:
+    """Read the settings. A bad value falls back to its default with a warning; a bad file raises ValueError."""
+    own = _file(config)
+    host, port = _address(_text(environ, "OLLAMA_HOST"))
+    go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
+    flash = _text(environ, "OLLAMA_FLASH_ATTENTION")
+    return Settings(
+        host=host,
+        port=port,
+        grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or DEFAULT_GRPC_HOST,
+        models=Path(_text(environ, "OLLAMA_MODELS") or Path.home() / ".ollama" / "models"),
+        origins=_list(environ, "OLLAMA_ORIGINS"),
+        keep_alive=_seconds(environ, "OLLAMA_KEEP_ALIVE", 300.0, forever_at_zero=False),
+        load_timeout=_seconds(environ, "OLLAMA_LOAD_TIMEOUT", 300.0, forever_at_zero=True),
+        context_length=_count(environ, "OLLAMA_CONTEXT_LENGTH", 0),
+        num_parallel=_count(environ, "OLLAMA_NUM_PARALLEL", 0),
+        max_loaded_models=_count(environ, "OLLAMA_MAX_LOADED_MODELS", 0),
+        max_queue=_count(environ, "OLLAMA_MAX_QUEUE", 512),
+        no_prune=_truth(_text(environ, "OLLAMA_NOPRUNE")),
+        flash_attention=("on" if _truth(flash) else "off") if flash else "",
+        kv_cache_type=_text(environ, "OLLAMA_KV_CACHE_TYPE"),
+        go_template=_truth(go_template) if go_template else None,
+        remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
+        debug=_level(_text(environ, "OLLAMA_DEBUG")),
+        default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
+    )
+
+
+def _file(config: Path | None) -> Mapping[str, Any]:
+    path = config or platformdirs.user_config_path("puna", appauthor=False) / "config.toml"
+    if config is None and not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip().strip("\"'").strip()
+
+
+def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in _text(environ, name).split(",") if each.strip())
+
+
+def _truth(text: str) -> bool:
+    """Read a Go boolean; text that is none counts as true, as in the reference."""
+    return bool(text) and text not in FALSE
+
+
+def _level(text: str) -> int:
+    return int(text) if text.isdigit() else int(_truth(text))
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = _text(environ, name)
+    if not text:
+        return default
+    if not text.isdigit():
+        log.warning("%s is no whole number, using %d", name, default)
+        return default
+    return int(text)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float, *, forever_at_zero: bool) -> float:
+    text = _text(environ, name)
+    try:
+        seconds = parse_duration(text) / 1e9
+    except ValueError:
+        try:
+            seconds = float(int(text))
+        except ValueError:
+            return default
+    return math.inf if seconds < 0 or (forever_at_zero and seconds == 0) else seconds
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read OLLAMA_HOST: [scheme://]host[:port][/path]. A port out of range gives the default one."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT)
+    rest = rest.partition("/")[0]
+    if rest.startswith("["):
+        host, _, tail = rest[1:].partition("]")
+        port_text = tail.removeprefix(":")
+    elif rest.count(":") > 1:
+        host, port_text = rest, ""
+    else:
+        host, _, port_text = rest.partition(":")
+    if not port_text:
+        return host or "127.0.0.1", default
+    if port_text.isdigit() and int(port_text) <= 65535:
+        return host or "127.0.0.1", int(port_text)
+    log.warning("OLLAMA_HOST has a bad port, using %d", default)
+    return host or "127.0.0.1", default
