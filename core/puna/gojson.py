@@ -73,20 +73,11 @@ def number(value: float) -> str:
 
 
 def percent_v(value: float) -> str:
-    """Write a float64 as Go's %v does: plain for decimal exponents from -4 to 20, else as 1e+21."""
-    return _general(value, 21)
-
-
-def percent_v_shortest(value: float) -> str:
-    """Write a float64 as text/template and show's texts do: plain for decimal exponents from -4 to 5, else as 1e+06."""
-    return _general(value, 6)
-
-
-def _general(value: float, limit: int) -> str:
+    """Write a float64 as Go's %v does: plain for decimal exponents from -4 to 5, else as 1e+06."""
     digits, exponent, sign = _shortest(value)
     if value == 0:
         return sign + "0"
-    if -4 <= exponent < limit:
+    if -4 <= exponent < 6:
         return sign + _plain(digits, exponent)
     mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
     return f"{sign}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"

@@ -3,7 +3,8 @@
 import json
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from train_demo.conversation import Conversation, Tool, Turn, go_json
@@ -773,4 +774,14 @@ def conversation(rng: Random) -> Conversation:
         made = _named(rng)
     else:
         made = _tooling(rng)
-    return Conversation(made.turns, made.system, made.tools, rng.random() < 0.5)
+    think = rng.random() < 0.5
+    return Conversation(_thoughts(rng, made.turns, think=think), made.system, made.tools, think)
+
+
+def _thoughts(rng: Random, turns: Sequence[Turn], *, think: bool) -> list[Turn]:
+    """Thoughts of the last turn as asked for; earlier ones (only tool calls show theirs) as clients happen to send them."""
+    keep_earlier = think and rng.random() < 0.7 or rng.random() < 0.1
+    return [
+        turn if (think if i == len(turns) - 1 else keep_earlier) else replace(turn, thinking="")
+        for i, turn in enumerate(turns)
+    ]

@@ -1,0 +1,99 @@
+"""From conversations to rows of tokens: what is learned, where a document ends, positions with gaps."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train_demo.conversation import Conversation, segments
+from train_demo.skills import conversation
+from train_demo.vocabulary import BOS, EOS, Vocabulary
+
+Rows = dict[str, NDArray[np.int32]]
+CHUNK = 3000  # conversations that are packed together
+LONGEST_GAP = 1400
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One tokenized conversation; ``targets[i]`` follows ``tokens[i]`` and counts where ``weights[i]`` is 1."""
+
+    tokens: list[int]
+    targets: list[int]
+    weights: list[int]
+
+
+def document(vocabulary: Vocabulary, made: Conversation) -> Document:
+    """Tokenizes a conversation; an end token is the target after everything the model says."""
+    tokens = [BOS, *vocabulary.encode(" ")]
+    learned = [0] * len(tokens)
+    ends: set[int] = set()
+    for segment in segments(made):
+        ids = vocabulary.encode(segment.text)
+        tokens += ids
+        learned += _unhidden(vocabulary, ids, segment.text, segment.hidden) if segment.learned else [0] * len(ids)
+        if segment.learned:
+            ends.add(len(tokens) - 1)
+    targets = [EOS if i in ends else tokens[min(i + 1, len(tokens) - 1)] for i in range(len(tokens))]
+    weights = [1 if i in ends else learned[min(i + 1, len(tokens) - 1)] for i in range(len(tokens))]
+    return Document(tokens, targets, weights)
+
+
+def _unhidden(vocabulary: Vocabulary, ids: list[int], text: str, hidden: tuple[str, ...]) -> list[int]:
+    """1 for tokens outside the first occurrences of the ``hidden`` strings."""
+    if not hidden:
+        return [1] * len(ids)
+    covered = [False] * len(text)
+    for part in hidden:
+        start = text.find(part)
+        covered[start : start + len(part)] = [True] * len(part)
+    out, at = [], 0
+    for index in ids:
+        size = len(vocabulary.decode([index]))
+        out.append(0 if any(covered[at : at + size]) else 1)
+        at += size
+    return out
+
+
+def packed(vocabulary: Vocabulary, seed: int, length: int, start: int = 0) -> Iterator[Rows]:
+    """Endless rows [length], chunk after chunk; chunk ``i`` depends on ``seed`` and ``i`` alone."""
+    chunk = start
+    while True:
+        rng = random.Random(f"{seed}/{chunk}")
+        documents = [document(vocabulary, conversation(rng)) for _ in range(CHUNK)]
+        rows: list[list[Document]] = []
+        room: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the tokens that still fit
+        for made in sorted(documents, key=lambda d: -len(d.tokens)):
+            size = len(made.tokens)
+            if size > length:
+                continue
+            left = next((n for n in range(size, length + 1) if room[n]), None)
+            if left is None:
+                rows.append([made])
+                room[length - size].append(len(rows) - 1)
+            else:
+                index = room[left].pop()
+                rows[index].append(made)
+                room[left - size].append(index)
+        rng.shuffle(rows)
+        for row in rows:
+            yield _row(rng, row, length)
+        chunk += 1
+
+
+def _row(rng: random.Random, row: list[Document], length: int) -> Rows:
+    out = {name: np.zeros(length, np.int32) for name in ("tokens", "targets", "weights", "positions", "documents")}
+    at = 0
+    for number, made in enumerate(row, 1):
+        size = len(made.tokens)
+        here = slice(at, at + size)
+        positions = np.arange(size)
+        if rng.random() < 0.15:  # far apart, as in a long chat, without paying for the tokens in between
+            for _ in range(rng.choice((1, 2))):
+                positions[rng.randrange(2, size) :] += rng.randrange(LONGEST_GAP // 2)
+        out["tokens"][here], out["targets"][here], out["weights"][here] = made.tokens, made.targets, made.weights
+        out["positions"][here], out["documents"][here] = positions, number
+        at += size
+    return out
