@@ -46,7 +46,9 @@ def main() -> int:
             generate(package, fresh)
             committed = ROOT / "core" / package
             if "--check" in sys.argv:
-                found += [f"{package}/{name}" for name in (stale(fresh / package, committed) if committed.is_dir() else ["*"])]
+                found += [
+                    f"{package}/{name}" for name in (stale(fresh / package, committed) if committed.is_dir() else ["*"])
+                ]
             else:
                 shutil.rmtree(committed, ignore_errors=True)
                 shutil.copytree(fresh / package, committed)

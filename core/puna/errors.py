@@ -82,8 +82,8 @@ class ContextOverflowError(InvalidRequestError):
     def __init__(self, text: str | None = None) -> None:
         super().__init__(
             text
-            or "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust "
-            "the context length in settings, or use a model with a longer context length"
+            or "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+            "adjust the context length in settings, or use a model with a longer context length"
         )
 
 

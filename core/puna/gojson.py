@@ -1,7 +1,7 @@
 """JSON as Go's encoder writes it, and Go's quoting: the forms that clients of the reference know.
 
-Strings have `<`, `>`, `&`, U+2028 and U+2029 escaped; floats are the shortest digits that round-trip, plain between 1e-6
-and 1e21; objects keep their order unless told to sort.
+Strings have `<`, `>`, `&`, U+2028 and U+2029 escaped; floats are the shortest digits that round-trip, plain between
+1e-6 and 1e21; objects keep their order unless told to sort.
 """
 
 import json
@@ -9,7 +9,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 _HTML: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _HTML_RE: Final = re.compile("[<>&\u2028\u2029]")
@@ -29,7 +29,7 @@ class Raw(str):
     __slots__ = ()
 
 
-def dumps(value: Any, *, sort_keys: bool = False) -> str:
+def dumps(value: object, *, sort_keys: bool = False) -> str:
     """Encode dicts, lists, tuples, strings, numbers, booleans, None, Float32 and Raw, without spaces."""
     if isinstance(value, str):
         return value if isinstance(value, Raw) else string(value)

@@ -52,7 +52,7 @@ _KINDS: Mapping[str, str] = {
 }
 
 
-def merge(*layers: Mapping[str, Any]) -> Options:
+def merge(*layers: Mapping[str, object]) -> Options:
     """Merge maps over the defaults, later ones winning. Raises OptionTypeError."""
     values: dict[str, Any] = {}
     for layer in layers:
@@ -64,13 +64,13 @@ def merge(*layers: Mapping[str, Any]) -> Options:
     return replace(Options(), **values)
 
 
-def _typed(name: str, value: Any) -> Any:
+def _typed(name: str, value: object) -> object:
     kind = _KINDS[name]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "integer" and number:
-        return int(value)
-    if kind == "float32" and number:
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if kind == "integer":
+            return int(value)
+        if kind == "float32":
+            return float(value)
     if kind == "boolean" and isinstance(value, bool):
         return value
     if kind == "stop" and isinstance(value, list | tuple):

@@ -233,9 +233,9 @@ class LoadedModel(ABC):
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Go on from a prompt: any Prefill, then Pieces, then one Finish.
 
-        PromptTooLongError: the prompt does not fit; InvalidRequestError: a constraint that cannot be enforced, a bad
-        token id or value; UnsupportedError: the model does not generate, or not from this (pictures, say). All are raised
-        before the first piece.
+        PromptTooLongError: the prompt does not fit. InvalidRequestError: a constraint that cannot be enforced, a bad
+        token id or value. UnsupportedError: the model does not generate, or not from this (pictures, say). All are
+        raised before the first piece.
         """
 
     @abstractmethod
@@ -257,7 +257,10 @@ class LoadedModel(ABC):
         raise UnsupportedError("this model does not support embeddings")
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return how well each document fits the query, in order; larger is better. UnsupportedError: it cannot."""
+        """Return how well each document fits the query, in order; larger is better.
+
+        UnsupportedError: the model does not rank.
+        """
         raise UnsupportedError("this model does not support reranking")
 
     async def aclose(self) -> None:  # noqa: B027 (a model with nothing to free need not say so)

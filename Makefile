@@ -1,0 +1,35 @@
+# `make serve` runs the server, `make test` everything that decides whether a change is good. Both install what they need
+# into .venv first: uv by pip, the rest from uv.lock.
+
+PYTHON ?= python3
+UV := .venv/bin/uv
+UV_VERSION := 0.13.9
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: serve test check proto demo clean
+
+serve: .venv/.installed
+	@exec .venv/bin/puna serve
+
+test: .venv/.installed check
+	.venv/bin/python -m pytest -q
+
+check: .venv/.installed
+	.venv/bin/python tools/check.py
+
+proto: .venv/.installed
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python tools/gen_proto.py
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Puna needs Python 3.11 or newer: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about five minutes on two cores."
+	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,7 @@
+"""`python -m puna`."""
+
+import sys
+
+from puna.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,72 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from puna.settings import from_environment
+
+
+@pytest.fixture(autouse=True)
+def _no_file_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def test_defaults():
+    settings = from_environment({})
+    assert (settings.host, settings.port, settings.grpc_host) == ("127.0.0.1", 11434, "127.0.0.1:11435")
+    assert (settings.keep_alive, settings.max_queue) == (300.0, 512)
+    assert settings.models == Path.home() / ".ollama" / "models"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("0.0.0.0", "0.0.0.0", 11434),
+        ("127.0.0.1:1234", "127.0.0.1", 1234),
+        (":1234", "127.0.0.1", 1234),
+        ("http://10.0.0.1", "10.0.0.1", 80),
+        ("https://10.0.0.1", "10.0.0.1", 443),
+        ("http://10.0.0.1:99/path", "10.0.0.1", 99),
+        ("[::1]:5000", "::1", 5000),
+        ("::1", "::1", 11434),
+        ("127.0.0.1:99999", "127.0.0.1", 11434),
+        (' "1.2.3.4:5" ', "1.2.3.4", 5),
+    ],
+)
+def test_the_address_of_the_bridge(text, host, port):
+    settings = from_environment({"OLLAMA_HOST": text})
+    assert (settings.host, settings.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10m", 600), ("90", 90), ("0", 0), ("-1", math.inf), ("-1m", math.inf), ("soon", 300), ("", 300)],
+)
+def test_keep_alive_is_a_duration_or_seconds(text, seconds):
+    assert from_environment({"OLLAMA_KEEP_ALIVE": text}).keep_alive == seconds
+
+
+def test_a_load_timeout_of_zero_is_none():
+    assert from_environment({"OLLAMA_LOAD_TIMEOUT": "0"}).load_timeout == math.inf
+
+
+def test_text_that_is_no_boolean_counts_as_true():
+    assert from_environment({"OLLAMA_NOPRUNE": "yes"}).no_prune
+    assert not from_environment({"OLLAMA_NOPRUNE": "false"}).no_prune
+    assert from_environment({"OLLAMA_GO_TEMPLATE": "0"}).go_template is False
+    assert from_environment({}).go_template is None
+
+
+def test_a_bad_number_falls_back():
+    assert from_environment({"OLLAMA_MAX_QUEUE": "many"}).max_queue == 512
+
+
+def test_the_environment_wins_over_the_file(tmp_path):
+    (tmp_path / "own.toml").write_text('grpc_host = "127.0.0.1:1"\nbackend = "parrot"\n')
+    settings = from_environment({"PUNA_GRPC_HOST": "127.0.0.1:2"}, tmp_path / "own.toml")
+    assert (settings.grpc_host, settings.default_backend) == ("127.0.0.1:2", "parrot")
+
+
+def test_a_named_file_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        from_environment({}, tmp_path / "none.toml")

@@ -1,0 +1,124 @@
+"""Measure the shape of the codebase: the figures that tests/test_house.py holds to budgets.
+
+Generated code is left out. Run it to see the figures and the places that are largest.
+"""
+
+import ast
+import statistics
+import sys
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("core", "rest_bridge", "plugins")
+GENERATED = ("core/puna/v1/", "core/puna/backend/v1/")
+
+
+@dataclass
+class Shape:
+    """Figures of a set of source files. Names are `path:line name`."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    """Path to lines."""
+    functions: dict[str, int] = field(default_factory=dict)
+    """Name to lines."""
+    undocumented: list[str] = field(default_factory=list)
+    public: int = 0
+    unannotated: list[str] = field(default_factory=list)
+    globals: list[str] = field(default_factory=list)
+    ignores: list[str] = field(default_factory=list)
+    bare_ignores: list[str] = field(default_factory=list)
+    broad_excepts: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> int:
+        """Lines in all."""
+        return sum(self.files.values())
+
+
+def python_files(root: Path, *folders: str) -> Iterator[Path]:
+    """Yield the files written by hand under folders of the root."""
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            if not name.startswith(GENERATED) and ".venv" not in path.parts:
+                yield path
+
+
+def measure(root: Path = ROOT, folders: tuple[str, ...] = SOURCES) -> Shape:
+    """Read all files once."""
+    shape = Shape()
+    for path in python_files(root, *folders):
+        _measure_file(path, path.relative_to(root).as_posix(), shape)
+    return shape
+
+
+def _measure_file(path: Path, name: str, shape: Shape) -> None:
+    text = path.read_text()
+    shape.files[name] = text.count("\n")
+    tree = ast.parse(text)
+    for node, public in _definitions(tree):
+        here = f"{name}:{node.lineno} {node.name}"
+        if public:
+            shape.public += 1
+            if ast.get_docstring(node) is None:
+                shape.undocumented.append(here)
+        if not isinstance(node, ast.ClassDef):
+            shape.functions[here] = (node.end_lineno or node.lineno) - node.lineno + 1
+            if not _annotated(node):
+                shape.unannotated.append(here)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            shape.globals.append(f"{name}:{node.lineno}")
+        if isinstance(node, ast.ExceptHandler) and (
+            node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+        ):
+            shape.broad_excepts.append(f"{name}:{node.lineno}")
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT and ("noqa" in token.string or "type: ignore" in token.string):
+                shape.ignores.append(f"{name}:{token.start[0]}")
+                if "noqa:" not in token.string and "ignore[" not in token.string:
+                    shape.bare_ignores.append(f"{name}:{token.start[0]}")
+
+
+def _definitions(
+    tree: ast.AST, *, public: bool = True
+) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            visible = public and not node.name.startswith("_")
+            yield node, visible
+            yield from _definitions(node, public=visible and isinstance(node, ast.ClassDef))
+        else:
+            yield from _definitions(node, public=public)
+
+
+def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    named = [each for each in arguments if each is not None and each.arg not in ("self", "cls")]
+    return node.returns is not None and all(each.annotation is not None for each in named)
+
+
+def main() -> int:
+    """Print the figures."""
+    shape = measure()
+    tests = sum(path.read_text().count("\n") for path in python_files(ROOT, "tests"))
+    lengths = sorted(shape.functions.values())
+    print(f"{len(shape.files)} files, {shape.lines} lines, median {statistics.median(shape.files.values()):.0f}")
+    print(f"functions: median {statistics.median(lengths):.0f}, p95 {lengths[int(len(lengths) * 0.95)]}")
+    print(f"documented {1 - len(shape.undocumented) / shape.public:.1%}, test lines : lines {tests / shape.lines:.2f}")
+    for title, table in (("longest files", shape.files), ("longest functions", shape.functions)):
+        print(title + ":")
+        for name, size in sorted(table.items(), key=lambda item: -item[1])[:8]:
+            print(f"  {size:5} {name}")
+    for title in ("undocumented", "unannotated", "globals", "bare_ignores", "broad_excepts"):
+        found = getattr(shape, title)
+        print(f"{title}: {len(found)} {' '.join(found[:12])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
