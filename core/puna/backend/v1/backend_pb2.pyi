@@ -711,19 +711,27 @@ class Failure(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     kind: Global___Failure.Kind.ValueType
     """What kind of error."""
     message: _builtins.str
     """What to tell the user."""
+    prompt_tokens: _builtins.int
+    """With KIND_CONTEXT_OVERFLOW: tokens of the prompt."""
+    context_length: _builtins.int
+    """With KIND_CONTEXT_OVERFLOW: tokens that there is room for."""
     def __init__(
         self,
         *,
         kind: Global___Failure.Kind.ValueType = ...,
         message: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
+        context_length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "kind", b"kind", "message", b"message", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

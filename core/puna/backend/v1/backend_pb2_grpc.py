@@ -29,6 +29,9 @@ class BackendServiceStub(object):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
 
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
+
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
     and its last lines are shown should it die. It exits when its standard input closes.
@@ -75,6 +78,9 @@ class BackendServiceStub(object):
 class BackendServiceServicer(object):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
 
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
@@ -169,6 +175,9 @@ def add_BackendServiceServicer_to_server(servicer, server):
 class BackendService(object):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
 
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,

@@ -30,6 +30,9 @@ class BackendServiceStub:
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
 
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
+
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
     and its last lines are shown should it die. It exits when its standard input closes.
@@ -61,6 +64,9 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
 
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
+
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
     and its last lines are shown should it die. It exits when its standard input closes.
@@ -87,6 +93,9 @@ class BackendServiceAsyncStub(BackendServiceStub):
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
     language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+
+    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
+    beside the status code; without one, the code and the message count alone.
 
     Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
     The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
