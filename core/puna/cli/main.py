@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -68,11 +68,12 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         return asyncio.run(create(settings, arguments))
     from puna.cli.serve import run
 
-    return run(settings, _faces(command), core=getattr(arguments, "core", None))
-
-
-def _faces(command: str) -> Mapping[str, bool]:
-    return {"core": command in ("serve", "core"), "rest": command in ("serve", "rest")}
+    return run(
+        settings,
+        core=command in ("serve", "core"),
+        rest=command in ("serve", "rest"),
+        target=getattr(arguments, "core", None),
+    )
 
 
 def _fail(text: str) -> int:

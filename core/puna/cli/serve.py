@@ -1,0 +1,71 @@
+"""Running the server: core, bridge or both, until a signal ends it."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from puna.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; return 0, or 1 with a word on stderr when an address cannot be had."""
+    logging.basicConfig(
+        level=logging.DEBUG if settings.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        asyncio.run(_serve(settings, core=core, rest=rest, target=target))
+    except OSError as error:
+        print(f"Error: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        places = []
+        address = target or settings.grpc_host
+        if core:
+            address = await stack.enter_async_context(running_core(settings))
+            places.append(f"gRPC on {address}")
+        if rest:
+            from puna_rest.app import bridging
+
+            url = await stack.enter_async_context(
+                bridging(address, host=settings.host, port=settings.port, origins=settings.origins)
+            )
+            places.insert(0, f"REST on {url}")
+        print("Puna is ready: " + ", ".join(places), flush=True)
+        await stop.wait()
+        # A second signal need not wait for anything.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def running_core(settings: Settings) -> AsyncGenerator[str]:
+    """Run the core and yield its gRPC address. Leaving stops the server, then unloads every model."""
+    from puna.demo.install import install_in_new_store
+    from puna.models.store import ModelStore
+    from puna.plugins import Registry
+    from puna.rpc.server import serving
+    from puna.runtime.pool import ModelPool
+    from puna.serving.serving import Serving
+
+    await asyncio.to_thread(install_in_new_store, settings.models)
+    store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
+    await asyncio.to_thread(store.prune)
+    async with (
+        ModelPool(Registry.discover(), settings) as pool,
+        serving(Serving(store, pool, settings), settings.grpc_host) as address,
+    ):
+        yield address

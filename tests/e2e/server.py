@@ -1,0 +1,127 @@
+"""A whole server as a user starts it: `puna serve` in a process of its own, on free ports, with a store of its own."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PUNA = Path(sys.executable).parent / "puna"
+MODELS = Path(__file__).parents[1] / "models"
+READY = re.compile(r"REST on (http://\S+), gRPC on (\S+)")
+
+
+def parents():
+    """Map every live process to its parent; zombies do not count."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+def wait_until(condition, seconds=20.0):
+    """Wait for something that has no event to wait for; fail when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: subprocess.Popen
+    url: str
+    grpc: str
+    store: Path
+
+    def ask(self, path, body=None, method=None, timeout=60):
+        """Send a request; return status, headers and body as bytes."""
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.url + path, data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+    def json(self, path, body=None, **more):
+        """Send a request that must succeed; return its JSON."""
+        status, _, text = self.ask(path, body, **more)
+        assert status == 200, text
+        return json.loads(text)
+
+    def open(self, path, body, timeout=60):
+        """Begin a streamed answer."""
+        return urllib.request.urlopen(
+            urllib.request.Request(self.url + path, json.dumps(body).encode()), timeout=timeout
+        )
+
+    def hosts(self):
+        """Process ids of the model hosts."""
+        return [pid for pid, parent in parents().items() if parent == self.process.pid]
+
+    def upload(self, name, path, **fields):
+        """Make a model of a GGUF file."""
+        data = path.read_bytes()
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        request = urllib.request.Request(f"{self.url}/api/blobs/{digest}", data, method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status in (200, 201)
+        self.json("/api/create", {"model": name, "files": {path.name: digest}, "stream": False} | fields)
+
+
+@contextmanager
+def serving(store, **environment):
+    """Run a server until the block ends, and see that it leaves nothing behind."""
+    process = subprocess.Popen(
+        [PUNA, "serve"],
+        env=os.environ
+        | {"OLLAMA_HOST": "127.0.0.1:0", "PUNA_GRPC_HOST": "127.0.0.1:0", "OLLAMA_MODELS": str(store)}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        match = READY.search(line)
+        if match is None:
+            process.kill()
+            pytest.fail(f"the server did not start: {line}{process.stderr.read()}")
+        os.set_blocking(process.stderr.fileno(), False)
+        server = Server(process, match[1], match[2], Path(store))
+        yield server
+    finally:
+        hosts = [pid for pid, parent in parents().items() if parent == process.pid]
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+            process.stderr.close()
+    alive = parents()
+    assert [pid for pid in hosts if pid in alive] == []
