@@ -1,0 +1,1 @@
+"""The child process that runs one backend plugin with one model, and what it says over the wire."""

@@ -1,0 +1,225 @@
+"""Between the contract's dataclasses and `puna.backend.v1`, both ways; shared by the host and the core."""
+
+import array
+import json
+import sys
+from collections.abc import Sequence
+
+from puna import backend as contract
+from puna.backend.v1 import backend_pb2 as wire
+from puna.errors import BackendFailedError
+
+FAILURE_KEY = "puna-failure-bin"
+"""Trailing metadata of a failed call: a serialized Failure."""
+
+Failure = wire.Failure
+
+
+def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
+    """Say what to load, and with which backend."""
+    return wire.LoadRequest(
+        backend=backend,
+        path=spec.path,
+        adapter_paths=spec.adapter_paths,
+        projector_paths=spec.projector_paths,
+        draft_path=spec.draft_path or "",
+        context_length=spec.context_length,
+        parallel=spec.parallel,
+        batch_size=spec.batch_size,
+        gpu_layers=spec.gpu_layers,
+        main_gpu=spec.main_gpu,
+        use_mmap=spec.use_mmap,
+        threads=spec.threads,
+        draft_tokens=spec.draft_tokens,
+        flash_attention=spec.flash_attention,
+        kv_cache_type=spec.kv_cache_type,
+        backend_options_json=json.dumps(dict(spec.backend_options)) if spec.backend_options else "",
+    )
+
+
+def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
+    """Read what to load. ValueError: the options are no JSON object."""
+    options = json.loads(request.backend_options_json or "{}")
+    if not isinstance(options, dict):
+        raise ValueError("backend options must be a JSON object")
+    return contract.ModelSpec(
+        path=request.path,
+        adapter_paths=tuple(request.adapter_paths),
+        projector_paths=tuple(request.projector_paths),
+        draft_path=request.draft_path or None,
+        context_length=request.context_length,
+        parallel=request.parallel,
+        batch_size=request.batch_size,
+        gpu_layers=request.gpu_layers,
+        main_gpu=request.main_gpu if request.HasField("main_gpu") else None,
+        use_mmap=request.use_mmap if request.HasField("use_mmap") else None,
+        threads=request.threads,
+        draft_tokens=request.draft_tokens,
+        flash_attention=request.flash_attention,
+        kv_cache_type=request.kv_cache_type,
+        backend_options=options,
+    )
+
+
+def facts_to_wire(facts: contract.ModelFacts) -> wire.Loaded:
+    """Say what a model turned out to be."""
+    return wire.Loaded(**{name: getattr(facts, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
+
+
+def facts_from_wire(loaded: wire.Loaded) -> contract.ModelFacts:
+    """Read what a model turned out to be."""
+    return contract.ModelFacts(**{name: getattr(loaded, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
+
+
+def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
+    """Say what to generate."""
+    start = wire.StartSequence(
+        media=request.media,
+        sampling=_sampling_to_wire(request.sampling),
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        top_logprobs=request.top_logprobs,
+        keep_tokens=request.keep_tokens,
+        shift=request.shift,
+        preserved_tokens=request.preserved_tokens,
+        cache_salt=request.cache_salt,
+        priority=request.priority,
+    )
+    if isinstance(request.prompt, str):
+        start.text = request.prompt
+    else:
+        start.token_ids.extend(request.prompt)
+        start.has_token_ids = True
+    if request.constraint is not None:
+        setattr(start.constraint, request.constraint.kind, request.constraint.text)
+    return start
+
+
+def sequence_from_wire(start: wire.StartSequence) -> contract.SequenceRequest:
+    """Read what to generate."""
+    kind = start.constraint.WhichOneof("kind")
+    return contract.SequenceRequest(
+        prompt=tuple(start.token_ids) if start.has_token_ids else start.text,
+        media=tuple(start.media),
+        sampling=_sampling_from_wire(start.sampling),
+        max_tokens=start.max_tokens,
+        stop=tuple(start.stop),
+        constraint=contract.Constraint(kind, getattr(start.constraint, kind)) if kind else None,
+        top_logprobs=start.top_logprobs if start.HasField("top_logprobs") else None,
+        keep_tokens=start.keep_tokens,
+        shift=start.shift,
+        preserved_tokens=tuple(start.preserved_tokens),
+        cache_salt=start.cache_salt,
+        priority=start.priority,
+    )
+
+
+def _sampling_to_wire(sampling: contract.Sampling) -> wire.Sampling:
+    return wire.Sampling(**{name: getattr(sampling, name) for name in wire.Sampling.DESCRIPTOR.fields_by_name})
+
+
+def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
+    values = {name: getattr(sampling, name) for name in wire.Sampling.DESCRIPTOR.fields_by_name}
+    seed = sampling.seed if sampling.HasField("seed") else None
+    return contract.Sampling(**values | {"seed": seed, "logit_bias": dict(sampling.logit_bias)})
+
+
+def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
+    """Say what one step of a sequence gave."""
+    if isinstance(event, contract.Piece):
+        piece = wire.Piece(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
+        return wire.SequenceEvent(sequence_id=sequence_id, piece=piece)
+    if isinstance(event, contract.Finish):
+        return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
+    prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+    return wire.SequenceEvent(sequence_id=sequence_id, prefill=prefill)
+
+
+def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
+    """Read what one step gave; a failure is raised as the error that the backend raised."""
+    kind = event.WhichOneof("event")
+    if kind == "piece":
+        return contract.Piece(event.piece.text, tuple(_logprob_from_wire(each) for each in event.piece.logprobs))
+    if kind == "finish":
+        return _finish_from_wire(event.finish)
+    if kind == "prefill":
+        return contract.Prefill(event.prefill.done_tokens, event.prefill.total_tokens)
+    raise error_from_wire(event.failure)
+
+
+def _logprob_to_wire(each: contract.TokenLogprob) -> wire.TokenLogprob:
+    top = [_logprob_to_wire(other) for other in each.top]
+    return wire.TokenLogprob(raw=each.raw, token_id=each.token_id, logprob=each.logprob, top=top)
+
+
+def _logprob_from_wire(each: wire.TokenLogprob) -> contract.TokenLogprob:
+    top = tuple(_logprob_from_wire(other) for other in each.top)
+    return contract.TokenLogprob(each.raw, each.token_id, each.logprob, top)
+
+
+FINISH_COUNTS = tuple(name for name in wire.Finish.DESCRIPTOR.fields_by_name if name != "length")
+
+
+def _finish_to_wire(finish: contract.Finish) -> wire.Finish:
+    counts = {name: getattr(finish, name) for name in FINISH_COUNTS}
+    return wire.Finish(length=finish.reason == "length", **counts)
+
+
+def _finish_from_wire(finish: wire.Finish) -> contract.Finish:
+    counts = {name: getattr(finish, name) for name in FINISH_COUNTS}
+    return contract.Finish(reason="length" if finish.length else "stop", **counts)
+
+
+def error_to_wire(error: BaseException) -> wire.Failure:
+    """Say what went wrong; an error that is none of the contract's is the backend's fault."""
+    if isinstance(error, contract.PromptTooLongError):
+        return wire.Failure(
+            kind=wire.Failure.KIND_CONTEXT_OVERFLOW,
+            message=str(error),
+            prompt_tokens=error.prompt_tokens,
+            context_length=error.context_length,
+        )
+    if isinstance(error, contract.InvalidRequestError):
+        return wire.Failure(kind=wire.Failure.KIND_INVALID, message=str(error))
+    if isinstance(error, contract.UnsupportedError):
+        return wire.Failure(kind=wire.Failure.KIND_UNSUPPORTED, message=str(error))
+    return wire.Failure(message=str(error) or type(error).__name__)
+
+
+def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFailedError:
+    """Read what went wrong: the contract's class that was raised; BackendFailedError for the backend's own fault."""
+    if failure.kind == wire.Failure.KIND_CONTEXT_OVERFLOW:
+        return contract.PromptTooLongError(failure.prompt_tokens, failure.context_length)
+    if failure.kind == wire.Failure.KIND_INVALID:
+        return contract.InvalidRequestError(failure.message)
+    if failure.kind == wire.Failure.KIND_UNSUPPORTED:
+        return contract.UnsupportedError(failure.message)
+    return BackendFailedError(failure.message)
+
+
+def input_to_wire(text: str | Sequence[int]) -> wire.EmbedInput:
+    """Say what to embed."""
+    if isinstance(text, str):
+        return wire.EmbedInput(text=text)
+    return wire.EmbedInput(token_ids=text, has_token_ids=True)
+
+
+def input_from_wire(message: wire.EmbedInput) -> str | tuple[int, ...]:
+    """Read what to embed."""
+    return tuple(message.token_ids) if message.has_token_ids else message.text
+
+
+def embedding_to_wire(embedding: contract.Embedding) -> wire.Embedding:
+    """Pack a vector."""
+    values = array.array("f", embedding.values)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return wire.Embedding(values=values.tobytes(), token_count=embedding.token_count)
+
+
+def embedding_from_wire(message: wire.Embedding) -> contract.Embedding:
+    """Unpack a vector."""
+    values = array.array("f", message.values)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return contract.Embedding(values, message.token_count)

@@ -1,0 +1,145 @@
+"""What a host answers: the backend contract of one loaded model, over the wire."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from puna.backend import LoadedModel
+from puna.backend.v1 import backend_pb2 as wire
+from puna.backend.v1 import backend_pb2_grpc
+from puna.errors import BackendNotFoundError
+from puna.host import convert
+from puna.host.sequences import Sequences
+from puna.plugins import Registry
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CODES = {
+    wire.Failure.KIND_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    wire.Failure.KIND_CONTEXT_OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
+    wire.Failure.KIND_UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+}
+SHORT = 200
+"""Characters of an error that fit into a status; the whole text travels in the Failure."""
+
+
+class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
+    """Serves one model. `aclose` frees it.
+
+    Its streaming methods write instead of yielding, which the generated types do not know: a generator that is
+    cancelled between two messages would be left to the garbage collector.
+    """
+
+    def __init__(self, backends: Registry) -> None:
+        self._backends = backends
+        self._model: LoadedModel | None = None
+
+    async def aclose(self) -> None:
+        """Free the model, if one is loaded."""
+        model, self._model = self._model, None
+        if model is not None:
+            await model.aclose()
+
+    async def Load(  # type: ignore[override]
+        self, request: wire.LoadRequest, context: grpc.aio.ServicerContext[wire.LoadRequest, wire.LoadResponse]
+    ) -> None:
+        """Load the model. Cancelling the call cancels the loading."""
+        if self._model is not None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a model is loaded already")
+        loop = asyncio.get_running_loop()
+        fractions: asyncio.Queue[float | None] = asyncio.Queue()
+
+        def report(fraction: float) -> None:  # plugins call it from any thread
+            loop.call_soon_threadsafe(fractions.put_nowait, fraction)
+
+        async def load() -> LoadedModel:
+            backend = await asyncio.to_thread(self._backends.get, request.backend)
+            return await backend.load(convert.spec_from_wire(request), report)
+
+        loading = asyncio.create_task(load())
+        loading.add_done_callback(lambda _: fractions.put_nowait(None))
+        try:
+            while (fraction := await fractions.get()) is not None:
+                await context.write(wire.LoadResponse(fraction=fraction))
+        finally:
+            loading.cancel()
+            await asyncio.wait({loading})
+        model = self._model = await _answer(loading, context)
+        await context.write(wire.LoadResponse(loaded=convert.facts_to_wire(model.facts)))
+
+    async def Run(  # type: ignore[override]
+        self,
+        request_iterator: AsyncIterator[wire.RunRequest],
+        context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
+    ) -> None:
+        """Run sequences until the core is done."""
+        sequences = Sequences(await self._loaded(context))
+        async with aclosing(sequences.run(request_iterator)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    async def Embed(
+        self, request: wire.EmbedRequest, context: grpc.aio.ServicerContext[wire.EmbedRequest, wire.EmbedResponse]
+    ) -> wire.EmbedResponse:
+        """Embed texts."""
+        model = await self._loaded(context)
+        inputs = [convert.input_from_wire(each) for each in request.inputs]
+        embeddings = await _answer(model.embed(inputs, raw=request.raw), context)
+        return wire.EmbedResponse(embeddings=[convert.embedding_to_wire(each) for each in embeddings])
+
+    async def Rerank(
+        self, request: wire.RerankRequest, context: grpc.aio.ServicerContext[wire.RerankRequest, wire.RerankResponse]
+    ) -> wire.RerankResponse:
+        """Score documents."""
+        model = await self._loaded(context)
+        return wire.RerankResponse(scores=await _answer(model.rerank(request.query, request.documents), context))
+
+    async def Tokenize(
+        self,
+        request: wire.TokenizeRequest,
+        context: grpc.aio.ServicerContext[wire.TokenizeRequest, wire.TokenizeResponse],
+    ) -> wire.TokenizeResponse:
+        """Tokenize a text."""
+        model = await self._loaded(context)
+        tokens = model.tokenize(request.text, add_special=request.add_special, parse_special=request.parse_special)
+        return wire.TokenizeResponse(token_ids=await _answer(tokens, context))
+
+    async def Detokenize(
+        self,
+        request: wire.DetokenizeRequest,
+        context: grpc.aio.ServicerContext[wire.DetokenizeRequest, wire.DetokenizeResponse],
+    ) -> wire.DetokenizeResponse:
+        """Put tokens together."""
+        model = await self._loaded(context)
+        pieces = model.detokenize(tuple(request.token_ids), special=request.special)
+        return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
+
+    async def _loaded(self, context: grpc.aio.ServicerContext[Any, Any]) -> LoadedModel:
+        if self._model is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
+        return self._model
+
+
+async def _answer(call: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+    """Wait for the plugin's answer; whatever it raises becomes a status."""
+    try:
+        return await call
+    except Exception as error:  # a stranger's code may raise anything
+        await _fail(error, context)
+
+
+async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    failure = convert.error_to_wire(error)
+    code = CODES.get(failure.kind, grpc.StatusCode.INTERNAL)
+    if isinstance(error, MemoryError):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    elif code is grpc.StatusCode.INTERNAL and not isinstance(error, BackendNotFoundError):
+        log.error("the backend failed", exc_info=error)
+    metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
+    await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

@@ -1,0 +1,104 @@
+"""Backend plugins, found by entry point. Names are known without importing anything; a broken plugin is never fatal."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Self
+
+from puna.backend import ENTRY_POINT_GROUP, Backend
+from puna.errors import BackendNotFoundError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """What is known of an installed plugin."""
+
+    name: str
+    distribution: str = ""
+    """The distribution that brings it; empty when unknown."""
+    version: str = ""
+    formats: tuple[str, ...] = ()
+    """Model formats it serves; empty when it is broken."""
+    needs_host: bool = True
+    """Whether each of its models runs in a process of its own."""
+    error: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+class Registry:
+    """The installed backends. Importing one runs its module's code, in the calling thread."""
+
+    def __init__(self, entries: Iterable[EntryPoint]) -> None:
+        """Of several entries with one name the first counts."""
+        self._entries: dict[str, EntryPoint] = {}
+        self._backends: dict[str, Backend] = {}
+        for entry in entries:
+            if entry.name in self._entries:
+                log.warning("backend %r is installed twice: %s is left out", entry.name, entry.value)
+            self._entries.setdefault(entry.name, entry)
+
+    @classmethod
+    def discover(cls) -> Self:
+        """Find every plugin that is installed beside us, importing none."""
+        return cls(entry_points(group=ENTRY_POINT_GROUP))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all plugins, broken ones included, in order of the alphabet."""
+        return tuple(sorted(self._entries))
+
+    def get(self, name: str) -> Backend:
+        """Return a backend, importing it at the first call. BackendNotFoundError: it is not installed, or is broken."""
+        if name not in self._backends:
+            if name not in self._entries:
+                installed = ", ".join(self.names()) or "none"
+                raise BackendNotFoundError(f"backend {name!r} is not installed (installed: {installed})")
+            self._backends[name] = self._load(self._entries[name])
+        return self._backends[name]
+
+    def for_model(self, format: str, wanted: str = "", default: str = "") -> str:  # noqa: A002 (the domain's word)
+        """Return the name of the backend that serves a model.
+
+        That is the `wanted` one, which the model names, else the `default` one of the server if it serves the format,
+        else the one of the largest preference. BackendNotFoundError: there is none.
+        """
+        if wanted:
+            self.get(wanted)
+            return wanted
+        if default and format in self.get(default).formats:
+            return default
+        usable = [info.name for info in self.describe() if format in info.formats]
+        if not usable:
+            raise BackendNotFoundError(f"no installed backend serves models of format {format!r}")
+        return min(usable, key=lambda name: (-self.get(name).preference, name))
+
+    def describe(self) -> list[PluginInfo]:
+        """Return what is known of each plugin, in order of names. Imports all of them."""
+        return [self._info(self._entries[name]) for name in self.names()]
+
+    def _info(self, entry: EntryPoint) -> PluginInfo:
+        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+        try:
+            backend = self.get(entry.name)
+        except BackendNotFoundError as error:
+            return PluginInfo(name=entry.name, distribution=distribution, version=version, error=str(error))
+        return PluginInfo(
+            name=entry.name,
+            distribution=distribution,
+            version=version,
+            formats=tuple(backend.formats),
+            needs_host=backend.needs_host,
+        )
+
+    def _load(self, entry: EntryPoint) -> Backend:
+        try:
+            backend_class = entry.load()
+            if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
+                raise TypeError(f"{entry.value} is not a Backend subclass")
+            backend: Backend = backend_class()
+        except Exception as error:  # a stranger's code may raise anything
+            log.exception("backend plugin %r is left out", entry.name)
+            raise BackendNotFoundError(f"backend {entry.name!r} is broken: {error}") from error
+        return backend
