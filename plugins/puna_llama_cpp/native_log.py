@@ -1,0 +1,65 @@
+"""What llama.cpp says while it works: kept, and passed on to logging, since it has one log callback per process."""
+
+import ctypes
+import logging
+import re
+import threading
+from collections import deque
+from functools import cache
+
+import llama_cpp.llama_cpp as lib
+
+log = logging.getLogger(__name__)
+
+_WARNING, _ERROR, _CONTINUATION = 3, 4, 5
+_KEPT_LINES = 2000
+# "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
+_BUFFER = re.compile(r"(\S+)\s+(?:\S+\s+){0,2}buffer size\s*=\s*([\d.]+) MiB")
+
+
+class NativeLog:
+    """llama.cpp's log as lines: errors go to `logging` as errors, the rest at debug level."""
+
+    def __init__(self) -> None:
+        """Take over the log callback."""
+        self._lock = threading.Lock()
+        self._part = ""
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._errors: deque[str] = deque(maxlen=20)
+        self._callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _take(self, level: int, text: bytes, _data: object) -> None:
+        with self._lock:
+            self._part += text.decode("utf-8", "replace")
+            *lines, self._part = self._part.split("\n")
+            self._lines.extend(lines)
+            if level == _ERROR:
+                self._errors.extend(line for line in lines if line)
+        for line in lines:
+            if line:
+                log.log({_ERROR: logging.ERROR, _WARNING: logging.INFO}.get(level, logging.DEBUG), "%s", line)
+
+    def clear(self) -> None:
+        """Forget all lines, before something whose lines shall be told from what came earlier."""
+        with self._lock:
+            self._lines.clear()
+            self._errors.clear()
+
+    def last_error(self) -> str:
+        """Return the last error line since `clear`, or an empty string."""
+        with self._lock:
+            return self._errors[-1] if self._errors else ""
+
+    def buffer_bytes(self) -> tuple[int, int]:
+        """Return the bytes of all buffers announced since `clear`, and of those that are not the CPU's."""
+        with self._lock:
+            found = [match for line in self._lines if (match := _BUFFER.search(line))]
+        sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]
+        return sum(size for _, size in sizes), sum(size for name, size in sizes if not name.startswith("CPU"))
+
+
+@cache
+def captured_log() -> NativeLog:
+    """Return this process's log. There can be one only: llama.cpp's callback is global and must outlive every call."""
+    return NativeLog()
