@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: serve test check proto demo clean
+.PHONY: serve test check proto bench-models clean
 
 serve: .venv/.installed
 	@exec .venv/bin/puna serve
@@ -20,6 +20,9 @@ check: .venv/.installed
 
 proto: .venv/.installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python tools/gen_proto.py
+
+bench-models: .venv/.installed
+	$(UV) run --frozen --all-extras --group dev --group models tools/make_bench_models.py $(OUT)
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Puna needs Python 3.11 or newer: make PYTHON=/path/to/python"; exit 1; }

@@ -1,0 +1,128 @@
+"""Starting the servers under test, and what their processes take."""
+
+import asyncio
+import hashlib
+import os
+import shlex
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server."""
+
+    name: str
+    url: str
+    grpc: str
+    """Address of its gRPC face, empty if it has none."""
+    pid: int
+    start_seconds: float
+    """From its start to its first answer at /api/version."""
+    session: aiohttp.ClientSession
+    loaded: set[str] = field(default_factory=set)
+
+    async def create(self, name: str, path: Path) -> None:
+        """Make a model of a GGUF file."""
+        with path.open("rb") as file:
+            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            async with self.session.post(f"{self.url}/api/blobs/{digest}", data=file) as answer:
+                answer.raise_for_status()
+        body = {"model": name, "files": {path.name: digest}, "stream": False, "template": "{{ .Prompt }}"}
+        async with self.session.post(f"{self.url}/api/create", json=body) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"{self.name}: {await answer.text()}")
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago: the reference cannot say which one it took."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def running(name: str, command: str, folder: Path) -> AsyncGenerator[Server]:
+    """Run a server. `{port}`, `{grpc}` and `{dir}` in the command are replaced; its own store lies under `folder`."""
+    port, grpc = free_port(), free_port()
+    store = folder / "models"
+    store.mkdir(parents=True)
+    words = [word.format(port=port, grpc=grpc, dir=folder) for word in shlex.split(command)]
+    environment = os.environ | {
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "PUNA_GRPC_HOST": f"127.0.0.1:{grpc}",
+        "OLLAMA_MODELS": str(store),
+    }
+    while words and "=" in words[0]:
+        key, _, value = words.pop(0).partition("=")
+        environment[key] = value
+    url = f"http://127.0.0.1:{port}"
+    began = time.perf_counter()
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *words, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(600)) as session:
+        try:
+            await _answering(session, url, process)
+            took = time.perf_counter() - began
+            yield Server(name, url, f"127.0.0.1:{grpc}", process.pid, took, session)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), 30)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+
+async def _answering(session: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process) -> None:
+    for _ in range(6000):
+        if process.returncode is not None:
+            raise RuntimeError(f"the server ended with status {process.returncode}")
+        try:
+            async with session.get(f"{url}/api/version") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.01)
+    raise RuntimeError("the server does not answer")
+
+
+def tree(root: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children.get(pid, [])
+
+
+def memory(root: int) -> int:
+    """Return the bytes of a process tree: shared pages are counted once, split among those who share them (PSS)."""
+    total = 0
+    for pid in tree(root):
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,191 @@
+"""Write GGUF models of real shapes with random weights, for tools/bench: speed does not depend on what weights say.
+
+    135m.gguf     llama, 30 layers of 576, 9 heads (3 for keys and values), vocabulary 49,152, Q8_0
+    135m-q4.gguf  the same in Q4_K_M (by the quantizer of puna_llama_cpp)
+    toy.gguf      llama of 0.4M parameters, F32: decoding takes next to no time
+    bert.gguf     BERT, 6 layers of 384, vocabulary 30,522, F16, mean pooling
+
+Run it in the dependency group `models`: `make bench-models OUT=folder`.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+SPACE = "\u0120"  # the stand-in for a space in byte-level vocabularies
+
+
+@dataclass(frozen=True)
+class Llama:
+    """A llama's shape."""
+
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    context: int = 8192
+
+
+def byte_char(value: int) -> str:
+    """Return the printable stand-in of a byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    if value in printable:
+        return chr(value)
+    return chr(256 + [b for b in range(256) if b not in printable].index(value))
+
+
+def vocabulary(size: int) -> tuple[list[str], list[str]]:
+    """Return tokens and merges in which each of the benchmark's words, with the space in front, is one token."""
+    from tools.bench.work import WORDS
+
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(byte_char(b) for b in range(256))]
+    known, merges = set(tokens), []
+    for word in WORDS:
+        left = SPACE
+        for letter in word:
+            if left + letter not in known:
+                merges.append(f"{left} {letter}")
+                known.add(left + letter)
+                tokens.append(left + letter)
+            left += letter
+    tokens += [f"{SPACE}w{number}" for number in range(size - len(tokens))]
+    return tokens[:size], merges
+
+
+def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: int) -> None:
+    """Write a llama; matrices in `kind`, norms in F32."""
+    draw = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    tokens, merges = vocabulary(shape.vocabulary)
+    writer.add_name(path.stem)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(shape.hidden // shape.heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_file_type(file_type)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        values = draw.standard_normal((rows, columns), dtype=np.float32) * (0.6 / columns**0.5)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    def norm(name: str) -> None:
+        writer.add_tensor(name, np.ones(shape.hidden, np.float32))
+
+    kv = shape.hidden // shape.heads * shape.kv_heads
+    matrix("token_embd.weight", len(tokens), shape.hidden)
+    norm("output_norm.weight")
+    for layer in range(shape.layers):
+        block = f"blk.{layer}."
+        norm(block + "attn_norm.weight")
+        norm(block + "ffn_norm.weight")
+        matrix(block + "attn_q.weight", shape.hidden, shape.hidden)
+        matrix(block + "attn_k.weight", kv, shape.hidden)
+        matrix(block + "attn_v.weight", kv, shape.hidden)
+        matrix(block + "attn_output.weight", shape.hidden, shape.hidden)
+        matrix(block + "ffn_gate.weight", shape.feed_forward, shape.hidden)
+        matrix(block + "ffn_up.weight", shape.feed_forward, shape.hidden)
+        matrix(block + "ffn_down.weight", shape.hidden, shape.feed_forward)
+    _finish(writer)
+
+
+def bert(path: Path) -> None:
+    """Write a BERT of 22M parameters in F16."""
+    from tools.bench.work import WORDS
+
+    layers, hidden, feed_forward, heads, size, positions = 6, 384, 1536, 12, 30522, 512
+    draw = np.random.default_rng(1)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *("\u2581" + word for word in WORDS)]
+    tokens += [f"\u2581w{number}" for number in range(size - len(tokens))]
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_name(path.stem)
+    writer.add_context_length(positions)
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(feed_forward)
+    writer.add_head_count(heads)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_vocab_size(size)
+    writer.add_file_type(1)
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("jina-v2-en")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 5 + [1] * (size - 5))
+    writer.add_token_type_count(2)
+    writer.add_unk_token_id(1)
+    writer.add_sep_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_mask_token_id(4)
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(3)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        values = draw.standard_normal((rows, columns), dtype=np.float32) / columns**0.5
+        writer.add_tensor(name, values.astype(np.float16))
+
+    def norm(name: str) -> None:
+        writer.add_tensor(name + ".weight", np.ones(hidden, np.float32))
+        writer.add_tensor(name + ".bias", np.zeros(hidden, np.float32))
+
+    matrix("token_embd.weight", size, hidden)
+    writer.add_tensor("position_embd.weight", draw.standard_normal((positions, hidden), dtype=np.float32) * 0.1)
+    writer.add_tensor("token_types.weight", draw.standard_normal((2, hidden), dtype=np.float32) * 0.1)
+    norm("token_embd_norm")
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            matrix(f"{block}{part}.weight", hidden, hidden)
+            writer.add_tensor(f"{block}{part}.bias", np.zeros(hidden, np.float32))
+        norm(block + "attn_output_norm")
+        matrix(block + "ffn_up.weight", feed_forward, hidden)
+        writer.add_tensor(block + "ffn_up.bias", np.zeros(feed_forward, np.float32))
+        matrix(block + "ffn_down.weight", hidden, feed_forward)
+        writer.add_tensor(block + "ffn_down.bias", np.zeros(hidden, np.float32))
+        norm(block + "layer_output_norm")
+    _finish(writer)
+
+
+def _finish(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main(out: Path) -> None:
+    """Write all models into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    llama(out / "135m.gguf", Llama(30, 576, 1536, 9, 3, 49152), gguf.GGMLQuantizationType.Q8_0, 7)
+    llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
+    bert(out / "bert.gguf")
+    f16 = out / "135m-f16.tmp"
+    llama(f16, Llama(30, 576, 1536, 9, 3, 49152), gguf.GGMLQuantizationType.F16, 1)
+    quantize = [sys.executable, "-m", "puna_llama_cpp.quantize", str(f16), str(out / "135m-q4.gguf"), "Q4_K_M"]
+    subprocess.run(quantize, check=True)
+    f16.unlink()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
