@@ -1,0 +1,424 @@
+"""Reads the text of a template into trees, with the error texts of Go's text/template."""
+
+from typing import Final, Literal, NoReturn
+
+from puna import gojson
+from puna.errors import TemplateError
+from puna.gotemplate import facts, literals
+from puna.gotemplate.functions import FUNCTIONS
+from puna.gotemplate.lexer import Kind, Token, tokens
+from puna.gotemplate.nodes import (
+    ActionNode,
+    BoolNode,
+    BranchNode,
+    BreakNode,
+    ChainNode,
+    CommandNode,
+    ContinueNode,
+    DotNode,
+    FieldNode,
+    IdentifierNode,
+    ListNode,
+    NilNode,
+    Node,
+    NumberNode,
+    PipeNode,
+    StringNode,
+    TemplateNode,
+    TextNode,
+    VariableNode,
+    is_empty,
+)
+from puna.gotemplate.template import Template
+
+_OPERANDS: Final = frozenset(
+    {
+        Kind.BOOL,
+        Kind.CHAR_CONSTANT,
+        Kind.COMPLEX,
+        Kind.DOT,
+        Kind.FIELD,
+        Kind.IDENTIFIER,
+        Kind.NUMBER,
+        Kind.NIL,
+        Kind.RAW_STRING,
+        Kind.STRING,
+        Kind.VARIABLE,
+        Kind.LEFT_PAREN,
+    }
+)
+_STRINGS: Final = (Kind.STRING, Kind.RAW_STRING)
+_MAX_DEPTH: Final = 100
+"""Nesting that Python's stack carries; Go allows more, no real template needs it."""
+
+
+class TemplateSyntaxError(TemplateError):
+    """The text is no template; the message is Go's, such as "template: :1: unclosed action"."""
+
+
+def parse(text: str) -> Template:
+    """Read a template that says how a model is prompted.
+
+    One that uses neither `.Messages` nor `.Response` gets a final `{{ .Response }}`. Raises TemplateSyntaxError.
+    """
+    trees: dict[str, ListNode] = {}
+    tokens_ = _Tokens(text)
+    _Tree("", tokens_, trees).parse_root()
+    template = Template(text, trees.get("") or ListNode(position=0), trees)
+    if any(isinstance(node, TemplateNode) and node.pipe is None for node in facts.walk(template)):
+        raise TemplateSyntaxError("undefined template specified")
+    if not facts.identifiers(template) & {"messages", "response"}:
+        command = CommandNode(position=0, arguments=[FieldNode(position=0, path=("Response",))])
+        action = ActionNode(position=0, pipe=PipeNode(position=0, commands=[command]))
+        root = ListNode(position=0, nodes=[*template.root.nodes, action])
+        template = Template(text, root, {**trees, "": root})
+    return template
+
+
+class _Tokens:
+    """The tokens of a template with as much looking ahead and going back as the parser needs."""
+
+    def __init__(self, text: str) -> None:
+        self._source = tokens(text)
+        self._seen: list[Token] = []
+        self._next = 0
+        self.depth = 0
+
+    def next(self) -> Token:
+        if self._next == len(self._seen):
+            # The last token is EOF or an error, and there it stays.
+            self._seen.append(next(self._source, self._seen[-1] if self._seen else Token(Kind.EOF, 0, "EOF", 1)))
+        self._next += 1
+        return self._seen[self._next - 1]
+
+    def mark(self) -> int:
+        return self._next
+
+    def back(self, mark: int) -> None:
+        self._next = mark
+
+    def peek(self) -> Token:
+        token = self.next()
+        self._next -= 1
+        return token
+
+    def next_word(self) -> Token:
+        """Take the next token that is no space."""
+        while (token := self.next()).kind is Kind.SPACE:
+            pass
+        return token
+
+    def peek_word(self) -> Token:
+        """Skip spaces and look at what follows."""
+        token = self.next_word()
+        self._next -= 1
+        return token
+
+    @property
+    def line(self) -> int:
+        """The line of the furthest token read: where Go says an error is."""
+        return self._seen[-1].line if self._seen else 0
+
+
+class _End(Node):
+    def __str__(self) -> str:
+        return "{{end}}"
+
+
+class _Else(Node):
+    def __str__(self) -> str:
+        return "{{else}}"
+
+
+class _Tree:
+    """One tree: the root, or what a `define` or `block` brings."""
+
+    def __init__(self, name: str, source: _Tokens, trees: dict[str, ListNode]) -> None:
+        self._name = name
+        self._tokens = source
+        self._trees = trees
+        self._variables = ["$"]
+        self._action_line = 0
+        self._ranges = 0
+
+    def _fail(self, text: str) -> NoReturn:
+        raise TemplateSyntaxError(f"template: :{self._tokens.line}: {text}")
+
+    def _unexpected(self, token: Token, context: str) -> NoReturn:
+        if token.kind is not Kind.ERROR:
+            self._fail(f"unexpected {token} in {context}")
+        extra = ""
+        if self._action_line and self._action_line != token.line:
+            extra = f" in action started at :{self._action_line}"
+            if token.value.endswith(" action"):
+                extra = extra.removeprefix(" in action")
+        self._fail(f"{token}{extra}")
+
+    def _expect(self, context: str, *kinds: Kind) -> Token:
+        token = self._tokens.next_word()
+        if token.kind not in kinds:
+            self._unexpected(token, context)
+        return token
+
+    def _unquote(self, token: Token) -> str:
+        try:
+            return literals.unquote(token.value)
+        except ValueError as error:
+            self._fail(str(error))
+
+    def _add(self, root: ListNode) -> None:
+        known = self._trees.get(self._name)
+        if known is None or is_empty(known):
+            self._trees[self._name] = root
+        elif not is_empty(root):
+            self._fail(f"template: multiple definition of template {gojson.quote(self._name)}")
+
+    def parse_root(self) -> None:
+        source = self._tokens
+        root = ListNode(position=source.peek().position)
+        while source.peek().kind is not Kind.EOF:
+            mark = source.mark()
+            if source.next().kind is Kind.LEFT_DELIMITER:
+                token = source.next_word()
+                if token.kind is Kind.KEYWORD and token.value == "define":
+                    _Tree("definition", source, self._trees)._parse_definition()
+                    continue
+            source.back(mark)
+            node = self._text_or_action()
+            if isinstance(node, _End | _Else):
+                self._fail(f"unexpected {node}")
+            root.nodes.append(node)
+        self._add(root)
+
+    def _parse_definition(self) -> None:
+        context = "define clause"
+        self._name = self._unquote(self._expect(context, *_STRINGS))
+        self._expect(context, Kind.RIGHT_DELIMITER)
+        self._parse_body(context)
+
+    def _parse_body(self, context: str) -> None:
+        root, end = self._items()
+        if not isinstance(end, _End):
+            self._fail(f"unexpected {end} in {context}")
+        self._add(root)
+
+    def _items(self) -> tuple[ListNode, Node]:
+        items = ListNode(position=self._tokens.peek_word().position)
+        while self._tokens.peek_word().kind is not Kind.EOF:
+            node = self._text_or_action()
+            if isinstance(node, _End | _Else):
+                return items, node
+            items.nodes.append(node)
+        self._fail("unexpected EOF")
+
+    def _text_or_action(self) -> Node:
+        token = self._tokens.next_word()
+        if token.kind is Kind.TEXT:
+            return TextNode(position=token.position, text=token.value)
+        if token.kind is not Kind.LEFT_DELIMITER:
+            self._unexpected(token, "input")
+        self._action_line = token.line
+        node = self._action()
+        self._action_line = 0
+        return node
+
+    def _action(self) -> Node:
+        mark = self._tokens.mark()
+        token = self._tokens.next_word()
+        if token.kind is Kind.KEYWORD:
+            match token.value:
+                case "if" | "with" | "range" as word:
+                    return self._branch(word)
+                case "end":
+                    return _End(position=self._expect("end", Kind.RIGHT_DELIMITER).position)
+                case "else":
+                    return self._else()
+                case "break" | "continue" as word:
+                    return self._leave_range(word, token)
+                case "template":
+                    return self._template()
+                case "block":
+                    return self._block()
+        self._tokens.back(mark)
+        position = self._tokens.peek_word().position
+        return ActionNode(position=position, pipe=self._pipeline("command", Kind.RIGHT_DELIMITER))
+
+    def _else(self) -> Node:
+        token = self._tokens.peek_word()
+        if not (token.kind is Kind.KEYWORD and token.value in ("if", "with")):
+            token = self._expect("else", Kind.RIGHT_DELIMITER)
+        return _Else(position=token.position)
+
+    def _leave_range(self, word: Literal["break", "continue"], keyword: Token) -> Node:
+        token = self._tokens.next_word()
+        if token.kind is not Kind.RIGHT_DELIMITER:
+            self._unexpected(token, f"{{{{{word}}}}}")
+        if not self._ranges:
+            self._fail(f"{{{{{word}}}}} outside {{{{range}}}}")
+        return (BreakNode if word == "break" else ContinueNode)(position=keyword.position)
+
+    def _branch(self, word: Literal["if", "with", "range"]) -> BranchNode:
+        self._enter()
+        known = len(self._variables)
+        pipe = self._pipeline(word, Kind.RIGHT_DELIMITER)
+        self._ranges += word == "range"
+        body, end = self._items()
+        self._ranges -= word == "range"
+        otherwise = None
+        if isinstance(end, _Else):
+            token = self._tokens.peek()
+            if word in ("if", "with") and token.kind is Kind.KEYWORD and token.value == word:
+                self._tokens.next()
+                otherwise = ListNode(position=end.position, nodes=[self._branch(word)])
+            else:
+                otherwise, end = self._items()
+                if not isinstance(end, _End):
+                    self._fail(f"expected end; found {end}")
+        del self._variables[known:]
+        self._tokens.depth -= 1
+        return BranchNode(position=pipe.position, word=word, pipe=pipe, body=body, otherwise=otherwise)
+
+    def _enter(self) -> None:
+        self._tokens.depth += 1
+        if self._tokens.depth > _MAX_DEPTH:
+            self._fail("max expression depth exceeded")
+
+    def _template_name(self, context: str) -> Token:
+        return self._expect(context, *_STRINGS)
+
+    def _template(self) -> TemplateNode:
+        context = "template clause"
+        token = self._template_name(context)
+        name = self._unquote(token)
+        mark = self._tokens.mark()
+        pipe = None
+        if self._tokens.next_word().kind is not Kind.RIGHT_DELIMITER:
+            self._tokens.back(mark)
+            pipe = self._pipeline(context, Kind.RIGHT_DELIMITER)
+        return TemplateNode(position=token.position, name=name, pipe=pipe)
+
+    def _block(self) -> TemplateNode:
+        self._enter()
+        context = "block clause"
+        token = self._template_name(context)
+        name = self._unquote(token)
+        pipe = self._pipeline(context, Kind.RIGHT_DELIMITER)
+        _Tree(name, self._tokens, self._trees)._parse_body(context)
+        self._tokens.depth -= 1
+        return TemplateNode(position=token.position, name=name, pipe=pipe)
+
+    def _pipeline(self, context: str, end: Kind) -> PipeNode:
+        pipe = PipeNode(position=self._tokens.peek_word().position)
+        self._declarations(pipe, context)
+        while True:
+            mark = self._tokens.mark()
+            token = self._tokens.next_word()
+            if token.kind is end:
+                break
+            if token.kind not in _OPERANDS:
+                self._unexpected(token, context)
+            self._tokens.back(mark)
+            pipe.commands.append(self._command())
+        if not pipe.commands:
+            self._fail(f"missing value for {context}")
+        for stage, command in enumerate(pipe.commands[1:], 2):
+            if isinstance(command.arguments[0], BoolNode | DotNode | NilNode | NumberNode | StringNode):
+                self._fail(f"non executable command in pipeline stage {stage}")
+        return pipe
+
+    def _declarations(self, pipe: PipeNode, context: str) -> None:
+        """Read `$x :=`, `$x =` or, in a range, `$i, $x :=`; leave what is none of these."""
+        while self._tokens.peek_word().kind is Kind.VARIABLE:
+            mark = self._tokens.mark()
+            variable = self._tokens.next()
+            after = self._tokens.peek_word()
+            comma = after.kind is Kind.CHAR and after.value == ","
+            if not comma and after.kind not in (Kind.ASSIGN, Kind.DECLARE):
+                self._tokens.back(mark)
+                return
+            self._tokens.next_word()
+            pipe.variables.append(VariableNode(position=variable.position, path=(variable.value,)))
+            self._variables.append(variable.value)
+            if not comma:
+                pipe.assigns = after.kind is Kind.ASSIGN
+                return
+            if context != "range" or len(pipe.variables) > 1:
+                self._fail(f"too many declarations in {context}")
+            if self._tokens.peek_word().kind not in (Kind.VARIABLE, Kind.RIGHT_DELIMITER, Kind.RIGHT_PAREN):
+                self._fail("range can only initialize variables")
+
+    def _command(self) -> CommandNode:
+        command = CommandNode(position=self._tokens.peek_word().position)
+        while True:
+            self._tokens.peek_word()
+            operand = self._operand()
+            if operand is not None:
+                command.arguments.append(operand)
+            mark = self._tokens.mark()
+            token = self._tokens.next()
+            if token.kind is Kind.SPACE:
+                continue
+            if token.kind in (Kind.RIGHT_DELIMITER, Kind.RIGHT_PAREN):
+                self._tokens.back(mark)
+            elif token.kind is not Kind.PIPE:
+                self._unexpected(token, "operand")
+            break
+        if not command.arguments:
+            self._fail("empty command")
+        return command
+
+    def _operand(self) -> Node | None:
+        node = self._term()
+        if node is None or self._tokens.peek().kind is not Kind.FIELD:
+            return node
+        position = self._tokens.peek().position
+        path: list[str] = []
+        while self._tokens.peek().kind is Kind.FIELD:
+            path.append(self._tokens.next().value[1:])
+        match node:
+            case FieldNode():
+                return FieldNode(position=position, path=(*node.path, *path))
+            case VariableNode():
+                return VariableNode(position=position, path=(*node.path, *path))
+            case BoolNode() | StringNode() | NumberNode() | NilNode() | DotNode():
+                self._fail(f"unexpected . after term {gojson.quote(str(node))}")
+        return ChainNode(position=position, node=node, path=tuple(path))
+
+    def _term(self) -> Node | None:
+        mark = self._tokens.mark()
+        token = self._tokens.next_word()
+        at = token.position
+        match token.kind:
+            case Kind.IDENTIFIER:
+                if token.value not in FUNCTIONS:
+                    self._fail(f"function {gojson.quote(token.value)} not defined")
+                return IdentifierNode(position=at, name=token.value)
+            case Kind.DOT:
+                return DotNode(position=at)
+            case Kind.NIL:
+                return NilNode(position=at)
+            case Kind.VARIABLE:
+                if token.value not in self._variables:
+                    self._fail(f"undefined variable {gojson.quote(token.value)}")
+                return VariableNode(position=at, path=(token.value,))
+            case Kind.FIELD:
+                return FieldNode(position=at, path=(token.value[1:],))
+            case Kind.BOOL:
+                return BoolNode(position=at, value=token.value == "true")
+            case Kind.CHAR_CONSTANT | Kind.COMPLEX | Kind.NUMBER:
+                return self._number(token)
+            case Kind.LEFT_PAREN:
+                self._enter()
+                pipe = self._pipeline("parenthesized pipeline", Kind.RIGHT_PAREN)
+                self._tokens.depth -= 1
+                return pipe
+            case Kind.STRING | Kind.RAW_STRING:
+                return StringNode(position=at, quoted=token.value, text=self._unquote(token))
+        self._tokens.back(mark)
+        return None
+
+    def _number(self, token: Token) -> NumberNode:
+        try:
+            return literals.number(token.position, token.value, token.kind)
+        except ValueError as error:
+            self._fail(str(error))
