@@ -11,6 +11,7 @@ PunaError
 │   ├── InvalidDigestError
 │   ├── DigestMismatchError
 │   ├── InvalidCreateError
+│   ├── TemplateRefusedError       a model's own chat template raises on this conversation
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
 ├── InvalidFormatError             `format` is neither "json" nor a schema
@@ -27,6 +28,7 @@ PunaError
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
 ├── LoadFailedError                the backend could not load the model
+│   └── OutOfMemoryError           there is no room for it
 ├── BackendCrashedError            the backend's process died
 └── BackendFailedError             the backend raised
 
@@ -34,6 +36,7 @@ puna.rpc.status turns these into gRPC status codes by `reason`, puna_rest.errors
 here and nowhere else, since clients read them.
 """
 
+import json
 from typing import ClassVar
 
 
@@ -124,6 +127,15 @@ class InvalidCreateError(InvalidRequestError):
     """A model cannot be made from this."""
 
     reason = "INVALID_CREATE"
+
+
+class TemplateRefusedError(InvalidRequestError):
+    """A model's own chat template raises on this conversation. The text is a JSON object, as the reference's runner says."""
+
+    def __init__(self, message: str) -> None:
+        fields = {"code": 400, "message": message, "type": "invalid_request_error"}
+        super().__init__(json.dumps({"error": fields}, ensure_ascii=False, separators=(",", ":")))
+        self.message = message
 
 
 class InvalidTokenError(InvalidRequestError):
@@ -239,6 +251,10 @@ class LoadFailedError(PunaError):
     """The backend could not load the model."""
 
     reason = "LOAD_FAILED"
+
+
+class OutOfMemoryError(LoadFailedError):
+    """There is no room for the model."""
 
 
 class BackendCrashedError(PunaError):
