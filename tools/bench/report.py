@@ -36,6 +36,6 @@ def row(figure: str, outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     for other in others:
         pairs = sorted(a / b for a, b in zip(values[first], values[other], strict=True) if b)
         ratios.append(
-            f"{first}/{other} {statistics.median(pairs):.2f} ({pairs[0]:.2f}–{pairs[-1]:.2f})" if pairs else ""
+            f"{first}/{other} {statistics.median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})" if pairs else ""
         )
     return f"  {figure:12}{medians}   {'  '.join(ratios)}"
