@@ -1,0 +1,227 @@
+"""Go's JSON scanner: which text is JSON, where a value ends, and what is said when it is none.
+
+The tokens are found by regular expressions; only a text that is refused is looked at character by character. Nothing
+after the first value is looked at, and the depth is bounded as in Go instead of by Python's stack.
+"""
+
+import json.decoder
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from puna import gojson
+
+Kind = Literal["object", "array", "string", "number", "bool", "null"]
+
+DEEPEST: Final = 10_000
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
+    "t": ("true", "bool", True),
+    "f": ("false", "bool", False),
+    "n": ("null", "null", None),
+}
+_ESCAPES: Final = frozenset('bfnrt\\/"')
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+_scanstring = json.decoder.scanstring
+
+
+class BodyError(ValueError):
+    """A body that Go's decoder refuses; the text is Go's."""
+
+
+class EmptyBodyError(BodyError):
+    """There is nothing but white space; Go says EOF."""
+
+    def __init__(self) -> None:
+        super().__init__("EOF")
+
+
+@dataclass(slots=True)
+class Node:
+    """A value and its place in the text."""
+
+    kind: Kind
+    start: int
+    end: int
+    value: Any
+    """Of an object: list of (key, Node), repeated keys and all. Of an array: list of Node. Of a string: str. Of a bool:
+    bool. Of a number and null: None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text and the first value in it."""
+
+    text: str
+    """Bytes that are no UTF-8 stand in it as lone surrogates."""
+    root: Node
+
+    def raw(self, node: Node) -> str:
+        """Return the text of a value as it was sent, with U+FFFD for bytes that are no UTF-8."""
+        return whole(self.text[node.start : node.end])
+
+
+def whole(text: str) -> str:
+    """Replace lone surrogates by U+FFFD, as Go does."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def parse(body: bytes) -> Document:
+    """Read the first value of a body. Raises BodyError; EmptyBodyError when there is none."""
+    text = body.decode("utf-8", "surrogateescape")
+    if len(text) == _space(text, 0):
+        raise EmptyBodyError
+    return Document(text, _Scanner(text).value())
+
+
+def parse_whole(text: str) -> Document:
+    """Read a text that is one value and nothing else, as Go's Unmarshal does. Raises BodyError."""
+    if len(text) == (start := _space(text, 0)):
+        raise BodyError("unexpected end of JSON input")
+    try:
+        root = _Scanner(text).value()
+    except BodyError as error:
+        raise BodyError(str(error).replace("unexpected EOF", "unexpected end of JSON input")) from None
+    if (rest := _space(text, root.end)) < len(text):
+        raise _unexpected(text, rest, "after top-level value")
+    assert start <= root.start
+    return Document(text, root)
+
+
+def _space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
+
+
+def _unexpected(text: str, at: int, where: str) -> BodyError:
+    if at >= len(text):
+        return BodyError("unexpected EOF")
+    # Go looks at bytes: of a longer character it names the first, as if that were a character of its own.
+    char = chr(text[at].encode("utf-8", "surrogateescape")[0])
+    if char == "'":
+        name = r"'\''"
+    elif char == '"':
+        name = "'\"'"
+    else:
+        name = "'" + gojson.quote(char)[1:-1] + "'"
+    return BodyError(f"invalid character {name} {where}")
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._open: list[Node] = []
+        self._keys: list[str] = []
+
+    def value(self) -> Node:
+        text = self._text
+        at = _space(text, 0)
+        while True:
+            node = self._begin(at)
+            if node is None:  # a container that is not empty was opened
+                at = self._next_item(self._open[-1].start + 1)
+                continue
+            at = node.end
+            while self._open:
+                parent = self._open[-1]
+                self._add(parent, node)
+                at = _space(text, at)
+                char = text[at : at + 1]
+                if char == ",":
+                    at = self._next_item(at + 1)
+                    break
+                if char != ("}" if parent.kind == "object" else "]"):
+                    where = "after object key:value pair" if parent.kind == "object" else "after array element"
+                    raise _unexpected(text, at, where)
+                at = parent.end = at + 1
+                node = self._open.pop()
+            else:
+                return node
+
+    def _add(self, parent: Node, node: Node) -> None:
+        if parent.kind == "object":
+            parent.value.append((self._keys.pop(), node))
+        else:
+            parent.value.append(node)
+
+    def _next_item(self, at: int) -> int:
+        """Go to the value that follows, past its key if it stands in an object."""
+        text = self._text
+        at = _space(text, at)
+        if self._open[-1].kind == "array":
+            return at
+        if text[at : at + 1] != '"':
+            raise _unexpected(text, at, "looking for beginning of object key string")
+        key, at = self._string(at)
+        at = _space(text, at)
+        if text[at : at + 1] != ":":
+            raise _unexpected(text, at, "after object key")
+        self._keys.append(key)
+        return _space(text, at + 1)
+
+    def _begin(self, at: int) -> Node | None:
+        """Read the value that begins here, whole if it is not a container with something in it."""
+        text = self._text
+        char = text[at : at + 1]
+        if char == '"':
+            value, end = self._string(at)
+            return Node("string", at, end, value)
+        if char in ("{", "["):
+            if len(self._open) >= DEEPEST:
+                raise _unexpected(text, at, "exceeded max depth")
+            node = Node("object" if char == "{" else "array", at, -1, [])
+            close = _space(text, at + 1)
+            if text[close : close + 1] == ("}" if char == "{" else "]"):
+                node.end = close + 1
+                return node
+            self._open.append(node)
+            return None
+        if char in _LITERALS:
+            word, kind, value = _LITERALS[char]
+            for offset in range(1, len(word)):
+                if text[at + offset : at + offset + 1] != word[offset]:
+                    raise _unexpected(text, at + offset, f"in literal {word} (expecting {gojson.quote(word[offset])})".replace('"', "'"))
+            return Node(kind, at, at + len(word), value)
+        match = _NUMBER.match(text, at)
+        if match is None:
+            if char == "-":
+                raise _unexpected(text, at + 1, "in numeric literal")
+            raise _unexpected(text, at, "looking for beginning of value")
+        self._check_number_end(match)
+        return Node("number", at, match.end(), None)
+
+    def _check_number_end(self, match: re.Match[str]) -> None:
+        text, end = self._text, match.end()
+        char = text[end : end + 1]
+        if char == "." and "." not in match[0] and "e" not in match[0].lower():
+            raise _unexpected(text, end + 1, "after decimal point in numeric literal")
+        if char in ("e", "E") and "e" not in match[0].lower():
+            sign = text[end + 1 : end + 2] in ("+", "-") and bool(text[end + 1 : end + 2])
+            raise _unexpected(text, end + 1 + sign, "in exponent of numeric literal")
+
+    def _string(self, at: int) -> tuple[str, int]:
+        try:
+            value, end = _scanstring(self._text, at + 1, True)
+        except ValueError:
+            raise self._bad_string(at + 1) from None
+        return whole(value), end
+
+    def _bad_string(self, at: int) -> BodyError:
+        text = self._text
+        while at < len(text) and text[at] >= " ":
+            at += 1
+            if text[at - 1] != "\\":
+                continue
+            escape = text[at : at + 1]
+            if escape == "u":
+                for _ in range(4):
+                    at += 1
+                    if text[at : at + 1] not in _HEX:
+                        return _unexpected(text, at, r"in \u hexadecimal character escape")
+            elif escape not in _ESCAPES:
+                return _unexpected(text, at, "in string escape code")
+            at += 1
+        return _unexpected(text, at, "in string literal")
