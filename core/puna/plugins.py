@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Self
@@ -35,6 +36,7 @@ class Registry:
         """Of several entries with one name the first counts."""
         self._entries: dict[str, EntryPoint] = {}
         self._backends: dict[str, Backend] = {}
+        self._errors: dict[str, str] = {}
         for entry in entries:
             if entry.name in self._entries:
                 log.warning("backend %r is installed twice: %s is left out", entry.name, entry.value)
@@ -51,11 +53,13 @@ class Registry:
 
     def get(self, name: str) -> Backend:
         """Return a backend, importing it at the first call. BackendNotFoundError: it is not installed, or is broken."""
-        if name not in self._backends:
+        if name not in self._backends and name not in self._errors:
             if name not in self._entries:
                 installed = ", ".join(self.names()) or "none"
                 raise BackendNotFoundError(f"backend {name!r} is not installed (installed: {installed})")
-            self._backends[name] = self._load(self._entries[name])
+            self._load(self._entries[name])
+        if name in self._errors:
+            raise BackendNotFoundError(f"backend {name!r} is broken: {self._errors[name]}")
         return self._backends[name]
 
     def for_model(self, format: str, wanted: str = "", default: str = "") -> str:  # noqa: A002 (the domain's word)
@@ -69,10 +73,14 @@ class Registry:
             return wanted
         if default and format in self.get(default).formats:
             return default
-        usable = [info.name for info in self.describe() if format in info.formats]
+        usable: list[tuple[int, str]] = []
+        for name in self.names():
+            with suppress(BackendNotFoundError):
+                if format in self.get(name).formats:
+                    usable.append((-self.get(name).preference, name))
         if not usable:
             raise BackendNotFoundError(f"no installed backend serves models of format {format!r}")
-        return min(usable, key=lambda name: (-self.get(name).preference, name))
+        return min(usable)[1]
 
     def describe(self) -> list[PluginInfo]:
         """Return what is known of each plugin, in order of names. Imports all of them."""
@@ -82,8 +90,10 @@ class Registry:
         distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
         try:
             backend = self.get(entry.name)
-        except BackendNotFoundError as error:
-            return PluginInfo(name=entry.name, distribution=distribution, version=version, error=str(error))
+        except BackendNotFoundError:
+            return PluginInfo(
+                name=entry.name, distribution=distribution, version=version, error=self._errors[entry.name]
+            )
         return PluginInfo(
             name=entry.name,
             distribution=distribution,
@@ -92,13 +102,12 @@ class Registry:
             needs_host=backend.needs_host,
         )
 
-    def _load(self, entry: EntryPoint) -> Backend:
+    def _load(self, entry: EntryPoint) -> None:
         try:
             backend_class = entry.load()
             if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
                 raise TypeError(f"{entry.value} is not a Backend subclass")
-            backend: Backend = backend_class()
+            self._backends[entry.name] = backend_class()
         except Exception as error:  # a stranger's code may raise anything
             log.exception("backend plugin %r is left out", entry.name)
-            raise BackendNotFoundError(f"backend {entry.name!r} is broken: {error}") from error
-        return backend
+            self._errors[entry.name] = str(error) or type(error).__name__

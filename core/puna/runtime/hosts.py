@@ -1,0 +1,242 @@
+"""Models in host processes: loading one, and the contract's calls to it over a Unix socket."""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+
+from puna.backend import (
+    BackendError,
+    Embedding,
+    InvalidRequestError,
+    LoadedModel,
+    ModelFacts,
+    ModelSpec,
+    SequenceEvent,
+    SequenceRequest,
+    UnsupportedError,
+)
+from puna.backend.v1 import backend_pb2 as wire
+from puna.backend.v1 import backend_pb2_grpc
+from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError, PunaError
+from puna.host import convert
+from puna.host.channel import OPTIONS
+from puna.runtime.process import HostProcess, terminated
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CRASHED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
+DEATH_SECONDS = 2.0
+"""How long a process may take to be seen dead after its socket closed."""
+
+
+class HostedModel(LoadedModel):
+    """A model in a process of its own. `aclose` ends the process."""
+
+    def __init__(
+        self, process: HostProcess, channel: grpc.aio.Channel, facts: ModelFacts, on_death: Callable[[], None]
+    ) -> None:
+        self._process = process
+        self._channel = channel
+        self._stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
+        self._facts = facts
+        self._on_death = on_death
+        self._crash = ""
+        self._count = 0
+        self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
+        self._sequences: dict[int, asyncio.Queue[wire.SequenceEvent | None]] = {}
+        self._following = asyncio.create_task(self._follow())
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model turned out to be."""
+        return self._facts
+
+    @property
+    def pid(self) -> int:
+        """Process id of the host."""
+        return self._process.pid
+
+    async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
+        """Go on from a prompt. Closing the generator tells the host at once.
+
+        BackendCrashedError: the host died. BackendFailedError: the backend raised. Else as the contract says.
+        """
+        self._check()
+        self._count += 1
+        sequence_id, events = self._count, asyncio.Queue[wire.SequenceEvent | None]()
+        self._sequences[sequence_id] = events
+        running = True
+        try:
+            start = convert.sequence_to_wire(request)
+            self._requests.put_nowait(wire.RunRequest(sequence_id=sequence_id, start=start))
+            while running:
+                if (news := await events.get()) is None:
+                    raise BackendCrashedError(self._crash)
+                running = not (news.HasField("finish") or news.HasField("failure"))
+                yield convert.event_from_wire(news)
+        finally:
+            del self._sequences[sequence_id]
+            if running:
+                self._requests.put_nowait(wire.RunRequest(sequence_id=sequence_id, cancel=True))
+
+    async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the ids of a text."""
+        request = wire.TokenizeRequest(text=text, add_special=add_special, parse_special=parse_special)
+        return list((await self._answer(self._stub.Tokenize(request))).token_ids)
+
+    async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
+        """Return each token's bytes."""
+        request = wire.DetokenizeRequest(token_ids=tokens, special=special)
+        return list((await self._answer(self._stub.Detokenize(request))).pieces)
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
+        """Return the vectors of texts."""
+        request = wire.EmbedRequest(inputs=[convert.input_to_wire(each) for each in inputs], raw=raw)
+        answer = await self._answer(self._stub.Embed(request))
+        return [convert.embedding_from_wire(each) for each in answer.embeddings]
+
+    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
+        """Return how well each document fits the query."""
+        return list(
+            (await self._answer(self._stub.Rerank(wire.RerankRequest(query=query, documents=documents)))).scores
+        )
+
+    async def aclose(self) -> None:
+        """End the process and wait for its end."""
+        self._crash = self._crash or "the model was unloaded"
+        self._requests.put_nowait(None)
+        await self._process.stop()
+        await asyncio.wait({self._following})
+        await self._channel.close()
+
+    def _check(self) -> None:
+        if self._crash:
+            raise BackendCrashedError(self._crash)
+
+    async def _follow(self) -> None:
+        """Hand out what the host says, until it says no more."""
+        try:
+            async for response in self._stub.Run(self._outgoing()):
+                for event in response.events:
+                    if (events := self._sequences.get(event.sequence_id)) is not None:
+                        events.put_nowait(event)
+        except grpc.aio.AioRpcError as error:
+            log.debug("a host's stream broke: %s", error.details())
+        await self._see_death()
+        for events in self._sequences.values():
+            events.put_nowait(None)
+
+    async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
+        while (request := await self._requests.get()) is not None:
+            yield request
+
+    async def _see_death(self) -> None:
+        """Find out why the host is gone, once. A host that lives but no longer talks counts as dead, and is ended."""
+        if self._crash:
+            return
+        if not await self._process.died(within=DEATH_SECONDS):
+            await self._process.stop()
+        if not self._crash:
+            self._crash = f"{CRASHED}: {self._process.explain()}"
+            self._process.log_last_words()
+            self._on_death()
+
+    async def _answer(self, call: Awaitable[T]) -> T:
+        self._check()
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                await self._see_death()
+                self._check()
+            raise _error(error) from None
+
+
+async def load(
+    backend: str,
+    spec: ModelSpec,
+    socket: Path,
+    *,
+    report: Callable[[float], None],
+    stall_seconds: float,
+    on_death: Callable[[], None],
+) -> HostedModel:
+    """Load a model in a new host that listens on `socket`. Cancelling ends the host.
+
+    LoadFailedError: the host died, made no progress for `stall_seconds`, or its backend refused.
+    OutOfMemoryError: there was no room. `on_death` is called if the host dies later.
+    """
+    process = await HostProcess.start(socket)
+    channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
+    try:
+        facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
+    except BaseException:
+        await channel.close()
+        await process.stop()
+        raise
+    return HostedModel(process, channel, facts, on_death)
+
+
+async def _load(
+    process: HostProcess,
+    channel: grpc.aio.Channel,
+    request: wire.LoadRequest,
+    report: Callable[[float], None],
+    stall_seconds: float,
+) -> ModelFacts:
+    """Wait for the model; every message and every line of output shows that the loading goes on."""
+    loop = asyncio.get_running_loop()
+    stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
+    facts = None
+    try:
+        async with asyncio.timeout(None) as stalled:
+
+            def go_on() -> None:
+                if stall_seconds < math.inf:
+                    stalled.reschedule(loop.time() + stall_seconds)
+
+            go_on()
+            process.on_output = go_on
+            try:
+                async for response in stub.Load(request):
+                    go_on()
+                    if response.HasField("loaded"):
+                        facts = convert.facts_from_wire(response.loaded)
+                    else:
+                        report(response.fraction)
+            finally:
+                process.on_output = lambda: None
+    except TimeoutError:
+        raise LoadFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=DEATH_SECONDS):
+            process.log_last_words()
+            raise LoadFailedError(terminated(process.explain())) from None
+        kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
+        raise kind(f"unable to load model: {_error(error)}") from None
+    if facts is None:
+        raise LoadFailedError("unable to load model: the host did not say what it loaded")
+    return facts
+
+
+def _error(error: grpc.aio.AioRpcError) -> BackendError | PunaError:
+    """Read the Failure beside a status; without one, the code must do."""
+    for key, value in error.trailing_metadata() or ():
+        if key == convert.FAILURE_KEY and isinstance(value, bytes):
+            return convert.error_from_wire(convert.Failure.FromString(value))
+    text = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidRequestError(text)
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return UnsupportedError(text)
+    return BackendFailedError(text)

@@ -1,0 +1,58 @@
+"""Bringing a model up: in a host of its own, or in this process if its backend may."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.backend import Backend, LoadedModel
+from puna.host import inprocess
+from puna.plugins import Registry
+from puna.runtime import hosts
+from puna.runtime.wanted import Loading, Report, Wanted
+from puna.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A model that is up."""
+
+    model: LoadedModel
+    backend: str
+    pid: int
+    """Of its host; 0 if it has none."""
+
+
+class Launcher:
+    """Knows which backend serves a model, and where its host listens."""
+
+    def __init__(self, backends: Registry, settings: Settings, folder: Path) -> None:
+        """`folder`: where sockets are made."""
+        self._backends = backends
+        self._settings = settings
+        self._sockets = (folder / str(number) for number in itertools.count(1))
+
+    async def launch(self, want: Wanted, report: Report, *, on_death: Callable[[], None]) -> Launched:
+        """Load a model. Errors: see `hosts.load`; BackendNotFoundError: no plugin serves it."""
+        name, backend = await asyncio.to_thread(self._backend, want)
+        log.info("loading %s with %s", want.name, name)
+
+        def tell(fraction: float) -> None:
+            report(Loading(fraction))
+
+        if not backend.needs_host:
+            return Launched(await inprocess.load(backend, want.spec, tell), name, 0)
+        stall_seconds = self._settings.load_timeout
+        model = await hosts.load(
+            name, want.spec, next(self._sockets), report=tell, stall_seconds=stall_seconds, on_death=on_death
+        )
+        return Launched(model, name, model.pid)
+
+    def _backend(self, want: Wanted) -> tuple[str, Backend]:
+        """Choose the backend. Importing a plugin may take its time, so this runs in a thread."""
+        name = self._backends.for_model(want.format, want.backend, self._settings.default_backend)
+        return name, self._backends.get(name)

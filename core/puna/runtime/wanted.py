@@ -1,0 +1,82 @@
+"""What a request wants of the pool, and what it gets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from puna.backend import ModelFacts, ModelSpec
+from puna.runtime.gated import GatedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A model as a request needs it."""
+
+    key: str
+    """What identifies it, whatever it is called: the path of its file."""
+    name: str
+    """Its shortest name; ps shows that of the request that loaded it."""
+    spec: ModelSpec
+    digest: str = ""
+    """Of its manifest."""
+    details: Any = None
+    """For ps; handed through."""
+    format: str = "gguf"
+    backend: str = ""
+    """The backend that the model asks for; empty: the server decides."""
+    automatic: frozenset[str] = frozenset()
+    """Fields of `spec` that nobody asked for: "context_length", "batch_size"."""
+    file_bytes: int = 0
+    """Size of the file; ps shows it when the backend does not know its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits: for its model to be loaded, or for a place."""
+
+    position: int
+    """How many are in front of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Its model is being loaded."""
+
+    fraction: float
+    """From 0 to 1."""
+
+
+Report: TypeAlias = Callable[[Queued | Loading], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A loaded model, lent to one request."""
+
+    model: GatedModel
+    key: str
+    backend: str
+    facts: ModelFacts
+    load_ns: int
+    """From the request for the lease until it was given: queueing and loading."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedEntry:
+    """A loaded model, as ps lists it."""
+
+    name: str
+    digest: str
+    details: Any
+    backend: str
+    size_bytes: int
+    vram_bytes: int
+    context_length: int
+    expires_at_ns: int
+    """Nanoseconds since 1970; a model that stays for good expires some 292 years ahead."""
+    active: int
+    """Requests that hold it and do not wait for a place."""
+    queued: int
+    """Requests that wait for a place."""
+    pid: int
+    """Process id of its host; 0 if it has none."""

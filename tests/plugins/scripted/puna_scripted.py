@@ -1,0 +1,180 @@
+"""A backend that does what the prompt says. Put this folder on PYTHONPATH and it is installed.
+
+Prompts: words that are given back one piece each, with commands among them:
+    @wait S       wait S seconds, as asyncio would
+    @prefill N S  N steps of prefill, S seconds each
+    @crash SIG    end the process by a signal, after writing to standard error
+    @exit N       end the process with a status
+    @refuse @long @unsupported @raise    raise InvalidRequestError, PromptTooLongError(9, 4), UnsupportedError, ValueError
+    @endless      pieces for ever
+    @together N   N pieces at once
+    @unended      end without a Finish
+
+Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "slow", "stall", "chatter";
+parallel; size_bytes; journal = a file that hears what happens.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+
+from puna.backend import (
+    Backend,
+    Embedding,
+    Finish,
+    InvalidRequestError,
+    LoadedModel,
+    ModelFacts,
+    ModelSpec,
+    Piece,
+    Prefill,
+    PromptTooLongError,
+    SequenceEvent,
+    SequenceRequest,
+    TokenLogprob,
+    UnsupportedError,
+)
+
+TRAINED_CONTEXT = 8192
+
+
+class Scripted(LoadedModel):
+    def __init__(self, spec: ModelSpec) -> None:
+        self._options = dict(spec.backend_options)
+        self._facts = ModelFacts(
+            context_length=min(spec.context_length, TRAINED_CONTEXT),
+            parallel=int(self._options.get("parallel", 1)),
+            size_bytes=int(self._options.get("size_bytes", 0)),
+            bos_text="<s>",
+            bos_id=1,
+            embedding_length=3,
+        )
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self._facts
+
+    def note(self, line: str) -> None:
+        if "journal" in self._options:
+            with Path(str(self._options["journal"])).open("a") as file:
+                file.write(f"{line}\n")
+
+    async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
+        self.note("start")
+        pieces = 0
+        try:
+            words = iter(request.prompt.split() if isinstance(request.prompt, str) else map(str, request.prompt))
+            for word in words:
+                async for event in self._obey(word, words):
+                    pieces += isinstance(event, Piece)
+                    yield event
+                if word == "@unended":
+                    return
+            yield Finish(reason="stop", prompt_tokens=4, output_tokens=pieces)
+        except (GeneratorExit, asyncio.CancelledError):
+            self.note("stopped")
+            raise
+        finally:
+            self.note("end")
+
+    async def _obey(self, word: str, words: "iter") -> AsyncGenerator[SequenceEvent]:
+        if word == "@wait":
+            await asyncio.sleep(float(next(words)))
+        elif word == "@prefill":
+            steps, seconds = int(next(words)), float(next(words))
+            for step in range(steps):
+                yield Prefill(step + 1, steps)
+                await asyncio.sleep(seconds)
+        elif word == "@crash":
+            self._last_words()
+            os.kill(os.getpid(), signal.Signals[next(words)])
+            await asyncio.sleep(10)
+        elif word == "@exit":
+            self._last_words()
+            os._exit(int(next(words)))
+        elif word == "@endless":
+            while True:
+                yield Piece("x")
+        elif word == "@together":
+            for number in range(int(next(words))):
+                yield Piece(str(number))
+        elif word in ERRORS:
+            raise ERRORS[word]
+        elif word != "@unended":
+            yield Piece(word, (TokenLogprob(word.encode(), 7, -0.5, (TokenLogprob(b"o", 8, -1.5),)),))
+
+    def _last_words(self) -> None:
+        for line in ("first words", "", "last words"):
+            print(line, file=sys.stderr, flush=True)
+
+    async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
+        return [1] * add_special + [ord(letter) for letter in text] + [2] * parse_special
+
+    async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
+        if any(token < 0 for token in tokens):
+            raise InvalidRequestError("no such token")
+        return [b"" if token < 3 and not special else chr(token).encode() for token in tokens]
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
+        if "@long" in inputs:
+            raise PromptTooLongError(9, 4)
+        if "@crash" in inputs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "@raise" in inputs:
+            raise ValueError("é" * 5000)
+        return [Embedding((float(len(each)), 0.5, float(raw)), len(each)) for each in inputs]
+
+    async def aclose(self) -> None:
+        self.note("closed")
+
+
+ERRORS = {
+    "@refuse": InvalidRequestError("not this"),
+    "@long": PromptTooLongError(9, 4),
+    "@unsupported": UnsupportedError("cannot"),
+    "@raise": ValueError("oh dear"),
+}
+
+
+class ScriptedBackend(Backend):
+    formats = ("scripted",)
+
+    async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
+        model = Scripted(spec)
+        model.note(f"load {os.getpid()} {spec.context_length}")
+        match spec.backend_options.get("load"):
+            case "refuse":
+                raise InvalidRequestError("no model of mine")
+            case "memory":
+                raise MemoryError("no room")
+            case "memory above 4096" if spec.context_length > 4096:
+                raise MemoryError("no room")
+            case "raise":
+                raise ModuleNotFoundError("No module named 'heavy'")
+            case "exit":
+                print("cannot open the file", file=sys.stderr, flush=True)
+                os._exit(3)
+            case "crash":
+                os.kill(os.getpid(), signal.SIGILL)
+            case "slow":
+                for step in range(10):
+                    report(step / 10)
+                    await asyncio.sleep(0.1)
+            case "chatter":
+                for step in range(10):
+                    print(f"loading {step}", file=sys.stderr, flush=True)
+                    await asyncio.sleep(0.1)
+            case "stall":
+                print("stuck", file=sys.stderr, flush=True)
+                await asyncio.sleep(60)
+        report(1.0)
+        return model
+
+
+class HereBackend(ScriptedBackend):
+    formats = ("scripted", "here")
+    needs_host = False
+    preference = -1
