@@ -1,0 +1,192 @@
+"""A chat template as GGUF files bring it: rendered like the reference's engine does, with the repairs it makes.
+
+A template is compiled once, and what it can do is probed once, when it is first needed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from jinja2 import TemplateError as JinjaError
+from jinja2 import TemplateSyntaxError
+
+from puna.errors import TemplateError, TemplateRefusedError
+from puna.messages import Message, Think, Tool
+from puna.prompt.jinja_environment import ChatEnvironment, RaisedByTemplateError, place_in_source
+from puna.prompt.jinja_probe import Abilities, probe
+from puna.prompt.native import known
+from puna.prompt.native.derive import derive
+from puna.prompt.native.form import Form
+from puna.prompt.native.parser import OutputParser
+from puna.prompt.native.repairs import conversation
+from puna.prompt.native.tools import tool_objects
+
+DEFAULT_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Used for files that bring none: ChatML."""
+
+_FAILURES: Final = (JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
+
+
+class Template:
+    """One compiled template with what is known about it."""
+
+    def __init__(self, source: str, bos_text: str, eos_text: str) -> None:
+        """Compile; raises TemplateError."""
+        self.source = source.replace("\r\n", "\n").replace("\r", "\n")
+        self._texts = {"bos_token": bos_text, "eos_token": eos_text}
+        try:
+            self._render: Callable[..., str] = ChatEnvironment().compiled(known.patched(self.source))
+        except (TemplateSyntaxError, RecursionError) as error:
+            raise TemplateError(f"error: parser: Parser Error: {error}") from error
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """What it reads of its input."""
+        return probe(known.patched(self.source))
+
+    @cached_property
+    def form(self) -> Form:
+        """How the model's output will be laid out."""
+        return known.form(self.source) or known.corrected(derive(self._try, self.abilities), self.source)
+
+    def _try(self, messages: list[dict[str, Any]], **variables: Any) -> str | None:
+        """Render for analysis; None if the template fails."""
+        try:
+            return self._render(messages=messages, **self._texts, **variables)
+        except _FAILURES:
+            return None
+
+    def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
+        """Render. Raises TemplateRefusedError with the text that the reference's engine has."""
+        try:
+            return self._render(messages=messages, **self._texts, **variables)
+        except RaisedByTemplateError as error:
+            text = f"Jinja Exception: {error.raised.message}"
+            if error.raised.offset >= 0:
+                text = place_in_source(self.source, error.raised.offset, "CallExpression", text)
+            raise TemplateRefusedError(self._refusal + text) from error
+        except _FAILURES as error:
+            raise TemplateRefusedError(f"{self._refusal}\nError: {error}") from error
+
+    @property
+    def _refusal(self) -> str:
+        if known.form(self.source):
+            return ""
+        return "Unable to generate parser for this template. Automatic parser generation failed: "
+
+
+class ChatTemplate:
+    """A model's chat template. Safe to share: rendering keeps no state."""
+
+    def __init__(
+        self,
+        source: str,
+        bos_text: str = "",
+        eos_text: str = "",
+        *,
+        tool_source: str = "",
+        adds_bos: bool = False,
+        adds_eos: bool = False,
+    ) -> None:
+        """Compile a template, or the default one if the source is empty; raises TemplateError.
+
+        `tool_source` is the variant for conversations with tools (`tokenizer.chat_template.tool_use`), if there is one.
+        `adds_bos` and `adds_eos` tell that the tokenizer adds these tokens, whose texts are then cut from the prompt.
+        """
+        if source in ("", "chatml"):
+            source = tool_source or DEFAULT_TEMPLATE
+        self._plain = Template(source, bos_text, eos_text)
+        self._for_tools = Template(tool_source, bos_text, eos_text) if tool_source else self._plain
+        self._bos = bos_text if adds_bos else ""
+        self._eos = eos_text if adds_eos else ""
+
+    def form(self, *, tools: bool = False) -> Form:
+        """Return how output will be laid out, in conversations with or without tools."""
+        return (self._for_tools if tools else self._plain).form
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        think: Think | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """Return the prompt. A final assistant message is left open, for the model to go on with.
+
+        Media are markers "[img-N]", numbered from 0 over the messages. Raises TemplateRefusedError when the template
+        raises, or makes no sense of the conversation.
+        """
+        return self._prepared(messages, tools, think, add_generation_prompt)[0]
+
+    def parser(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
+    ) -> OutputParser:
+        """Return a parser of what the model says to these messages."""
+        template = self._for_tools if tools else self._plain
+        _, opened = self._prepared(messages, tools, think, True)
+        return OutputParser(template.form, tools, opened)
+
+    def _prepared(
+        self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None, generation: bool
+    ) -> tuple[str, str]:
+        """Return the prompt, and what of it is already the model's turn."""
+        template = self._for_tools if tools else self._plain
+        prefill = messages[-1] if messages and messages[-1].role == "assistant" and generation else None
+        if prefill is not None:
+            if len(messages) >= 2 and messages[-2].role == "assistant":
+                raise TemplateRefusedError("Cannot have 2 or more assistant messages at the end of the list.")
+            if prefill.tool_calls:
+                raise TemplateRefusedError("Cannot continue an assistant message that contains tool calls.")
+            messages = messages[:-1]
+        shown = conversation(messages, template.abilities, developer="<|channel|>" in template.source)
+        shown = known.adjusted(shown, template.source)
+        variables = _variables(tools, think, template)
+        without = self._cut(template.apply(shown, variables))
+        if not generation:
+            return without, ""
+        prompt = self._cut(template.apply(shown, variables | {"add_generation_prompt": True}))
+        turn = prompt[_shared(without, prompt) :]
+        form = template.form
+        start = form.thinking_start.strip()
+        head = turn.partition(start)[0] if start and start in turn else turn
+        if prefill is None:
+            return prompt, turn[len(head) :]
+        opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
+        opened += prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
+        return without + head + opened, opened
+
+    def _cut(self, text: str) -> str:
+        if self._bos and text.startswith(self._bos):
+            text = text[len(self._bos) :]
+        if self._eos and text.endswith(self._eos):
+            text = text[: -len(self._eos)]
+        return text
+
+
+def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -> dict[str, Any]:
+    now = datetime.now()
+    out: dict[str, Any] = {
+        "enable_thinking": think.on if think else template.form.thinks,
+        "datetime": now.strftime("%b %d %Y"),
+        "date_string": now.strftime("%d %b %Y"),
+    }
+    if think and think.level:
+        out |= {"reasoning_effort": think.level, "reasoning_strength": think.level}
+    if tools:
+        try:
+            out["tools"] = tool_objects(tools)
+        except ValueError as error:
+            raise TemplateRefusedError(f"Failed to parse tools: {error}") from error
+    return out
+
+
+def _shared(left: str, right: str) -> int:
+    end = min(len(left), len(right))
+    return next((index for index in range(end) if left[index] != right[index]), end)

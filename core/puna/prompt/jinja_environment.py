@@ -1,0 +1,188 @@
+"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing values as the reference's engine does.
+
+Templates come with models from strangers, so they run sandboxed. They are tried on llama.cpp's engine as often as on
+jinja2, and where the two differ the prompt that the model was served with by the reference counts: nothing prints as
+nothing (jinja2 would print "None"), lists print as their parts in a row, attributes of what is undefined are undefined,
+JSON has spaces after commas and colons and no HTML escapes, and floats have six digits.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jinja2 import ChainableUndefined, TemplateRuntimeError, Undefined, nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+_AROUND: Final = 40
+"""Characters of the source shown on each side of the place of an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """Where and why a template called `raise_exception`."""
+
+    offset: int
+    """Of the call's parenthesis in the source; -1: unknown."""
+    message: str
+
+
+class RaisedByTemplateError(TemplateRuntimeError):
+    """A template called `raise_exception`."""
+
+    def __init__(self, raised: Raised) -> None:
+        super().__init__(raised.message)
+        self.raised = raised
+
+
+def as_text(value: Any) -> str:
+    """Return what `{{ value }}` prints."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, Undefined | Mapping):
+        return ""
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    if isinstance(value, float):
+        text = f"{value:g}"
+        return text + ".0" if text.lstrip("-").isdigit() else text
+    if isinstance(value, list | tuple):
+        return "".join([as_text(each) for each in value])
+    return str(value)
+
+
+def to_json(value: Any, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:
+    """Return a value as JSON. Raises TypeError for what has no such form."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        parts = [
+            f"{json.dumps(str(k), ensure_ascii=False)}{key}{to_json(v, indent, item, key, level + 1)}"
+            for k, v in value.items()
+        ]
+        opening, closing = "{", "}"
+    elif isinstance(value, list | tuple):
+        parts = [to_json(each, indent, item, key, level + 1) for each in value]
+        opening, closing = "[", "]"
+    else:
+        raise TypeError(f"Unknown (built-in) filter 'tojson' for type {type(value).__name__}")
+    if indent is None or not parts:
+        return opening + item.join(parts) + closing
+    margin = "\n" + " " * (indent * (level + 1))
+    return f"{opening}{margin}{(item.rstrip() + margin).join(parts)}{margin[: len(margin) - indent]}{closing}"
+
+
+def tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The filter `tojson`, which takes what Python's json.dumps takes."""
+    if sort_keys:
+        value = json.loads(json.dumps(value, sort_keys=True))
+    item, key = separators or (", ", ": ")
+    text = to_json(value, indent, item, key)
+    return text if not ensure_ascii else "".join([c if c < "\x7f" else json.dumps(c)[1:-1] for c in text])
+
+
+class _Generation(Extension):
+    """`{% generation %}…{% endgeneration %}`, which marks for training what the model says: here just its content."""
+
+    tags: Final = {"generation"}  # type: ignore[misc]
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Return the nodes of the body."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Adapter(NodeTransformer):
+    """Rewrites what jinja2 would do otherwise than the reference's engine."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._offset = 0
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (named after the node)
+        """Have `~` print nothing for nothing."""
+        self.generic_visit(node)
+        node.nodes = [nodes.Filter(each, "as_text", [], [], None, None, lineno=node.lineno) for each in node.nodes]
+        return node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 (named after the node)
+        """Tell `raise_exception` where it stands; jinja2 itself knows the line only."""
+        if isinstance(node.node, nodes.Name) and node.node.name == "raise_exception":
+            found = self._source.find("raise_exception", self._offset)
+            opening = self._source.find("(", found) if found >= 0 else -1
+            self._offset = max(opening, self._offset)
+            node.kwargs.append(nodes.Keyword("_offset", nodes.Const(opening, lineno=node.lineno), lineno=node.lineno))
+        self.generic_visit(node)
+        return node
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """Compiles and runs chat templates."""
+
+    intercepted_binops = frozenset(["+"])
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=ChainableUndefined,
+            finalize=as_text,
+            extensions=[LoopControlExtension, _Generation],
+            cache_size=0,
+        )
+        self.filters |= {"tojson": tojson, "as_text": as_text, "string": as_text}
+        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+
+    def compiled(self, source: str) -> Callable[..., str]:
+        """Return a function from variables to text. Raises jinja2.TemplateSyntaxError."""
+        tree = _Adapter(source).visit(self.parse(source))
+        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None)).render
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Allow lists to grow: those that a template sees are made for it alone."""
+        if isinstance(obj, list) and attr in ("append", "pop"):
+            return True
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Have `+` with a string on one side join texts."""
+        if isinstance(left, str) or isinstance(right, str):
+            return as_text(left) + as_text(right)
+        return super().call_binop(context, operator, left, right)
+
+
+def place_in_source(source: str, offset: int, what: str, message: str) -> str:
+    """Return how the reference's engine tells of an error at an offset (in characters) of a template's source."""
+    before = source[:offset]
+    line, column = before.count("\n") + 1, offset - before.rfind("\n")
+    start = max(0, offset - _AROUND)
+    shown = source[start : offset + _AROUND].replace("\n", "\u21b5")
+    return (
+        f"\n------------\nWhile executing {what} at line {line}, column {column} in source:\n"
+        f"...{shown}...\n{' ' * (offset - start + 3)}^\nError: {message}"
+    )
+
+
+def _raise_exception(message: Any = "", _offset: int = -1) -> str:
+    raise RaisedByTemplateError(Raised(_offset, as_text(message)))
+
+
+def _strftime_now(form: str) -> str:
+    return time.strftime(form)

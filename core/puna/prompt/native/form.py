@@ -1,0 +1,90 @@
+"""How a model's output is laid out, as far as its chat template tells."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CallLayout(Enum):
+    """How a call of a tool is written."""
+
+    NONE = "none"
+    """No calls: everything is content."""
+    JSON = "json"
+    """One JSON object: `{"name": …, "arguments": {…}}`."""
+    TAGGED_JSON = "tagged json"
+    """The name within markers, the arguments as JSON: `<function=NAME>{…}</function>`."""
+    TAGGED = "tagged"
+    """Name and every argument within markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
+    PYTHON = "python"
+    """A list of Python calls: `[NAME(KEY=VALUE)]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonCall:
+    """Which members a call's JSON object has."""
+
+    name: str = "name"
+    """Member with the function's name; "OUTER.INNER" if it is inside another; empty: the name is the member."""
+    arguments: str = "arguments"
+    """Member with the arguments, likewise; empty with an empty `name`: they are that member's value."""
+    id: str = ""
+    """Member with the call's id; empty: it has none."""
+    in_array: bool = False
+    """Whether calls stand in a JSON array."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedCall:
+    """The markers of a call that is no JSON object. White space around markers is not significant."""
+
+    before_name: str = ""
+    after_name: str = ""
+    separator: str = ""
+    """Between the name and the arguments."""
+    before_id: str = ""
+    """Before the call's id, which stands between name and arguments; empty: no id."""
+    after_id: str = ""
+    before_arguments: str = ""
+    after_arguments: str = ""
+    before_key: str = ""
+    after_key: str = ""
+    before_value: str = ""
+    after_value: str = ""
+    close: str = ""
+    """At the end of a call, before what closes it from outside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A layout of output: optional thinking, then content, then optional calls."""
+
+    name: str
+    thinks: bool = False
+    thinking_start: str = ""
+    """With the white space that the template writes around it; empty: thinking starts at once."""
+    thinking_end: str = ""
+    calls_end_thinking: bool = False
+    """Whether the start of a call ends thinking that is not closed."""
+    content_start: str = ""
+    """What wraps content, if anything."""
+    content_end: str = ""
+    layout: CallLayout = CallLayout.NONE
+    section_start: str = ""
+    """Around all calls."""
+    section_end: str = ""
+    call_start: str = ""
+    """Around every call."""
+    call_end: str = ""
+    json: JsonCall = JsonCall()
+    tagged: TaggedCall = TaggedCall()
+    bare_calls: tuple[str, ...] = ()
+    """Further texts that begin a call, for models that leave out the marker; "NAME" stands for a tool's name."""
+    preserved_tokens: tuple[str, ...] = ()
+    """Special tokens that must be visible in the output."""
+    stops: tuple[str, ...] = ()
+    """Texts that end the output."""
+
+    @property
+    def calls_begin(self) -> str:
+        """What separates content from calls; empty if nothing does."""
+        return (self.section_start or self.call_start).strip()

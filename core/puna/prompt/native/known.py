@@ -1,0 +1,219 @@
+"""Chat templates that need more than what can be derived from them: their forms, corrections and repairs.
+
+Such templates are known by texts in their source, as the reference knows them.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
+
+_REFUSES_CHANNELS: Final = (
+    '{%- if "<|channel|>analysis<|message|>" in message.content or "<|channel|>final<|message|>" in message.content %}'
+)
+_REFUSES_EMPTY: Final = (
+    "{%- if (message['content'] is none or message['content'] == '' or message['content']|length == 0) and "
+    "(message['tool_calls'] is not defined or message['tool_calls'] is none or message['tool_calls']|length == 0) %}"
+)
+
+_QWEN_CODER: Final = Form(
+    name="qwen3-coder",
+    layout=CallLayout.TAGGED,
+    call_start="<tool_call>",
+    call_end="</tool_call>",
+    tagged=TaggedCall(
+        before_name="<function=",
+        after_name=">\n",
+        before_key="<parameter=",
+        after_key=">\n",
+        after_value="\n</parameter>\n",
+        close="</function>",
+    ),
+    preserved_tokens=("<tool_call>", "</tool_call>"),
+)
+_MINISTRAL: Final = Form(
+    name="ministral",
+    thinks=True,
+    thinking_start="[THINK]",
+    thinking_end="[/THINK]",
+    layout=CallLayout.TAGGED_JSON,
+    call_start="[TOOL_CALLS]",
+    tagged=TaggedCall(after_name="[ARGS]"),
+    preserved_tokens=("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[ARGS]"),
+)
+_FUNCTIONARY: Final = Form(
+    name="functionary-3.2",
+    content_start="all\n",
+    content_end=">>>",
+    layout=CallLayout.TAGGED_JSON,
+    call_start=">>>",
+    bare_calls=("NAME\n",),
+    tagged=TaggedCall(after_name="\n"),
+    preserved_tokens=(">>>all",),
+)
+_KIMI: Final = Form(
+    name="kimi-k2",
+    thinks=True,
+    thinking_start="<think>",
+    thinking_end="</think>",
+    calls_end_thinking=True,
+    layout=CallLayout.TAGGED_JSON,
+    section_start="<|tool_calls_section_begin|>",
+    section_end="<|tool_calls_section_end|>",
+    call_start="<|tool_call_begin|>",
+    call_end="<|tool_call_end|>",
+    bare_calls=("<|tool_call_begin|>",),
+    tagged=TaggedCall(before_name="functions.", before_id=":", after_id="<|tool_call_argument_begin|>"),
+    preserved_tokens=(
+        "<|tool_calls_section_begin|>",
+        "<|tool_calls_section_end|>",
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        "<think>",
+        "</think>",
+    ),
+)
+_LFM: Final = Form(
+    name="lfm2",
+    thinks=True,
+    thinking_start="<think>",
+    thinking_end="</think>",
+    layout=CallLayout.PYTHON,
+    section_start="<|tool_call_start|>",
+    section_end="<|tool_call_end|>",
+    preserved_tokens=("<|tool_call_start|>", "<|tool_call_end|>", "<think>", "</think>"),
+)
+
+
+def form(source: str) -> Form | None:
+    """Return the form of a template that nothing is derived from; None for all others."""
+    if "[SYSTEM_PROMPT]" in source and "[TOOL_CALLS]" in source and "[ARGS]" in source and "[CALL_ID]" not in source:
+        return _MINISTRAL
+    if ">>>all" in source and ">>>${recipient}" in source:
+        return _FUNCTIONARY
+    if "<|tool_calls_section_begin|>" in source and "<|tool_call_begin|>" in source:
+        return _KIMI
+    if ("<|tool_list_start|>" in source and "<|tool_list_end|>" in source) or "List of tools: [" in source:
+        return _LFM
+    if "dsml_token" in source and "DSML" in source and ("function_calls" in source or "tool_calls" in source):
+        return _deepseek_markup("function_calls" if "function_calls" in source else "tool_calls")
+    tagged = "<tool_call>" in source and "<function=" in source and "<parameter=" in source
+    if tagged and "'<tool_call><function=' ~ tool_call.name ~ '>'" not in source:
+        return _qwen_coder(thinks="<think>" in source)
+    return None
+
+
+def _qwen_coder(*, thinks: bool) -> Form:
+    if not thinks:
+        return replace(_QWEN_CODER, bare_calls=("<function=NAME>",))
+    return replace(
+        _QWEN_CODER,
+        thinks=True,
+        thinking_start="<think>",
+        thinking_end="</think>",
+        calls_end_thinking=True,
+        preserved_tokens=(*_QWEN_CODER.preserved_tokens, "<think>", "</think>"),
+    )
+
+
+def _deepseek_markup(block: str) -> Form:
+    mark = "\uff5cDSML\uff5c"
+    return Form(
+        name="deepseek-v3.2",
+        thinks=True,
+        thinking_start="<think>",
+        thinking_end="</think>",
+        calls_end_thinking=True,
+        layout=CallLayout.TAGGED,
+        section_start=f"<{mark}{block}>",
+        section_end=f"</{mark}{block}>",
+        tagged=TaggedCall(
+            before_name=f'<{mark}invoke name="',
+            after_name='">',
+            before_key=f'<{mark}parameter name="',
+            after_key='"',
+            before_value=' string="true">',
+            after_value=f"</{mark}parameter>",
+            close=f"</{mark}invoke>",
+        ),
+        preserved_tokens=(mark, "<think>", "</think>"),
+    )
+
+
+def _marked(derived: Form, *more: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*derived.preserved_tokens, *more)))
+
+
+def corrected(derived: Form, source: str) -> Form:
+    """Return a derived form with what the template does not show."""
+    think = {"thinks": True, "thinking_start": "<think>", "thinking_end": "</think>"}
+    if "content.split('</think>')" in source and "reasoning_content" not in source and not derived.thinks:
+        derived = replace(derived, **think, preserved_tokens=_marked(derived, "<think>", "</think>"))  # type: ignore[arg-type]
+    if "Write your thoughts between <think></think> and write your response between <response></response>" in source:
+        preserved = _marked(derived, "<think>", "</think>", "<response>", "</response>")
+        return replace(derived, **think, content_start="", content_end="", preserved_tokens=preserved)  # type: ignore[arg-type]
+    if "<|CHATBOT_TOKEN|>" in source and "<|END_OF_TURN_TOKEN|>" in source and not derived.content_start:
+        derived = replace(derived, content_start="<|CHATBOT_TOKEN|>", content_end="<|END_OF_TURN_TOKEN|>")
+        return replace(derived, preserved_tokens=_marked(derived, derived.content_start, derived.content_end))
+    if 'set has_code_interpreter = tools | selectattr("type", "equalto", "code_interpreter")' in source:
+        return Form(
+            name="functionary-3.1",
+            layout=CallLayout.TAGGED_JSON,
+            call_start="<function=",
+            call_end="</function>",
+            tagged=TaggedCall(after_name=">"),
+            preserved_tokens=("<|eot_id|>", "<|eom_id|>", "<function=", ">", "</function>"),
+        )
+    if "<SPECIAL_10>" in source and "<SPECIAL_12>" in source and "<TOOL_RESPONSE>" in source:
+        return Form(
+            name="nemotron-v2",
+            **think,  # type: ignore[arg-type]
+            layout=CallLayout.JSON,
+            call_start="<TOOLCALL>",
+            call_end="</TOOLCALL>",
+            json=JsonCall(in_array=True),
+            preserved_tokens=("<SPECIAL_11>", "</think>", "<TOOLCALL>", "</TOOLCALL>"),
+        )
+    bar, dash = "\uff5c", "\u2581"
+    if f"<{bar}tool{dash}call{dash}begin{bar}>' + tool['type'] + '<{bar}tool{dash}sep{bar}>" in source:
+        return replace(derived, **_distilled(bar, dash))
+    return derived
+
+
+def _distilled(bar: str, dash: str) -> dict[str, Any]:
+    """Return the markers of DeepSeek R1's distillations, whose templates write calls of the past only."""
+
+    def mark(text: str) -> str:
+        return f"<{bar}{text.replace(' ', dash)}{bar}>"
+
+    return {
+        "layout": CallLayout.TAGGED_JSON,
+        "section_start": mark("tool calls begin"),
+        "section_end": mark("tool calls end"),
+        "call_start": mark("tool call begin") + "function",
+        "call_end": mark("tool call end"),
+        "tagged": TaggedCall(before_name=mark("tool sep"), after_name="\n```json\n", close="```"),
+    }
+
+
+def patched(source: str) -> str:
+    """Return a source without checks that refuse ordinary conversations."""
+    return source.replace(_REFUSES_CHANNELS, "{%- if false %}").replace(_REFUSES_EMPTY, "{%- if false %}")
+
+
+def adjusted(messages: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+    """Return messages as one known template wants them."""
+    if "You have access to the following functions in JSONSchema format" in source:
+        return [
+            each | {"content": each["content"].strip()} if isinstance(each["content"], str) else each
+            for each in messages
+        ]
+    if form(source) is not _MINISTRAL:
+        return messages
+    return [
+        each | {"content": [{"type": "text", "text": each["content"]}]}
+        if each["role"] in ("system", "assistant") and isinstance(each["content"], str)
+        else each
+        for each in messages
+    ]
