@@ -13,7 +13,7 @@ from tools.bench.servers import Server
 from puna.v1 import generate_pb2, generate_pb2_grpc
 
 WORDS = tuple(
-    (
+    (  # noqa: SIM905 (a list literal would be four times as long)
         "the of and to in is it you that he was for on are with as his they be at one have this from or had by hot but "
         "some what there we can out other were all your when up use word how said an each she which do their time if "
         "will "
