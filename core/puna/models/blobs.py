@@ -1,0 +1,172 @@
+"""Blobs: files named by the SHA-256 of their content.
+
+A blob is written under another name and renamed when it is whole, so whatever stands under a digest is that content.
+Blobs that a running creation is about to use are claimed: until the claim ends nobody in this process removes them.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from puna.errors import BlobNotFoundError, DigestMismatchError
+from puna.gojson import quote
+from puna.models import durable
+from puna.models.digest import file_name, is_digest
+
+_CHUNK: Final = 1 << 20
+TEMPORARY_PREFIX: Final = "sha256-"  # as the reference's: whoever prunes next takes it for what it is
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored blob."""
+
+    digest: str
+    size: int
+    created: bool
+    """Whether it was not there before."""
+
+
+class BlobWriter:
+    """A blob that is being written."""
+
+    def __init__(self, path: Path, file: BinaryIO, folder: Path) -> None:
+        self._path = path
+        self._file = file
+        self._folder = folder
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes."""
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self._size += len(chunk)
+
+    def commit(self, expected: str | None = None) -> Blob:
+        """Store what was written. Raises DigestMismatchError, and stores nothing, when it is not exactly `expected`."""
+        digest = f"sha256:{self._hash.hexdigest()}"
+        if expected is not None and expected != digest:
+            raise DigestMismatchError(expected, digest)
+        target = self._folder / file_name(digest)
+        if touched(target):
+            return Blob(digest, self._size, created=False)
+        durable.settle(self._file, self._path, target)
+        return Blob(digest, self._size, created=True)
+
+
+class Claims:
+    """The digests that one creation holds on to."""
+
+    def __init__(self, lock: threading.RLock, counter: Counter[str]) -> None:
+        self._lock = lock
+        self._counter = counter
+        self._held: list[str] = []
+
+    def add(self, digest: str) -> None:
+        """Hold on to a digest, present or not."""
+        with self._lock:
+            self._counter[file_name(digest)] += 1
+            self._held.append(file_name(digest))
+
+    def release(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._counter.subtract(self._held)
+            self._counter += Counter()  # drops what nobody holds any more
+            self._held.clear()
+
+
+class BlobStore:
+    """The folder of blobs. Every call may block; all may be made from several threads at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._claimed: Counter[str] = Counter()
+
+    def path(self, digest: str) -> Path:
+        """Return where the blob is or would be. Raises InvalidDigestError."""
+        return self.folder / file_name(digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there. Raises InvalidDigestError."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Return the blob's bytes. Raises InvalidDigestError and BlobNotFoundError."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise BlobNotFoundError(f"blob {quote(digest)} not found") from None
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """Write a blob piece by piece; what is not committed leaves nothing behind."""
+        with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
+            yield BlobWriter(path, file, self.folder)
+
+    def add(self, data: bytes) -> Blob:
+        """Store a blob that is at hand."""
+        with self.writer() as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def adopt(self, path: Path) -> Blob:
+        """Store a file's content; the file is the caller's, in this store's folder, and gone if the blob is new."""
+        with path.open("rb+") as file:
+            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            size = file.seek(0, os.SEEK_END)
+            target = self.path(digest)
+            if touched(target):
+                return Blob(digest, size, created=False)
+            durable.settle(file, path, target)
+            return Blob(digest, size, created=True)
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """Make an empty file beside the blobs, for others to fill; it is removed at the end unless adopted."""
+        with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, _):
+            yield path
+
+    def touch(self, digest: str) -> None:
+        """Make the blob young, so that no pruning takes it within the hour. A missing one is ignored."""
+        touched(self.path(digest))
+
+    @contextlib.contextmanager
+    def claiming(self) -> Iterator[Claims]:
+        """Hold on to blobs while a model is made of them."""
+        claims = Claims(self._lock, self._claimed)
+        try:
+            yield claims
+        finally:
+            claims.release()
+
+    def remove(self, digests: Iterable[str], used: Callable[[], frozenset[str]]) -> None:
+        """Remove those blobs that are neither claimed nor `used`, which is asked while no claim can be made."""
+        with self._lock:
+            kept = {file_name(digest) for digest in used() if is_digest(digest)} | set(self._claimed)
+            for digest in digests:
+                if is_digest(digest) and file_name(digest) not in kept:
+                    self.path(digest).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[frozenset[str]]:
+        """Keep others of this process from claiming or removing; gives the file names that are claimed."""
+        with self._lock:
+            yield frozenset(self._claimed)
+
+
+def touched(path: Path) -> bool:
+    """Set a file's time to now; whether it is there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""What a GGUF's own chat template tells about its model, by the words that occur in it."""
+
+import re
+from typing import Final
+
+_ROLE_IS_TOOL: Final = re.compile(r"""role['"]\] == ['"]tool['"]""")
+
+
+def has_tools(text: str) -> bool:
+    """Whether the template knows tools."""
+    return "tools" in text or "tool_call" in text
+
+
+def has_thinking(text: str) -> bool:
+    """Whether the template knows thinking."""
+    if "<think>" in text and "</think>" in text:
+        return True
+    splits = "content.split('</think>')" in text or 'content.split("</think>")' in text
+    return splits and "reasoning_content" not in text and "<SPECIAL_12>" not in text
+
+
+def has_tool_round_trip(text: str) -> bool:
+    """Whether the template writes both the calls of tools and their results."""
+    if not has_tools(text) or ("tool_calls" not in text and "assistant_tool_call" not in text):
+        return False
+    if any(word in text for word in ("tool_response", "tool_results", "ipython", "message.role == 'tool'")):
+        return True
+    return _ROLE_IS_TOOL.search(text) is not None
+
+
+def capabilities(text: str) -> tuple[str, ...]:
+    """Return "tools" and "thinking", as far as the template knows them."""
+    found = (("tools", has_tools(text)), ("thinking", has_thinking(text)))
+    return tuple(name for name, there in found if there)

@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all, also after a crash."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+FILE_MODE: Final = 0o644
+
+
+@contextlib.contextmanager
+def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file of its own name in `folder`, which is made if need be; remove it at the end if still there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+    path = Path(name)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            os.fchmod(descriptor, FILE_MODE)
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def settle(file: BinaryIO, path: Path, target: Path) -> None:
+    """Bring an open temporary file to the disk and put it in the place of `target`, at once and for good."""
+    file.flush()
+    os.fsync(file.fileno())
+    path.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

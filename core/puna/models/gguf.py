@@ -1,0 +1,283 @@
+"""Reading the head of a GGUF file: its metadata and the list of its tensors, never the tensors themselves.
+
+Vocabularies are most of a head, 150,000 strings and more, and nobody but a verbose show wants them. So arrays are
+skipped unless asked for, and a list of models reads only up to the first `tokenizer.` key (`peek`).
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+from puna.errors import PunaError
+from puna.gojson import Float32
+from puna.models.gguf_types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, UNKNOWN
+
+MAGIC: Final = b"GGUF"
+MAGIC_SWAPPED: Final = b"FUGG"
+MAX_STRING: Final = 16 << 20
+MAX_ARRAY: Final = 64 << 20
+MAX_DIMENSIONS: Final = 4
+DEFAULT_ALIGNMENT: Final = 32
+
+
+class GGUFError(PunaError):
+    """A file that is not readable as GGUF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array of metadata: its element type by number, its length, and its elements if they were read."""
+
+    kind: int
+    length: int
+    values: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's description."""
+
+    name: str
+    kind: int
+    """Type by number."""
+    shape: tuple[int, ...]
+    """Innermost dimension first."""
+    offset: int
+    """Bytes from the start of the tensor data."""
+
+    @property
+    def type(self) -> str:
+        """Name of its type, such as "Q8_0"."""
+        return TENSOR_TYPES[self.kind][0] if self.kind in TENSOR_TYPES else UNKNOWN
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the file. Raises GGUFError for an unknown type."""
+        if self.kind not in TENSOR_TYPES:
+            raise GGUFError(f'tensor "{self.name}" size overflow')
+        _, block, width = TENSOR_TYPES[self.kind]
+        return self.elements * width // block
+
+
+@dataclass(frozen=True, slots=True)
+class GGUF:
+    """The head of a file."""
+
+    metadata: Mapping[str, object]
+    """Values by key, in the file's order: int, Float32, float, bool, str (bytes not UTF-8 are surrogates) or Array."""
+    kinds: Mapping[str, int]
+    """Type numbers of the values by key."""
+    tensors: tuple[Tensor, ...]
+    data_start: int
+    """Where in the file the tensor data begins."""
+
+    @property
+    def architecture(self) -> str:
+        """`general.architecture`, or "unknown"."""
+        return _architecture(self.metadata)
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers in all tensors."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def file_type(self) -> str:
+        """Name of the quantization; "unknown" if the file does not say."""
+        value = self.metadata.get("general.file_type")
+        return file_type_name(value) if type(value) is int else UNKNOWN
+
+    def key(self, name: str) -> str:
+        """Complete a key: one that is not general or the tokenizer's belongs to the architecture."""
+        return name if name.startswith(("general.", "tokenizer.")) else f"{self.architecture}.{name}"
+
+    def get(self, name: str) -> object:
+        """Return the value of a key, completed by `key`; None if there is none."""
+        return self.metadata.get(self.key(name))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a key, completed by `key`."""
+        return self.key(name) in self.metadata
+
+    def text(self, name: str) -> str:
+        """Return a string value; empty if there is none or it is no string."""
+        value = self.get(name)
+        return value if isinstance(value, str) else ""
+
+    def integer(self, name: str) -> int:
+        """Return an integer value; 0 if there is none or it is no integer."""
+        value = self.get(name)
+        return value if type(value) is int else 0
+
+
+def file_type_name(number: int) -> str:
+    """Name a value of `general.file_type`."""
+    return FILE_TYPES.get(number, UNKNOWN)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as GGUF files do. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(4) in (MAGIC, MAGIC_SWAPPED)
+
+
+def read(path: Path, *, arrays: bool = False) -> GGUF:
+    """Read the head of a file, with the elements of arrays only if wanted. Raises GGUFError and OSError."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size == 0:
+            raise GGUFError("EOF")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
+            return _Reader(head).gguf(size, arrays=arrays)
+
+
+def peek(path: Path) -> GGUF:
+    """Read metadata up to the tokenizer's, without tensors: enough for a list. Raises GGUFError and OSError."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            raise GGUFError("EOF")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
+            reader = _Reader(head)
+            metadata: dict[str, object] = {}
+            kinds: dict[str, int] = {}
+            for key, kind, value in reader.metadata(arrays=False):
+                if key.startswith("tokenizer.") and "general.architecture" in metadata:
+                    break
+                metadata[key], kinds[key] = value, kind
+            return GGUF(metadata, kinds, (), 0)
+
+
+def _architecture(metadata: Mapping[str, object]) -> str:
+    value = metadata.get("general.architecture")
+    return value if isinstance(value, str) and value else UNKNOWN
+
+
+class _Reader:
+    """A position in a mapped file. Version 1 differs in its counts of 32 bits."""
+
+    def __init__(self, head: mmap.mmap) -> None:
+        self._head = head
+        self._at = 8
+        magic = head[:4]
+        if magic not in (MAGIC, MAGIC_SWAPPED):
+            raise GGUFError("invalid file magic")
+        self._swap = magic == MAGIC_SWAPPED
+        if len(head) < 24:
+            raise GGUFError("EOF")
+        (version,) = struct.unpack_from(">I" if self._swap else "<I", head, 4)
+        self._count = self._ordered(struct.Struct("<I" if version == 1 else "<Q"))
+        self._ends_in_nul = version == 1
+        self._tensors = self._integer(self._count)
+        self._pairs = self._integer(self._count)
+
+    def gguf(self, size: int, *, arrays: bool) -> GGUF:
+        metadata: dict[str, object] = {}
+        kinds: dict[str, int] = {}
+        for key, kind, value in self.metadata(arrays=arrays):
+            metadata[key], kinds[key] = value, kind
+        tensors = tuple([self._tensor() for _ in range(self._tensors)])
+        alignment = metadata.get("general.alignment")
+        if not isinstance(alignment, int) or alignment <= 0:
+            alignment = DEFAULT_ALIGNMENT
+        start = self._at + -self._at % alignment
+        for tensor in tensors:
+            end = start + tensor.offset + tensor.size
+            if end > size:
+                raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({size})')
+        return GGUF(metadata, kinds, tensors, start)
+
+    def metadata(self, *, arrays: bool) -> Iterator[tuple[str, int, object]]:
+        for _ in range(self._pairs):
+            key = self._string()
+            kind = self._integer(self._u32)
+            yield key, kind, self._value(kind, arrays=arrays)
+
+    @property
+    def _u32(self) -> struct.Struct:
+        return self._ordered(SCALARS[4])
+
+    def _ordered(self, form: struct.Struct) -> struct.Struct:
+        return struct.Struct(">" + form.format[1:]) if self._swap else form
+
+    def _scalar(self, form: struct.Struct) -> int | float | bool:
+        try:
+            value: int | float | bool = form.unpack_from(self._head, self._at)[0]
+        except struct.error:
+            raise GGUFError("EOF" if self._at >= len(self._head) else "unexpected EOF") from None
+        self._at += form.size
+        return value
+
+    def _integer(self, form: struct.Struct) -> int:
+        return int(self._scalar(form))
+
+    def _string(self) -> str:
+        length = self._integer(self._count)
+        if length > MAX_STRING:
+            raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
+        data = self._head[self._at : self._at + length]
+        if len(data) < length:
+            raise GGUFError("unexpected EOF")
+        self._at += length
+        if self._ends_in_nul:
+            data = data.removesuffix(b"\0")
+        return data.decode("utf-8", "surrogateescape")
+
+    def _value(self, kind: int, *, arrays: bool) -> object:
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            return self._array(wanted=arrays)
+        if kind not in SCALARS:
+            raise GGUFError(f"invalid type: {kind}")
+        value = self._scalar(self._ordered(SCALARS[kind]))
+        return Float32(value) if kind == F32 else value
+
+    def _array(self, *, wanted: bool) -> Array:
+        kind = self._integer(self._u32)
+        length = self._integer(self._count)
+        if length > MAX_ARRAY:
+            raise GGUFError(f"array size {length} exceeds maximum {MAX_ARRAY}")
+        if kind == STRING:
+            if wanted:
+                return Array(kind, length, tuple([self._string() for _ in range(length)]))
+            self._skip_strings(length)
+        elif kind in SCALARS:
+            form = self._ordered(SCALARS[kind])
+            end = self._at + length * form.size
+            if end > len(self._head):
+                raise GGUFError("unexpected EOF")
+            start, self._at = self._at, end
+            if wanted:
+                values = [each[0] for each in form.iter_unpack(self._head[start:end])]
+                return Array(kind, length, tuple(map(Float32, values)) if kind == F32 else tuple(values))
+        else:
+            raise GGUFError(f"invalid array type: {kind}")
+        return Array(kind, length, () if length == 0 else None)
+
+    def _skip_strings(self, length: int) -> None:
+        head, at, width = self._head, self._at, self._count.size
+        unpack = self._count.unpack_from
+        try:
+            for _ in range(length):
+                at += width + unpack(head, at)[0]
+        except struct.error:
+            raise GGUFError("unexpected EOF") from None
+        self._at = at
+
+    def _tensor(self) -> Tensor:
+        name = self._string()
+        dimensions = self._integer(self._u32)
+        if dimensions > MAX_DIMENSIONS:
+            raise GGUFError(f'tensor "{name}" dimensions {dimensions} exceeds maximum {MAX_DIMENSIONS}')
+        shape = tuple([self._integer(self._count) for _ in range(dimensions)])
+        kind = self._integer(self._u32)
+        return Tensor(name, kind, shape, self._integer(self._ordered(SCALARS[10])))

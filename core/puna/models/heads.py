@@ -1,0 +1,57 @@
+"""What has been read from files before, so that a list of many big models reads each of them once."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from puna.gotemplate.parser import parse
+from puna.gotemplate.template import Template
+from puna.models import gguf
+from puna.models.gguf import GGUF
+
+T = TypeVar("T")
+
+CAPACITY: Final = 1024
+
+
+class Heads:
+    """Heads of GGUF files, parsed templates and models, known by what they were made of. Safe between threads."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def head(self, path: Path) -> GGUF:
+        """Return the head of a file, arrays left out. Raises GGUFError and OSError."""
+        return self.remember(("head", *stamp(path)), lambda: gguf.read(path))
+
+    def peek(self, path: Path) -> GGUF:
+        """Return the metadata before the tokenizer's. Raises GGUFError and OSError."""
+        return self.remember(("peek", *stamp(path)), lambda: gguf.peek(path))
+
+    def template(self, text: str) -> Template:
+        """Return a parsed Go template. Raises TemplateError."""
+        return self.remember(("template", text), lambda: parse(text))
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made for this key before, or make it now."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                found: T = self._known[key]
+                return found
+        made = make()
+        with self._lock:
+            self._known[key] = made
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return made
+
+
+def stamp(path: Path) -> tuple[str, int, int, int]:
+    """Return what changes whenever the file does. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size, status.st_ino

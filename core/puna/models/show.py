@@ -1,0 +1,153 @@
+"""Everything about a model, as show tells it."""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from puna import gojson
+from puna.errors import ModelNotFoundError
+from puna.messages import Message
+from puna.models import gguf, modelfile
+from puna.models.config import Config
+from puna.models.details import Details
+from puna.models.gguf import GGUF, Array, Tensor
+from puna.models.gguf_types import STRING, U8
+from puna.models.name import ModelName
+from puna.models.selection import DEFAULT_TEMPLATE
+from puna.models.stored import StoredModel
+
+HIDDEN: Final = frozenset(("general.name", "tokenizer.chat_template"))
+"""Keys of metadata that are not shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowResult:
+    """What show tells. Texts are empty where the reference leaves the field out."""
+
+    name: ModelName
+    digest: str
+    size: int
+    modified_ns: int
+    details: Details
+    capabilities: tuple[str, ...]
+    license: str
+    modelfile: str
+    parameters: str
+    template: str
+    """The template in use: the GGUF's Jinja template or the Go template."""
+    system: str
+    messages: tuple[Message, ...]
+    model_info_json: str
+    """A JSON object with sorted keys."""
+    projector_info_json: str
+    """Likewise; empty if there is no projector."""
+    tensors: tuple[Tensor, ...]
+    requires: str
+    remote_host: str
+    remote_model: str
+    backend: str
+
+
+def show(
+    model: StoredModel, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
+) -> ShowResult:
+    """Tell everything. `system` stands in for the model's own, `options` change only the Modelfile.
+
+    Raises ModelNotFoundError when there is neither a model file nor a remote model, GGUFError when it is unreadable.
+    """
+    config = model.config
+    path = model.model_path
+    head: GGUF | None = None
+    if not config.is_remote:
+        if path is None or not path.exists():
+            raise ModelNotFoundError(model.name.shortest)
+        head = gguf.read(path, arrays=True) if verbose else model.gguf
+    projector = next(iter(model.projector_paths), None)
+    projector_head = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
+    go_template = model.template if model.template is not None else DEFAULT_TEMPLATE
+    shown_system = system or model.system
+    return ShowResult(
+        name=model.name,
+        digest=model.digest,
+        size=model.size,
+        modified_ns=model.modified_ns,
+        details=model.details,
+        capabilities=model.capabilities,
+        license="\n".join(model.licenses),
+        modelfile=modelfile.modelfile(
+            model.name,
+            config,
+            model=path,
+            adapters=model.adapter_paths,
+            draft=model.draft_path,
+            projectors=model.projector_paths,
+            template=go_template,
+            system=shown_system,
+            parameters={**model.parameters, **(options or {})},
+            licenses=model.licenses,
+            messages=model.messages,
+        ),
+        parameters=modelfile.parameters_text(model.parameters),
+        template=model.chat_template if model.uses_jinja else go_template,
+        system=shown_system,
+        messages=model.messages,
+        model_info_json=metadata_json(head) if head else _remote_info(config),
+        projector_info_json=metadata_json(projector_head) if projector_head else "",
+        tensors=head.tensors if head else (),
+        requires=config.requires,
+        remote_host=config.remote_host,
+        remote_model=config.remote_model,
+        backend=config.backend,
+    )
+
+
+def metadata_json(head: GGUF) -> str:
+    """Write metadata as Go does: keys sorted, arrays null unless they were read, bytes in base64."""
+    pairs = {key: _json(value) for key, value in head.metadata.items() if key not in HIDDEN}
+    pairs["general.parameter_count"] = str(head.parameter_count)
+    return "{" + ",".join(f"{_string(key)}:{pairs[key]}" for key in sorted(pairs)) + "}"
+
+
+def _json(value: object) -> str:
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, Array):
+        return _array(value)
+    try:
+        return gojson.dumps(value)
+    except ValueError:  # NaN and infinities, over which the reference fails
+        return "null"
+
+
+def _array(array: Array) -> str:
+    if array.values is None:
+        return "null"
+    if array.kind == U8:
+        return f'"{b64encode(bytes(array.values)).decode()}"'
+    if array.kind == STRING:
+        return "[" + ",".join([_string(each) for each in array.values]) + "]"
+    return "[" + ",".join([_json(each) for each in array.values]) + "]"
+
+
+def _string(text: str) -> str:
+    """Write a string; a byte that was no UTF-8 becomes an escaped U+FFFD, as Go writes it."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return gojson.string(text)
+    return '"' + "\\ufffd".join(gojson.string(part)[1:-1] for part in _SURROGATE.split(text)) + '"'
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def _remote_info(config: Config) -> str:
+    """Write what the configuration of a stub tells."""
+    family = config.model_family
+    pairs: dict[str, Any] = {
+        "general.architecture": family,
+        "general.basename": config.base_name,
+        f"{family}.context_length": config.context_length,
+        f"{family}.embedding_length": config.embedding_length,
+    }
+    return gojson.dumps({key: value for key, value in pairs.items() if value}, sort_keys=True)

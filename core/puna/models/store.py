@@ -1,0 +1,225 @@
+"""The store: one folder with `manifests` and `blobs`, laid out as the reference's, which may use it at the same time.
+
+All calls block; all may be made from several threads at once. A model appears when its manifest is renamed into place,
+and only after its blobs. Two processes may share a store: every call looks at the manifests again.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from puna.errors import InvalidDigestError, TemplateError
+from puna.models import config as configs
+from puna.models import durable, prune
+from puna.models import manifest as manifests
+from puna.models.blobs import BlobStore
+from puna.models.config import Config
+from puna.models.details import ModelSummary
+from puna.models.heads import Heads, stamp
+from puna.models.manifest import Manifest
+from puna.models.name import ModelName
+from puna.models.stored import StoredModel, UnreadableModelError
+
+log = logging.getLogger(__name__)
+
+TEMPORARY_PREFIX: Final = ".puna-"  # directly in `manifests`, where nobody looks for manifests
+_ATTEMPTS: Final = 10
+
+
+class ModelStore:
+    """The models on this machine."""
+
+    def __init__(self, root: Path, *, no_prune: bool = False, go_template: bool | None = None) -> None:
+        """`go_template` says whether Go templates are used where there is one; None: unless Jinja is more capable."""
+        self.root = root
+        self.no_prune = no_prune
+        self.blobs = BlobStore(root / "blobs")
+        self._manifests = root / "manifests"
+        self._go_template = go_template
+        self._heads = Heads()
+        self._writing = threading.RLock()
+
+    def prune(self) -> None:
+        """Tidy up at start: old blobs nobody uses, unfinished files, empty folders. An unreadable manifest stops it."""
+        prune.rename_legacy(self.blobs.folder)
+        if self.no_prune:
+            return
+        try:
+            used = self._used(strict=True)
+        except (ValueError, OSError) as error:
+            log.warning("not pruning the store: %s", error)
+            return
+        with self.blobs.standing_still() as claimed:
+            prune.prune_blobs(self.blobs.folder, used, claimed)
+        prune.prune_temporaries(self._manifests, TEMPORARY_PREFIX)
+        prune.remove_empty_folders(self._manifests)
+
+    def resolve(self, name: ModelName) -> ModelName:
+        """Return the name in the spelling that the store has: each part that it knows in another case is replaced."""
+        if name.is_valid and self._manifest_path(name).is_file():
+            return name
+        parts, folded = list(name.parts), name.folded
+        for known in self.names():
+            for index, part in enumerate(known.parts):
+                if part.lower() == folded[index]:
+                    parts[index] = part
+        host, namespace, model, tag = parts
+        return ModelName(host, namespace, model, tag, name.scheme)
+
+    def names(self) -> list[ModelName]:
+        """Return the names of all manifests, readable or not."""
+        return [name for name, _ in self._walk()]
+
+    def get(self, name: ModelName) -> StoredModel:
+        """Return a model, whatever the case of its name.
+
+        Raises LookupError when there is none or its configuration is missing, UnreadableModelError if it is wrong.
+        """
+        if not name.is_valid:
+            raise LookupError(name.shortest)
+        resolved = self.resolve(name)
+        try:
+            return self._load(resolved, self._manifest_path(resolved))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise LookupError(resolved.shortest) from error
+        except (ValueError, InvalidDigestError) as error:
+            raise UnreadableModelError(f"{resolved.shortest}: {error}") from error
+
+    def list(self) -> list[ModelSummary]:
+        """Return all models that can be read, newest first; those of the same second by name."""
+        found: list[ModelSummary] = []
+        for name, path in self._walk():
+            try:
+                found.append(self._load(name, path).summary)
+            except FileNotFoundError:
+                continue  # removed meanwhile, or never complete
+            except (ValueError, OSError, InvalidDigestError, TemplateError, UnreadableModelError) as error:
+                log.warning("leaving %s out of the list: %s", name.shortest, error)
+        return sorted(found, key=lambda each: (-(each.modified_ns // 1_000_000_000), each.name.folded))
+
+    def copy(self, source: ModelName, destination: ModelName) -> None:
+        """Give a model a second name; a model that had it loses it. Raises LookupError when there is no such model."""
+        source, destination = self.resolve(source), self.resolve(destination)
+        try:
+            data = self._manifest_path(source).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise LookupError(source.shortest) from error
+        if source.parts == destination.parts:
+            return
+        with self.blobs.claiming() as claims:
+            with contextlib.suppress(ValueError):
+                for digest in manifests.loads(data).digests:
+                    claims.add(digest)
+            self.replace_manifest(destination, data)
+
+    def delete(self, name: ModelName) -> None:
+        """Remove a name, and the blobs that no other name uses. Raises LookupError when there is no such model."""
+        resolved = self.resolve(name)
+        path = self._manifest_path(resolved)
+        try:
+            data = path.read_bytes()
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise LookupError(resolved.shortest) from error
+        prune.remove_empty_folders(self._manifests)
+        with contextlib.suppress(ValueError):
+            self.remove_unused(manifests.loads(data).digests)
+
+    def read_manifest(self, name: ModelName) -> Manifest | None:
+        """Return a manifest as it stands, None if there is none or it cannot be read. The name is not resolved."""
+        try:
+            return manifests.loads(self._manifest_path(name).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def replace_manifest(self, name: ModelName, data: bytes) -> None:
+        """Make `name` mean this manifest, at once and for good. Blobs of the one it had are removed unless used."""
+        target = self._manifest_path(name)
+        with self._writing:
+            before = self.read_manifest(name)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    with durable.temporary(self._manifests, TEMPORARY_PREFIX) as (path, file):
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        file.write(data)
+                        durable.settle(file, path, target)
+                    break
+                except FileNotFoundError:  # somebody removed the empty folder in between
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+            for folder in target.parents[1:3]:
+                durable.sync_folder(folder)
+        if before is not None and not self.no_prune:
+            self.remove_unused(before.digests)
+
+    def remove_unused(self, digests: frozenset[str]) -> None:
+        """Remove those of the blobs that no manifest and no running creation uses."""
+        self.blobs.remove(digests, lambda: frozenset(self._used(strict=False)))
+
+    def _load(self, name: ModelName, path: Path) -> StoredModel:
+        return self._heads.remember(("model", *stamp(path)), lambda: self._read(name, path))
+
+    def _read(self, name: ModelName, path: Path) -> StoredModel:
+        data = path.read_bytes()
+        manifest = manifests.loads(data)
+        return StoredModel(
+            name,
+            manifest,
+            digest=hashlib.sha256(data).hexdigest(),
+            modified_ns=path.stat().st_mtime_ns,
+            config=self._config(manifest),
+            blobs=self.blobs,
+            heads=self._heads,
+            go_template=self._go_template,
+        )
+
+    def _config(self, manifest: Manifest) -> Config:
+        if not manifest.config.digest:
+            return Config()
+        return configs.loads(self.blobs.path(manifest.config.digest).read_bytes())
+
+    def _manifest_path(self, name: ModelName) -> Path:
+        return self._manifests.joinpath(*name.parts)
+
+    def _walk(self) -> Iterator[tuple[ModelName, Path]]:
+        for path in _files(self._manifests, 4):
+            name = ModelName(*path.parts[-4:])
+            if name.is_valid:
+                yield name, path
+            else:
+                log.debug("no manifest: %s", path)
+
+    def _used(self, *, strict: bool) -> set[str]:
+        """Collect the digests of all manifests. When strict, one that cannot be read raises ValueError."""
+        used: set[str] = set()
+        for path in _files(self._manifests, 4):
+            if not ModelName(*path.parts[-4:]).is_valid:
+                if strict:
+                    raise ValueError(f"{path} is no manifest")
+                continue
+            try:
+                used |= manifests.loads(path.read_bytes()).digests
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                if strict:
+                    raise ValueError(f"{path}: {error}") from error
+        return used
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the files exactly `depth` levels below a folder."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if depth > 1 and entry.is_dir():
+            yield from _files(folder / entry.name, depth - 1)
+        elif depth == 1 and entry.is_file():
+            yield folder / entry.name

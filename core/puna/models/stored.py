@@ -1,0 +1,239 @@
+"""A model of the store: everything about it, read when it is asked for."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from puna.errors import PunaError
+from puna.gotemplate.template import Template
+from puna.messages import Message
+from puna.models import capabilities, media_types, messages, selection
+from puna.models.blobs import BlobStore
+from puna.models.config import Config
+from puna.models.details import Details, ModelSummary, describe, local_time
+from puna.models.gguf import GGUF, GGUFError
+from puna.models.heads import Heads
+from puna.models.manifest import Layer, Manifest
+from puna.models.name import ModelName
+
+
+class UnreadableModelError(PunaError):
+    """A model whose files are there but make no sense."""
+
+
+class StoredModel:
+    """One model as it was when the store was asked. Reading its parts may block; a part is read once.
+
+    What cannot be read raises UnreadableModelError, GGUFError, TemplateError or OSError where it is asked for.
+    """
+
+    def __init__(
+        self,
+        name: ModelName,
+        manifest: Manifest,
+        *,
+        digest: str,
+        modified_ns: int,
+        config: Config,
+        blobs: BlobStore,
+        heads: Heads,
+        go_template: bool | None,
+    ) -> None:
+        self.name = name
+        """With the spelling of the store."""
+        self.manifest = manifest
+        self.digest = digest
+        """SHA-256 of the manifest, 64 hexadecimal digits."""
+        self.modified_ns = modified_ns
+        self.config = config
+        self._blobs = blobs
+        self._heads = heads
+        self._go_template = go_template
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers and the configuration."""
+        return self.manifest.size
+
+    @property
+    def modified(self) -> datetime:
+        """When its manifest was written, in local time."""
+        return local_time(self.modified_ns)
+
+    @property
+    def parent_model(self) -> str:
+        """The model that it was made from; empty if there is none."""
+        layer = self.manifest.last(media_types.MODEL)
+        return layer.source if layer else ""
+
+    @property
+    def model_path(self) -> Path | None:
+        """The model file; None if it has none, as stubs of remote models."""
+        return self._path(self.manifest.last(media_types.MODEL))
+
+    @property
+    def adapter_paths(self) -> tuple[Path, ...]:
+        """LoRA adapters."""
+        return tuple(self._blobs.path(layer.digest) for layer in self.manifest.of(media_types.ADAPTER))
+
+    @property
+    def projector_paths(self) -> tuple[Path, ...]:
+        """Encoders of pictures and sounds; only the first is used."""
+        return tuple(self._blobs.path(layer.digest) for layer in self.manifest.of(media_types.PROJECTOR))
+
+    @property
+    def draft_path(self) -> Path | None:
+        """The draft model for speculative decoding."""
+        return self._path(self.manifest.last(media_types.DRAFT))
+
+    @cached_property
+    def template(self) -> str | None:
+        """The Go template; None if the model has none of its own."""
+        layer = self.manifest.last(media_types.TEMPLATE, media_types.PROMPT)
+        return self._text(layer) if layer else None
+
+    @cached_property
+    def parsed_template(self) -> Template | None:
+        """The Go template, parsed. Raises TemplateError."""
+        return self._heads.template(self.template) if self.template is not None else None
+
+    @cached_property
+    def system(self) -> str:
+        """The system message; empty if there is none."""
+        layer = self.manifest.last(media_types.SYSTEM)
+        return self._text(layer) if layer else ""
+
+    @cached_property
+    def licenses(self) -> tuple[str, ...]:
+        """All licenses, in order."""
+        return tuple(self._text(layer) for layer in self.manifest.of(media_types.LICENSE))
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """Options that hold unless the request says otherwise, unchecked."""
+        merged: dict[str, Any] = {}
+        for layer in self.manifest.of(media_types.PARAMS):
+            value = self._json(layer)
+            if isinstance(value, dict):
+                merged |= value
+        return merged
+
+    @cached_property
+    def messages(self) -> tuple[Message, ...]:
+        """Preset messages."""
+        layer = self.manifest.last(media_types.MESSAGES)
+        if layer is None:
+            return ()
+        try:
+            return messages.loads(self._bytes(layer))
+        except ValueError as error:
+            raise UnreadableModelError(f"messages of {self.name.shortest}: {error}") from error
+
+    @cached_property
+    def gguf(self) -> GGUF:
+        """Head of the model file, arrays left out. Raises UnreadableModelError if there is no model file."""
+        if self.model_path is None:
+            raise UnreadableModelError(f"{self.name.shortest} has no model file")
+        return self._heads.head(self.model_path)
+
+    @cached_property
+    def projectors(self) -> tuple[GGUF, ...]:
+        """Heads of the projectors that can be read."""
+        return tuple(head for path in self.projector_paths if (head := self._readable(path)) is not None)
+
+    @cached_property
+    def chat_template(self) -> str:
+        """The GGUF's own Jinja template; empty if it has none or cannot be read."""
+        head = self._model_head
+        return head.text("tokenizer.chat_template") if head else ""
+
+    @cached_property
+    def mode(self) -> selection.Mode:
+        """How prompts are made: "rendered" or "native"."""
+        return selection.mode(self.config, self.parsed_template, self.chat_template, self._go_template)
+
+    @property
+    def uses_jinja(self) -> bool:
+        """Whether the GGUF's own template is the one in use."""
+        return self.mode == "native" and bool(self.chat_template)
+
+    @property
+    def is_harmony(self) -> bool:
+        """Whether the model speaks gpt-oss's own format."""
+        return selection.is_harmony(self.config, self.template)
+
+    @cached_property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it can do, in the reference's order."""
+        parsed = self.parsed_template
+        in_use = parsed if parsed is not None and self.mode == "rendered" else None
+        return capabilities.detect(
+            self.config,
+            self._model_head,
+            self.projectors,
+            jinja=self.chat_template if self.uses_jinja else "",
+            template=selection.template_capabilities(in_use) if in_use else (),
+        )
+
+    @property
+    def details(self) -> Details:
+        """What it is, as show says it."""
+        return describe(self.config, self.parent_model, self._model_head)
+
+    @cached_property
+    def summary(self) -> ModelSummary:
+        """Its entry of a list. Reads no more of the model file than the metadata before the vocabulary."""
+        parsed = self.parsed_template
+        head = self._peeked()
+        return ModelSummary(
+            name=self.name,
+            digest=self.digest,
+            size=self.size,
+            modified_ns=self.modified_ns,
+            details=describe(self.config, self.parent_model, head, lengths=True),
+            capabilities=capabilities.detect_for_list(
+                self.config,
+                head,
+                has_projector=bool(self.projector_paths),
+                template=selection.template_capabilities(parsed) if parsed else (),
+            ),
+            remote_host=self.config.remote_host,
+            remote_model=self.config.remote_model,
+            backend=self.config.backend,
+        )
+
+    @cached_property
+    def _model_head(self) -> GGUF | None:
+        return self._readable(self.model_path) if self.config.is_gguf and self.model_path else None
+
+    def _peeked(self) -> GGUF | None:
+        if self.model_path is None or not self.config.is_gguf or self.config.is_remote:
+            return None
+        try:
+            return self._heads.peek(self.model_path)
+        except (GGUFError, OSError):
+            return None
+
+    def _readable(self, path: Path) -> GGUF | None:
+        try:
+            return self._heads.head(path)
+        except (GGUFError, OSError):
+            return None
+
+    def _path(self, layer: Layer | None) -> Path | None:
+        return self._blobs.path(layer.digest) if layer else None
+
+    def _bytes(self, layer: Layer) -> bytes:
+        return self._blobs.path(layer.digest).read_bytes()
+
+    def _text(self, layer: Layer) -> str:
+        return self._bytes(layer).decode("utf-8", "replace")
+
+    def _json(self, layer: Layer) -> object:
+        try:
+            return json.loads(self._bytes(layer))
+        except ValueError as error:
+            raise UnreadableModelError(f"parameters of {self.name.shortest}: {error}") from error
