@@ -1,8 +1,14 @@
 """The backend as the core sees it: cheap to import, since llama.cpp is loaded with the first model."""
 
+import asyncio
+import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from puna.backend import Backend, LoadedModel, ModelSpec
+from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelSpec
+
+if TYPE_CHECKING:
+    from puna_llama_cpp.loading import Opened
 
 
 class LlamaCppBackend(Backend):
@@ -11,5 +17,40 @@ class LlamaCppBackend(Backend):
     preference = 100
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        """Load weights and make a context."""
-        raise NotImplementedError
+        """Load weights and make a context, in a thread. Cancelling waits until that has let go."""
+        if spec.projector_paths:
+            raise InvalidRequestError("pictures are not supported yet")
+        opened = await _open(spec, report)
+
+        from puna_llama_cpp.embedder import EmbeddingModel
+        from puna_llama_cpp.model import WritingModel
+
+        if opened.facts.generates:
+            return WritingModel(opened.weights, opened.context, opened.facts)
+        return EmbeddingModel(opened.weights, opened.context, opened.facts, opened.slots)
+
+
+async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
+    loop = asyncio.get_running_loop()
+    stop = threading.Event()
+
+    def work() -> "Opened":
+        from puna_llama_cpp.loading import open_model
+
+        return open_model(spec, lambda done: _tell(loop, report, done), stop.is_set)
+
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({working})
+        if not working.exception():
+            opened = working.result()
+            opened.context.close()
+            opened.weights.close()
+        raise
+
+
+def _tell(loop: asyncio.AbstractEventLoop, report: Callable[[float], None], done: float) -> None:
+    loop.call_soon_threadsafe(report, done)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _WARNING, _ERROR, _CONTINUATION = 3, 4, 5
 _KEPT_LINES = 2000
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
-_BUFFER = re.compile(r"(\S+)\s+(?:\S+\s+){0,2}buffer size\s*=\s*([\d.]+) MiB")
+_BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
 
 
 class NativeLog:

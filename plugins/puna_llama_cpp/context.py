@@ -1,0 +1,141 @@
+"""A llama.cpp context: evaluation of batches, and the memory (KV cache) of its sequences."""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Final
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import BackendError, InvalidRequestError
+from puna_llama_cpp.batch import Batch
+from puna_llama_cpp.native_log import captured_log
+from puna_llama_cpp.weights import Weights
+
+KV_CACHE_TYPES: Final = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+FLASH_ATTENTION: Final = {
+    "": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextOptions:
+    """How to make a context; lengths in tokens."""
+
+    length: int
+    """Of each sequence; llama.cpp rounds it up to a multiple of 256."""
+    sequences: int
+    """How many of that length there is room for."""
+    most_sequences: int
+    """How many there may be, together no longer than that room. More than `sequences` only for embeddings."""
+    batch: int
+    threads: int
+    flash_attention: str = ""
+    kv_cache_type: str = ""
+    embeddings: bool = False
+
+
+class AbortedError(Exception):
+    """The evaluation was stopped; what the batch had begun is to be rewound."""
+
+
+class Context:
+    """Evaluates batches on one thread. `abort` may be called from any."""
+
+    def __init__(self, weights: Weights, options: ContextOptions) -> None:
+        """Allocate the memory. InvalidRequestError: an unknown option. MemoryError: there is no room."""
+        parameters = lib.llama_context_default_params()
+        parameters.n_ctx = -(-options.length // 256) * 256 * options.sequences
+        parameters.n_batch = parameters.n_ubatch = options.batch
+        parameters.n_seq_max = options.most_sequences
+        if not options.embeddings:
+            parameters.n_outputs_max = options.sequences  # logits of one token each, not of a whole batch
+        parameters.n_threads = parameters.n_threads_batch = options.threads
+        parameters.no_perf = True
+        parameters.embeddings = options.embeddings
+        # One stream per sequence: a step reads only its own sequences' cells (README.md tells why).
+        parameters.kv_unified = options.embeddings
+        if options.flash_attention not in FLASH_ATTENTION:
+            raise InvalidRequestError(f'flash attention is "on" or "off", not "{options.flash_attention}"')
+        parameters.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
+        cache_type = options.kv_cache_type or "f16"
+        if cache_type not in KV_CACHE_TYPES:
+            raise InvalidRequestError(f'unknown KV cache type "{cache_type}": {", ".join(KV_CACHE_TYPES)}')
+        parameters.type_k = parameters.type_v = KV_CACHE_TYPES[cache_type]
+        # strlen as the abort callback: a C function that answers from one byte, asked at every node of the graph by a
+        # thread that would otherwise have to take Python's lock each time.
+        self._flag = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+        parameters.abort_callback = lib.ggml_abort_callback(strlen or 0)
+        parameters.abort_callback_data = ctypes.addressof(self._flag)
+        pointer = lib.llama_init_from_model(weights.pointer, parameters)
+        if not pointer:
+            raise MemoryError(captured_log().last_error() or "llama.cpp could not make a context")
+        self.pointer = pointer
+        self._vocabulary_size = weights.vocabulary.size
+        self._memory = lib.llama_get_memory(pointer)
+        self.remembers = bool(self._memory)
+        self.can_shift = self.remembers and bool(lib.llama_memory_can_shift(self._memory))
+        self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
+        self.batch_size = lib.llama_n_batch(pointer)
+        self.pooling = lib.llama_pooling_type(pointer)
+        weights.apply_adapters(pointer)
+
+    def close(self) -> None:
+        """Free it."""
+        lib.llama_free(self.pointer)
+
+    def abort(self, wanted: bool) -> None:
+        """Have the running evaluation end at once, or no longer."""
+        self._flag.raw = b"\1\0" if wanted else b"\0\0"
+
+    def decode(self, batch: Batch) -> None:
+        """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed."""
+        status = lib.llama_decode(self.pointer, batch.native)
+        if status == 2:
+            raise AbortedError
+        if status != 0:
+            raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
+
+    def logits(self, row: int) -> NDArray[np.float32]:
+        """Return the logits of a row of the last batch: a view, valid and writable until the next one."""
+        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, row), (self._vocabulary_size,))
+
+    def pooled(self, slot: int, length: int) -> NDArray[np.float32]:
+        """Return a copy of a sequence's pooled embedding."""
+        return np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self.pointer, slot), (length,)).copy()
+
+    def rewind(self, slot: int, position: int) -> int:
+        """Forget a sequence from a position on and return where it stands: there, or at 0 if that cannot be done."""
+        if lib.llama_memory_seq_rm(self._memory, slot, position, -1):
+            return position
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a sequence's memory equal to another's."""
+        lib.llama_memory_seq_rm(self._memory, target, -1, -1)
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def shift(self, slot: int, start: int, end: int) -> None:
+        """Forget a sequence's positions from `start` to `end` and move what follows there."""
+        lib.llama_memory_seq_rm(self._memory, slot, start, end)
+        lib.llama_memory_seq_add(self._memory, slot, end, -1, start - end)
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        if self.remembers:
+            lib.llama_memory_clear(self._memory, False)

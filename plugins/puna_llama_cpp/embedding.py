@@ -1,0 +1,136 @@
+"""Vectors of texts: the step loop of a model that embeds or ranks.
+
+Texts of all requests wait in one queue, and each step takes as many as make a good batch: small enough that a short
+text does not wait long for others, since attention's cost grows with the square of what is in the batch.
+"""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import BackendError
+from puna_llama_cpp.batch import Batch
+from puna_llama_cpp.context import AbortedError, Context
+from puna_llama_cpp.steps import Mailbox, Post, StepThread, ended_error
+
+GOOD_BATCH = 512
+"""Tokens of a batch of several texts."""
+
+
+class Job:
+    """The texts of one request; belongs to the running event loop. Compared by identity."""
+
+    def __init__(self) -> None:
+        """Start without results."""
+        self.mailbox: Mailbox[tuple[int, NDArray[np.float32]]] = Mailbox()
+        self.cancelled = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One of them, as tokens."""
+
+    job: Job
+    index: int
+    tokens: list[int]
+
+
+def take_batch(texts: deque[Text], slots: int, room: int) -> list[Text]:
+    """Take the next texts for a batch of at most `room` tokens from the queue: at least one, however long."""
+    taken: list[Text] = []
+    total = 0
+    while texts and len(taken) < slots:
+        total += len(texts[0].tokens)
+        if taken and total > room:
+            break
+        taken.append(texts.popleft())
+    return taken
+
+
+def normalized(vector: NDArray[np.float32]) -> list[float]:
+    """Return a vector at length 1, as llama-server computes it: the sum in 64 bits, the factor in 32."""
+    total = math.sqrt(float(np.square(vector.astype(np.float64)).sum()))
+    factor = np.float32(1.0 / total if total > 0 else 0.0)
+    return (vector * factor).tolist()  # type: ignore[no-any-return] # numpy leaves this open
+
+
+class EmbeddingEngine:
+    """Embeds texts on a context. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(self, context: Context, slots: int, length: int) -> None:
+        """Put up to `slots` texts into a batch; vectors have `length` numbers."""
+        self._context, self._slots, self._length = context, slots, length
+        self._batch = Batch(context.batch_size)
+        self._lock = threading.Lock()
+        self._queue: deque[Text] = deque()
+        self._evaluating: list[Text] = []
+        self._post = Post()
+        self._ended = False
+        self._thread = StepThread("llama-embed", self._step, self._end)
+        self._thread.start()
+
+    def submit(self, job: Job, texts: Sequence[list[int]]) -> None:
+        """Queue a request's texts. BackendError: the model was unloaded."""
+        with self._lock:
+            if self._ended:
+                raise ended_error()
+            self._queue.extend(Text(job, index, tokens) for index, tokens in enumerate(texts))
+        self._thread.wake()
+
+    def cancel(self, job: Job) -> None:
+        """Drop what is left of a request, and the running evaluation if it is for nobody else."""
+        with self._lock:
+            job.cancelled = True
+            self._queue = deque(text for text in self._queue if text.job is not job)
+            if self._evaluating and all(text.job.cancelled for text in self._evaluating):
+                self._context.abort(True)
+
+    def close(self) -> None:
+        """Stop and wait until the thread lets go of the context."""
+        with self._lock:
+            self._ended = True
+            self._context.abort(True)
+        self._thread.close()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            left = {text.job for text in (*self._queue, *self._evaluating)}
+        for job in left:
+            if not job.cancelled:
+                self._post.put(job.mailbox, ended_error())
+        self._post.send()
+
+    def _step(self) -> bool:
+        with self._lock:
+            if self._ended:
+                return False
+            texts = take_batch(self._queue, self._slots, min(GOOD_BATCH, self._context.batch_size))
+            self._evaluating = texts
+            self._context.abort(False)
+        if not texts:
+            return False
+        self._batch.clear()
+        for slot, text in enumerate(texts):
+            self._batch.add(slot, 0, text.tokens, output=True, every=True)
+        try:
+            self._context.clear()
+            self._context.decode(self._batch)
+        except AbortedError:
+            texts = []
+        except BackendError as error:
+            for job in {text.job for text in texts}:
+                self._post.put(job.mailbox, error)
+            texts = []
+        for slot, text in enumerate(texts):
+            self._post.put(text.job.mailbox, (text.index, self._context.pooled(slot, self._length)))
+        with self._lock:
+            if not self._ended:
+                self._evaluating = []
+        self._post.send()
+        return True

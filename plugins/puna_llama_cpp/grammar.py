@@ -1,0 +1,91 @@
+"""Constrained output: llguidance says at every step which tokens the grammar allows."""
+
+import threading
+
+import llguidance
+import numpy as np
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.llamacpp import lltokenizer_from_vocab
+from numpy.typing import NDArray
+
+from puna.backend import BackendError, Constraint, InvalidRequestError
+from puna_llama_cpp.vocabulary import Vocabulary
+
+# A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
+# some models go on for ever.
+_SPACE = r"( |\n{1,2}[ \t]{0,20})"
+
+
+class Matcher:
+    """What one sequence has written so far, held against its grammar."""
+
+    def __init__(self, native: llguidance.LLMatcher, vocabulary_size: int) -> None:
+        """Start at the grammar's beginning."""
+        self._native = native
+        self._size = vocabulary_size
+
+    def mask(self, logits: NDArray[np.float32]) -> None:
+        """Rule out, in place, what may not come next. BackendError: the grammar outgrew llguidance's limits."""
+        if self._native.is_error():
+            raise BackendError(f"the constraint cannot be followed further: {_first_line(self._native.get_error())}")
+        bits = np.unpackbits(np.frombuffer(self._native.compute_bitmask(), np.uint8), bitorder="little")
+        logits[bits[: self._size] == 0] = -np.inf
+
+    def accept(self, token: int) -> None:
+        """Go on by the token that was drawn."""
+        self._native.consume_token(token)
+
+
+class Grammars:
+    """Makes matchers for one vocabulary. May be used from any thread."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Wait with the costly reading of the vocabulary until a constraint comes."""
+        self._vocabulary = vocabulary
+        self._lock = threading.Lock()
+        self._tokenizer: llguidance.LLTokenizer | None = None
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """Compile a constraint. InvalidRequestError: it is wrong, or uses what cannot be enforced, which is named."""
+        grammar = _compile(constraint)
+        with self._lock:
+            if self._tokenizer is None:
+                ends = sorted(self._vocabulary.ends, key=lambda token: token != self._vocabulary.eos)
+                self._tokenizer = lltokenizer_from_vocab(self._vocabulary.pointer, eos_token=ends or None)
+        native = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        if native.is_error():
+            raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: {_gist(native.get_error())}")
+        return Matcher(native, self._vocabulary.size)
+
+
+_NAMES = {"json_schema": "JSON schema", "gbnf": "GBNF grammar", "lark": "Lark grammar", "regex": "regular expression"}
+
+
+def _compile(constraint: Constraint) -> str:
+    text = constraint.text
+    try:
+        match constraint.kind:
+            case "json_schema":
+                return llguidance.LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _SPACE})
+            case "gbnf":
+                return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
+            case "lark":
+                return llguidance.LLMatcher.grammar_from_lark(text)
+            case "regex":
+                return llguidance.LLMatcher.grammar_from_regex(text)
+            case other:
+                raise InvalidRequestError(f'unknown kind of constraint "{other}"')
+    except (ValueError, GbnfToLarkError) as error:
+        raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be read: {_first_line(str(error))}") from error
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _gist(text: str) -> str:
+    """Return the telling lines of llguidance's message: for expressions the reason stands in the last ones."""
+    text = text.partition("\n<state>")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    reasons = [line for line in lines if line.startswith("error:")]
+    return " ".join([lines[0], *reasons]) if lines else text

@@ -1,0 +1,88 @@
+"""Opening a model: weights, then a context that fits it. Blocks; runs in a thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import llama_cpp.llama_cpp as lib
+
+from puna.backend import ModelFacts, ModelSpec
+from puna_llama_cpp.context import Context, ContextOptions
+from puna_llama_cpp.machine import free_memory, physical_cores
+from puna_llama_cpp.native_log import captured_log
+from puna_llama_cpp.weights import Weights
+
+_BATCH = 512
+_EMBEDDING_BATCH = 2048
+_EMBEDDING_SLOTS = 16
+_MOST_SEQUENCES = 4
+_CONTEXT_MULTIPLE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model's parts, ready to be put to work."""
+
+    weights: Weights
+    context: Context
+    facts: ModelFacts
+    slots: int
+    """Sequences that the context can hold."""
+
+
+def open_model(spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> Opened:
+    """Load a model and make its context. For errors see Weights and Context."""
+    weights = Weights(spec, report, stopped)
+    try:
+        return _with_context(weights, spec)
+    except BaseException:
+        weights.close()
+        raise
+
+
+def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
+    length = max(min(spec.context_length, weights.context_length), 1)
+    embeds = weights.embeds_only
+    slots = _EMBEDDING_SLOTS if embeds else spec.parallel or _fitting_sequences(weights, length)
+    batch = spec.batch_size or (_EMBEDDING_BATCH if embeds else _BATCH)
+    context = Context(
+        weights,
+        ContextOptions(
+            length=length,
+            sequences=1 if embeds else slots,
+            most_sequences=slots,
+            batch=max(min(batch, _padded(length)), slots) if embeds else max(batch, slots),
+            threads=spec.threads or physical_cores(),
+            flash_attention=spec.flash_attention,
+            kv_cache_type=spec.kv_cache_type,
+            embeddings=embeds,
+        ),
+    )
+    vocabulary = weights.vocabulary
+    size, on_gpus = captured_log().buffer_bytes()
+    facts = ModelFacts(
+        context_length=length,
+        parallel=1 if embeds else slots,
+        size_bytes=size or int(lib.llama_model_size(weights.pointer)),
+        vram_bytes=on_gpus,
+        adds_bos=vocabulary.adds_bos,
+        adds_eos=vocabulary.adds_eos,
+        bos_id=vocabulary.bos,
+        eos_id=vocabulary.eos,
+        bos_text=vocabulary.text(vocabulary.bos),
+        eos_text=vocabulary.text(vocabulary.eos),
+        embedding_length=weights.embedding_length if embeds and context.pooling != lib.LLAMA_POOLING_TYPE_RANK else 0,
+        generates=not embeds,
+    )
+    return Opened(weights, context, facts, slots)
+
+
+def _padded(length: int) -> int:
+    return -(-length // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE
+
+
+def _fitting_sequences(weights: Weights, length: int) -> int:
+    """Return how many sequences' caches fit into half of the free memory, within bounds."""
+    free = free_memory()
+    if free is None:
+        return _MOST_SEQUENCES
+    return max(1, min(_MOST_SEQUENCES, free // 2 // max(weights.cache_bytes_per_token * _padded(length), 1)))

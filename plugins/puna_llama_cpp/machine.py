@@ -1,0 +1,33 @@
+"""What the machine offers: processor cores and free memory."""
+
+import os
+from pathlib import Path
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+def physical_cores() -> int:
+    """Return how many cores this process may use, threads of one core counted once, as llama.cpp's programs count."""
+    usable = _affinity()
+    siblings = set()
+    for cpu in usable:
+        try:
+            siblings.add((_CPUS / f"cpu{cpu}/topology/thread_siblings").read_text())
+        except OSError:
+            return max(len(usable), 1)
+    return max(len(siblings), 1)
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def free_memory() -> int | None:
+    """Return the bytes that can be allocated without swapping; None where that cannot be told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,0 +1,81 @@
+"""Drawing tokens: llama.cpp's samplers, chained in the reference's order."""
+
+import math
+
+import llama_cpp.llama_cpp as lib
+
+from puna.backend import InvalidRequestError, Sampling
+from puna_llama_cpp.context import Context
+from puna_llama_cpp.vocabulary import Vocabulary
+
+_INT32 = 2**31 - 1
+_FINITE = ("repeat_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_p", "min_p", "typical_p")
+_ANY_SEED = lib.LLAMA_DEFAULT_SEED
+
+
+def check(sampling: Sampling) -> None:
+    """Raise InvalidRequestError for what llama.cpp would not survive."""
+    for name in _FINITE:
+        if not math.isfinite(getattr(sampling, name)):
+            raise InvalidRequestError(f"{name} must be finite")
+    if sampling.repeat_penalty <= 0:
+        raise InvalidRequestError("repeat_penalty must be greater than 0")
+    if sampling.repeat_last_n < -1:
+        raise InvalidRequestError("repeat_last_n must be -1 or larger")
+
+
+class SamplerChain:
+    """One sequence's samplers, with their memory of its tokens. Used and freed on the decode thread."""
+
+    def __init__(self, sampling: Sampling, vocabulary: Vocabulary, context_length: int, prompt: list[int]) -> None:
+        """Chain the samplers and tell them the prompt, at which penalties look too."""
+        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        self._add_bias(sampling, vocabulary)
+        last = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _INT32)
+        neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
+        penalizes = last > 0 and not neutral
+        if penalizes:
+            self._add(
+                lib.llama_sampler_init_penalties(
+                    vocabulary.size,
+                    last,
+                    sampling.repeat_penalty,
+                    sampling.frequency_penalty,
+                    sampling.presence_penalty,
+                )
+            )
+        if sampling.temperature <= 0:
+            self._add(lib.llama_sampler_init_greedy())
+        else:
+            self._add_random(sampling)
+        if penalizes:
+            for token in prompt[-last:]:
+                lib.llama_sampler_accept(self._chain, token)
+
+    def _add(self, sampler: "lib.llama_sampler_p") -> None:
+        lib.llama_sampler_chain_add(self._chain, sampler)
+
+    def _add_bias(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
+        if not sampling.logit_bias:
+            return
+        vocabulary.check(list(sampling.logit_bias))
+        items = [lib.llama_logit_bias(token, bias) for token, bias in sampling.logit_bias.items()]
+        biases = (lib.llama_logit_bias * len(items))(*items)
+        self._add(lib.llama_sampler_init_logit_bias(vocabulary.size, len(biases), biases))
+
+    def _add_random(self, sampling: Sampling) -> None:
+        seed = _ANY_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        self._add(lib.llama_sampler_init_top_k(max(-1, min(sampling.top_k, _INT32))))
+        self._add(lib.llama_sampler_init_typical(sampling.typical_p, 0))
+        self._add(lib.llama_sampler_init_top_p(sampling.top_p, 0))
+        self._add(lib.llama_sampler_init_min_p(sampling.min_p, 0))
+        self._add(lib.llama_sampler_init_temp(sampling.temperature))
+        self._add(lib.llama_sampler_init_dist(seed))
+
+    def draw(self, context: Context, row: int) -> int:
+        """Draw a token from a row's logits, and remember it."""
+        return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+
+    def close(self) -> None:
+        """Free it."""
+        lib.llama_sampler_free(self._chain)

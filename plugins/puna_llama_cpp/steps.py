@@ -1,0 +1,95 @@
+"""The thread on which a model works, step by step, and the way of its results to the event loops."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from puna.backend import BackendError
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Where a request's results arrive on its event loop. An error put into it is raised to who reads."""
+
+    def __init__(self) -> None:
+        """Belong to the running loop."""
+        self.loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[T | BaseException] = asyncio.Queue()
+
+    def put(self, item: T | BaseException) -> None:
+        """Add a result, on its loop."""
+        self._items.put_nowait(item)
+
+    async def get(self) -> T:
+        """Return the next result, when there is one."""
+        item = await self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+
+class Post:
+    """Results on their way: collected during a step, and handed to each loop by one call."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._bags: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox[Any], Any]]] = {}
+
+    def put(self, mailbox: Mailbox[T], item: T | BaseException) -> None:
+        """Add a result to what is sent next."""
+        self._bags.setdefault(mailbox.loop, []).append((mailbox, item))
+
+    def send(self) -> None:
+        """Hand everything over."""
+        bags, self._bags = self._bags, {}
+        for loop, bag in bags.items():
+            loop.call_soon_threadsafe(_deliver, bag)
+
+
+def _deliver(bag: list[tuple[Mailbox[Any], Any]]) -> None:
+    for mailbox, item in bag:
+        mailbox.put(item)
+
+
+class StepThread:
+    """Calls `step` again and again, and sleeps while that has nothing to do.
+
+    `ended` is called on the thread when it ends, also when `step` failed: whoever waits must be told.
+    """
+
+    def __init__(self, name: str, step: Callable[[], bool], ended: Callable[[], None]) -> None:
+        """`step` returns whether there is more to do at once."""
+        self._step, self._ended = step, ended
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have it look for work. From any thread."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Have it end after the running step, and wait for that."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._wake.clear()
+                if not self._step() and not self._closing:
+                    self._wake.wait()
+        finally:
+            self._ended()
+
+
+def ended_error() -> BackendError:
+    """Return what those hear who still wait when the thread has ended."""
+    return BackendError("the model was unloaded")

@@ -1,0 +1,79 @@
+"""A model's vocabulary: text to tokens, tokens to bytes. Safe to use from any thread."""
+
+import ctypes
+from collections.abc import Sequence
+
+import llama_cpp.llama_cpp as lib
+
+from puna.backend import InvalidRequestError
+
+_PIECE_BYTES = 256
+
+
+class Vocabulary:
+    """The tokens of one model, valid as long as its weights."""
+
+    def __init__(self, vocab: lib.llama_vocab_p, *, adds_space: bool) -> None:
+        """Wrap llama.cpp's vocabulary; `adds_space`: whether tokenizing puts a space in front of a text."""
+        self.pointer = vocab
+        self.size = lib.llama_vocab_n_tokens(vocab)
+        self.bos = int(lib.llama_vocab_bos(vocab))
+        self.eos = int(lib.llama_vocab_eos(vocab))
+        self.sep = int(lib.llama_vocab_sep(vocab))
+        self.adds_bos = bool(lib.llama_vocab_get_add_bos(vocab))
+        self.adds_eos = bool(lib.llama_vocab_get_add_eos(vocab))
+        self.adds_sep = bool(lib.llama_vocab_get_add_sep(vocab))
+        self.ends = frozenset(token for token in range(self.size) if lib.llama_vocab_is_eog(vocab, token))
+        self._adds_space = adds_space
+        self._pieces: list[bytes | None] = [None] * self.size
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the tokens of a text."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            tokens = (lib.llama_token * room)()
+            count = lib.llama_tokenize(self.pointer, data, len(data), tokens, room, add_special, parse_special)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text: none for special ones."""
+        piece = self._pieces[token]
+        if piece is None:
+            piece = self._pieces[token] = self.spell(token, special=False)
+        return piece
+
+    def spell(self, token: int, *, special: bool, strip: bool = False) -> bytes:
+        """Return a token's bytes, those of special ones only if asked; `strip` drops one leading space."""
+        room = _PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = lib.llama_token_to_piece(self.pointer, token, buffer, room, int(strip), special)
+            if length >= 0:
+                return buffer.raw[:length]
+            room = -length
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool) -> list[bytes]:
+        """Return each token's bytes; together they are the text, without the space that tokenizing put in front."""
+        self.check(tokens)
+        pieces = [self.spell(token, special=True) if special else self.piece(token) for token in tokens]
+        if pieces and self._adds_space:
+            pieces[0] = self.spell(tokens[0], special=special, strip=True)
+        return pieces
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """Raise InvalidRequestError if one of these is no token."""
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise InvalidRequestError(f"token {token} is not in the vocabulary of {self.size} tokens")
+
+    def text(self, token: int) -> str:
+        """Return a special token's text, or an empty string if there is none (-1)."""
+        return self.spell(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def special(self, texts: Sequence[str]) -> frozenset[int]:
+        """Return the tokens among these texts; a text of several tokens is none."""
+        found = (self.tokenize(text, add_special=False, parse_special=True) for text in texts)
+        return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
