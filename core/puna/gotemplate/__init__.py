@@ -1,1 +1,1 @@
-"""The language of Go's text/template: `parser.parse` reads a template, `Template.execute` runs it, `facts` looks at it."""
+"""The language of Go's text/template: `parser.parse` reads, `Template.execute` runs, `facts` looks."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from puna.gotemplate.nodes import (
     BranchNode,
-    ChainNode,
     FieldNode,
     ListNode,
     Node,
@@ -30,7 +29,7 @@ def _walk(node: Node) -> Iterator[Node]:
 
 
 def identifiers(template: Template) -> frozenset[str]:
-    """Return every field and variable name used anywhere, in lower case; of `(f .X).Y` only what the parentheses hold."""
+    """Return the names of fields and variables used, in lower case; of `(f .X).Y` only what the parentheses hold."""
     return frozenset(
         name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
     )
@@ -95,13 +94,3 @@ def full_tool_round_trip(template: Template) -> bool:
     if not {"tools", "toolcalls"} <= identifiers(template):
         return False
     return any(mark in template.text for mark in ('eq .Role "tool"', "tool_response", "TOOL_RESULTS"))
-
-
-def uses_response(node: Node) -> bool:
-    """Say whether `.Response` is read anywhere inside, `(.Response).X` excepted."""
-    if isinstance(node, ChainNode):
-        return False
-    if isinstance(node, FieldNode | VariableNode):
-        return "Response" in node.path
-    return any(map(uses_response, children(node)))
-

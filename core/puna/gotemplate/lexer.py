@@ -1,4 +1,4 @@
-"""Cuts the text of a template into tokens, as Go's text/template does, its white-space trimming and error texts included."""
+"""Cuts the text of a template into tokens as Go's text/template does, with its trimming and its error texts."""
 
 import re
 from bisect import bisect_left
@@ -65,7 +65,6 @@ class Token:
 
 _SPACES: Final = " \t\r\n"
 _KEYWORDS: Final = frozenset(("block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"))
-_WORD: Final = re.compile(r"\w*")
 _NUMBER: Final = re.compile(
     r"[+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
     r"|0[oO][0-7_]*(?:\.[0-7_]*)?|0[bB][01_]*(?:\.[01_]*)?|[0-9_]*(?:\.[0-9_]*)?(?:[eE][+-]?[0-9_]*)?)i?"
@@ -110,7 +109,9 @@ class _Lexer:
     def _scan_text(self) -> Iterator[Token]:
         text = self._text
         while (found := text.find("{{", self._at)) >= 0:
-            trims = text[found + 2 : found + 3] == "-" and text[found + 3 : found + 4] in _SPACES and found + 3 < len(text)
+            trims = (
+                text[found + 2 : found + 3] == "-" and text[found + 3 : found + 4] in _SPACES and found + 3 < len(text)
+            )
             end = found
             if trims:
                 while end > self._start and text[end - 1] in _SPACES:
@@ -212,7 +213,9 @@ class _Lexer:
         while self._at < len(self._text) and self._text[self._at] in _SPACES:
             self._at += 1
         if self._text.startswith("-}}", self._at) and self._at - 1 > self._start:
-            self._at -= 1  # The last of several spaces belongs to the trimming delimiter; a single one never comes here.
+            self._at -= (
+                1  # The last of several spaces belongs to the trimming delimiter; a single one never comes here.
+            )
         return self._emit(Kind.SPACE)
 
     def _quoted(self, quote: str) -> Token:

@@ -1,6 +1,6 @@
 """Reads the text of a template into trees, with the error texts of Go's text/template."""
 
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal
 
 from puna import gojson
 from puna.errors import TemplateError
@@ -141,37 +141,37 @@ class _Tree:
         self._action_line = 0
         self._ranges = 0
 
-    def _fail(self, text: str) -> NoReturn:
-        raise TemplateSyntaxError(f"template: :{self._tokens.line}: {text}")
+    def _error(self, text: str) -> TemplateSyntaxError:
+        return TemplateSyntaxError(f"template: :{self._tokens.line}: {text}")
 
-    def _unexpected(self, token: Token, context: str) -> NoReturn:
+    def _unexpected(self, token: Token, context: str) -> TemplateSyntaxError:
         if token.kind is not Kind.ERROR:
-            self._fail(f"unexpected {token} in {context}")
+            return self._error(f"unexpected {token} in {context}")
         extra = ""
         if self._action_line and self._action_line != token.line:
             extra = f" in action started at :{self._action_line}"
             if token.value.endswith(" action"):
                 extra = extra.removeprefix(" in action")
-        self._fail(f"{token}{extra}")
+        return self._error(f"{token}{extra}")
 
     def _expect(self, context: str, *kinds: Kind) -> Token:
         token = self._tokens.next_word()
         if token.kind not in kinds:
-            self._unexpected(token, context)
+            raise self._unexpected(token, context)
         return token
 
     def _unquote(self, token: Token) -> str:
         try:
             return literals.unquote(token.value)
         except ValueError as error:
-            self._fail(str(error))
+            raise self._error(str(error)) from None
 
     def _add(self, root: ListNode) -> None:
         known = self._trees.get(self._name)
         if known is None or is_empty(known):
             self._trees[self._name] = root
         elif not is_empty(root):
-            self._fail(f"template: multiple definition of template {gojson.quote(self._name)}")
+            raise self._error(f"template: multiple definition of template {gojson.quote(self._name)}")
 
     def parse_root(self) -> None:
         source = self._tokens
@@ -181,25 +181,25 @@ class _Tree:
             if source.next().kind is Kind.LEFT_DELIMITER:
                 token = source.next_word()
                 if token.kind is Kind.KEYWORD and token.value == "define":
-                    _Tree("definition", source, self._trees)._parse_definition()
+                    _Tree("definition", source, self._trees).parse_definition()
                     continue
             source.back(mark)
             node = self._text_or_action()
             if isinstance(node, _End | _Else):
-                self._fail(f"unexpected {node}")
+                raise self._error(f"unexpected {node}")
             root.nodes.append(node)
         self._add(root)
 
-    def _parse_definition(self) -> None:
+    def parse_definition(self) -> None:
         context = "define clause"
         self._name = self._unquote(self._expect(context, *_STRINGS))
         self._expect(context, Kind.RIGHT_DELIMITER)
-        self._parse_body(context)
+        self.parse_body(context)
 
-    def _parse_body(self, context: str) -> None:
+    def parse_body(self, context: str) -> None:
         root, end = self._items()
         if not isinstance(end, _End):
-            self._fail(f"unexpected {end} in {context}")
+            raise self._error(f"unexpected {end} in {context}")
         self._add(root)
 
     def _items(self) -> tuple[ListNode, Node]:
@@ -209,14 +209,14 @@ class _Tree:
             if isinstance(node, _End | _Else):
                 return items, node
             items.nodes.append(node)
-        self._fail("unexpected EOF")
+        raise self._error("unexpected EOF")
 
     def _text_or_action(self) -> Node:
         token = self._tokens.next_word()
         if token.kind is Kind.TEXT:
             return TextNode(position=token.position, text=token.value)
         if token.kind is not Kind.LEFT_DELIMITER:
-            self._unexpected(token, "input")
+            raise self._unexpected(token, "input")
         self._action_line = token.line
         node = self._action()
         self._action_line = 0
@@ -252,9 +252,9 @@ class _Tree:
     def _leave_range(self, word: Literal["break", "continue"], keyword: Token) -> Node:
         token = self._tokens.next_word()
         if token.kind is not Kind.RIGHT_DELIMITER:
-            self._unexpected(token, f"{{{{{word}}}}}")
+            raise self._unexpected(token, f"{{{{{word}}}}}")
         if not self._ranges:
-            self._fail(f"{{{{{word}}}}} outside {{{{range}}}}")
+            raise self._error(f"{{{{{word}}}}} outside {{{{range}}}}")
         return (BreakNode if word == "break" else ContinueNode)(position=keyword.position)
 
     def _branch(self, word: Literal["if", "with", "range"]) -> BranchNode:
@@ -273,7 +273,7 @@ class _Tree:
             else:
                 otherwise, end = self._items()
                 if not isinstance(end, _End):
-                    self._fail(f"expected end; found {end}")
+                    raise self._error(f"expected end; found {end}")
         del self._variables[known:]
         self._tokens.depth -= 1
         return BranchNode(position=pipe.position, word=word, pipe=pipe, body=body, otherwise=otherwise)
@@ -281,7 +281,7 @@ class _Tree:
     def _enter(self) -> None:
         self._tokens.depth += 1
         if self._tokens.depth > _MAX_DEPTH:
-            self._fail("max expression depth exceeded")
+            raise self._error("max expression depth exceeded")
 
     def _template_name(self, context: str) -> Token:
         return self._expect(context, *_STRINGS)
@@ -303,7 +303,7 @@ class _Tree:
         token = self._template_name(context)
         name = self._unquote(token)
         pipe = self._pipeline(context, Kind.RIGHT_DELIMITER)
-        _Tree(name, self._tokens, self._trees)._parse_body(context)
+        _Tree(name, self._tokens, self._trees).parse_body(context)
         self._tokens.depth -= 1
         return TemplateNode(position=token.position, name=name, pipe=pipe)
 
@@ -316,14 +316,14 @@ class _Tree:
             if token.kind is end:
                 break
             if token.kind not in _OPERANDS:
-                self._unexpected(token, context)
+                raise self._unexpected(token, context)
             self._tokens.back(mark)
             pipe.commands.append(self._command())
         if not pipe.commands:
-            self._fail(f"missing value for {context}")
+            raise self._error(f"missing value for {context}")
         for stage, command in enumerate(pipe.commands[1:], 2):
             if isinstance(command.arguments[0], BoolNode | DotNode | NilNode | NumberNode | StringNode):
-                self._fail(f"non executable command in pipeline stage {stage}")
+                raise self._error(f"non executable command in pipeline stage {stage}")
         return pipe
 
     def _declarations(self, pipe: PipeNode, context: str) -> None:
@@ -343,9 +343,9 @@ class _Tree:
                 pipe.assigns = after.kind is Kind.ASSIGN
                 return
             if context != "range" or len(pipe.variables) > 1:
-                self._fail(f"too many declarations in {context}")
+                raise self._error(f"too many declarations in {context}")
             if self._tokens.peek_word().kind not in (Kind.VARIABLE, Kind.RIGHT_DELIMITER, Kind.RIGHT_PAREN):
-                self._fail("range can only initialize variables")
+                raise self._error("range can only initialize variables")
 
     def _command(self) -> CommandNode:
         command = CommandNode(position=self._tokens.peek_word().position)
@@ -361,10 +361,10 @@ class _Tree:
             if token.kind in (Kind.RIGHT_DELIMITER, Kind.RIGHT_PAREN):
                 self._tokens.back(mark)
             elif token.kind is not Kind.PIPE:
-                self._unexpected(token, "operand")
+                raise self._unexpected(token, "operand")
             break
         if not command.arguments:
-            self._fail("empty command")
+            raise self._error("empty command")
         return command
 
     def _operand(self) -> Node | None:
@@ -381,7 +381,7 @@ class _Tree:
             case VariableNode():
                 return VariableNode(position=position, path=(*node.path, *path))
             case BoolNode() | StringNode() | NumberNode() | NilNode() | DotNode():
-                self._fail(f"unexpected . after term {gojson.quote(str(node))}")
+                raise self._error(f"unexpected . after term {gojson.quote(str(node))}")
         return ChainNode(position=position, node=node, path=tuple(path))
 
     def _term(self) -> Node | None:
@@ -391,7 +391,7 @@ class _Tree:
         match token.kind:
             case Kind.IDENTIFIER:
                 if token.value not in FUNCTIONS:
-                    self._fail(f"function {gojson.quote(token.value)} not defined")
+                    raise self._error(f"function {gojson.quote(token.value)} not defined")
                 return IdentifierNode(position=at, name=token.value)
             case Kind.DOT:
                 return DotNode(position=at)
@@ -399,7 +399,7 @@ class _Tree:
                 return NilNode(position=at)
             case Kind.VARIABLE:
                 if token.value not in self._variables:
-                    self._fail(f"undefined variable {gojson.quote(token.value)}")
+                    raise self._error(f"undefined variable {gojson.quote(token.value)}")
                 return VariableNode(position=at, path=(token.value,))
             case Kind.FIELD:
                 return FieldNode(position=at, path=(token.value[1:],))
@@ -421,4 +421,4 @@ class _Tree:
         try:
             return literals.number(token.position, token.value, token.kind)
         except ValueError as error:
-            self._fail(str(error))
+            raise self._error(str(error)) from None

@@ -1,0 +1,79 @@
+"""The part of a tool's JSON Schema that reaches a model: the reference keeps fixed fields and loses the rest."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from puna.messages import Tool
+
+JSON: TypeAlias = Any
+"""Any value that JSON can say."""
+
+
+def parsed(text: str) -> JSON:
+    """Read JSON text as Go reads it into an interface: every number a float. Empty text: None."""
+    return json.loads(text, parse_int=float) if text else None
+
+
+def reduced(tool: Tool) -> dict[str, Any]:
+    """Return a tool with the fields that are kept, in the reference's order; properties stay in theirs."""
+    out: dict[str, Any] = {"type": tool.type}
+    if tool.items and (items := parsed(tool.items)) is not None:
+        out["items"] = items
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = parameters(parsed(tool.parameters))
+    return {**out, "function": function}
+
+
+def parameters(schema: object) -> dict[str, Any]:
+    """Return the kept fields of a function's parameters; `properties` None where there are none."""
+    given = schema if isinstance(schema, Mapping) else {}
+    kept: dict[str, Any] = {"type": _text(given.get("type"))}
+    for key in ("$defs", "items"):
+        if given.get(key) is not None:
+            kept[key] = given[key]
+    if given.get("required"):
+        kept["required"] = [_text(name) for name in given["required"]]
+    kept["properties"] = _properties(given.get("properties"))
+    return kept
+
+
+def _properties(given: object) -> dict[str, Any] | None:
+    if not isinstance(given, Mapping):
+        return None
+    return {name: property_(schema) for name, schema in given.items()}
+
+
+def property_(schema: object) -> dict[str, Any]:
+    """Return the kept fields of one property."""
+    given = schema if isinstance(schema, Mapping) else {}
+    kept: dict[str, Any] = {}
+    if given.get("anyOf"):
+        kept["anyOf"] = [property_(one) for one in given["anyOf"]]
+    if types := types_of(given):
+        kept["type"] = types[0] if len(types) == 1 else types
+    if given.get("items") is not None:
+        kept["items"] = given["items"]
+    if given.get("description"):
+        kept["description"] = _text(given["description"])
+    if given.get("enum"):
+        kept["enum"] = given["enum"]
+    if (properties := _properties(given.get("properties"))) is not None:
+        kept["properties"] = properties
+    if given.get("required"):
+        kept["required"] = [_text(name) for name in given["required"]]
+    return kept
+
+
+def types_of(schema: Mapping[str, Any]) -> list[str]:
+    """Return the types a property names: none, one or several."""
+    given = schema.get("type")
+    if isinstance(given, str):
+        return [given] if given else []
+    return [_text(one) for one in given] if isinstance(given, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
