@@ -30,6 +30,15 @@ DEFAULT_TEMPLATE: Final = (
 )
 """Used for files that bring none: ChatML."""
 
+_KEPT_REASONING: Final = {
+    "preserve_reasoning": True,
+    "preserve_thinking": True,
+    "clear_thinking": False,
+    "truncate_history_thinking": False,
+    "drop_thinking": False,
+}
+"""How templates of several makers are told to keep the thoughts of earlier turns."""
+
 _FAILURES: Final = (JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
 
 
@@ -159,6 +168,7 @@ class ChatTemplate:
         if prefill is None:
             return prompt, turn[len(head) :]
         opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
+        opened = opened if form.before_prefill is None else form.before_prefill
         opened += prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
         return without + head + opened, opened
 
@@ -176,6 +186,7 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
         "enable_thinking": think.on if think else template.form.thinks,
         "datetime": now.strftime("%b %d %Y"),
         "date_string": now.strftime("%d %b %Y"),
+        **_KEPT_REASONING,
     }
     if think and think.level:
         out |= {"reasoning_effort": think.level, "reasoning_strength": think.level}

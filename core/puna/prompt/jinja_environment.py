@@ -1,4 +1,4 @@
-"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing values as the reference's engine does.
+"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing as the reference's engine does.
 
 Templates come with models from strangers, so they run sandboxed. They are tried on llama.cpp's engine as often as on
 jinja2, and where the two differ the prompt that the model was served with by the reference counts: nothing prints as
@@ -8,7 +8,7 @@ JSON has spaces after commas and colons and no HTML escapes, and floats have six
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +56,11 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+def as_string(value: Any) -> str:
+    """The filter `string`: lists and objects as Python writes them."""
+    return str(value) if isinstance(value, Mapping | list | tuple) else as_text(value)
+
+
 def to_json(value: Any, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:
     """Return a value as JSON. Raises TypeError for what has no such form."""
     if isinstance(value, str):
@@ -72,7 +77,7 @@ def to_json(value: Any, indent: int | None = None, item: str = ", ", key: str = 
             for k, v in value.items()
         ]
         opening, closing = "{", "}"
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | Iterator):
         parts = [to_json(each, indent, item, key, level + 1) for each in value]
         opening, closing = "[", "]"
     else:
@@ -147,7 +152,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[LoopControlExtension, _Generation],
             cache_size=0,
         )
-        self.filters |= {"tojson": tojson, "as_text": as_text, "string": as_text}
+        self.filters |= {"tojson": tojson, "as_text": as_text, "string": as_string}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
     def compiled(self, source: str) -> Callable[..., str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError, TemplateRuntimeError
 
-from puna.prompt.jinja_environment import ChatEnvironment, to_json, tojson
+from puna.prompt.jinja_environment import ChatEnvironment, as_string, tojson
 
 _TEXT: Final = "STRING_MARKER"
 _PLACEHOLDER: Final = "<REASONING_CONTENT_PLACEHOLDER>"
@@ -149,7 +149,7 @@ def _watching_environment() -> ChatEnvironment:
 
     def string(value: Any) -> str:
         _read_deeply(value)
-        return value if isinstance(value, str) else to_json(_plain(value))
+        return as_string(_plain(value))
 
     environment.filters |= {"tojson": watching_tojson, "string": string}
     environment.tests |= {"string": is_string, "iterable": is_iterable, "sequence": is_iterable}

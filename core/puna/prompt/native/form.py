@@ -79,6 +79,8 @@ class Form:
     tagged: TaggedCall = TaggedCall()
     bare_calls: tuple[str, ...] = ()
     """Further texts that begin a call, for models that leave out the marker; "NAME" stands for a tool's name."""
+    before_prefill: str | None = None
+    """What stands before an answer that the client has begun; None: both markers of thinking."""
     preserved_tokens: tuple[str, ...] = ()
     """Special tokens that must be visible in the output."""
     stops: tuple[str, ...] = ()

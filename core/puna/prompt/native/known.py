@@ -45,6 +45,7 @@ _FUNCTIONARY: Final = Form(
     name="functionary-3.2",
     content_start="all\n",
     content_end=">>>",
+    before_prefill="all\n",
     layout=CallLayout.TAGGED_JSON,
     call_start=">>>",
     bare_calls=("NAME\n",),
@@ -113,6 +114,7 @@ def _qwen_coder(*, thinks: bool) -> Form:
         thinking_start="<think>",
         thinking_end="</think>",
         calls_end_thinking=True,
+        before_prefill="<think>\n\n</think>\n\n",
         preserved_tokens=(*_QWEN_CODER.preserved_tokens, "<think>", "</think>"),
     )
 
@@ -125,6 +127,7 @@ def _deepseek_markup(block: str) -> Form:
         thinking_start="<think>",
         thinking_end="</think>",
         calls_end_thinking=True,
+        before_prefill=None if block == "function_calls" else "</think>",
         layout=CallLayout.TAGGED,
         section_start=f"<{mark}{block}>",
         section_end=f"</{mark}{block}>",
@@ -168,12 +171,23 @@ def corrected(derived: Form, source: str) -> Form:
     if "<SPECIAL_10>" in source and "<SPECIAL_12>" in source and "<TOOL_RESPONSE>" in source:
         return Form(
             name="nemotron-v2",
-            **think,  # type: ignore[arg-type]
+            thinks=True,
+            thinking_start="<think>\n",
+            thinking_end="</think>",
             layout=CallLayout.JSON,
             call_start="<TOOLCALL>",
             call_end="</TOOLCALL>",
             json=JsonCall(in_array=True),
             preserved_tokens=("<SPECIAL_11>", "</think>", "<TOOLCALL>", "</TOOLCALL>"),
+        )
+    if "laguna_glm_thinking" in source:
+        tagged = replace(derived.tagged, before_value=derived.tagged.before_value.strip())
+        return replace(
+            derived,
+            thinking_start=derived.thinking_start.strip(),
+            thinking_end=derived.thinking_end.strip(),
+            tagged=replace(tagged, after_value=tagged.after_value.strip()),
+            stops=("</assistant>",),
         )
     bar, dash = "\uff5c", "\u2581"
     if f"<{bar}tool{dash}call{dash}begin{bar}>' + tool['type'] + '<{bar}tool{dash}sep{bar}>" in source:
