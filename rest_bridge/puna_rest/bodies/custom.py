@@ -4,20 +4,8 @@ from typing import Any, Final
 
 from puna import gojson
 from puna.duration import LARGEST, parse_duration
-from puna_rest.gobody.decoder import AbortError, Type, unmarshal
-from puna_rest.gobody.kinds import (
-    Anything,
-    Bool,
-    Bytes,
-    Custom,
-    Float,
-    Inner,
-    Int,
-    Pointer,
-    Slice,
-    String,
-    Struct,
-)
+from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
+from puna_rest.gobody.kinds import Anything, Bool, Bytes, Custom, Float, Inner, Int, Pointer, Slice, String, Struct
 from puna_rest.gobody.scanner import Document, Node
 
 NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
@@ -43,7 +31,7 @@ def keep_alive(document: Document, node: Node) -> int:
     raise AbortError(f"Unsupported type: '{_GO_NAMES[node.kind]}'")
 
 
-def think(document: Document, node: Node) -> bool | str:
+def think(_document: Document, node: Node) -> bool | str:
     """Read whether, or how hard, to think."""
     if node.kind == "bool":
         return bool(node.value)
@@ -85,7 +73,8 @@ class _Property(Type):
 
     go = "api.ToolProperty"
 
-    def decode(self, decoder: Any, node: Node, old: object) -> object:  # noqa: ANN401
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
+        """Take objects."""
         return _PROPERTY_STRUCT.decode(decoder, node, _PROPERTY_STRUCT.zero)
 
 
@@ -123,7 +112,8 @@ class _WithText(Type):
         self.zero = {"text": "", "value": kind.zero}
         self._kind = kind
 
-    def decode(self, decoder: Any, node: Node, old: Any) -> object:  # noqa: ANN401
+    def decode(self, decoder: Decoder, node: Node, old: Any) -> object:  # noqa: ANN401 - its own zero
+        """Take what the type takes."""
         value = self._kind.decode(decoder, node, old["value"])
         return {"text": decoder.document.raw(node) if node.kind == "object" else old["text"], "value": value}
 
@@ -169,4 +159,3 @@ MESSAGE: Final = Inner(
     ),
     go="api.Message",
 )
-

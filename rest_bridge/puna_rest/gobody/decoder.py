@@ -1,8 +1,8 @@
 """Go's JSON decoder over typed tables: what goes where, and what is said when it does not fit.
 
-A value of the wrong type does not end decoding: Go remembers the first such error and goes on. An error that a type's own
-decoder raises does end it, and so wins over those remembered. `Decoder` keeps that account for one call of Unmarshal;
-a type's own decoder that calls Unmarshal again begins a new one, whose field path is put behind the path outside.
+A value of the wrong type does not end decoding: Go remembers the first such error and goes on. An error that a type's
+own decoder raises does end it, and so wins over those remembered. `Decoder` keeps that account for one call of
+Unmarshal; a type's own decoder that calls it again begins a new one, whose field path is put behind the path outside.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,10 +22,8 @@ class TypeMismatch:
     path: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.struct or self.path:
-            target = f"Go struct field {self.struct}.{'.'.join(self.path)}"
-        else:
-            target = "Go value"
+        inside = self.struct or self.path
+        target = f"Go struct field {self.struct}.{'.'.join(self.path)}" if inside else "Go value"
         return f"json: cannot unmarshal {self.value} into {target} of type {self.go}"
 
 

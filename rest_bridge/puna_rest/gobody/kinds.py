@@ -90,7 +90,7 @@ class Anything(Type):
 
     go = "interface {}"
 
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
         """Take everything but numbers too large for float64."""
         check_numbers(decoder, node)
         return None if node.kind == "null" else node
@@ -138,7 +138,7 @@ class Raw(Type):
     go = "json.RawMessage"
     zero = ""
 
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
         """Take everything."""
         return decoder.document.raw(node)
 
@@ -163,7 +163,6 @@ class Bytes(Type):
         elif node.kind != "null":
             decoder.mismatch(node.kind, self.go)
         return old
-
 
     def _byte(self, decoder: Decoder, node: Node) -> int:
         if node.kind == "number":
@@ -214,7 +213,7 @@ class Struct(Type):
         self.go = go
         self._name = go.rpartition(".")[2]
         self._fields = fields
-        self._folded = {fold(name): name for name in reversed(fields)}
+        self._folded = {fold(name): name for name in reversed(list(fields))}
         self.zero: Mapping[str, object] = {name: kind.zero for name, kind in fields.items()}
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
@@ -246,7 +245,7 @@ class Custom(Type):
         self.zero = zero
         self._function = function
 
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
         """Take what the function takes."""
         return self._function(decoder.document, node)
 
@@ -259,7 +258,7 @@ class Inner(Type):
         self.zero = kind.zero
         self._kind = kind
 
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
         """Take what the type takes."""
         return unmarshal(decoder.document, node, self._kind)
 
@@ -343,4 +342,4 @@ def _illegal_byte(data: bytes) -> int:
                 at += 1
             while at < length and data[at] in b"\r\n":
                 at += 1
-            return at if at < length else length
+            return min(at, length)

@@ -4,9 +4,9 @@ The tokens are found by regular expressions; only a text that is refused is look
 after the first value is looked at, and the depth is bounded as in Go instead of by Python's stack.
 """
 
-import json.decoder
 import re
 from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, Literal
 
 from puna import gojson
@@ -24,7 +24,6 @@ _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
 }
 _ESCAPES: Final = frozenset('bfnrt\\/"')
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
-_scanstring = json.decoder.scanstring
 
 
 class BodyError(ValueError):
@@ -180,11 +179,11 @@ class _Scanner:
             self._open.append(node)
             return None
         if char in _LITERALS:
-            word, kind, value = _LITERALS[char]
+            word, kind, truth = _LITERALS[char]
             for offset in range(1, len(word)):
                 if text[at + offset : at + offset + 1] != word[offset]:
-                    raise _unexpected(text, at + offset, f"in literal {word} (expecting {gojson.quote(word[offset])})".replace('"', "'"))
-            return Node(kind, at, at + len(word), value)
+                    raise _unexpected(text, at + offset, f"in literal {word} (expecting '{word[offset]}')")
+            return Node(kind, at, at + len(word), truth)
         match = _NUMBER.match(text, at)
         if match is None:
             if char == "-":
@@ -204,7 +203,7 @@ class _Scanner:
 
     def _string(self, at: int) -> tuple[str, int]:
         try:
-            value, end = _scanstring(self._text, at + 1, True)
+            value, end = scanstring(self._text, at + 1, True)
         except ValueError:
             raise self._bad_string(at + 1) from None
         return whole(value), end

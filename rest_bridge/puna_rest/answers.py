@@ -1,0 +1,53 @@
+"""Answers in one piece, and the shapes of errors in the three families of routes."""
+
+from typing import Final
+
+from aiohttp import web
+
+from puna import gojson
+from puna_rest.errors import Failure
+
+JSON: Final = "application/json"
+JSON_UTF8: Final = "application/json; charset=utf-8"
+CHUNKED_ABOVE: Final = 2048
+"""Longest body, in bytes, that is sent with its length."""
+OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+def text(request: web.BaseRequest, body: str, content_type: str = JSON_UTF8, status: int = 200) -> web.Response:
+    """Answer with a text."""
+    response = web.Response(body=body.encode(), status=status, headers={"Content-Type": content_type})
+    if len(body) > CHUNKED_ABOVE // 4 and request.version >= (1, 1) and request.method != "HEAD":
+        assert isinstance(response.body, bytes)
+        if len(response.body) > CHUNKED_ABOVE:
+            response.enable_chunked_encoding()
+    return response
+
+
+def json(request: web.BaseRequest, value: object, content_type: str = JSON_UTF8, status: int = 200) -> web.Response:
+    """Answer with a JSON value."""
+    return text(request, gojson.dumps(value), content_type, status)
+
+
+def json_line(request: web.BaseRequest, value: object, status: int = 200) -> web.Response:
+    """Answer with a JSON value and a newline, as /v1/* does."""
+    return text(request, gojson.dumps(value) + "\n", JSON, status)
+
+
+def empty(status: int = 200) -> web.Response:
+    """Answer with nothing."""
+    return web.Response(status=status)
+
+
+def native_error(request: web.BaseRequest, failure: Failure) -> web.Response:
+    """Say what went wrong, on /api/*."""
+    return json(request, {"error": failure.text}, status=failure.status)
+
+
+def openai_error(request: web.BaseRequest, failure: Failure) -> web.Response:
+    """Say what went wrong, on /v1/* but /v1/messages."""
+    kind = OPENAI_TYPES.get(failure.status, "api_error")
+    value = {"error": {"message": failure.text, "type": kind, "param": None, "code": None}}
+    if failure.from_core:
+        return json_line(request, value, failure.status)
+    return json(request, value, status=failure.status)

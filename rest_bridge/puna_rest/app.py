@@ -1,0 +1,119 @@
+"""The bridge as an aiohttp application, and running it for as long as a context lasts."""
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import grpc.aio
+from aiohttp import web
+from multidict import CIMultiDict
+
+from puna_rest import cors, hosts, routing
+from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
+from puna_rest.errors import RestError, failure
+from puna_rest.table import TABLE
+
+log = logging.getLogger(__name__)
+
+LONGEST_HEADER: Final = 1024 * 1024
+"""Bytes of the request line and of each header."""
+_POLICY: Final = web.AppKey("policy", cors.Policy)
+
+
+def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
+    """Build the application over a core. Raises cors.BadOriginError."""
+    app = web.Application(client_max_size=0)
+    app[CORE] = core
+    app[_POLICY] = cors.policy(origins)
+    app.router.add_route("*", "/{path:.*}", dispatch)
+    app.on_response_prepare.append(_trim)
+    return app
+
+
+@asynccontextmanager
+async def bridging(target: str, *, host: str, port: int, origins: Sequence[str] = ()) -> AsyncGenerator[str]:
+    """Bridge the core at `target` to HTTP and yield the URL. Raises OSError when the address cannot be had."""
+    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        runner = web.AppRunner(
+            build(connect(channel), origins),
+            # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port)
+            await site.start()
+            address = f"[{host}]" if ":" in host else host
+            yield f"http://{address}:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+async def dispatch(request: web.Request) -> web.StreamResponse:
+    """Answer any request: redirects first, then who may ask, then what is asked."""
+    if (redirect := TABLE.redirect(request)) is not None:
+        return redirect
+    route, parameter = TABLE.find(request.path)
+    allow = ""
+    if route is not None and request.method not in route.handlers:
+        allow = ", ".join(route.handlers)
+    refusal, headers = _judge(request)
+    if refusal is not None:
+        response: web.StreamResponse = refusal
+    elif route is None:
+        response = routing.not_found()
+    elif allow:
+        response = routing.not_allowed()
+    else:
+        request[routing.PARAMETER] = parameter
+        request[_HEADERS] = headers
+        return await _handle(request, route)
+    response.headers.extend(headers)
+    if allow:
+        response.headers["Allow"] = allow
+    return response
+
+
+_HEADERS: Final = "headers"
+
+
+def _judge(request: web.Request) -> tuple[web.Response | None, CIMultiDict[str]]:
+    refusal, headers = cors.judge(request, request.app[_POLICY])
+    if refusal is None and _is_local(request):
+        verdict = hosts.judge(request.headers.get("Host", ""))
+        if verdict == "refused":
+            refusal = web.Response(status=403)
+        elif verdict == "name" and request.method == "OPTIONS":
+            refusal = web.Response(status=204)
+    return refusal, headers
+
+
+def _is_local(request: web.Request) -> bool:
+    """Tell whether the listener can be reached from this machine only."""
+    name = request.transport.get_extra_info("sockname") if request.transport else None
+    return isinstance(name, tuple) and hosts.is_loopback(name[0])
+
+
+async def _handle(request: web.Request, route: routing.Route) -> web.StreamResponse:
+    try:
+        return await route.handlers[request.method](request)
+    except (grpc.aio.AioRpcError, RestError) as error:
+        return route.error(request, failure(error))
+    except (ConnectionError, web.HTTPException):
+        raise  # the client is gone, or aiohttp cannot read it
+    except Exception:
+        log.exception("%s %s failed", request.method, route.path)
+        return route.error(request, failure(RestError(500, "internal error, see the server's log")))
+
+
+async def _trim(request: web.Request, response: web.StreamResponse) -> None:
+    """Send the headers that the reference sends, no others."""
+    response.headers.extend(request.get(_HEADERS, ()))
+    response.headers.pop("Server", None)
+    if request.method == "HEAD" and response.headers.get("Content-Length") == "0":
+        del response.headers["Content-Length"]

@@ -1,0 +1,45 @@
+"""The core, as the bridge sees it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from aiohttp import web
+
+from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
+from puna_rest.errors import LONG_ERRORS
+
+METADATA: Final = (LONG_ERRORS,)
+"""Sent with every call."""
+CHANNEL_OPTIONS: Final = (
+    # A show with all tensors, a body with images, an error that quotes its input: none is refused for its size.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 4 * 1024 * 1024),
+    ("grpc.absolute_max_metadata_size", 8 * 1024 * 1024),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The core's services."""
+
+    generate: generate_pb2_grpc.GenerateServiceAsyncStub
+    chat: chat_pb2_grpc.ChatServiceAsyncStub
+    embed: embed_pb2_grpc.EmbedServiceAsyncStub
+    models: models_pb2_grpc.ModelsServiceAsyncStub
+    server: server_pb2_grpc.ServerServiceAsyncStub
+
+
+CORE: Final = web.AppKey("core", Core)
+
+
+def connect(channel: grpc.aio.Channel) -> Core:
+    """Speak to a core over an open channel, which stays the caller's."""
+    return Core(
+        generate_pb2_grpc.GenerateServiceStub(channel),
+        chat_pb2_grpc.ChatServiceStub(channel),
+        embed_pb2_grpc.EmbedServiceStub(channel),
+        models_pb2_grpc.ModelsServiceStub(channel),
+        server_pb2_grpc.ServerServiceStub(channel),
+    )

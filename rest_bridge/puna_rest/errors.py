@@ -1,0 +1,114 @@
+"""What went wrong, for HTTP: the only place that knows both the core's reasons and HTTP statuses."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+CANCELED: Final = 499
+BY_REASON: Final = {
+    "INVALID_REQUEST": 400,
+    "MODEL_REQUIRED": 400,
+    "INVALID_MODEL_NAME": 400,
+    "CAPABILITY_MISSING": 400,
+    "CONTEXT_OVERFLOW": 400,
+    "INPUT_TOO_LONG": 400,
+    "UNSUPPORTED_CONSTRAINT": 400,
+    "INVALID_DIGEST": 400,
+    "DIGEST_MISMATCH": 400,
+    "INVALID_CREATE": 400,
+    "INVALID_TOKEN": 400,
+    "OPTION_TYPE": 500,
+    "INVALID_FORMAT": 500,
+    "TEMPLATE_FAILED": 500,
+    "UNKNOWN_RENDERER": 500,
+    "NOT_FOUND": 404,
+    "MODEL_NOT_FOUND": 404,
+    "BLOB_NOT_FOUND": 404,
+    "UNSUPPORTED_OPERATION": 501,
+    "EMBEDDINGS_UNSUPPORTED": 501,
+    "RANKING_UNSUPPORTED": 501,
+    "CLOUD_DISABLED": 403,
+    "QUEUE_FULL": 503,
+    "TRANSFER_FAILED": 500,
+    "BACKEND_NOT_FOUND": 500,
+    "LOAD_FAILED": 500,
+    "BACKEND_CRASHED": 500,
+    "BACKEND_FAILED": 500,
+    "INTERNAL": 500,
+}
+BY_CODE: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.CANCELLED: CANCELED,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+# Errors of a request that is already being run. The reference writes its headers differently from then on.
+WHILE_RUNNING: Final = frozenset(
+    {"INVALID_FORMAT", "CONTEXT_OVERFLOW", "UNSUPPORTED_CONSTRAINT", "BACKEND_CRASHED", "BACKEND_FAILED"}
+)
+LONG_ERRORS: Final = ("puna-long-errors", "1")
+"""Metadata of a call whose errors may be longer than a status message."""
+_LONG_ERROR: Final = "puna-error-bin"
+_DETAILS: Final = "grpc-status-details-bin"
+
+
+class RestError(Exception):
+    """A request that the bridge itself refuses."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request failed."""
+
+    status: int
+    """HTTP status."""
+    text: str
+    reason: str = ""
+    """Of the core; empty: the bridge refused the request."""
+
+    @property
+    def from_core(self) -> bool:
+        """Whether the core said so."""
+        return bool(self.reason)
+
+    @property
+    def while_running(self) -> bool:
+        """Whether the request was being run already."""
+        return self.reason in WHILE_RUNNING
+
+
+def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
+    """Read an error."""
+    if isinstance(error, RestError):
+        return Failure(error.status, str(error))
+    trailer = dict(error.trailing_metadata() or ())
+    reason = _reason(trailer.get(_DETAILS, b""))
+    status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)
+    whole = trailer.get(_LONG_ERROR, b"")
+    text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
+    return Failure(status, text, reason or error.code().name)
+
+
+def _reason(details: str | bytes) -> str:
+    if not isinstance(details, bytes):
+        return ""
+    for detail in Status.FromString(details).details:
+        info = ErrorInfo()
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""

@@ -1,0 +1,29 @@
+"""Reading the bodies of requests."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from puna_rest.errors import RestError
+from puna_rest.gobody.decoder import decode
+from puna_rest.gobody.kinds import Struct
+from puna_rest.gobody.scanner import BodyError, Document, EmptyBodyError, parse
+
+
+async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
+    """Read a body of /api/*. Raises RestError."""
+    try:
+        return typed(await request.read(), kind)
+    except EmptyBodyError:
+        raise RestError(400, "missing request body") from None
+    except BodyError as error:
+        raise RestError(400, str(error)) from None
+
+
+def typed(body: bytes, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
+    """Read a body: its text and its fields. Raises BodyError."""
+    document = parse(body)
+    fields = decode(document, kind)
+    assert isinstance(fields, Mapping)
+    return document, fields

@@ -1,0 +1,1 @@
+"""The routes. Each handler is one call: read, translate, RPC, translate back."""

@@ -1,0 +1,43 @@
+"""/api/blobs/{digest}."""
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import grpc
+import grpc.aio
+from aiohttp import web
+
+from puna.v1 import models_pb2
+from puna_rest import answers
+from puna_rest.core import CORE, METADATA
+from puna_rest.routing import PARAMETER
+
+CHUNK: Final = 1024 * 1024
+"""Bytes of an upload that travel in one message."""
+
+
+async def head(request: web.Request) -> web.StreamResponse:
+    """HEAD /api/blobs/{digest}."""
+    await request.app[CORE].models.StatBlob(models_pb2.StatBlobRequest(digest=request[PARAMETER]), metadata=METADATA)
+    return answers.empty()
+
+
+async def upload(request: web.Request) -> web.StreamResponse:
+    """POST /api/blobs/{digest}. The body of a blob that is there already is not read."""
+    models = request.app[CORE].models
+    digest = request[PARAMETER]
+    try:
+        await models.StatBlob(models_pb2.StatBlobRequest(digest=digest), metadata=METADATA)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    else:
+        return answers.empty()
+    stored = await models.UploadBlob(_parts(request, digest), metadata=METADATA)
+    return answers.empty(201 if stored.created else 200)
+
+
+async def _parts(request: web.Request, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
+    yield models_pb2.UploadBlobRequest(digest=digest)
+    async for chunk in request.content.iter_chunked(CHUNK):
+        yield models_pb2.UploadBlobRequest(chunk=chunk)

@@ -1,0 +1,40 @@
+"""/api/embed and /api/embeddings."""
+
+import time
+
+import grpc.aio
+from aiohttp import web
+
+from puna_rest import answers, reading
+from puna_rest.bodies import native
+from puna_rest.core import CORE, METADATA
+from puna_rest.errors import RestError, failure
+from puna_rest.translate import embed as embed_json
+
+_OF_THE_INPUT = frozenset({"INPUT_TOO_LONG", "EMBEDDINGS_UNSUPPORTED", "BACKEND_FAILED"})
+
+
+async def embed(request: web.Request) -> web.StreamResponse:
+    """POST /api/embed."""
+    start = time.time_ns()
+    document, body = await reading.native(request, native.EMBED)
+    message = embed_json.request(document, body, start)
+    response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+    return answers.text(request, embed_json.answer(body["model"], response))
+
+
+async def embeddings(request: web.Request) -> web.StreamResponse:
+    """POST /api/embeddings, the older form. What the model says about the text is always a 500 here."""
+    start = time.time_ns()
+    document, body = await reading.native(request, native.EMBEDDINGS)
+    if not body["model"].strip():
+        raise RestError(400, "model is required")
+    message = embed_json.legacy_request(document, body, start)
+    try:
+        response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+    except grpc.aio.AioRpcError as error:
+        failed = failure(error)
+        if failed.reason in _OF_THE_INPUT:
+            return answers.json(request, {"error": failed.text}, status=500)
+        raise
+    return answers.text(request, embed_json.legacy_answer(response))

@@ -1,0 +1,78 @@
+"""/api/create, pull, push: jobs that report progress."""
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import grpc.aio
+from aiohttp import web
+
+from puna.v1 import models_pb2
+from puna_rest import answers, reading, streams
+from puna_rest.bodies import native
+from puna_rest.core import CORE, METADATA
+from puna_rest.errors import Failure, RestError, failure
+from puna_rest.translate import create as create_json
+from puna_rest.translate.create import HasProgress, JobError
+
+Step = TypeVar("Step", bound=HasProgress)
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """POST /api/create."""
+    document, body = await reading.native(request, native.CREATE)
+    try:
+        message = create_json.request(document, body)
+    except JobError as error:
+        return _error(request, failure(error))
+    call = request.app[CORE].models.CreateModel(message, metadata=METADATA)
+    return await _job(request, call, stream=body["stream"] is not False)
+
+
+async def pull(request: web.Request) -> web.StreamResponse:
+    """POST /api/pull."""
+    _, body = await reading.native(request, native.PULL)
+    message = models_pb2.PullModelRequest(name=body["model"] or body["name"], insecure=body["insecure"])
+    call = request.app[CORE].models.PullModel(message, metadata=METADATA)
+    return await _job(request, call, stream=body["stream"] is not False)
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    """POST /api/push."""
+    _, body = await reading.native(request, native.PUSH)
+    name = body["model"] or body["name"]
+    if not name:
+        raise RestError(400, "model is required")
+    message = models_pb2.PushModelRequest(name=name, insecure=body["insecure"])
+    call = request.app[CORE].models.PushModel(message, metadata=METADATA)
+    return await _job(request, call, stream=body["stream"] is not False)
+
+
+async def _job(request: web.Request, call: streams.Call[Step], *, stream: bool) -> web.StreamResponse:
+    try:
+        if stream:
+            return await streams.relay(request, call, streams.NDJSON, _line, streams.ndjson_error)
+        return answers.text(request, await _last(call), answers.JSON)
+    except grpc.aio.AioRpcError as error:
+        failed = failure(error)
+        if failed.reason == "INVALID_MODEL_NAME":  # what is checked before the job begins
+            raise
+        return _error(request, failed)
+
+
+async def _last(call: streams.Call[Step]) -> str:
+    last = "{}"
+    try:
+        steps: AsyncIterator[Step] = call.__aiter__()
+        async for step in steps:
+            last = create_json.line(step)
+    finally:
+        call.cancel()
+    return last
+
+
+def _line(step: HasProgress) -> str:
+    return create_json.line(step) + "\n"
+
+
+def _error(request: web.Request, failed: Failure) -> web.Response:
+    return answers.json(request, {"error": failed.text}, answers.JSON, failed.status)

@@ -1,0 +1,48 @@
+"""/api/tags, ps, show, copy, delete."""
+
+from aiohttp import web
+
+from puna.v1 import models_pb2
+from puna_rest import answers, reading
+from puna_rest.bodies import native
+from puna_rest.core import CORE, METADATA
+from puna_rest.translate import models as models_json
+
+COPILOT = "GitHubCopilotChat/"
+
+
+async def tags(request: web.Request) -> web.StreamResponse:
+    """GET, HEAD /api/tags."""
+    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
+    return answers.json(request, models_json.tags(response))
+
+
+async def ps(request: web.Request) -> web.StreamResponse:
+    """GET /api/ps."""
+    response = await request.app[CORE].models.ListLoadedModels(models_pb2.ListLoadedModelsRequest(), metadata=METADATA)
+    return answers.json(request, models_json.ps(response))
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """POST /api/show."""
+    document, body = await reading.native(request, native.SHOW)
+    message = models_json.show_request(document, body)
+    response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
+    basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
+    return answers.json(request, models_json.show(response, basename))
+
+
+async def copy(request: web.Request) -> web.StreamResponse:
+    """POST /api/copy."""
+    _, body = await reading.native(request, native.COPY)
+    message = models_pb2.CopyModelRequest(source=body["source"], destination=body["destination"])
+    await request.app[CORE].models.CopyModel(message, metadata=METADATA)
+    return answers.empty()
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """DELETE /api/delete."""
+    _, body = await reading.native(request, native.DELETE)
+    message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
+    await request.app[CORE].models.DeleteModel(message, metadata=METADATA)
+    return answers.empty()

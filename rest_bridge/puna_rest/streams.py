@@ -1,0 +1,69 @@
+"""Answers in pieces. Headers wait for the first piece, so that an error before it keeps its own status."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, Protocol, TypeVar
+
+import grpc.aio
+from aiohttp import web
+
+from puna import gojson
+from puna_rest import answers
+from puna_rest.errors import Failure, failure
+
+NDJSON: Final = {"Content-Type": "application/x-ndjson"}
+SSE: Final = {"Content-Type": "text/event-stream"}
+Message_co = TypeVar("Message_co", covariant=True)
+Message = TypeVar("Message")
+
+
+class Call(Protocol[Message_co]):
+    """A streaming call of the core."""
+
+    def __aiter__(self) -> AsyncIterator[Message_co]:
+        """Receive."""
+
+    def cancel(self) -> bool:
+        """Stop it."""
+
+
+def ndjson_error(failed: Failure) -> str:
+    """Return the line that ends a stream in which something went wrong."""
+    return '{"error":' + gojson.string(failed.text) + "}\n"
+
+
+async def relay(
+    request: web.Request,
+    call: Call[Message],
+    headers: Mapping[str, str],
+    write: Callable[[Message], str],
+    write_error: Callable[[Failure], str],
+    single: Callable[[Message], str] | None = None,
+) -> web.StreamResponse:
+    """Answer with what `write` makes of each message; all pieces of a message go out together.
+
+    A first message of which `single` makes a text is answered by that, as if no stream had been asked for. Raises the
+    call's error as long as nothing has been written. When the client hangs up, this is cancelled, and so is the call.
+    """
+    response = web.StreamResponse(headers=headers)
+    tail = ""
+    try:
+        try:
+            async for message in call:
+                if not response.prepared and single and (whole := single(message)):
+                    return answers.text(request, whole)
+                if piece := write(message):
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(piece.encode())
+        except grpc.aio.AioRpcError as error:
+            if not response.prepared:
+                raise
+            tail = write_error(failure(error))
+        if not response.prepared:
+            await response.prepare(request)
+        if tail:
+            await response.write(tail.encode())
+        await response.write_eof()
+    finally:
+        call.cancel()  # nothing happens when it is over; when the client is gone, the model stops
+    return response

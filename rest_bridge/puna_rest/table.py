@@ -1,0 +1,39 @@
+"""Which path is answered by what."""
+
+from typing import Final
+
+from puna_rest import answers
+from puna_rest.routes import blobs, cloud, embed, generate, jobs, models, server
+from puna_rest.routing import Handler, Route, Table
+
+
+def _native(path: str, **handlers: Handler) -> Route:
+    return Route(path, handlers, answers.native_error)
+
+
+TABLE: Final = Table(
+    (
+        _native("/", HEAD=server.root, GET=server.root),
+        _native("/api/version", HEAD=server.version, GET=server.version),
+        _native("/api/status", GET=cloud.status),
+        _native("/api/tags", HEAD=models.tags, GET=models.tags),
+        _native("/api/ps", GET=models.ps),
+        _native("/api/show", POST=models.show),
+        _native("/api/generate", POST=generate.generate),
+        _native("/api/chat", POST=generate.chat),
+        _native("/api/embed", POST=embed.embed),
+        _native("/api/embeddings", POST=embed.embeddings),
+        _native("/api/pull", POST=jobs.pull),
+        _native("/api/push", POST=jobs.push),
+        _native("/api/create", POST=jobs.create),
+        _native("/api/blobs/{}", HEAD=blobs.head, POST=blobs.upload),
+        _native("/api/copy", POST=models.copy),
+        _native("/api/delete", DELETE=models.delete),
+        _native("/api/me", POST=cloud.me),
+        _native("/api/signout", POST=cloud.signout),
+        _native("/api/user/keys/{}", DELETE=cloud.signout),
+        _native("/api/experimental/web_search", POST=cloud.web_search),
+        _native("/api/experimental/web_fetch", POST=cloud.web_fetch),
+        _native("/api/experimental/model-recommendations", GET=cloud.recommendations),
+    )
+)

@@ -1,0 +1,40 @@
+"""Times and durations as the REST API writes them: RFC 3339 with the fraction's trailing zeros trimmed, nanoseconds."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def now() -> str:
+    """Return this moment in UTC."""
+    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+    return _second(seconds, 0) + _fraction(nanos) + "Z"
+
+
+def local(moment: Timestamp, offset: int) -> str:
+    """Return a moment in a zone that is `offset` seconds ahead of UTC."""
+    if not offset:
+        zone = "Z"
+    else:
+        minutes = abs(offset) // 60
+        zone = f"{'-' if offset < 0 else '+'}{minutes // 60:02d}:{minutes % 60:02d}"
+    return _second(moment.seconds, offset) + _fraction(moment.nanos) + zone
+
+
+def nanoseconds(duration: Duration) -> int:
+    """Return a duration as an integer."""
+    return duration.seconds * 1_000_000_000 + duration.nanos
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int, offset: int) -> str:
+    # Not fromtimestamp: "for ever" is a moment in the year 2318 and beyond, which some platforms refuse.
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds + offset)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
+
+
+def _fraction(nanos: int) -> str:
+    return f".{nanos:09d}".rstrip("0") if nanos else ""

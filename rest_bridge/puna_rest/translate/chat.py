@@ -1,0 +1,91 @@
+"""/api/chat."""
+
+from typing import Any
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_rest.gobody.scanner import Document
+from puna_rest.times import now
+from puna_rest.translate.messages import (
+    DONE_REASONS,
+    debug_info,
+    is_single,
+    logprobs,
+    messages,
+    metrics,
+    tool_calls,
+    tools,
+)
+from puna_rest.translate.options import Body, request_options
+
+
+def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
+    """Read a request body. `start`: nanoseconds since 1970."""
+    return chat_pb2.ChatRequest(
+        model=body["model"],
+        messages=messages(body["messages"]),
+        tools=tools(document, body["tools"]),
+        options=request_options(document, body, start),
+        render_only=body["_debug_render_only"],
+    )
+
+
+class Answer:
+    """Writes the answers to one request; what all lines share is encoded once."""
+
+    def __init__(self, model: str) -> None:
+        self._start = '{"model":' + gojson.string(model) + ',"created_at":"'
+
+    def lines(self, message: chat_pb2.StreamChatResponse) -> str:
+        """Write the lines of a message, each with a newline."""
+        out = "".join([self._delta(each) for each in message.deltas])
+        return out + self._done(message.done) + "\n" if message.HasField("done") else out
+
+    def single(self, message: chat_pb2.StreamChatResponse) -> str:
+        """Write a message that is the whole answer even in a stream; empty for any other."""
+        done = message.done
+        if message.HasField("done") and is_single(done.finish, rendered=done.HasField("rendered")):
+            return self._done(done)
+        return ""
+
+    def whole(self, message: chat_pb2.ChatResponse) -> str:
+        """Write the whole answer."""
+        rendered = message.rendered if message.HasField("rendered") else None
+        return self._end(message.message, message.logprobs, message.finish, rendered)
+
+    def _delta(self, delta: chat_pb2.ChatDelta) -> str:
+        line = f'{self._start}{now()}","message":{_message(delta)},"done":false'
+        if delta.logprobs:
+            line += ',"logprobs":' + gojson.dumps(logprobs(delta.logprobs))
+        return line + "}\n"
+
+    def _done(self, done: chat_pb2.ChatDone) -> str:
+        rendered = done.rendered if done.HasField("rendered") else None
+        return self._end(done.delta, done.delta.logprobs, done.finish, rendered)
+
+    def _end(
+        self,
+        content: chat_pb2.ChatDelta | message_pb2.Message,
+        entries: Any,  # noqa: ANN401 - protobuf's list of TokenLogprob
+        finish: usage_pb2.Finish,
+        rendered: usage_pb2.RenderedPrompt | None,
+    ) -> str:
+        out: dict[str, Any] = {"done": rendered is None}
+        if reason := DONE_REASONS[finish.reason]:
+            out["done_reason"] = reason
+        if rendered is not None:
+            out["_debug_info"] = debug_info(rendered)
+        if entries:
+            out["logprobs"] = logprobs(entries)
+        out |= metrics(finish)
+        message = _message(content, role="assistant" if rendered is None else "")
+        return f'{self._start}{now()}","message":{message},{gojson.dumps(out)[1:]}'
+
+
+def _message(content: chat_pb2.ChatDelta | message_pb2.Message, role: str = "assistant") -> str:
+    out = f'{{"role":"{role}","content":{gojson.string(content.content)}'
+    if content.thinking:
+        out += ',"thinking":' + gojson.string(content.thinking)
+    if content.tool_calls:
+        out += ',"tool_calls":' + gojson.dumps(tool_calls(content.tool_calls))
+    return out + "}"

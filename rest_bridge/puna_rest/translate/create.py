@@ -1,0 +1,93 @@
+"""/api/create and the progress that create, pull and push report."""
+
+import re
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from puna import gojson
+from puna.v1 import models_pb2
+from puna_rest.errors import RestError
+from puna_rest.gobody.decoder import AbortError, unmarshal
+from puna_rest.gobody.kinds import Slice, String
+from puna_rest.gobody.scanner import Document, Node
+from puna_rest.translate.messages import messages
+from puna_rest.translate.options import Body, raw_object
+
+_RELATIVE: Final = re.compile(r"\.|(?!\.{1,2}(?:/|$))[^/]+(?:/(?!\.{1,2}(?:/|$))[^/]+)*")
+
+
+class HasProgress(Protocol):
+    """A message that tells how far a job is."""
+
+    @property
+    def progress(self) -> models_pb2.TransferProgress:
+        """How far."""
+
+
+class JobError(RestError):
+    """What the reference would find out only when the job is under way, and so writes as an error of the job."""
+
+
+def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
+    """Read a body of /api/create. Raises RestError; JobError for what fails inside the job."""
+    for files in (body["files"], body["draft_files"]):
+        for name, digest in (files or {}).items():
+            if not _RELATIVE.fullmatch(name):
+                raise RestError(400, "file path must be relative")
+            if not digest:
+                raise RestError(400, "invalid digest format")
+    if body["draft_quantize"] and not body["draft_files"]:
+        raise RestError(400, "--draft-quantize requires a DRAFT model")
+    if not all((body["adapters"] or {}).values()):
+        raise RestError(400, "invalid digest format")
+    parameters, info = body["parameters"], body["info"]
+    return models_pb2.CreateModelRequest(
+        **{"from": body["from"]},
+        name=body["model"] or body["name"],
+        files=_files(body["files"]),
+        has_files=body["files"] is not None,
+        adapters=_files(body["adapters"]),
+        draft_files=_files(body["draft_files"]),
+        template=body["template"],
+        system=body["system"],
+        licenses=_licenses(document, body["license"]),
+        parameters_json=raw_object(document, parameters) if parameters is not None else "",
+        messages=messages(body["messages"]),
+        quantize=body["quantize"] or body["quantization"],
+        draft_quantize=body["draft_quantize"],
+        renderer=body["renderer"],
+        parser=body["parser"],
+        requires=body["requires"],
+        remote_host=body["remote_host"],
+        info_json=raw_object(document, info) if info is not None else "",
+    )
+
+
+def line(message: HasProgress) -> str:
+    """Write one step, without a newline."""
+    step = message.progress
+    out = '{"status":' + gojson.string(step.status)
+    if step.digest:
+        out += ',"digest":' + gojson.string(step.digest)
+    if step.total_bytes:
+        out += f',"total":{step.total_bytes}'
+    if step.completed_bytes:
+        out += f',"completed":{step.completed_bytes}'
+    return out + "}"
+
+
+def _files(files: Mapping[str, str] | None) -> list[models_pb2.FileBlob]:
+    return [models_pb2.FileBlob(name=name, digest=digest) for name, digest in (files or {}).items()]
+
+
+def _licenses(document: Document, node: Node | None) -> list[str]:
+    if node is None:
+        return []
+    if node.kind == "string":
+        return [node.value] if node.value else []
+    try:
+        texts = unmarshal(document, node, Slice(String()))
+    except AbortError as error:
+        raise JobError(500, str(error)) from None
+    assert isinstance(texts, list)
+    return texts

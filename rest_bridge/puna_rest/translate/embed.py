@@ -1,0 +1,78 @@
+"""/api/embed and /api/embeddings."""
+
+import struct
+from collections.abc import Sequence
+
+from puna import gojson
+from puna.v1 import embed_pb2
+from puna_rest.errors import RestError
+from puna_rest.gobody.scanner import Document, Node
+from puna_rest.times import nanoseconds
+from puna_rest.translate.options import Body, int32, model_options
+
+
+def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
+    """Read a body of /api/embed. Raises RestError for an input that is no text."""
+    return embed_pb2.EmbedRequest(
+        model=body["model"],
+        inputs=inputs(body["input"]),
+        truncate=body["truncate"] is not False,
+        dimensions=max(0, int32(body["dimensions"])),
+        encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
+        options=model_options(document, body, start),
+    )
+
+
+def legacy_request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
+    """Read a body of /api/embeddings."""
+    return embed_pb2.EmbedRequest(
+        model=body["model"],
+        inputs=[body["prompt"]] if body["prompt"] else [],
+        raw=True,
+        encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
+        options=model_options(document, body, start),
+    )
+
+
+def inputs(node: Node | None) -> list[str]:
+    """Read a text or a list of texts; an empty text alone is none. Raises RestError."""
+    if node is None:
+        return []
+    if node.kind == "string":
+        return [node.value] if node.value else []
+    if node.kind == "array" and all(each.kind == "string" for each in node.value):
+        return [each.value for each in node.value]
+    raise RestError(400, "invalid input type")
+
+
+def answer(model: str, response: embed_pb2.EmbedResponse) -> str:
+    """Write an answer of /api/embed."""
+    vectors = ",".join("[" + ",".join(map(gojson.number, floats(each))) + "]" for each in response.vectors)
+    out = f'{{"model":{gojson.string(model)},"embeddings":[{vectors}]'
+    if response.vectors:
+        for name, value in (
+            ("total_duration", nanoseconds(response.timings.total)),
+            ("load_duration", nanoseconds(response.timings.load)),
+            ("prompt_eval_count", response.usage.prompt_tokens),
+        ):
+            if value:
+                out += f',"{name}":{value}'
+    return out + "}"
+
+
+def legacy_answer(response: embed_pb2.EmbedResponse) -> str:
+    """Write an answer of /api/embeddings: the same values with all the digits of float64."""
+    values = [gojson.number(float(each)) for vector in response.vectors[:1] for each in unpack(vector)]
+    return '{"embedding":[' + ",".join(values) + "]}"
+
+
+def floats(vector: embed_pb2.Vector) -> list[gojson.Float32]:
+    """Return values that print with the digits that 32 bits need."""
+    return [gojson.Float32(each) for each in unpack(vector)]
+
+
+def unpack(vector: embed_pb2.Vector) -> Sequence[float]:
+    """Return a vector's values."""
+    if not vector.packed:
+        return vector.values
+    return struct.unpack(f"<{len(vector.packed) // 4}f", vector.packed)

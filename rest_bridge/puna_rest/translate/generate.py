@@ -1,0 +1,98 @@
+"""/api/generate."""
+
+from typing import Any
+
+from puna import gojson
+from puna.v1 import generate_pb2, usage_pb2
+from puna_rest.gobody.scanner import Document
+from puna_rest.times import now
+from puna_rest.translate.messages import (
+    DONE_REASONS,
+    debug_info,
+    is_single,
+    logprobs,
+    media,
+    metrics,
+    tool_calls,
+)
+from puna_rest.translate.options import Body, int32, request_options
+
+
+def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
+    """Read a request body. `start`: nanoseconds since 1970."""
+    out = generate_pb2.GenerateRequest(
+        model=body["model"],
+        text=body["prompt"],
+        suffix=body["suffix"],
+        system=body["system"],
+        template=body["template"],
+        raw=body["raw"],
+        media=media(body["images"]),
+        options=request_options(document, body, start),
+        render_only=body["_debug_render_only"],
+    )
+    if body["context"] is not None:
+        out.context.SetInParent()
+        out.context.ids.extend(map(int32, body["context"]))
+    return out
+
+
+class Answer:
+    """Writes the answers to one request; what all lines share is encoded once."""
+
+    def __init__(self, model: str) -> None:
+        self._start = '{"model":' + gojson.string(model) + ',"created_at":"'
+
+    def lines(self, message: generate_pb2.StreamGenerateResponse) -> str:
+        """Write the lines of a message, each with a newline."""
+        out = "".join([self._delta(each) for each in message.deltas])
+        return out + self._done(message.done) + "\n" if message.HasField("done") else out
+
+    def single(self, message: generate_pb2.StreamGenerateResponse) -> str:
+        """Write a message that is the whole answer even in a stream; empty for any other."""
+        done = message.done
+        if message.HasField("done") and is_single(done.finish, rendered=done.HasField("rendered")):
+            return self._done(done)
+        return ""
+
+    def whole(self, message: generate_pb2.GenerateResponse) -> str:
+        """Write the whole answer."""
+        rendered = message.rendered if message.HasField("rendered") else None
+        return self._end(message, message.finish, message.context.ids, rendered)
+
+    def _delta(self, delta: generate_pb2.GenerateDelta) -> str:
+        thinking = ',"thinking":' + gojson.string(delta.thinking) if delta.thinking else ""
+        line = f'{self._start}{now()}","response":{gojson.string(delta.text)}{thinking},"done":false'
+        if delta.tool_calls:
+            line += ',"tool_calls":' + gojson.dumps(tool_calls(delta.tool_calls))
+        if delta.logprobs:
+            line += ',"logprobs":' + gojson.dumps(logprobs(delta.logprobs))
+        return line + "}\n"
+
+    def _done(self, done: generate_pb2.GenerateDone) -> str:
+        rendered = done.rendered if done.HasField("rendered") else None
+        return self._end(done.delta, done.finish, done.context.ids, rendered)
+
+    def _end(
+        self,
+        content: generate_pb2.GenerateDelta | generate_pb2.GenerateResponse,
+        finish: usage_pb2.Finish,
+        context: Any,  # noqa: ANN401 - protobuf's list of int
+        rendered: usage_pb2.RenderedPrompt | None,
+    ) -> str:
+        out: dict[str, Any] = {}
+        if content.thinking:
+            out["thinking"] = content.thinking
+        out["done"] = rendered is None
+        if reason := DONE_REASONS[finish.reason]:
+            out["done_reason"] = reason
+        if context:
+            out["context"] = list(context)
+        out |= metrics(finish)
+        if content.tool_calls:
+            out["tool_calls"] = tool_calls(content.tool_calls)
+        if rendered is not None:
+            out["_debug_info"] = debug_info(rendered)
+        if content.logprobs:
+            out["logprobs"] = logprobs(content.logprobs)
+        return f'{self._start}{now()}","response":{gojson.string(content.text)},{gojson.dumps(out)[1:]}'

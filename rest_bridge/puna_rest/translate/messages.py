@@ -1,0 +1,128 @@
+"""Messages, tools, calls, metrics and log-probabilities: what several routes have in common."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import message_pb2, options_pb2, usage_pb2
+from puna_rest.gobody.kinds import plain
+from puna_rest.gobody.scanner import Document, parse_whole
+from puna_rest.times import nanoseconds
+from puna_rest.translate.options import Body, int32
+
+DONE_REASONS: Final[Mapping[int, str]] = {
+    usage_pb2.FINISH_REASON_UNSPECIFIED: "",
+    usage_pb2.FINISH_REASON_STOP: "stop",
+    usage_pb2.FINISH_REASON_LENGTH: "length",
+    usage_pb2.FINISH_REASON_LOADED: "load",
+    usage_pb2.FINISH_REASON_UNLOADED: "unload",
+}
+
+
+def messages(bodies: Sequence[Body] | None) -> list[message_pb2.Message]:
+    """Read messages in the native form."""
+    return [
+        message_pb2.Message(
+            role=each["role"].lower(),
+            content=each["content"],
+            thinking=each["thinking"],
+            media=media(each["images"]),
+            tool_calls=map(_call, each["tool_calls"] or ()),
+            tool_name=each["tool_name"],
+            tool_call_id=each["tool_call_id"],
+        )
+        for each in bodies or ()
+    ]
+
+
+def media(images: Iterable[bytes] | None) -> list[options_pb2.Media]:
+    """Read pictures and sounds."""
+    return [options_pb2.Media(data=each) for each in images or ()]
+
+
+def tools(document: Document, bodies: Sequence[Body] | None) -> list[message_pb2.Tool]:
+    """Read tools in the native form, which /v1/chat/completions shares."""
+    return [
+        message_pb2.Tool(
+            type=each["type"],
+            name=each["function"]["name"],
+            description=each["function"]["description"],
+            parameters_json=each["function"]["parameters"]["text"],
+            items_json=document.raw(each["items"]) if each["items"] is not None else "",
+        )
+        for each in bodies or ()
+    ]
+
+
+def _call(body: Body) -> message_pb2.ToolCall:
+    function = body["function"]
+    return message_pb2.ToolCall(
+        id=body["id"],
+        index=int32(function["index"]),
+        name=function["name"],
+        arguments_json=function["arguments"],
+    )
+
+
+def go_arguments(text: str) -> str:
+    """Write a call's arguments as Go does: keys in order, those of objects inside sorted, numbers as float64."""
+    document = parse_whole(text or "{}")
+    values = {key: plain(document, node) for key, node in document.root.value}
+    pairs = [f"{gojson.string(key)}:{gojson.dumps(item, sort_keys=True)}" for key, item in values.items()]
+    return "{" + ",".join(pairs) + "}"
+
+
+def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
+    """Write calls in the native form."""
+    return [
+        {
+            **({"id": call.id} if call.id else {}),
+            "function": {
+                "index": call.index,
+                "name": call.name,
+                "arguments": gojson.Raw(go_arguments(call.arguments_json)),
+            },
+        }
+        for call in calls
+    ]
+
+
+def logprobs(entries: Iterable[usage_pb2.TokenLogprob]) -> list[dict[str, Any]]:
+    """Write log-probabilities."""
+    return [_logprob(each) for each in entries]
+
+
+def _logprob(entry: usage_pb2.TokenLogprob) -> dict[str, Any]:
+    out: dict[str, Any] = {"token": entry.text, "logprob": entry.logprob}
+    if entry.text:
+        out["bytes"] = list(entry.text.encode())
+    if entry.top:
+        out["top_logprobs"] = [_logprob(each) for each in entry.top]
+    return out
+
+
+def metrics(finish: usage_pb2.Finish) -> dict[str, int]:
+    """Write counts and durations, but for those that are zero."""
+    timings, usage = finish.timings, finish.usage
+    every = {
+        "total_duration": nanoseconds(timings.total),
+        "load_duration": nanoseconds(timings.load),
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": nanoseconds(timings.prompt_eval),
+        "eval_count": usage.output_tokens,
+        "eval_duration": nanoseconds(timings.eval),
+    }
+    return {name: value for name, value in every.items() if value}
+
+
+def debug_info(rendered: usage_pb2.RenderedPrompt) -> dict[str, Any]:
+    """Write a rendered prompt."""
+    out: dict[str, Any] = {"rendered_template": rendered.text}
+    if rendered.image_count:
+        out["image_count"] = rendered.image_count
+    return out
+
+
+def is_single(finish: usage_pb2.Finish, *, rendered: bool) -> bool:
+    """Tell whether an answer is one object even in a stream: nothing was generated, nor should be."""
+    return rendered or finish.reason in (usage_pb2.FINISH_REASON_LOADED, usage_pb2.FINISH_REASON_UNLOADED)

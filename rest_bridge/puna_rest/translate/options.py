@@ -1,0 +1,82 @@
+"""What request bodies say beside their input."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from puna import gojson
+from puna.v1 import options_pb2
+from puna_rest.gobody.scanner import Document, Node
+
+Body: TypeAlias = Mapping[str, Any]
+LARGEST_INT32: Final = 2**31 - 1
+LEVELS: Final[Mapping[object, options_pb2.ThinkingLevel.ValueType]] = {
+    None: options_pb2.THINKING_LEVEL_UNSPECIFIED,
+    False: options_pb2.THINKING_LEVEL_OFF,
+    True: options_pb2.THINKING_LEVEL_ON,
+    "low": options_pb2.THINKING_LEVEL_LOW,
+    "medium": options_pb2.THINKING_LEVEL_MEDIUM,
+    "high": options_pb2.THINKING_LEVEL_HIGH,
+    "max": options_pb2.THINKING_LEVEL_MAX,
+}
+
+
+def request_options(document: Document, body: Body, start: int) -> options_pb2.RequestOptions:
+    """Read what /api/generate and /api/chat have in common. `start`: nanoseconds since 1970."""
+    out = model_options(document, body, start)
+    out.truncate = body["truncate"] is not False
+    if body["shift"] is not None:
+        out.shift = body["shift"]
+    if (constraint := output_constraint(body["format"])) is not None:
+        out.constraint.CopyFrom(constraint)
+    out.thinking = LEVELS[body["think"]]
+    out.logprobs = body["logprobs"]
+    out.top_logprobs = int32(body["top_logprobs"])
+    return out
+
+
+def model_options(document: Document, body: Body, start: int) -> options_pb2.RequestOptions:
+    """Read what every route with a model has: options and keep-alive."""
+    options = body["options"]
+    return options_pb2.RequestOptions(
+        options_json=raw_object(document, options) if options is not None else "",
+        keep_alive=keep_alive(body["keep_alive"]),
+        start_time=moment(start),
+    )
+
+
+def raw_object(document: Document, node: Node) -> str:
+    """Return an object's text. It is put together anew, since its parts may come from several keys of the body."""
+    return "{" + ",".join(f"{gojson.string(key)}:{document.raw(value)}" for key, value in node.value) + "}"
+
+
+def output_constraint(raw: str) -> options_pb2.OutputConstraint | None:
+    """Read `format` from its raw text; what is neither "json" nor a schema is left to the core to refuse."""
+    if raw in ("", "null", '""'):
+        return None
+    if raw == '"json"':
+        return options_pb2.OutputConstraint(json_object=True)
+    return options_pb2.OutputConstraint(json_schema=raw)
+
+
+def keep_alive(nanoseconds: int | None) -> options_pb2.KeepAlive | None:
+    """Write how long the model shall stay; negative: forever."""
+    if nanoseconds is None:
+        return None
+    if nanoseconds < 0:
+        return options_pb2.KeepAlive(forever=True)
+    duration = Duration()
+    duration.FromNanoseconds(nanoseconds)
+    return options_pb2.KeepAlive(duration=duration)
+
+
+def moment(nanoseconds: int) -> Timestamp:
+    """Write a moment in nanoseconds since 1970."""
+    return Timestamp(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)
+
+
+def int32(value: int) -> int:
+    """Bring a number into the wire's range; one outside is too large for its purpose either way."""
+    return max(-LARGEST_INT32, min(LARGEST_INT32, value))
