@@ -35,6 +35,8 @@ CRASHED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check ollama server logs for details"
 )
+GOODBYE_SECONDS = 1.0
+"""How long a host may take to end its stream before it is told to end itself."""
 DEATH_SECONDS = 2.0
 """How long a process may take to be seen dead after its socket closed."""
 
@@ -115,9 +117,10 @@ class HostedModel(LoadedModel):
         """End the process and wait for its end."""
         self._crash = self._crash or "the model was unloaded"
         self._requests.put_nowait(None)
+        await asyncio.wait({self._following}, timeout=GOODBYE_SECONDS)
+        await self._channel.close()
         await self._process.stop()
         await asyncio.wait({self._following})
-        await self._channel.close()
 
     def _check(self) -> None:
         if self._crash:
@@ -132,9 +135,10 @@ class HostedModel(LoadedModel):
                         events.put_nowait(event)
         except grpc.aio.AioRpcError as error:
             log.debug("a host's stream broke: %s", error.details())
-        await self._see_death()
-        for events in self._sequences.values():
-            events.put_nowait(None)
+        finally:
+            await self._see_death()
+            for events in self._sequences.values():
+                events.put_nowait(None)
 
     async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
         while (request := await self._requests.get()) is not None:

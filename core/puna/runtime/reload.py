@@ -26,9 +26,8 @@ def difference(loaded: Wanted, backend: str, facts: ModelFacts, wanted: Wanted) 
     if wanted.backend not in (loaded.backend, backend):
         return "backend"
     if not _automatic("context_length", loaded, wanted):
-        # A longer context than the model has is clamped, so all longer ones are the same.
-        longest = facts.context_length if facts.context_length < have.context_length else want.context_length
-        if min(want.context_length, longest) != min(have.context_length, longest):
+        clamped = facts.context_length < have.context_length  # then all longer ones give the same
+        if want.context_length != have.context_length and not (clamped and want.context_length >= facts.context_length):
             return "context_length"
     if not _automatic("batch_size", loaded, wanted) and want.batch_size != have.batch_size:
         return "batch_size"

@@ -5,13 +5,13 @@ Prompts: words that are given back one piece each, with commands among them:
     @prefill N S  N steps of prefill, S seconds each
     @crash SIG    end the process by a signal, after writing to standard error
     @exit N       end the process with a status
-    @refuse @long @unsupported @raise    raise InvalidRequestError, PromptTooLongError(9, 4), UnsupportedError, ValueError
+    @refuse @long @unsupported @raise   raise InvalidRequestError, PromptTooLongError(9, 4) and so on
     @endless      pieces for ever
     @together N   N pieces at once
     @unended      end without a Finish
 
 Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "slow", "stall", "chatter";
-parallel; size_bytes; journal = a file that hears what happens.
+size_bytes; journal = a file that hears what happens.
 """
 
 import asyncio
@@ -41,12 +41,16 @@ from puna.backend import (
 TRAINED_CONTEXT = 8192
 
 
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 class Scripted(LoadedModel):
     def __init__(self, spec: ModelSpec) -> None:
         self._options = dict(spec.backend_options)
         self._facts = ModelFacts(
             context_length=min(spec.context_length, TRAINED_CONTEXT),
-            parallel=int(self._options.get("parallel", 1)),
+            parallel=spec.parallel,
             size_bytes=int(self._options.get("size_bytes", 0)),
             bos_text="<s>",
             bos_id=1,
@@ -108,7 +112,7 @@ class Scripted(LoadedModel):
 
     def _last_words(self) -> None:
         for line in ("first words", "", "last words"):
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         return [1] * add_special + [ord(letter) for letter in text] + [2] * parse_special
@@ -145,6 +149,7 @@ class ScriptedBackend(Backend):
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         model = Scripted(spec)
         model.note(f"load {os.getpid()} {spec.context_length}")
+        model.note("loading")
         match spec.backend_options.get("load"):
             case "refuse":
                 raise InvalidRequestError("no model of mine")
@@ -155,20 +160,20 @@ class ScriptedBackend(Backend):
             case "raise":
                 raise ModuleNotFoundError("No module named 'heavy'")
             case "exit":
-                print("cannot open the file", file=sys.stderr, flush=True)
+                say("cannot open the file")
                 os._exit(3)
             case "crash":
                 os.kill(os.getpid(), signal.SIGILL)
             case "slow":
                 for step in range(10):
                     report(step / 10)
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.15)
             case "chatter":
                 for step in range(10):
-                    print(f"loading {step}", file=sys.stderr, flush=True)
-                    await asyncio.sleep(0.1)
+                    say(f"loading {step}")
+                    await asyncio.sleep(0.15)
             case "stall":
-                print("stuck", file=sys.stderr, flush=True)
+                say("stuck")
                 await asyncio.sleep(60)
         report(1.0)
         return model

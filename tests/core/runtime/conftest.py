@@ -1,0 +1,48 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from puna.runtime.hosts import load
+from puna.runtime.pool import ModelPool
+from puna.settings import Settings
+
+
+@pytest.fixture
+def short_path():
+    """A folder whose name leaves room for a socket's; pytest's own are long."""
+    with tempfile.TemporaryDirectory(prefix="puna-test-", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+async def load_hosted(registry, short_path, want):
+    """Loads the scripted model in a host; every one is closed at the end."""
+    models = []
+
+    async def load_hosted(stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, **options):
+        socket = short_path / str(len(models))
+        spec = want(**options).spec
+        model = await load("scripted", spec, socket, report=report, stall_seconds=stall_seconds, on_death=on_death)
+        models.append(model)
+        return model
+
+    yield load_hosted
+    for model in models:
+        await model.aclose()
+
+
+@pytest.fixture
+async def make_pool(registry, short_path):
+    """Opens pools with settings as given; every one is closed at the end."""
+    pools = []
+
+    async def make_pool(**settings):
+        pool = await ModelPool(registry, Settings(**settings), socket_dir=short_path).__aenter__()
+        pools.append(pool)
+        return pool
+
+    yield make_pool
+    for pool in pools:
+        await pool.__aexit__(None, None, None)
+    assert list(short_path.iterdir()) == []

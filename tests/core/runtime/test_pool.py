@@ -1,0 +1,378 @@
+"""The pool over real host processes of the scripted backend."""
+
+import asyncio
+import math
+import os
+import signal
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+
+from puna.backend import Piece, SequenceRequest
+from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
+from puna.runtime.keep_alive import FOREVER_NS
+from puna.runtime.wanted import Loading, Queued
+
+
+async def text(model, prompt):
+    async with aclosing(model.generate(SequenceRequest(prompt=prompt))) as events:
+        return [event.text async for event in events if isinstance(event, Piece)]
+
+
+async def use(pool, wanted, prompt="a", **how):
+    async with pool.lease(wanted, **how) as lease:
+        await text(lease.model, prompt)
+        return pool.loaded()[0].pid
+
+
+def names(pool):
+    return [entry.name for entry in pool.loaded()]
+
+
+async def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
+
+
+def started(pool, wanted, prompt="a", **how):
+    return asyncio.ensure_future(use(pool, wanted, prompt, **how))
+
+
+async def test_a_model_is_loaded_once_and_lent_to_all(make_pool, want, journal):
+    pool = await make_pool()
+    await asyncio.gather(*(use(pool, want(name)) for name in "abbab"))
+    assert journal.lines().count("loading") == 2
+    assert sorted(names(pool)) == ["a:latest", "b:latest"]
+
+
+async def test_a_lease_says_what_it_lends(make_pool, want):
+    pool = await make_pool()
+    async with pool.lease(want(context_length=100_000)) as lease:
+        assert (lease.key, lease.backend, lease.facts.context_length) == ("/models/m", "scripted", 8192)
+        first = lease.load_ns
+    async with pool.lease(want(context_length=100_000)) as lease:
+        assert 0 < lease.load_ns < first
+
+
+async def test_waiting_and_loading_are_reported(make_pool, want):
+    pool = await make_pool()
+    first, second, same = [], [], []
+    await asyncio.gather(
+        use(pool, want("a", load="slow"), report=first.append),
+        use(pool, want("b"), report=second.append),
+        use(pool, want("a", load="slow"), report=same.append),
+    )
+    assert first[0] == Queued(0)
+    assert first[-1] == Loading(1.0)
+    assert second[0] == Queued(1)
+    assert second[-1] == Loading(1.0)
+    assert Loading(1.0) in same
+
+
+async def test_ps(make_pool, want):
+    pool = await make_pool()
+    async with pool.lease(want(size_bytes=123), keep_alive=60):
+        (entry,) = pool.loaded()
+        assert (entry.name, entry.digest, entry.backend) == ("m:latest", "digest of m", "scripted")
+        assert (entry.size_bytes, entry.vram_bytes, entry.context_length) == (123, 0, 4096)
+        assert (entry.active, entry.queued) == (1, 0)
+        os.kill(entry.pid, 0)
+    assert pool.loaded()[0].active == 0
+
+
+async def test_ps_shows_the_latest_expiry_first(make_pool, want):
+    pool = await make_pool()
+    await use(pool, want("a"), keep_alive=60)
+    await use(pool, want("b"), keep_alive=math.inf)
+    await use(pool, want("c"))
+    assert names(pool) == ["b:latest", "c:latest", "a:latest"]
+    assert pool.loaded()[0].expires_at_ns > FOREVER_NS
+
+
+async def test_sequences_wait_for_their_places(make_pool, want):
+    pool = await make_pool()
+    wanted = want(parallel=2)
+    async with pool.lease(wanted) as lease:
+        assert lease.facts.parallel == 2
+    positions = []
+    running = [started(pool, wanted, "@wait 60") for _ in range(2)]
+    await until(lambda: pool.loaded()[0].active == 2)
+    async with pool.lease(wanted, report=positions.append) as lease:
+        waiting = asyncio.ensure_future(text(lease.model, "a"))
+        await until(lambda: pool.loaded()[0].queued == 1)
+        assert await lease.model.tokenize("a", add_special=False, parse_special=False) == [97]
+        running[0].cancel()
+        assert await waiting == ["a"]
+        assert positions == [Queued(0)]
+        assert lease.model.queued_ns > 0
+    running[1].cancel()
+    await asyncio.wait(running)
+
+
+async def test_a_model_goes_when_its_time_is_over(make_pool, want, journal):
+    pool = await make_pool()
+    await use(pool, want(), keep_alive=0.1)
+    assert names(pool) == ["m:latest"]
+    await journal.until("closed")
+    assert names(pool) == []
+
+
+async def test_keep_alive_zero_means_going_at_once(make_pool, want, journal):
+    pool = await make_pool()
+    await use(pool, want(), keep_alive=0)
+    assert names(pool) == []
+    await journal.until("closed")
+
+
+async def test_a_keep_alive_stays_until_another_is_asked_for(make_pool, want):
+    pool = await make_pool(keep_alive=1000.0)
+    await use(pool, want(), keep_alive=math.inf)
+    await use(pool, want())
+    assert pool.loaded()[0].expires_at_ns > FOREVER_NS
+    await use(pool, want(), keep_alive=50)
+    assert pool.loaded()[0].expires_at_ns < FOREVER_NS
+
+
+async def test_unloading_an_idle_model_is_immediate(make_pool, want):
+    pool = await make_pool()
+    wanted = want()
+    await use(pool, wanted)
+    assert await pool.unload(wanted.key)
+    assert names(pool) == []
+    assert not await pool.unload(wanted.key)
+
+
+async def test_unloading_lets_running_requests_finish(make_pool, want):
+    pool = await make_pool()
+    wanted = want()
+    async with pool.lease(wanted) as lease:
+        assert await pool.unload(wanted.key)
+        assert await text(lease.model, "a b") == ["a", "b"]
+        assert names(pool) == ["m:latest"]
+    assert names(pool) == []
+
+
+async def test_another_context_means_loading_anew_once_nobody_runs(make_pool, want, journal):
+    pool = await make_pool()
+    async with pool.lease(want()) as lease:
+        other = started(pool, want(context_length=2048))
+        await until(lambda: pool.waiting() == 1)
+        late = started(pool, want())  # must not keep the old one busy for ever
+        await asyncio.sleep(0.05)
+        assert await text(lease.model, "a") == ["a"]
+        assert journal.lines().count("loading") == 1
+    await asyncio.gather(other, late)
+    assert [line.split()[2] for line in journal.lines() if line.startswith("load ")] == ["4096", "2048", "4096"]
+
+
+async def test_another_context_that_nobody_asked_for_changes_nothing(make_pool, want, journal):
+    pool = await make_pool()
+    pid = await use(pool, want(automatic=["context_length"]))
+    assert await use(pool, want(automatic=["context_length"], context_length=2048)) == pid
+
+
+async def test_an_idle_model_makes_room(make_pool, want):
+    pool = await make_pool(max_loaded_models=2)
+    await use(pool, want("a"), keep_alive=100)
+    await use(pool, want("b"), keep_alive=10)
+    await use(pool, want("c"), keep_alive=50)
+    assert names(pool) == ["a:latest", "c:latest"]
+
+
+async def test_three_models_stay_by_default(make_pool, want):
+    pool = await make_pool()
+    for name in "abcd":
+        await use(pool, want(name))
+    assert len(pool.loaded()) == 3
+
+
+async def test_a_busy_model_makes_room_when_it_is_done(make_pool, want):
+    pool = await make_pool(max_loaded_models=1)
+    async with pool.lease(want("a")):
+        other = started(pool, want("b"))
+        await until(lambda: pool.waiting() == 1)
+        await asyncio.sleep(0.05)
+        assert names(pool) == ["a:latest"]
+    await other
+    assert names(pool) == ["b:latest"]
+
+
+async def test_one_load_at_a_time_and_a_full_queue_refuses(make_pool, want):
+    pool = await make_pool(max_queue=1)
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    waiting = started(pool, want("b"))
+    await until(lambda: pool.waiting() == 2)
+    with pytest.raises(QueueFullError):
+        await use(pool, want("c"))
+    stuck.cancel()
+    await waiting
+    assert names(pool) == ["b:latest"]
+
+
+async def test_a_queue_of_none_refuses_when_busy(make_pool, want):
+    pool = await make_pool(max_queue=0)
+    answers = await asyncio.gather(use(pool, want("a")), use(pool, want("b")), return_exceptions=True)
+    assert isinstance(answers[1], QueueFullError)
+    await asyncio.gather(use(pool, want("a")), use(pool, want("a")))  # what is loaded needs no queue
+    await use(pool, want("b"))
+
+
+async def test_priority_goes_first(make_pool, want, journal):
+    pool = await make_pool()
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    low = started(pool, want("b", context_length=100))
+    await until(lambda: pool.waiting() == 2)
+    high = started(pool, want("c", context_length=200), priority=1)
+    await until(lambda: pool.waiting() == 3)
+    stuck.cancel()
+    await asyncio.gather(low, high)
+    assert [line.split()[2] for line in journal.lines() if line.startswith("load ")][-2:] == ["200", "100"]
+
+
+async def test_giving_up_ends_the_loading(make_pool, want, journal):
+    pool = await make_pool()
+    task = started(pool, want(load="stall"))
+    await journal.until("loading")
+    task.cancel()
+    await asyncio.wait({task})
+    await until(lambda: pool.waiting() == 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(journal.lines()[0].split()[1]), 0)
+
+
+async def test_giving_up_does_not_end_a_loading_that_another_waits_for(make_pool, want, journal):
+    pool = await make_pool()
+    first, second = started(pool, want(load="slow")), started(pool, want(load="slow"))
+    await journal.until("loading")
+    first.cancel()
+    await second
+    assert journal.lines().count("loading") == 1
+
+
+async def test_one_that_gives_up_in_the_queue_is_not_served(make_pool, want, journal):
+    pool = await make_pool()
+    stuck, waiting = started(pool, want("a", load="slow")), started(pool, want("b"))
+    await until(lambda: pool.waiting() == 2)
+    waiting.cancel()
+    await stuck
+    await until(lambda: pool.waiting() == 0)
+    assert names(pool) == ["a:latest"]
+    assert journal.lines().count("loading") == 1
+
+
+async def test_leaving_in_the_moment_of_the_handover_keeps_no_hold(make_pool, want, monkeypatch):
+    pool = await make_pool()
+    task = started(pool, want())
+    await until(lambda: pool._residents)
+    task.cancel()
+    await asyncio.wait({task})
+    await until(lambda: pool.loaded()[0].active == 0)
+    assert await pool.unload(want().key)
+    assert names(pool) == []
+
+
+@pytest.mark.parametrize("how", ["refuse", "exit"])
+async def test_a_failed_load_is_the_requests_error_alone(make_pool, want, how):
+    pool = await make_pool()
+    with pytest.raises(LoadFailedError):
+        await use(pool, want("a", load=how))
+    assert names(pool) == []
+    await use(pool, want("b"))
+
+
+async def test_no_room_with_a_context_that_nobody_asked_for_means_a_smaller_one(make_pool, want):
+    pool = await make_pool()
+    wanted = want(load="memory above 4096", context_length=8192, automatic=["context_length"])
+    pid = await use(pool, wanted)
+    assert pool.loaded()[0].context_length == 4096
+    assert await use(pool, wanted) == pid
+
+
+async def test_no_room_evicts_the_others_once(make_pool, want, journal):
+    pool = await make_pool()
+    await use(pool, want("a"))
+    with pytest.raises(OutOfMemoryError):
+        await use(pool, want("b", load="memory"))
+    assert names(pool) == []
+    assert journal.lines().count("loading") == 3
+    with pytest.raises(OutOfMemoryError):
+        await use(pool, want("b", load="memory"))
+    assert journal.lines().count("loading") == 4
+
+
+async def test_a_dead_host_costs_its_own_requests_and_the_next_loads_again(make_pool, want):
+    pool = await make_pool()
+    other = started(pool, want("other"), "@wait 0.3 a")
+    await until(lambda: names(pool) == ["other:latest"])
+    hurt = started(pool, want(), "@wait 60")
+    await until(lambda: len(pool.loaded()) == 2)
+    pid = next(entry.pid for entry in pool.loaded() if entry.name == "m:latest")
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(BackendCrashedError, match="SIGKILL"):
+        await hurt
+    await until(lambda: names(pool) == ["other:latest"])
+    async with pool.lease(want()) as lease:
+        assert await text(lease.model, "again") == ["again"]
+    await other
+
+
+async def test_a_dead_hosts_last_holder_does_not_harm_its_successor(make_pool, want):
+    pool = await make_pool()
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(pool.lease(want(), keep_alive=0))
+        os.kill(pool.loaded()[0].pid, signal.SIGKILL)
+        await until(lambda: names(pool) == [])
+        await use(pool, want(), keep_alive=60)
+        with pytest.raises(BackendCrashedError):
+            await text(old.model, "a")
+    assert names(pool) == ["m:latest"]
+
+
+async def test_a_backend_that_needs_no_host_runs_here(make_pool, want):
+    pool = await make_pool()
+    async with pool.lease(want(backend="scripted_here")) as lease:
+        assert lease.backend == "scripted_here"
+        assert await text(lease.model, "a") == ["a"]
+        assert pool.loaded()[0].pid == 0
+    with pytest.raises(LoadFailedError):
+        await use(pool, want("b", backend="scripted_here", load="refuse"))
+
+
+async def test_another_backend_means_loading_anew(make_pool, want):
+    pool = await make_pool()
+    await use(pool, want(backend="scripted_here"))
+    async with pool.lease(want(backend="scripted")) as lease:
+        assert lease.backend == "scripted"
+
+
+async def test_a_backend_that_is_not_installed(make_pool, want):
+    pool = await make_pool()
+    with pytest.raises(BackendNotFoundError, match="'magic' is not installed"):
+        await use(pool, want(backend="magic"))
+
+
+async def test_the_settings_may_name_the_backend(make_pool, want):
+    pool = await make_pool(default_backend="scripted_here")
+    async with pool.lease(want()) as lease:
+        assert lease.backend == "scripted_here"
+
+
+async def test_leaving_the_pool_ends_everything(make_pool, want, journal):
+    pool = await make_pool()
+    await use(pool, want("a"))
+    loading, waiting = started(pool, want("b", load="stall")), started(pool, want("c"))
+    await journal.until("loading", times=2)
+    await pool.__aexit__(None, None, None)
+    for task in (loading, waiting):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    pids = [int(line.split()[1]) for line in journal.lines() if line.startswith("load ")]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -1,0 +1,94 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from puna.backend import ENTRY_POINT_GROUP
+from puna.errors import BackendNotFoundError
+from puna.plugins import Registry
+
+
+def entry(name, value):
+    return EntryPoint(name, value, ENTRY_POINT_GROUP)
+
+
+@pytest.fixture
+def some(registry):
+    """A registry of entries as given; `registry` has put the scripted plugin's module within reach."""
+    return lambda **entries: Registry(entry(name, value) for name, value in entries.items())
+
+
+BROKEN = {"missing": "no_such_module:Backend", "wrong": "builtins:int", "abstract": "puna.backend:Backend"}
+
+
+def test_our_own_backends_are_found_as_a_strangers_are(registry):
+    assert {"llama_cpp", "ctransformers", "scripted"} <= set(registry.names())
+    ours = {info.name: info for info in registry.describe()}
+    assert ours["llama_cpp"].distribution == "puna"
+    assert (ours["scripted"].distribution, ours["scripted"].version) == ("puna-scripted", "1.0")
+
+
+def test_listing_names_imports_nothing(some):
+    assert some(**BROKEN).names() == ("abstract", "missing", "wrong")
+
+
+def test_a_backend_is_made_once(some):
+    backends = some(scripted="puna_scripted:ScriptedBackend")
+    assert backends.get("scripted") is backends.get("scripted")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_said_once_and_stays_out(some, caplog, name):
+    backends = some(**BROKEN)
+    for _ in range(2):
+        with pytest.raises(BackendNotFoundError, match=f"backend '{name}' is broken: "):
+            backends.get(name)
+    assert caplog.text.count(f"backend plugin '{name}' is left out") == 1
+
+
+def test_a_broken_plugin_is_listed_with_its_error(some):
+    backends = some(scripted="puna_scripted:ScriptedBackend", **BROKEN)
+    infos = {info.name: info for info in backends.describe()}
+    assert infos["scripted"].formats == ("scripted",)
+    assert infos["scripted"].error == ""
+    assert infos["missing"].error == "No module named 'no_such_module'"
+    assert infos["wrong"].error == "builtins:int is not a Backend subclass"
+    assert infos["missing"].formats == ()
+
+
+def test_an_unknown_name_says_what_is_installed(some):
+    with pytest.raises(BackendNotFoundError, match=r"^backend 'x' is not installed \(installed: scripted\)$"):
+        some(scripted="puna_scripted:ScriptedBackend").get("x")
+
+
+def test_of_two_of_one_name_the_first_counts(caplog):
+    backends = Registry([entry("a", "one:X"), entry("a", "two:X")])
+    assert backends.names() == ("a",)
+    assert "two:X is left out" in caplog.text
+
+
+def test_the_models_wish_comes_first_then_the_servers_then_the_preference(some):
+    backends = some(here="puna_scripted:HereBackend", hosted="puna_scripted:ScriptedBackend", **BROKEN)
+    assert backends.for_model("scripted", "here", "hosted") == "here"
+    assert backends.for_model("scripted", "", "here") == "here"
+    assert backends.for_model("scripted") == "hosted"
+
+
+def test_a_default_that_cannot_serve_the_format_is_passed_over(some):
+    backends = some(here="puna_scripted:HereBackend", hosted="puna_scripted:ScriptedBackend")
+    assert backends.for_model("here", default="hosted") == "here"
+
+
+def test_among_equals_the_first_name_serves(some):
+    assert some(b="puna_scripted:HereBackend", a="puna_scripted:HereBackend").for_model("here") == "a"
+
+
+def test_a_format_that_nobody_serves(some):
+    with pytest.raises(BackendNotFoundError, match="no installed backend serves models of format 'onnx'"):
+        some(**BROKEN).for_model("onnx")
+
+
+def test_a_wish_for_what_is_not_there(some):
+    with pytest.raises(BackendNotFoundError, match="'magic' is not installed"):
+        some().for_model("gguf", wanted="magic")
+    with pytest.raises(BackendNotFoundError, match="'magic' is not installed"):
+        some().for_model("gguf", default="magic")
