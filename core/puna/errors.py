@@ -23,6 +23,7 @@ PunaError
 ├── UnsupportedOperationError      this kind of model has no such operation
 │   ├── EmbeddingsUnsupportedError
 │   └── RankingUnsupportedError
+├── CreateFailedError              a model cannot be made, whoever is to blame
 ├── CloudDisabledError
 ├── QueueFullError
 ├── TransferError                  a registry or the way to it failed
@@ -215,6 +216,12 @@ class RankingUnsupportedError(UnsupportedOperationError):
     """The model ranks nothing."""
 
     reason = "RANKING_UNSUPPORTED"
+
+
+class CreateFailedError(PunaError):
+    """A model cannot be made: a file is not what it should be, or the quantizer refuses it."""
+
+    reason = "CREATE_FAILED"
 
 
 class CloudDisabledError(PunaError):
