@@ -2,12 +2,13 @@
 
 from typing import Final, Literal
 
-from puna.gotemplate.formatting import text
+from puna.gotemplate.formatting import Verb, formatted, text
 from puna.gotemplate.values import MISSING, Map, Pointer, Slice, Struct, elements, entries, type_name, unbox
 
 Kind = Literal["bool", "int", "float", "complex", "string", ""]
 
 _BAD: Final = "invalid type for comparison"
+_AS_STRING: Final = Verb("s")
 
 
 class ComparisonError(Exception):
@@ -82,11 +83,10 @@ def _go_kind(value: object) -> str:
 def _same(first: object, second: object) -> bool:
     kinds = {_go_kind(first), _go_kind(second)}
     if len(kinds) > 1 and "invalid" not in kinds:
-        raise ComparisonError(
-            f"non-comparable types {text(first)}: {type_name(first)}, {type_name(second)}: {text(second)}"
-        )
+        left = f"{formatted(first, _AS_STRING)}: {type_name(first)}"
+        raise ComparisonError(f"non-comparable types {left}, {type_name(second)}: {text(second)}")
     if _is_nil(first) or _is_nil(second):
         return _is_nil(first) and _is_nil(second)
     if not isinstance(second, Pointer):
-        raise ComparisonError(f"non-comparable type {text(second)}: {type_name(second)}")
+        raise ComparisonError(f"non-comparable type {formatted(second, _AS_STRING)}: {type_name(second)}")
     return isinstance(first, Pointer) and first.target is second.target

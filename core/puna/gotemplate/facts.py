@@ -1,8 +1,9 @@
 """What a template's tree says about the model it is for: pure functions, nothing is run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from puna.gotemplate.nodes import (
+    ActionNode,
     BranchNode,
     FieldNode,
     ListNode,
@@ -29,53 +30,62 @@ def _walk(node: Node) -> Iterator[Node]:
 
 
 def identifiers(template: Template) -> frozenset[str]:
-    """Return the names of fields and variables used, in lower case; of `(f .X).Y` only what the parentheses hold."""
+    """Return the names of fields and variables used, in lower case; `(f .X).Y` counts for nothing."""
     return frozenset(
         name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
     )
 
 
-def _mentions(node: Node, field: str) -> bool:
-    return any(isinstance(inner, FieldNode) and field in inner.path for inner in _walk(node))
-
-
 def thinking_tags(template: Template) -> tuple[str, str] | None:
     """Return the texts around `.Thinking` in the loop over the messages; None without both. The last place wins."""
-    found: list[tuple[str, str]] = []
-    _find_tags(template.root, [], found)
-    return found[-1] if found else None
+    tags = ["", ""]
+    _find_tags(template.root, [], tags)
+    return (tags[0], tags[1]) if all(tags) else None
 
 
-def _find_tags(node: Node, above: list[Node], found: list[tuple[str, str]]) -> None:
+def _find_tags(node: Node, above: list[Node], tags: list[str]) -> None:
     if isinstance(node, FieldNode) and node.path[0] == "Thinking":
         loop = next((n for n in reversed(above) if isinstance(n, BranchNode) and n.word == "range"), None)
         around = next((n for n in reversed(above) if isinstance(n, ListNode)), None)
-        if loop and around and around.nodes and _mentions(loop.pipe, "Messages"):
-            opening, closing = _trimmed(around.nodes[0]), _trimmed(around.nodes[-1])
-            if opening and closing:
-                found.append((opening, closing))
+        if loop and around and around.nodes and _loops_over_messages(loop):
+            for i, end in enumerate((around.nodes[0], around.nodes[-1])):
+                if isinstance(end, TextNode):
+                    tags[i] = end.text.strip()
     above.append(node)
     for child in children(node):
-        _find_tags(child, above, found)
+        _find_tags(child, above, tags)
     above.pop()
 
 
-def _trimmed(node: Node) -> str:
-    return node.text.strip() if isinstance(node, TextNode) else ""
+def _loops_over_messages(loop: BranchNode) -> bool:
+    return any(isinstance(node, FieldNode) and node.path[0] == "Messages" for node in _walk(loop.pipe))
 
 
 def tool_tag(template: Template) -> str:
     """Return the text that begins a tool call in this template, such as `<tool_call>`; `{` where none shows."""
-    branch = next((node for node in _walk(template.root) if _asks_for_calls(node)), None)
-    text = _first_text(branch.body.nodes) if isinstance(branch, BranchNode) else ""
+    branch = _calls_branch(template.root.nodes)
+    text = _first_text(branch.body.nodes) if branch else ""
     return text.partition("{")[0].strip() or "{"
 
 
-def _asks_for_calls(node: Node) -> bool:
-    return isinstance(node, BranchNode) and node.word == "if" and _mentions(node.pipe, "ToolCalls")
+def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:
+    """Return the first `if` that asks for `.ToolCalls`."""
+    for node in nodes:
+        if not isinstance(node, BranchNode):
+            continue
+        if node.word == "if" and any(
+            isinstance(operand, FieldNode) and "ToolCalls" in operand.path
+            for command in node.pipe.commands
+            for operand in command.arguments
+        ):
+            return node
+        for inner in (node.body, node.otherwise):
+            if inner is not None and (found := _calls_branch(inner.nodes)):
+                return found
+    return None
 
 
-def _first_text(nodes: list[Node]) -> str:
+def _first_text(nodes: Sequence[Node]) -> str:
     """Return the first text that is not blank before any action, looking into branches."""
     for node in nodes:
         match node:
@@ -83,8 +93,9 @@ def _first_text(nodes: list[Node]) -> str:
                 if node.text.strip():
                     return node.text
             case BranchNode():
-                return _first_text(node.body.nodes)
-            case _:
+                otherwise = node.otherwise.nodes if node.otherwise else ()
+                return _first_text(node.body.nodes) or _first_text(otherwise)
+            case ActionNode():
                 return ""
     return ""
 

@@ -31,6 +31,8 @@ class Verb:
     sharp: bool = False
     space: bool = False
     zero: bool = False
+    complaining: bool = False
+    """What is printed is part of a complaint, where no method is called."""
     width: int | None = None
     precision: int | None = None
 
@@ -72,11 +74,11 @@ def formatted(value: object, verb: Verb, depth: int = 0) -> str:
         value = value.value
     letter = verb.letter
     if value is None or isinstance(value, Missing):
-        return _pad("<nil>" if letter in "vT" else f"%!{letter}(<nil>)", verb)
+        return _pad("<nil>", verb) if depth or letter in "vT" else f"%!{letter}(<nil>)"
     if letter == "T":
         return _pad(type_name(value), verb)
     method = methods(value).get("String")
-    if method and letter in "vsxXq" and not (letter == "v" and verb.sharp):
+    if method and not verb.complaining and letter in "vsxXq" and not (letter == "v" and verb.sharp):
         return formatted(method(value), verb)
     match value:
         case bool():
@@ -98,7 +100,7 @@ def formatted(value: object, verb: Verb, depth: int = 0) -> str:
 
 
 def _bad(value: object, verb: Verb) -> str:
-    return f"%!{verb.letter}({type_name(value)}={formatted(value, _PLAIN)})"
+    return f"%!{verb.letter}({type_name(value)}={formatted(value, Verb(complaining=True))})"
 
 
 def _compound(value: object, verb: Verb, depth: int) -> str:
@@ -108,7 +110,7 @@ def _compound(value: object, verb: Verb, depth: int) -> str:
             if value.target is None:
                 return _pad("(nil)" if go_syntax else "<nil>", verb)
             if depth:
-                return "0xc000000000"
+                return "0xc000000000" if verb.letter in "vbodxX" else _bad(value, verb)
             return "&" + _compound(value.target, verb, depth + 1)
         case Struct():
             named = verb.plus or go_syntax

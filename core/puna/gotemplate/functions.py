@@ -131,6 +131,8 @@ def _slice(item: object, *indexes: object) -> Value:
 
 
 def _len(item: object) -> int:
+    if item is MISSING:
+        raise CallError("reflect: call of reflect.Value.Type on zero Value")
     item = unbox(item)
     if item is MISSING or (isinstance(item, Pointer) and item.target is None):
         raise CallError("len of nil pointer")

@@ -205,7 +205,7 @@ class TemplateNode(Node):
 
 
 def children(node: Node) -> Iterator[Node]:
-    """Yield what stands directly inside a node, conditions before bodies."""
+    """Yield what stands directly inside a node, conditions before bodies; in `(f .X).Y` the reference sees nothing."""
     match node:
         case ListNode():
             yield from node.nodes
@@ -222,8 +222,6 @@ def children(node: Node) -> Iterator[Node]:
             yield from node.commands
         case CommandNode():
             yield from node.arguments
-        case ChainNode():
-            yield node.node
 
 
 def is_empty(node: Node) -> bool:

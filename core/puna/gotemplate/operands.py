@@ -201,15 +201,14 @@ def _literal(node: Node, type_: ParameterType | None) -> Evaluate:
 
 def _checked(run: Run, value: Value, type_: ParameterType | None) -> Value:
     """Return a value as a parameter of a type receives it."""
-    if type_ == "string":
-        if value is MISSING:
-            raise run.error("invalid value; expected string")
-        if type(value) is Boxed:
-            value = value.value
-        if not isinstance(value, str):
-            raise run.error(f"wrong type for value; expected string; got {type_name(value)}")
+    if type_ is None or type_ == "reflect.Value":
         return value
-    return None if value is MISSING and type_ == "interface {}" else value
+    if type_ == "string" and value is MISSING:
+        raise run.error("invalid value; expected string")
+    value = unbox(value)
+    if type_ == "string" and not isinstance(value, str):
+        raise run.error(f"wrong type for value; expected string; got {type_name(value)}")
+    return None if value is MISSING else value
 
 
 _DECIDING: Final = {"and": False, "or": True}

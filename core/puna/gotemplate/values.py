@@ -203,7 +203,8 @@ def to_json(value: object) -> str:
         case Pointer():
             return to_json(value.target)
         case Struct():
-            return "{" + ",".join(_members(value)) + "}"
+            custom = value.type.methods.get("MarshalJSON")
+            return custom(value) if custom else "{" + ",".join(_members(value)) + "}"
         case Slice():
             if value.nil:
                 return "null"

@@ -85,7 +85,13 @@ _PROPERTY: Final = StructType(
     methods={"ToTypeScriptType": _type_script},
 )
 _PROPERTY_LIST: Final = ContainerType("[]api.ToolProperty")
-_NESTED: Final = StructType("api.ToolPropertiesMap", (Field("om"),))
+# Go hides what nested properties hold behind a pointer: it shows in JSON alone.
+_HIDDEN: Final = StructType("orderedmap.Map", (Field("json"),))
+_NESTED: Final = StructType(
+    "api.ToolPropertiesMap",
+    (Field("om"),),
+    methods={"MarshalJSON": lambda value: value.values["om"].target.values["json"]},
+)
 _PROPERTIES: Final = ContainerType(
     "template.templateProperties",
     methods={"String": lambda v: "{}" if v.nil else to_json(v)},
@@ -178,11 +184,9 @@ def _property(kept: Mapping[str, Any]) -> Struct:
 def _nested(properties: Mapping[str, Any] | None) -> Pointer:
     if properties is None:
         return Pointer(None, _NESTED.name)
-    # Its only field is hidden in Go; what it holds shows in JSON alone.
-    held = Struct(
-        _NESTED, gojson.Raw(gojson.dumps({name: gojson.Raw(to_json(_property(p))) for name, p in properties.items()}))
-    )
-    return Pointer(held, _NESTED.name)
+    members = ",".join(f"{gojson.string(name)}:{to_json(_property(kept))}" for name, kept in properties.items())
+    held = Struct(_HIDDEN, "{" + members + "}")
+    return Pointer(Struct(_NESTED, Pointer(held, _HIDDEN.name)), _NESTED.name)
 
 
 def thinking(think: Think | None) -> dict[str, Any]:
