@@ -1,21 +1,98 @@
-"""Commands that need no running server."""
+"""`list`, `ps`, `plugins`, `demo`: what there is."""
 
-from puna.demo.install import install
-from puna.models.store import ModelStore
-from puna.plugins import Registry
+import json
+import time
+from collections.abc import Sequence
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from puna.cli.client import connected
+from puna.cli.tables import human_bytes, relative_time, table
 from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
 
 
-def list_plugins() -> int:
+async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None:
+    """Print the models of the store whose names begin with a prefix, ignoring case."""
+    async with connected(settings) as channel:
+        answer = await models_pb2_grpc.ModelsServiceStub(channel).ListModels(models_pb2.ListModelsRequest())
+    models = [model for model in answer.models if model.name.lower().startswith(prefix.lower())]
+    if as_json:
+        print_json(models)
+        return
+    now = time.time()
+    rows = [
+        (
+            model.name,
+            model.digest[:12],
+            "-" if model.remote_model else human_bytes(model.size_bytes),
+            relative_time(model.modify_time.ToNanoseconds() / 1e9 - now),
+        )
+        for model in models
+    ]
+    print(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+
+
+async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None:
+    """Print the loaded models whose names begin with a prefix."""
+    async with connected(settings) as channel:
+        answer = await models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(models_pb2.ListLoadedModelsRequest())
+    models = [each for each in answer.models if each.model.name.startswith(prefix)]
+    if as_json:
+        print_json(models)
+        return
+    now = time.time()
+    rows = [
+        (
+            each.model.name,
+            each.model.digest[:12],
+            human_bytes(each.size_bytes),
+            processor(each.size_bytes, each.vram_bytes),
+            str(each.context_length),
+            _until(each.expire_time.ToNanoseconds() / 1e9 - now),
+        )
+        for each in models
+    ]
+    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows))
+
+
+def processor(size: int, vram: int) -> str:
+    """Say where a model lies."""
+    if vram == 0:
+        return "100% CPU"
+    if vram >= size:
+        return "100% GPU"
+    cpu = round((size - vram) / size * 100)
+    return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def _until(seconds: float) -> str:
+    return relative_time(seconds) if seconds > 0 else "Stopping..."
+
+
+def print_json(messages: Sequence[Message]) -> None:
+    """Print messages as one JSON array, for scripts."""
+    print(
+        json.dumps([json_format.MessageToDict(each, preserving_proto_field_name=True) for each in messages], indent=2)
+    )
+
+
+def list_plugins() -> None:
     """Print every backend: name, distribution, formats, and what is wrong with it if it cannot be loaded."""
-    for each in Registry.discover().describe():
-        state = f"cannot be loaded: {each.error}" if each.error else ", ".join(each.formats)
-        print(f"{each.name:16} {each.distribution} {each.version:12} {state}")
-    return 0
+    from puna.plugins import Registry
+
+    rows = [
+        (each.name, f"{each.distribution} {each.version}", each.error or ", ".join(each.formats))
+        for each in Registry.discover().describe()
+    ]
+    print(table(("NAME", "FROM", "FORMATS"), rows))
 
 
-def install_demo(settings: Settings) -> int:
-    """Put llamita into the store."""
+def install_demo(settings: Settings) -> None:
+    """Put llamita into the store. Needs no running server."""
+    from puna.demo.install import install
+    from puna.models.store import ModelStore
+
     install(ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template))
     print("llamita is in the store")
-    return 0

@@ -1,0 +1,43 @@
+"""`cp`, `rm`, `stop`: changing what there is."""
+
+import sys
+
+import grpc.aio
+
+from puna.cli.client import connected, not_found
+from puna.cli.errors import CommandError
+from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
+
+
+async def copy(settings: Settings, source: str, destination: str) -> None:
+    """Give a model a second name."""
+    async with connected(settings) as channel:
+        request = models_pb2.CopyModelRequest(source=source, destination=destination)
+        await models_pb2_grpc.ModelsServiceStub(channel).CopyModel(request)
+    print(f"copied '{source}' to '{destination}'")
+
+
+async def remove(settings: Settings, names: list[str]) -> None:
+    """Unload and remove models, one after the other."""
+    async with connected(settings) as channel:
+        stub = models_pb2_grpc.ModelsServiceStub(channel)
+        for name in names:
+            try:
+                await stub.UnloadModel(models_pb2.UnloadModelRequest(name=name))
+            except grpc.aio.AioRpcError as error:
+                if not not_found(error):
+                    print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
+            await stub.DeleteModel(models_pb2.DeleteModelRequest(name=name))
+            print(f"deleted '{name}'")
+
+
+async def stop(settings: Settings, name: str) -> None:
+    """Unload a model as soon as its requests are done."""
+    async with connected(settings) as channel:
+        try:
+            await models_pb2_grpc.ModelsServiceStub(channel).UnloadModel(models_pb2.UnloadModelRequest(name=name))
+        except grpc.aio.AioRpcError as error:
+            if not_found(error):
+                raise CommandError(f'couldn\'t find model "{name}" to stop') from error
+            raise

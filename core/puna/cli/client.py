@@ -1,0 +1,37 @@
+"""What every command that talks to the server shares: the channel, and errors as texts."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import grpc.aio
+
+from puna.cli.errors import CommandError
+from puna.settings import Settings
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 4 << 20),
+)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncGenerator[grpc.aio.Channel]:
+    """Open a channel to the core. What a call fails with inside the block becomes a CommandError."""
+    async with grpc.aio.insecure_channel(settings.grpc_host, options=OPTIONS) as channel:
+        try:
+            yield channel
+        except grpc.aio.AioRpcError as error:
+            raise CommandError(text_of(error, settings)) from error
+
+
+def text_of(error: grpc.aio.AioRpcError, settings: Settings) -> str:
+    """Return what to tell the user about a failed call."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower():
+        return f"could not connect to the server at {settings.grpc_host}, run 'puna serve' to start it"
+    return error.details() or error.code().name
+
+
+def not_found(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether what was named does not exist."""
+    return error.code() is grpc.StatusCode.NOT_FOUND

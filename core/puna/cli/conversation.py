@@ -1,0 +1,94 @@
+"""One conversation with a model, as `run` holds it: what is set, what was said, and asking."""
+
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import grpc.aio
+
+from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, options_pb2, usage_pb2
+
+LEVELS = {
+    "": options_pb2.THINKING_LEVEL_UNSPECIFIED,
+    "false": options_pb2.THINKING_LEVEL_OFF,
+    "true": options_pb2.THINKING_LEVEL_ON,
+    "low": options_pb2.THINKING_LEVEL_LOW,
+    "medium": options_pb2.THINKING_LEVEL_MEDIUM,
+    "high": options_pb2.THINKING_LEVEL_HIGH,
+    "max": options_pb2.THINKING_LEVEL_MAX,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """What is said to which model, and how."""
+
+    model: str
+    messages: list[message_pb2.Message] = field(default_factory=list)
+    parameters: dict[str, object] = field(default_factory=dict)
+    """Set in this conversation, by the names of Modelfiles."""
+    system: str = ""
+    """Set in this conversation."""
+    format: str = ""
+    """"json" or a schema's text."""
+    think: str = ""
+    """A key of LEVELS."""
+    keep_alive_ns: int | None = None
+    finish: usage_pb2.Finish | None = None
+    """How the last answer ended."""
+
+    def set_system(self, text: str) -> None:
+        """Say a system message; one that was said just before is replaced."""
+        self.system = text
+        if self.messages and self.messages[-1].role == "system":
+            self.messages.pop()
+        self.messages.append(message_pb2.Message(role="system", content=text))
+
+    def clear(self) -> None:
+        """Forget what was said, but the system message."""
+        self.messages = [message_pb2.Message(role="system", content=self.system)] if self.system else []
+
+    def options(self) -> options_pb2.RequestOptions:
+        """Return how to answer."""
+        options = options_pb2.RequestOptions(
+            options_json=json.dumps(self.parameters) if self.parameters else "",
+            truncate=True,
+            thinking=LEVELS[self.think],
+        )
+        if self.format == "json":
+            options.constraint.json_object = True
+        elif self.format:
+            options.constraint.json_schema = self.format
+        if self.keep_alive_ns is not None:
+            if self.keep_alive_ns < 0:
+                options.keep_alive.forever = True
+            else:
+                options.keep_alive.duration.FromNanoseconds(self.keep_alive_ns)
+        return options
+
+    async def load(self, channel: grpc.aio.Channel) -> None:
+        """Have the model loaded."""
+        request = chat_pb2.ChatRequest(model=self.model, options=self.options())
+        await chat_pb2_grpc.ChatServiceStub(channel).Chat(request)
+
+    async def ask(
+        self, channel: grpc.aio.Channel, content: str, media: list[bytes]
+    ) -> AsyncGenerator[chat_pb2.ChatDelta]:
+        """Say something; yield the answer as it comes, and keep both. Closing it stops the model, and keeps neither."""
+        said = message_pb2.Message(role="user", content=content)
+        for each in media:
+            said.media.add(data=each)
+        request = chat_pb2.ChatRequest(model=self.model, messages=[*self.messages, said], options=self.options())
+        heard = message_pb2.Message(role="assistant")
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(request)
+        try:
+            async for answer in call:
+                for delta in (*answer.deltas, *([answer.done.delta] if answer.HasField("done") else [])):
+                    heard.content += delta.content
+                    heard.thinking += delta.thinking
+                    yield delta
+                if answer.HasField("done"):
+                    self.finish = answer.done.finish
+        finally:
+            call.cancel()
+        self.messages += [said, heard]

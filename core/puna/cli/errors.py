@@ -1,0 +1,7 @@
+"""What commands raise."""
+
+from puna.errors import PunaError
+
+
+class CommandError(PunaError):
+    """A command failed; the text says why."""

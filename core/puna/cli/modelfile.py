@@ -1,0 +1,229 @@
+r"""Reading Modelfiles. Pure: text in, commands out; errors in the reference's words.
+
+A value runs to the end of its line; one that begins with a quote, single or triple, runs on until a line ends with the
+same. There are no escapes. `#` begins a comment only where a command could stand.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from puna.cli.errors import CommandError
+
+COMMANDS: Final = (
+    "from",
+    "license",
+    "template",
+    "system",
+    "adapter",
+    "draft",
+    "renderer",
+    "parser",
+    "parameter",
+    "message",
+    "requires",
+)
+ROLES: Final = ("system", "user", "assistant")
+INTEGERS: Final = frozenset(
+    {
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "num_thread",
+        "draft_num_predict",
+        "num_keep",
+        "seed",
+        "num_predict",
+        "top_k",
+        "repeat_last_n",
+    }
+)
+FLOATS: Final = frozenset(
+    {
+        "top_p",
+        "min_p",
+        "typical_p",
+        "temperature",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+    }
+)
+BOOLEANS: Final = frozenset({"use_mmap"})
+DEPRECATED: Final = frozenset(
+    {
+        "penalize_newline",
+        "low_vram",
+        "f16_kv",
+        "logits_all",
+        "vocab_only",
+        "use_mlock",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+    }
+)
+TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+_SEMVER: Final = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command."""
+
+    name: str
+    """Lower case; of a PARAMETER the parameter's own name, of a MESSAGE "message"."""
+    value: str
+    role: str = ""
+    """Of a MESSAGE."""
+    is_parameter: bool = False
+
+
+def decode(data: bytes) -> str:
+    """Decode a Modelfile: UTF-8, or UTF-16 with a byte-order mark."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig", "replace")
+
+
+def parse(text: str) -> list[Command]:
+    """Return the commands in order. Raises CommandError."""
+    commands = list(_Reader(text).commands())
+    if not any(each.name == "from" for each in commands):
+        raise CommandError("no FROM line")
+    return commands
+
+
+class _Reader:
+    """Walks through the text, counting lines: CR and LF both count."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._place = 0
+
+    def commands(self) -> Iterator[Command]:
+        while self._skip_to_command():
+            word = self._word()
+            name = word.lower()
+            if name not in COMMANDS or self._peek() not in (" ", "\t"):
+                names = ", ".join(f'"{each}"' for each in (*COMMANDS[:8], "parameter", "message"))
+                self._fail(f'command must be one of {names}, or "requires"')
+            self._place += 1
+            if name == "message":
+                role = self._part()
+                if role not in ROLES:
+                    self._fail('message role must be one of "system", "user", or "assistant"')
+                yield Command(name, self._value(role), role=role)
+            elif name == "parameter":
+                parameter = self._part()
+                yield Command(parameter, self._value(parameter), is_parameter=True)
+            else:
+                yield Command(name, self._value(""))
+
+    def _skip_to_command(self) -> bool:
+        while (char := self._peek()) and char in " \t\r\n#":
+            if char == "#":
+                self._line()
+            else:
+                self._place += 1
+        return bool(char)
+
+    def _peek(self) -> str:
+        return self._text[self._place : self._place + 1]
+
+    def _word(self) -> str:
+        match = re.compile("[A-Za-z]*").match(self._text, self._place)
+        assert match is not None
+        self._place = match.end()
+        if self._peek() in ("\r", "\n"):
+            self._place += 1  # the complaint is about the next line
+        return match[0]
+
+    def _part(self) -> str:
+        """Read a parameter's name or a message's role, and the one space behind it."""
+        match = re.compile(r"[A-Za-z0-9_]*").match(self._text, self._place)
+        assert match is not None
+        self._place = match.end()
+        if self._peek() not in (" ", "\t"):
+            if not self._peek() or self._peek() in "\r\n":
+                raise CommandError(f"unexpected EOF: {match[0]}" if match[0] else "unexpected EOF")
+        else:
+            self._place += 1
+        return match[0]
+
+    def _line(self) -> str:
+        end = len(self._text)
+        for char in "\r\n":
+            found = self._text.find(char, self._place)
+            end = found if 0 <= found < end else end
+        line = self._text[self._place : end]
+        self._place = end
+        return line
+
+    def _value(self, part: str) -> str:
+        """Read a value, over several lines if it is quoted."""
+        begin = self._place
+        value = self._line().strip()
+        quote = '"""' if value.startswith('"""') else '"' if value.startswith('"') else ""
+        if not quote:
+            if not value:
+                raise CommandError(f"unexpected EOF: {part}" if part and self._peek() else "unexpected EOF")
+            return _printable(value)
+        while not (value.endswith(quote) and len(value) >= 2 * len(quote)):
+            if not self._peek():
+                raise CommandError("unexpected EOF")
+            self._place += 1
+            self._line()
+            value = self._text[begin : self._place].strip()
+        return _printable(value[len(quote) : -len(quote)])
+
+    def _fail(self, text: str) -> None:
+        before = self._text[: self._place]
+        line = 1 + before.count("\n") + before.count("\r")
+        raise CommandError(f"(line {line}): {text}")
+
+
+def _printable(text: str) -> str:
+    return "".join(char for char in text if char in "\n\r\t " or char.isprintable())
+
+
+def parameters(commands: list[Command]) -> dict[str, object]:
+    """Return the typed parameters; a repeated scalar's last value wins, `stop` collects. Raises CommandError."""
+    found: dict[str, object] = {}
+    stops: list[str] = []
+    for each in commands:
+        if not each.is_parameter:
+            continue
+        if each.name == "stop":
+            stops.append(each.value)
+        elif each.name in DEPRECATED:
+            print(f"warning: parameter {each.name} is deprecated")
+        else:
+            found[each.name] = _typed(each.name, each.value)
+    return found | ({"stop": stops} if stops else {})
+
+
+def _typed(name: str, value: str) -> object:
+    if name in INTEGERS:
+        if not re.fullmatch(r"[+-]?\d+", value):
+            raise CommandError(f"invalid int value [{value}]")
+        return int(value)
+    if name in FLOATS:
+        try:
+            return float(value)
+        except ValueError:
+            raise CommandError(f"invalid float value [{value}]") from None
+    if name in BOOLEANS:
+        if value not in TRUE + FALSE:
+            raise CommandError(f"invalid bool value [{value}]")
+        return value in TRUE
+    raise CommandError(f"unknown parameter '{name}'")
+
+
+def check_requires(value: str) -> str:
+    """Return a version as it is stored. Raises CommandError."""
+    if not _SEMVER.fullmatch(value):
+        raise CommandError("requires must be a valid semver (e.g. 0.14.0)")
+    return value.removeprefix("v")

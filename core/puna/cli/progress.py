@@ -1,0 +1,73 @@
+"""How far a transfer or a creation is: bars on a terminal, plain lines in a pipe, JSON for scripts."""
+
+import json
+import sys
+from collections.abc import AsyncIterable
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from puna.v1 import models_pb2
+
+
+class Step(Protocol):
+    """What the streams of pull, push and create have in common."""
+
+    @property
+    def progress(self) -> models_pb2.TransferProgress:
+        """How far it is."""
+
+
+async def follow(steps: AsyncIterable[Step], *, as_json: bool) -> None:
+    """Show steps until they end."""
+    if as_json:
+        async for step in steps:
+            each = step.progress
+            found = {"status": each.status, "digest": each.digest, "total": each.total_bytes}
+            print(json.dumps(found | {"completed": each.completed_bytes}), flush=True)
+    elif sys.stderr.isatty():
+        await _bars(steps)
+    else:
+        await _lines(steps)
+
+
+async def _lines(steps: AsyncIterable[Step]) -> None:
+    last = ""
+    async for step in steps:
+        each = step.progress
+        done = each.total_bytes and each.completed_bytes == each.total_bytes
+        line = f"{each.status} 100%" if done else each.status
+        if line != last:
+            print(line, file=sys.stderr, flush=True)
+            last = line
+
+
+async def _bars(steps: AsyncIterable[Step]) -> None:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        async for step in steps:
+            each = step.progress
+            if not each.total_bytes:
+                progress.console.print(each.status, highlight=False)
+                continue
+            if each.digest not in tasks:
+                tasks[each.digest] = progress.add_task(each.status, total=each.total_bytes)
+            progress.update(tasks[each.digest], completed=each.completed_bytes)

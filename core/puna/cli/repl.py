@@ -1,0 +1,278 @@
+"""The prompt of `run`: lines, commands, history. Ctrl-C stops an answer, not the program."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import grpc.aio
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import HTML
+from prompt_toolkit.history import FileHistory, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from puna.cli import modelfile
+from puna.cli.client import text_of
+from puna.cli.conversation import LEVELS, Conversation
+from puna.cli.errors import CommandError
+from puna.cli.listing import list_models
+from puna.cli.run import answer, take_media
+from puna.cli.show import sections
+from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
+
+HELP: Final = """Available Commands:
+  /set            Set session variables
+  /show           Show model information
+  /load <model>   Load a session or model
+  /save <model>   Save your current session
+  /clear          Clear session context
+  /bye            Exit
+  /?, /help       Help for a command
+  /? shortcuts    Help for keyboard shortcuts
+
+Use \"\"\" to begin a multi-line message.
+"""
+SET_HELP: Final = """Available Commands:
+  /set parameter ...     Set a parameter
+  /set system <string>   Set system message
+  /set history           Enable history
+  /set nohistory         Disable history
+  /set wordwrap          Enable wordwrap
+  /set nowordwrap        Disable wordwrap
+  /set format json       Enable JSON mode
+  /set noformat          Disable formatting
+  /set verbose           Show LLM stats
+  /set quiet             Disable LLM stats
+  /set think             Enable thinking
+  /set nothink           Disable thinking
+"""
+SHOW_HELP: Final = """Available Commands:
+  /show info         Show details for this model
+  /show license      Show model license
+  /show modelfile    Show Modelfile for this model
+  /show parameters   Show parameters for this model
+  /show system       Show system message
+  /show template     Show prompt template
+"""
+SHORTCUTS: Final = """Available keyboard shortcuts:
+  Ctrl + a            Move to the beginning of the line (Home)
+  Ctrl + e            Move to the end of the line (End)
+   Alt + b            Move back (left) one word
+   Alt + f            Move forward (right) one word
+  Ctrl + k            Delete the sentence after the cursor
+  Ctrl + u            Delete the sentence before the cursor
+  Ctrl + w            Delete the word before the cursor
+  Ctrl + j            Insert a line
+  Ctrl + l            Clear the screen
+  Ctrl + c            Stop the model from responding
+  Ctrl + d            Exit (/bye)
+"""
+MISSING: Final = {
+    "license": "No license was specified for this model.",
+    "parameters": "No additional parameters were specified for this model.",
+    "system": "No system message was specified for this model.",
+    "template": "No prompt template was specified for this model.",
+    "modelfile": "",
+}
+QUOTES: Final = '"""'
+
+
+async def converse(
+    channel: grpc.aio.Channel,
+    settings: Settings,
+    conversation: Conversation,
+    model: models_pb2.GetModelResponse,
+    told: argparse.Namespace,
+) -> None:
+    """Read and answer until the end."""
+    repl = _Repl(channel, settings, conversation, told)
+    await conversation.load(channel)
+    for message in model.messages:
+        print(f">>> {message.content}" if message.role == "user" else message.content)
+    await repl.loop()
+
+
+class _Repl:
+    def __init__(
+        self, channel: grpc.aio.Channel, settings: Settings, conversation: Conversation, told: argparse.Namespace
+    ) -> None:
+        self._channel, self._settings, self._conversation, self._told = channel, settings, conversation, told
+        self._models = models_pb2_grpc.ModelsServiceStub(channel)
+        self._session: PromptSession[str] = PromptSession(history=_history(), key_bindings=_keys())
+        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
+            "/set": self._set,
+            "/show": self._show,
+            "/load": self._load,
+            "/save": self._save,
+            "/clear": self._clear,
+            "/list": self._list,
+            "/?": self._help,
+            "/help": self._help,
+        }
+
+    async def loop(self) -> None:
+        while True:
+            try:
+                text = await self._read()
+            except KeyboardInterrupt:
+                print("\nUse Ctrl + d or /bye to exit.")
+                continue
+            except EOFError:
+                return
+            word = text.split(maxsplit=1)[0] if text.strip() else ""
+            if word in ("/bye", "/exit"):
+                return
+            try:
+                if word in self._commands:
+                    await self._commands[word](text.strip()[len(word) :].strip())
+                elif word.startswith("/") and not os.path.exists(word):  # noqa: ASYNC240, PTH110 (one stat of what was typed)
+                    print(f"Unknown command '{word}'. Type /? for help")
+                elif word:
+                    await self._answer(text)
+            except CommandError as error:
+                print(f"Error: {error}")
+            except grpc.aio.AioRpcError as error:
+                print(f"Error: {text_of(error, self._settings)}")
+
+    async def _read(self) -> str:
+        placeholder = HTML("<style fg='ansibrightblack'>Send a message (/? for help)</style>")
+        text = await self._session.prompt_async(">>> ", placeholder=placeholder)
+        head, opened, rest = text.partition(QUOTES)
+        if not opened or (head.strip() and not head.startswith("/set system")):
+            return text
+        while not rest.rstrip().endswith(QUOTES):
+            rest += "\n" + await self._session.prompt_async("... ")
+        return head + rest.rstrip().removesuffix(QUOTES)
+
+    async def _answer(self, text: str) -> None:
+        """Answer until it is done or Ctrl-C is pressed."""
+        said, media = take_media(text)
+        work = asyncio.ensure_future(answer(self._channel, self._conversation, said, media, self._told))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, work.cancel)
+        try:
+            await work
+            print()
+        except asyncio.CancelledError:
+            print("\n")
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    async def _set(self, rest: str) -> None:
+        what, _, value = rest.partition(" ")
+        values = value.split()
+        conversation, told = self._conversation, self._told
+        if what == "parameter" and len(values) >= 2:
+            self._set_parameter(values[0], values[1:])
+        elif what == "system" and values:
+            conversation.set_system(value.strip())
+            print("Set system message.")
+        elif what == "format" and values == ["json"]:
+            conversation.format = "json"
+            print("Set format to 'json' mode.")
+        elif what == "noformat":
+            conversation.format = ""
+            print("Disabled format.")
+        elif what in ("verbose", "quiet"):
+            told.verbose = what == "verbose"
+            print(f"Set '{what}' mode.")
+        elif what in ("wordwrap", "nowordwrap"):
+            print(f"Set '{what}' mode.")
+        elif what == "think" and (not values or values[0] in LEVELS):
+            conversation.think = values[0] if values else "true"
+            print(f"Set 'think' mode to '{values[0]}'." if values else "Set 'think' mode.")
+        elif what == "nothink":
+            conversation.think = "false"
+            print("Set 'nothink' mode.")
+        elif what in ("history", "nohistory"):
+            self._session.history = _history() if what == "history" else InMemoryHistory()
+        else:
+            print(SET_HELP)
+
+    def _set_parameter(self, name: str, values: list[str]) -> None:
+        try:
+            found = modelfile.parameters([modelfile.Command(name, each, is_parameter=True) for each in values])
+        except CommandError as error:
+            print(f'Couldn\'t set parameter: "{error}"')
+            return
+        self._conversation.parameters |= found
+        print(f"Set parameter '{name}' to '{', '.join(values)}'")
+
+    async def _show(self, what: str) -> None:
+        if what != "info" and what not in MISSING:
+            print(SHOW_HELP)
+            return
+        conversation = self._conversation
+        model = await self._models.GetModel(
+            models_pb2.GetModelRequest(
+                name=conversation.model,
+                system=conversation.system,
+                options_json=json.dumps(conversation.parameters) if conversation.parameters else "",
+            )
+        )
+        print("\n".join(sections(model, verbose=False)) if what == "info" else getattr(model, what) or MISSING[what])
+
+    async def _load(self, name: str) -> None:
+        if len(name.split()) != 1:
+            print("Usage:\n  /load <modelname>")
+            return
+        print(f"Loading model '{name}'")
+        fresh = Conversation(model=name, keep_alive_ns=self._conversation.keep_alive_ns)
+        try:
+            await fresh.load(self._channel)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            print(f"Couldn't find model '{name}'")
+            return
+        self._conversation = fresh
+
+    async def _save(self, name: str) -> None:
+        if len(name.split()) != 1:
+            print("Usage:\n  /save <modelname>")
+            return
+        conversation = self._conversation
+        request = models_pb2.CreateModelRequest(
+            name=name,
+            system=conversation.system,
+            messages=conversation.messages,
+            parameters_json=json.dumps(conversation.parameters) if conversation.parameters else "",
+        )
+        setattr(request, "from", conversation.model)
+        async for _ in self._models.CreateModel(request):
+            pass
+        print(f"Created new model '{name}'")
+
+    async def _clear(self, _rest: str) -> None:
+        self._conversation.clear()
+        print("Cleared session context")
+
+    async def _list(self, _rest: str) -> None:
+        await list_models(self._settings, "", as_json=False)
+
+    async def _help(self, about: str) -> None:
+        texts = {"set": SET_HELP, "/set": SET_HELP, "show": SHOW_HELP, "/show": SHOW_HELP, "shortcuts": SHORTCUTS}
+        print(texts.get(about, HELP))
+
+
+def _history() -> FileHistory | InMemoryHistory:
+    if os.environ.get("OLLAMA_NOHISTORY"):
+        return InMemoryHistory()
+    path = Path.home() / ".ollama" / "puna_history"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileHistory(str(path))
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("c-j")
+    def _newline(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys

@@ -1,0 +1,82 @@
+"""`show`: what a model is."""
+
+import json
+from typing import Any
+
+from puna.cli.client import connected
+from puna.cli.errors import CommandError
+from puna.cli.tables import human_parameters, metadata_value, section
+from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
+
+SINGLE = ("license", "modelfile", "parameters", "system", "template")
+SHOWN_LINES = 2
+
+
+async def show(settings: Settings, name: str, wanted: list[str], *, verbose: bool) -> None:
+    """Print a model's sections, or one of its texts."""
+    if len(wanted) > 1:
+        names = [f"'--{each}'" for each in SINGLE]
+        raise CommandError(f"only one of {', '.join(names[:-1])}, or {names[-1]} can be specified")
+    async with connected(settings) as channel:
+        request = models_pb2.GetModelRequest(name=name, verbose=verbose)
+        model = await models_pb2_grpc.ModelsServiceStub(channel).GetModel(request)
+    if wanted:
+        print(getattr(model, wanted[0]))
+        return
+    print("\n".join(sections(model, verbose=verbose)))
+
+
+def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
+    """Return the blocks that describe a model."""
+    info: dict[str, Any] = json.loads(model.model_info_json or "{}")
+    found = [section("Model", _model_rows(model, info))]
+    if model.model.capabilities:
+        found.append(section("Capabilities", [(each,) for each in model.model.capabilities]))
+    if model.projector_info_json:
+        found.append(section("Projector", _projector_rows(json.loads(model.projector_info_json))))
+    if model.parameters:
+        pairs = (line.partition(" ") for line in model.parameters.splitlines())
+        found.append(section("Parameters", [(name, value.strip()) for name, _, value in pairs]))
+    if verbose and info:
+        found.append(section("Metadata", [(key, metadata_value(info[key])) for key in sorted(info)]))
+    if verbose and model.tensors:
+        rows = [(each.name, each.type, f"[{' '.join(map(str, each.shape))}]") for each in model.tensors]
+        found.append(section("Tensors", rows))
+    for title, text in (("System", model.system), ("License", model.license)):
+        if text:
+            found.append(section(title, _first_lines(text)))
+    return found
+
+
+def _model_rows(model: models_pb2.GetModelResponse, info: dict[str, Any]) -> list[tuple[str, str]]:
+    details = model.model.details
+    architecture = info.get("general.architecture", details.family)
+    count = info.get("general.parameter_count")
+    rows = [
+        ("Remote model", model.model.remote_model),
+        ("Remote URL", model.model.remote_host),
+        ("architecture", str(architecture)),
+        ("parameters", human_parameters(count) if count else details.parameter_size),
+        ("context length", str(info.get(f"{architecture}.context_length", ""))),
+        ("embedding length", str(info.get(f"{architecture}.embedding_length", ""))),
+        ("quantization", details.quantization_level),
+        ("requires", model.requires),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
+    architecture = info.get("general.architecture", "clip")
+    rows = [
+        ("architecture", architecture),
+        ("parameters", human_parameters(info.get("general.parameter_count", 0))),
+        ("embedding length", str(info.get(f"{architecture}.vision.embedding_length", ""))),
+        ("dimensions", str(info.get(f"{architecture}.vision.projection_dim", ""))),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _first_lines(text: str) -> list[tuple[str]]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [(line,) for line in [*lines[:SHOWN_LINES], *(["..."] if len(lines) > SHOWN_LINES else [])]]
