@@ -44,6 +44,11 @@ def native_error(request: web.BaseRequest, failure: Failure) -> web.Response:
     return json(request, {"error": failure.text}, status=failure.status)
 
 
+def native_stream_error(request: web.BaseRequest, failure: Failure) -> web.Response:
+    """Say what went wrong before the first line of a stream: the charset is lost once the request is being run."""
+    return json(request, {"error": failure.text}, JSON if failure.while_running else JSON_UTF8, failure.status)
+
+
 def openai_error(request: web.BaseRequest, failure: Failure) -> web.Response:
     """Say what went wrong, on /v1/* but /v1/messages."""
     kind = OPENAI_TYPES.get(failure.status, "api_error")

@@ -7,7 +7,6 @@ from typing import Final
 
 import grpc.aio
 from aiohttp import web
-from multidict import CIMultiDict
 
 from puna_rest import cors, hosts, routing
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
@@ -18,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_HEADER: Final = 1024 * 1024
 """Bytes of the request line and of each header."""
+_ORIGIN: Final = "origin"
+"""Key in a request's match_info: the origin that its answer shall allow."""
 _POLICY: Final = web.AppKey("policy", cors.Policy)
 
 
@@ -59,38 +60,28 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     if (redirect := TABLE.redirect(request)) is not None:
         return redirect
     route, parameter = TABLE.find(request.path)
-    allow = ""
-    if route is not None and request.method not in route.handlers:
-        allow = ", ".join(route.handlers)
-    refusal, headers = _judge(request)
-    if refusal is not None:
-        response: web.StreamResponse = refusal
-    elif route is None:
-        response = routing.not_found()
-    elif allow:
-        response = routing.not_allowed()
-    else:
-        request[routing.PARAMETER] = parameter
-        request[_HEADERS] = headers
+    refusal, origin = _judge(request)
+    if refusal is None and route is not None and request.method in route.handlers:
+        request.match_info[routing.PARAMETER] = parameter
+        request.match_info[_ORIGIN] = origin
         return await _handle(request, route)
-    response.headers.extend(headers)
-    if allow:
-        response.headers["Allow"] = allow
+    response = refusal or (routing.not_found() if route is None else routing.not_allowed())
+    if origin:
+        cors.allow(response, origin)
+    if route is not None and request.method not in route.handlers:
+        response.headers["Allow"] = ", ".join(route.handlers)
     return response
 
 
-_HEADERS: Final = "headers"
-
-
-def _judge(request: web.Request) -> tuple[web.Response | None, CIMultiDict[str]]:
-    refusal, headers = cors.judge(request, request.app[_POLICY])
+def _judge(request: web.Request) -> tuple[web.Response | None, str]:
+    refusal, origin = cors.judge(request, request.app[_POLICY])
     if refusal is None and _is_local(request):
         verdict = hosts.judge(request.headers.get("Host", ""))
         if verdict == "refused":
             refusal = web.Response(status=403)
         elif verdict == "name" and request.method == "OPTIONS":
             refusal = web.Response(status=204)
-    return refusal, headers
+    return refusal, origin
 
 
 def _is_local(request: web.Request) -> bool:
@@ -113,7 +104,8 @@ async def _handle(request: web.Request, route: routing.Route) -> web.StreamRespo
 
 async def _trim(request: web.Request, response: web.StreamResponse) -> None:
     """Send the headers that the reference sends, no others."""
-    response.headers.extend(request.get(_HEADERS, ()))
+    if origin := request.match_info.get(_ORIGIN):
+        cors.allow(response, origin)
     response.headers.pop("Server", None)
     if request.method == "HEAD" and response.headers.get("Content-Length") == "0":
         del response.headers["Content-Length"]

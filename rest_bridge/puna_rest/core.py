@@ -22,13 +22,13 @@ CHANNEL_OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The core's services."""
+    """The core's services. Their types exist for type checkers only, hence the quotes."""
 
-    generate: generate_pb2_grpc.GenerateServiceAsyncStub
-    chat: chat_pb2_grpc.ChatServiceAsyncStub
-    embed: embed_pb2_grpc.EmbedServiceAsyncStub
-    models: models_pb2_grpc.ModelsServiceAsyncStub
-    server: server_pb2_grpc.ServerServiceAsyncStub
+    generate: "generate_pb2_grpc.GenerateServiceAsyncStub"
+    chat: "chat_pb2_grpc.ChatServiceAsyncStub"
+    embed: "embed_pb2_grpc.EmbedServiceAsyncStub"
+    models: "models_pb2_grpc.ModelsServiceAsyncStub"
+    server: "server_pb2_grpc.ServerServiceAsyncStub"
 
 
 CORE: Final = web.AppKey("core", Core)

@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
+ANY: Final = "*"
 METHODS: Final = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 HEADERS: Final = (
     "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
@@ -68,24 +69,35 @@ def policy(origins: Sequence[str]) -> Policy:
     return Policy(frozenset(exact), tuple(wild), everyone=("", "") in wild)
 
 
-def judge(request: web.BaseRequest, rules: Policy) -> tuple[web.Response | None, CIMultiDict[str]]:
-    """Return an answer, if the request ends here, and the headers that any other answer shall get."""
-    headers: CIMultiDict[str] = CIMultiDict()
+def judge(request: web.BaseRequest, rules: Policy) -> tuple[web.Response | None, str]:
+    """Return an answer, if the request ends here, and the origin that any other answer shall allow, if any."""
     origin = request.headers.get("Origin", "")
     host = request.headers.get("Host", "")
     if not origin or origin in (f"http://{host}", f"https://{host}"):
-        return None, headers
+        return None, ""
     if not rules.allows(origin):
-        return web.Response(status=403), headers
-    headers["Access-Control-Allow-Origin"] = "*" if rules.everyone else origin
-    if request.method != "OPTIONS":
-        if not rules.everyone:
-            headers["Vary"] = "Origin"
-        return None, headers
-    headers["Access-Control-Allow-Headers"] = HEADERS
-    headers["Access-Control-Allow-Methods"] = METHODS
-    headers["Access-Control-Max-Age"] = "43200"
-    if not rules.everyone:
+        return web.Response(status=403), ""
+    allowed = ANY if rules.everyone else origin
+    return (_preflight(allowed), "") if request.method == "OPTIONS" else (None, allowed)
+
+
+def allow(response: web.StreamResponse, origin: str) -> None:
+    """Tell the browser that the origin may see an answer."""
+    response.headers["Access-Control-Allow-Origin"] = origin
+    if origin != ANY:
+        response.headers["Vary"] = "Origin"
+
+
+def _preflight(origin: str) -> web.Response:
+    headers = CIMultiDict(
+        {
+            "Access-Control-Allow-Headers": HEADERS,
+            "Access-Control-Allow-Methods": METHODS,
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Max-Age": "43200",
+        }
+    )
+    if origin != ANY:
         for name in ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"):
             headers.add("Vary", name)
-    return web.Response(status=204, headers=headers), CIMultiDict()
+    return web.Response(status=204, headers=headers)

@@ -17,6 +17,8 @@ def judge(header: str) -> Literal["address", "name", "refused"]:
         name = host.lower()
         own = name in ("", "localhost", socket.gethostname().lower())
         return "name" if own or name.endswith(_LOCAL_ENDINGS) else "refused"
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     if address.is_loopback or address.is_unspecified or any(address in net for net in _PRIVATE):
         return "address"
     return "address" if _is_ours(address) else "refused"

@@ -14,7 +14,7 @@ from puna_rest.errors import Failure
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ErrorShape = Callable[[web.BaseRequest, Failure], web.Response]
 PARAMETER: Final = "parameter"
-"""Key under which a request carries the part of its path that its route leaves open."""
+"""Key in a request's match_info: the part of its path that its route leaves open."""
 _HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 _URL_SAFE: Final = "/$&+,:;=@!'()*~-._"
 
@@ -46,15 +46,16 @@ class Table:
 
     def redirect(self, request: web.Request) -> web.Response | None:
         """Send a request to the clean form of its path, or to the path without a last slash where that has a route."""
-        path, _, query = request.raw_path.partition("?")
+        target = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path_qs
+        path, _, query = target.partition("?")
         if request.method != "CONNECT" and (clean := _clean(path)) != path:
             return _redirect(request, 307, quote(clean, safe=_URL_SAFE) + (f"?{query}" if query else ""))
         decoded = unquote(path)
         if decoded.endswith("/") and len(decoded) > 1 and self.find(decoded)[0] is None:
             route, _ = self.find(decoded[:-1])
             if route is not None and request.method in route.handlers:
-                target = quote(decoded[:-1], safe=_URL_SAFE) + (f"?{query}" if query else "")
-                return _redirect(request, 301 if request.method == "GET" else 307, target)
+                location = quote(decoded[:-1], safe=_URL_SAFE) + (f"?{query}" if query else "")
+                return _redirect(request, 301 if request.method == "GET" else 307, location)
         return None
 
 

@@ -38,11 +38,13 @@ async def relay(
     write: Callable[[Message], str],
     write_error: Callable[[Failure], str],
     single: Callable[[Message], str] | None = None,
+    early_error: Callable[[web.BaseRequest, Failure], web.Response] | None = None,
 ) -> web.StreamResponse:
     """Answer with what `write` makes of each message; all pieces of a message go out together.
 
-    A first message of which `single` makes a text is answered by that, as if no stream had been asked for. Raises the
-    call's error as long as nothing has been written. When the client hangs up, this is cancelled, and so is the call.
+    A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
+    before anything is written is answered by `early_error`, or else raised. When the client hangs up, this is
+    cancelled, and so is the call.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
@@ -56,9 +58,12 @@ async def relay(
                         await response.prepare(request)
                     await response.write(piece.encode())
         except grpc.aio.AioRpcError as error:
+            failed = failure(error)
+            if not response.prepared and early_error:
+                return early_error(request, failed)
             if not response.prepared:
                 raise
-            tail = write_error(failure(error))
+            tail = write_error(failed)
         if not response.prepared:
             await response.prepare(request)
         if tail:

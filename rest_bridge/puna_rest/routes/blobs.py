@@ -18,14 +18,16 @@ CHUNK: Final = 1024 * 1024
 
 async def head(request: web.Request) -> web.StreamResponse:
     """HEAD /api/blobs/{digest}."""
-    await request.app[CORE].models.StatBlob(models_pb2.StatBlobRequest(digest=request[PARAMETER]), metadata=METADATA)
+    await request.app[CORE].models.StatBlob(
+        models_pb2.StatBlobRequest(digest=request.match_info[PARAMETER]), metadata=METADATA
+    )
     return answers.empty()
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
     """POST /api/blobs/{digest}. The body of a blob that is there already is not read."""
     models = request.app[CORE].models
-    digest = request[PARAMETER]
+    digest = request.match_info[PARAMETER]
     try:
         await models.StatBlob(models_pb2.StatBlobRequest(digest=digest), metadata=METADATA)
     except grpc.aio.AioRpcError as error:

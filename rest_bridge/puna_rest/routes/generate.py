@@ -21,7 +21,15 @@ async def generate(request: web.Request) -> web.StreamResponse:
     if body["stream"] is False:
         return answers.text(request, answer.whole(await service.Generate(message, metadata=METADATA)))
     call = service.StreamGenerate(message, metadata=METADATA)
-    return await streams.relay(request, call, streams.NDJSON, answer.lines, streams.ndjson_error, answer.single)
+    return await streams.relay(
+        request,
+        call,
+        streams.NDJSON,
+        answer.lines,
+        streams.ndjson_error,
+        single=answer.single,
+        early_error=answers.native_stream_error,
+    )
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -34,4 +42,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
     if body["stream"] is False:
         return answers.text(request, answer.whole(await service.Chat(message, metadata=METADATA)))
     call = service.StreamChat(message, metadata=METADATA)
-    return await streams.relay(request, call, streams.NDJSON, answer.lines, streams.ndjson_error, answer.single)
+    return await streams.relay(
+        request,
+        call,
+        streams.NDJSON,
+        answer.lines,
+        streams.ndjson_error,
+        single=answer.single,
+        early_error=answers.native_stream_error,
+    )
