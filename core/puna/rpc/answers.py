@@ -1,0 +1,174 @@
+"""Answers from the core's own words to the wire."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from puna.backend import TokenLogprob
+from puna.messages import ToolCall
+from puna.serving.answers import Delta, Done, Progress, Timings, Usage
+from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_REASONS: Final = {
+    "stop": usage_pb2.FINISH_REASON_STOP,
+    "length": usage_pb2.FINISH_REASON_LENGTH,
+    "load": usage_pb2.FINISH_REASON_LOADED,
+    "unload": usage_pb2.FINISH_REASON_UNLOADED,
+}
+
+
+def progress(event: Progress) -> usage_pb2.Progress:
+    """Write news."""
+    if event.phase == "queued":
+        return usage_pb2.Progress(queued=usage_pb2.Progress.Queued(position=event.position))
+    if event.phase == "loading":
+        return usage_pb2.Progress(loading=usage_pb2.Progress.Loading(fraction=event.fraction))
+    return usage_pb2.Progress(
+        prompt_eval=usage_pb2.Progress.PromptEval(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+    )
+
+
+def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
+    """Write what a step added to a completion."""
+    message = generate_pb2.GenerateDelta(text=whole(delta.text), thinking=whole(delta.thinking))
+    if delta.tool_calls:
+        message.tool_calls.extend(map(tool_call, delta.tool_calls))
+    if delta.logprobs:
+        message.logprobs.extend(map(logprob, delta.logprobs))
+    return message
+
+
+def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
+    """Write what a step added to a message."""
+    message = chat_pb2.ChatDelta(content=whole(delta.text), thinking=whole(delta.thinking))
+    if delta.tool_calls:
+        message.tool_calls.extend(map(tool_call, delta.tool_calls))
+    if delta.logprobs:
+        message.logprobs.extend(map(logprob, delta.logprobs))
+    return message
+
+
+def generate_done(done: Done) -> generate_pb2.GenerateDone:
+    """Write the end of a completion."""
+    return generate_pb2.GenerateDone(
+        delta=generate_delta(done.delta),
+        finish=finish(done),
+        context=usage_pb2.TokenIds(ids=done.context) if done.context is not None else None,
+        rendered=rendered(done),
+    )
+
+
+def chat_done(done: Done) -> chat_pb2.ChatDone:
+    """Write the end of a message."""
+    return chat_pb2.ChatDone(delta=chat_delta(done.delta), finish=finish(done), rendered=rendered(done))
+
+
+def whole_generate(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:
+    """Write a completion at once."""
+    delta = joined((*deltas, done.delta))
+    return generate_pb2.GenerateResponse(
+        text=whole(delta.text),
+        thinking=whole(delta.thinking),
+        tool_calls=map(tool_call, delta.tool_calls),
+        logprobs=map(logprob, delta.logprobs),
+        finish=finish(done),
+        context=usage_pb2.TokenIds(ids=done.context) if done.context is not None else None,
+        rendered=rendered(done),
+    )
+
+
+def whole_chat(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
+    """Write a message at once."""
+    delta = joined((*deltas, done.delta))
+    return chat_pb2.ChatResponse(
+        message=message_pb2.Message(
+            role="assistant",
+            content=whole(delta.text),
+            thinking=whole(delta.thinking),
+            tool_calls=map(tool_call, delta.tool_calls),
+        ),
+        logprobs=map(logprob, delta.logprobs),
+        finish=finish(done),
+        rendered=rendered(done),
+    )
+
+
+def joined(deltas: Iterable[Delta]) -> Delta:
+    """Put deltas together."""
+    parts = list(deltas)
+    return Delta(
+        text="".join(each.text for each in parts),
+        thinking="".join(each.thinking for each in parts),
+        tool_calls=tuple(call for each in parts for call in each.tool_calls),
+        logprobs=tuple(entry for each in parts for entry in each.logprobs),
+    )
+
+
+def finish(done: Done) -> usage_pb2.Finish | None:
+    """Write how an answer ended; None where nothing ran."""
+    if not done.reason:
+        return None
+    return usage_pb2.Finish(
+        reason=_REASONS.get(done.reason, usage_pb2.FINISH_REASON_STOP),
+        usage=usage(done.usage),
+        timings=timings(done.timings),
+        stop_sequence=done.stop_sequence,
+    )
+
+
+def rendered(done: Done) -> usage_pb2.RenderedPrompt | None:
+    """Write a prompt that was not run."""
+    if done.rendered is None:
+        return None
+    return usage_pb2.RenderedPrompt(text=whole(done.rendered.text), image_count=done.rendered.image_count)
+
+
+def usage(counts: Usage) -> usage_pb2.Usage:
+    """Write counts."""
+    return usage_pb2.Usage(
+        prompt_tokens=counts.prompt_tokens,
+        cached_prompt_tokens=counts.cached_prompt_tokens,
+        output_tokens=counts.output_tokens,
+        truncated_tokens=counts.truncated_tokens,
+        draft_tokens=counts.draft_tokens,
+        accepted_draft_tokens=counts.accepted_draft_tokens,
+    )
+
+
+def timings(times: Timings) -> usage_pb2.Timings:
+    """Write durations."""
+    message = usage_pb2.Timings()
+    for field, nanoseconds in (
+        (message.total, times.total_ns),
+        (message.load, times.load_ns),
+        (message.prompt_eval, times.prompt_eval_ns),
+        (message.eval, times.eval_ns),
+        (message.queue, times.queue_ns),
+    ):
+        if nanoseconds:
+            field.FromNanoseconds(nanoseconds)
+    return message
+
+
+def tool_call(call: ToolCall) -> message_pb2.ToolCall:
+    """Write a tool call."""
+    return message_pb2.ToolCall(
+        id=call.id, index=call.index, name=whole(call.name), arguments_json=whole(call.arguments)
+    )
+
+
+def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
+    """Write a token with its logarithm, which is never less than the least 32-bit float."""
+    return usage_pb2.TokenLogprob(
+        text=entry.raw.decode(errors="replace"),
+        raw=entry.raw,
+        token_id=entry.token_id,
+        logprob=max(entry.logprob, -3.4028234663852886e38),
+        top=map(logprob, entry.top),
+    )
+
+
+def whole(text: str) -> str:
+    """Replace lone surrogates, which the wire cannot carry."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -1,0 +1,42 @@
+"""ChatService."""
+
+from puna.rpc import answers, convert
+from puna.rpc.observe import observed
+from puna.rpc.streams import collected, written
+from puna.rpc.wall import Context, streaming, unary
+from puna.serving.answers import Delta, Event, Progress
+from puna.serving.serving import Serving
+from puna.v1 import chat_pb2, chat_pb2_grpc
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    """Continues conversations."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
+        """Answer a conversation in one message."""
+        with observed(self._serving.activity, request.model, "Chat") as entry:
+            deltas, done = await collected(self._serving.chat(convert.chat_request(request)), entry)
+        return answers.whole_chat(deltas, done)
+
+    @streaming
+    async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> None:
+        """Answer a conversation as it is decoded."""
+        with observed(self._serving.activity, request.model, "StreamChat") as entry:
+            asked = convert.chat_request(request)
+            await written(lambda tell: self._serving.chat(asked, tell), _message, context, entry)
+
+
+def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
+    message = chat_pb2.StreamChatResponse()
+    for event in events:
+        if isinstance(event, Delta):
+            message.deltas.append(answers.chat_delta(event))
+        elif isinstance(event, Progress):
+            message.progress.CopyFrom(answers.progress(event))
+        else:
+            message.done.CopyFrom(answers.chat_done(event))
+    return message

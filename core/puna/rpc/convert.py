@@ -1,0 +1,245 @@
+"""Requests from the wire to the core's own words."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from puna.errors import InvalidRequestError
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.models.create_request import CreateRequest
+from puna.serving.requests import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    OutputFormat,
+    RequestOptions,
+    RerankRequest,
+    ToolChoice,
+)
+from puna.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
+
+_SAMPLING: Final = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "seed": "seed",
+    "max_output_tokens": "num_predict",
+    "repeat_penalty": "repeat_penalty",
+    "repeat_last_n": "repeat_last_n",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
+_RUNTIME: Final = {
+    "context_length": "num_ctx",
+    "batch_size": "num_batch",
+    "gpu_layers": "num_gpu",
+    "main_gpu": "main_gpu",
+    "use_mmap": "use_mmap",
+    "threads": "num_thread",
+    "draft_tokens": "draft_num_predict",
+}
+_THINKING: Final[Mapping[int, Think | None]] = {
+    options_pb2.THINKING_LEVEL_UNSPECIFIED: None,
+    options_pb2.THINKING_LEVEL_OFF: Think(on=False),
+    options_pb2.THINKING_LEVEL_ON: Think(on=True),
+    options_pb2.THINKING_LEVEL_LOW: Think(on=True, level="low"),
+    options_pb2.THINKING_LEVEL_MEDIUM: Think(on=True, level="medium"),
+    options_pb2.THINKING_LEVEL_HIGH: Think(on=True, level="high"),
+    options_pb2.THINKING_LEVEL_MAX: Think(on=True, level="max"),
+}
+
+
+def generate_request(wire: generate_pb2.GenerateRequest) -> GenerateRequest:
+    """Read a request for a completion. Raises InvalidRequestError."""
+    by_ids = wire.WhichOneof("prompt") == "token_ids"
+    if by_ids and not wire.raw:
+        raise InvalidRequestError("a prompt of token ids needs raw")
+    return GenerateRequest(
+        model=wire.model,
+        prompt=tuple(wire.token_ids.ids) if by_ids else wire.text,
+        suffix=wire.suffix,
+        system=wire.system,
+        template=wire.template,
+        raw=wire.raw,
+        media=tuple(each.data for each in wire.media),
+        context=tuple(wire.context.ids) if wire.HasField("context") else None,
+        render_only=wire.render_only,
+        options=request_options(wire.options),
+    )
+
+
+def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
+    """Read a request for the next message. Raises InvalidRequestError."""
+    return ChatRequest(
+        model=wire.model,
+        messages=messages(wire.messages),
+        tools=tuple(
+            Tool(
+                name=each.name,
+                description=each.description,
+                parameters=each.parameters_json,
+                type=each.type,
+                items=each.items_json,
+            )
+            for each in wire.tools
+        ),
+        tool_choice=_tool_choice(wire.tool_choice),
+        render_only=wire.render_only,
+        options=request_options(wire.options),
+    )
+
+
+def embed_request(wire: embed_pb2.EmbedRequest) -> EmbedRequest:
+    """Read a request for vectors. Raises InvalidRequestError."""
+    return EmbedRequest(
+        model=wire.model,
+        inputs=tuple(wire.inputs),
+        truncate=wire.truncate,
+        dimensions=wire.dimensions,
+        raw=wire.raw,
+        options=request_options(wire.options),
+    )
+
+
+def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
+    """Read a request for an order. Raises InvalidRequestError."""
+    return RerankRequest(
+        model=wire.model,
+        query=wire.query,
+        documents=tuple(wire.documents),
+        top_n=wire.top_n,
+        truncate=wire.truncate,
+        options=request_options(wire.options),
+    )
+
+
+def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
+    """Read messages; roles are lower-cased."""
+    return tuple(
+        Message(
+            role=each.role.lower(),
+            content=each.content,
+            thinking=each.thinking,
+            media=tuple(media.data for media in each.media),
+            tool_calls=tuple(
+                ToolCall(name=call.name, arguments=call.arguments_json or "{}", index=call.index, id=call.id)
+                for call in each.tool_calls
+            ),
+            tool_name=each.tool_name,
+            tool_call_id=each.tool_call_id,
+        )
+        for each in wire
+    )
+
+
+def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
+    """Read everything about a request that is not its input. Raises InvalidRequestError."""
+    values = json_object(wire.options_json, "options_json")
+    for message, names in ((wire.sampling, _SAMPLING), (wire.runtime, _RUNTIME)):
+        given = {descriptor.name: value for descriptor, value in message.ListFields()}
+        values |= {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+    if wire.sampling.stop or wire.sampling.replace_stop:
+        values["stop"] = list(wire.sampling.stop)
+    if wire.HasField("keep_tokens"):
+        values["num_keep"] = wire.keep_tokens
+    started = {"start_ns": wire.start_time.ToNanoseconds()} if wire.HasField("start_time") else {}
+    return RequestOptions(
+        values=values,
+        logit_bias=dict(wire.sampling.logit_bias),
+        truncate=wire.truncate,
+        shift=wire.shift if wire.HasField("shift") else None,
+        output=_output(wire.constraint),
+        think=_THINKING.get(wire.thinking),
+        think_if_possible=wire.thinking_if_possible,
+        logprobs=wire.logprobs,
+        top_logprobs=wire.top_logprobs,
+        keep_alive=_keep_alive(wire.keep_alive) if wire.HasField("keep_alive") else None,
+        priority=wire.priority,
+        cache_salt=wire.cache_salt,
+        backend_options={
+            name: json_object(text, f"backend_options_json[{name!r}]")
+            for name, text in wire.backend_options_json.items()
+        },
+        **started,
+    )
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """Parse raw JSON text, empty meaning an empty object. Raises InvalidRequestError naming the field."""
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{field} is not JSON: {error}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{field} is not a JSON object")
+    return value
+
+
+def _output(wire: options_pb2.OutputConstraint) -> OutputFormat | None:
+    kind = wire.WhichOneof("kind")
+    if kind is None or (kind == "json_object" and not wire.json_object):
+        return None
+    if kind == "json_object":
+        return OutputFormat("json_object")
+    if kind == "choices":
+        if not wire.choices.values:
+            raise InvalidRequestError("choices are empty")
+        # One JSON string after the other is a Lark grammar of literal texts.
+        return OutputFormat("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
+    text: str = getattr(wire, kind)
+    if kind == "json_schema" and text.strip() in ("", "null", '""'):
+        return None
+    return OutputFormat(kind, text)
+
+
+def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:
+    kind = wire.WhichOneof("kind")
+    if kind == "forever":
+        return math.inf if wire.forever else None
+    if kind is None:
+        return None
+    seconds = wire.duration.ToNanoseconds() / 1e9
+    return math.inf if seconds < 0 else seconds
+
+
+def _tool_choice(wire: message_pb2.ToolChoice) -> ToolChoice:
+    if wire.WhichOneof("choice") == "tool_name":
+        return ToolChoice("required", wire.tool_name)
+    if wire.mode == message_pb2.ToolChoice.MODE_NONE:
+        return ToolChoice("none")
+    return ToolChoice("required" if wire.mode == message_pb2.ToolChoice.MODE_REQUIRED else "auto")
+
+
+def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
+    """Read what a model is to be made of. Raises InvalidRequestError."""
+    return CreateRequest(
+        name=wire.name,
+        base=getattr(wire, "from"),
+        files=_files(wire.files) if wire.has_files or wire.files else None,
+        adapters=_files(wire.adapters),
+        draft_files=_files(wire.draft_files),
+        template=wire.template,
+        system=wire.system,
+        licenses=tuple(wire.licenses),
+        parameters=json_object(wire.parameters_json, "parameters_json"),
+        messages=messages(wire.messages),
+        quantize=wire.quantize,
+        draft_quantize=wire.draft_quantize,
+        renderer=wire.renderer,
+        parser=wire.parser,
+        requires=wire.requires,
+        remote_host=wire.remote_host,
+        info=json_object(wire.info_json, "info_json"),
+        backend=wire.backend,
+    )
+
+
+def _files(wire: Sequence[models_pb2.FileBlob]) -> dict[str, str]:
+    return {each.name: each.digest for each in wire}

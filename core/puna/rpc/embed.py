@@ -1,0 +1,96 @@
+"""EmbedService."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+from puna.errors import InvalidRequestError
+from puna.rpc import answers, convert
+from puna.rpc.observe import observed
+from puna.rpc.wall import Context, streaming, unary
+from puna.serving.serving import Serving
+from puna.v1 import embed_pb2, embed_pb2_grpc
+
+AT_ONCE: Final = 64
+"""Texts of one stream that travel to the model together."""
+
+
+class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
+    """Turns texts into vectors."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def Embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
+        """Embed a list of texts."""
+        with observed(self._serving.activity, request.model, "Embed"):
+            found = await self._serving.embed(convert.embed_request(request))
+        return embed_pb2.EmbedResponse(
+            vectors=[vector(each, request.encoding) for each in found.vectors],
+            usage=answers.usage(found.usage),
+            timings=answers.timings(found.timings),
+            encoding=request.encoding or embed_pb2.VECTOR_ENCODING_FLOAT_LIST,
+        )
+
+    @streaming
+    async def StreamEmbed(self, request: AsyncIterator[embed_pb2.StreamEmbedRequest], context: Context) -> None:
+        """Embed texts as they come: those that have arrived travel together, so none waits for another to come."""
+        first = await anext(request, None)
+        if first is None or first.WhichOneof("part") != "config":
+            raise InvalidRequestError("the first message must be the configuration")
+        config = first.config
+        arrived: asyncio.Queue[embed_pb2.StreamEmbedRequest.Item | None] = asyncio.Queue(2 * AT_ONCE)
+
+        async def read() -> None:
+            async for message in request:
+                await arrived.put(message.item)
+            await arrived.put(None)
+
+        with observed(self._serving.activity, config.model, "StreamEmbed"):
+            reading = asyncio.create_task(read())
+            try:
+                while items := await _next(arrived):
+                    await self._embed(config, items, context)
+            finally:
+                reading.cancel()
+                await asyncio.wait({reading})
+
+    async def _embed(
+        self, config: embed_pb2.EmbedRequest, items: list[embed_pb2.StreamEmbedRequest.Item], context: Context
+    ) -> None:
+        request = convert.embed_request(config)
+        found = await self._serving.embed(replace(request, inputs=tuple(each.input for each in items)))
+        for item, values, place in zip(items, found.vectors, count(), strict=False):
+            await context.write(
+                embed_pb2.StreamEmbedResponse(
+                    id=item.id,
+                    vector=vector(values, config.encoding),
+                    usage=answers.usage(replace(found.usage, prompt_tokens=found.token_counts[place])),
+                )
+            )
+
+
+async def _next(
+    arrived: "asyncio.Queue[embed_pb2.StreamEmbedRequest.Item | None]",
+) -> list[embed_pb2.StreamEmbedRequest.Item]:
+    """Wait for an item, and take those that came with it. Empty: the client has sent all."""
+    items: list[embed_pb2.StreamEmbedRequest.Item] = []
+    item = await arrived.get()
+    while item is not None:
+        items.append(item)
+        if len(items) == AT_ONCE or arrived.empty():
+            return items
+        item = arrived.get_nowait()
+    arrived.put_nowait(None)  # for the next call to see
+    return items
+
+
+def vector(values: tuple[float, ...], encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.Vector:
+    """Write a vector."""
+    if encoding == embed_pb2.VECTOR_ENCODING_FLOAT32_LE:
+        return embed_pb2.Vector(packed=struct.pack(f"<{len(values)}f", *values))
+    return embed_pb2.Vector(values=values)

@@ -1,0 +1,42 @@
+"""GenerateService."""
+
+from puna.rpc import answers, convert
+from puna.rpc.observe import observed
+from puna.rpc.streams import collected, written
+from puna.rpc.wall import Context, streaming, unary
+from puna.serving.answers import Delta, Event, Progress
+from puna.serving.serving import Serving
+from puna.v1 import generate_pb2, generate_pb2_grpc
+
+
+class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
+    """Completes prompts."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> generate_pb2.GenerateResponse:
+        """Complete a prompt in one message."""
+        with observed(self._serving.activity, request.model, "Generate") as entry:
+            deltas, done = await collected(self._serving.generate(convert.generate_request(request)), entry)
+        return answers.whole_generate(deltas, done)
+
+    @streaming
+    async def StreamGenerate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
+        """Complete a prompt as it is decoded."""
+        with observed(self._serving.activity, request.model, "StreamGenerate") as entry:
+            asked = convert.generate_request(request)
+            await written(lambda tell: self._serving.generate(asked, tell), _message, context, entry)
+
+
+def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
+    message = generate_pb2.StreamGenerateResponse()
+    for event in events:
+        if isinstance(event, Delta):
+            message.deltas.append(answers.generate_delta(event))
+        elif isinstance(event, Progress):
+            message.progress.CopyFrom(answers.progress(event))
+        else:
+            message.done.CopyFrom(answers.generate_done(event))
+    return message

@@ -1,0 +1,125 @@
+"""What is known of models, from the store's words to the wire."""
+
+import time
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from puna.models.details import Details, ModelSummary, local_time
+from puna.models.show import ShowResult
+from puna.models.stored import StoredModel
+from puna.rpc.answers import tool_call, whole
+from puna.runtime.wanted import LoadedEntry
+from puna.v1 import message_pb2, models_pb2, options_pb2
+
+
+def summary(model: ModelSummary) -> models_pb2.Model:
+    """Write an entry of the list."""
+    return models_pb2.Model(
+        name=model.name.shortest,
+        digest=model.digest,
+        size_bytes=model.size,
+        modify_time=timestamp(model.modified_ns),
+        modify_offset_seconds=offset(model.modified_ns),
+        details=details(model.details),
+        capabilities=model.capabilities,
+        remote_model=model.remote_model,
+        remote_host=model.remote_host,
+        backend=model.backend,
+    )
+
+
+def shown(model: ShowResult) -> models_pb2.GetModelResponse:
+    """Write everything about a model."""
+    return models_pb2.GetModelResponse(
+        model=models_pb2.Model(
+            name=model.name.shortest,
+            digest=model.digest,
+            size_bytes=model.size,
+            modify_time=timestamp(model.modified_ns),
+            modify_offset_seconds=offset(model.modified_ns),
+            details=details(model.details),
+            capabilities=model.capabilities,
+            remote_model=model.remote_model,
+            remote_host=model.remote_host,
+            backend=model.backend,
+        ),
+        license=whole(model.license),
+        modelfile=whole(model.modelfile),
+        parameters=whole(model.parameters),
+        template=whole(model.template),
+        system=whole(model.system),
+        messages=[
+            message_pb2.Message(
+                role=whole(each.role),
+                content=whole(each.content),
+                thinking=whole(each.thinking),
+                media=[options_pb2.Media(data=data) for data in each.media],
+                tool_calls=map(tool_call, each.tool_calls),
+                tool_name=whole(each.tool_name),
+                tool_call_id=whole(each.tool_call_id),
+            )
+            for each in model.messages
+        ],
+        model_info_json=whole(model.model_info_json),
+        projector_info_json=whole(model.projector_info_json),
+        tensors=[models_pb2.TensorInfo(name=whole(e.name), type=e.type, shape=e.shape) for e in model.tensors],
+        requires=model.requires,
+    )
+
+
+def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
+    """Write an entry of the list of loaded models. Its details are the stored model that was loaded."""
+    model: StoredModel = entry.details
+    return models_pb2.LoadedModel(
+        model=models_pb2.Model(
+            name=entry.name,
+            digest=entry.digest,
+            size_bytes=model.size,
+            modify_time=timestamp(model.modified_ns),
+            modify_offset_seconds=offset(model.modified_ns),
+            details=details(model.details),
+            capabilities=model.capabilities,
+            backend=model.config.backend,
+        ),
+        size_bytes=entry.size_bytes,
+        vram_bytes=entry.vram_bytes,
+        expire_time=timestamp(entry.expires_at_ns),
+        expire_offset_seconds=offset(entry.expires_at_ns),
+        context_length=entry.context_length,
+        backend=entry.backend,
+        active_requests=entry.active,
+        queued_requests=entry.queued,
+        process_id=entry.pid,
+    )
+
+
+def details(found: Details) -> models_pb2.ModelDetails:
+    """Write what a model is."""
+    return models_pb2.ModelDetails(
+        parent_model=whole(found.parent_model),
+        format=whole(found.format),
+        family=whole(found.family),
+        families=[whole(each) for each in found.families or ()],
+        has_families=found.families is not None,
+        parameter_size=whole(found.parameter_size),
+        quantization_level=whole(found.quantization_level),
+        context_length=found.context_length,
+        embedding_length=found.embedding_length,
+    )
+
+
+def timestamp(nanoseconds: int) -> Timestamp:
+    """Write a moment given in nanoseconds since 1970."""
+    stamp = Timestamp()
+    stamp.FromNanoseconds(nanoseconds)
+    return stamp
+
+
+def offset(nanoseconds: int) -> int:
+    """Return the seconds that local time is ahead of UTC at a moment."""
+    try:
+        delta = local_time(nanoseconds).utcoffset()
+    except (OverflowError, OSError, ValueError):  # beyond what the system's calendar knows
+        delta = datetime.fromtimestamp(time.time()).astimezone().utcoffset()
+    return int(delta.total_seconds()) if delta else 0

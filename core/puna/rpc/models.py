@@ -1,0 +1,116 @@
+"""ModelsService."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from puna.rpc import convert, model_answers
+from puna.rpc.convert import create_request, json_object
+from puna.rpc.observe import observed
+from puna.rpc.uploads import received
+from puna.rpc.wall import Context, streaming, unary
+from puna.serving.catalogue import Step
+from puna.serving.serving import Serving
+from puna.v1 import models_pb2, models_pb2_grpc
+
+
+class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
+    """Tells of the models of the store and those that are loaded, and changes them."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._catalogue = serving.catalogue
+
+    @unary
+    async def ListModels(
+        self, request: models_pb2.ListModelsRequest, context: Context
+    ) -> models_pb2.ListModelsResponse:
+        """List the models of the store."""
+        found = await self._catalogue.list()
+        return models_pb2.ListModelsResponse(models=map(model_answers.summary, found))
+
+    @unary
+    async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
+        """Describe a model."""
+        options = json_object(request.options_json, "options_json")
+        found = await self._catalogue.show(
+            request.name, verbose=request.verbose, system=request.system, options=options
+        )
+        return model_answers.shown(found)
+
+    @unary
+    async def ListLoadedModels(
+        self, request: models_pb2.ListLoadedModelsRequest, context: Context
+    ) -> models_pb2.ListLoadedModelsResponse:
+        """List the loaded models."""
+        entries = self._serving.pool.loaded()
+        return models_pb2.ListLoadedModelsResponse(models=map(model_answers.loaded, entries))
+
+    @unary
+    async def LoadModel(self, request: models_pb2.LoadModelRequest, context: Context) -> models_pb2.LoadModelResponse:
+        """Load a model."""
+        with observed(self._serving.activity, request.name, "LoadModel"):
+            entry = await self._serving.load(request.name, convert.request_options(request.options))
+        return models_pb2.LoadModelResponse(loaded=model_answers.loaded(entry))
+
+    @unary
+    async def UnloadModel(
+        self, request: models_pb2.UnloadModelRequest, context: Context
+    ) -> models_pb2.UnloadModelResponse:
+        """Unload a model."""
+        return models_pb2.UnloadModelResponse(was_loaded=await self._serving.unload(request.name))
+
+    @streaming
+    async def PullModel(self, request: models_pb2.PullModelRequest, context: Context) -> None:
+        """Fetch a model from a registry."""
+        async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
+            async for step in steps:
+                await context.write(models_pb2.PullModelResponse(progress=_progress(step)))
+
+    @streaming
+    async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
+        """Send a model to a registry."""
+        async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
+            async for step in steps:
+                await context.write(models_pb2.PushModelResponse(progress=_progress(step)))
+
+    @streaming
+    async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
+        """Make a model."""
+        async with aclosing(self._catalogue.create(create_request(request))) as steps:
+            async for step in steps:
+                await context.write(models_pb2.CreateModelResponse(progress=_progress(step)))
+
+    @unary
+    async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
+        """Give a model a second name."""
+        await self._catalogue.copy(request.source, request.destination)
+        return models_pb2.CopyModelResponse()
+
+    @unary
+    async def DeleteModel(
+        self, request: models_pb2.DeleteModelRequest, context: Context
+    ) -> models_pb2.DeleteModelResponse:
+        """Remove a name."""
+        await self._catalogue.delete(request.name)
+        return models_pb2.DeleteModelResponse()
+
+    @unary
+    async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
+        """Tell the size of a blob."""
+        size = await asyncio.to_thread(self._serving.store.blobs.size, request.digest)
+        return models_pb2.StatBlobResponse(size_bytes=size)
+
+    @unary
+    async def UploadBlob(
+        self, request: AsyncIterator[models_pb2.UploadBlobRequest], context: Context
+    ) -> models_pb2.UploadBlobResponse:
+        """Store a blob."""
+        blob = await received(self._serving.store.blobs, request)
+        return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
+
+
+def _progress(step: Step) -> models_pb2.TransferProgress:
+    return models_pb2.TransferProgress(
+        status=step.status, digest=step.digest, total_bytes=step.total, completed_bytes=step.completed
+    )

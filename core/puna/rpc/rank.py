@@ -1,0 +1,33 @@
+"""RankService."""
+
+import grpc
+
+from puna.rpc import answers, convert
+from puna.rpc.observe import observed
+from puna.rpc.wall import Context, unary
+from puna.serving.serving import Serving
+from puna.v1 import rank_pb2, rank_pb2_grpc
+
+
+class RankServicer(rank_pb2_grpc.RankServiceServicer):
+    """Orders texts by how well they fit."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def Rerank(self, request: rank_pb2.RerankRequest, context: Context) -> rank_pb2.RerankResponse:
+        """Order documents by relevance."""
+        with observed(self._serving.activity, request.model, "Rerank"):
+            ranking = await self._serving.rerank(convert.rerank_request(request))
+        return rank_pb2.RerankResponse(
+            results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],
+            usage=answers.usage(ranking.usage),
+            timings=answers.timings(ranking.timings),
+        )
+
+    @unary
+    async def Score(self, request: rank_pb2.ScoreRequest, context: Context) -> rank_pb2.ScoreResponse:
+        """Not there yet: backends cannot be asked for the probabilities of a given text."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no backend can score given texts yet")
+        raise AssertionError

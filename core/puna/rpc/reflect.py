@@ -1,0 +1,28 @@
+"""Reflection under both of its names: new clients ask for v1, which is v1alpha renamed; the library has the old one."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+import grpc.aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+V1: Final = "grpc.reflection.v1.ServerReflection"
+
+
+def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
+    """Let clients ask for the services' descriptors."""
+    names = (*services, reflection.SERVICE_NAME, V1)
+    servicer = ReflectionServicer(names)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+            for name in (reflection.SERVICE_NAME, V1)
+        )
+    )

@@ -1,0 +1,106 @@
+"""Building the gRPC server and running it for as long as a context lasts."""
+
+import errno
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from puna.rpc.chat import ChatServicer
+from puna.rpc.embed import EmbedServicer
+from puna.rpc.generate import GenerateServicer
+from puna.rpc.models import ModelsServicer
+from puna.rpc.rank import RankServicer
+from puna.rpc.reflect import add_reflection
+from puna.rpc.server_info import ServerServicer
+from puna.rpc.tokenize import TokenizeServicer
+from puna.serving.serving import Serving
+from puna.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    embed_pb2,
+    embed_pb2_grpc,
+    generate_pb2,
+    generate_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    rank_pb2,
+    rank_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+    tokenize_pb2,
+    tokenize_pb2_grpc,
+)
+
+OPTIONS: Final = (
+    # Conversations may hold many pictures, answers a whole vocabulary.
+    ("grpc.max_receive_message_length", 512 << 20),
+    ("grpc.max_send_message_length", 512 << 20),
+    ("grpc.max_metadata_size", 1 << 20),
+    ("grpc.absolute_max_metadata_size", 4 << 20),
+    # A second server on the port must fail, not take half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+GRACE: Final = 0.5
+"""Seconds that calls have to end by themselves when the server stops."""
+SERVICES: Final = (
+    *(
+        module.DESCRIPTOR.services_by_name[name].full_name
+        for module, name in (
+            (generate_pb2, "GenerateService"),
+            (chat_pb2, "ChatService"),
+            (embed_pb2, "EmbedService"),
+            (models_pb2, "ModelsService"),
+            (tokenize_pb2, "TokenizeService"),
+            (rank_pb2, "RankService"),
+            (server_pb2, "ServerService"),
+        )
+    ),
+)
+
+
+@asynccontextmanager
+async def serving(core: Serving, address: str, *, uds: str | None = None) -> AsyncGenerator[str]:
+    """Serve on `address` ("host:port"; port 0 picks a free one), and on a Unix socket of this path if one is given.
+
+    Yields the address bound. Leaving ends the calls under way. OSError: the address cannot be had.
+    """
+    server = grpc.aio.server(options=OPTIONS)
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(core), server)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(core), server)
+    embed_pb2_grpc.add_EmbedServiceServicer_to_server(EmbedServicer(core), server)
+    models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(core), server)
+    tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(core), server)
+    rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
+    server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
+    healthy = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
+    port = _bound(server, address)
+    if uds is not None:
+        _bound(server, f"unix:{uds}")
+    await server.start()
+    for name in ("", *SERVICES):
+        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield f"{address.rpartition(':')[0]}:{port}"
+    finally:
+        await healthy.enter_graceful_shutdown()
+        await server.stop(GRACE)
+
+
+def _bound(server: grpc.aio.Server, address: str) -> int:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise _unavailable(address) from error
+    if port == 0:
+        raise _unavailable(address)
+    return port
+
+
+def _unavailable(address: str) -> OSError:
+    return OSError(errno.EADDRINUSE, f"gRPC cannot listen on {address}: the address is taken or not of this machine")

@@ -1,0 +1,99 @@
+"""ServerService."""
+
+import asyncio
+import time
+from collections import Counter
+from importlib.metadata import version
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from puna.rpc.wall import Context, streaming, unary
+from puna.serving.serving import Serving
+from puna.v1 import server_pb2, server_pb2_grpc
+
+REST_VERSION: Final = "0.33.0"
+"""The release of the reference whose REST API is matched."""
+SHORTEST_INTERVAL: Final = 0.1
+
+
+class ServerServicer(server_pb2_grpc.ServerServiceServicer):
+    """Tells about the server itself."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def GetServerInfo(
+        self, request: server_pb2.GetServerInfoRequest, context: Context
+    ) -> server_pb2.GetServerInfoResponse:
+        """Tell versions and backends."""
+        return server_pb2.GetServerInfoResponse(
+            version=version("puna"),
+            rest_version=REST_VERSION,
+            backends=[
+                server_pb2.BackendInfo(
+                    name=each.name,
+                    distribution=each.distribution,
+                    version=each.version,
+                    error=each.error,
+                    formats=each.formats,
+                )
+                for each in await asyncio.to_thread(self._serving.plugins)
+            ],
+        )
+
+    @unary
+    async def ListRequests(
+        self, request: server_pb2.ListRequestsRequest, context: Context
+    ) -> server_pb2.ListRequestsResponse:
+        """List the requests under way."""
+        waiting: Counter[str] = Counter()
+        found = []
+        for entry in self._serving.activity.entries(request.model):
+            if not entry.running:
+                waiting[entry.model] += 1
+            found.append(
+                server_pb2.RequestInfo(
+                    id=entry.id,
+                    model=entry.model,
+                    method=entry.method,
+                    queue_position=0 if entry.running else waiting[entry.model],
+                    output_tokens=entry.output_tokens,
+                    start_time=_timestamp(entry.start_ns),
+                )
+            )
+        return server_pb2.ListRequestsResponse(requests=found)
+
+    @unary
+    async def CancelRequests(
+        self, request: server_pb2.CancelRequestsRequest, context: Context
+    ) -> server_pb2.CancelRequestsResponse:
+        """Cancel requests by id."""
+        return server_pb2.CancelRequestsResponse(
+            ids=[each for each in request.ids if self._serving.activity.cancel(each)]
+        )
+
+    @streaming
+    async def WatchLoad(self, request: server_pb2.WatchLoadRequest, context: Context) -> None:
+        """Tell the load at an interval until the client leaves."""
+        interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else 1.0
+        while True:
+            await context.write(
+                server_pb2.WatchLoadResponse(
+                    models=[
+                        server_pb2.WatchLoadResponse.ModelLoad(
+                            model=each.name, active_requests=each.active, queued_requests=each.queued
+                        )
+                        for each in self._serving.pool.loaded()
+                    ],
+                    time=_timestamp(time.time_ns()),
+                )
+            )
+            await asyncio.sleep(max(interval, SHORTEST_INTERVAL))
+
+
+def _timestamp(nanoseconds: int) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(nanoseconds)
+    return stamp

@@ -1,0 +1,84 @@
+"""Errors to gRPC status codes and details: the only place that knows both."""
+
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from puna.errors import (
+    BackendCrashedError,
+    BackendFailedError,
+    BackendNotFoundError,
+    CapabilityMissingError,
+    CloudDisabledError,
+    CreateFailedError,
+    InvalidFormatError,
+    InvalidRequestError,
+    LoadFailedError,
+    NotFoundError,
+    OptionTypeError,
+    PunaError,
+    QueueFullError,
+    TemplateError,
+    TransferError,
+    UnknownRendererError,
+    UnsupportedOperationError,
+)
+
+DOMAIN: Final = "puna"
+LONGEST_TEXT: Final = 1024
+"""Bytes of an error's text that a status may carry: all trailers together must stay under the client's limit."""
+LONG_ERRORS: Final = "puna-long-errors"
+"""Request metadata: a client that sends "1" takes whole texts in the trailer of the next name."""
+LONG_ERROR: Final = "puna-error-bin"
+DETAILS: Final = "grpc-status-details-bin"
+
+_CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    CapabilityMissingError: grpc.StatusCode.FAILED_PRECONDITION,
+    OptionTypeError: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidFormatError: grpc.StatusCode.INVALID_ARGUMENT,
+    TemplateError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownRendererError: grpc.StatusCode.FAILED_PRECONDITION,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedOperationError: grpc.StatusCode.UNIMPLEMENTED,
+    CreateFailedError: grpc.StatusCode.FAILED_PRECONDITION,
+    CloudDisabledError: grpc.StatusCode.PERMISSION_DENIED,
+    QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TransferError: grpc.StatusCode.UNAVAILABLE,
+    BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
+    LoadFailedError: grpc.StatusCode.FAILED_PRECONDITION,
+    BackendCrashedError: grpc.StatusCode.UNAVAILABLE,
+    BackendFailedError: grpc.StatusCode.INTERNAL,
+    PunaError: grpc.StatusCode.INTERNAL,
+}
+
+
+def code_of(error: PunaError) -> grpc.StatusCode:
+    """Return the code of the nearest ancestor in the table."""
+    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def short(text: str) -> str:
+    """Cut a text to the bytes that a status may carry, saying so with an ellipsis."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= LONGEST_TEXT:
+        return raw.decode()
+    return raw[: LONGEST_TEXT - 3].decode(errors="ignore") + "…"
+
+
+def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata: a google.rpc.Status, and the whole text if the client takes it."""
+    status = Status(code=code_of(error).value[0], message=short(str(error)))
+    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, QueueFullError):
+        packed = AnyMessage()
+        packed.Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+        status.details.append(packed)
+    found: tuple[tuple[str, bytes], ...] = ((DETAILS, status.SerializeToString()),)
+    if whole_text:
+        found += ((LONG_ERROR, str(error).encode("utf-8", "replace")),)
+    return found

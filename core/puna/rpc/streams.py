@@ -1,0 +1,40 @@
+"""An answer's events onto a call: one message for all that is there."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from puna.rpc.batches import batches
+from puna.rpc.wall import Context
+from puna.serving.activity import Entry
+from puna.serving.answers import Delta, Done, Event, Progress
+
+Message = TypeVar("Message")
+
+
+async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[Delta], Done]:
+    """Return all of an answer. Being cancelled closes `events` first."""
+    deltas: list[Delta] = []
+    async with aclosing(events):
+        async for event in events:
+            entry.running = True
+            if isinstance(event, Done):
+                return deltas, event
+            if isinstance(event, Delta):
+                entry.output_tokens += 1
+                deltas.append(event)
+    raise RuntimeError("the answer has no end")
+
+
+async def written(
+    answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
+    message: Callable[[list[Event]], Message],
+    context: Context,
+    entry: Entry,
+) -> None:
+    """Write an answer as it comes, with the news that it tells. Being cancelled closes it first."""
+    async with aclosing(batches(answer)) as together:
+        async for batch in together:
+            entry.running = entry.running or not isinstance(batch[-1], Progress) or batch[-1].phase == "prefill"
+            entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
+            await context.write(message(batch))

@@ -1,0 +1,44 @@
+"""TokenizeService."""
+
+from puna.rpc import convert
+from puna.rpc.observe import observed
+from puna.rpc.wall import Context, unary
+from puna.serving.serving import Serving
+from puna.v1 import tokenize_pb2, tokenize_pb2_grpc
+
+
+class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
+    """Turns text into tokens and back."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def Tokenize(self, request: tokenize_pb2.TokenizeRequest, context: Context) -> tokenize_pb2.TokenizeResponse:
+        """Tokenize a text."""
+        with observed(self._serving.activity, request.model, "Tokenize"):
+            tokens = await self._serving.tokenize(
+                request.model,
+                request.text,
+                add_special=request.add_special if request.HasField("add_special") else True,
+                parse_special=request.parse_special if request.HasField("parse_special") else True,
+                with_pieces=request.with_pieces,
+                options=convert.request_options(request.options),
+            )
+        return tokenize_pb2.TokenizeResponse(
+            token_ids=tokens.ids, pieces=tokens.pieces, context_length=tokens.context_length
+        )
+
+    @unary
+    async def Detokenize(
+        self, request: tokenize_pb2.DetokenizeRequest, context: Context
+    ) -> tokenize_pb2.DetokenizeResponse:
+        """Put tokens together."""
+        with observed(self._serving.activity, request.model, "Detokenize"):
+            raw = await self._serving.detokenize(
+                request.model,
+                tuple(request.token_ids),
+                special=not request.skip_special,
+                options=convert.request_options(request.options),
+            )
+        return tokenize_pb2.DetokenizeResponse(text=raw.decode(errors="replace"), raw=raw)

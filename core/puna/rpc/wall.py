@@ -1,0 +1,71 @@
+"""Where errors become statuses, and where a call's end becomes the end of the work behind it.
+
+Handlers are written as coroutines (streaming ones write to their context), so that a cancelled call is a CancelledError
+in the handler's own frame, wherever it waits, and everything it entered is left at once. A generator handler would be
+suspended at its `yield` just then, and be closed only when somebody collects it.
+"""
+
+import asyncio
+import functools
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from puna.errors import PunaError
+from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = Callable[[S, Request, Context], Awaitable[Response]]
+
+
+class CancelledByRequestError(Exception):
+    """Somebody cancelled this call through ServerService."""
+
+
+def unary(handler: Handler[S, Request, Response]) -> Handler[S, Request, Response]:
+    """Make a handler end with the status of what it raises."""
+
+    @functools.wraps(handler)
+    async def guarded(servicer: S, request: Request, context: Context) -> Response:
+        return await _guarded(handler, servicer, request, context)
+
+    return guarded
+
+
+def streaming(
+    handler: Handler[S, Request, None],
+) -> Callable[[S, Request, Context], AsyncIterator[Any]]:
+    """Do the same for a handler that writes its answers to the context. Its type is the one that servicers declare."""
+    return cast("Callable[[S, Request, Context], AsyncIterator[Any]]", unary(handler))
+
+
+async def _guarded(handler: Handler[S, Request, Response], servicer: S, request: Request, context: Context) -> Response:
+    try:
+        return await handler(servicer, request, context)
+    except PunaError as error:
+        failure = error
+    except CancelledByRequestError:
+        await context.abort(grpc.StatusCode.CANCELLED, "the request was cancelled by another one")
+    except asyncio.CancelledError:
+        raise
+    except grpc.aio.BaseError:
+        raise
+    except Exception as error:
+        # Only where and what kind: an exception's own text may quote the prompt.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s failed: %s\n%s", handler.__qualname__, type(error).__qualname__, frames)
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")
+    metadata = dict(context.invocation_metadata() or ())
+    await context.abort(
+        code_of(failure), short(str(failure)), trailers(failure, whole_text=metadata.get(LONG_ERRORS) == "1")
+    )
+    raise failure

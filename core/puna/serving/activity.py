@@ -1,0 +1,58 @@
+"""The requests that wait or are being answered, to be listed and cancelled."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Entry:
+    """A request under way."""
+
+    id: str
+    model: str
+    method: str
+    task: "asyncio.Task[object]"
+    start_ns: int = field(default_factory=time.time_ns)
+    output_tokens: int = 0
+    running: bool = False
+    """Whether it has its model."""
+    cancelled: bool = False
+    """Whether somebody asked for its end."""
+
+
+class Activity:
+    """All requests under way, oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def entered(self, model: str, method: str) -> Generator[Entry]:
+        """List the current task's request for as long as the block lasts."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("no task runs")
+        entry = Entry(id=f"r{next(self._numbers)}", model=model, method=method, task=task)
+        self._entries[entry.id] = entry
+        try:
+            yield entry
+        finally:
+            del self._entries[entry.id]
+
+    def entries(self, model: str = "") -> list[Entry]:
+        """Return the requests, oldest first; only those of one model, as they named it, unless it is empty."""
+        return [entry for entry in self._entries.values() if not model or entry.model == model]
+
+    def cancel(self, id_: str) -> bool:
+        """End a request; return whether there was one."""
+        entry = self._entries.get(id_)
+        if entry is None or entry.cancelled:
+            return False
+        entry.cancelled = True
+        entry.task.cancel()
+        return True

@@ -1,0 +1,243 @@
+"""Answering a conversation.
+
+A demanded form applies to the answer alone, never to the thinking before it. So where a model may think, a first
+sequence runs free; when its content begins it is dropped, and a second one, bound to the form, goes on from there.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from puna.backend import Constraint, Finish, Piece, Prefill
+from puna.messages import Message, Think, Tool
+from puna.prompt import builtin
+from puna.prompt.conversation import assemble, strip_old_thinking
+from puna.prompt.render import Rendered
+from puna.prompt.thinking import ThinkingParser
+from puna.prompt.tool_calls import ToolCallParser
+from puna.runtime.wanted import Lease
+from puna.serving import answers
+from puna.serving.access import (
+    Access,
+    Found,
+    Tell,
+    check_capabilities,
+    check_logprobs,
+    options_of,
+    thinking_of,
+)
+from puna.serving.answers import Delta, Done, Event, Progress
+from puna.serving.clock import Clock, usage
+from puna.serving.conversation import Conversation
+from puna.serving.drafts import Draft
+from puna.serving.readers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
+from puna.serving.requests import ChatRequest
+from puna.serving.sequences import run
+from puna.serving.wants import constraint, shifts
+
+HARMONY_FINAL: Final = "<|end|><|start|>assistant<|channel|>final<|message|>"
+"""What ends the thinking of a model that speaks gpt-oss's format."""
+_SPECIAL: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
+
+
+async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerator[Event]:
+    """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
+
+    The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
+    those of ModelPool.lease, InvalidFormatError, TemplateError, ContextOverflowError, InvalidRequestError.
+    """
+    asked = request.options
+    clock = Clock(asked.start_ns)
+    check_logprobs(asked)
+    found = await access.find(request.model)
+    if not request.messages and asked.keep_alive == 0:
+        await access.unload(found.model)
+        yield Done(reason="unload")
+        return
+    access.refuse_remote(found)
+    think = thinking_of(found, asked)
+    check_capabilities(found, "chat", ["tools"] if request.tools else [])
+    options = options_of(found.model, asked)
+    async with access.lease(found.model, options, asked, tell) as lease:
+        clock.granted()
+        if not request.messages:
+            yield Done(reason="load")
+            return
+        demanded = constraint(asked.output)
+        turn = await _turn(found, lease, request, think)
+        if request.render_only:
+            yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
+            return
+        draft = Draft(
+            lease=lease,
+            options=options,
+            request=asked,
+            shift=shifts(found.model, asked),
+            cuts=asked.truncate and not turn.conversation.native,
+            preserved=turn.preserved,
+        )
+        async with aclosing(_answer(turn, draft, demanded, clock)) as events:
+            async for event in events:
+                yield event
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation: what the model is told, and how its answer is read."""
+
+    found: Found
+    conversation: Conversation
+    messages: tuple[Message, ...]
+    """All messages, before any truncation."""
+    prompt: Rendered
+    tools: Sequence[Tool]
+    think: Think | None
+    thinking: ThinkingParser | None
+    parser: builtin.Parser | None
+
+    @property
+    def preserved(self) -> tuple[str, ...]:
+        """Special tokens that the parsers need to see."""
+        named = tuple(self.parser.preserved_tokens) if self.parser is not None else ()
+        if self.parser is None and self.tools and not self.conversation.native:
+            tag = _SPECIAL.match(self.found.forms.tool_tag)
+            named += (tag[0],) if tag else ()
+        return named
+
+    def reader(self) -> Reader:
+        """Return a fresh reader of the whole answer; the thinking parser is shared by all."""
+        if self.conversation.native:
+            template = self.found.forms.chat_template(self.conversation.lease.facts)
+            return NativeReader(template.parser(self.messages, self.tools, think=self.think))
+        if self.parser is not None:
+            return BuiltinReader(self.parser, with_ids=True)
+        tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
+        return TaggedReader(self.thinking, tools) if self.thinking or tools else PlainReader()
+
+    def may_think(self) -> bool:
+        """Whether thinking may come before the content, and would be recognised."""
+        if "thinking" not in self.found.model.capabilities:
+            return False
+        if self.parser is not None:
+            return self.parser.has_thinking and not (self.think is not None and not self.think.on)
+        return self.conversation.native or self.thinking is not None
+
+
+async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
+    model, forms = found.model, found.forms
+    tools = () if request.tool_choice.mode == "none" else request.tools
+    if request.tool_choice.name:
+        tools = tuple(tool for tool in tools if tool.name == request.tool_choice.name)
+    messages = assemble(model.messages, model.system, request.messages)
+    messages = strip_old_thinking(messages, model.config.model_family, model.name)
+    parser = builtin.parser(model.config.parser or ("harmony" if model.is_harmony else ""))
+    if parser is not None:
+        tools = parser.init(tools, messages[-1], think)
+    conversation = Conversation(
+        model=model,
+        forms=forms,
+        lease=lease,
+        renderer=builtin.renderer(model.config.renderer) if model.config.renderer else None,
+        tools=tools,
+        think=think,
+        truncate=request.options.truncate,
+    )
+    prompt = await conversation.prompt(messages)
+    thinking = None
+    if parser is None and not conversation.native and think is not None and think.on and forms.thinking_tags:
+        opening, closing = forms.thinking_tags
+        thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
+    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser)
+
+
+async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:
+    """Run the sequences and read them."""
+    prompt, reader, spent = turn.prompt, turn.reader(), 0
+    if demanded is not None and turn.may_think():
+        first = _Thinking(turn, draft, prompt)
+        async with aclosing(first.events()) as events:
+            async for event in events:
+                yield event
+        if first.finish is not None and first.finish.reason == "length":
+            yield _done(first.finish, Delta(), draft, clock, first.cut)
+            return
+        prompt, reader, spent = await first.rest(), first.next_reader(), first.spent
+    sequence, cut = await draft.sequence(prompt.text, prompt.media, demanded)
+    async with aclosing(run(draft.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
+        async for step in steps:
+            if isinstance(step, Piece):
+                for delta in reader.feed(step):
+                    yield delta
+            elif isinstance(step, Prefill):
+                yield Progress(phase="prefill", done_tokens=step.done_tokens, total_tokens=step.total_tokens)
+            else:
+                finish = replace(step, output_tokens=step.output_tokens + spent)
+                yield _done(finish, reader.finish(), draft, clock, cut)
+
+
+def _done(finish: Finish, delta: Delta, draft: Draft, clock: Clock, cut: int) -> Done:
+    return Done(
+        reason="length" if finish.reason == "length" else "stop",
+        delta=delta,
+        stop_sequence=finish.stop_sequence,
+        usage=usage(finish, cut),
+        timings=clock.timings(finish, draft.lease.model.queued_ns),
+    )
+
+
+class _Thinking:
+    """The first of two sequences: it runs until content begins."""
+
+    def __init__(self, turn: Turn, draft: Draft, prompt: Rendered) -> None:
+        self._turn = turn
+        self._draft = draft
+        self._prompt = prompt
+        self._thought: list[str] = []
+        self._raw = ""
+        self.finish: Finish | None = None
+        """Set when it ended without any content."""
+        self.spent = 0
+        """Tokens to be counted with those of the second sequence: the reference has one sequence in native mode."""
+        self.cut = 0
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Yield the thinking."""
+        turn = self._turn
+        reader = TaggedReader(turn.thinking, None) if turn.thinking else turn.reader()
+        sequence, self.cut = await self._draft.sequence(self._prompt.text, self._prompt.media)
+        native = turn.conversation.native
+        async with aclosing(run(self._draft.lease.model, sequence, guarded=not native)) as events:
+            async for event in events:
+                if isinstance(event, Prefill):
+                    yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+                elif isinstance(event, Finish):
+                    self.finish = event
+                else:
+                    self._raw += event.text
+                    self.spent += native
+                    for delta in reader.feed(event):
+                        self._thought.append(delta.thinking)
+                        if not delta.text:
+                            yield delta
+                            continue
+                        self._raw = self._raw.removesuffix(delta.text)
+                        if delta.thinking or (turn.thinking and any(self._thought)):
+                            yield replace(delta, text="", logprobs=())
+                        return
+
+    async def rest(self) -> Rendered:
+        """Return the prompt of the second sequence: as the template writes a message that has only been thought."""
+        turn, thought = self._turn, "".join(self._thought)
+        if not thought:
+            return self._prompt
+        if turn.conversation.native:
+            return replace(self._prompt, text=self._prompt.text + self._raw)
+        again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
+        harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
+        return replace(again, text=again.text + HARMONY_FINAL) if harmony else again
+
+    def next_reader(self) -> Reader:
+        """Return a reader for what follows, which is content."""
+        return PlainReader() if self._turn.conversation.native else self._turn.reader()

@@ -1,0 +1,42 @@
+"""What an answer is measured by."""
+
+import time
+from dataclasses import dataclass, field
+
+from puna.backend import Finish
+from puna.serving.answers import Timings, Usage
+
+
+@dataclass(slots=True)
+class Clock:
+    """Times one request from its arrival."""
+
+    start_ns: int
+    """Wall clock, in nanoseconds since 1970: only that compares across processes."""
+    load_ns: int = field(default=0, init=False)
+
+    def granted(self) -> None:
+        """Note that a loaded model is at hand."""
+        self.load_ns = max(time.time_ns() - self.start_ns, 1)
+
+    def timings(self, finish: Finish | None = None, queue_ns: int = 0) -> Timings:
+        """Return the durations up to now."""
+        return Timings(
+            total_ns=max(time.time_ns() - self.start_ns, 1),
+            load_ns=self.load_ns,
+            prompt_eval_ns=finish.prompt_eval_ns if finish else 0,
+            eval_ns=finish.eval_ns if finish else 0,
+            queue_ns=queue_ns,
+        )
+
+
+def usage(finish: Finish, truncated: int = 0) -> Usage:
+    """Return a sequence's counts."""
+    return Usage(
+        prompt_tokens=finish.prompt_tokens,
+        cached_prompt_tokens=finish.cached_prompt_tokens,
+        output_tokens=finish.output_tokens,
+        truncated_tokens=truncated,
+        draft_tokens=finish.draft_tokens,
+        accepted_draft_tokens=finish.accepted_draft_tokens,
+    )

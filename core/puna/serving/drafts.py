@@ -1,0 +1,73 @@
+"""From a rendered prompt to the sequence that a backend runs: limits, cutting, pictures."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from puna.backend import Constraint, SequenceRequest
+from puna.errors import ContextOverflowError, InvalidRequestError
+from puna.options import Options
+from puna.prompt.truncate import cut_tokens
+from puna.runtime.wanted import Lease
+from puna.serving.requests import RequestOptions
+from puna.serving.wants import sampling, token_limit
+
+NO_MEDIA: Final = (
+    '{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.",'
+    '"type":"invalid_request_error"}}'
+)
+"""What the reference's engine answers; clients show it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything about a sequence but its prompt."""
+
+    lease: Lease
+    options: Options
+    request: RequestOptions
+    shift: bool
+    cuts: bool
+    """Whether a prompt longer than the context is cut token by token; otherwise the backend refuses it."""
+    preserved: tuple[str, ...] = ()
+
+    async def sequence(
+        self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
+    ) -> tuple[SequenceRequest, int]:
+        """Return the sequence and how many tokens of its prompt were cut. ContextOverflowError: it may not be cut."""
+        facts, options = self.lease.facts, self.options
+        if media and not (facts.vision or facts.audio):
+            raise InvalidRequestError(NO_MEDIA)
+        cut = 0
+        if isinstance(prompt, str):
+            if facts.adds_bos and facts.bos_text:
+                prompt = prompt.removeprefix(facts.bos_text)
+            if self.cuts and not media and len(prompt.encode()) >= facts.context_length:
+                prompt, cut = await self._fitting(prompt)
+        return (
+            SequenceRequest(
+                prompt=prompt,
+                media=media,
+                sampling=sampling(options, self.request),
+                max_tokens=token_limit(options, facts.context_length),
+                stop=options.stop,
+                constraint=constraint,
+                top_logprobs=self.request.top_logprobs if self.request.logprobs else None,
+                keep_tokens=options.num_keep,
+                shift=self.shift,
+                preserved_tokens=self.preserved,
+                cache_salt=self.request.cache_salt,
+                priority=self.request.priority,
+            ),
+            cut,
+        )
+
+    async def _fitting(self, prompt: str) -> tuple[str | tuple[int, ...], int]:
+        """Cut a prompt's middle so that there is room for an answer; a byte is a token at most, so short ones fit."""
+        facts = self.lease.facts
+        tokens = await self.lease.model.tokenize(prompt, add_special=True, parse_special=True)
+        if len(tokens) <= facts.context_length - 1:
+            return prompt, 0
+        if not self.shift:
+            raise ContextOverflowError
+        kept = cut_tokens(tokens, facts.context_length, self.options.num_keep, facts.adds_bos)
+        return tuple(kept), len(tokens) - len(kept)

@@ -1,0 +1,107 @@
+"""Turning texts into vectors."""
+
+import math
+from array import array
+from collections.abc import Sequence
+
+from puna.backend import Embedding, PromptTooLongError
+from puna.backend import UnsupportedError as BackendUnsupportedError
+from puna.errors import (
+    EmbeddingsUnsupportedError,
+    InputTooLongError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PunaError,
+)
+from puna.gojson import quote
+from puna.models.stored import StoredModel
+from puna.runtime.wanted import Lease
+from puna.serving.access import Access, Tell, options_of
+from puna.serving.answers import Embeddings, Usage
+from puna.serving.clock import Clock
+from puna.serving.requests import EmbedRequest
+from puna.serving.sequences import translating
+
+LEAST_NORM = 1e-12
+
+
+async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings:
+    """Return the vectors of all texts. Being cancelled gives the model back.
+
+    Errors: those of Access.find, OptionTypeError, those of ModelPool.lease, EmbeddingsUnsupportedError,
+    InputTooLongError, InvalidRequestError.
+    """
+    clock = Clock(request.options.start_ns)
+    found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model), unknown=unknown)
+    access.refuse_remote(found)
+    options = options_of(found.model, request.options)
+    async with access.lease(found.model, options, request.options, tell) as lease:
+        clock.granted()
+        if not request.inputs:
+            return Embeddings()
+        if not lease.facts.embedding_length:
+            raise EmbeddingsUnsupportedError
+        texts = [await _fitting(text, lease, found.model, truncate=request.truncate) for text in request.inputs]
+        made = await _embedded(texts, lease, raw=request.raw)
+    vectors = tuple(_shaped(each.values, request.dimensions, raw=request.raw) for each in made)
+    counts = tuple(each.token_count for each in made)
+    return Embeddings(
+        vectors=vectors, token_counts=counts, usage=Usage(prompt_tokens=sum(counts)), timings=clock.timings()
+    )
+
+
+def unknown(name: str) -> PunaError:
+    """Make the error for a model that is not there, in this method's own words."""
+    return ModelNotFoundError(name, f"model {quote(name)} not found, try pulling it first")
+
+
+async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Embedding]:
+    try:
+        with translating():
+            return await lease.model.embed(texts, raw=raw)
+    except PunaError as error:
+        if isinstance(error.__cause__, BackendUnsupportedError):
+            raise EmbeddingsUnsupportedError from error
+        if isinstance(error.__cause__, PromptTooLongError):
+            raise InvalidRequestError("input exceeds maximum context length and cannot be truncated further") from error
+        raise
+
+
+async def _fitting(text: str, lease: Lease, model: StoredModel, *, truncate: bool) -> str:
+    """Return the text, cut if it does not fit and may be. InputTooLongError, InvalidRequestError."""
+    facts = lease.facts
+    # Every token but the special ones stands for a byte at least, so short texts need no counting.
+    if len(text.encode()) + 2 <= facts.context_length:
+        return text
+    tokens = await lease.model.tokenize(text, add_special=False, parse_special=True)
+    adds_bos, adds_eos = _specials(model)
+    room = facts.context_length
+    room -= adds_bos and not (tokens and tokens[0] == facts.bos_id)
+    room -= adds_eos and not (tokens and tokens[-1] == facts.eos_id)
+    if len(tokens) <= room:
+        return text
+    if not truncate:
+        raise InputTooLongError
+    if room <= 0:
+        raise InvalidRequestError("input after truncation exceeds maximum context length")
+    raw = b"".join(await lease.model.detokenize(tokens[:room], special=True))
+    return raw.decode(errors="ignore")
+
+
+def _specials(model: StoredModel) -> tuple[bool, bool]:
+    """Say whether the tokenizer puts a token before and one after a text: taken for granted unless the file says no."""
+    metadata = model.gguf.metadata
+    before, after = (metadata.get(f"tokenizer.ggml.add_{name}_token", True) for name in ("bos", "eos"))
+    return bool(before), bool(after)
+
+
+def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> tuple[float, ...]:
+    """Cut a vector and give it length 1 again."""
+    if any(not math.isfinite(value) for value in values):
+        raise InvalidRequestError("embedding contains NaN or Inf values")
+    if 0 < dimensions < len(values):
+        values = values[:dimensions]
+    elif raw:
+        return tuple(values)
+    norm = max(math.sqrt(math.fsum(value * value for value in values)), LEAST_NORM)
+    return tuple(array("f", (value / norm for value in values)))

@@ -1,0 +1,155 @@
+"""Completing a prompt."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from puna.backend import BackendError, Finish, Piece, Prefill
+from puna.errors import CapabilityMissingError, InvalidRequestError, InvalidTokenError, ModelNotFoundError
+from puna.gotemplate.parser import parse
+from puna.messages import Message, Think
+from puna.prompt import builtin
+from puna.prompt.conversation import assemble, strip_old_thinking
+from puna.prompt.render import Rendered, render_go, render_suffix
+from puna.prompt.thinking import ThinkingParser
+from puna.runtime.wanted import Lease
+from puna.serving import answers
+from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
+from puna.serving.answers import Done, Event, Progress
+from puna.serving.clock import Clock, usage
+from puna.serving.conversation import Conversation
+from puna.serving.drafts import Draft
+from puna.serving.readers import BuiltinReader, PlainReader, Reader, ThinkingReader
+from puna.serving.requests import GenerateRequest
+from puna.serving.sequences import run
+from puna.serving.wants import constraint, shifts
+
+
+async def generate(access: Access, request: GenerateRequest, tell: Tell) -> AsyncGenerator[Event]:
+    """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
+
+    The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
+    those of ModelPool.lease, InvalidFormatError, TemplateError, ContextOverflowError, InvalidRequestError.
+    """
+    asked = request.options
+    clock = Clock(asked.start_ns)
+    check_logprobs(asked)
+    found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model))
+    access.refuse_remote(found)
+    empty = len(request.prompt) == 0
+    if empty and asked.keep_alive == 0:
+        await access.unload(found.model)
+        yield Done(reason="unload")
+        return
+    think = _checked(found, request)
+    options = options_of(found.model, asked)
+    async with access.lease(found.model, options, asked, tell) as lease:
+        clock.granted()
+        if empty:
+            yield Done(reason="load")
+            return
+        demanded = constraint(asked.output)
+        parser = builtin.parser(found.model.config.parser or ("harmony" if found.model.is_harmony else ""))
+        if parser is not None:
+            parser.init((), None, asked.think)
+        prompt = await _prompt(found, lease, request, think)
+        if request.render_only:
+            yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
+            return
+        draft = Draft(
+            lease=lease,
+            options=options,
+            request=asked,
+            shift=shifts(found.model, asked),
+            cuts=asked.truncate,
+            preserved=tuple(parser.preserved_tokens) if parser else (),
+        )
+        text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
+        sequence, cut = await draft.sequence(text, prompt.media, demanded)
+        reader = _reader(found, parser, think, prompt.text)
+        raw = [prompt.text]
+        async with aclosing(run(lease.model, sequence, guarded=True)) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    raw.append(event.text)
+                    for delta in reader.feed(event):
+                        yield delta
+                elif isinstance(event, Prefill):
+                    yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+                else:
+                    yield await _done(event, reader, lease, request, "".join(raw), clock, cut)
+
+
+def _checked(found: Found, request: GenerateRequest) -> Think | None:
+    """Check what is asked against what the model can; return how it shall think."""
+    if "image" in found.model.capabilities:
+        raise CapabilityMissingError("image generation models are not currently supported")
+    if request.raw and (request.template or request.system or request.context):
+        raise InvalidRequestError("raw mode does not support template, system, or context")
+    if found.model.config.model_family == "mllama" and len(request.media) > 1:
+        raise InvalidRequestError("this model only supports one image while more than one image requested")
+    think = thinking_of(found, request.options)
+    check_capabilities(found, "generate", ["insert"] if request.suffix else [])
+    return think
+
+
+async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: Think | None) -> Rendered:
+    """Make the prompt's text. Token ids have none."""
+    if not isinstance(request.prompt, str):
+        return Rendered("", request.media)
+    if request.raw:
+        return Rendered(request.prompt, request.media)
+    model, forms = found.model, found.forms
+    before = await _text_of(lease, request.context) if request.context else ""
+    if request.suffix:
+        template = parse(request.template) if request.template else forms.template
+        return Rendered(before + render_suffix(template, request.prompt, request.suffix, think), request.media)
+    preset = model.messages if request.context is None else ()
+    said = Message(role="user", content=request.prompt, media=request.media)
+    messages = assemble(preset, request.system or model.system, (said,))
+    if request.template:
+        rendered = render_go(parse(request.template), messages, (), think)
+        return Rendered(before + rendered.text, request.media)
+    conversation = Conversation(
+        model=model,
+        forms=forms,
+        lease=lease,
+        renderer=builtin.renderer(model.config.renderer) if model.config.renderer else None,
+        tools=(),
+        think=think,
+        truncate=request.options.truncate,
+    )
+    rendered = await conversation.prompt(strip_old_thinking(messages, model.config.model_family, model.name))
+    return Rendered(before + rendered.text, rendered.media)
+
+
+async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
+    try:
+        return b"".join(await lease.model.detokenize(tokens, special=True)).decode(errors="replace")
+    except BackendError as error:
+        raise InvalidTokenError(str(error)) from error
+
+
+def _reader(found: Found, parser: builtin.Parser | None, think: Think | None, prompt: str) -> Reader:
+    if parser is not None:
+        return BuiltinReader(parser, with_ids=False)
+    tags = found.forms.thinking_tags
+    if think is not None and think.on and tags:
+        opening, closing = tags
+        return ThinkingReader(ThinkingParser(opening, closing, started=prompt.rstrip().endswith(opening)))
+    return PlainReader()
+
+
+async def _done(
+    finish: Finish, reader: Reader, lease: Lease, request: GenerateRequest, text: str, clock: Clock, cut: int
+) -> Done:
+    context = None
+    if not request.raw:
+        context = tuple(await lease.model.tokenize(text, add_special=False, parse_special=True))
+    return Done(
+        reason="length" if finish.reason == "length" else "stop",
+        delta=reader.finish(),
+        stop_sequence=finish.stop_sequence,
+        usage=usage(finish, cut),
+        timings=clock.timings(finish, lease.model.queued_ns),
+        context=context,
+    )

@@ -1,0 +1,97 @@
+"""Running one sequence on a leased model: the guard against endless repetition, and errors in our own words."""
+
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
+from typing import Final
+
+from puna.backend import BackendError, Finish, LoadedModel, Piece, PromptTooLongError, SequenceEvent, SequenceRequest
+from puna.backend import InvalidRequestError as BackendInvalidRequestError
+from puna.backend import UnsupportedError as BackendUnsupportedError
+from puna.errors import (
+    BackendFailedError,
+    ContextOverflowError,
+    InvalidRequestError,
+    UnsupportedConstraintError,
+    UnsupportedOperationError,
+)
+
+REPEATS: Final = 30
+"""How often a piece may follow itself (white space aside) before the model counts as stuck."""
+
+
+class Guard:
+    """Tells when a model says the same for ever. White space alone always counts as the same."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._repeats = 0
+
+    def stuck(self, text: str) -> bool:
+        """Take the next piece; return whether it is one too many."""
+        word = text.strip()
+        if word != self._last:
+            self._last, self._repeats = word, 0
+            return False
+        self._repeats += 1
+        return self._repeats > REPEATS
+
+
+@contextmanager
+def translating(request: SequenceRequest | None = None) -> Generator[None]:
+    """Raise what a backend raises as the errors that clients know. `request`: the sequence in question, if any."""
+    try:
+        yield
+    except PromptTooLongError as error:
+        raise ContextOverflowError(overflow_text(error.prompt_tokens, error.context_length)) from error
+    except BackendInvalidRequestError as error:
+        if request is not None and request.constraint is not None:
+            raise UnsupportedConstraintError(str(error)) from error
+        raise InvalidRequestError(str(error)) from error
+    except BackendUnsupportedError as error:
+        raise UnsupportedOperationError(str(error)) from error
+    except BackendError as error:
+        raise BackendFailedError(str(error)) from error
+
+
+def overflow_text(prompt_tokens: int, context_length: int) -> str:
+    """Return what the reference's engine answers to a prompt that does not fit; clients look for its words."""
+    return (
+        f'{{"error":{{"code":400,"message":"request ({prompt_tokens} tokens) exceeds the available context size '
+        f'({context_length} tokens), try increasing it","type":"exceed_context_size_error",'
+        f'"n_prompt_tokens":{prompt_tokens},"n_ctx":{context_length}}}}}'
+    )
+
+
+async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) -> AsyncGenerator[SequenceEvent]:
+    """Yield a sequence's events; one that repeats itself for ever is ended like any other, with reason "stop".
+
+    Closing the generator ends the sequence, also in the middle of the prompt's evaluation.
+    """
+    guard = Guard()
+    begun = first = time.monotonic_ns()
+    pieces = 0
+    with translating(request):
+        async with aclosing(model.generate(request)) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    first = first if pieces else time.monotonic_ns()
+                    pieces += 1
+                    if guarded and guard.stuck(event.text):
+                        break
+                yield event
+                if isinstance(event, Finish):
+                    return
+        yield Finish(
+            reason="stop",
+            prompt_tokens=await _count(model, request),
+            output_tokens=pieces,
+            prompt_eval_ns=first - begun,
+            eval_ns=time.monotonic_ns() - first,
+        )
+
+
+async def _count(model: LoadedModel, request: SequenceRequest) -> int:
+    if isinstance(request.prompt, str):
+        return len(await model.tokenize(request.prompt, add_special=True, parse_special=True))
+    return len(request.prompt)

@@ -1,0 +1,140 @@
+"""From options to what a backend is asked: how a model is loaded, and how a sequence is drawn."""
+
+import json
+from typing import Final
+
+from puna.backend import Constraint, ModelSpec, Sampling
+from puna.errors import InvalidFormatError, InvalidRequestError
+from puna.gojson import quote
+from puna.models.stored import StoredModel
+from puna.options import Options
+from puna.runtime.wanted import Wanted
+from puna.serving.requests import OutputFormat, RequestOptions
+from puna.settings import Settings
+
+DEFAULT_CONTEXT: Final = 4096
+LEAST_CONTEXT: Final = 4
+LEAST_VISION_CONTEXT: Final = 2048
+DRAFT_TOKENS: Final = 4
+INT32: Final = 2**31 - 1
+NO_SHIFT_FAMILIES: Final = ("deepseek2",)
+"""Families whose cache cannot be shifted."""
+
+
+def wanted(model: StoredModel, options: Options, request: RequestOptions, settings: Settings) -> Wanted:
+    """Say what the pool must load. InvalidRequestError: the model has no file."""
+    if model.model_path is None:
+        raise InvalidRequestError(f"{model.name.shortest} has no model file")
+    backend = model.config.backend
+    automatic = {
+        name
+        for name, value in (("context_length", options.num_ctx), ("batch_size", options.num_batch))
+        if value is None
+    }
+    spec = ModelSpec(
+        path=str(model.model_path),
+        adapter_paths=tuple(map(str, model.adapter_paths)),
+        projector_paths=tuple(map(str, model.projector_paths)),
+        draft_path=str(model.draft_path) if model.draft_path else None,
+        context_length=context_length(model, options, settings),
+        parallel=settings.num_parallel,
+        batch_size=_int32(options.num_batch or 0),
+        gpu_layers=_int32(options.num_gpu),
+        main_gpu=None if options.main_gpu is None else _int32(options.main_gpu),
+        use_mmap=options.use_mmap,
+        threads=max(_int32(options.num_thread), 0),
+        draft_tokens=_draft_tokens(model, options),
+        flash_attention=settings.flash_attention,
+        kv_cache_type=settings.kv_cache_type,
+        backend_options=_backend_options(backend or settings.default_backend, request),
+    )
+    return Wanted(
+        key=spec.path,
+        name=model.name.shortest,
+        spec=spec,
+        digest=model.digest,
+        details=model,
+        format=model.config.model_format or "gguf",
+        backend=backend,
+        automatic=frozenset(automatic),
+        file_bytes=model.model_path.stat().st_size,
+    )
+
+
+def context_length(model: StoredModel, options: Options, settings: Settings) -> int:
+    """Return the context to ask for, in tokens; the backend cuts it to what the model was trained for."""
+    asked = options.num_ctx
+    if asked is None:
+        asked = settings.context_length or DEFAULT_CONTEXT
+    least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
+    return max(_int32(asked), least)
+
+
+def token_limit(options: Options, context: int) -> int:
+    """Return how many tokens to generate at most: as told, but ten contexts at most."""
+    longest = 10 * context
+    return longest if options.num_predict < 0 else min(options.num_predict, longest)
+
+
+def sampling(options: Options, request: RequestOptions) -> Sampling:
+    """Say how tokens are drawn."""
+    return Sampling(
+        temperature=options.temperature,
+        top_k=_int32(options.top_k),
+        top_p=options.top_p,
+        min_p=options.min_p,
+        typical_p=options.typical_p or 1.0,  # the reference leaves a zero out
+        repeat_last_n=_int32(options.repeat_last_n),
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
+        logit_bias=request.logit_bias,
+    )
+
+
+def constraint(output: OutputFormat | None) -> Constraint | None:
+    """Check what a text must look like. InvalidFormatError: `format` is neither "json" nor an object."""
+    if output is None:
+        return None
+    if output.kind == "json_object":
+        return Constraint("json_schema", '{"type":"object"}')
+    if output.kind == "json_schema":
+        return _schema(output.text)
+    return Constraint(output.kind, output.text)
+
+
+def shifts(model: StoredModel, request: RequestOptions) -> bool:
+    """Say whether a full context forgets its older half."""
+    return request.shift if request.shift is not None else model.config.model_family not in NO_SHIFT_FAMILIES
+
+
+def _schema(text: str) -> Constraint:
+    stripped = text.strip(" \t\r\n")
+    if stripped == '"json"':
+        return Constraint("json_schema", '{"type":"object"}')
+    try:
+        fits = isinstance(json.loads(stripped), dict)
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise InvalidFormatError(f'invalid format: {quote(text)}; expected "json" or a valid JSON Schema object')
+    return Constraint("json_schema", stripped)
+
+
+def _draft_tokens(model: StoredModel, options: Options) -> int:
+    if options.draft_num_predict is not None:
+        return max(_int32(options.draft_num_predict), 0)
+    return DRAFT_TOKENS if model.draft_path else 0
+
+
+def _backend_options(backend: str, request: RequestOptions) -> dict[str, object]:
+    """Pick the options of the backend that will run it; of one that only its format decides, those that are alone."""
+    given = request.backend_options
+    if not backend and len(given) == 1:
+        backend = next(iter(given))
+    return dict(given.get(backend, {}))
+
+
+def _int32(value: int) -> int:
+    return max(-INT32, min(value, INT32))

@@ -1,0 +1,137 @@
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from puna.rpc.batches import AHEAD, batches
+
+
+def of(source):
+    return batches(lambda tell: source)
+
+
+async def counted(number, closed=None):
+    try:
+        for item in range(number):
+            yield item
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+async def test_what_is_ready_travels_together():
+    found = []
+    async with aclosing(of(counted(5))) as together:
+        async for batch in together:
+            found.append(batch)
+            await asyncio.sleep(0.01)
+    assert sum(found, []) == [0, 1, 2, 3, 4]
+    assert len(found) < 5
+
+
+async def test_nothing_waits_to_fill_a_batch():
+    gate = asyncio.Event()
+
+    async def halting():
+        yield 1
+        await gate.wait()
+        yield 2
+
+    async with aclosing(of(halting())) as together:
+        assert await anext(together) == [1]
+        gate.set()
+        assert await anext(together) == [2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(together)
+
+
+@pytest.mark.parametrize("number", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
+async def test_all_of_any_number_arrive(number):
+    found = [item async for batch in of(counted(number)) for item in batch]
+    assert found == list(range(number))
+
+
+async def test_a_slow_reader_holds_the_source_back():
+    drawn = []
+
+    async def endless():
+        while True:
+            drawn.append(True)
+            yield 1
+
+    async with aclosing(of(endless())) as together:
+        await anext(together)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(drawn) <= 2 * AHEAD + 2
+
+
+async def test_an_error_comes_after_the_items_before_it():
+    async def failing():
+        yield 1
+        raise KeyError("x")
+
+    found = []
+    with pytest.raises(KeyError):
+        async for batch in of(failing()):
+            found += batch
+    assert found == [1]
+
+
+async def test_closing_closes_the_source_where_it_waits():
+    closed = []
+
+    async def waiting():
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    async with aclosing(of(waiting())) as together:
+        await anext(together)
+    assert closed == [True]
+
+
+async def test_cancelling_the_reader_closes_the_source():
+    closed = []
+
+    async def waiting():
+        try:
+            await asyncio.sleep(60)
+            yield 1
+        finally:
+            closed.append(True)
+
+    async def read():
+        async with aclosing(of(waiting())) as together:
+            async for _ in together:
+                pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
+
+
+async def test_news_come_between():
+    async def source(tell):
+        tell("queued")
+        await asyncio.sleep(0)
+        yield "piece"
+
+    assert [item async for batch in batches(source) for item in batch] == ["queued", "piece"]
+
+
+async def test_news_are_dropped_when_the_reader_is_far_behind():
+    async def source(tell):
+        for _ in range(2 * AHEAD):
+            tell("news")
+        yield "piece"
+
+    found = [item async for batch in batches(source) for item in batch]
+    assert found.count("piece") == 1
+    assert len(found) <= AHEAD + 1

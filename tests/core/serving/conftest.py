@@ -1,0 +1,92 @@
+import hashlib
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from puna.models.create import create
+from puna.models.create_request import CreateRequest
+from puna.models.store import ModelStore
+from puna.plugins import Registry
+from puna.runtime.pool import ModelPool
+from puna.serving.serving import Serving
+from puna.settings import Settings
+
+PLUGIN = Path(__file__).parent / "plugin"
+MODELS = Path(__file__).parents[2] / "models"
+PLAIN = "{{ .Prompt }}"
+CHAT = "{{- range .Messages }}[{{ .Role }}]{{ .Content }}{{ end }}"
+TOOLS = (
+    "{{- if .Tools }}[tools]{{ range .Tools }}{{ .Function.Name }}{{ end }}{{ end }}"
+    "{{- range .Messages }}[{{ .Role }}]{{ .Content }}"
+    "{{ if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}</tool_call>{{ end }}{{ end }}"
+)
+THINK = (
+    "{{- range .Messages }}[{{ .Role }}]"
+    "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}{{ end }}"
+)
+BOTH = (
+    "{{- if .Tools }}[tools]{{ end }}{{- range .Messages }}[{{ .Role }}]"
+    "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}"
+    "{{ if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}</tool_call>{{ end }}{{ end }}"
+)
+FILL = "{{ if .Suffix }}<PRE>{{ .Prompt }}<SUF>{{ .Suffix }}{{ else }}{{ .Prompt }}{{ end }}"
+
+
+def make(store, name, **fields):
+    """Make a model; the steps must not fail."""
+    return [step.status for step in create(store, CreateRequest(name=name, **fields))]
+
+
+def upload(store, path):
+    """Store a file; return its digest."""
+    blob = store.blobs.add(path.read_bytes())
+    assert blob.digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    return blob.digest
+
+
+@pytest.fixture(scope="session")
+def stocked(tmp_path_factory):
+    """A store with models of every kind; not to be changed."""
+    store = ModelStore(tmp_path_factory.mktemp("store"))
+    scripted = {"a.gguf": upload(store, MODELS / "scripted.gguf")}
+    make(store, "plain", files=scripted, template=PLAIN)
+    make(store, "talker", base="plain", template=CHAT)
+    make(store, "tools", base="plain", template=TOOLS)
+    make(store, "thinker", base="plain", template=THINK)
+    make(store, "both", base="plain", template=BOTH)
+    make(store, "fill", base="plain", template=FILL)
+    make(
+        store,
+        "full",
+        base="talker",
+        system="Be brief.",
+        parameters={"num_predict": 3, "stop": ["END"], "temperature": 0.5},
+    )
+    make(store, "native", files={"b.gguf": upload(store, MODELS / "jinja-tools.gguf")})
+    make(store, "embedder", files={"c.gguf": upload(store, MODELS / "embedder.gguf")})
+    return store
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.syspath_prepend(PLUGIN)
+    yield Registry([importlib.metadata.EntryPoint("played", "puna_played:PlayedBackend", "puna.backends")])
+    sys.modules.pop("puna_played", None)
+
+
+@pytest.fixture
+def backend(registry):
+    return registry.get("played")
+
+
+@pytest.fixture
+def settings():
+    return Settings()
+
+
+@pytest.fixture
+async def serving(stocked, registry, settings, tmp_path):
+    async with ModelPool(registry, settings, socket_dir=tmp_path) as pool:
+        yield Serving(stocked, pool, settings, registry)

@@ -1,0 +1,134 @@
+"""A backend that plays what a test tells it, in the test's own process, and remembers what it was asked.
+
+A token is a byte: its id is the byte plus 3; 1 begins and 2 ends a text.
+"""
+
+import asyncio
+from collections import deque
+
+from puna.backend import (
+    Backend,
+    BackendError,
+    Embedding,
+    Finish,
+    InvalidRequestError,
+    LoadedModel,
+    ModelFacts,
+    Piece,
+    Prefill,
+    PromptTooLongError,
+    TokenLogprob,
+    UnsupportedError,
+)
+
+BOS, EOS, FIRST = 1, 2, 3
+
+
+class Played(LoadedModel):
+    def __init__(self, backend, spec):
+        self._backend = backend
+        self._facts = ModelFacts(
+            **{"context_length": min(spec.context_length, 8192), "parallel": spec.parallel or 4, "bos_id": BOS}
+            | backend.facts
+        )
+
+    @property
+    def facts(self):
+        return self._facts
+
+    async def generate(self, request):
+        """Play the next part: texts are pieces, numbers seconds to wait, errors are raised, events come as they are."""
+        backend = self._backend
+        backend.requests.append(request)
+        backend.running += 1
+        said = 0
+        tokens = len(self._tokens(request.prompt)) if isinstance(request.prompt, str) else len(request.prompt)
+        try:
+            if tokens > self._facts.context_length:
+                raise PromptTooLongError(tokens, self._facts.context_length)
+            for step in backend.parts.popleft() if backend.parts else ():
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, int | float):
+                    await asyncio.sleep(step)
+                    continue
+                if isinstance(step, str):
+                    if said >= request.max_tokens:
+                        yield Finish(reason="length", prompt_tokens=tokens, output_tokens=said)
+                        return
+                    said += 1
+                    step = Piece(step, self._logprobs(step, request))
+                yield step
+                if isinstance(step, Finish):
+                    return
+            yield Finish(reason="stop", prompt_tokens=tokens, output_tokens=said + 1, prompt_eval_ns=5, eval_ns=7)
+        finally:
+            backend.running -= 1
+
+    def _logprobs(self, text, request):
+        if request.top_logprobs is None:
+            return ()
+        entry = TokenLogprob(text.encode(), 7, -0.5)
+        return (TokenLogprob(text.encode(), 7, -0.5, (entry,) * request.top_logprobs),)
+
+    def _tokens(self, text):
+        return [byte + FIRST for byte in text.encode()]
+
+    async def tokenize(self, text, *, add_special, parse_special):
+        self._backend.tokenized.append(text)
+        return ([BOS] if add_special and self._facts.adds_bos else []) + self._tokens(text)
+
+    async def detokenize(self, tokens, *, special):
+        if any(not 0 < token < FIRST + 256 for token in tokens):
+            raise InvalidRequestError("no such token")
+        return [bytes([token - FIRST]) if token >= FIRST else b"" for token in tokens]
+
+    async def embed(self, inputs, *, raw=False):
+        self._backend.embedded += inputs
+        if not self._facts.embedding_length:
+            raise UnsupportedError("this model does not support embeddings")
+        for text in inputs:
+            if len(text) + 2 > self._facts.context_length:
+                raise PromptTooLongError(len(text) + 2, self._facts.context_length)
+        return [Embedding([3.0, 4.0, 0.0] if raw else [0.6, 0.8, 0.0], len(text) + 2) for text in inputs]
+
+    async def rerank(self, query, documents):
+        if not self._backend.ranks:
+            raise UnsupportedError("this model does not support reranking")
+        return [float(query in document) for document in documents]
+
+    async def aclose(self):
+        self._backend.closed += 1
+
+
+class PlayedBackend(Backend):
+    formats = ("gguf",)
+    needs_host = False
+
+    def __init__(self):
+        self.facts = {}
+        self.parts = deque()
+        self.requests = []
+        self.specs = []
+        self.tokenized = []
+        self.embedded = []
+        self.ranks = False
+        self.running = 0
+        self.closed = 0
+        self.load_error = None
+        self.load_seconds = 0
+
+    def play(self, *steps):
+        """Add what the next sequence does."""
+        self.parts.append(steps)
+
+    async def load(self, spec, report):
+        self.specs.append(spec)
+        report(0.5)
+        await asyncio.sleep(self.load_seconds)
+        if self.load_error is not None:
+            raise self.load_error
+        return Played(self, spec)
+
+
+__all__ = ["BackendError", "PlayedBackend", "Prefill"]
