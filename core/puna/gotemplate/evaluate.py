@@ -140,10 +140,9 @@ def _range(node: BranchNode) -> Step:
                 break
         if not pairs and otherwise is not None:
             signal = otherwise(run, dot)
-            del run.variables[outer:]
-            return signal
         del run.variables[outer:]
-        return None
+        # A break ends this range, from its else too; a continue in the else is one of the range around.
+        return signal if signal is Signal.CONTINUE and not pairs else None
 
     return walk
 

@@ -12,6 +12,7 @@ from puna.gotemplate.nodes import (
     VariableNode,
     children,
 )
+from puna.gotemplate.space import SPACE
 from puna.gotemplate.template import Template
 
 
@@ -50,7 +51,7 @@ def _find_tags(node: Node, above: list[Node], tags: list[str]) -> None:
         if loop and around and around.nodes and _loops_over_messages(loop):
             for i, end in enumerate((around.nodes[0], around.nodes[-1])):
                 if isinstance(end, TextNode):
-                    tags[i] = end.text.strip()
+                    tags[i] = end.text.strip(SPACE)
     above.append(node)
     for child in children(node):
         _find_tags(child, above, tags)
@@ -65,7 +66,7 @@ def tool_tag(template: Template) -> str:
     """Return the text that begins a tool call in this template, such as `<tool_call>`; `{` where none shows."""
     branch = _calls_branch(template.root.nodes)
     text = _first_text(branch.body.nodes) if branch else ""
-    return text.partition("{")[0].strip() or "{"
+    return text.partition("{")[0].strip(SPACE) or "{"
 
 
 def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:
@@ -90,7 +91,7 @@ def _first_text(nodes: Sequence[Node]) -> str:
     for node in nodes:
         match node:
             case TextNode():
-                if node.text.strip():
+                if node.text.strip(SPACE):
                     return node.text
             case BranchNode():
                 otherwise = node.otherwise.nodes if node.otherwise else ()

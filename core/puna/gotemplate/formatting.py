@@ -90,6 +90,7 @@ def formatted(value: object, verb: Verb, depth: int = 0) -> str:
             return _float(value, verb)
         case complex():
             if letter in "vgGeEfF":
+                verb = replace(verb, letter="g") if letter == "v" else verb
                 imaginary = _float(value.imag, replace(verb, plus=True, width=None))
                 return _pad(f"({_float(value.real, replace(verb, width=None))}{imaginary}i)", verb)
         case str():
@@ -100,7 +101,7 @@ def formatted(value: object, verb: Verb, depth: int = 0) -> str:
 
 
 def _bad(value: object, verb: Verb) -> str:
-    return f"%!{verb.letter}({type_name(value)}={formatted(value, Verb(complaining=True))})"
+    return f"%!{verb.letter}({type_name(value)}={formatted(value, replace(verb, letter='v', complaining=True))})"
 
 
 def _compound(value: object, verb: Verb, depth: int) -> str:
@@ -184,7 +185,7 @@ def _integer(value: int, verb: Verb) -> str:
     if verb.precision is not None:
         digits = "" if verb.precision == 0 and value == 0 else digits.rjust(verb.precision, "0")
     prefix = "0o" if letter == "O" else _PREFIXES.get(letter, "") if verb.sharp else ""
-    sign = "-" if value < 0 else "+" if verb.plus else " " if verb.space else ""
+    sign = "-" if value < 0 else "+" if verb.plus and verb.letter != "v" else " " if verb.space else ""
     return _pad_number(sign + prefix, digits, replace(verb, zero=verb.zero and verb.precision is None))
 
 
@@ -198,7 +199,7 @@ def _float(value: float, verb: Verb) -> str:
     letter = verb.letter
     if letter not in "vgGeEfF":
         return _bad(value, verb)
-    sign = "-" if str(value).startswith("-") else "+" if verb.plus else " " if verb.space else ""
+    sign = "-" if str(value).startswith("-") else "+" if verb.plus and letter != "v" else " " if verb.space else ""
     value = abs(value)
     if value != value or value == float("inf"):
         body = "NaN" if value != value else "Inf"

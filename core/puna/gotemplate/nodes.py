@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from puna import gojson
+from puna.gotemplate.space import SPACE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -228,4 +229,4 @@ def is_empty(node: Node) -> bool:
     """Say whether a tree holds nothing but white space."""
     if isinstance(node, ListNode):
         return all(map(is_empty, node.nodes))
-    return isinstance(node, TextNode) and not node.text.strip()
+    return isinstance(node, TextNode) and not node.text.strip(SPACE)

@@ -1,0 +1,56 @@
+"""The messages that a prompt is made of: a model's own, the request's, and the system text between them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from puna.errors import InvalidRequestError
+from puna.messages import Message
+from puna.prompt.thinking import ThinkingParser
+
+
+def assemble(model_messages: Sequence[Message], system: str, request_messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation: the model's messages, then the request's.
+
+    The model's system text goes to the very front unless the request's first message is a system message.
+    """
+    messages = [*model_messages, *request_messages]
+    if system and request_messages and request_messages[0].role != "system":
+        messages.insert(0, Message(role="system", content=system))
+    return messages
+
+
+def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
+    """Remove the `<think>` block at the start of assistant messages before the last user message.
+
+    For models of the family "qwen3" and those called "deepseek-r1".
+    """
+    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
+    return [
+        replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content)[1])
+        if message.role == "assistant" and i < last
+        else message
+        for i, message in enumerate(messages)
+    ]
+
+
+def mark_media(messages: Sequence[Message], first: int = 0) -> list[Message]:
+    """Put `[img-N]`, N counting from `first`, where `[img]` stands in a message, or else in front of its content."""
+    marked: list[Message] = []
+    number = first
+    for message in messages:
+        prefix, content = "", message.content
+        for _ in message.media:
+            mark = f"[img-{number}]"
+            number += 1
+            if "[img]" in content:
+                content = content.replace("[img]", mark, 1)
+            else:
+                prefix += mark
+        marked.append(replace(message, content=prefix + content) if message.media else message)
+    return marked
+
+
+def refuse_several_images(messages: Sequence[Message]) -> None:
+    """Raise InvalidRequestError for a message with more than one image: models of the family "mllama" take one."""
+    if any(len(message.media) > 1 for message in messages):
+        raise InvalidRequestError("this model only supports one image while more than one image requested")

@@ -1,0 +1,69 @@
+"""Makes conversations and prompts fit the context: the oldest messages go first, then the middle of what is left."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from puna.messages import Message
+from puna.prompt.conversation import mark_media
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is left of a conversation, its text, and the media that `[img-N]` in it stand for."""
+
+    messages: tuple[Message, ...]
+    text: str
+    media: tuple[bytes, ...]
+
+
+async def fit(
+    messages: Sequence[Message],
+    render: Callable[[Sequence[Message]], str],
+    count: Callable[[str], Awaitable[int]],
+    limit: int | None,
+    *,
+    per_image: int = 0,
+    mark: bool = True,
+) -> Fitted:
+    """Drop the oldest messages until the prompt has at most `limit` tokens; None: drop none.
+
+    System messages and the last message always stay, however long. `per_image` tokens are added for each image of the
+    messages that are not yet dropped. `mark`: put `[img-N]` into the contents (some renderers do it themselves).
+    Fewer messages are taken never to make more tokens, so that the first that fit are found by halving.
+    """
+    last = len(messages) - 1
+
+    def kept(first: int) -> list[Message]:
+        return [message for i, message in enumerate(messages) if i >= first or message.role == "system"]
+
+    async def fits(first: int) -> bool:
+        images = sum(len(message.media) for message in messages[first:])
+        return limit is None or await count(render(kept(first))) + per_image * images <= limit
+
+    low, high = 0, max(last, 0)
+    if last < 1 or await fits(0):
+        high = 0
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if await fits(middle):
+            high = middle
+        else:
+            low = middle
+    systems = [message for message in messages[:high] if message.role == "system"]
+    rest = messages[high:]
+    final = [*systems, *(mark_media(rest) if mark else rest)]
+    media = tuple(image for message in rest for image in message.media)
+    return Fitted(tuple(final), render(final), media)
+
+
+def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -> list[int]:
+    """Cut the middle out of tokens that do not fit a context of `num_ctx`; the first `keep` stay.
+
+    A negative `keep` keeps all that can be kept. `adds_bos`: the tokenizer puts a token of its own in front.
+    """
+    most = num_ctx - 1
+    if len(tokens) <= most:
+        return list(tokens)
+    keep = min((len(tokens) if keep < 0 else keep) + adds_bos, most)
+    total = num_ctx - max((num_ctx - keep) // 2, 1)
+    return [*tokens[:keep], *tokens[len(tokens) - (total - keep) :]]
