@@ -112,16 +112,20 @@ class BlobStore:
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
             yield BlobWriter(path, file, self.folder)
 
-    def add(self, data: bytes) -> Blob:
-        """Store a blob that is at hand."""
+    def add(self, data: bytes, claims: Claims | None = None) -> Blob:
+        """Store a blob that is at hand, claimed before it appears."""
+        if claims is not None:
+            claims.add(digest_of(data))
         with self.writer() as writer:
             writer.write(data)
             return writer.commit()
 
-    def adopt(self, path: Path) -> Blob:
-        """Store a file's content; the file is the caller's, in this store's folder, and gone if the blob is new."""
+    def adopt(self, path: Path, claims: Claims | None = None) -> Blob:
+        """Store a file of this folder, claimed before it appears; the file itself is gone if its content is new."""
         with path.open("rb+") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            if claims is not None:
+                claims.add(digest)
             size = file.seek(0, os.SEEK_END)
             target = self.path(digest)
             if touched(target):
@@ -161,6 +165,11 @@ class BlobStore:
         """Keep others of this process from claiming or removing; gives the file names that are claimed."""
         with self._lock:
             yield frozenset(self._claimed)
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def touched(path: Path) -> bool:

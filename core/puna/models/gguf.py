@@ -166,14 +166,12 @@ class _Reader:
 
     def __init__(self, head: mmap.mmap) -> None:
         self._head = head
-        self._at = 8
+        self._at = 4
         magic = head[:4]
         if magic not in (MAGIC, MAGIC_SWAPPED):
             raise GGUFError("invalid file magic")
         self._swap = magic == MAGIC_SWAPPED
-        if len(head) < 24:
-            raise GGUFError("EOF")
-        (version,) = struct.unpack_from(">I" if self._swap else "<I", head, 4)
+        version = self._integer(self._u32)
         self._count = self._ordered(struct.Struct("<I" if version == 1 else "<Q"))
         self._ends_in_nul = version == 1
         self._tensors = self._integer(self._count)

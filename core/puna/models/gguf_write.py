@@ -1,5 +1,6 @@
 """Writing GGUF files made of others: shards joined, or a key of metadata added. Tensors are copied as they are."""
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from puna.models.gguf_types import ARRAY, SCALARS, STRING, U64
 
 VERSION: Final = 3
 _CHUNK: Final = 1 << 20
+_BLOCK: Final = re.compile(r"blk\.(\d+)\.")
+_AFTER_BLOCKS: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,13 @@ def _write(
 ) -> None:
     placed: list[tuple[Part, Tensor, Tensor]] = []
     offset = 0
-    for part in parts:
-        for tensor in part.head.tensors:
-            placed.append((part, tensor, replace(tensor, offset=offset)))
-            offset += tensor.size + -tensor.size % DEFAULT_ALIGNMENT
+    found = [(part, tensor) for part in parts for tensor in part.head.tensors]
+    for part, tensor in sorted(found, key=lambda each: _rank(each[1].name)):
+        placed.append((part, tensor, replace(tensor, offset=offset)))
+        offset += tensor.size + -tensor.size % DEFAULT_ALIGNMENT
     pairs = {key: (head.kinds[key], value) for key, value in head.metadata.items() if key not in dropped}
     pairs |= added
-    pairs["general.parameter_count"] = (U64, sum(tensor.elements for _, tensor, _ in placed))
+    pairs["general.parameter_count"] = (U64, head.parameter_count)  # of the first shard alone, as the reference has it
     pairs.pop("general.alignment", None)  # ours is the default
     out = [MAGIC, struct.pack("<IQQ", VERSION, len(placed), len(pairs))]
     for key in sorted(pairs):
@@ -58,6 +61,12 @@ def _write(
     for part, source, tensor in placed:
         written += target.write(bytes(start + tensor.offset - written))
         written += _copy(part, source, target)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Sort tensors as the reference does: those of blocks first, by block, and all by name."""
+    match = _BLOCK.match(name)
+    return (int(match[1]) if match else _AFTER_BLOCKS, name)
 
 
 def _copy(part: Part, tensor: Tensor, target: BinaryIO) -> int:

@@ -69,7 +69,7 @@ def dumps(manifest: Manifest) -> bytes:
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,
         "config": _plain(manifest.config),
-        "layers": [_plain(layer) for layer in manifest.layers],
+        "layers": [_plain(layer) for layer in manifest.layers] or None,
     }
     return gojson.dumps(value).encode() + b"\n"
 

@@ -115,7 +115,8 @@ class ModelStore:
             with contextlib.suppress(ValueError):
                 for digest in manifests.loads(data).digests:
                     claims.add(digest)
-            self.replace_manifest(destination, data)
+            stale = self.replace_manifest(destination, data)
+        self.forget(stale)
 
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError when there is no such model."""
@@ -128,7 +129,7 @@ class ModelStore:
             raise LookupError(resolved.shortest) from error
         prune.remove_empty_folders(self._manifests)
         with contextlib.suppress(ValueError):
-            self.remove_unused(manifests.loads(data).digests)
+            self._remove_unused(manifests.loads(data).digests)
 
     def read_manifest(self, name: ModelName) -> Manifest | None:
         """Return a manifest as it stands, None if there is none or it cannot be read. The name is not resolved."""
@@ -137,8 +138,8 @@ class ModelStore:
         except (OSError, ValueError):
             return None
 
-    def replace_manifest(self, name: ModelName, data: bytes) -> None:
-        """Make `name` mean this manifest, at once and for good. Blobs of the one it had are removed unless used."""
+    def replace_manifest(self, name: ModelName, data: bytes) -> frozenset[str]:
+        """Make `name` mean this manifest, at once and for good. Returns the digests of the one it had, to `forget`."""
         target = self._manifest_path(name)
         with self._writing:
             before = self.read_manifest(name)
@@ -154,11 +155,14 @@ class ModelStore:
                         raise
             for folder in target.parents[1:3]:
                 durable.sync_folder(folder)
-        if before is not None and not self.no_prune:
-            self.remove_unused(before.digests)
+        return before.digests if before is not None else frozenset()
 
-    def remove_unused(self, digests: frozenset[str]) -> None:
-        """Remove those of the blobs that no manifest and no running creation uses."""
+    def forget(self, digests: frozenset[str]) -> None:
+        """Remove those of a replaced model's blobs that nobody uses, unless the store is never pruned."""
+        if digests and not self.no_prune:
+            self._remove_unused(digests)
+
+    def _remove_unused(self, digests: frozenset[str]) -> None:
         self.blobs.remove(digests, lambda: frozenset(self._used(strict=False)))
 
     def _load(self, name: ModelName, path: Path) -> StoredModel:

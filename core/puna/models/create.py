@@ -1,0 +1,300 @@
+"""Making a model out of another or of uploaded files. The order of layers, status lines and checks is the reference's.
+
+Nothing is visible before the last step; what was written until a failure is removed by a later pruning.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from puna.errors import CreateFailedError, InvalidCreateError, InvalidModelNameError, InvalidRequestError, TransferError
+from puna.models import config as configs
+from puna.models import gguf, gguf_write, layers, media_types, overrides, remote, rewrite
+from puna.models import manifest as manifests
+from puna.models.blobs import Claims
+from puna.models.config import Config, Draft
+from puna.models.create_request import CreateRequest, TransferStep, check
+from puna.models.gguf import GGUF
+from puna.models.gguf_write import Part
+from puna.models.layers import Entry
+from puna.models.manifest import Layer, Manifest
+from puna.models.name import ModelName, Source, parse_reference
+from puna.models.numerals import parameter_size
+from puna.models.rewrite import COPY, Rewrite, RewriteError
+from puna.models.store import ModelStore
+from puna.models.stored import StoredModel
+from puna.models.uploads import Piece, Uploads
+
+Pull = Callable[[ModelName], Iterator[TransferStep]]
+"""Fetches a model that is not there."""
+
+_TYPES: Final = {type_: type_ for type_ in ("F32", "F16", "BF16", "Q4_K_S", "Q4_K_M", "Q8_0")} | {"Q4_K": "Q4_K_M"}
+_SUPPORTED: Final = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
+_UNQUANTIZED: Final = frozenset(("F32", "F16", "BF16"))
+_PROGRESS_DIGEST: Final = "0000000000000000000"
+_PROGRESS_SECONDS: Final = 0.06
+
+
+def no_pull(name: ModelName) -> Iterator[TransferStep]:
+    """Stand in for a registry client where there is none."""
+    yield TransferStep("pulling manifest")
+    raise TransferError(f"pull model manifest: {name.shortest} is not here, and this server has no registry client")
+
+
+def create(
+    store: ModelStore, request: CreateRequest, *, rewriter: Rewrite = rewrite.rewrite, pull: Pull = no_pull
+) -> Iterator[TransferStep]:
+    """Make a model, step by step; closing the iterator before its end leaves nothing that anyone sees.
+
+    Raises InvalidCreateError and its kin for what the client could have known, CreateFailedError and GGUFError for
+    files that are wrong, TransferError when the base is not here and cannot be fetched.
+    """
+    name = check(request)
+    with store.blobs.claiming() as claims:
+        stale = yield from _Creation(store, request, store.resolve(name), claims, rewriter, pull).run()
+    store.forget(stale)
+    yield TransferStep("success")
+
+
+@dataclass(frozen=True, slots=True)
+class _Creation:
+    """A model in the making."""
+
+    store: ModelStore
+    request: CreateRequest
+    name: ModelName
+    claims: Claims
+    rewriter: Rewrite
+    pull: Pull
+
+    def run(self) -> Generator[TransferStep, None, frozenset[str]]:
+        """Do everything; returns the digests of the model that had the name."""
+        config, items = yield from self._base(_config(self.request))
+        if self.request.adapters:
+            items += yield from self._adapters()
+        if self.request.draft_files and not config.is_remote:
+            drafts = yield from self._drafts()
+            draft = Draft(model_format="gguf", architecture=drafts[-1].head.architecture)
+            config, items = replace(config, draft=draft), [*items, *drafts]
+        entries: list[Entry] = []
+        known: list[Entry] = []
+        for item in items:
+            if isinstance(item, Entry):
+                entries.append(item)
+                continue
+            piece = yield from self._finished(item)
+            entries.append(Entry(layer=piece.layer, created=piece.created))
+            if piece.layer.media_type == media_types.MODEL:
+                config = _described(config, piece.head)
+                known += layers.detected(piece.head) if not self.request.base else []
+        config, request = layers.with_defaults(config, self.request)
+        return (yield from self._write(config, layers.with_texts(entries + known, request, self._read)))
+
+    def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+        """Return the configuration and the layers to start from."""
+        if self.request.base:
+            return (yield from self._from_model(config))
+        if self.request.files is None:
+            raise InvalidCreateError("neither 'from' or 'files' was specified")
+        uploads = Uploads(self.store.blobs, self.claims, strict=False)
+        if uploads.kind(self.request.files) == "safetensors":
+            yield TransferStep("converting model")
+            raise CreateFailedError("safetensors cannot be converted here: convert the model to GGUF first")
+        pieces: list[Piece] = []
+        yield from uploads.read(self.request.files, pieces)
+        return config, [*pieces]
+
+    def _from_model(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+        try:
+            reference = parse_reference(self.request.base)
+        except InvalidRequestError as error:
+            raise InvalidModelNameError from error
+        if not reference.name.is_valid:
+            raise InvalidModelNameError
+        host = self.request.remote_host or (remote.CLOUD if reference.source is Source.CLOUD else "")
+        if host:
+            if self.request.draft_files:
+                raise InvalidCreateError("DRAFT cannot be used with remote models")
+            return replace(config, remote_host=remote.remote_host(host), remote_model=reference.base), []
+        base = yield from self._model(reference.name)
+        theirs = base.config
+        config = replace(
+            config,
+            renderer=config.renderer or theirs.renderer,
+            parser=config.parser or theirs.parser,
+            requires=config.requires or theirs.requires,
+            model_format=theirs.model_format,
+            capabilities=(*theirs.capabilities, *config.capabilities),
+            draft=theirs.draft,
+            backend=config.backend or theirs.backend,
+        )
+        return config, [self._inherited(layer, base.name.shortest) for layer in base.manifest.layers]
+
+    def _model(self, name: ModelName) -> Generator[TransferStep, None, StoredModel]:
+        """Return the base, fetched if it must be. Of the fetching all is told but its success, which is not ours."""
+        try:
+            return self.store.get(name)
+        except LookupError:
+            for step in self.pull(name):
+                if step.status != "success":
+                    yield step
+        try:
+            return self.store.get(name)
+        except LookupError as error:
+            raise TransferError(f"pull model manifest: {name.shortest} did not come") from error
+
+    def _inherited(self, layer: Layer, source: str) -> Piece | Entry:
+        self.claims.add(layer.digest)
+        path = self.store.blobs.path(layer.digest)
+        if not path.is_file():
+            raise CreateFailedError(f"open {path}: no such file or directory")
+        self.store.blobs.touch(layer.digest)
+        inherited = layer.inherited(source)
+        if layer.media_type != media_types.MODEL:
+            return Entry(layer=inherited)
+        return Piece(layer=inherited, head=gguf.read(path), path=path, uploaded=False)
+
+    def _adapters(self) -> Generator[TransferStep, None, list[Piece]]:
+        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+        if uploads.kind(self.request.adapters) == "safetensors":
+            yield TransferStep("converting adapter")
+            raise CreateFailedError("safetensors cannot be converted here: convert the adapter to GGUF first")
+        if len(self.request.adapters) > 1:
+            raise InvalidCreateError("only one adapter is currently supported")
+        pieces: list[Piece] = []
+        yield from uploads.read(self.request.adapters, pieces)
+        return pieces
+
+    def _drafts(self) -> Generator[TransferStep, None, list[Piece]]:
+        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+        if uploads.kind(self.request.draft_files) == "safetensors":
+            yield TransferStep("converting model")
+            raise CreateFailedError("safetensors cannot be converted here: convert the draft model to GGUF first")
+        pieces: list[Piece] = []
+        yield from uploads.read(self.request.draft_files, pieces)
+        return [replace(piece, layer=replace(piece.layer, media_type=media_types.DRAFT)) for piece in pieces]
+
+    def _finished(self, piece: Piece) -> Generator[TransferStep, None, Piece]:
+        """Return the piece as it is to be stored: joined, completed, rewritten or quantized where that is due."""
+        kind = self._rewriting(piece)
+        if kind is None and not piece.shards and not piece.lacks_projector_type:
+            return piece
+        blobs = self.store.blobs
+        with blobs.temporary() as whole, blobs.temporary() as target:
+            source = written = piece.path
+            if piece.shards:
+                _join(piece, whole)
+                source = written = whole
+            if piece.lacks_projector_type:
+                yield TransferStep("updating GGUF projector metadata")
+                _add_projector_type(source, target)
+                written = target
+            elif kind is not None:
+                yield from self._rewrite(piece, source, target, kind)
+                written = target
+            blob = blobs.adopt(written, self.claims)
+        layer = Layer(media_type=piece.layer.media_type, digest=blob.digest, size=blob.size)
+        path = blobs.path(blob.digest)
+        return replace(piece, layer=layer, path=path, head=gguf.read(path), created=blob.created, shards=())
+
+    def _rewriting(self, piece: Piece) -> str | None:
+        """Return the type to rewrite a piece to, "COPY", or None when it is kept."""
+        has = piece.head.file_type
+        if piece.layer.media_type == media_types.MODEL and self.request.quantize:
+            wanted = _type(self.request.quantize)
+            if has not in _UNQUANTIZED:
+                raise CreateFailedError("quantization is only supported for F16, BF16 and F32 models")
+            if wanted != has:
+                return wanted
+        if piece.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
+            wanted = _type(self.request.draft_quantize)
+            if has not in _UNQUANTIZED:
+                raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
+            return wanted if wanted != has else None
+        return COPY if piece.needs_rewriting and rewrite.available() else None
+
+    def _rewrite(self, piece: Piece, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
+        size = source.stat().st_size
+        status = f"quantizing {piece.head.file_type} model to {kind}"
+        spoken = time.monotonic()
+        try:
+            for done, total in self.rewriter(source, target, kind):
+                now = time.monotonic()
+                if kind != COPY and now - spoken >= _PROGRESS_SECONDS:
+                    spoken = now
+                    yield TransferStep(status, _PROGRESS_DIGEST, size, size * done // max(total, 1))
+        except RewriteError as error:
+            if kind != COPY:
+                raise
+            prefix = "failed to validate GGUF with llama-quantize without compatibility patches"
+            raise RewriteError(f"{prefix}: {error}") from error
+        yield TransferStep("verifying conversion")
+
+    def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
+        stored = [self._stored(entry) for entry in entries]
+        data = configs.dumps(config)
+        blob = self.store.blobs.add(data, self.claims)
+        for entry in stored:
+            yield TransferStep(entry.told)
+        yield TransferStep("writing manifest")
+        config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
+        manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
+        return self.store.replace_manifest(self.name, manifests.dumps(manifest))
+
+    def _stored(self, entry: Entry) -> Entry:
+        if entry.data is None:
+            return entry
+        return replace(entry, created=self.store.blobs.add(entry.data, self.claims).created)
+
+    def _read(self, digest: str) -> bytes:
+        return self.store.blobs.path(digest).read_bytes()
+
+
+def _config(request: CreateRequest) -> Config:
+    told = overrides.read(request.info)
+    return Config(
+        model_family=told.model_family,
+        model_families=(told.model_family,) if told.model_family else (),
+        model_type=told.parameter_size,
+        file_type=told.quantization_level,
+        renderer=request.renderer,
+        parser=request.parser,
+        requires=request.requires,
+        capabilities=told.capabilities,
+        context_length=told.context_length,
+        embedding_length=told.embedding_length,
+        base_name=told.base_name,
+        backend=request.backend,
+    )
+
+
+def _described(config: Config, head: GGUF) -> Config:
+    """Complete a configuration by what a model file says; what is there already stays."""
+    return replace(
+        config,
+        model_format=config.model_format or "gguf",
+        model_family=config.model_family or head.architecture,
+        model_families=(*config.model_families, head.architecture),
+        model_type=config.model_type or parameter_size(head.parameter_count),
+        file_type=config.file_type or head.file_type,
+    )
+
+
+def _type(text: str) -> str:
+    upper = text.upper()
+    if upper not in _TYPES:
+        raise CreateFailedError(f"unsupported quantization type {upper} - supported types are {_SUPPORTED}")
+    return _TYPES[upper]
+
+
+def _join(piece: Piece, target: Path) -> None:
+    parts = [Part(shard.path, gguf.read(shard.path, arrays=True)) for shard in piece.shards]
+    with target.open("wb") as file:
+        gguf_write.joined(parts, file)
+
+
+def _add_projector_type(source: Path, target: Path) -> None:
+    with target.open("wb") as file:
+        gguf_write.with_text(Part(source, gguf.read(source, arrays=True)), "clip.projector_type", "mlp", file)

@@ -1,0 +1,69 @@
+"""What a client wants made, and the checks that come before anything is done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from puna.errors import InvalidCreateError, InvalidDigestError, InvalidModelNameError
+from puna.messages import Message
+from puna.models.name import ModelName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """What a model is to be made of. Empty: not said."""
+
+    name: str
+    base: str = ""
+    """The model to start from (`from`)."""
+    files: Mapping[str, str] | None = None
+    """Digests of uploaded files by name; looked at only without a base."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    draft_files: Mapping[str, str] = field(default_factory=dict)
+    template: str = ""
+    system: str = ""
+    licenses: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values; integers and floats are alike."""
+    messages: tuple[Message, ...] = ()
+    quantize: str = ""
+    draft_quantize: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    remote_host: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of the configuration."""
+    backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStep:
+    """One line of progress."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    """Bytes; 0 if unknown."""
+    completed: int = 0
+
+
+def check(request: CreateRequest) -> ModelName:
+    """Look at the request alone and return its name. Raises InvalidCreateError and its kin in the reference's order."""
+    for names in (request.files or {}, request.draft_files):
+        if not all(_is_plain(name) for name in names):
+            raise InvalidCreateError("file path must be relative")
+    for digests in (request.files or {}, request.adapters, request.draft_files):
+        if not all(digests.values()):
+            raise InvalidDigestError
+    if request.draft_quantize and not request.draft_files:
+        raise InvalidCreateError("--draft-quantize requires a DRAFT model")
+    name = ModelName.parse(request.name)
+    if not name.is_valid:
+        raise InvalidModelNameError
+    return name
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a path is relative, stays where it is and is written without detours."""
+    return name == "." or all(part not in ("", ".", "..") for part in name.split("/"))
