@@ -16,12 +16,11 @@ from puna.models import manifest as manifests
 from puna.models.blobs import Claims
 from puna.models.config import Config, Draft
 from puna.models.create_request import CreateRequest, TransferStep, check
-from puna.models.gguf import GGUF
+from puna.models.details import completed
 from puna.models.gguf_write import Part
 from puna.models.layers import Entry
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName, Source, parse_reference
-from puna.models.numerals import parameter_size
 from puna.models.rewrite import COPY, Rewrite, RewriteError
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
@@ -44,16 +43,23 @@ def no_pull(name: ModelName) -> Iterator[TransferStep]:
 
 
 def create(
-    store: ModelStore, request: CreateRequest, *, rewriter: Rewrite = rewrite.rewrite, pull: Pull = no_pull
+    store: ModelStore,
+    request: CreateRequest,
+    *,
+    rewriter: Rewrite = rewrite.rewrite,
+    pull: Pull = no_pull,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TransferStep]:
     """Make a model, step by step; closing the iterator before its end leaves nothing that anyone sees.
+
+    `stopped` is asked while a file is rewritten, which can take minutes without a step; once it is true all ends.
 
     Raises InvalidCreateError and its kin for what the client could have known, CreateFailedError and GGUFError for
     files that are wrong, TransferError when the base is not here and cannot be fetched.
     """
     name = check(request)
     with store.blobs.claiming() as claims:
-        stale = yield from _Creation(store, request, store.resolve(name), claims, rewriter, pull).run()
+        stale = yield from _Creation(store, request, store.resolve(name), claims, rewriter, pull, stopped).run()
     store.forget(stale)
     yield TransferStep("success")
 
@@ -68,6 +74,7 @@ class _Creation:
     claims: Claims
     rewriter: Rewrite
     pull: Pull
+    stopped: Callable[[], bool]
 
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
         """Do everything; returns the digests of the model that had the name."""
@@ -87,7 +94,7 @@ class _Creation:
             piece = yield from self._finished(item)
             entries.append(Entry(layer=piece.layer, created=piece.created))
             if piece.layer.media_type == media_types.MODEL:
-                config = _described(config, piece.head)
+                config = completed(config, piece.head)
                 known += layers.detected(piece.head) if not self.request.base else []
         config, request = layers.with_defaults(config, self.request)
         return (yield from self._write(config, layers.with_texts(entries + known, request, self._read)))
@@ -221,6 +228,8 @@ class _Creation:
         spoken = time.monotonic()
         try:
             for done, total in self.rewriter(source, target, kind):
+                if self.stopped():
+                    raise CreateFailedError("request canceled")
                 now = time.monotonic()
                 if kind != COPY and now - spoken >= _PROGRESS_SECONDS:
                     spoken = now
@@ -267,18 +276,6 @@ def _config(request: CreateRequest) -> Config:
         embedding_length=told.embedding_length,
         base_name=told.base_name,
         backend=request.backend,
-    )
-
-
-def _described(config: Config, head: GGUF) -> Config:
-    """Complete a configuration by what a model file says; what is there already stays."""
-    return replace(
-        config,
-        model_format=config.model_format or "gguf",
-        model_family=config.model_family or head.architecture,
-        model_families=(*config.model_families, head.architecture),
-        model_type=config.model_type or parameter_size(head.parameter_count),
-        file_type=config.file_type or head.file_type,
     )
 
 

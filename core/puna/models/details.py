@@ -1,12 +1,13 @@
 """What a model is, in a few words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from puna.models.config import Config
 from puna.models.gguf import GGUF
 from puna.models.gguf_types import UNKNOWN
 from puna.models.name import ModelName
+from puna.models.numerals import parameter_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,18 @@ def describe(config: Config, parent: str, head: GGUF | None, *, lengths: bool = 
         quantization_level=level,
         context_length=_signed(context) if lengths else 0,
         embedding_length=_signed(embedding) if lengths else 0,
+    )
+
+
+def completed(config: Config, head: GGUF) -> Config:
+    """Complete a configuration by what a model file says; what is there already stays."""
+    return replace(
+        config,
+        model_format=config.model_format or "gguf",
+        model_family=config.model_family or head.architecture,
+        model_families=(*config.model_families, head.architecture),
+        model_type=config.model_type or parameter_size(head.parameter_count),
+        file_type=config.file_type or head.file_type,
     )
 
 

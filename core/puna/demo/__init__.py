@@ -1,0 +1,1 @@
+"""llamita, the demo model, and how it comes into a store."""

@@ -1,0 +1,96 @@
+"""Putting llamita into a store, as an ordinary model that can be shown, copied and deleted."""
+
+import logging
+import shutil
+import tempfile
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from puna.models import config as configs
+from puna.models import gguf, media_types
+from puna.models import manifest as manifests
+from puna.models.blobs import BlobStore, Claims
+from puna.models.config import Config
+from puna.models.details import completed
+from puna.models.manifest import Layer, Manifest
+from puna.models.name import ModelName
+from puna.models.store import ModelStore
+
+log = logging.getLogger(__name__)
+
+NAME: Final = ModelName.parse("llamita")
+MODEL: Final = "llamita.gguf"
+_TEXTS: Final = (
+    (media_types.TEMPLATE, "template.tmpl"),
+    (media_types.SYSTEM, "system.txt"),
+    (media_types.LICENSE, "license.txt"),
+    (media_types.PARAMS, "params.json"),
+)
+"""Media types and files of the text layers, in the order in which a creation adds them. Those not there are left out."""
+_CHUNK: Final = 1 << 20
+
+
+def install(store: ModelStore) -> bool:
+    """Put llamita into the store, in place of another model of the name. Returns whether it was not there already."""
+    folder = files("puna.demo")
+    name = store.resolve(NAME)
+    with store.blobs.claiming() as claims:
+        data = _manifest(store.blobs, claims, folder)
+        before = store.read_manifest(name)
+        if before is not None and manifests.dumps(before) == data:
+            return False
+        stale = store.replace_manifest(name, data)
+    store.forget(stale)
+    return True
+
+
+def install_in_new_store(root: Path) -> bool:
+    """Make the store with llamita in it if its folder does not exist yet; one that exists, even empty, is left alone.
+
+    The folder appears at once and whole. Returns whether it was made; what stands in the way is logged.
+    """
+    if root.exists() or root.is_symlink():
+        return False
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        try:
+            made.chmod(0o755)
+            install(ModelStore(made))
+            made.rename(root)  # fails if somebody else was faster and has put something there
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        log.warning("cannot make a store with the demo model in %s: %s", root, error)
+        return False
+    return True
+
+
+def _manifest(blobs: BlobStore, claims: Claims, folder: Traversable) -> bytes:
+    """Store the blobs and return the manifest that names them."""
+    layers = [_model(blobs, claims, folder / MODEL)]
+    for media_type, file_name in _TEXTS:
+        if (file := folder / file_name).is_file():
+            blob = blobs.add(_text(file, media_type), claims)
+            layers.append(Layer(media_type=media_type, digest=blob.digest, size=blob.size))
+    config = completed(Config(), gguf.read(blobs.path(layers[0].digest)))
+    blob = blobs.add(configs.dumps(config), claims)
+    return manifests.dumps(
+        Manifest(Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size), tuple(layers))
+    )
+
+
+def _model(blobs: BlobStore, claims: Claims, file: Traversable) -> Layer:
+    with file.open("rb") as source, blobs.writer() as writer:
+        while chunk := source.read(_CHUNK):
+            writer.write(chunk)
+        blob = writer.commit()
+    claims.add(blob.digest)
+    return Layer(media_type=media_types.MODEL, digest=blob.digest, size=blob.size)
+
+
+def _text(file: Traversable, media_type: str) -> bytes:
+    data = file.read_bytes()
+    return data if data.endswith(b"\n") or media_type != media_types.PARAMS else data + b"\n"
