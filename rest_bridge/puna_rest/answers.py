@@ -6,12 +6,12 @@ from aiohttp import web
 
 from puna import gojson
 from puna_rest.errors import Failure
+from puna_rest.translate.openai import chat_answer as openai_chat
 
 JSON: Final = "application/json"
 JSON_UTF8: Final = "application/json; charset=utf-8"
 CHUNKED_ABOVE: Final = 2048
 """Longest body, in bytes, that is sent with its length."""
-OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
 
 
 def text(request: web.BaseRequest, body: str, content_type: str = JSON_UTF8, status: int = 200) -> web.Response:
@@ -51,8 +51,11 @@ def native_stream_error(request: web.BaseRequest, failure: Failure) -> web.Respo
 
 def openai_error(request: web.BaseRequest, failure: Failure) -> web.Response:
     """Say what went wrong, on /v1/* but /v1/messages."""
-    kind = OPENAI_TYPES.get(failure.status, "api_error")
-    value = {"error": {"message": failure.text, "type": kind, "param": None, "code": None}}
+    return v1_error(request, failure, openai_chat.error(failure))
+
+
+def v1_error(request: web.BaseRequest, failure: Failure, value: object) -> web.Response:
+    """Say what went wrong on /v1/*: what the core says looks otherwise than what the bridge says."""
     if failure.from_core:
         return json_line(request, value, failure.status)
     return json(request, value, status=failure.status)

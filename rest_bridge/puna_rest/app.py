@@ -8,9 +8,9 @@ from typing import Final
 import grpc.aio
 from aiohttp import web
 
-from puna_rest import cors, hosts, routing
+from puna_rest import answers, cors, hosts, routing
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
-from puna_rest.errors import RestError, failure
+from puna_rest.errors import CloudError, RestError, failure
 from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ def _is_local(request: web.Request) -> bool:
 async def _handle(request: web.Request, route: routing.Route) -> web.StreamResponse:
     try:
         return await route.handlers[request.method](request)
+    except CloudError as error:
+        return answers.native_error(request, failure(error))
     except (grpc.aio.AioRpcError, RestError) as error:
         return route.error(request, failure(error))
     except (ConnectionError, web.HTTPException):

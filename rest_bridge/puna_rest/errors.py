@@ -66,9 +66,15 @@ _DETAILS: Final = "grpc-status-details-bin"
 class RestError(Exception):
     """A request that the bridge itself refuses."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, reason: str = "") -> None:
+        """`reason` is given where the refusal shall look as if the core had said it."""
         super().__init__(text)
         self.status = status
+        self.reason = reason
+
+
+class CloudError(RestError):
+    """A request for a cloud, which is refused in the native shape on every route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Failure:
 def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     """Read an error."""
     if isinstance(error, RestError):
-        return Failure(error.status, str(error))
+        return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())
     reason = _reason(trailer.get(_DETAILS, b""))
     status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)

@@ -5,10 +5,11 @@ from typing import Any
 
 from aiohttp import web
 
-from puna_rest.errors import RestError
+from puna_rest.errors import CloudError, RestError
 from puna_rest.gobody.decoder import decode
 from puna_rest.gobody.kinds import Struct
 from puna_rest.gobody.scanner import BodyError, Document, EmptyBodyError, parse
+from puna_rest.translate import cloud
 
 
 async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
@@ -17,6 +18,17 @@ async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapp
         return typed(await request.read(), kind)
     except EmptyBodyError:
         raise RestError(400, "missing request body") from None
+    except BodyError as error:
+        raise RestError(400, str(error)) from None
+
+
+async def compatible(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
+    """Read a body of /v1/*. Raises RestError; CloudError when it asks for a model in the cloud."""
+    body = await request.read()
+    if cloud.body_names_cloud(body):
+        raise CloudError(403, cloud.REFUSED)
+    try:
+        return typed(body, kind)
     except BodyError as error:
         raise RestError(400, str(error)) from None
 

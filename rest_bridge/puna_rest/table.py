@@ -3,12 +3,16 @@
 from typing import Final
 
 from puna_rest import answers
-from puna_rest.routes import blobs, cloud, embed, generate, jobs, models, server
+from puna_rest.routes import blobs, cloud, embed, generate, jobs, models, openai, server
 from puna_rest.routing import Handler, Route, Table
 
 
 def _native(path: str, **handlers: Handler) -> Route:
     return Route(path, handlers, answers.native_error)
+
+
+def _openai(path: str, **handlers: Handler) -> Route:
+    return Route(path, handlers, answers.openai_error)
 
 
 TABLE: Final = Table(
@@ -35,5 +39,10 @@ TABLE: Final = Table(
         _native("/api/experimental/web_search", POST=cloud.web_search),
         _native("/api/experimental/web_fetch", POST=cloud.web_fetch),
         _native("/api/experimental/model-recommendations", GET=cloud.recommendations),
+        _openai("/v1/chat/completions", POST=openai.chat),
+        _openai("/v1/completions", POST=openai.completion),
+        _openai("/v1/embeddings", POST=openai.embed),
+        _openai("/v1/models", GET=openai.list_models),
+        _openai("/v1/models/{}", GET=openai.get_model),
     )
 )

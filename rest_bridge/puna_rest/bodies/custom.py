@@ -5,7 +5,20 @@ from typing import Any, Final
 from puna import gojson
 from puna.duration import LARGEST, parse_duration
 from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
-from puna_rest.gobody.kinds import Anything, Bool, Bytes, Custom, Float, Inner, Int, Pointer, Slice, String, Struct
+from puna_rest.gobody.kinds import (
+    Anything,
+    Bool,
+    Bytes,
+    Custom,
+    Float,
+    Inner,
+    Int,
+    Later,
+    Pointer,
+    Slice,
+    String,
+    Struct,
+)
 from puna_rest.gobody.scanner import Document, Node
 
 NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
@@ -68,19 +81,9 @@ def _properties(document: Document, node: Node) -> object:
     return {key: unmarshal(document, value, _PROPERTY) for key, value in node.value}
 
 
-class _Property(Type):
-    """api.ToolProperty, which contains itself."""
-
-    go = "api.ToolProperty"
-
-    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take objects."""
-        return _PROPERTY_STRUCT.decode(decoder, node, _PROPERTY_STRUCT.zero)
-
-
-_PROPERTY: Final = _Property()
+_PROPERTY: Final = Later("api.ToolProperty", lambda: _PROPERTY_STRUCT)
 _PROPERTIES: Final = Pointer(Custom("api.ToolPropertiesMap", _properties))
-_PROPERTY_STRUCT: Final = Struct(
+_PROPERTY_STRUCT: Final[Struct] = Struct(
     "api.ToolProperty",
     {
         "anyOf": Slice(_PROPERTY),

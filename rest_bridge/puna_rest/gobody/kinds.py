@@ -211,7 +211,7 @@ class Struct(Type):
 
     def __init__(self, go: str, fields: Mapping[str, Type]) -> None:
         self.go = go
-        self._name = go.rpartition(".")[2]
+        self._name = "" if go.startswith("struct {") else go.rpartition(".")[2]
         self._fields = fields
         self._folded = {fold(name): name for name in reversed(list(fields))}
         self.zero: Mapping[str, object] = {name: kind.zero for name, kind in fields.items()}
@@ -250,6 +250,19 @@ class Custom(Type):
         return self._function(decoder.document, node)
 
 
+class Later(Type):
+    """A type that is made later, since it contains itself."""
+
+    def __init__(self, go: str, kind: Callable[[], Type]) -> None:
+        self.go = go
+        self._kind = kind
+
+    def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
+        """Take what the type takes."""
+        kind = self._kind()
+        return kind.decode(decoder, node, kind.zero)
+
+
 class Inner(Type):
     """A type whose own decoder does no more than call Unmarshal again: its first error is the last."""
 
@@ -261,6 +274,12 @@ class Inner(Type):
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
         """Take what the type takes."""
         return unmarshal(decoder.document, node, self._kind)
+
+
+def anonymous(**fields: str) -> str:
+    """Return the Go name of a struct type without one, whose fields are all of one-word types."""
+    parts = [f'{name.capitalize()} {go} "json:\\"{name}\\""' for name, go in fields.items()]
+    return "struct { " + "; ".join(parts) + " }"
 
 
 def fold(name: str) -> str:

@@ -1,0 +1,72 @@
+"""/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models."""
+
+import time
+
+from aiohttp import web
+
+from puna.v1 import models_pb2
+from puna_rest import answers, reading, streams
+from puna_rest.bodies import openai
+from puna_rest.core import CORE, METADATA
+from puna_rest.errors import CloudError, RestError
+from puna_rest.routing import PARAMETER
+from puna_rest.translate import cloud
+from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings, models
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """POST /v1/chat/completions."""
+    start = time.time_ns()
+    document, body = await reading.compatible(request, openai.CHAT_COMPLETION)
+    if not body["messages"]:
+        raise RestError(400, "[] is too short - 'messages'")
+    message = chat_request.request(document, body, start)
+    service = request.app[CORE].chat
+    if not body["stream"]:
+        answer = chat_answer.completion(body["model"], await service.Chat(message, metadata=METADATA))
+        return answers.json_line(request, answer)
+    chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
+    call = service.StreamChat(message, metadata=METADATA)
+    return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
+
+
+async def completion(request: web.Request) -> web.StreamResponse:
+    """POST /v1/completions."""
+    start = time.time_ns()
+    document, body = await reading.compatible(request, openai.COMPLETION)
+    message = completions.request(document, body, start)
+    service = request.app[CORE].generate
+    if not body["stream"]:
+        answer = completions.completion(body["model"], await service.Generate(message, metadata=METADATA))
+        return answers.json_line(request, answer)
+    chunks = completions.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
+    call = service.StreamGenerate(message, metadata=METADATA)
+    return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
+
+
+async def embed(request: web.Request) -> web.StreamResponse:
+    """POST /v1/embeddings."""
+    start = time.time_ns()
+    _, body = await reading.compatible(request, openai.EMBEDDINGS)
+    message = embeddings.request(body, start)
+    response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+    return answers.json_line(request, embeddings.answer(body, response))
+
+
+async def list_models(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models."""
+    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
+    return answers.json_line(request, models.listing(response))
+
+
+async def get_model(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models/{model}."""
+    name = request.match_info[PARAMETER]
+    if cloud.names_cloud(name):
+        raise CloudError(403, cloud.DETAILS_REFUSED)
+    response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=METADATA)
+    return answers.json_line(request, models.model(response.model, name))
+
+
+def _include_usage(stream_options: dict[str, bool] | None) -> bool:
+    return stream_options is not None and stream_options["include_usage"]

@@ -1,0 +1,129 @@
+"""Answers of /v1/chat/completions."""
+
+import random
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2
+from puna_rest.errors import Failure
+from puna_rest.translate.messages import debug_info, go_arguments, logprobs
+from puna_rest.translate.parts import Part, parts, whole
+
+DONE: Final = "data: [DONE]\n\n"
+_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+def new_id(prefix: str) -> str:
+    """Return an id as short as the reference's."""
+    return f"{prefix}-{random.randrange(999)}"
+
+
+def error(failure: Failure) -> dict[str, Any]:
+    """Write an error."""
+    kind = _TYPES.get(failure.status, "api_error")
+    return {"error": {"message": failure.text, "type": kind, "param": None, "code": None}}
+
+
+def error_event(failure: Failure) -> str:
+    """Write the event that ends a stream in which something went wrong."""
+    return f"data: {gojson.dumps(error(failure))}\n\n"
+
+
+def completion(model: str, message: chat_pb2.ChatResponse) -> dict[str, Any]:
+    """Write an answer in one piece."""
+    part = whole(message)
+    said: dict[str, Any] = {"role": "assistant" if part.rendered is None else "", "content": part.content}
+    if part.thinking:
+        said["reasoning"] = part.thinking
+    if part.tool_calls:
+        said["tool_calls"] = tool_calls(part.tool_calls)
+    reason = "tool_calls" if part.reason == "stop" and part.tool_calls else part.reason
+    choice: dict[str, Any] = {"index": 0, "message": said, "finish_reason": reason or None}
+    if part.logprobs:
+        choice["logprobs"] = {"content": logprobs(part.logprobs)}
+    out = {
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": "fp_ollama",
+        "choices": [choice],
+        "usage": usage(part),
+    }
+    if part.rendered is not None:
+        out["_debug_info"] = debug_info(part.rendered)
+    return out
+
+
+def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
+    """Write calls, arguments as text."""
+    return [
+        {
+            "id": call.id,
+            "index": call.index,
+            "type": "function",
+            "function": {"name": call.name, "arguments": go_arguments(call.arguments_json)},
+        }
+        for call in calls
+    ]
+
+
+def usage(part: Part) -> dict[str, int]:
+    """Write counts."""
+    return {
+        "prompt_tokens": part.prompt_tokens,
+        "completion_tokens": part.output_tokens,
+        "total_tokens": part.prompt_tokens + part.output_tokens,
+    }
+
+
+class Chunks:
+    """Writes a stream; what all chunks share is encoded once."""
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        self._model = gojson.string(model)
+        self._include_usage = include_usage
+        self._start = ""
+        self._called = False
+
+    def write(self, message: chat_pb2.StreamChatResponse) -> str:
+        """Write the chunks of a message."""
+        return "".join([self._part(part) for part in parts(message)])
+
+    def _part(self, part: Part) -> str:
+        first = not self._start
+        if first:
+            self._start = (
+                f'data: {{"id":"{new_id("chatcmpl")}","object":"chat.completion.chunk","created":{int(time.time())},'
+                f'"model":{self._model},"system_fingerprint":"fp_ollama","choices":['
+            )
+        out = ""
+        said = part.content or part.thinking or part.tool_calls or part.logprobs
+        if first or said or (part.finish is None and part.rendered is None):
+            out = self._content(part, role='"role":"assistant",' if first else "")
+            self._called = self._called or bool(part.tool_calls)
+        return out if part.finish is None else out + self._end(part)
+
+    def _content(self, part: Part, role: str) -> str:
+        """Write a part; one that both thinks and speaks is split in two."""
+        extra = f',"logprobs":{{"content":{gojson.dumps(logprobs(part.logprobs))}}}' if part.logprobs else ""
+        calls = f',"tool_calls":{gojson.dumps(tool_calls(part.tool_calls))}' if part.tool_calls else ""
+        content = '"content":' + gojson.string(part.content)
+        reasoning = '"reasoning":' + gojson.string(part.thinking)
+        if part.thinking and (part.content or calls):
+            return self._chunk(role + reasoning, extra) + self._chunk(content + calls, "")
+        return self._chunk(role + content + ("," + reasoning if part.thinking else "") + calls, extra)
+
+    def _chunk(self, delta: str, extra: str, reason: str = "null") -> str:
+        return f'{self._start}{{"index":0,"delta":{{{delta}}},"finish_reason":{reason}{extra}}}]}}\n\n'
+
+    def _end(self, part: Part) -> str:
+        reason = part.reason or "stop"
+        if reason == "stop" and self._called:
+            reason = "tool_calls"
+        out = self._chunk("", "", f'"{reason}"')
+        if self._include_usage:
+            out += f'{self._start}],"usage":{gojson.dumps(usage(part))}}}\n\n'
+        return out + DONE

@@ -1,0 +1,213 @@
+"""Bodies of /v1/chat/completions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_rest.errors import RestError
+from puna_rest.gobody.kinds import decode_base64, plain
+from puna_rest.gobody.scanner import BodyError, Document, Node, parse_whole
+from puna_rest.translate.messages import tools
+from puna_rest.translate.options import LEVELS, Body, int32, moment, output_constraint
+
+_EFFORTS: Final[Mapping[str, object]] = {
+    "": None,
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "max",
+    "xhigh": "max",
+    "ultra": "max",
+}
+_TYPES: Final = {"number": "float64", "bool": "bool", "object": "map[string]interface {}"}
+_IMAGE_PREFIXES: Final = ("data:;base64,", *(f"data:image/{kind};base64," for kind in ("jpeg", "jpg", "png", "webp")))
+_CHOICES: Final = {
+    "auto": message_pb2.ToolChoice.MODE_AUTO,
+    "none": message_pb2.ToolChoice.MODE_NONE,
+    "required": message_pb2.ToolChoice.MODE_REQUIRED,
+}
+FORMAT_ERROR: Final = RestError(400, "invalid message format")
+
+
+def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
+    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    turns: list[message_pb2.Message] = []
+    for each in body["messages"]:
+        turns += _messages(document, body["messages"], each)
+    options = options_pb2.RequestOptions(
+        options_json=gojson.dumps(_options(document, body)),
+        constraint=_constraint(body["response_format"]),
+        truncate=True,
+        logprobs=bool(body["logprobs"]),
+        top_logprobs=int32(body["top_logprobs"]),
+        start_time=moment(start),
+    )
+    effort = body["reasoning"]["effort"] if body["reasoning"] is not None else body["reasoning_effort"] or ""
+    options.thinking = thinking(effort)
+    return chat_pb2.ChatRequest(
+        model=body["model"],
+        messages=turns,
+        tools=tools(document, body["tools"]),
+        tool_choice=tool_choice(body["tool_choice"]),
+        options=options,
+        render_only=body["_debug_render_only"],
+    )
+
+
+def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
+    """Read how hard to think. Raises RestError."""
+    if effort not in _EFFORTS:
+        raise RestError(
+            400,
+            f"invalid reasoning value: {gojson.quote(effort)} "
+            '(must be "minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none")',
+        )
+    return LEVELS[_EFFORTS[effort]]
+
+
+def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
+    """Read which tools may be called; what is not understood is ignored."""
+    value = json.loads(raw) if raw else None
+    if isinstance(value, str) and value in _CHOICES:
+        return message_pb2.ToolChoice(mode=_CHOICES[value])
+    if isinstance(value, dict):
+        inner = value.get("function")
+        name = inner.get("name") if isinstance(inner, dict) else value.get("name")
+        if value.get("type") == "function" and isinstance(name, str):
+            return message_pb2.ToolChoice(tool_name=name)
+    return None
+
+
+def image(url: str) -> bytes:
+    """Read a picture from a data URL. Raises RestError."""
+    if url.startswith(("http://", "https://")):
+        raise RestError(400, "image URLs are not currently supported, please use base64 encoded data instead")
+    for prefix in _IMAGE_PREFIXES:
+        if url.startswith(prefix):
+            try:
+                return decode_base64(url.removeprefix(prefix))
+            except ValueError:
+                break
+    raise RestError(400, "invalid image input")
+
+
+def stops(document: Document, node: Node | None) -> list[str] | None:
+    """Read stop strings; items that are none are left out."""
+    if node is None:
+        return None
+    if node.kind == "string":
+        return [node.value]
+    if node.kind == "array":
+        return [each for each in plain(document, node) if isinstance(each, str)] or None
+    return None
+
+
+def _options(document: Document, body: Body) -> dict[str, Any]:
+    limit = body["max_tokens"]
+    if limit is None and body["max_completion_tokens"].lstrip("-").isdigit():
+        limit = int(body["max_completion_tokens"])
+    every = {
+        "stop": stops(document, body["stop"]),
+        "num_predict": limit,
+        "temperature": 1.0 if body["temperature"] is None else body["temperature"],
+        "seed": body["seed"],
+        "frequency_penalty": body["frequency_penalty"],
+        "presence_penalty": body["presence_penalty"],
+        "top_p": 1.0 if body["top_p"] is None else body["top_p"],
+    }
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def _constraint(wanted: Body | None) -> options_pb2.OutputConstraint | None:
+    kind = wanted["type"].strip().lower() if wanted is not None else ""
+    if kind == "json_object":
+        return options_pb2.OutputConstraint(json_object=True)
+    if kind == "json_schema" and wanted is not None and wanted["json_schema"] is not None:
+        return output_constraint(wanted["json_schema"]["schema"])
+    return None
+
+
+def _messages(document: Document, history: Sequence[Body], body: Body) -> list[message_pb2.Message]:
+    """Read a message; each part of a content becomes a message of its own, as in the reference."""
+    role = body["role"].lower()
+    name = ""
+    if role == "tool":
+        name = body["name"] or _called(history, body["tool_call_id"])
+    content = body["content"]
+    if content is not None and content.kind == "array":
+        found = [_part(role, plain(document, each)) for each in content.value]
+        if found and body["tool_calls"]:
+            found[-1].tool_calls.extend(_calls(body["tool_calls"]))
+            found[-1].tool_name = name
+            found[-1].tool_call_id = body["tool_call_id"]
+            found[-1].thinking = body["reasoning"]
+        return found
+    message = message_pb2.Message(role=role, thinking=body["reasoning"], tool_call_id=body["tool_call_id"])
+    if content is not None and content.kind == "string":
+        message.content = content.value
+        message.tool_name = name
+    elif body["tool_calls"] is None:
+        kind = _TYPES[content.kind] if content is not None else "<nil>"
+        raise RestError(400, f"invalid message content type: {kind}")
+    message.tool_calls.extend(_calls(body["tool_calls"] or ()))
+    return [message]
+
+
+def _part(role: str, part: Any) -> message_pb2.Message:  # noqa: ANN401 - any JSON value
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return message_pb2.Message(role=role, content=part["text"])
+    if kind == "image_url":
+        url = part.get("image_url")
+        url = url.get("url") if isinstance(url, dict) else url
+        if isinstance(url, str):
+            return message_pb2.Message(role=role, media=[options_pb2.Media(data=image(url))])
+    if kind == "input_audio":
+        return message_pb2.Message(role=role, media=[options_pb2.Media(data=_audio(part.get("input_audio")))])
+    raise FORMAT_ERROR
+
+
+def _audio(value: object) -> bytes:
+    if not isinstance(value, dict):
+        raise RestError(400, "invalid input_audio format")
+    if not isinstance(value.get("data"), str):
+        raise RestError(400, "invalid input_audio format: missing data")
+    try:
+        return decode_base64(value["data"])
+    except ValueError as error:
+        raise RestError(400, f"invalid input_audio base64 data: {error}") from None
+
+
+def _called(history: Sequence[Body], call_id: str) -> str:
+    """Return the name of the last call with an id."""
+    if not call_id:
+        return ""
+    for message in reversed(history):
+        for call in message["tool_calls"] or ():
+            if call["id"] == call_id:
+                return str(call["function"]["name"])
+    return ""
+
+
+def _calls(bodies: Sequence[Body]) -> list[message_pb2.ToolCall]:
+    return [
+        message_pb2.ToolCall(
+            id=each["id"], name=each["function"]["name"], arguments_json=call_arguments(each["function"]["arguments"])
+        )
+        for each in bodies
+    ]
+
+
+def call_arguments(text: str) -> str:
+    """Check the arguments of an earlier call: the text of an object. Raises RestError."""
+    try:
+        root = parse_whole(text).root
+    except BodyError:
+        root = None
+    if root is None or root.kind not in ("object", "null"):
+        raise RestError(400, "invalid tool call arguments")
+    return text if root.kind == "object" else "{}"

@@ -1,0 +1,111 @@
+"""/v1/completions."""
+
+import time
+from typing import Any
+
+from puna import gojson
+from puna.v1 import generate_pb2, options_pb2, usage_pb2
+from puna_rest.errors import RestError
+from puna_rest.gobody.kinds import plain
+from puna_rest.gobody.scanner import Document
+from puna_rest.translate.messages import DONE_REASONS
+from puna_rest.translate.openai.chat_answer import DONE, new_id
+from puna_rest.translate.options import Body, int32, moment
+
+
+def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
+    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    every = {
+        "stop": _stops(document, body),
+        "num_predict": body["max_tokens"],
+        "temperature": 1.0 if body["temperature"] is None else body["temperature"],
+        "seed": body["seed"],
+        "frequency_penalty": body["frequency_penalty"],
+        "presence_penalty": body["presence_penalty"],
+        "top_p": body["top_p"] or 1.0,
+    }
+    wanted = body["logprobs"] or 0
+    return generate_pb2.GenerateRequest(
+        model=body["model"],
+        text=body["prompt"],
+        suffix=body["suffix"],
+        render_only=body["_debug_render_only"],
+        options=options_pb2.RequestOptions(
+            options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
+            truncate=True,
+            logprobs=wanted > 0,
+            top_logprobs=int32(max(wanted, 0)),
+            start_time=moment(start),
+        ),
+    )
+
+
+def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, Any]:
+    """Write an answer in one piece."""
+    return {
+        "id": new_id("cmpl"),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": "fp_ollama",
+        "choices": [{"text": message.text, "index": 0, "finish_reason": DONE_REASONS[message.finish.reason] or None}],
+        "usage": _usage(message.finish.usage),
+    }
+
+
+class Chunks:
+    """Writes a stream."""
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        self._model = gojson.string(model)
+        self._include_usage = include_usage
+        self._start = f'data: {{"id":"{new_id("cmpl")}","object":"text_completion","created":'
+        self._zeros = ',"usage":' + gojson.dumps(_usage(usage_pb2.Usage())) if include_usage else ""
+
+    def write(self, message: generate_pb2.StreamGenerateResponse) -> str:
+        """Write the chunks of a message."""
+        out = "".join([self._chunk(self._choice(delta.text, ""), self._zeros) for delta in message.deltas])
+        if not message.HasField("done"):
+            return out
+        done = message.done
+        reason = "" if done.HasField("rendered") else DONE_REASONS[done.finish.reason]
+        out += self._chunk(self._choice(done.delta.text, reason), self._zeros)
+        if done.HasField("rendered"):
+            return out
+        if self._include_usage:
+            out += self._chunk("", ',"usage":' + gojson.dumps(_usage(done.finish.usage)))
+        return out + DONE
+
+    def _choice(self, text: str, reason: str) -> str:
+        return f'{{"text":{gojson.string(text)},"index":0,"finish_reason":{gojson.dumps(reason or None)}}}'
+
+    def _chunk(self, choices: str, usage: str) -> str:
+        return (
+            f'{self._start}{int(time.time())},"choices":[{choices}],"model":{self._model},'
+            f'"system_fingerprint":"fp_ollama"{usage}}}\n\n'
+        )
+
+
+def _stops(document: Document, body: Body) -> list[str] | None:
+    value = plain(document, body["stop"])
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        return None
+    for each in value:
+        if not isinstance(each, str):
+            raise RestError(400, f"invalid type for 'stop' field: {_go_name(each)}")
+    return value or None
+
+
+def _go_name(value: object) -> str:
+    names = {type(None): "<nil>", bool: "bool", float: "float64", list: "[]interface {}"}
+    return names.get(type(value), "map[string]interface {}")
+
+
+def _usage(counts: usage_pb2.Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.output_tokens,
+        "total_tokens": counts.prompt_tokens + counts.output_tokens,
+    }

@@ -1,0 +1,58 @@
+"""/v1/embeddings."""
+
+import base64
+import struct
+from typing import Any
+
+from puna.v1 import embed_pb2, options_pb2
+from puna_rest.errors import RestError
+from puna_rest.gobody.scanner import Node
+from puna_rest.translate.embed import floats, inputs, unpack
+from puna_rest.translate.options import Body, int32, moment
+
+
+def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
+    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    wanted = body["encoding_format"]
+    if wanted and wanted.lower() not in ("float", "base64"):
+        raise RestError(400, f"Invalid value for 'encoding_format' = {wanted}. Supported values: ['float', 'base64'].")
+    return embed_pb2.EmbedRequest(
+        model=body["model"],
+        inputs=_inputs(body["input"]),
+        truncate=True,
+        dimensions=max(0, int32(body["dimensions"])),
+        encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
+        options=options_pb2.RequestOptions(start_time=moment(start)),
+    )
+
+
+def answer(body: Body, response: embed_pb2.EmbedResponse) -> dict[str, Any]:
+    """Write the vectors, as numbers or as text."""
+    as_text = body["encoding_format"].lower() == "base64"
+    data = [
+        {"object": "embedding", "embedding": _base64(vector) if as_text else floats(vector), "index": index}
+        for index, vector in enumerate(response.vectors)
+    ]
+    count = response.usage.prompt_tokens
+    return {
+        "object": "list",
+        "data": data,
+        "model": body["model"],
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+    }
+
+
+def _inputs(node: Node | None) -> list[str]:
+    if node is not None and node.kind == "string":
+        return [node.value]
+    if node is None or (node.kind == "array" and not node.value):
+        raise RestError(400, "invalid input")
+    try:
+        return inputs(node)
+    except RestError as error:
+        raise RestError(error.status, str(error), reason="INVALID_REQUEST") from None
+
+
+def _base64(vector: embed_pb2.Vector) -> str:
+    values = unpack(vector)
+    return base64.b64encode(vector.packed or struct.pack(f"<{len(values)}f", *values)).decode()

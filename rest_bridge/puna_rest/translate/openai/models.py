@@ -1,0 +1,20 @@
+"""/v1/models."""
+
+from typing import Any
+
+from puna.v1 import models_pb2
+
+
+def listing(response: models_pb2.ListModelsResponse) -> dict[str, Any]:
+    """Write the models of the store; an empty store has null, as in the reference."""
+    return {"object": "list", "data": [model(each, each.name) for each in response.models] or None}
+
+
+def model(message: models_pb2.Model, name: str) -> dict[str, Any]:
+    """Write a model under the name by which it was asked for."""
+    return {"id": name, "object": "model", "created": message.modify_time.seconds, "owned_by": _namespace(name)}
+
+
+def _namespace(name: str) -> str:
+    path = name.split("/")
+    return path[-2] if len(path) > 1 else "library"

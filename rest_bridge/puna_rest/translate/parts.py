@@ -1,0 +1,74 @@
+"""A conversation's answer as a sequence of parts, which the routes of other APIs write each in its own way."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_rest.translate.messages import DONE_REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one line of the native stream would say."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: tuple[message_pb2.ToolCall, ...] = ()
+    logprobs: tuple[usage_pb2.TokenLogprob, ...] = ()
+    finish: usage_pb2.Finish | None = None
+    """Given in the last part, unless the prompt was only rendered."""
+    rendered: usage_pb2.RenderedPrompt | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the answer ended; empty if it did not."""
+        return DONE_REASONS[self.finish.reason] if self.finish is not None else ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, in the last part."""
+        return self.finish.usage.prompt_tokens if self.finish is not None else 0
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answer, in the last part."""
+        return self.finish.usage.output_tokens if self.finish is not None else 0
+
+
+def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
+    """Take a message of the stream apart."""
+    for delta in message.deltas:
+        yield _part(delta)
+    if message.HasField("done"):
+        done = message.done
+        rendered = done.rendered if done.HasField("rendered") else None
+        yield _part(done.delta, done.finish if rendered is None else None, rendered)
+
+
+def whole(message: chat_pb2.ChatResponse) -> Part:
+    """Read an answer that came at once."""
+    rendered = message.rendered if message.HasField("rendered") else None
+    said = message.message
+    return Part(
+        content=said.content,
+        thinking=said.thinking,
+        tool_calls=tuple(said.tool_calls),
+        logprobs=tuple(message.logprobs),
+        finish=message.finish if rendered is None else None,
+        rendered=rendered,
+    )
+
+
+def _part(
+    delta: chat_pb2.ChatDelta,
+    finish: usage_pb2.Finish | None = None,
+    rendered: usage_pb2.RenderedPrompt | None = None,
+) -> Part:
+    return Part(
+        content=delta.content,
+        thinking=delta.thinking,
+        tool_calls=tuple(delta.tool_calls),
+        logprobs=tuple(delta.logprobs),
+        finish=finish,
+        rendered=rendered,
+    )
