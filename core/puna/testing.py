@@ -1,0 +1,392 @@
+"""For plugin authors: the backend contract as tests. Subclass, say what to load, and let pytest find it:
+
+    class TestParrot(BackendContract):
+        backend_class = ParrotBackend
+
+        def spec(self) -> ModelSpec:
+            return ModelSpec(path="/models/polly.txt", context_length=64)
+
+Nothing but pytest is needed; the model should be small, for each test loads it anew. What a model cannot do at all,
+such as embedding, it must refuse as the contract says; that is tested in its stead.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from puna.backend import (
+    Backend,
+    BackendError,
+    Constraint,
+    Embedding,
+    Finish,
+    InvalidRequestError,
+    LoadedModel,
+    ModelSpec,
+    Piece,
+    Prefill,
+    PromptTooLongError,
+    Sampling,
+    SequenceRequest,
+    UnsupportedError,
+)
+from puna.plugins import Registry
+from puna.runtime.pool import ModelPool
+from puna.runtime.wanted import Wanted
+from puna.settings import Settings
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole sequence, in order."""
+
+    pieces: tuple[Piece, ...]
+    finish: Finish
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
+    """Run a sequence to its end, checking that its events come in the order of the contract."""
+    pieces: list[Piece] = []
+    finish = None
+    async with aclosing(model.generate(request)) as events:
+        async for event in events:
+            assert finish is None, f"{event} came after the Finish"
+            match event:
+                case Prefill():
+                    assert not pieces, f"{event} came after a piece"
+                    assert 0 <= event.done_tokens <= event.total_tokens
+                case Piece():
+                    assert event.text or event.logprobs, "a piece is empty"
+                    pieces.append(event)
+                case Finish():
+                    finish = event
+    assert finish is not None, "the generator ended without a Finish"
+    assert finish.reason in ("stop", "length")
+    return Answer(tuple(pieces), finish)
+
+
+async def refusal(call: Coroutine[Any, Any, object]) -> BackendError:
+    """Return the contract's error that a call raises. AssertionError: it raises none."""
+    try:
+        await call
+    except BackendError as error:
+        return error
+    raise AssertionError("it should have been refused")
+
+
+class BackendContract:
+    """What every backend does. Override `backend_class` and `spec`, and the rest where your model needs it."""
+
+    backend_class: ClassVar[type[Backend]]
+    prompt: ClassVar[str] = "Why is the sky blue?"
+    """A text from which the model generates something."""
+    max_tokens: ClassVar[int] = 24
+    seconds: ClassVar[float] = 60.0
+    """How long one test may take."""
+    stop_seconds: ClassVar[float] = 5.0
+    """How long a sequence may take to end when it is stopped."""
+    entry_point: ClassVar[str] = ""
+    """The plugin's name, if it is installed: then it is also tried through a host, as the server does it."""
+    model_format: ClassVar[str] = "gguf"
+
+    def spec(self) -> ModelSpec:
+        """Say what to load. A small context makes the tests fast."""
+        raise NotImplementedError
+
+    def request(self, **values: Any) -> SequenceRequest:  # noqa: ANN401 (fields of the request)
+        """Make a request of what the tests vary."""
+        return replace(SequenceRequest(prompt=self.prompt, sampling=GREEDY, max_tokens=self.max_tokens), **values)
+
+    @asynccontextmanager
+    async def loaded(self) -> AsyncIterator[LoadedModel]:
+        """Load the model for one test."""
+        model = await self.backend_class().load(self.spec(), lambda _: None)
+        try:
+            yield model
+        finally:
+            await model.aclose()
+
+    def run(self, test: Callable[[LoadedModel], Coroutine[Any, Any, None]]) -> None:
+        """Run a test with a loaded model."""
+
+        async def limited() -> None:
+            async with asyncio.timeout(self.seconds), self.loaded() as model:
+                await test(model)
+
+        asyncio.run(limited())
+
+    # ---- Loading ----
+
+    def test_the_class_says_what_it_serves(self) -> None:
+        """The core reads the class's attributes without loading anything."""
+        assert isinstance(self.backend_class.formats, tuple)
+        assert self.backend_class.formats
+        assert isinstance(self.backend_class.needs_host, bool)
+
+    def test_loading_tells_how_far_it_is(self) -> None:
+        """From 0 to 1, never backwards."""
+        fractions: list[float] = []
+
+        async def test() -> None:
+            model = await self.backend_class().load(self.spec(), fractions.append)
+            await model.aclose()
+
+        asyncio.run(test())
+        assert all(0 <= fraction <= 1 for fraction in fractions)
+        assert fractions == sorted(fractions)
+
+    def test_a_file_that_is_not_there_is_refused(self) -> None:
+        """With the contract's error, whose text the user sees."""
+        spec = replace(self.spec(), path="/no/such/model")
+        error = asyncio.run(refusal(self.backend_class().load(spec, lambda _: None)))
+        assert isinstance(error, InvalidRequestError)
+
+    def test_the_facts_make_sense(self) -> None:
+        """Lengths and sizes are what they can be."""
+
+        async def test(model: LoadedModel) -> None:
+            facts = model.facts
+            assert facts.context_length > 0
+            assert facts.parallel >= 1
+            assert facts.size_bytes >= facts.vram_bytes >= 0
+
+        self.run(test)
+
+    # ---- Generating ----
+
+    def test_a_prompt_is_continued(self) -> None:
+        """Pieces, then one Finish whose counts fit."""
+
+        async def test(model: LoadedModel) -> None:
+            answer = await collect(model, self.request())
+            assert answer.text
+            assert 0 < answer.finish.output_tokens <= self.max_tokens
+            assert 0 <= answer.finish.cached_prompt_tokens <= answer.finish.prompt_tokens
+
+        self.run(test)
+
+    def test_the_same_again_gives_the_same(self) -> None:
+        """Greedily, and with a seed."""
+
+        async def test(model: LoadedModel) -> None:
+            for sampling in (GREEDY, Sampling(seed=7, temperature=0.8)):
+                request = self.request(sampling=sampling)
+                assert (await collect(model, request)).text == (await collect(model, request)).text
+
+        self.run(test)
+
+    def test_a_limit_is_kept(self) -> None:
+        """A limit of one gives one token; a limit of none evaluates the prompt only."""
+
+        async def test(model: LoadedModel) -> None:
+            one = await collect(model, self.request(max_tokens=1))
+            assert one.finish.output_tokens == 1
+            none = await collect(model, self.request(max_tokens=0))
+            assert (none.pieces, none.finish.reason, none.finish.output_tokens) == ((), "length", 0)
+
+        self.run(test)
+
+    def test_a_stop_string_ends_the_text_and_is_not_in_it(self) -> None:
+        """Wherever the borders of tokens lie."""
+
+        async def test(model: LoadedModel) -> None:
+            whole = (await collect(model, self.request())).text
+            middle = len(whole) // 2
+            for stop in (whole[middle : middle + 1], whole[middle : middle + 4]):
+                answer = await collect(model, self.request(stop=("never\0there", stop)))
+                assert answer.text == whole.partition(stop)[0]
+                assert (answer.finish.reason, answer.finish.stop_sequence) == ("stop", stop)
+
+        self.run(test)
+
+    def test_tokens_do_as_well_as_text(self) -> None:
+        """The ids of a prompt give what the prompt gives."""
+
+        async def test(model: LoadedModel) -> None:
+            tokens = await model.tokenize(self.prompt, add_special=True, parse_special=True)
+            of_tokens = await collect(model, self.request(prompt=tuple(tokens)))
+            of_text = await collect(model, self.request())
+            assert of_tokens.text == of_text.text
+            assert of_tokens.finish.prompt_tokens == of_text.finish.prompt_tokens == len(tokens)
+
+        self.run(test)
+
+    def test_what_is_no_token_is_refused(self) -> None:
+        """Instead of reading beyond the vocabulary."""
+
+        async def test(model: LoadedModel) -> None:
+            for call in (collect(model, self.request(prompt=(-1,))), model.detokenize([2**31 - 1], special=True)):
+                assert isinstance(await refusal(call), InvalidRequestError)
+
+        self.run(test)
+
+    def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(self) -> None:
+        """The core cuts prompts by them."""
+
+        async def test(model: LoadedModel) -> None:
+            error = await refusal(collect(model, self.request(prompt=await self.long_prompt(model, 1))))
+            assert isinstance(error, PromptTooLongError)
+            assert error.prompt_tokens > model.facts.context_length
+            assert error.context_length <= model.facts.context_length
+
+        self.run(test)
+
+    def test_more_sequences_than_places_all_come_to_their_end(self) -> None:
+        """The backend queues what it cannot run together, and none changes another's text."""
+
+        async def test(model: LoadedModel) -> None:
+            alone = (await collect(model, self.request())).text
+            many = [collect(model, self.request()) for _ in range(model.facts.parallel + 2)]
+            assert {answer.text for answer in await asyncio.gather(*many)} == {alone}
+
+        self.run(test)
+
+    def test_log_probabilities_are_right_or_refused(self) -> None:
+        """Natural logarithms, the likeliest first."""
+
+        async def test(model: LoadedModel) -> None:
+            try:
+                answer = await collect(model, self.request(top_logprobs=3))
+            except UnsupportedError:
+                return
+            logprobs = [each for piece in answer.pieces for each in piece.logprobs]
+            assert 0 < len(logprobs) <= answer.finish.output_tokens
+            for each in logprobs:
+                assert len(each.top) == 3
+                assert each.logprob <= each.top[0].logprob + 1e-4 <= 1e-3
+                assert sorted(each.top, key=lambda other: -other.logprob) == list(each.top)
+
+        self.run(test)
+
+    def test_a_constraint_is_enforced_or_refused(self) -> None:
+        """It is never ignored."""
+
+        async def test(model: LoadedModel) -> None:
+            constraint = Constraint("json_schema", '{"type": "array", "items": {"type": "boolean"}, "maxItems": 2}')
+            try:
+                answer = await collect(model, self.request(constraint=constraint))
+            except InvalidRequestError:
+                return
+            if answer.finish.reason == "stop":
+                assert all(isinstance(item, bool) for item in json.loads(answer.text))
+
+        self.run(test)
+
+    # ---- Stopping ----
+
+    def test_closing_a_generator_frees_its_place(self) -> None:
+        """Soon, however much was left to generate."""
+
+        async def test(model: LoadedModel) -> None:
+            for _ in range(model.facts.parallel + 1):
+                async with aclosing(model.generate(self.request(max_tokens=10_000))) as events:
+                    async for _ in events:
+                        break
+            async with asyncio.timeout(self.stop_seconds):
+                await collect(model, self.request(max_tokens=1))
+
+        self.run(test)
+
+    def test_a_long_prompt_can_be_stopped(self) -> None:
+        """Soon, also before the first piece."""
+
+        async def test(model: LoadedModel) -> None:
+            prompt = await self.long_prompt(model, -8)
+            tasks = [asyncio.ensure_future(collect(model, self.request(prompt=prompt))) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            async with asyncio.timeout(self.stop_seconds):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await collect(model, self.request(max_tokens=1))
+
+        self.run(test)
+
+    # ---- Tokens, vectors, ranks ----
+
+    def test_tokens_come_back_as_text(self) -> None:
+        """Line breaks and characters of several bytes included."""
+
+        async def test(model: LoadedModel) -> None:
+            text = "Zoë said: 🙂\nyes"
+            tokens = await model.tokenize(text, add_special=False, parse_special=False)
+            raw = b"".join(await model.detokenize(tokens, special=False))
+            assert raw.decode().removeprefix(" ") == text
+
+        self.run(test)
+
+    def test_texts_are_embedded_in_order_or_refused(self) -> None:
+        """Vectors of length 1, the same alone as in a batch."""
+
+        async def test(model: LoadedModel) -> None:
+            texts = ["the cat", self.prompt, "the cat"]
+            if not model.facts.embedding_length:
+                assert isinstance(await refusal(model.embed(texts)), UnsupportedError)
+                return
+            together = await model.embed(texts)
+            for text, vector in zip(texts, together, strict=True):
+                assert len(vector.values) == model.facts.embedding_length
+                assert math.isclose(math.hypot(*vector.values), 1, rel_tol=1e-3)
+                assert vector.token_count == len(await model.tokenize(text, add_special=True, parse_special=True))
+                assert close(vector, (await model.embed([text]))[0])
+            assert close(together[0], together[2])
+            assert not close(together[0], together[1])
+            too_long = await self.long_prompt(model, 1)
+            assert isinstance(await refusal(model.embed([too_long])), PromptTooLongError)
+
+        self.run(test)
+
+    def test_documents_are_ranked_or_refused(self) -> None:
+        """One score for each."""
+
+        async def test(model: LoadedModel) -> None:
+            try:
+                assert len(await model.rerank(self.prompt, ["one", "two"])) == 2
+            except UnsupportedError:
+                return
+
+        self.run(test)
+
+    # ---- As the server does it ----
+
+    def test_it_is_installed_and_answers_through_a_host(self) -> None:
+        """The same answer as without one."""
+
+        async def test() -> None:
+            want = Wanted(
+                key="model", name="model", spec=self.spec(), format=self.model_format, backend=self.entry_point
+            )
+            async with (
+                asyncio.timeout(self.seconds),
+                ModelPool(Registry.discover(), Settings()) as pool,
+                pool.lease(want) as lease,
+                self.loaded() as alone,
+            ):
+                assert lease.backend == self.entry_point
+                assert (await collect(lease.model, self.request())).text == (await collect(alone, self.request())).text
+
+        if self.entry_point:
+            asyncio.run(test())
+
+    async def long_prompt(self, model: LoadedModel, more: int) -> tuple[int, ...]:
+        """Return as many tokens as the context has, and some more (or less)."""
+        tokens = await model.tokenize(self.prompt, add_special=False, parse_special=False)
+        length = model.facts.context_length + more
+        return tuple((tokens * (length // len(tokens) + 1))[:length])
+
+
+def close(one: Embedding, other: Embedding) -> bool:
+    """Tell whether two vectors are the same but for rounding."""
+    pairs: Sequence[tuple[float, float]] = list(zip(one.values, other.values, strict=True))
+    return all(math.isclose(a, b, abs_tol=1e-3) for a, b in pairs)

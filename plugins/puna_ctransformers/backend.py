@@ -1,0 +1,163 @@
+"""The contract over ctransformers: loading, and one sequence at a time."""
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from puna.backend import (
+    Backend,
+    Embedding,
+    Finish,
+    InvalidRequestError,
+    LoadedModel,
+    ModelFacts,
+    ModelSpec,
+    SequenceEvent,
+    SequenceRequest,
+    UnsupportedError,
+)
+from puna.blocking import iterate
+from puna_ctransformers.engine import Engine, check_length
+from puna_ctransformers.header import Header
+from puna_ctransformers.native import NativeModel
+from puna_ctransformers.vocabulary import Vocabulary
+
+SMALLEST_CONTEXT = 4
+
+
+class CTransformersModel(LoadedModel):
+    """A model in the library. It runs one sequence at a time; others wait their turn."""
+
+    def __init__(self, model: NativeModel, header: Header, threads: int) -> None:
+        """`threads`: how many evaluate."""
+        self._vocabulary = Vocabulary(header, model)
+        self._facts = _facts(header, self._vocabulary, model.context_length)
+        self._engine = Engine(model, self._vocabulary, threads)
+        self._turn = asyncio.Lock()
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What it turned out to be."""
+        return self._facts
+
+    async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
+        """Go on from a prompt. InvalidRequestError also: a constraint or biases, of which the library knows nothing."""
+        if request.constraint is not None:
+            raise InvalidRequestError("the ctransformers backend cannot enforce a format or grammar")
+        if request.sampling.logit_bias:
+            raise InvalidRequestError("the ctransformers backend has no logit_bias")
+        if request.media:
+            raise UnsupportedError("this model takes no pictures or sounds")
+        tokens = await self._tokens(request.prompt)
+        check_length(tokens, self._facts.context_length)
+        if not tokens:
+            yield Finish(reason="stop" if request.max_tokens else "length")
+            return
+        async with self._turn, aclosing(iterate(lambda stop: self._engine.generate(tokens, request, stop))) as events:
+            async for event in events:
+                yield event
+
+    async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the ids of a text."""
+        return await asyncio.to_thread(
+            self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special
+        )
+
+    async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
+        """Return each token's bytes."""
+        self._vocabulary.check(tokens)
+        return [self._vocabulary.piece(token, special=special) for token in tokens]
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
+        """Return the state of each text's last token, of length 1 unless `raw`."""
+        batch = [await self._tokens(each) for each in inputs]
+        for tokens in batch:
+            check_length(tokens, self._facts.context_length)
+            if not tokens:
+                raise InvalidRequestError("there is nothing to embed")
+
+        def vectors(stopped: Callable[[], bool]) -> Iterator[Embedding]:
+            for tokens in batch:
+                values = self._engine.embed(tokens, stopped)
+                yield Embedding(values if raw else _unit(values), len(tokens))
+
+        async with self._turn, aclosing(iterate(vectors)) as embeddings:
+            return [each async for each in embeddings]
+
+    async def aclose(self) -> None:
+        """Free the model."""
+        async with self._turn:
+            del self._engine, self._vocabulary
+
+    async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return await self.tokenize(prompt, add_special=True, parse_special=True)
+        self._vocabulary.check(prompt)
+        return list(prompt)
+
+
+class CTransformersBackend(Backend):
+    """Loads GGUF files of the llama family with a SentencePiece tokenizer, as the library of 2023 knows them."""
+
+    preference = -10  # whoever else can serve a model does it better
+
+    async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
+        """Make a model ready. The library tells no progress and cannot be interrupted."""
+        if spec.adapter_paths:
+            raise InvalidRequestError("the ctransformers backend takes no adapters")
+        try:
+            header = await asyncio.to_thread(Header, Path(spec.path))
+        except (ValueError, OSError) as error:
+            raise InvalidRequestError(str(error)) from error
+        _check(header)
+        report(0.0)
+        model = await asyncio.to_thread(_open, spec, header)
+        report(1.0)
+        return CTransformersModel(model, header, spec.threads or _cores())
+
+
+def _cores() -> int:
+    """Guess the cores behind the CPUs that we may use. Threads beyond them wait for each other in busy loops."""
+    return (len(os.sched_getaffinity(0)) + 1) // 2
+
+
+def _check(header: Header) -> None:
+    tokenizer = header.text("tokenizer.ggml.model")
+    if tokenizer != "llama" or "tokenizer.ggml.tokens" not in header.values:
+        raise InvalidRequestError(f'ctransformers needs the tokenizer "llama"; this model has "{tokenizer}"')
+
+
+def _open(spec: ModelSpec, header: Header) -> NativeModel:
+    library = spec.backend_options.get("lib")
+    trained = header.number("context_length") or spec.context_length
+    try:
+        return NativeModel(
+            Path(spec.path),
+            context_length=max(min(spec.context_length, trained), SMALLEST_CONTEXT),
+            mmap=spec.use_mmap is not False,
+            library=str(library) if library else None,
+        )
+    except RuntimeError as error:  # it says no more than that it failed; the reason is on standard error
+        raise InvalidRequestError(str(error)) from error
+
+
+def _facts(header: Header, vocabulary: Vocabulary, context_length: int) -> ModelFacts:
+    return ModelFacts(
+        context_length=context_length,
+        size_bytes=header.file_bytes + header.cache_bytes(context_length),
+        adds_bos=vocabulary.adds_bos,
+        adds_eos=vocabulary.adds_eos,
+        bos_id=vocabulary.bos_id,
+        eos_id=vocabulary.eos_id,
+        bos_text=vocabulary.text(vocabulary.bos_id),
+        eos_text=vocabulary.text(vocabulary.eos_id),
+        embedding_length=header.number("embedding_length"),
+    )
+
+
+def _unit(values: list[float]) -> list[float]:
+    length = math.sqrt(sum(each * each for each in values)) or 1.0
+    return [each / length for each in values]
