@@ -144,7 +144,8 @@ def _find_arguments(name: str, text: str) -> tuple[Mapping[str, Any] | None, int
 def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any] | None]:
     """Say whether an object is or holds a call, and return its arguments; None if it has none that can be used."""
     if "name" in found:
-        return True, _arguments(found.get("arguments")) or _arguments(found.get("parameters"))
+        arguments = _arguments(found.get("arguments"))
+        return True, _arguments(found.get("parameters")) if arguments is None else arguments
     if (arguments := _arguments(found.get(name))) is not None:
         return True, arguments
     for value in found.values():

@@ -12,8 +12,6 @@ from typing import Final
 
 from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
-from puna.prompt import builtin
-from puna.prompt.conversation import assemble, strip_old_thinking
 from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
@@ -30,8 +28,9 @@ from puna.serving.access import (
 )
 from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
-from puna.serving.conversation import Conversation
+from puna.serving.conversation import Conversation, assembled
 from puna.serving.drafts import Draft
+from puna.serving.named import Parser, parser_of, renderer_of
 from puna.serving.readers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
 from puna.serving.requests import ChatRequest
 from puna.serving.sequences import run
@@ -95,7 +94,7 @@ class Turn:
     tools: Sequence[Tool]
     think: Think | None
     thinking: ThinkingParser | None
-    parser: builtin.Parser | None
+    parser: Parser | None
 
     @property
     def preserved(self) -> tuple[str, ...]:
@@ -106,15 +105,18 @@ class Turn:
             named += (tag[0],) if tag else ()
         return named
 
-    def reader(self) -> Reader:
-        """Return a fresh reader of the whole answer; the thinking parser is shared by all."""
+    def reader(self, *, thought: bool = False) -> Reader:
+        """Return a reader of the whole answer; of what follows the thinking if that is over."""
+        if self.conversation.native and thought:
+            return PlainReader()
         if self.conversation.native:
             template = self.found.forms.chat_template(self.conversation.lease.facts)
             return NativeReader(template.parser(self.messages, self.tools, think=self.think))
         if self.parser is not None:
             return BuiltinReader(self.parser, with_ids=True)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
-        return TaggedReader(self.thinking, tools) if self.thinking or tools else PlainReader()
+        thinking = None if thought else self.thinking
+        return TaggedReader(thinking, tools) if thinking or tools else PlainReader()
 
     def may_think(self) -> bool:
         """Whether thinking may come before the content, and would be recognised."""
@@ -127,19 +129,18 @@ class Turn:
 
 async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
     model, forms = found.model, found.forms
-    tools = () if request.tool_choice.mode == "none" else request.tools
+    tools: Sequence[Tool] = () if request.tool_choice.mode == "none" else request.tools
     if request.tool_choice.name:
         tools = tuple(tool for tool in tools if tool.name == request.tool_choice.name)
-    messages = assemble(model.messages, model.system, request.messages)
-    messages = strip_old_thinking(messages, model.config.model_family, model.name)
-    parser = builtin.parser(model.config.parser or ("harmony" if model.is_harmony else ""))
+    messages = assembled(model, model.messages, model.system, request.messages)
+    parser = parser_of(model)
     if parser is not None:
         tools = parser.init(tools, messages[-1], think)
     conversation = Conversation(
         model=model,
         forms=forms,
         lease=lease,
-        renderer=builtin.renderer(model.config.renderer) if model.config.renderer else None,
+        renderer=renderer_of(model),
         tools=tools,
         think=think,
         truncate=request.options.truncate,
@@ -163,7 +164,7 @@ async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: 
         if first.finish is not None and first.finish.reason == "length":
             yield _done(first.finish, Delta(), draft, clock, first.cut)
             return
-        prompt, reader, spent = await first.rest(), first.next_reader(), first.spent
+        prompt, reader, spent = await first.rest(), turn.reader(thought=True), first.spent
     sequence, cut = await draft.sequence(prompt.text, prompt.media, demanded)
     async with aclosing(run(draft.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
@@ -237,7 +238,3 @@ class _Thinking:
         again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
         harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
         return replace(again, text=again.text + HARMONY_FINAL) if harmony else again
-
-    def next_reader(self) -> Reader:
-        """Return a reader for what follows, which is content."""
-        return PlainReader() if self._turn.conversation.native else self._turn.reader()

@@ -6,11 +6,12 @@ from typing import Final
 
 from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
-from puna.prompt.builtin import Renderer
+from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
 from puna.prompt.render import Rendered, render_go
 from puna.prompt.truncate import fit
 from puna.runtime.wanted import Lease
 from puna.serving.forms import Forms
+from puna.serving.named import Renderer
 
 TOKENS_PER_IMAGE: Final = 768
 """What a picture is taken to need, before anybody has looked at it."""
@@ -28,27 +29,43 @@ class Conversation:
     think: Think | None
     truncate: bool
 
-    async def prompt(self, messages: Sequence[Message]) -> Rendered:
-        """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses."""
-        if not self.truncate or self.model.config.model_format == "safetensors":
-            return self.render(messages)
-        per_image = TOKENS_PER_IMAGE if self.model.projector_paths else 0
-        return await fit(messages, self.render, self._count, self.lease.facts.context_length, per_image=per_image)
-
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """Render these messages."""
-        if self.native:
-            chat_template = self.forms.chat_template(self.lease.facts)
-            text = chat_template.render(messages, self.tools, think=self.think)
-            return Rendered(text, tuple(media for message in messages for media in message.media))
-        if self.renderer is not None:
-            return self.renderer.render(messages, self.tools, self.think)
-        return render_go(self.forms.template, messages, self.tools, self.think)
-
     @property
     def native(self) -> bool:
         """Whether the model file's own template renders."""
         return self.model.mode == "native"
 
+    async def prompt(self, messages: Sequence[Message]) -> Rendered:
+        """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses."""
+        if self.model.config.model_family == "mllama":
+            refuse_several_images(messages)
+        fitted = await fit(
+            messages,
+            self._render,
+            self._count,
+            self.lease.facts.context_length if self._drops else None,
+            per_image=TOKENS_PER_IMAGE if self.model.projector_paths else 0,
+            mark=self.renderer is None and not self.native,
+        )
+        return Rendered(fitted.text, fitted.media)
+
+    @property
+    def _drops(self) -> bool:
+        return self.truncate and self.model.config.model_format != "safetensors"
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        if self.native:
+            return self.forms.chat_template(self.lease.facts).render(messages, self.tools, think=self.think)
+        if self.renderer is not None:
+            return self.renderer.render(messages, self.tools, self.think)
+        return render_go(self.forms.template, messages, self.tools, self.think)
+
     async def _count(self, text: str) -> int:
         return len(await self.lease.model.tokenize(text, add_special=False, parse_special=True))
+
+
+def assembled(model: StoredModel, preset: Sequence[Message], system: str, said: Sequence[Message]) -> list[Message]:
+    """Return all messages of a conversation, old thinking removed for models that are known not to want it."""
+    messages = assemble(preset, system, said)
+    if model.config.model_family == "qwen3" or model.name.model == "deepseek-r1":
+        return strip_old_thinking(messages)
+    return messages

@@ -7,8 +7,6 @@ from puna.backend import BackendError, Finish, Piece, Prefill
 from puna.errors import CapabilityMissingError, InvalidRequestError, InvalidTokenError, ModelNotFoundError
 from puna.gotemplate.parser import parse
 from puna.messages import Message, Think
-from puna.prompt import builtin
-from puna.prompt.conversation import assemble, strip_old_thinking
 from puna.prompt.render import Rendered, render_go, render_suffix
 from puna.prompt.thinking import ThinkingParser
 from puna.runtime.wanted import Lease
@@ -16,8 +14,9 @@ from puna.serving import answers
 from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
-from puna.serving.conversation import Conversation
+from puna.serving.conversation import Conversation, assembled
 from puna.serving.drafts import Draft
+from puna.serving.named import Parser, parser_of, renderer_of
 from puna.serving.readers import BuiltinReader, PlainReader, Reader, ThinkingReader
 from puna.serving.requests import GenerateRequest
 from puna.serving.sequences import run
@@ -48,7 +47,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
             yield Done(reason="load")
             return
         demanded = constraint(asked.output)
-        parser = builtin.parser(found.model.config.parser or ("harmony" if found.model.is_harmony else ""))
+        parser = parser_of(found.model)
         if parser is not None:
             parser.init((), None, asked.think)
         prompt = await _prompt(found, lease, request, think)
@@ -85,8 +84,6 @@ def _checked(found: Found, request: GenerateRequest) -> Think | None:
         raise CapabilityMissingError("image generation models are not currently supported")
     if request.raw and (request.template or request.system or request.context):
         raise InvalidRequestError("raw mode does not support template, system, or context")
-    if found.model.config.model_family == "mllama" and len(request.media) > 1:
-        raise InvalidRequestError("this model only supports one image while more than one image requested")
     think = thinking_of(found, request.options)
     check_capabilities(found, "generate", ["insert"] if request.suffix else [])
     return think
@@ -105,20 +102,19 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
         return Rendered(before + render_suffix(template, request.prompt, request.suffix, think), request.media)
     preset = model.messages if request.context is None else ()
     said = Message(role="user", content=request.prompt, media=request.media)
-    messages = assemble(preset, request.system or model.system, (said,))
+    messages = assembled(model, preset, request.system or model.system, (said,))
     if request.template:
-        rendered = render_go(parse(request.template), messages, (), think)
-        return Rendered(before + rendered.text, request.media)
+        return Rendered(before + render_go(parse(request.template), messages, (), think), request.media)
     conversation = Conversation(
         model=model,
         forms=forms,
         lease=lease,
-        renderer=builtin.renderer(model.config.renderer) if model.config.renderer else None,
+        renderer=renderer_of(model),
         tools=(),
         think=think,
         truncate=request.options.truncate,
     )
-    rendered = await conversation.prompt(strip_old_thinking(messages, model.config.model_family, model.name))
+    rendered = await conversation.prompt(messages)
     return Rendered(before + rendered.text, rendered.media)
 
 
@@ -129,7 +125,7 @@ async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
         raise InvalidTokenError(str(error)) from error
 
 
-def _reader(found: Found, parser: builtin.Parser | None, think: Think | None, prompt: str) -> Reader:
+def _reader(found: Found, parser: Parser | None, think: Think | None, prompt: str) -> Reader:
     if parser is not None:
         return BuiltinReader(parser, with_ids=False)
     tags = found.forms.thinking_tags

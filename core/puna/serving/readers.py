@@ -13,11 +13,11 @@ from typing import Protocol
 
 from puna.backend import Piece
 from puna.messages import ToolCall
-from puna.prompt.builtin import Parser
-from puna.prompt.native.parser import OutputParser
+from puna.prompt.native.parser import Parsed
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
 from puna.serving.answers import Delta
+from puna.serving.named import Parser
 
 
 def call_id() -> str:
@@ -33,6 +33,16 @@ class Reader(Protocol):
 
     def finish(self) -> Delta:
         """Return what was held back, which travels with the end."""
+
+
+class NativeParser(Protocol):
+    """What puna.prompt.native has of several kinds."""
+
+    def feed(self, text: str) -> Parsed:
+        """Take a piece."""
+
+    def finish(self) -> Parsed:
+        """Return what was held back."""
 
 
 class PlainReader:
@@ -83,7 +93,7 @@ class TaggedReader:
         if not parsed:
             delta = Delta(text=content, thinking=thinking, logprobs=piece.logprobs)
             return (delta,) if content or thinking or piece.logprobs else ()
-        calls = tuple(ToolCall(name=e.name, arguments=e.arguments_json, index=e.index, id=call_id()) for e in parsed)
+        calls = tuple(ToolCall(name=e.name, arguments=e.arguments, index=e.index, id=call_id()) for e in parsed)
         if content:
             # The reference loses the calls of a piece that has content too; here they follow it.
             return Delta(text=content, thinking=thinking, logprobs=piece.logprobs), Delta(tool_calls=calls)
@@ -118,7 +128,7 @@ class BuiltinReader:
     def _add(self, text: str, *, done: bool) -> Delta:
         content, thinking, calls = self._parser.add(text, done)
         made = tuple(
-            ToolCall(name=e.name, arguments=e.arguments_json, index=e.index, id=call_id() if self._with_ids else "")
+            ToolCall(name=e.name, arguments=e.arguments, index=e.index, id=call_id() if self._with_ids else "")
             for e in calls
         )
         if not self._with_ids:
@@ -130,7 +140,7 @@ class BuiltinReader:
 class NativeReader:
     """What the model file's own template tells about its answers; calls come with the end."""
 
-    def __init__(self, parser: OutputParser) -> None:
+    def __init__(self, parser: NativeParser) -> None:
         self._parser = parser
 
     def feed(self, piece: Piece) -> Sequence[Delta]:

@@ -1,0 +1,255 @@
+import asyncio
+import json
+import re
+
+import pytest
+from tests.core.serving.asking import WEATHER, answered, parts, said, user
+
+from puna import errors
+from puna.backend import Finish
+from puna.messages import Message, Think, ToolCall
+from puna.serving.requests import OutputFormat, ToolChoice
+
+JSON = OutputFormat("json_object")
+
+
+async def ask(serving, *args, **kwargs):
+    return await answered(serving.chat(said(*args, **kwargs)))
+
+
+async def test_messages_become_a_prompt(serving, backend):
+    backend.play("Hi", "!")
+    deltas, done = await ask(serving, "talker", "a", Message(role="assistant", content="b"), "c")
+    assert backend.requests[0].prompt == "[user]a[assistant]b[user]c"
+    assert (parts(deltas), done.reason, done.context) == (["Hi", "!"], "stop", None)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "error", "text"),
+    [
+        ("", {"top_logprobs": -1}, errors.InvalidRequestError, "top_logprobs must be between 0 and 20"),
+        ("", {}, errors.ModelRequiredError, "model is required"),
+        (" ", {}, errors.ModelRequiredError, "model is required"),
+        ("a b", {}, errors.InvalidModelNameError, "invalid model name"),
+        ("m:20b-cloud", {}, errors.CloudDisabledError, "ollama cloud is disabled: remote model is unavailable"),
+        ("nothere", {}, errors.ModelNotFoundError, "model 'nothere' not found"),
+        ("embedder", {"think": Think(on=True)}, errors.CapabilityMissingError, '"embedder" does not support thinking'),
+        ("embedder", {"tools": (WEATHER,)}, errors.CapabilityMissingError, '"embedder" does not support chat'),
+        (
+            "talker",
+            {"tools": (WEATHER,), "values": {"stop": "x"}},
+            errors.CapabilityMissingError,
+            "registry.ollama.ai/library/talker:latest does not support tools",
+        ),
+        (
+            "talker",
+            {"values": {"stop": [3]}, "output": OutputFormat("json_schema", "[]")},
+            errors.OptionTypeError,
+            'option "stop" must be of an array of strings',
+        ),
+        (
+            "talker",
+            {"output": OutputFormat("json_schema", "[]")},
+            errors.InvalidFormatError,
+            'invalid format: "[]"; expected "json" or a valid JSON Schema object',
+        ),
+    ],
+)
+async def test_order_of_checks(serving, model, fields, error, text):
+    with pytest.raises(error) as raised:
+        await ask(serving, model, "a", **fields)
+    assert str(raised.value) == text
+
+
+async def test_no_messages_load_or_unload(serving, backend):
+    deltas, done = await ask(serving, "talker")
+    assert (deltas, done.reason, len(serving.pool.loaded())) == ([], "load", 1)
+    _, done = await ask(serving, "talker", keep_alive=0.0)
+    assert (done.reason, serving.pool.loaded()) == ("unload", [])
+
+
+async def test_loading_still_checks_what_the_model_can(serving):
+    with pytest.raises(errors.CapabilityMissingError, match="does not support chat"):
+        await ask(serving, "embedder")
+
+
+async def test_rendering_only(serving, backend):
+    deltas, done = await ask(serving, "full", "a", render_only=True)
+    assert (deltas, done.rendered.text, backend.requests) == ([], "[system]Be brief.[user]a", [])
+
+
+async def test_a_leading_system_message_replaces_the_models(serving, backend):
+    await ask(serving, "full", Message(role="system", content="S"), "a")
+    assert backend.requests[0].prompt == "[system]S[user]a"
+
+
+class TestThinking:
+    async def test_it_streams_apart(self, serving, backend):
+        backend.play("<think>", "\nLet me", " see", ".\n</think>\n\n42", "!")
+        deltas, _ = await ask(serving, "thinker", "a")
+        assert parts(deltas) == ["/Let me/", "/ see/", "/.\n/", "42", "!"]
+        assert len(deltas) == 4
+
+    async def test_it_may_be_begun_by_the_prompt(self, serving, backend):
+        backend.play("hm", "</think>", "ok")
+        deltas, _ = await ask(serving, "thinker", "a<think>")
+        assert parts(deltas) == ["/hm/", "ok"]
+
+    async def test_off(self, serving, backend):
+        backend.play("<think>", "x")
+        deltas, _ = await ask(serving, "thinker", "a", think=Think(on=False))
+        assert parts(deltas) == ["<think>", "x"]
+
+    async def test_log_probabilities_of_held_text_are_lost(self, serving, backend):
+        backend.play("<think>", "x")
+        deltas, _ = await ask(serving, "thinker", "a", logprobs=True)
+        assert [[each.raw for each in delta.logprobs] for delta in deltas] == [[b"x"]]
+
+
+class TestTools:
+    async def test_a_call_comes_whole_in_a_delta_of_its_own(self, serving, backend):
+        backend.play(
+            "Look: ", "<tool_call>", '{"name": "get_weather", ', '"arguments": {"city": "Rome"}}', "</tool_call>"
+        )
+        deltas, done = await ask(serving, "tools", "a", tools=(WEATHER,))
+        assert parts(deltas) == ["Look: ", 'get_weather{"city":"Rome"}']
+        assert re.fullmatch("call_[a-z0-9]{8}", deltas[1].tool_calls[0].id)
+        assert (done.reason, done.delta.tool_calls) == ("stop", ())
+
+    async def test_a_call_in_the_piece_of_its_content_follows_it(self, serving, backend):
+        backend.play('Look: <tool_call>{"name": "get_weather", "arguments": {}}</tool_call>')
+        deltas, _ = await ask(serving, "tools", "a", tools=(WEATHER,))
+        assert parts(deltas) == ["Look: ", "get_weather{}"]
+        assert len(deltas) == 2
+
+    async def test_log_probabilities_of_held_text_are_kept(self, serving, backend):
+        backend.play("<tool_call>", "x")
+        deltas, _ = await ask(serving, "tools", "a", tools=(WEATHER,), logprobs=True)
+        assert [[each.raw for each in delta.logprobs] for delta in deltas] == [[b"<tool_call>"], [b"x"]]
+
+    async def test_calls_after_thinking(self, serving, backend):
+        backend.play("<think>", "hm", "</think><tool_call>", '{"name": "get_weather", "arguments": {"city": "Rome"}}')
+        deltas, _ = await ask(serving, "both", "a", tools=(WEATHER,))
+        assert parts(deltas) == ["/hm/", 'get_weather{"city":"Rome"}']
+
+    async def test_without_tools_nothing_is_looked_for(self, serving, backend):
+        backend.play("<tool_call>", "{}")
+        deltas, _ = await ask(serving, "tools", "a")
+        assert parts(deltas) == ["<tool_call>", "{}"]
+
+    async def test_none_may_be_called(self, serving, backend):
+        await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=ToolChoice("none"))
+        assert backend.requests[0].prompt == "[user]a"
+
+    async def test_the_tag_is_preserved(self, serving, backend):
+        await ask(serving, "tools", "a", tools=(WEATHER,))
+        assert backend.requests[0].preserved_tokens == ("<tool_call>",)
+
+
+class TestForm:
+    """A demanded form applies to the answer, after any thinking, and always."""
+
+    async def test_without_thinking_from_the_first_token(self, serving, backend):
+        backend.play("{}")
+        deltas, _ = await ask(serving, "talker", "a", output=JSON)
+        assert parts(deltas) == ["{}"]
+        assert backend.requests[0].constraint is not None
+
+    async def test_thinking_is_free_and_is_followed_by_a_second_sequence(self, serving, backend):
+        backend.play("<think>", "hm", "</think>", "free", 60)
+        backend.play("{}", Finish(reason="stop", prompt_tokens=30, output_tokens=2))
+        deltas, done = await ask(serving, "thinker", "a", output=JSON)
+        assert parts(deltas) == ["/hm/", None, "{}"]
+        assert [each.constraint is not None for each in backend.requests] == [False, True]
+        assert backend.requests[1].prompt == "[user]a[assistant]<think>hm</think>"
+        assert (done.usage.prompt_tokens, done.usage.output_tokens) == (30, 2)
+        assert backend.running == 0
+
+    async def test_an_answer_without_thinking_is_begun_anew(self, serving, backend):
+        backend.play("free", 60)
+        backend.play("{}")
+        deltas, _ = await ask(serving, "thinker", "a", output=JSON)
+        assert parts(deltas) == ["{}"]
+        assert [each.constraint is not None for each in backend.requests] == [False, True]
+        assert backend.requests[1].prompt == backend.requests[0].prompt
+
+    async def test_thinking_that_ends_without_an_answer_is_gone_on_from(self, serving, backend):
+        backend.play("<think>", "hm")
+        backend.play("{}")
+        deltas, _ = await ask(serving, "thinker", "a", output=JSON)
+        assert parts(deltas) == ["/hm/", "{}"]
+
+    async def test_thinking_that_takes_all_tokens_is_the_end(self, serving, backend):
+        backend.play("<think>", "hm", "mm")
+        deltas, done = await ask(serving, "thinker", "a", output=JSON, values={"num_predict": 2})
+        assert (parts(deltas), done.reason, len(backend.requests)) == (["/hm/"], "length", 1)
+
+    async def test_thinking_off_means_at_once(self, serving, backend):
+        backend.play("{}")
+        await ask(serving, "thinker", "a", output=JSON, think=Think(on=False))
+        assert backend.requests[0].constraint is not None
+
+
+class TestNative:
+    """The model file's own template renders, and tells how answers are read."""
+
+    async def test_prompt(self, serving, backend):
+        await ask(serving, "native", "a", Message(role="assistant", content="b"), "c")
+        assert backend.requests[0].prompt == "<user>a<assistant>b<user>c"
+
+    async def test_calls_come_with_the_end(self, serving, backend):
+        backend.play(
+            "Look.", "<tool_call>", '\n{"name": "get_weather", ', '"arguments": {"city": "Rome"}}', "\n</tool_call>"
+        )
+        deltas, done = await ask(serving, "native", "a", tools=(WEATHER,))
+        assert parts(deltas) == ["Look."]
+        (call,) = done.delta.tool_calls
+        assert (call.name, json.loads(call.arguments), call.index) == ("get_weather", {"city": "Rome"}, 0)
+        assert re.fullmatch("[A-Za-z0-9]{32}", call.id)
+
+    async def test_no_guard_against_repetition(self, serving, backend):
+        backend.play(*["x"] * 40)
+        deltas, _ = await ask(serving, "native", "a")
+        assert len(deltas) == 40
+
+    async def test_long_prompts_are_refused(self, serving):
+        with pytest.raises(errors.ContextOverflowError, match="exceeds the available context size"):
+            await ask(serving, "native", "x" * 99, values={"num_ctx": 64})
+
+    async def test_form(self, serving, backend):
+        backend.play("{}")
+        await ask(serving, "native", "a", output=JSON)
+        assert backend.requests[0].constraint is not None
+
+    async def test_history_of_calls(self, serving, backend):
+        call = ToolCall(name="get_weather", arguments='{"city":"Rome"}')
+        history = (user("a"), Message(role="assistant", tool_calls=(call,)), Message(role="tool", content="22"))
+        await ask(serving, "native", *history, tools=(WEATHER,))
+        prompt = backend.requests[0].prompt
+        assert '"arguments": {"city": "Rome"}' in prompt
+        assert prompt.endswith("<tool_response>\n22")
+
+
+async def test_old_messages_are_dropped_to_fit(serving, backend):
+    await ask(
+        serving, "talker", "a" * 40, Message(role="assistant", content="b" * 40), "c" * 10, values={"num_ctx": 80}
+    )
+    assert backend.requests[0].prompt == "[assistant]" + "b" * 40 + "[user]" + "c" * 10
+
+
+async def test_without_truncation_none_is_dropped(serving, backend):
+    with pytest.raises(errors.ContextOverflowError):
+        await ask(serving, "talker", "a" * 70, "c" * 10, values={"num_ctx": 64}, truncate=False)
+
+
+@pytest.mark.parametrize("first", [("a", 60), ("<think>", "hm", 60), ("<think>x</think>y", 60)])
+async def test_cancelling_either_sequence(serving, backend, first):
+    backend.play(*first)
+    backend.play(60)
+    task = asyncio.create_task(ask(serving, "thinker", "a", output=JSON))
+    await asyncio.sleep(0.05)
+    assert backend.running == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert backend.running == 0
