@@ -64,8 +64,9 @@ async def running_core(settings: Settings) -> AsyncGenerator[str]:
     await asyncio.to_thread(install_in_new_store, settings.models)
     store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
     await asyncio.to_thread(store.prune)
+    backends = Registry.discover()
     async with (
-        ModelPool(Registry.discover(), settings) as pool,
-        serving(Serving(store, pool, settings), settings.grpc_host) as address,
+        ModelPool(backends, settings) as pool,
+        serving(Serving(store, pool, settings, backends), settings.grpc_host) as address,
     ):
         yield address

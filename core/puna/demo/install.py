@@ -28,7 +28,7 @@ _TEXTS: Final = (
     (media_types.LICENSE, "license.txt"),
     (media_types.PARAMS, "params.json"),
 )
-"""Media types and files of the text layers, in the order in which a creation adds them. Those not there are left out."""
+"""Media types and files of the text layers, in the order in which a creation adds them; missing ones are left out."""
 _CHUNK: Final = 1 << 20
 
 
