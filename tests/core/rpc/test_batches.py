@@ -25,7 +25,7 @@ async def test_what_is_ready_travels_together():
         async for batch in together:
             found.append(batch)
             await asyncio.sleep(0.01)
-    assert sum(found, []) == [0, 1, 2, 3, 4]
+    assert [item for batch in found for item in batch] == [0, 1, 2, 3, 4]
     assert len(found) < 5
 
 

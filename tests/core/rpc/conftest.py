@@ -1,0 +1,43 @@
+import grpc.aio
+import pytest
+from tests.core.serving.conftest import backend, registry, serving, settings, stocked
+
+from puna.rpc.server import serving as running
+from puna.v1 import (
+    chat_pb2_grpc,
+    embed_pb2_grpc,
+    generate_pb2_grpc,
+    models_pb2_grpc,
+    rank_pb2_grpc,
+    server_pb2_grpc,
+    tokenize_pb2_grpc,
+)
+
+__all__ = ["backend", "registry", "serving", "settings", "stocked"]
+
+
+class Stubs:
+    """Every service of a running server."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.generate = generate_pb2_grpc.GenerateServiceStub(channel)
+        self.chat = chat_pb2_grpc.ChatServiceStub(channel)
+        self.embed = embed_pb2_grpc.EmbedServiceStub(channel)
+        self.models = models_pb2_grpc.ModelsServiceStub(channel)
+        self.tokenize = tokenize_pb2_grpc.TokenizeServiceStub(channel)
+        self.rank = rank_pb2_grpc.RankServiceStub(channel)
+        self.server = server_pb2_grpc.ServerServiceStub(channel)
+
+
+@pytest.fixture
+async def address(serving):
+    async with running(serving, "127.0.0.1:0") as bound:
+        yield bound
+
+
+@pytest.fixture
+async def stubs(address):
+    options = (("grpc.max_receive_message_length", 64 << 20), ("grpc.max_metadata_size", 4 << 20))
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield Stubs(channel)
