@@ -4,18 +4,18 @@ A template is compiled once, and what it can do is probed once, when it is first
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
-from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateSyntaxError
 
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.messages import Message, Think, Tool
-from puna.prompt.jinja_environment import ChatEnvironment, RaisedByTemplateError, place_in_source
+from puna.prompt.jinja_environment import FAILURES, ChatEnvironment, RaisedByTemplateError, Value, place_in_source
 from puna.prompt.jinja_probe import Abilities, probe
-from puna.prompt.native import known
+from puna.prompt.native import channels, known
 from puna.prompt.native.derive import derive
 from puna.prompt.native.form import Form
 from puna.prompt.native.parser import OutputParser
@@ -38,8 +38,6 @@ _KEPT_REASONING: Final = {
     "drop_thinking": False,
 }
 """How templates of several makers are told to keep the thoughts of earlier turns."""
-
-_FAILURES: Final = (JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 class Template:
@@ -64,11 +62,11 @@ class Template:
         """How the model's output will be laid out."""
         return known.form(self.source) or known.corrected(derive(self._try, self.abilities), self.source)
 
-    def _try(self, messages: list[dict[str, Any]], **variables: Any) -> str | None:
+    def _try(self, messages: list[dict[str, Any]], **variables: Value) -> str | None:
         """Render for analysis; None if the template fails."""
         try:
             return self._render(messages=messages, **self._texts, **variables)
-        except _FAILURES:
+        except FAILURES:
             return None
 
     def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
@@ -80,7 +78,7 @@ class Template:
             if error.raised.offset >= 0:
                 text = place_in_source(self.source, error.raised.offset, "CallExpression", text)
             raise TemplateRefusedError(self._refusal + text) from error
-        except _FAILURES as error:
+        except FAILURES as error:
             raise TemplateRefusedError(f"{self._refusal}\nError: {error}") from error
 
     @property
@@ -132,52 +130,73 @@ class ChatTemplate:
         Media are markers "[img-N]", numbered from 0 over the messages. Raises TemplateRefusedError when the template
         raises, or makes no sense of the conversation.
         """
-        return self._prepared(messages, tools, think, add_generation_prompt)[0]
+        prefill = _prefill(messages) if add_generation_prompt else None
+        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        if not add_generation_prompt:
+            return self._apply(shown, generation=False)
+        if prefill is None:
+            return self._apply(shown, generation=True)
+        without = self._apply(shown, generation=False)
+        head, opened = self._opening(shown, prefill)
+        return without + head + opened
 
     def parser(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
-    ) -> OutputParser:
-        """Return a parser of what the model says to these messages."""
-        template = self._for_tools if tools else self._plain
-        _, opened = self._prepared(messages, tools, think, True)
-        return OutputParser(template.form, tools, opened)
+    ) -> OutputParser | channels.ChannelParser:
+        """Return a parser of what the model says to these messages. Raises as `render` does."""
+        prefill = _prefill(messages)
+        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        _, opened = self._opening(shown, prefill)
+        if shown.template.form is channels.FORM:
+            return channels.ChannelParser(tools, opened)
+        return OutputParser(shown.template.form, tools, opened)
 
-    def _prepared(
-        self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None, generation: bool
-    ) -> tuple[str, str]:
-        """Return the prompt, and what of it is already the model's turn."""
+    def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
         template = self._for_tools if tools else self._plain
-        prefill = messages[-1] if messages and messages[-1].role == "assistant" and generation else None
-        if prefill is not None:
-            if len(messages) >= 2 and messages[-2].role == "assistant":
-                raise TemplateRefusedError("Cannot have 2 or more assistant messages at the end of the list.")
-            if prefill.tool_calls:
-                raise TemplateRefusedError("Cannot continue an assistant message that contains tool calls.")
-            messages = messages[:-1]
-        shown = conversation(messages, template.abilities, developer="<|channel|>" in template.source)
-        shown = known.adjusted(shown, template.source)
-        variables = _variables(tools, think, template)
-        without = self._cut(template.apply(shown, variables))
-        if not generation:
-            return without, ""
-        prompt = self._cut(template.apply(shown, variables | {"add_generation_prompt": True}))
-        turn = prompt[_shared(without, prompt) :]
-        form = template.form
-        start = form.thinking_start.strip()
-        head = turn.partition(start)[0] if start and start in turn else turn
-        if prefill is None:
-            return prompt, turn[len(head) :]
-        opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
-        opened = opened if form.before_prefill is None else form.before_prefill
-        opened += prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
-        return without + head + opened, opened
+        dicts = conversation(messages, template.abilities, developer="<|channel|>" in template.source)
+        return _Shown(template, known.adjusted(dicts, template.source), _variables(tools, think, template))
 
-    def _cut(self, text: str) -> str:
+    def _apply(self, shown: "_Shown", *, generation: bool) -> str:
+        more = {"add_generation_prompt": True} if generation else {}
+        text = shown.template.apply(shown.messages, shown.variables | more)
         if self._bos and text.startswith(self._bos):
             text = text[len(self._bos) :]
         if self._eos and text.endswith(self._eos):
             text = text[: -len(self._eos)]
         return text
+
+    def _opening(self, shown: "_Shown", prefill: Message | None) -> tuple[str, str]:
+        """Return how the model's turn opens: what only introduces it, and what of its answer the prompt has already."""
+        without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
+        turn = prompt[_shared(without, prompt) :]
+        form = shown.template.form
+        start = form.thinking_start.strip()
+        head = turn.partition(start)[0] if start and start in turn else turn
+        if prefill is None:
+            return head, turn[len(head) :]
+        opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
+        opened = opened if form.before_prefill is None else form.before_prefill
+        return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a template is given."""
+
+    template: Template
+    messages: list[dict[str, Any]]
+    variables: dict[str, Any]
+
+
+def _prefill(messages: Sequence[Message]) -> Message | None:
+    """Return the final message, if it is an answer that the client has begun. Raises TemplateRefusedError."""
+    if not messages or messages[-1].role != "assistant":
+        return None
+    if len(messages) >= 2 and messages[-2].role == "assistant":
+        raise TemplateRefusedError("Cannot have 2 or more assistant messages at the end of the list.")
+    if messages[-1].tool_calls:
+        raise TemplateRefusedError("Cannot continue an assistant message that contains tool calls.")
+    return messages[-1]
 
 
 def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -> dict[str, Any]:

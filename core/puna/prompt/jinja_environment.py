@@ -10,14 +10,20 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from jinja2 import ChainableUndefined, TemplateRuntimeError, Undefined, nodes
+from jinja2 import ChainableUndefined, TemplateError, TemplateRuntimeError, Undefined, nodes
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
+
+FAILURES: Final = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What running a template can raise: its own errors, and those of Python that its expressions run into."""
+
+Value: TypeAlias = Any
+"""Whatever a template can hold."""
 
 _AROUND: Final = 40
 """Characters of the source shown on each side of the place of an error."""
@@ -40,7 +46,7 @@ class RaisedByTemplateError(TemplateRuntimeError):
         self.raised = raised
 
 
-def as_text(value: Any) -> str:
+def as_text(value: Value) -> str:
     """Return what `{{ value }}` prints."""
     if isinstance(value, str):
         return value
@@ -56,12 +62,12 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def as_string(value: Any) -> str:
+def as_string(value: Value) -> str:
     """The filter `string`: lists and objects as Python writes them."""
     return str(value) if isinstance(value, Mapping | list | tuple) else as_text(value)
 
 
-def to_json(value: Any, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:
+def to_json(value: Value, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:
     """Return a value as JSON. Raises TypeError for what has no such form."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
@@ -89,7 +95,7 @@ def to_json(value: Any, indent: int | None = None, item: str = ", ", key: str = 
 
 
 def tojson(
-    value: Any,
+    value: Value,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
@@ -160,13 +166,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         tree = _Adapter(source).visit(self.parse(source))
         return self.template_class.from_code(self, self.compile(tree), self.make_globals(None)).render
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+    def is_safe_attribute(self, obj: Value, attr: str, value: Value) -> bool:
         """Allow lists to grow: those that a template sees are made for it alone."""
         if isinstance(obj, list) and attr in ("append", "pop"):
             return True
         return super().is_safe_attribute(obj, attr, value)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, left: Value, right: Value) -> Value:
         """Have `+` with a string on one side join texts."""
         if isinstance(left, str) or isinstance(right, str):
             return as_text(left) + as_text(right)
@@ -185,7 +191,7 @@ def place_in_source(source: str, offset: int, what: str, message: str) -> str:
     )
 
 
-def _raise_exception(message: Any = "", _offset: int = -1) -> str:
+def _raise_exception(message: Value = "", _offset: int = -1) -> str:
     raise RaisedByTemplateError(Raised(_offset, as_text(message)))
 
 

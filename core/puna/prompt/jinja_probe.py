@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jinja2 import TemplateError, TemplateRuntimeError
+from jinja2 import TemplateRuntimeError
 
-from puna.prompt.jinja_environment import ChatEnvironment, as_string, tojson
+from puna.prompt.jinja_environment import FAILURES, ChatEnvironment, Value, as_string, tojson
 
 _TEXT: Final = "STRING_MARKER"
 _PLACEHOLDER: Final = "<REASONING_CONTENT_PLACEHOLDER>"
@@ -56,7 +56,7 @@ class _Text(str):
         self.watch.done_to.add((self.path, "iterate"))
         raise TemplateRuntimeError("Expected iterable or object type in for loop: got String")
 
-    def __getitem__(self, key: Any) -> str:
+    def __getitem__(self, key: Value) -> str:
         if isinstance(key, int):
             self.watch.done_to.add((self.path, "index"))
         return super().__getitem__(key)
@@ -73,7 +73,7 @@ class _List(list[Any]):
         self.watch.done_to.add((self.path, "iterate"))
         return super().__iter__()
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Value) -> Value:
         if isinstance(key, int):
             self.watch.done_to.add((self.path, "index"))
             self.watch.used.add(f"{self.path}.{key % len(self) if len(self) else key}")
@@ -87,28 +87,28 @@ class _Map(dict[str, Any]):
     path: str
     watch: _Watch
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Value) -> Value:
         self.watch.used.add(f"{self.path}.{key}")
         return super().__getitem__(key)
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    def get(self, key: Value, default: Value = None) -> Value:
         """Return a member, or the default."""
         self.watch.used.add(f"{self.path}.{key}")
         return super().get(key, default)
 
-    def items(self) -> Any:
+    def items(self) -> Value:
         """Return pairs; whoever asks reads the values too."""
         self.watch.used.update(f"{self.path}.{key}" for key in self)
         return super().items()
 
-    def values(self) -> Any:
+    def values(self) -> Value:
         """Return the values."""
         self.watch.used.update(f"{self.path}.{key}" for key in self)
         return super().values()
 
 
-def _watched(value: Any, path: str, watch: _Watch) -> Any:
-    out: Any
+def _watched(value: Value, path: str, watch: _Watch) -> Value:
+    out: Value
     if isinstance(value, str):
         out = _Text(value)
     elif isinstance(value, dict):
@@ -121,7 +121,7 @@ def _watched(value: Any, path: str, watch: _Watch) -> Any:
     return out
 
 
-def _read_deeply(value: Any) -> None:
+def _read_deeply(value: Value) -> None:
     if isinstance(value, _Text | _Map | _List):
         value.watch.used.add(value.path)
     if isinstance(value, _Map):
@@ -135,19 +135,19 @@ def _read_deeply(value: Any) -> None:
 def _watching_environment() -> ChatEnvironment:
     environment = ChatEnvironment()
 
-    def watching_tojson(value: Any, *arguments: Any, **options: Any) -> str:
+    def watching_tojson(value: Value, *arguments: Value, **options: Value) -> str:
         _read_deeply(value)
         return tojson(_plain(value), *arguments, **options)
 
-    def is_string(value: Any) -> bool:
+    def is_string(value: Value) -> bool:
         if isinstance(value, _Text | _List):
             value.watch.done_to.add((value.path, "is string"))
         return isinstance(value, str)
 
-    def is_iterable(value: Any) -> bool:
+    def is_iterable(value: Value) -> bool:
         return isinstance(value, str | list | tuple | dict)
 
-    def string(value: Any) -> str:
+    def string(value: Value) -> str:
         _read_deeply(value)
         return as_string(_plain(value))
 
@@ -156,7 +156,7 @@ def _watching_environment() -> ChatEnvironment:
     return environment
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in dict.items(value)}
     if isinstance(value, list):
@@ -179,7 +179,7 @@ class _Trial:
         return bool({(path, "iterate"), (path, "index")} & self.watch.done_to)
 
 
-def _call(number: int, arguments: Any) -> dict[str, Any]:
+def _call(number: int, arguments: Value) -> dict[str, Any]:
     function = {"name": "tool1", "arguments": arguments}
     return {"id": f"call0000{number}", "type": "function", "function": function}
 
@@ -212,19 +212,19 @@ def probe(source: str) -> Abilities:
     """Find out what a template reads. Raises jinja2.TemplateSyntaxError."""
     render = _watching_environment().compiled(source)
 
-    def attempt(messages: list[dict[str, Any]], tools: list[Any] | None = None, **more: Any) -> _Trial:
+    def attempt(messages: list[dict[str, Any]], tools: list[Any] | None = None, **more: Value) -> _Trial:
         watch = _Watch()
         shown = {"messages": _watched(messages, "messages", watch), "tools": _watched(tools or [], "tools", watch)}
         try:
             text = render(**shown, bos_token="", eos_token="", add_generation_prompt=True, **more)
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError):
+        except FAILURES:
             return _Trial(None, watch)
         return _Trial(text, watch)
 
     text_content, typed_content = _content_abilities(attempt)
     system = attempt([{"role": "system", "content": "System message"}, {"role": "user", "content": "User message"}])
     tools, tool_calls, object_arguments = _tool_abilities(attempt)
-    arguments: Any = {"arg": "value"} if object_arguments else '{"arg": "value"}'
+    arguments: Value = {"arg": "value"} if object_arguments else '{"arg": "value"}'
     parallel = attempt(_with_calls(_call(1, arguments), _call(2, arguments)), _TOOLS)
     return Abilities(
         system=system.read("messages.0.content"),
@@ -234,7 +234,7 @@ def probe(source: str) -> Abilities:
         tool_calls=tool_calls,
         parallel_tool_calls=parallel.text is not None and parallel.read("messages.1.tool_calls.1.function"),
         object_arguments=object_arguments,
-        kept_reasoning=_PLACEHOLDER in (attempt(_REASONED, **_KEEP_REASONING).text or ""),
+        kept_reasoning=_PLACEHOLDER in (attempt(_REASONED, None, **_KEEP_REASONING).text or ""),
     )
 
 

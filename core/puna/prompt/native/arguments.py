@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from puna.messages import Tool
+from puna.prompt.jinja_environment import Value
 
 
 class Schemas:
@@ -14,21 +15,16 @@ class Schemas:
         """Read the schemas; one that is no JSON object counts as empty."""
         self._properties = {tool.name: _properties(tool.parameters) for tool in tools}
 
-    def value(self, tool: str, key: str, text: str) -> Any:
+    def value(self, tool: str, key: str, text: str) -> Value:
         """Return the value that a text means: JSON where the schema allows other than strings, else the text itself."""
         schema = self._properties.get(tool, {}).get(key)
         kinds = _kinds(schema)
         if kinds == {"string"}:
             return text
-        parsed = _parsed(text)
-        if parsed is _NOTHING:
+        value = parsed(text)
+        if "string" in kinds and (isinstance(value, str) or _kind(value) not in kinds):
             return text
-        if isinstance(parsed, str) or ("string" in kinds and _kind(parsed) not in kinds):
-            return parsed if isinstance(parsed, str) and "string" not in kinds else text
-        return parsed
-
-
-_NOTHING = object()
+        return value
 
 
 def _properties(text: str) -> dict[str, Any]:
@@ -40,15 +36,14 @@ def _properties(text: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _kinds(schema: Any) -> set[str]:
+def _kinds(schema: Value) -> set[str]:
     """Return the JSON types that a schema allows; "string" alone if it does not say."""
     if not isinstance(schema, Mapping):
         return {"string"}
     kind = schema.get("type")
-    if isinstance(kind, str):
-        return {kind}
-    if isinstance(kind, list):
-        return {each for each in kind if isinstance(each, str)}
+    if isinstance(kind, str | list) and kind:
+        kinds = {kind} if isinstance(kind, str) else {each for each in kind if isinstance(each, str)}
+        return kinds | ({"number"} if "integer" in kinds else set())
     if isinstance(schema.get("anyOf"), list):
         return set().union(*[_kinds(each) for each in schema["anyOf"]])
     if isinstance(schema.get("enum"), list):
@@ -56,7 +51,7 @@ def _kinds(schema: Any) -> set[str]:
     return {"string"}
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Value) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -66,11 +61,10 @@ def _kind(value: Any) -> str:
     return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
 
 
-def _parsed(text: str) -> Any:
-    text = text.strip()
-    for candidate in (text, {"True": "true", "False": "false", "None": "null"}.get(text, "")):
-        try:
-            return json.loads(candidate, parse_int=float)
-        except ValueError:
-            continue
-    return _NOTHING
+def parsed(text: str) -> Value:
+    """Return what a text means as JSON, or as one of Python's words; itself if it is neither."""
+    bare = text.strip()
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(bare, bare), parse_int=float)
+    except ValueError:
+        return text

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 from puna import gojson
 from puna.messages import Tool, ToolCall
-from puna.prompt.native.arguments import Schemas
+from puna.prompt.jinja_environment import Value
+from puna.prompt.native.arguments import Schemas, parsed
 from puna.prompt.native.form import CallLayout, Form
+from puna.prompt.native.loose import loose_value
 
 _ID_LETTERS: Final = string.ascii_letters + string.digits
 _ID_LENGTH: Final = 32
+_ONLY_MARKERS: Final = re.compile(r"(?:<[^<>]*>\s*)*")
 
 
 class Unreadable(Exception):  # noqa: N818 (never leaves this module's reader)
@@ -29,7 +32,8 @@ def read_calls(text: str, form: Form, tools: Sequence[Tool]) -> tuple[tuple[Tool
     """Return the calls in a text that begins with one, and what follows them that is no call."""
     reader = _Reader(text, form, tools)
     reader.read()
-    return tuple(reader.calls), text[reader.done :].strip()
+    rest = text[reader.done :].strip()
+    return tuple(reader.calls), "" if _ONLY_MARKERS.fullmatch(rest) else rest
 
 
 class _Reader:
@@ -52,6 +56,7 @@ class _Reader:
             CallLayout.JSON: self._json_call,
             CallLayout.TAGGED_JSON: self._tagged_call,
             CallLayout.TAGGED: self._tagged_call,
+            CallLayout.LOOSE: self._loose_call,
             CallLayout.PYTHON: self._python_calls,
         }.get(form.layout)
         if one is None:
@@ -99,7 +104,7 @@ class _Reader:
         self._at = end
         return out
 
-    def _json(self) -> Any:
+    def _json(self) -> Value:
         self._skip()
         try:
             value, self._at = json.JSONDecoder(parse_int=float).raw_decode(self._text, self._at)
@@ -107,7 +112,7 @@ class _Reader:
             raise Unreadable from error
         return value
 
-    def _add(self, name: str, arguments: Any, made: Any = None) -> None:
+    def _add(self, name: str, arguments: Value, made: Value = None) -> None:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments, parse_int=float)
@@ -129,7 +134,7 @@ class _Reader:
         else:
             self._json_object(value)
 
-    def _json_object(self, value: Any) -> None:
+    def _json_object(self, value: Value) -> None:
         members = self._form.json
         if not isinstance(value, Mapping):
             raise Unreadable
@@ -165,6 +170,7 @@ class _Reader:
 
     def _tagged_call(self) -> None:
         form, tagged = self._form, self._form.tagged
+        made = self._first_id() if tagged.id_first else None
         self._need(tagged.before_name)
         markers = [tagged.after_name, tagged.separator, tagged.before_id, tagged.after_id, tagged.before_arguments]
         ends = [each.strip() for each in (*markers, tagged.before_key, tagged.close, form.call_end) if each.strip()]
@@ -172,19 +178,31 @@ class _Reader:
             ends.append("{")
         name = self._name(*(ends or ["\n"]))
         self._take(tagged.after_name)
-        made = None
-        if tagged.before_id.strip() and self._take(tagged.before_id):
-            made = self._until(*[each for each in (tagged.after_id.strip(), "{") if each]).strip().strip('"')
-        self._take(tagged.after_id)
+        if not tagged.id_first:
+            if tagged.before_id.strip() and self._take(tagged.before_id):
+                made = self._until(*[each for each in (tagged.after_id.strip(), "{") if each]).strip().strip('"')
+            self._take(tagged.after_id)
         self._take(tagged.separator)
         self._take(tagged.before_arguments)
-        if form.layout is CallLayout.TAGGED_JSON:
-            arguments = self._json()
-        else:
-            arguments = self._tagged_arguments(name)
+        arguments = self._json() if form.layout is CallLayout.TAGGED_JSON else self._tagged_arguments(name)
         self._take(tagged.after_arguments)
         self._take(tagged.close)
         self._add(name, arguments, made)
+
+    def _first_id(self) -> str:
+        self._take(self._form.tagged.before_id)
+        made = self._until(self._form.tagged.after_id.strip()).strip()
+        self._take(self._form.tagged.after_id)
+        return made
+
+    def _loose_call(self) -> None:
+        self._need(self._form.tagged.before_name)
+        name = self._name("{")
+        try:
+            arguments, self._at = loose_value(self._text, self._at)
+        except (ValueError, IndexError, RecursionError) as error:
+            raise Unreadable from error
+        self._add(name, arguments)
 
     def _tagged_arguments(self, name: str) -> dict[str, Any]:
         tagged = self._form.tagged
@@ -194,6 +212,9 @@ class _Reader:
         while self._take(tagged.before_key):
             key = self._until(tagged.after_key.strip() or "\n").strip().strip("\"'")
             self._exactly(tagged.after_key)
+            if tagged.before_json and self._take(tagged.before_json):
+                out[key] = parsed(self._value(tagged.after_value))
+                continue
             self._exactly(tagged.before_value)
             out[key] = self._schemas.value(name, key, self._value(tagged.after_value))
         return out
@@ -222,7 +243,7 @@ class _Reader:
         end = self._text.find(closing, self._at) if closing else -1
         source = self._text[self._at : end] if end >= 0 else found[0] if found else ""
         try:
-            tree = ast.parse(source.strip(), mode="eval").body
+            tree = ast.parse(_STRING.sub(lambda found: found[0].replace("\n", "\\n"), source.strip()), mode="eval").body
             made = [(_callee(each), _keywords(each)) for each in (tree.elts if isinstance(tree, ast.List) else [tree])]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise Unreadable from error
@@ -236,8 +257,8 @@ def new_id() -> str:
     return "".join([secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH)])
 
 
-def _member(value: Mapping[str, Any], path: str) -> Any:
-    found: Any = value
+def _member(value: Mapping[str, Any], path: str) -> Value:
+    found: Value = value
     for each in path.split(".") if path else []:
         found = found.get(each) if isinstance(found, Mapping) else None
     return found if path else None
@@ -245,9 +266,12 @@ def _member(value: Mapping[str, Any], path: str) -> Any:
 
 def _callee(node: ast.expr) -> str:
     if not isinstance(node, ast.Call):
-        raise ValueError("not a call")  # noqa: TRY004 (the reader treats all that cannot be read alike)
+        raise ValueError("not a call")
     return ast.unparse(node.func)
 
+
+_STRING: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+"""A Python string; models put bare line ends into them."""
 
 _JSON_WORDS: Final = {"true": True, "false": False, "null": None}
 
@@ -258,7 +282,7 @@ def _keywords(node: ast.expr) -> dict[str, Any]:
     return {each.arg or "": _literal(each.value) for each in node.keywords}
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> Value:
     if isinstance(node, ast.Name) and node.id in _JSON_WORDS:
         return _JSON_WORDS[node.id]
     if isinstance(node, ast.List | ast.Tuple):

@@ -1,6 +1,6 @@
 """Finding out the form of a model's output from its chat template.
 
-A template tells how the model was trained to write: it prints earlier answers, thoughts and calls of the conversation in
+A template tells how the model was trained to write: it prints earlier answers, thoughts and calls of a conversation in
 that very form. So the template is rendered on pairs of small conversations that differ in one thing, and the difference
 between the texts shows the markers around it. Needles that occur nowhere else stand for content, thoughts, names and
 arguments. What does not come out clearly is left empty: then everything the model says is content.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from puna.prompt.jinja_environment import Value
 from puna.prompt.jinja_probe import Abilities
 from puna.prompt.native.comparison import Difference, compare, is_marker, segments
 from puna.prompt.native.derive_calls import CALL, SECOND_CALL, TOOLS, calls
@@ -29,7 +30,7 @@ _MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
 def derive(attempt: Attempt, abilities: Abilities) -> Form:
     """Return the form that a template implies."""
 
-    def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Any) -> Difference | None:
+    def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Value) -> Difference | None:
         texts = [attempt(messages, enable_thinking=True, **variables) for messages in (one, other)]
         return None if None in texts else compare(texts[0] or "", texts[1] or "")
 
@@ -40,7 +41,7 @@ def derive(attempt: Attempt, abilities: Abilities) -> Form:
     return replace(form, preserved_tokens=_markers(form))
 
 
-def _said(content: str | None = ANSWER, **more: Any) -> list[dict[str, Any]]:
+def _said(content: str | None = ANSWER, **more: Value) -> list[dict[str, Any]]:
     return [USER, {"role": "assistant", "content": content, **more}]
 
 

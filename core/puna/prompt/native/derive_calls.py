@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from puna.prompt.jinja_environment import Value
 from puna.prompt.native.comparison import Difference, compare
 from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
 
@@ -93,7 +94,7 @@ def _json_calls(pair: Pair, form: Form, text: str, *, parallel: bool) -> Form:
 def _members(shape: dict[str, Any]) -> JsonCall:
     found = JsonCall()
 
-    def register(prefix: str, key: str, value: Any) -> None:
+    def register(prefix: str, key: str, value: Value) -> None:
         nonlocal found
         path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, str) and "call0000" in value:
@@ -167,6 +168,9 @@ def _tagged_calls(pair: Pair, form: Form, text: str) -> Form:
     if closing and closing in rest:
         rest = rest[: rest.rfind(closing)]
     tagged = TaggedCall(before_name=before_name.lstrip())
+    if _ID in before_name:
+        before_id, _, after_id = before_name.partition(_ID)
+        tagged = TaggedCall(before_id=before_id, after_id=after_id, id_first=True)
     if form.layout is CallLayout.TAGGED_JSON:
         start, end = rest.find("{"), rest.rfind("}") + 1
         head, tail = rest[:start], rest[end:]
@@ -192,7 +196,7 @@ def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
     between, _, tail = tail.partition(_VALUE)
     after_value, _, tail = tail.partition(OTHER_KEY)
     _, _, close = tail.partition(_OTHER_VALUE)
-    opening = re.search(rf"(.*?)((?:<[^<>]*|\[[^\[\]]*|\S*)$)", after_name, re.DOTALL)
+    opening = re.search(r"(.*?)((?:<[^<>]*|\[[^\[\]]*|\S*)$)", after_name, re.DOTALL)
     full = re.search(rf"({_MARK}\s*)$", after_name)
     start = full.start() if full else opening.start(2) if opening else len(after_name)
     before_key = after_name[start:]

@@ -15,6 +15,8 @@ class CallLayout(Enum):
     """The name within markers, the arguments as JSON: `<function=NAME>{…}</function>`."""
     TAGGED = "tagged"
     """Name and every argument within markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
+    LOOSE = "loose"
+    """Name and an object with bare keys; what quotes texts is a special token: `NAME{KEY:<|"|>TEXT<|"|>}`."""
     PYTHON = "python"
     """A list of Python calls: `[NAME(KEY=VALUE)]`."""
 
@@ -44,12 +46,16 @@ class TaggedCall:
     before_id: str = ""
     """Before the call's id, which stands between name and arguments; empty: no id."""
     after_id: str = ""
+    id_first: bool = False
+    """Whether the id stands before the name instead."""
     before_arguments: str = ""
     after_arguments: str = ""
     before_key: str = ""
     after_key: str = ""
     before_value: str = ""
     after_value: str = ""
+    before_json: str = ""
+    """In place of `before_value`, if the value is JSON whatever the schema says."""
     close: str = ""
     """At the end of a call, before what closes it from outside."""
 
@@ -65,6 +71,8 @@ class Form:
     thinking_end: str = ""
     calls_end_thinking: bool = False
     """Whether the start of a call ends thinking that is not closed."""
+    skips_space: bool = False
+    """Whether all white space after the markers of thinking is dropped, not only what the template writes there."""
     content_start: str = ""
     """What wraps content, if anything."""
     content_end: str = ""

@@ -6,6 +6,7 @@ Such templates are known by texts in their source, as the reference knows them.
 from dataclasses import replace
 from typing import Any, Final
 
+from puna.prompt.native import channels
 from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
 
 _REFUSES_CHANNELS: Final = (
@@ -15,6 +16,9 @@ _REFUSES_EMPTY: Final = (
     "{%- if (message['content'] is none or message['content'] == '' or message['content']|length == 0) and "
     "(message['tool_calls'] is not defined or message['tool_calls'] is none or message['tool_calls']|length == 0) %}"
 )
+
+_STRANGE: Final = ("<|end_of_msg|>", "]<]minimax[>[", "<atem:function_calls>")
+"""In templates whose output is laid out as nothing here can read: it comes through as it is."""
 
 _QWEN_CODER: Final = Form(
     name="qwen3-coder",
@@ -75,6 +79,19 @@ _KIMI: Final = Form(
         "</think>",
     ),
 )
+_GEMMA: Final = Form(
+    name="gemma4",
+    thinks=True,
+    thinking_start="<|channel>thought\n",
+    thinking_end="<channel|>",
+    skips_space=True,
+    layout=CallLayout.LOOSE,
+    call_start="<|tool_call>",
+    call_end="<tool_call|>",
+    tagged=TaggedCall(before_name="call:"),
+    before_prefill="<|channel>thought\n<channel|>",
+    preserved_tokens=("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|turn>"),
+)
 _LFM: Final = Form(
     name="lfm2",
     thinks=True,
@@ -91,6 +108,8 @@ def form(source: str) -> Form | None:
     """Return the form of a template that nothing is derived from; None for all others."""
     if "[SYSTEM_PROMPT]" in source and "[TOOL_CALLS]" in source and "[ARGS]" in source and "[CALL_ID]" not in source:
         return _MINISTRAL
+    if "<|channel|>" in source:
+        return channels.FORM
     if ">>>all" in source and ">>>${recipient}" in source:
         return _FUNCTIONARY
     if "<|tool_calls_section_begin|>" in source and "<|tool_call_begin|>" in source:
@@ -99,6 +118,10 @@ def form(source: str) -> Form | None:
         return _LFM
     if "dsml_token" in source and "DSML" in source and ("function_calls" in source or "tool_calls" in source):
         return _deepseek_markup("function_calls" if "function_calls" in source else "tool_calls")
+    if "'<|tool_call>call:'" in source:
+        return _GEMMA
+    if any(each in source for each in _STRANGE):
+        return Form(name="plain")
     tagged = "<tool_call>" in source and "<function=" in source and "<parameter=" in source
     if tagged and "'<tool_call><function=' ~ tool_call.name ~ '>'" not in source:
         return _qwen_coder(thinks="<think>" in source)
@@ -114,6 +137,7 @@ def _qwen_coder(*, thinks: bool) -> Form:
         thinking_start="<think>",
         thinking_end="</think>",
         calls_end_thinking=True,
+        skips_space=True,
         before_prefill="<think>\n\n</think>\n\n",
         preserved_tokens=(*_QWEN_CODER.preserved_tokens, "<think>", "</think>"),
     )
@@ -131,12 +155,14 @@ def _deepseek_markup(block: str) -> Form:
         layout=CallLayout.TAGGED,
         section_start=f"<{mark}{block}>",
         section_end=f"</{mark}{block}>",
+        bare_calls=(f"\n\n<{mark}{block}>",),
         tagged=TaggedCall(
             before_name=f'<{mark}invoke name="',
             after_name='">',
             before_key=f'<{mark}parameter name="',
             after_key='"',
             before_value=' string="true">',
+            before_json=' string="false">',
             after_value=f"</{mark}parameter>",
             close=f"</{mark}invoke>",
         ),

@@ -50,6 +50,8 @@ class OutputParser:
         self._buffer = opened
         self._space = ""
         """White space that still belongs to the marker just passed, one character at most once each."""
+        self._skipping = False
+        """Whether white space is dropped until something else comes."""
         self._thought = ""
         """White space at the start of thinking, which counts only if more comes."""
         self._has_thought = False
@@ -60,7 +62,7 @@ class OutputParser:
         content, thinking = [], []
         while True:
             before = (self._state, len(self._buffer), len(self._space))
-            said, thought = self._step(final=False)
+            said, thought = self._step()
             content.append(said)
             thinking.append(thought)
             if before == (self._state, len(self._buffer), len(self._space)) or not self._buffer:
@@ -77,7 +79,7 @@ class OutputParser:
             return Parsed(sure.content + (after if calls else rest), sure.thinking, calls)
         return Parsed(sure.content + rest, sure.thinking)
 
-    def _step(self, *, final: bool) -> tuple[str, str]:
+    def _step(self) -> tuple[str, str]:
         self._eat_space()
         if self._state is _State.START:
             self._start()
@@ -98,6 +100,9 @@ class OutputParser:
         return out
 
     def _eat_space(self) -> None:
+        if self._skipping and self._buffer:
+            self._buffer = self._buffer.lstrip()
+            self._skipping = not self._buffer
         while self._space and self._buffer:
             if self._buffer[0] == self._space[0]:
                 self._buffer = self._buffer[1:]
@@ -113,6 +118,7 @@ class OutputParser:
         elif self._buffer.startswith(marker):
             self._pass(len(marker))
             self._space = _trailing_space(self._form.thinking_start)
+            self._skipping = self._form.skips_space
             self._state = _State.THINKING
         elif not marker.startswith(self._buffer):
             self._state = _State.ANSWER
@@ -120,12 +126,13 @@ class OutputParser:
     def _think(self) -> str:
         ending = self._form.thinking_end.strip()
         markers = [ending, *(self._starts if self._form.calls_end_thinking else ())]
-        end, found = _find(self._buffer, markers)
+        end, found = find(self._buffer, markers)
         thought = self._thinking(self._pass(end))
         if found:
             if found == ending:
                 self._pass(len(found))
                 self._space = _trailing_space(self._form.thinking_end)
+                self._skipping = self._form.skips_space
             self._state = _State.ANSWER
         return thought
 
@@ -151,7 +158,7 @@ class OutputParser:
 
     def _content(self) -> str:
         closing = self._form.content_end.strip() if self._form.content_start.strip() else ""
-        end, found = _find(self._buffer, [*self._starts, *([closing] if closing else [])])
+        end, found = find(self._buffer, [*self._starts, *([closing] if closing else [])])
         out = self._pass(end)
         if found and found == closing:
             self._pass(len(found))
@@ -182,7 +189,7 @@ def _call_starts(form: Form, tools: Sequence[Tool]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _find(text: str, markers: Sequence[str]) -> tuple[int, str]:
+def find(text: str, markers: Sequence[str]) -> tuple[int, str]:
     """Return where the first marker begins, and which; or how much of the text can hold no start of one, and ""."""
     places = [(text.find(each), each) for each in markers if each]
     whole = min((each for each in places if each[0] >= 0), default=None)

@@ -1,8 +1,8 @@
 """Conversations in the form that a chat template takes, repaired for what that template cannot do.
 
-The reference gives its engine messages as OpenAI's API has them, and the engine makes the repairs: a system message that
-the template ignores is put in front of the next message, arguments of calls are text or an object, content is a text or
-a list of parts. Reasoning of earlier turns is not passed on.
+The reference gives its engine messages as OpenAI's API has them, and the engine repairs them: a system message that the
+template ignores is put in front of the next message, arguments of calls are text or an object, content is a text or a
+list of parts. Reasoning of earlier turns is not passed on.
 """
 
 import json

@@ -10,6 +10,7 @@ from typing import Any
 
 from puna import gojson
 from puna.messages import Tool
+from puna.prompt.jinja_environment import Value
 
 
 def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -27,7 +28,7 @@ def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     ]
 
 
-def parameters(schema: Any) -> dict[str, Any]:
+def parameters(schema: Value) -> dict[str, Any]:
     """Return what is kept of a schema of parameters."""
     schema = schema if isinstance(schema, Mapping) else {}
     out: dict[str, Any] = {"type": schema.get("type") or ""}
@@ -41,7 +42,7 @@ def parameters(schema: Any) -> dict[str, Any]:
     return out
 
 
-def _property(schema: Any) -> dict[str, Any]:
+def _property(schema: Value) -> dict[str, Any]:
     schema = schema if isinstance(schema, Mapping) else {}
     out: dict[str, Any] = {}
     if schema.get("anyOf"):
@@ -62,11 +63,11 @@ def _property(schema: Any) -> dict[str, Any]:
     return out
 
 
-def _free(value: Any) -> Any:
+def _free(value: Value) -> Value:
     return json.loads(gojson.dumps(_as_floats(value), sort_keys=True))
 
 
-def _as_floats(value: Any) -> Any:
+def _as_floats(value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | list | Mapping):
         return value
     if isinstance(value, int):
