@@ -1,0 +1,83 @@
+import struct
+
+import grpc
+import pytest
+
+from puna.v1 import embed_pb2, options_pb2
+
+
+@pytest.fixture(autouse=True)
+def embeds(backend):
+    backend.facts = {"embedding_length": 3}
+
+
+def request(*inputs, model="embedder", **fields):
+    return embed_pb2.EmbedRequest(model=model, inputs=inputs, **fields)
+
+
+async def test_lists_of_floats(stubs):
+    answer = await stubs.embed.Embed(request("a", "bc"))
+    assert [list(each.values) for each in answer.vectors] == [pytest.approx([0.6, 0.8, 0])] * 2
+    assert answer.encoding == embed_pb2.VECTOR_ENCODING_FLOAT_LIST
+    assert answer.usage.prompt_tokens == 7
+    assert answer.timings.total.ToNanoseconds() > 0
+
+
+async def test_packed(stubs):
+    answer = await stubs.embed.Embed(request("a", encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE))
+    assert struct.unpack("<3f", answer.vectors[0].packed) == pytest.approx((0.6, 0.8, 0))
+    assert not answer.vectors[0].values
+
+
+async def test_a_stream(stubs):
+    async def texts():
+        yield embed_pb2.StreamEmbedRequest(config=request())
+        for index in range(100):
+            yield embed_pb2.StreamEmbedRequest(item={"id": str(index), "input": "x" * index})
+
+    answers = [answer async for answer in stubs.embed.StreamEmbed(texts())]
+    assert [each.id for each in answers] == [str(index) for index in range(100)]
+    assert [each.usage.prompt_tokens for each in answers] == [index + 2 for index in range(100)]
+
+
+async def test_a_stream_that_waits_for_its_answers(stubs):
+    call = stubs.embed.StreamEmbed()
+    await call.write(embed_pb2.StreamEmbedRequest(config=request()))
+    for index in range(3):
+        await call.write(embed_pb2.StreamEmbedRequest(item={"id": str(index), "input": "x"}))
+        assert (await call.read()).id == str(index)
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_stream_without_configuration(stubs):
+    call = stubs.embed.StreamEmbed()
+    await call.write(embed_pb2.StreamEmbedRequest(item={"id": "1", "input": "x"}))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call.read()
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    call.cancel()
+
+
+async def test_errors_end_a_stream(stubs):
+    call = stubs.embed.StreamEmbed()
+    await call.write(embed_pb2.StreamEmbedRequest(config=request(model="nothere")))
+    await call.write(embed_pb2.StreamEmbedRequest(item={"id": "1", "input": "x"}))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call.read()
+    assert raised.value.details() == 'model "nothere" not found, try pulling it first'
+    call.cancel()
+
+
+async def test_a_model_that_makes_none(stubs, backend):
+    backend.facts = {}
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stubs.embed.Embed(request("a", model="plain"))
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "does not support embeddings" in raised.value.details()
+
+
+async def test_loading(stubs):
+    options = options_pb2.RequestOptions(options_json='{"num_ctx": 32}')
+    answer = await stubs.embed.Embed(request(options=options))
+    assert (list(answer.vectors), answer.HasField("timings") and answer.timings.total.ToNanoseconds()) == ([], 0)
