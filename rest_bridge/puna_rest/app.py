@@ -1,6 +1,7 @@
 """The bridge as an aiohttp application, and running it for as long as a context lasts."""
 
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -99,8 +100,10 @@ async def _handle(request: web.Request, route: routing.Route) -> web.StreamRespo
         return route.error(request, failure(error))
     except (ConnectionError, web.HTTPException):
         raise  # the client is gone, or aiohttp cannot read it
-    except Exception:
-        log.exception("%s %s failed", request.method, route.path)
+    except Exception as error:
+        # Only where and what kind: an exception's own text may quote the prompt.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s %s failed: %s\n%s", request.method, route.path, type(error).__qualname__, frames)
         return route.error(request, failure(RestError(500, "internal error, see the server's log")))
 
 

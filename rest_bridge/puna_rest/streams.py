@@ -12,6 +12,8 @@ from puna_rest.errors import Failure, failure
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 SSE: Final = {"Content-Type": "text/event-stream"}
+LASTING: Final = {"Cache-Control": "no-cache", "Connection": "keep-alive"}
+LASTING_SSE: Final = {**SSE, **LASTING}
 Message_co = TypeVar("Message_co", covariant=True)
 Message = TypeVar("Message")
 

@@ -3,7 +3,19 @@
 from typing import Final
 
 from puna_rest import answers
-from puna_rest.routes import blobs, cloud, embed, generate, jobs, models, openai, server
+from puna_rest.routes import (
+    anthropic,
+    blobs,
+    cloud,
+    embed,
+    generate,
+    jobs,
+    models,
+    openai,
+    responses,
+    server,
+    transcriptions,
+)
 from puna_rest.routing import Handler, Route, Table
 
 
@@ -44,5 +56,8 @@ TABLE: Final = Table(
         _openai("/v1/embeddings", POST=openai.embed),
         _openai("/v1/models", GET=openai.list_models),
         _openai("/v1/models/{}", GET=openai.get_model),
+        _openai("/v1/responses", POST=responses.responses),
+        _openai("/v1/audio/transcriptions", POST=transcriptions.transcriptions),
+        Route("/v1/messages", {"POST": anthropic.messages}, anthropic.error),
     )
 )

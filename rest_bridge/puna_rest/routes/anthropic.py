@@ -1,0 +1,40 @@
+"""/v1/messages."""
+
+import time
+
+from aiohttp import web
+
+from puna_rest import answers, reading, streams
+from puna_rest.bodies.anthropic import MESSAGES
+from puna_rest.core import CORE, METADATA
+from puna_rest.errors import Failure
+from puna_rest.translate.anthropic import answer, request
+from puna_rest.translate.anthropic.estimate import estimate
+from puna_rest.translate.parts import whole
+
+
+async def messages(http_request: web.Request) -> web.StreamResponse:
+    """POST /v1/messages."""
+    start = time.time_ns()
+    document, body = await reading.compatible(http_request, MESSAGES)
+    message = request.request(document, body, start)
+    service = http_request.app[CORE].chat
+    if not body["stream"]:
+        part = whole(await service.Chat(message, metadata=METADATA))
+        return answers.json_line(http_request, answer.message(body["model"], part))
+    events = answer.Events(body["model"], estimate(document, body))
+    call = service.StreamChat(message, metadata=METADATA)
+    return await streams.relay(
+        http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error
+    )
+
+
+def error(http_request: web.BaseRequest, failure: Failure) -> web.Response:
+    """Say what went wrong, on /v1/messages."""
+    return answers.v1_error(http_request, failure, answer.error(failure))
+
+
+def _early_error(http_request: web.BaseRequest, failure: Failure) -> web.Response:
+    response = error(http_request, failure)
+    response.headers.update(streams.LASTING)
+    return response

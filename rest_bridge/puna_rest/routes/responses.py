@@ -1,0 +1,34 @@
+"""/v1/responses."""
+
+import time
+
+from aiohttp import web
+
+from puna_rest import answers, reading, streams
+from puna_rest.bodies.responses import RESPONSES
+from puna_rest.core import CORE, METADATA
+from puna_rest.errors import Failure
+from puna_rest.translate.parts import whole
+from puna_rest.translate.responses import answer, request, stream
+
+
+async def responses(http_request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses."""
+    start = time.time_ns()
+    document, body = await reading.compatible(http_request, RESPONSES)
+    message = request.request(document, body, start)
+    service = http_request.app[CORE].chat
+    if not body["stream"]:
+        part = whole(await service.Chat(message, metadata=METADATA))
+        return answers.json_line(http_request, answer.whole(document, body, part))
+    events = stream.Events(document, body)
+    call = service.StreamChat(message, metadata=METADATA)
+    return await streams.relay(
+        http_request, call, streams.LASTING_SSE, events.write, events.write_error, early_error=_early_error
+    )
+
+
+def _early_error(http_request: web.BaseRequest, failure: Failure) -> web.Response:
+    response = answers.openai_error(http_request, failure)
+    response.headers.update(streams.LASTING)
+    return response

@@ -1,0 +1,157 @@
+"""Answers of /v1/messages."""
+
+import secrets
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import chat_pb2
+from puna_rest.errors import Failure
+from puna_rest.translate.messages import go_arguments
+from puna_rest.translate.parts import Part, parts
+
+_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+_REASONS: Final = {"": "", "stop": "end_turn", "length": "max_tokens"}
+
+
+def new_id(prefix: str) -> str:
+    """Return an id."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def error(failure: Failure) -> dict[str, Any]:
+    """Write an error."""
+    kind = _TYPES.get(failure.status, "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": failure.text},
+        "request_id": new_id("req"),
+    }
+
+
+def error_event(failure: Failure) -> str:
+    """Write the event that ends a stream in which something went wrong."""
+    shape = error(failure)
+    return event("error", {"type": "error", "error": shape["error"]})
+
+
+def event(kind: str, data: dict[str, Any]) -> str:
+    """Write an event."""
+    return f"event: {kind}\ndata: {gojson.dumps(data)}\n\n"
+
+
+def message(model: str, part: Part) -> dict[str, Any]:
+    """Write an answer in one piece."""
+    content: list[dict[str, Any]] = []
+    if part.thinking:
+        content.append({"type": "thinking", "thinking": part.thinking})
+    if part.content:
+        content.append({"type": "text", "text": part.content})
+    content += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": gojson.Raw(go_arguments(call.arguments_json))}
+        for call in part.tool_calls
+    ]
+    return _message(
+        new_id("msg"),
+        model,
+        content,
+        _stop_reason(part, called=bool(part.tool_calls)),
+        part.prompt_tokens,
+        part.output_tokens,
+    )
+
+
+def _message(
+    message_id: str, model: str, content: list[dict[str, Any]], reason: str, prompt_tokens: int, output_tokens: int
+) -> dict[str, Any]:
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        **({"stop_reason": reason} if reason else {}),
+        "usage": {"input_tokens": prompt_tokens, "output_tokens": output_tokens},
+    }
+
+
+def _stop_reason(part: Part, *, called: bool) -> str:
+    return "tool_use" if called else _REASONS.get(part.reason, "stop_sequence")
+
+
+class Events:
+    """Writes a stream. At most one block is open at a time."""
+
+    def __init__(self, model: str, estimate: int) -> None:
+        self._model = model
+        self._estimate = estimate
+        self._started = False
+        self._index = 0
+        self._open = ""
+        self._thought = False
+        self._calls: set[str] = set()
+
+    def write(self, response: chat_pb2.StreamChatResponse) -> str:
+        """Write the events of a message."""
+        return "".join([self._part(part) for part in parts(response)])
+
+    def _part(self, part: Part) -> str:
+        out = "" if self._started else self._start(part)
+        if part.thinking and not self._thought:
+            out += self._delta("thinking", part.thinking)
+        if part.content:
+            out += self._delta("text", part.content)
+        for call in part.tool_calls:
+            if call.id not in self._calls:
+                self._calls.add(call.id)
+                out += self._call(call.id, call.name, go_arguments(call.arguments_json))
+        return out if part.finish is None else out + self._end(part)
+
+    def _start(self, part: Part) -> str:
+        self._started = True
+        tokens = part.prompt_tokens or self._estimate
+        begun = _message(new_id("msg"), self._model, [], "", tokens, 0)
+        return event("message_start", {"type": "message_start", "message": begun})
+
+    def _delta(self, kind: str, text: str) -> str:
+        out = ""
+        if self._open != kind:
+            out = self._close() + self._begin({"type": kind, kind: ""})
+            self._open = kind
+        return out + self._add({"type": f"{kind}_delta", kind: text})
+
+    def _call(self, call_id: str, name: str, arguments: str) -> str:
+        out = self._close() + self._begin({"type": "tool_use", "id": call_id, "name": name, "input": {}})
+        self._open = "tool_use"
+        return out + self._add({"type": "input_json_delta", "partial_json": arguments}) + self._close()
+
+    def _begin(self, block: dict[str, Any]) -> str:
+        data = {"type": "content_block_start", "index": self._index, "content_block": block}
+        return event("content_block_start", data)
+
+    def _add(self, delta: dict[str, Any]) -> str:
+        return event("content_block_delta", {"type": "content_block_delta", "index": self._index, "delta": delta})
+
+    def _close(self) -> str:
+        if not self._open:
+            return ""
+        self._thought = self._thought or self._open == "thinking"
+        self._open = ""
+        self._index += 1
+        return event("content_block_stop", {"type": "content_block_stop", "index": self._index - 1})
+
+    def _end(self, part: Part) -> str:
+        reason = _stop_reason(part, called=bool(self._calls))
+        data = {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason} if reason else {},
+            "usage": {"input_tokens": part.prompt_tokens, "output_tokens": part.output_tokens},
+        }
+        return self._close() + event("message_delta", data) + event("message_stop", {"type": "message_stop"})

@@ -1,0 +1,210 @@
+"""Bodies of /v1/messages."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_rest.bodies.custom import PARAMETERS
+from puna_rest.errors import RestError
+from puna_rest.gobody.decoder import AbortError, unmarshal
+from puna_rest.gobody.kinds import decode_base64, plain
+from puna_rest.gobody.scanner import Document
+from puna_rest.translate.options import LEVELS, Body, moment
+
+SEARCH: Final = "web_search"
+_SEARCH_TOOL: Final = message_pb2.Tool(
+    type="function",
+    name=SEARCH,
+    description="Search the web for current information. Use this to find up-to-date information about any topic.",
+    parameters_json=(
+        '{"type":"object","required":["query"],'
+        '"properties":{"query":{"type":"string","description":"The search query to look up on the web"}}}'
+    ),
+)
+_MODES: Final = {
+    "auto": message_pb2.ToolChoice.MODE_AUTO,
+    "any": message_pb2.ToolChoice.MODE_REQUIRED,
+    "none": message_pb2.ToolChoice.MODE_NONE,
+}
+_SOURCE: Final[Mapping[str, str]] = {"type": "", "media_type": "", "data": ""}
+
+
+def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
+    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    if not body["model"]:
+        raise RestError(400, "model is required")
+    if body["max_tokens"] <= 0:
+        raise RestError(400, "max_tokens is required and must be positive")
+    if not body["messages"]:
+        raise RestError(400, "messages is required")
+    every = {
+        "num_predict": body["max_tokens"],
+        "temperature": body["temperature"],
+        "top_p": body["top_p"],
+        "top_k": body["top_k"],
+        "stop": body["stop_sequences"] or None,
+    }
+    turns = _system(document, body)
+    for each in body["messages"]:
+        turns += _messages(document, each)
+    return chat_pb2.ChatRequest(
+        model=body["model"],
+        messages=turns,
+        tools=_tools(document, body),
+        tool_choice=_tool_choice(body["tool_choice"]),
+        options=options_pb2.RequestOptions(
+            options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
+            truncate=True,
+            thinking=LEVELS[_think(body)],
+            thinking_if_possible=True,
+            start_time=moment(start),
+        ),
+    )
+
+
+def has_web_search(body: Body) -> bool:
+    """Tell whether the built-in search is among the tools."""
+    return any(tool["type"].startswith(SEARCH) for tool in body["tools"] or ())
+
+
+def _system(document: Document, body: Body) -> list[message_pb2.Message]:
+    value = plain(document, body["system"])
+    if isinstance(value, list):
+        value = "".join(
+            each["text"]
+            for each in value
+            if isinstance(each, dict) and each.get("type") == "text" and isinstance(each.get("text"), str)
+        )
+    return [message_pb2.Message(role="system", content=value)] if isinstance(value, str) and value else []
+
+
+def _think(body: Body) -> bool | str | None:
+    kind = body["thinking"]["type"] if body["thinking"] is not None else ""
+    if kind in ("enabled", "disabled"):
+        return kind == "enabled"
+    effort = body["output_config"]["effort"].strip().lower() if body["output_config"] is not None else ""
+    effort = "high" if effort == "xhigh" else effort
+    return effort if effort in ("high", "medium", "low", "max") else None
+
+
+def _tool_choice(body: Body | None) -> message_pb2.ToolChoice | None:
+    if body is None:
+        return None
+    if body["type"] == "tool" and body["name"]:
+        return message_pb2.ToolChoice(tool_name=body["name"])
+    return message_pb2.ToolChoice(mode=_MODES[body["type"]]) if body["type"] in _MODES else None
+
+
+def _tools(document: Document, body: Body) -> list[message_pb2.Tool]:
+    searching = has_web_search(body)
+    found = []
+    for tool in body["tools"] or ():
+        if tool["type"].startswith(SEARCH):
+            found.append(_SEARCH_TOOL)
+        elif not (searching and tool["name"] == SEARCH):
+            found.append(_tool(document, tool))
+    return found
+
+
+def _tool(document: Document, body: Body) -> message_pb2.Tool:
+    schema = body["input_schema"]
+    if schema is not None:
+        try:
+            unmarshal(document, schema, PARAMETERS)
+        except AbortError as error:
+            text = f"invalid input_schema for tool {gojson.quote(body['name'])}: {error}"
+            raise RestError(400, text) from None
+    given = schema is not None and schema.kind == "object"
+    return message_pb2.Tool(
+        type="function",
+        name=body["name"],
+        description=body["description"],
+        parameters_json=document.raw(schema) if given else "",
+    )
+
+
+def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
+    """Read a message; the results of tools in it become messages of their own."""
+    role = body["role"].lower()
+    said = message_pb2.Message(role=role)
+    results: list[message_pb2.Message] = []
+    for block in body["content"] or ():
+        kind = block["type"]
+        if kind == "text":
+            said.content += block["text"] or ""
+        elif kind == "image":
+            if block["source"] is None:
+                raise RestError(400, "invalid image source")
+            said.media.append(_image(block["source"]))
+        elif kind in ("tool_use", "server_tool_use"):
+            said.tool_calls.append(_call(block))
+        elif kind == "tool_result":
+            results.append(_result(document, block))
+        elif kind == "web_search_tool_result":
+            content = _search_result(plain(document, block["content"]))
+            results.append(message_pb2.Message(role="tool", content=content, tool_call_id=block["tool_use_id"]))
+        elif kind == "thinking" and block["thinking"] is not None:
+            said.thinking = block["thinking"]
+    spoken = [said] if said.content or said.media or said.tool_calls or said.thinking else []
+    return [*results, *spoken] if role == "user" else [*spoken, *results]
+
+
+def _call(block: Body) -> message_pb2.ToolCall:
+    if block["type"] == "tool_use":
+        for name in ("id", "name"):
+            if not block[name]:
+                raise RestError(400, f"tool_use block missing required '{name}' field")
+    return message_pb2.ToolCall(id=block["id"], name=block["name"], arguments_json=block["input"] or "{}")
+
+
+def _image(source: Body) -> options_pb2.Media:
+    if source["type"] != "base64":
+        kind = source["type"]
+        raise RestError(400, f"invalid image source type: {kind}. Only base64 images are supported.")
+    try:
+        return options_pb2.Media(data=decode_base64(source["data"]))
+    except ValueError as error:
+        raise RestError(400, f"invalid base64 image data: {error}") from None
+
+
+def _result(document: Document, block: Body) -> message_pb2.Message:
+    message = message_pb2.Message(role="tool", tool_call_id=block["tool_use_id"])
+    content = plain(document, block["content"])
+    if isinstance(content, str):
+        message.content = content
+    for each in content if isinstance(content, list) else ():
+        kind = each.get("type") if isinstance(each, dict) else ""
+        if kind == "text" and isinstance(each.get("text"), str):
+            message.content += each["text"]
+        elif kind == "image":
+            source = each.get("source")
+            if not isinstance(source, dict):
+                raise RestError(400, "invalid tool_result image source")
+            strings = {name: value for name, value in source.items() if isinstance(value, str)}
+            message.media.append(_image({**_SOURCE, **strings}))
+    return message
+
+
+def _search_result(content: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Read the result of an earlier search as text."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict) and content.get("type") == "web_search_tool_result_error":
+        return _search_error(content)
+    if not isinstance(content, list):
+        return gojson.dumps(content, sort_keys=True)
+    out = ""
+    for item in content:
+        kind = item.get("type") if isinstance(item, dict) else ""
+        if kind == "web_search_result":
+            title, url = (item[name] if isinstance(item.get(name), str) else "" for name in ("title", "url"))
+            out += f"- {title}: {url}\n"
+        elif kind == "web_search_tool_result_error":
+            return _search_error(item)
+    return out
+
+
+def _search_error(content: Mapping[str, Any]) -> str:
+    code = content.get("error_code")
+    return f"web_search_tool_result_error: {code}" if isinstance(code, str) and code else "web_search_tool_result_error"

@@ -1,0 +1,185 @@
+"""Answers of /v1/responses in one piece."""
+
+import random
+import time
+from typing import Any, Final
+
+from puna import gojson
+from puna_rest.gobody.kinds import plain
+from puna_rest.gobody.scanner import Document, parse_whole
+from puna_rest.translate.openai.chat_answer import tool_calls
+from puna_rest.translate.options import Body
+from puna_rest.translate.parts import Part
+
+ORDER: Final = (
+    *("id", "object", "created_at", "completed_at", "status", "incomplete_details", "model", "previous_response_id"),
+    *("instructions", "output", "error", "tools", "tool_choice", "truncation", "parallel_tool_calls", "text", "top_p"),
+    *("presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning", "usage"),
+    *("max_output_tokens", "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier"),
+    "prompt_cache_key",
+)
+
+
+def new_number() -> int:
+    """Return a number for an id."""
+    return random.randrange(999_999)
+
+
+def response(
+    document: Document, body: Body, response_id: str, output: object, *, usage: object, status: str = "completed"
+) -> dict[str, Any]:
+    """Write a response object, in the order of its fields; a stream sorts them."""
+    now = int(time.time())
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": now,
+        "completed_at": now if status == "completed" else None,
+        "status": status,
+        "incomplete_details": None,
+        "model": body["model"],
+        "previous_response_id": None,
+        "instructions": body["instructions"] or None,
+        "output": output,
+        "error": None,
+        "tools": [_tool(document, tool) for tool in body["tools"] or ()],
+        "tool_choice": "auto",
+        "truncation": "disabled" if body["truncation"] is None else body["truncation"],
+        "parallel_tool_calls": True,
+        "text": {"format": _format(body)},
+        "top_p": 1.0 if body["top_p"] is None else body["top_p"],
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "top_logprobs": 0,
+        "temperature": 1.0 if body["temperature"] is None else body["temperature"],
+        "reasoning": _reasoning(body),
+        "usage": usage,
+        "max_output_tokens": body["max_output_tokens"],
+        "max_tool_calls": None,
+        "store": False,
+        "background": body["background"],
+        "service_tier": "default",
+        "metadata": {},
+        "safety_identifier": None,
+        "prompt_cache_key": None,
+    }
+
+
+def whole(document: Document, body: Body, part: Part) -> dict[str, Any]:
+    """Write an answer in one piece."""
+    response_id = f"resp_{new_number()}"
+    output: list[dict[str, Any]] = []
+    if part.thinking:
+        output.append(reasoning_item(f"rs_{response_id}", part.thinking))
+    if part.tool_calls:
+        output += [
+            call_item(f"fc_{response_id}_{index}", call) for index, call in enumerate(tool_calls(part.tool_calls))
+        ]
+    else:
+        output.append(message_item(f"msg_{new_number()}", part.content))
+    return response(document, body, response_id, output, usage=usage(part))
+
+
+def usage(part: Part) -> dict[str, Any]:
+    """Write counts."""
+    return {
+        "input_tokens": part.prompt_tokens,
+        "output_tokens": part.output_tokens,
+        "total_tokens": part.prompt_tokens + part.output_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def reasoning_item(item_id: str, text: str) -> dict[str, Any]:
+    """Write what was thought."""
+    summary = [{"type": "summary_text", "text": text}]
+    return {"id": item_id, "type": "reasoning", "summary": summary, "encrypted_content": text}
+
+
+def call_item(item_id: str, call: dict[str, Any]) -> dict[str, Any]:
+    """Write a call in the form of /v1/chat/completions as an item."""
+    function = call["function"]
+    item = {
+        "id": item_id,
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call["id"],
+        "name": function["name"],
+        "arguments": function["arguments"],
+    }
+    return {name: value for name, value in item.items() if value}
+
+
+def message_item(item_id: str, text: str) -> dict[str, Any]:
+    """Write what was said."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [text_part(text)],
+    }
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Write a text as a part of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _tool(document: Document, tool: Body) -> dict[str, Any]:
+    parameters = plain(document, tool["parameters"])
+    out = {
+        "type": tool["type"],
+        "name": tool["name"],
+        "description": tool["description"],
+        "strict": tool["strict"],
+        "parameters": gojson.Raw(gojson.dumps(parameters, sort_keys=True)),
+    }
+    if tool["tools"]:
+        out["tools"] = [_tool(document, each) for each in tool["tools"]]
+    return out
+
+
+def _format(body: Body) -> dict[str, Any]:
+    wanted = body["text"]["format"] if body["text"] is not None else None
+    if wanted is None:
+        return {"type": "text"}
+    out: dict[str, Any] = {"type": wanted["type"]}
+    if wanted["name"]:
+        out["name"] = wanted["name"]
+    if wanted["schema"]:
+        out["schema"] = gojson.Raw(_compact(wanted["schema"]))
+    if wanted["strict"] is not None:
+        out["strict"] = wanted["strict"]
+    return out
+
+
+def _compact(text: str) -> str:
+    """Write raw JSON as Go does: without white space, the characters of HTML escaped, all else as it was."""
+    document = parse_whole(text)
+    out: list[str] = []
+    queue: list[Any] = [document.root]
+    while queue:
+        each = queue.pop()
+        if isinstance(each, str):
+            out.append(each)
+        elif each.kind == "array":
+            queue.append("]")
+            for index, item in reversed(list(enumerate(each.value))):
+                queue += [item, ","] if index else [item]
+            queue.append("[")
+        elif each.kind == "object":
+            queue.append("}")
+            for index, (key, item) in reversed(list(enumerate(each.value))):
+                queue += [item, ("," if index else "") + gojson.string(key) + ":"]
+            queue.append("{")
+        else:
+            out.append(gojson.string(each.value) if each.kind == "string" else document.raw(each))
+    return "".join(out)
+
+
+def _reasoning(body: Body) -> dict[str, Any] | None:
+    wanted = body["reasoning"]
+    out = {name: wanted[name] for name in ("effort", "summary") if wanted[name]}
+    return out or None

@@ -1,0 +1,175 @@
+"""Bodies of /v1/responses."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_rest.bodies.custom import PARAMETERS
+from puna_rest.errors import RestError
+from puna_rest.gobody.decoder import AbortError, unmarshal
+from puna_rest.gobody.kinds import plain
+from puna_rest.gobody.scanner import BodyError, Document, parse_whole
+from puna_rest.translate.openai.chat_request import image, thinking, tool_choice
+from puna_rest.translate.options import Body, moment, output_constraint
+
+WEB_SEARCH: Final = "web_search"
+_SEARCH_TOOL: Final = message_pb2.Tool(
+    type="function",
+    name=WEB_SEARCH,
+    description="Search the web for current information.",
+    parameters_json=(
+        '{"type":"object","required":["query"],'
+        '"properties":{"query":{"type":"string","description":"The search query."}}}'
+    ),
+)
+
+
+def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
+    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    options: dict[str, Any] = {"temperature": 1.0 if body["temperature"] is None else body["temperature"]}
+    if body["top_p"] is not None:
+        options["top_p"] = body["top_p"]
+    if body["max_output_tokens"] is not None:
+        options["num_predict"] = body["max_output_tokens"]
+    turns = _messages(body)
+    level = thinking(body["reasoning"]["effort"])
+    return chat_pb2.ChatRequest(
+        model=body["model"],
+        messages=turns,
+        tools=_tools(document, body["tools"] or ()),
+        tool_choice=tool_choice(body["tool_choice"]),
+        options=options_pb2.RequestOptions(
+            options_json=gojson.dumps(options),
+            constraint=_constraint(body["text"]),
+            truncate=True,
+            thinking=level,
+            start_time=moment(start),
+        ),
+    )
+
+
+def has_web_search(body: Body) -> bool:
+    """Tell whether the built-in search is among the tools."""
+    return any(tool["type"] == WEB_SEARCH for tool in body["tools"] or ())
+
+
+def _constraint(text: Body | None) -> options_pb2.OutputConstraint | None:
+    wanted = text["format"] if text is not None else None
+    if wanted is None or wanted["type"] != "json_schema":
+        return None
+    return output_constraint(wanted["schema"])
+
+
+def _messages(body: Body) -> list[message_pb2.Message]:
+    turns: list[message_pb2.Message] = []
+    if body["instructions"]:
+        turns.append(message_pb2.Message(role="system", content=body["instructions"]))
+    if body["input"]["text"]:
+        turns.append(message_pb2.Message(role="user", content=body["input"]["text"]))
+    thought = ""
+    items = body["input"]["items"]
+    for item, following in zip(items, [*items[1:], {}], strict=False):
+        kind = item["type"]
+        if kind == "reasoning":
+            thought = item["encrypted_content"]
+        elif kind == "message":
+            content, media = _content(item["content"])
+            message = message_pb2.Message(role=item["role"].lower(), content=content, media=media)
+            if message.role == "assistant":
+                message.thinking, thought = thought, ""
+            answered = following.get("call_id", "") if following.get("type") == "function_call_output" else ""
+            if not (message.role == "assistant" and _merged(turns, message, answered)):
+                turns.append(message)
+        elif kind == "function_call":
+            if not (turns and turns[-1].role == "assistant"):
+                turns.append(message_pb2.Message(role="assistant"))
+            turns[-1].tool_calls.append(_call(item))
+            if thought:
+                turns[-1].thinking, thought = thought, ""
+        elif kind == "function_call_output":
+            content, media = _content(item["output"])
+            turns.append(message_pb2.Message(role="tool", content=content, media=media, tool_call_id=item["call_id"]))
+    if thought:
+        turns.append(message_pb2.Message(role="assistant", thinking=thought))
+    return turns
+
+
+def _merged(turns: Sequence[message_pb2.Message], message: message_pb2.Message, answered: str) -> bool:
+    """Put what the assistant said between a call and its output into the message that made the call."""
+    last = turns[-1] if turns else None
+    if not answered or last is None or last.role != "assistant":
+        return False
+    if answered not in (call.id for call in last.tool_calls):
+        return False
+    if last.content and message.content:
+        last.content += "\n"
+    last.content += message.content
+    last.media.extend(message.media)
+    last.thinking = message.thinking or last.thinking
+    return True
+
+
+def _call(item: Mapping[str, Any]) -> message_pb2.ToolCall:
+    text = item["arguments"] or "{}"
+    try:
+        root = parse_whole(text).root
+    except BodyError as error:
+        raise RestError(400, f"failed to parse function call arguments: {error}") from None
+    if root.kind not in ("object", "null"):
+        raise RestError(
+            400,
+            "failed to parse function call arguments: Value looks like object, but can't find closing '}' symbol",
+        )
+    return message_pb2.ToolCall(
+        id=item["call_id"], name=item["name"], arguments_json=text if root.kind == "object" else "{}"
+    )
+
+
+def _content(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[options_pb2.Media]]:
+    text, media = "", []
+    for part in parts:
+        if part["type"] in ("input_text", "output_text"):
+            text += part["text"]
+        elif part["type"] == "input_file":
+            raise RestError(400, "file inputs are not currently supported")
+        elif part["image_url"]:
+            media.append(options_pb2.Media(data=image(part["image_url"])))
+    return text, media
+
+
+def _tools(document: Document, bodies: Sequence[Body]) -> list[message_pb2.Tool]:
+    searching = any(body["type"] == WEB_SEARCH for body in bodies)
+    found: list[message_pb2.Tool] = []
+    for body in bodies:
+        if body["type"] == WEB_SEARCH:
+            found.append(_SEARCH_TOOL)
+        else:
+            found += [tool for tool in _expanded(document, body) if not (searching and tool.name == WEB_SEARCH)]
+    return found
+
+
+def _expanded(document: Document, body: Body) -> list[message_pb2.Tool]:
+    """Read a tool; a namespace stands for its members, under names that begin with its own."""
+    if body["type"] != "namespace":
+        return [_tool(document, body)]
+    members = [tool for member in body["tools"] or () for tool in _expanded(document, member)]
+    prefix = body["name"] + "." if body["name"] else ""
+    for tool in members:
+        if not tool.name.startswith(prefix):
+            tool.name = prefix + tool.name
+    return members
+
+
+def _tool(document: Document, body: Body) -> message_pb2.Tool:
+    text = ""
+    if body["parameters"] is not None:
+        text = gojson.dumps(plain(document, body["parameters"]), sort_keys=True)
+        parameters = parse_whole(text)
+        try:
+            unmarshal(parameters, parameters.root, PARAMETERS)
+        except AbortError as error:
+            raise RestError(400, f"failed to unmarshal tool parameters: {error}") from None
+    return message_pb2.Tool(
+        type=body["type"], name=body["name"], description=body["description"] or "", parameters_json=text
+    )

@@ -1,0 +1,163 @@
+"""Answers of /v1/responses as events."""
+
+from typing import Any
+
+from puna import gojson
+from puna.v1 import chat_pb2, message_pb2
+from puna_rest.errors import Failure
+from puna_rest.gobody.scanner import Document
+from puna_rest.translate.openai.chat_answer import tool_calls
+from puna_rest.translate.options import Body
+from puna_rest.translate.parts import Part, parts
+from puna_rest.translate.responses.answer import (
+    call_item,
+    message_item,
+    new_number,
+    reasoning_item,
+    response,
+    text_part,
+    usage,
+)
+
+
+class Events:
+    """Writes a stream. At most one item is open at a time: what the model thinks, or what it says."""
+
+    def __init__(self, document: Document, body: Body) -> None:
+        self._document = document
+        self._body = body
+        self._id = f"resp_{new_number()}"
+        self._number = 0
+        self._output: list[dict[str, Any]] = []
+        self._thinking = ""
+        self._thinking_id = ""
+        self._text = ""
+        self._text_id = ""
+        self._called = False
+
+    def write(self, message: chat_pb2.StreamChatResponse) -> str:
+        """Write the events of a message."""
+        return "".join([self._part(part) for part in parts(message)])
+
+    def write_error(self, failure: Failure) -> str:
+        """Write the event that ends a stream in which something went wrong."""
+        failed = self._response("failed")
+        failed["error"] = {"code": "server_error", "message": failure.text}
+        return self._event("response.failed", response=failed)
+
+    def _part(self, part: Part) -> str:
+        out = ""
+        if self._number == 0:
+            out += self._event("response.created", response=self._response("in_progress"))
+            out += self._event("response.in_progress", response=self._response("in_progress"))
+        if part.thinking:
+            out += self._think(part.thinking)
+        if part.tool_calls:
+            out += self._close() + self._calls(part.tool_calls)
+            self._called = True
+        elif part.content and not self._called:
+            out += self._say(part.content)
+        if part.finish is not None:
+            out += self._close()
+            done = response(self._document, self._body, self._id, self._output, usage=usage(part))
+            done["reasoning"] = self._reasoning()
+            done["tools"] = self._tools(done)
+            out += self._event("response.completed", response=done)
+        return out
+
+    def _think(self, text: str) -> str:
+        out = ""
+        if not self._thinking_id:
+            out += self._close()
+            self._thinking_id = f"rs_{new_number()}"
+            item = {"id": self._thinking_id, "type": "reasoning", "summary": []}
+            out += self._event("response.output_item.added", output_index=self._index, item=item)
+        self._thinking += text
+        return out + self._event(
+            "response.reasoning_summary_text.delta",
+            item_id=self._thinking_id,
+            output_index=self._index,
+            summary_index=0,
+            delta=text,
+        )
+
+    def _say(self, text: str) -> str:
+        out = ""
+        if not self._text_id:
+            out += self._close()
+            self._text_id = f"msg_{new_number()}"
+            item = {"id": self._text_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            out += self._event("response.output_item.added", output_index=self._index, item=item)
+            out += self._of_text("response.content_part.added", part=text_part(""))
+        self._text += text
+        return out + self._of_text("response.output_text.delta", delta=text, logprobs=[])
+
+    def _calls(self, calls: tuple[message_pb2.ToolCall, ...]) -> str:
+        out = ""
+        number = new_number()
+        for index, call in enumerate(tool_calls(calls)):
+            item = call_item(f"fc_{number}_{index}", call)
+            arguments = call["function"]["arguments"]
+            begun = {**item, "status": "in_progress", "arguments": "", "call_id": call["id"]}
+            where = {"item_id": item["id"], "output_index": self._index}
+            out += self._event("response.output_item.added", output_index=self._index, item=begun)
+            out += self._event("response.function_call_arguments.delta", **where, delta=arguments)
+            out += self._event("response.function_call_arguments.done", **where, arguments=arguments)
+            out += self._finish({**item, "call_id": call["id"]})
+        return out
+
+    def _close(self) -> str:
+        """End the item that is open, if one is."""
+        out = ""
+        if self._thinking_id:
+            item = reasoning_item(self._thinking_id, self._thinking)
+            out = self._event(
+                "response.reasoning_summary_text.done",
+                item_id=self._thinking_id,
+                output_index=self._index,
+                summary_index=0,
+                text=self._thinking,
+            )
+            self._thinking_id = self._thinking = ""
+            return out + self._finish(item)
+        if self._text_id:
+            item = message_item(self._text_id, self._text)
+            out = self._of_text("response.output_text.done", text=self._text, logprobs=[])
+            out += self._of_text("response.content_part.done", part=text_part(self._text))
+            self._text_id = self._text = ""
+            return out + self._finish(item)
+        return out
+
+    def _finish(self, item: dict[str, Any]) -> str:
+        out = self._event("response.output_item.done", output_index=self._index, item=item)
+        self._output.append(item)
+        return out
+
+    @property
+    def _index(self) -> int:
+        return len(self._output)
+
+    def _of_text(self, kind: str, **fields: object) -> str:
+        return self._event(kind, item_id=self._text_id, output_index=self._index, content_index=0, **fields)
+
+    def _response(self, status: str) -> dict[str, Any]:
+        out = response(self._document, self._body, self._id, list(self._output), usage=None, status=status)
+        out["reasoning"] = self._reasoning()
+        out["tools"] = self._tools(out)
+        return out
+
+    def _reasoning(self) -> dict[str, Any] | None:
+        """A stream writes what was not said of the two as null."""
+        wanted = self._body["reasoning"]
+        if not (wanted["effort"] or wanted["summary"]):
+            return None
+        return {name: wanted[name] or None for name in ("effort", "summary")}
+
+    def _tools(self, out: dict[str, Any]) -> list[dict[str, Any]]:
+        """A stream leaves out the members of a namespace."""
+        return [{name: value for name, value in tool.items() if name != "tools"} for tool in out["tools"]]
+
+    def _event(self, kind: str, **fields: object) -> str:
+        data = {**fields, "type": kind, "sequence_number": self._number}
+        self._number += 1
+        return f"event: {kind}\ndata: {gojson.dumps(data, sort_keys=True)}\n\n"
