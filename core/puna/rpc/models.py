@@ -63,23 +63,26 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @streaming
     async def PullModel(self, request: models_pb2.PullModelRequest, context: Context) -> None:
         """Fetch a model from a registry."""
-        async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
-            async for step in steps:
-                await context.write(models_pb2.PullModelResponse(progress=_progress(step)))
+        with observed(self._serving.activity, request.name, "PullModel"):
+            async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
+                async for step in steps:
+                    await context.write(models_pb2.PullModelResponse(progress=_progress(step)))
 
     @streaming
     async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
         """Send a model to a registry."""
-        async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
-            async for step in steps:
-                await context.write(models_pb2.PushModelResponse(progress=_progress(step)))
+        with observed(self._serving.activity, request.name, "PushModel"):
+            async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
+                async for step in steps:
+                    await context.write(models_pb2.PushModelResponse(progress=_progress(step)))
 
     @streaming
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
         """Make a model."""
-        async with aclosing(self._catalogue.create(create_request(request))) as steps:
-            async for step in steps:
-                await context.write(models_pb2.CreateModelResponse(progress=_progress(step)))
+        with observed(self._serving.activity, request.name, "CreateModel"):
+            async with aclosing(self._catalogue.create(create_request(request))) as steps:
+                async for step in steps:
+                    await context.write(models_pb2.CreateModelResponse(progress=_progress(step)))
 
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:

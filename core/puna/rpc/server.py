@@ -1,5 +1,6 @@
 """Building the gRPC server and running it for as long as a context lasts."""
 
+import asyncio
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -62,6 +63,10 @@ SERVICES: Final = (
 )
 
 
+LAST_GRACE: Final = 10.0
+"""Seconds that cancelled calls may take to let go."""
+
+
 @asynccontextmanager
 async def serving(core: Serving, address: str, *, uds: str | None = None) -> AsyncGenerator[str]:
     """Serve on `address` ("host:port"; port 0 picks a free one), and on a Unix socket of this path if one is given.
@@ -90,6 +95,9 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     finally:
         await healthy.enter_graceful_shutdown()
         await server.stop(GRACE)
+        # stop() cancels what is left and does not wait for it; the pool below must not close under anybody's feet.
+        if ending := [entry.task for entry in core.activity.entries()]:
+            await asyncio.wait(ending, timeout=LAST_GRACE)
 
 
 def _bound(server: grpc.aio.Server, address: str) -> int:
