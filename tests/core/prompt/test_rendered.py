@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from puna.errors import TemplateError
 from puna.gotemplate.parser import parse
 from puna.messages import Message, Think, Tool, ToolCall
