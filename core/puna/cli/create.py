@@ -117,7 +117,7 @@ def _named(paths: list[Path]) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in paths}
 
 
-async def upload(stub: models_pb2_grpc.ModelsServiceAsyncStub, path: Path) -> str:
+async def upload(stub: "models_pb2_grpc.ModelsServiceAsyncStub", path: Path) -> str:
     """Store a file as a blob unless it is there; return its digest."""
     digest = await asyncio.to_thread(_digest, path)
     try:

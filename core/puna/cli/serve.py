@@ -1,6 +1,7 @@
 """Running the server: core, bridge or both, until a signal ends it."""
 
 import asyncio
+import errno
 import logging
 import signal
 import sys
@@ -26,6 +27,18 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     return 0
 
 
+@asynccontextmanager
+async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
+    """Say in the user's words why an address cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        text = f"{address} is already in use, perhaps by another server. {variable} chooses another address"
+        raise OSError(error.errno, text) from error
+
+
 async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -35,14 +48,15 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
         places = []
         address = target or settings.grpc_host
         if core:
-            address = await stack.enter_async_context(running_core(settings))
+            async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
+                address = await stack.enter_async_context(running_core(settings))
             places.append(f"gRPC on {address}")
         if rest:
             from puna_rest.app import bridging
 
-            url = await stack.enter_async_context(
-                bridging(address, host=settings.host, port=settings.port, origins=settings.origins)
-            )
+            bridge = bridging(address, host=settings.host, port=settings.port, origins=settings.origins)
+            async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
+                url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
         print("Puna is ready: " + ", ".join(places), flush=True)
         await stop.wait()
