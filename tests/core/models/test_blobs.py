@@ -11,7 +11,7 @@ ONES = "sha256:" + "1" * 64
 
 
 def listing(store):
-    return sorted(os.listdir(store.blobs.folder))
+    return sorted(path.name for path in store.blobs.folder.iterdir())
 
 
 def test_a_blob_is_stored_under_its_digest_and_only_once(store):
@@ -48,7 +48,7 @@ def test_an_upload_that_ends_early_leaves_nothing_behind(store):
 
 @pytest.mark.parametrize("digest", ["", "nonsense", "sha256:123", "sha256:" + "g" * 64, "md5:" + "1" * 64, ONES + "1"])
 def test_digests_are_checked(store, digest):
-    with pytest.raises(InvalidDigestError, match="^invalid digest format$"):
+    with pytest.raises(InvalidDigestError, match=r"^invalid digest format$"):
         store.blobs.has(digest)
 
 

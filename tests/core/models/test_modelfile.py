@@ -47,7 +47,8 @@ def test_a_modelfile_makes_the_model_again():
     text = modelfile(
         ModelName.parse("me/m"), Config(model_format="gguf", renderer="r", parser="p", requires="1.2.3"),
         model=Path("/b/model"), adapters=[Path("/b/lora")], draft=Path("/b/draft"), projectors=[Path("/b/clip")],
-        template="{{ .Prompt }}", system="be\nbrief", parameters={"h": {"z": 1, "a": [2]}, "stop": ["a", " b"], "e": None},
+        template="{{ .Prompt }}", system="be\nbrief",
+        parameters={"h": {"z": 1, "a": [2]}, "stop": ["a", " b"], "e": None},
         licenses=["MIT", "GPL"], messages=[Message(role="user", content="hi"), Message(role="assistant")],
     )  # fmt: skip
     assert text == (

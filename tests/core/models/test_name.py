@@ -35,8 +35,8 @@ def test_a_scheme_is_kept_apart():
     "text",
     [
         "", "x:", ":t", "/x", "a//b", "x/", "-x", "x:-t", ".x", "host/name:space/m:t", "127.0.0.1:5000/m", "a/b/c/d",
-        "m@sha256:" + "0" * 64, "a b", " x", "x ", "é", "m\n", "n.s/m", "h/" + "n" * 81 + "/m", "m" * 81, "x:" + "t" * 81,
-        "h" * 351 + "/n/m", "../x/y", "a/../b", "٣",
+        "m@sha256:" + "0" * 64, "a b", " x", "x ", "é", "m\n", "n.s/m", "h/" + "n" * 81 + "/m", "m" * 81,
+        "x:" + "t" * 81, "h" * 351 + "/n/m", "../x/y", "a/../b", "٣",
     ],
 )  # fmt: skip
 def test_invalid_names_are_told(text):

@@ -22,8 +22,14 @@ def test_layers_have_the_references_bytes(layers, digest, sha256):
 
 
 def test_numbers_are_floats_as_in_go():
-    data = b'{"b":1.0,"a":1e-7,"c":1e21,"d":12345678901234567890,"e":null,"g":[1,"x",null],"h":{"z":1,"a":[2]},"i":true,"k":-0}'
-    written = '{"a":1e-7,"b":1,"c":1e+21,"d":12345678901234567000,"e":null,"g":[1,"x",null],"h":{"a":[2],"z":1},"i":true,"k":-0}\n'
+    data = (
+        b'{"b":1.0,"a":1e-7,"c":1e21,"d":12345678901234567890,"e":null,"g":[1,"x",null],"h":{"z":1,"a":[2]},"i":true,'
+        b'"k":-0}'
+    )
+    written = (
+        '{"a":1e-7,"b":1,"c":1e+21,"d":12345678901234567000,"e":null,"g":[1,"x",null],"h":{"a":[2],"z":1},"i":true,'
+        '"k":-0}\n'
+    )
     assert parameters.dumps(parameters.loads(data)).decode() == written
     ints = json.loads(data.replace(b"-0", b"0"))
     assert parameters.dumps(ints).decode() == written.replace("-0", "0")

@@ -34,5 +34,5 @@ def test_addresses_are_completed(text, address):
 
 @pytest.mark.parametrize("text", [" ", "x y", "::1", "x:y"])
 def test_what_is_no_address_is_refused(text):
-    with pytest.raises(InvalidCreateError, match="^bad remote$"):
+    with pytest.raises(InvalidCreateError, match=r"^bad remote$"):
         remote_host(text)

@@ -18,7 +18,7 @@ def names(store):
 
 
 def blobs(store):
-    return set(os.listdir(store.blobs.folder))
+    return {path.name for path in store.blobs.folder.iterdir()}
 
 
 def test_a_store_that_does_not_exist_is_empty(store):
@@ -157,7 +157,7 @@ def test_what_crashed_writers_left_is_pruned_after_an_hour(workshop):
     (store.root / "manifests" / "host" / "empty").mkdir(parents=True)
     store.prune()
     assert blobs(store) == kept | {young.name}
-    assert os.listdir(store.root / "manifests") == ["registry.ollama.ai"]
+    assert [path.name for path in (store.root / "manifests").iterdir()] == ["registry.ollama.ai"]
 
 
 @pytest.mark.parametrize(("file", "text"), [("broken", "{"), (".DS_Store", "{}")])
