@@ -3,7 +3,10 @@
 import ctypes
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+CPU = Path("/proc/cpuinfo")
 
 
 class NativeModel:
@@ -14,7 +17,7 @@ class NativeModel:
         from ctransformers.llm import LLM, Config  # heavy; only the host needs it
 
         config = Config(context_length=context_length, mmap=mmap)
-        self._model = LLM(str(path), model_type="gguf", config=config, lib=library)
+        self._model = LLM(str(path), model_type="gguf", config=config, lib=library or _library())
         self._lock = threading.Lock()
 
     @property
@@ -52,3 +55,17 @@ class NativeModel:
     def state(self) -> list[float]:
         """Return the vector of the last evaluated token."""
         return list(self._model.ctransformers_llm_embeddings_data()[: self._model.ctransformers_llm_embeddings_size()])
+
+
+def _library() -> str | None:
+    """Return the build for our CPU, as the library would choose it; asking it takes a second. None: it must choose."""
+    found = find_spec("ctransformers")
+    try:
+        flags = next(line for line in CPU.read_text().splitlines() if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return None
+    if found is None or found.origin is None or (Path(found.origin).parent / "lib" / "local").is_dir():
+        return None
+    if "avx2" in flags:
+        return "avx2"
+    return "avx" if {"avx", "f16c"} <= set(flags) else "basic"

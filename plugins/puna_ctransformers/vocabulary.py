@@ -27,7 +27,7 @@ class Vocabulary:
         self.bos_id = int(values.get("tokenizer.ggml.bos_token_id", 1))
         self.eos_id = int(values.get("tokenizer.ggml.eos_token_id", 2))
         self.ends = {self.eos_id, int(values.get("tokenizer.ggml.eot_token_id", self.eos_id))}
-        # Text goes to the library as a C string, which a zero byte would end.
+        # Text goes to the library and comes back as a C string, which a zero byte would end.
         zero = {b"\0": self._texts.index(b"<0x00>")} if b"<0x00>" in self._texts else {}
         marked = {index for index, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)}
         self._marks = zero | {self._texts[index]: index for index in marked if self._texts[index]}
@@ -50,7 +50,7 @@ class Vocabulary:
         """Return a token's bytes; those of a special token are empty unless `special`."""
         if token in self.special:
             return self.special[token] if special else b""
-        return self._model.piece(token)
+        return b"\0" if token == self._zero.get(b"\0") else self._model.piece(token)
 
     def check(self, tokens: Sequence[int]) -> None:
         """InvalidRequestError: one of the ids is none."""
