@@ -22,6 +22,7 @@ _STRANGE: Final = ("<|end_of_msg|>", "]<]minimax[>[", "<atem:function_calls>")
 
 _QWEN_CODER: Final = Form(
     name="qwen3-coder",
+    skips_space=True,
     layout=CallLayout.TAGGED,
     call_start="<tool_call>",
     call_end="</tool_call>",
@@ -40,6 +41,7 @@ _MINISTRAL: Final = Form(
     thinks=True,
     thinking_start="[THINK]",
     thinking_end="[/THINK]",
+    skips_space=True,
     layout=CallLayout.TAGGED_JSON,
     call_start="[TOOL_CALLS]",
     tagged=TaggedCall(after_name="[ARGS]"),
@@ -137,7 +139,6 @@ def _qwen_coder(*, thinks: bool) -> Form:
         thinking_start="<think>",
         thinking_end="</think>",
         calls_end_thinking=True,
-        skips_space=True,
         before_prefill="<think>\n\n</think>\n\n",
         preserved_tokens=(*_QWEN_CODER.preserved_tokens, "<think>", "</think>"),
     )

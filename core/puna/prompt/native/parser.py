@@ -46,7 +46,8 @@ class OutputParser:
         self._calls = bool(tools) and form.layout is not CallLayout.NONE
         self._starts = _call_starts(form, tools) if self._calls else ()
         self._thinks = form.thinks and bool(form.thinking_end.strip())
-        self._state = _State.START if self._thinks or self._calls else _State.ANSWER
+        bare = not (self._thinks or self._calls or form.skips_space)
+        self._state = _State.ANSWER if bare else _State.START
         self._buffer = opened
         self._space = ""
         """White space that still belongs to the marker just passed, one character at most once each."""
