@@ -6,7 +6,7 @@ from puna import gojson
 from puna.errors import TemplateError
 from puna.gotemplate import facts, literals
 from puna.gotemplate.functions import FUNCTIONS
-from puna.gotemplate.lexer import Kind, Token, tokens
+from puna.gotemplate.lexer import Kind, Token
 from puna.gotemplate.nodes import (
     ActionNode,
     BoolNode,
@@ -30,6 +30,7 @@ from puna.gotemplate.nodes import (
     is_empty,
 )
 from puna.gotemplate.template import Template
+from puna.gotemplate.token_stream import TokenStream
 
 _OPERANDS: Final = frozenset(
     {
@@ -62,8 +63,8 @@ def parse(text: str) -> Template:
     One that uses neither `.Messages` nor `.Response` gets a final `{{ .Response }}`. Raises TemplateSyntaxError.
     """
     trees: dict[str, ListNode] = {}
-    tokens_ = _Tokens(text)
-    _Tree("", tokens_, trees).parse_root()
+    source = TokenStream(text)
+    _Tree("", source, trees).parse_root()
     template = Template(text, trees.get("") or ListNode(position=0), trees)
     if any(isinstance(node, TemplateNode) and node.pipe is None for node in facts.walk(template)):
         raise TemplateSyntaxError("undefined template specified")
@@ -73,51 +74,6 @@ def parse(text: str) -> Template:
         root = ListNode(position=0, nodes=[*template.root.nodes, action])
         template = Template(text, root, {**trees, "": root})
     return template
-
-
-class _Tokens:
-    """The tokens of a template with as much looking ahead and going back as the parser needs."""
-
-    def __init__(self, text: str) -> None:
-        self._source = tokens(text)
-        self._seen: list[Token] = []
-        self._next = 0
-        self.depth = 0
-
-    def next(self) -> Token:
-        if self._next == len(self._seen):
-            # The last token is EOF or an error, and there it stays.
-            self._seen.append(next(self._source, self._seen[-1] if self._seen else Token(Kind.EOF, 0, "EOF", 1)))
-        self._next += 1
-        return self._seen[self._next - 1]
-
-    def mark(self) -> int:
-        return self._next
-
-    def back(self, mark: int) -> None:
-        self._next = mark
-
-    def peek(self) -> Token:
-        token = self.next()
-        self._next -= 1
-        return token
-
-    def next_word(self) -> Token:
-        """Take the next token that is no space."""
-        while (token := self.next()).kind is Kind.SPACE:
-            pass
-        return token
-
-    def peek_word(self) -> Token:
-        """Skip spaces and look at what follows."""
-        token = self.next_word()
-        self._next -= 1
-        return token
-
-    @property
-    def line(self) -> int:
-        """The line of the furthest token read: where Go says an error is."""
-        return self._seen[-1].line if self._seen else 0
 
 
 class _End(Node):
@@ -133,7 +89,7 @@ class _Else(Node):
 class _Tree:
     """One tree: the root, or what a `define` or `block` brings."""
 
-    def __init__(self, name: str, source: _Tokens, trees: dict[str, ListNode]) -> None:
+    def __init__(self, name: str, source: TokenStream, trees: dict[str, ListNode]) -> None:
         self._name = name
         self._tokens = source
         self._trees = trees
