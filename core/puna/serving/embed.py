@@ -103,5 +103,15 @@ def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> tuple[flo
         values = values[:dimensions]
     elif raw:
         return tuple(values)
-    norm = max(math.sqrt(math.fsum(value * value for value in values)), LEAST_NORM)
-    return tuple(array("f", (value / norm for value in values)))
+    return _normalised(values)
+
+
+def _normalised(values: Sequence[float]) -> tuple[float, ...]:
+    """Give a vector length 1, rounding to 32 bits at each step as the reference does: all digits are its own."""
+    box = array("f", (0.0, 0.0))
+    for value in values:
+        box[1] = value * value
+        box[0] += box[1]
+    box[1] = 1.0 / max(math.sqrt(box[0]), LEAST_NORM)
+    factor = box[1]
+    return tuple(array("f", (value * factor for value in values)))
