@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -180,14 +181,13 @@ async def load(
     LoadFailedError: the host died, made no progress for `stall_seconds`, or its backend refused.
     OutOfMemoryError: there was no room. `on_death` is called if the host dies later.
     """
-    process = await HostProcess.start(socket)
-    channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
-    try:
+    async with AsyncExitStack() as undo:
+        process = await HostProcess.start(socket)
+        undo.push_async_callback(process.stop)
+        channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
+        undo.push_async_callback(channel.close)
         facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
-    except BaseException:
-        await channel.close()
-        await process.stop()
-        raise
+        undo.pop_all()
     return HostedModel(process, channel, facts, on_death)
 
 

@@ -8,7 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,12 +63,11 @@ class HostProcess:
             env=os.environ | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
             process_group=0,  # Ctrl-C in a terminal reaches the core alone, which then ends its hosts in order
         )
-        host = cls(process, socket)
-        try:
+        async with AsyncExitStack() as undo:
+            host = cls(process, socket)
+            undo.push_async_callback(host.stop)
             await host._listening()
-        except BaseException:
-            await host.stop()
-            raise
+            undo.pop_all()
         return host
 
     @property
