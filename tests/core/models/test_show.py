@@ -9,8 +9,8 @@ from puna.models.show import show
 
 ODD = [
     ("general.name", "str", "N"), ("general.file_type", "u32", 1), ("zed.context_length", "u64", 2**40),
-    ("zed.f", "f32", 1e-5), ("zed.g", "f32", 10000.0), ("zed.h", "f32", 1e-7), ("zed.h2", "f32", 3.4e38), ("zed.h3", "f64", 0.1),
-    ("zed.h4", "f64", 1e300), ("zed.b", "bool", True), ("zed.s", "str", "a<b>&\u2028 \x01 é"),
+    ("zed.f", "f32", 1e-5), ("zed.g", "f32", 10000.0), ("zed.h", "f32", 1e-7), ("zed.h2", "f32", 3.4e38),
+    ("zed.h3", "f64", 0.1), ("zed.h4", "f64", 1e300), ("zed.b", "bool", True), ("zed.s", "str", "a<b>&\u2028 \x01 é"),
     ("zed.bad", "str", b"\xff\xfeabc"), ("zed.a8", "arr", ("u8", [1, 2, 3])), ("zed.ai8", "arr", ("i8", [-1, 2, 3])),
     ("zed.ae", "arr", ("u32", [])), ("zed.ae8", "arr", ("u8", [])), ("zed.af", "arr", ("f32", [0.1, 2, 1e-7])),
     ("zed.as", "arr", ("str", ["x", "<"])), ("zed.ab", "arr", ("bool", [True, False])), ("zed.i64", "i64", -5),
