@@ -3,7 +3,7 @@
 A template is compiled once, and what it can do is probed once, when it is first needed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,7 +13,15 @@ from jinja2 import TemplateSyntaxError
 
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.messages import Message, Think, Tool
-from puna.prompt.jinja_environment import FAILURES, ChatEnvironment, RaisedByTemplateError, Value, place_in_source
+from puna.prompt.jinja_environment import (
+    EFFORT,
+    FAILURES,
+    TRIAL_EFFORT,
+    ChatEnvironment,
+    RaisedByTemplateError,
+    Value,
+    place_in_source,
+)
 from puna.prompt.jinja_probe import Abilities, probe
 from puna.prompt.native import channels, known
 from puna.prompt.native.derive import derive
@@ -48,7 +56,9 @@ class Template:
         self.source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._texts = {"bos_token": bos_text, "eos_token": eos_text}
         try:
-            self._render: Callable[..., str] = ChatEnvironment().compiled(known.patched(self.source))
+            self._render: Callable[[Mapping[str, Any], int], str] = ChatEnvironment().compiled(
+                known.patched(self.source)
+            )
         except (TemplateSyntaxError, RecursionError) as error:
             raise TemplateError(f"error: parser: Parser Error: {error}") from error
 
@@ -65,14 +75,14 @@ class Template:
     def _try(self, messages: list[dict[str, Any]], **variables: Value) -> str | None:
         """Render for analysis; None if the template fails."""
         try:
-            return self._render(messages=messages, **self._texts, **variables)
+            return self._render({"messages": messages, **self._texts, **variables}, TRIAL_EFFORT)
         except FAILURES:
             return None
 
     def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         """Render. Raises TemplateRefusedError with the text that the reference's engine has."""
         try:
-            return self._render(messages=messages, **self._texts, **variables)
+            return self._render({"messages": messages, **self._texts, **variables}, EFFORT)
         except RaisedByTemplateError as error:
             text = f"Jinja Exception: {error.raised.message}"
             if error.raised.offset >= 0:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from jinja2 import ChainableUndefined, TemplateError, TemplateRuntimeError, Undefined, nodes
+from jinja2 import ChainableUndefined, TemplateError, TemplateRuntimeError, Undefined, nodes, pass_context
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
@@ -25,8 +25,24 @@ FAILURES: Final = (TemplateError, TypeError, ValueError, LookupError, AttributeE
 Value: TypeAlias = Any
 """Whatever a template can hold."""
 
+_METER, _PART = "_metered", "_part"
+"""Names that only rewritten templates use."""
+
 _AROUND: Final = 40
 """Characters of the source shown on each side of the place of an error."""
+
+
+EFFORT: Final = 1_000_000
+"""How much a rendering may do: turns of loops, and sixteenths of the characters that expressions make."""
+TRIAL_EFFORT: Final = 20_000
+"""The same for a rendering of the small conversations that templates are tried with."""
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What one rendering may still do."""
+
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,30 @@ def tojson(
     return text if not ensure_ascii else "".join([c if c < "\x7f" else json.dumps(c)[1:-1] for c in text])
 
 
+def _spend(context: Context, effort: int) -> None:
+    """Stop a template that would go on for ever: it runs in the server's own process."""
+    meter: Value = context.resolve(_METER)
+    meter.left -= effort
+    if meter.left < 0:
+        raise TemplateRuntimeError("the template does too much")
+
+
+@pass_context
+def _metered(context: Context, items: Value) -> Iterator[Value]:
+    """Pass on what a loop runs over, counting."""
+    for item in items:
+        _spend(context, 1)
+        yield item
+
+
+@pass_context
+def _part(context: Context, value: Value) -> str:
+    """Return an operand of `~`."""
+    text = as_text(value)
+    _spend(context, len(text) // 16)
+    return text
+
+
 class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}`, which marks for training what the model says: here just its content."""
 
@@ -130,7 +170,13 @@ class _Adapter(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (named after the node)
         """Have `~` print nothing for nothing."""
         self.generic_visit(node)
-        node.nodes = [nodes.Filter(each, "as_text", [], [], None, None, lineno=node.lineno) for each in node.nodes]
+        node.nodes = [nodes.Filter(each, _PART, [], [], None, None, lineno=node.lineno) for each in node.nodes]
+        return node
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (named after the node)
+        """Count the turns of loops."""
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, _METER, [], [], None, None, lineno=node.lineno)
         return node
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 (named after the node)
@@ -147,7 +193,7 @@ class _Adapter(NodeTransformer):
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """Compiles and runs chat templates."""
 
-    intercepted_binops = frozenset(["+"])
+    intercepted_binops = frozenset(["+", "*", "**"])
 
     def __init__(self) -> None:
         super().__init__(
@@ -158,13 +204,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[LoopControlExtension, _Generation],
             cache_size=0,
         )
-        self.filters |= {"tojson": tojson, "as_text": as_text, "string": as_string}
+        self.filters |= {"tojson": tojson, _PART: _part, _METER: _metered, "string": as_string}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
-    def compiled(self, source: str) -> Callable[..., str]:
-        """Return a function from variables to text. Raises jinja2.TemplateSyntaxError."""
+    def compiled(self, source: str) -> Callable[[Mapping[str, Value], int], str]:
+        """Return a function from variables, and how much it may do, to text. Raises jinja2.TemplateSyntaxError."""
         tree = _Adapter(source).visit(self.parse(source))
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None)).render
+        template = self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+
+        def render(variables: Mapping[str, Value], effort: int) -> str:
+            return template.render(variables, **{_METER: _Meter(effort)})
+
+        return render
 
     def is_safe_attribute(self, obj: Value, attr: str, value: Value) -> bool:
         """Allow lists to grow: those that a template sees are made for it alone."""
@@ -173,10 +224,23 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Value, right: Value) -> Value:
-        """Have `+` with a string on one side join texts."""
-        if isinstance(left, str) or isinstance(right, str):
-            return as_text(left) + as_text(right)
+        """Have `+` with a string on one side join texts, and what could make too much be counted."""
+        if operator == "+" and (isinstance(left, str) or isinstance(right, str)):
+            left, right = as_text(left), as_text(right)
+        _spend(context, _size(operator, left, right) // 16)
         return super().call_binop(context, operator, left, right)
+
+
+def _size(operator: str, left: Value, right: Value) -> int:
+    """Return about how long the result of an operator is."""
+    lengths = [len(each) if isinstance(each, str | list | tuple) else 0 for each in (left, right)]
+    if operator == "+":
+        return sum(lengths)
+    if operator == "*":
+        counts = [abs(each) if isinstance(each, int) else 0 for each in (left, right)]
+        return max(lengths[0] * counts[1], lengths[1] * counts[0], *[each.bit_length() for each in counts])
+    both_whole = isinstance(left, int) and isinstance(right, int)
+    return left.bit_length() * abs(right) if both_whole else 0
 
 
 def place_in_source(source: str, offset: int, what: str, message: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateRuntimeError
 
-from puna.prompt.jinja_environment import FAILURES, ChatEnvironment, Value, as_string, tojson
+from puna.prompt.jinja_environment import FAILURES, TRIAL_EFFORT, ChatEnvironment, Value, as_string, tojson
 
 _TEXT: Final = "STRING_MARKER"
 _PLACEHOLDER: Final = "<REASONING_CONTENT_PLACEHOLDER>"
@@ -216,7 +216,8 @@ def probe(source: str) -> Abilities:
         watch = _Watch()
         shown = {"messages": _watched(messages, "messages", watch), "tools": _watched(tools or [], "tools", watch)}
         try:
-            text = render(**shown, bos_token="", eos_token="", add_generation_prompt=True, **more)
+            given = shown | more | {"bos_token": "", "eos_token": "", "add_generation_prompt": True}
+            text = render(given, TRIAL_EFFORT)
         except FAILURES:
             return _Trial(None, watch)
         return _Trial(text, watch)

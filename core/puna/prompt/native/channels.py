@@ -34,6 +34,8 @@ _RECIPIENT: Final = re.compile(r"to=([^\s<]+)")
 class ChannelParser:
     """Takes the pieces of one answer, in order."""
 
+    form: Final = FORM
+
     def __init__(self, tools: Sequence[Tool], opened: str = "") -> None:
         """`opened` is the beginning of the answer that already stands in the prompt."""
         self._has_tools = bool(tools)

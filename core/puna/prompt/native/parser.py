@@ -41,7 +41,8 @@ class OutputParser:
 
     def __init__(self, form: Form, tools: Sequence[Tool], opened: str = "") -> None:
         """`opened` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
-        self._form = form
+        self.form = form
+        """The layout: it names the tokens that must be visible and the texts that end the answer."""
         self._tools = tools
         self._calls = bool(tools) and form.layout is not CallLayout.NONE
         self._starts = _call_starts(form, tools) if self._calls else ()
@@ -76,7 +77,7 @@ class OutputParser:
         if self._state is _State.THINKING:
             return Parsed(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
-            calls, after = read_calls(rest, self._form, self._tools)
+            calls, after = read_calls(rest, self.form, self._tools)
             return Parsed(sure.content + (after if calls else rest), sure.thinking, calls)
         return Parsed(sure.content + rest, sure.thinking)
 
@@ -113,27 +114,27 @@ class OutputParser:
         self._buffer = self._buffer.lstrip()
         if not self._buffer:
             return
-        marker = self._form.thinking_start.strip()
+        marker = self.form.thinking_start.strip()
         if not self._thinks:
             self._state = _State.ANSWER
         elif self._buffer.startswith(marker):
             self._pass(len(marker))
-            self._space = _trailing_space(self._form.thinking_start)
-            self._skipping = self._form.skips_space
+            self._space = _trailing_space(self.form.thinking_start)
+            self._skipping = self.form.skips_space
             self._state = _State.THINKING
         elif not marker.startswith(self._buffer):
             self._state = _State.ANSWER
 
     def _think(self) -> str:
-        ending = self._form.thinking_end.strip()
-        markers = [ending, *(self._starts if self._form.calls_end_thinking else ())]
+        ending = self.form.thinking_end.strip()
+        markers = [ending, *(self._starts if self.form.calls_end_thinking else ())]
         end, found = find(self._buffer, markers)
         thought = self._thinking(self._pass(end))
         if found:
             if found == ending:
                 self._pass(len(found))
-                self._space = _trailing_space(self._form.thinking_end)
-                self._skipping = self._form.skips_space
+                self._space = _trailing_space(self.form.thinking_end)
+                self._skipping = self.form.skips_space
             self._state = _State.ANSWER
         return thought
 
@@ -147,18 +148,18 @@ class OutputParser:
         return self._thought
 
     def _answer(self) -> None:
-        marker = self._form.content_start.strip()
-        if marker and self._form.content_end:
+        marker = self.form.content_start.strip()
+        if marker and self.form.content_end:
             bare = self._buffer.lstrip()
             if bare.startswith(marker):
                 self._buffer = bare[len(marker) :]
-                self._space = _trailing_space(self._form.content_start)
+                self._space = _trailing_space(self.form.content_start)
             elif marker.startswith(bare):
                 return
         self._state = _State.CONTENT
 
     def _content(self) -> str:
-        closing = self._form.content_end.strip() if self._form.content_start.strip() else ""
+        closing = self.form.content_end.strip() if self.form.content_start.strip() else ""
         end, found = find(self._buffer, [*self._starts, *([closing] if closing else [])])
         out = self._pass(end)
         if found and found == closing:
@@ -171,10 +172,10 @@ class OutputParser:
 
     def _doubt(self) -> None:
         """Go back to content as soon as a bare JSON object turns out to be no call."""
-        if self._form.calls_begin or self._form.layout is not CallLayout.JSON or not self._buffer.startswith("{"):
+        if self.form.calls_begin or self.form.layout is not CallLayout.JSON or not self._buffer.startswith("{"):
             return
         inside = self._buffer[1:].lstrip()
-        keys = [f'"{each}"' for each in (*_WRAPPERS, self._form.json.name.split(".")[0]) if each]
+        keys = [f'"{each}"' for each in (*_WRAPPERS, self.form.json.name.split(".")[0]) if each]
         if inside and not any(inside.startswith(each) or each.startswith(inside) for each in keys):
             self._state = _State.PLAIN
 
