@@ -56,9 +56,7 @@ class Template:
         self.source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._texts = {"bos_token": bos_text, "eos_token": eos_text}
         try:
-            self._render: Callable[[Mapping[str, Any], int], str] = ChatEnvironment().compiled(
-                known.patched(self.source)
-            )
+            self._render = ChatEnvironment().compiled(known.patched(self.source))
         except (TemplateSyntaxError, RecursionError) as error:
             raise TemplateError(f"error: parser: Parser Error: {error}") from error
 

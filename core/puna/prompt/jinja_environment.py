@@ -204,7 +204,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[LoopControlExtension, _Generation],
             cache_size=0,
         )
-        self.filters |= {"tojson": tojson, _PART: _part, _METER: _metered, "string": as_string}
+        self.filters |= {"tojson": tojson, _PART: _part, _METER: _metered, "string": as_string, "safe": as_string}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
     def compiled(self, source: str) -> Callable[[Mapping[str, Value], int], str]:

@@ -97,6 +97,13 @@ def test_a_template_learns_whether_to_think():
     assert template.render([USER]) == "False "
 
 
+def test_nothing_is_escaped_for_html():
+    assert (
+        ChatTemplate("{{ '<a>' | safe }}{{ ('<' | safe) ~ '<b>' }}{{ ['<'] | tojson }}").render([USER])
+        == '<a><<b>["<"]'
+    )
+
+
 def test_templates_reach_nothing_outside():
     for source in ("{{ messages.__class__.__mro__ }}", "{{ ''.__class__ }}", "{{ messages[0].update({'a': 1}) }}"):
         try:
