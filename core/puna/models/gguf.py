@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from puna.errors import PunaError
 from puna.gojson import Float32
-from puna.models.gguf_types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, UNKNOWN
+from puna.models.gguf_types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, U32, UNKNOWN
 
 MAGIC: Final = b"GGUF"
 MAGIC_SWAPPED: Final = b"FUGG"
@@ -95,6 +95,12 @@ class GGUF:
         """Name of the quantization; "unknown" if the file does not say."""
         value = self.metadata.get("general.file_type")
         return file_type_name(value) if type(value) is int else UNKNOWN
+
+    @property
+    def written_file_type(self) -> str:
+        """Name of the quantization as the reference writes it down: it takes F32, whose number is 0, for "unknown"."""
+        key = "general.file_type"
+        return self.file_type if self.kinds.get(key) == U32 and self.metadata[key] else UNKNOWN
 
     def key(self, name: str) -> str:
         """Complete a key: one that is not general or the tokenizer's belongs to the architecture."""

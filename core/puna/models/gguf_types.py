@@ -4,6 +4,7 @@ import struct
 from typing import Final
 
 U8: Final = 0
+U32: Final = 4
 F32: Final = 6
 BOOL: Final = 7
 STRING: Final = 8

@@ -15,6 +15,7 @@ from puna.models.blobs import BlobStore
 from puna.models.config import Config
 from puna.models.details import Details, ModelSummary, describe, local_time
 from puna.models.gguf import GGUF, GGUFError
+from puna.models.gguf_types import UNKNOWN
 from puna.models.heads import Heads
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
@@ -188,12 +189,14 @@ class StoredModel:
         """Its entry of a list. Reads no more of the model file than the metadata before the vocabulary."""
         parsed = self.parsed_template
         head = self._peeked()
+        # Where the file type is not written down it may stand behind the vocabulary, as in files of llama.cpp's quantizer.
+        whole = self._model_head if head is not None and self.config.file_type in ("", UNKNOWN) else None
         return ModelSummary(
             name=self.name,
             digest=self.digest,
             size=self.size,
             modified_ns=self.modified_ns,
-            details=describe(self.config, self.parent_model, head, lengths=True),
+            details=describe(self.config, self.parent_model, head, whole, lengths=True),
             capabilities=capabilities.detect_for_list(
                 self.config,
                 head,

@@ -50,9 +50,10 @@ def test_an_uploaded_model_goes_through_the_quantizer(workshop, scripted_models)
     ]
     assert workshop.layers() == [("model", ""), ("template", "")]
     assert workshop.config() == (
-        '{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"184K","file_type":"F32",'
+        '{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"184K","file_type":"unknown",'
         '"architecture":"amd64","os":"linux"}\n'
     )
+    assert workshop.store.list()[0].details.quantization_level == "F32"
 
 
 def test_quantizing_an_f32_model_is_possible(workshop, scripted_models):
