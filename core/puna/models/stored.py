@@ -189,7 +189,7 @@ class StoredModel:
         """Its entry of a list. Reads no more of the model file than the metadata before the vocabulary."""
         parsed = self.parsed_template
         head = self._peeked()
-        # Where the file type is not written down it may stand behind the vocabulary, as in files of llama.cpp's quantizer.
+        # A file type that is not written down may stand behind the vocabulary: llama.cpp's quantizer puts it there.
         whole = self._model_head if head is not None and self.config.file_type in ("", UNKNOWN) else None
         return ModelSummary(
             name=self.name,
