@@ -152,12 +152,9 @@ def peek(path: Path) -> GGUF:
         if file.seek(0, 2) == 0:
             raise GGUFError("EOF")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
-            reader = _Reader(head)
             metadata: dict[str, object] = {}
             kinds: dict[str, int] = {}
-            for key, kind, value in reader.metadata(arrays=False):
-                if key.startswith("tokenizer.") and "general.architecture" in metadata:
-                    break
+            for key, kind, value in _Reader(head).metadata(arrays=False, until="tokenizer."):
                 metadata[key], kinds[key] = value, kind
             return GGUF(metadata, kinds, (), 0)
 
@@ -199,9 +196,14 @@ class _Reader:
                 raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({size})')
         return GGUF(metadata, kinds, tensors, start)
 
-    def metadata(self, *, arrays: bool) -> Iterator[tuple[str, int, object]]:
+    def metadata(self, *, arrays: bool, until: str = "") -> Iterator[tuple[str, int, object]]:
+        """Yield keys, types and values, up to the first key that begins with `until` once the architecture is known."""
+        architecture = False
         for _ in range(self._pairs):
             key = self._string()
+            if until and architecture and key.startswith(until):
+                return
+            architecture = architecture or key == "general.architecture"
             kind = self._integer(self._u32)
             yield key, kind, self._value(kind, arrays=arrays)
 
