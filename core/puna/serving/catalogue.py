@@ -1,7 +1,7 @@
 """The store for clients: names as they write them, errors in each operation's own words, nothing blocks the loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -80,8 +80,8 @@ class Catalogue:
         Errors: see puna.models.create.
         """
 
-        def steps(_: object) -> Iterator[Step]:
-            return create(self._store, request)
+        def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
+            return create(self._store, request, stopped=stopped)
 
         async with aclosing(iterate(steps)) as made:
             async for step in made:
