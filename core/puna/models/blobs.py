@@ -50,15 +50,19 @@ class BlobWriter:
         self._size += len(chunk)
 
     def commit(self, expected: str | None = None) -> Blob:
-        """Store what was written. Raises DigestMismatchError, and stores nothing, when it is not exactly `expected`."""
+        """Store what was written under its true digest. Raises DigestMismatchError when that is not `expected`.
+
+        Whole bytes under their true name do no harm, and whoever sends them again under it need not: the reference keeps
+        them too. Nothing refers to them, so that a start an hour later prunes them.
+        """
         digest = f"sha256:{self._hash.hexdigest()}"
+        target = self._folder / file_name(digest)
+        created = not touched(target)
+        if created:
+            durable.settle(self._file, self._path, target)
         if expected is not None and expected != digest:
             raise DigestMismatchError(expected, digest)
-        target = self._folder / file_name(digest)
-        if touched(target):
-            return Blob(digest, self._size, created=False)
-        durable.settle(self._file, self._path, target)
-        return Blob(digest, self._size, created=True)
+        return Blob(digest, self._size, created=created)
 
 
 class Claims:

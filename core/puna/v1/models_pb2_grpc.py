@@ -186,7 +186,8 @@ class ModelsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlob(self, request_iterator, context):
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); a blob that does not match leaves nothing behind.
+        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
+        an upload that is broken off leaves nothing behind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

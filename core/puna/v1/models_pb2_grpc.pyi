@@ -65,7 +65,9 @@ class ModelsServiceStub:
     StatBlob: _grpc.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); a blob that does not match leaves nothing behind."""
+    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
+    an upload that is broken off leaves nothing behind.
+    """
 
 @_typing.type_check_only
 class ModelsServiceAsyncStub(ModelsServiceStub):
@@ -104,7 +106,9 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     StatBlob: _aio.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]  # type: ignore[assignment]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]  # type: ignore[assignment]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); a blob that does not match leaves nothing behind."""
+    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
+    an upload that is broken off leaves nothing behind.
+    """
 
 class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     """The models of the store and those that are loaded.
@@ -212,6 +216,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_models_pb2.UploadBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UploadBlobResponse, _abc.Awaitable[_models_pb2.UploadBlobResponse]]:
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); a blob that does not match leaves nothing behind."""
+        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
+        an upload that is broken off leaves nothing behind.
+        """
 
 def add_ModelsServiceServicer_to_server(servicer: ModelsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
