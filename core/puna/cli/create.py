@@ -135,7 +135,7 @@ def _digest(path: Path) -> str:
 
 
 async def _parts(path: Path, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
-    yield models_pb2.UploadBlobRequest(digest=digest)
+    yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=path.stat().st_size)
     with path.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield models_pb2.UploadBlobRequest(chunk=chunk)

@@ -49,19 +49,27 @@ class BlobWriter:
         self._hash.update(chunk)
         self._size += len(chunk)
 
-    def commit(self, expected: str | None = None) -> Blob:
-        """Store what was written under its true digest. Raises DigestMismatchError when that is not `expected`.
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
 
-        Whole bytes under their true name do no harm, and whoever sends them again under it need not: the reference keeps
-        them too. Nothing refers to them, so that a start an hour later prunes them.
+    def commit(self, expected: str | None = None, *, keep: bool = False) -> Blob:
+        """Store what was written. Raises DigestMismatchError, and stores nothing, when it is not exactly `expected`.
+
+        With `keep`, whole bytes of another digest are stored under that one first, as the reference does: whoever sends
+        them again under it need not. Nothing refers to them, so that a start an hour later prunes them.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
+        wrong = expected is not None and expected != digest
+        if wrong and not keep:
+            raise DigestMismatchError(expected or "", digest)
         target = self._folder / file_name(digest)
         created = not touched(target)
         if created:
             durable.settle(self._file, self._path, target)
-        if expected is not None and expected != digest:
-            raise DigestMismatchError(expected, digest)
+        if wrong:
+            raise DigestMismatchError(expected or "", digest)
         return Blob(digest, self._size, created=created)
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobRequest]) -> Blob:
-    """Store a blob; one that is there already is not read. What is broken off or does not match leaves nothing behind.
+    """Store a blob; one that is there already is not read. What is broken off leaves nothing behind.
 
     InvalidDigestError, DigestMismatchError; InvalidRequestError: the first message has no digest.
     """
@@ -29,7 +29,9 @@ async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobR
         writer = await _in_thread(stack.enter_context, blobs.writer())
         async for part in parts:
             await _in_thread(writer.write, part.chunk)
-        return await _in_thread(writer.commit, first.digest)
+        # An upload that is broken off may look like one that has ended: only what was announced can be known as whole.
+        whole = first.size_bytes > 0 and writer.size == first.size_bytes
+        return await _in_thread(writer.commit, first.digest, keep=whole)
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

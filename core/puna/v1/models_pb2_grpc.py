@@ -186,8 +186,8 @@ class ModelsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlob(self, request_iterator, context):
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
-        an upload that is broken off leaves nothing behind.
+        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
+        all of the `size_bytes` that were announced have come: then they are kept under their true digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,8 +65,8 @@ class ModelsServiceStub:
     StatBlob: _grpc.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
-    an upload that is broken off leaves nothing behind.
+    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
+    all of the `size_bytes` that were announced have come: then they are kept under their true digest.
     """
 
 @_typing.type_check_only
@@ -106,8 +106,8 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     StatBlob: _aio.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]  # type: ignore[assignment]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]  # type: ignore[assignment]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
-    an upload that is broken off leaves nothing behind.
+    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
+    all of the `size_bytes` that were announced have come: then they are kept under their true digest.
     """
 
 class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -216,8 +216,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_models_pb2.UploadBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UploadBlobResponse, _abc.Awaitable[_models_pb2.UploadBlobResponse]]:
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest are kept under that one, and
-        an upload that is broken off leaves nothing behind.
+        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
+        all of the `size_bytes` that were announced have come: then they are kept under their true digest.
         """
 
 def add_ModelsServiceServicer_to_server(servicer: ModelsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

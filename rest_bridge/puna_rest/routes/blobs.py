@@ -40,6 +40,6 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 
 async def _parts(request: web.Request, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
-    yield models_pb2.UploadBlobRequest(digest=digest)
+    yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=request.content_length or 0)
     async for chunk in request.content.iter_chunked(CHUNK):
         yield models_pb2.UploadBlobRequest(chunk=chunk)

@@ -27,12 +27,13 @@ def test_a_blob_is_stored_under_its_digest_and_only_once(store):
     assert oct(store.blobs.path(HELLO).stat().st_mode & 0o777) == "0o644"
 
 
-def test_bytes_of_another_digest_are_refused_and_kept_under_their_own(store):
+@pytest.mark.parametrize(("keep", "left"), [(False, []), (True, [HELLO.replace(":", "-")])])
+def test_bytes_of_another_digest_are_refused(store, keep, left):
     with pytest.raises(DigestMismatchError) as caught, store.blobs.writer() as writer:
         writer.write(b"hello")
-        writer.commit(ONES)
+        writer.commit(ONES, keep=keep)
     assert str(caught.value) == f'digest mismatch, expected "{ONES}", got "{HELLO}"'
-    assert listing(store) == [HELLO.replace(":", "-")]
+    assert listing(store) == left
 
 
 def test_an_upload_that_ends_early_leaves_nothing_behind(store):
