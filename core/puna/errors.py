@@ -11,6 +11,7 @@ PunaError
 │   ├── InvalidDigestError
 │   ├── DigestMismatchError
 │   ├── InvalidCreateError
+│   ├── MediaUnsupportedError
 │   ├── TemplateRefusedError       a model's own chat template raises on this conversation
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
@@ -131,12 +132,24 @@ class InvalidCreateError(InvalidRequestError):
 
 
 class TemplateRefusedError(InvalidRequestError):
-    """A model's own chat template raises on this conversation. The text is a JSON object, as the reference's runner says."""
+    """A model's own chat template raises on this conversation. The text is JSON, as the reference's runner says it."""
 
     def __init__(self, message: str) -> None:
         fields = {"code": 400, "message": message, "type": "invalid_request_error"}
         super().__init__(json.dumps({"error": fields}, ensure_ascii=False, separators=(",", ":")))
         self.message = message
+
+
+class MediaUnsupportedError(InvalidRequestError):
+    """The conversation has pictures or sounds, and the model takes none."""
+
+    reason = "MEDIA_UNSUPPORTED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            '{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, '
+            'you may need to provide the mmproj","type":"server_error"}}'
+        )
 
 
 class InvalidTokenError(InvalidRequestError):

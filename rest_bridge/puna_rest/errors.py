@@ -22,6 +22,7 @@ BY_REASON: Final = {
     "INVALID_CREATE": 400,
     "INVALID_TOKEN": 400,
     "CREATE_FAILED": 500,
+    "MEDIA_UNSUPPORTED": 500,
     "OPTION_TYPE": 500,
     "INVALID_FORMAT": 500,
     "TEMPLATE_FAILED": 500,
@@ -56,7 +57,14 @@ BY_CODE: Final = {
 }
 # Errors of a request that is already being run. The reference writes its headers differently from then on.
 WHILE_RUNNING: Final = frozenset(
-    {"INVALID_FORMAT", "CONTEXT_OVERFLOW", "UNSUPPORTED_CONSTRAINT", "BACKEND_CRASHED", "BACKEND_FAILED"}
+    {
+        "INVALID_FORMAT",
+        "CONTEXT_OVERFLOW",
+        "MEDIA_UNSUPPORTED",
+        "UNSUPPORTED_CONSTRAINT",
+        "BACKEND_CRASHED",
+        "BACKEND_FAILED",
+    }
 )
 LONG_ERRORS: Final = ("puna-long-errors", "1")
 """Metadata of a call whose errors may be longer than a status message."""

@@ -136,11 +136,13 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
     parser = parser_of(model)
     if parser is not None:
         tools = parser.init(tools, messages[-1], think)
+    renderer = renderer_of(model)
     conversation = Conversation(
         model=model,
         forms=forms,
         lease=lease,
-        renderer=renderer_of(model),
+        renderer=renderer,
+        marks=renderer is None and model.mode != "native",
         tools=tools,
         think=think,
         truncate=request.options.truncate,

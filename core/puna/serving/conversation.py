@@ -1,9 +1,10 @@
 """The prompt of a conversation, by either of the two ways, cut to the context by whole messages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from puna.errors import MediaUnsupportedError
 from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
@@ -28,6 +29,8 @@ class Conversation:
     tools: Sequence[Tool]
     think: Think | None
     truncate: bool
+    marks: bool
+    """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
 
     @property
     def native(self) -> bool:
@@ -36,6 +39,10 @@ class Conversation:
 
     async def prompt(self, messages: Sequence[Message]) -> Rendered:
         """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses."""
+        if self.native and not self.marks and any(message.media for message in messages):
+            facts = self.lease.facts
+            if not (facts.vision or facts.audio):
+                raise MediaUnsupportedError
         if self.model.config.model_family == "mllama":
             refuse_several_images(messages)
         fitted = await fit(
@@ -44,7 +51,7 @@ class Conversation:
             self._count,
             self.lease.facts.context_length if self._drops else None,
             per_image=TOKENS_PER_IMAGE if self.model.projector_paths else 0,
-            mark=self.renderer is None and not self.native,
+            mark=self.marks,
         )
         return Rendered(fitted.text, fitted.media)
 
@@ -54,6 +61,8 @@ class Conversation:
 
     def _render(self, messages: Sequence[Message]) -> str:
         if self.native:
+            if self.marks:
+                messages = [replace(each, media=()) if each.media else each for each in messages]
             return self.forms.chat_template(self.lease.facts).render(messages, self.tools, think=self.think)
         if self.renderer is not None:
             return self.renderer.render(messages, self.tools, self.think)

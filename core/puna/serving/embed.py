@@ -39,9 +39,11 @@ async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings
         clock.granted()
         if not request.inputs:
             return Embeddings()
+        # A context that is raised to what is possible still cuts texts to what was asked.
+        longest = min(lease.facts.context_length, options.num_ctx or lease.facts.context_length)
+        texts = [await _fitting(text, lease, found.model, longest, request.truncate) for text in request.inputs]
         if not lease.facts.embedding_length:
             raise EmbeddingsUnsupportedError
-        texts = [await _fitting(text, lease, found.model, truncate=request.truncate) for text in request.inputs]
         made = await _embedded(texts, lease, raw=request.raw)
     vectors = tuple(_shaped(each.values, request.dimensions, raw=request.raw) for each in made)
     counts = tuple(each.token_count for each in made)
@@ -67,15 +69,15 @@ async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Em
         raise
 
 
-async def _fitting(text: str, lease: Lease, model: StoredModel, *, truncate: bool) -> str:
+async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, truncate: bool) -> str:
     """Return the text, cut if it does not fit and may be. InputTooLongError, InvalidRequestError."""
     facts = lease.facts
     # Every token but the special ones stands for a byte at least, so short texts need no counting.
-    if len(text.encode()) + 2 <= facts.context_length:
+    if len(text.encode()) + 2 <= longest:
         return text
     tokens = await lease.model.tokenize(text, add_special=False, parse_special=True)
     adds_bos, adds_eos = _specials(model)
-    room = facts.context_length
+    room = longest
     room -= adds_bos and not (tokens and tokens[0] == facts.bos_id)
     room -= adds_eos and not (tokens and tokens[-1] == facts.eos_id)
     if len(tokens) <= room:

@@ -105,11 +105,13 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
     messages = assembled(model, preset, request.system or model.system, (said,))
     if request.template:
         return Rendered(before + render_go(parse(request.template), messages, (), think), request.media)
+    renderer = renderer_of(model)
     conversation = Conversation(
         model=model,
         forms=forms,
         lease=lease,
-        renderer=renderer_of(model),
+        renderer=renderer,
+        marks=renderer is None,
         tools=(),
         think=think,
         truncate=request.options.truncate,

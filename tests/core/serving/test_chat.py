@@ -253,3 +253,16 @@ async def test_cancelling_either_sequence(serving, backend, first):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert backend.running == 0
+
+
+@pytest.mark.parametrize("render_only", [False, True])
+async def test_pictures_for_a_blind_model_with_a_template_of_its_own(serving, render_only):
+    message = Message(role="user", content="a", media=(b"png",))
+    with pytest.raises(errors.MediaUnsupportedError, match="image input is not supported"):
+        await ask(serving, "native", message, render_only=render_only)
+
+
+async def test_pictures_for_a_seeing_model_with_a_template_of_its_own(serving, backend):
+    backend.facts = {"vision": True}
+    await ask(serving, "native", Message(role="user", content="a", media=(b"png",)))
+    assert backend.requests[0].prompt == "<user>a[img-0]"

@@ -88,3 +88,12 @@ class TestLongInputs:
     async def test_or_refused(self, serving):
         with pytest.raises(errors.InputTooLongError, match="the input length exceeds the context length"):
             await serving.embed(asked("abcdefg", values={"num_ctx": 8}))
+
+    async def test_what_was_asked_counts_even_if_the_context_is_longer(self, serving):
+        with pytest.raises(errors.InvalidRequestError, match="input after truncation exceeds maximum context length"):
+            await serving.embed(asked("a", truncate=True, values={"num_ctx": 2}))
+
+    async def test_before_it_is_said_that_the_model_makes_none(self, serving, backend):
+        backend.facts = {}
+        with pytest.raises(errors.InputTooLongError):
+            await serving.embed(asked("abcdefg", model="plain", values={"num_ctx": 8}))

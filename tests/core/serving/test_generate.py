@@ -367,3 +367,8 @@ async def until(condition):
             return
         await asyncio.sleep(0.002)
     raise TimeoutError
+
+
+async def test_pictures_of_a_completion_are_marked_before_the_models_own_template(serving):
+    _, done = await ask(serving, "native", "x [img] y", media=(b"png", b"jpg"), render_only=True)
+    assert (done.rendered.text, done.rendered.image_count) == ("<user>[img-1]x [img-0] y", 2)
