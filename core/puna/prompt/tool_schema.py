@@ -15,11 +15,21 @@ def parsed(text: str) -> JSON:
     return json.loads(text, parse_int=float) if text else None
 
 
+def by_key(value: JSON) -> JSON:
+    """Return a value with the keys of all objects in it sorted, as Go's maps print."""
+    if isinstance(value, Mapping):
+        return {key: by_key(value[key]) for key in sorted(value)}
+    return [by_key(each) for each in value] if isinstance(value, list) else value
+
+
 def reduced(tool: Tool) -> dict[str, Any]:
-    """Return a tool with the fields that are kept, in the reference's order; properties stay in theirs."""
+    """Return a tool with the fields that are kept, in the reference's order; properties stay in theirs.
+
+    Where any JSON may stand ($defs, items, enum) the keys of objects are sorted.
+    """
     out: dict[str, Any] = {"type": tool.type}
     if tool.items and (items := parsed(tool.items)) is not None:
-        out["items"] = items
+        out["items"] = by_key(items)
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -33,7 +43,7 @@ def parameters(schema: object) -> dict[str, Any]:
     kept: dict[str, Any] = {"type": _text(given.get("type"))}
     for key in ("$defs", "items"):
         if given.get(key) is not None:
-            kept[key] = given[key]
+            kept[key] = by_key(given[key])
     if given.get("required"):
         kept["required"] = [_text(name) for name in given["required"]]
     kept["properties"] = _properties(given.get("properties"))
@@ -55,11 +65,11 @@ def property_(schema: object) -> dict[str, Any]:
     if types := types_of(given):
         kept["type"] = types[0] if len(types) == 1 else types
     if given.get("items") is not None:
-        kept["items"] = given["items"]
+        kept["items"] = by_key(given["items"])
     if given.get("description"):
         kept["description"] = _text(given["description"])
     if given.get("enum"):
-        kept["enum"] = given["enum"]
+        kept["enum"] = by_key(given["enum"])
     if (properties := _properties(given.get("properties"))) is not None:
         kept["properties"] = properties
     if given.get("required"):

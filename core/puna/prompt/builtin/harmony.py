@@ -1,0 +1,168 @@
+"""Harmony, the form that gpt-oss writes: messages with a header that says for whom each is.
+
+`<|start|>assistant<|channel|>analysis<|message|>…<|end|>`: the channel "analysis" is thinking, "final" the answer; a
+header with `to=name` addresses a tool, and its body is the arguments.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import json_text
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_START: Final = "<|start|>"
+_MESSAGE: Final = "<|message|>"
+_END: Final = "<|end|>"
+_CHANNEL: Final = "<|channel|>"
+_CONSTRAIN: Final = "<|constrain|>"
+_KEPT_NAMES: Final = frozenset(("browser.open", "browser.search", "browser.find", "python"))
+
+
+class _State(Enum):
+    LOOKING = auto()
+    HEADER = auto()
+    BODY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Who writes, in which channel, and for which tool."""
+
+    role: str = ""
+    channel: str = ""
+    recipient: str = ""
+
+
+def read_header(text: str) -> Header:
+    """Read what stands between the start of a message and its body."""
+    text = text.replace(_CONSTRAIN, f" {_CONSTRAIN}").strip(SPACE)
+    channel = ""
+    before, found, after = text.partition(_CHANNEL)
+    if found:
+        match = re.match(rf"[^{SPACE}<]*", after)
+        channel = match[0] if match else ""
+        text = f"{before} {after[len(channel) :]}".strip(SPACE)
+    words = text.split()
+    role = words[0] if words else ""
+    recipient = next((word[3:] for word in words if word.startswith("to=")), "")
+    return Header("tool" if role.startswith("to=") else role, channel, recipient)
+
+
+class HarmonyParser:
+    """Routes the bodies of messages to thinking, content or a call; a call is read when the answer is complete."""
+
+    has_tools = True
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
+
+    def __init__(self) -> None:
+        self._names = ToolNames()
+        self._held = f"{_START}assistant"
+        self._state = _State.LOOKING
+        self._header = Header()
+        self._arguments = ""
+        self._called = ""
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Begin after the header that the prompt ended with; return the tools under names the model can write."""
+        if last_message is not None and last_message.role == "assistant":
+            if last_message.content:
+                self._held = f"{_START}assistant{_CHANNEL}final{_MESSAGE}"
+            elif last_message.thinking:
+                self._held = f"{_START}assistant{_CHANNEL}analysis{_MESSAGE}"
+        return [replace(tool, name=self._names.add(tool.name)) for tool in tools]
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes; the call comes with the last piece."""
+        self._held += text
+        content, thinking = "", ""
+        while True:
+            state = self._state
+            body = self._step()
+            if body:
+                more_content, more_thinking = self._route(body)
+                content += more_content
+                thinking += more_thinking
+            if self._state is state:
+                break
+        return Piece(content, thinking, self._call() if done else ())
+
+    def _step(self) -> str:
+        """Go on as far as the state allows; return text of a body."""
+        match self._state:
+            case _State.LOOKING:
+                before, found, rest = self._held.partition(_START)
+                if found:
+                    self._held, self._state = rest, _State.HEADER
+            case _State.HEADER:
+                before, found, rest = self._held.partition(_MESSAGE)
+                if found:
+                    self._held, self._state = rest, _State.BODY
+                    self._header = read_header(before)
+            case _State.BODY:
+                before, found, rest = self._held.partition(_END)
+                if found:
+                    self._held, self._state = rest, _State.LOOKING
+                    return before
+                sure = self._held[: len(self._held) - overlap(self._held, _END)]
+                self._held = self._held[len(sure) :]
+                return sure
+        return ""
+
+    def _route(self, body: str) -> tuple[str, str]:
+        """Return the content and the thinking in a body of the present message."""
+        header = self._header
+        if header.channel in ("analysis", "commentary") and header.recipient:
+            self._called = header.recipient
+            self._arguments += body
+        elif header.channel == "analysis":
+            return "", body
+        else:
+            return body, ""
+        return "", ""
+
+    def _call(self) -> tuple[ParsedCall, ...]:
+        if not self._called:
+            return ()
+        try:
+            arguments = json_text.read(self._arguments)
+        except ValueError as error:
+            text = f"error parsing tool call: raw='{self._arguments}', err={error}"
+            raise BackendFailedError(text) from None
+        name = self._names.original(self._called.removeprefix("functions."))
+        return (ParsedCall(name, gojson.dumps(arguments), 0),)
+
+
+class ToolNames:
+    """Names of tools as identifiers, and back."""
+
+    def __init__(self) -> None:
+        self._originals: dict[str, str] = {}
+
+    def add(self, name: str) -> str:
+        """Return an identifier for a name, of its own."""
+        shown = name
+        if name not in _KEPT_NAMES:
+            shown = "".join(c for c in re.sub(r"[ \-.]", "_", name) if c in "_$" or c.isalpha() or c.isdecimal())
+            if shown and shown[0].isdecimal():
+                shown = f"_{shown}"
+            shown = shown or "unnamed"
+        unique, number = shown, 2
+        while unique in self._originals:
+            unique = f"{shown}_{number}"
+            number += 1
+        self._originals[unique] = name
+        return unique
+
+    def original(self, shown: str) -> str:
+        """Return the name behind an identifier; itself if it is none of them."""
+        return self._originals.get(shown, shown)

@@ -1,0 +1,45 @@
+"""What a family of models brings: a renderer for its prompts, a parser for its answers, or both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from puna.messages import Message, Think, Tool
+from puna.prompt.tool_calls import ParsedCall
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a piece of an answer completes."""
+
+    content: str = ""
+    thinking: str = ""
+    calls: tuple[ParsedCall, ...] = ()
+
+
+class Renderer(Protocol):
+    """Makes a prompt of a conversation."""
+
+    bos: str
+    """The text that begins prompts for this family; removed where the tokenizer adds it itself. Empty: none."""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt, `[img-N]` in it for the media of the messages, in order."""
+        ...
+
+
+class Parser(Protocol):
+    """Takes an answer apart as it comes. One parser serves one answer."""
+
+    has_tools: bool
+    has_thinking: bool
+    preserved_tokens: tuple[str, ...]
+    """Special tokens whose text the parser must see."""
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
+        """Prepare for an answer; return the tools as the prompt shall name them."""
+        ...
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Take a piece of the answer; `done`: it was the last. Raises BackendFailedError for what cannot be read."""
+        ...

@@ -1,0 +1,52 @@
+"""What prompts of several families are made of: JSON with spaces, marks for media."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from puna import gojson
+from puna.messages import Message
+from puna.prompt import tool_schema
+
+_PUNCTUATION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[:,]')
+
+
+def spaced(value: object) -> str:
+    """Encode as JSON with a space after each colon and comma, in the order given."""
+    return _PUNCTUATION.sub(lambda m: m[0] if m[0][0] == '"' else m[0] + " ", gojson.dumps(value))
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Read the arguments of a call: numbers are floats, the keys of objects inside are sorted. Empty text: none."""
+    value = tool_schema.parsed(text)
+    return {key: tool_schema.by_key(each) for key, each in value.items()} if isinstance(value, dict) else {}
+
+
+class MediaMarks:
+    """Numbers the media of a conversation while its messages are rendered in order."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def content(self, message: Message) -> str:
+        """Return the content with marks: for each `[img]` in order, the rest in front, parted by a space."""
+        content, prefix = message.content, ""
+        for _ in message.media:
+            mark = f"[img-{self._next}]"
+            self._next += 1
+            if "[img]" in content:
+                content = content.replace("[img]", mark, 1)
+            else:
+                prefix += mark
+        parted = prefix and content and not content[0].isspace()
+        return f"{prefix} {content}" if parted else prefix + content
+
+
+def last_question(messages: Sequence[Message]) -> int:
+    """Return where the last user message stands that is no result of a tool; the last message without one."""
+    for at in range(len(messages) - 1, -1, -1):
+        message = messages[at]
+        response = message.content.startswith("<tool_response>") and message.content.endswith("</tool_response>")
+        if message.role == "user" and not response:
+            return at
+    return len(messages) - 1

@@ -1,0 +1,176 @@
+"""Qwen3-Coder: ChatML, tools and calls as XML."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import unescape
+from typing import Any, Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.formatting import text as go_text
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+_DEFAULT_SYSTEM: Final = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
+INSTRUCTIONS: Final = """If you choose to call a function ONLY reply in the following format with NO suffix:
+
+<tool_call>
+<function=example_function_name>
+<parameter=example_parameter_1>
+value_1
+</parameter>
+<parameter=example_parameter_2>
+This is the value for the second parameter
+that can span
+multiple lines
+</parameter>
+</function>
+</tool_call>
+
+<IMPORTANT>
+Reminder:
+- Function calls MUST follow the specified format: an inner <function=...></function> block must be nested within \
+<tool_call></tool_call> XML tags
+- Required parameters MUST be specified
+- You may provide optional reasoning for your function call in natural language BEFORE the function call, but NOT after
+- If there is no function call available, answer the question like normal with your current knowledge and do not tell \
+the user about function calls
+</IMPORTANT>"""
+
+
+class Qwen3CoderRenderer:
+    """Renders for Qwen3-Coder."""
+
+    bos = ""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
+        """Return the prompt. Of system messages the first that is not empty counts; media are not shown."""
+        system = next((m.content for m in messages if m.role == "system" and m.content), "")
+        rest = [message for message in messages if message.role != "system"]
+        out: list[str] = []
+        if system or tools:
+            out.append(f"<|im_start|>system\n{system or _DEFAULT_SYSTEM}{_tools(tools)}<|im_end|>\n")
+        for i, message in enumerate(rest):
+            last = i == len(rest) - 1
+            if message.role == "assistant" and message.tool_calls:
+                before = f"{message.content}\n" if message.content else ""
+                calls = "".join(f"\n{call_text(call)}" for call in message.tool_calls)
+                out.append(f"<|im_start|>assistant\n{before}{calls}<|im_end|>\n")
+            elif message.role == "tool":
+                out.append("\n" if i and rest[i - 1].role == "tool" else "<|im_start|>user\n")
+                out.append(f"<tool_response>\n{message.content}\n</tool_response>")
+                out.append("" if not last and rest[i + 1].role == "tool" else "<|im_end|>\n")
+            else:
+                closes = not (last and message.role == "assistant")
+                out.append(f"<|im_start|>{message.role}\n{message.content}{'<|im_end|>' + chr(10) if closes else ''}")
+        if rest and rest[-1].role != "assistant":
+            out.append("<|im_start|>assistant\n")
+        return "".join(out)
+
+
+def call_text(call: ToolCall) -> str:
+    """Return a call as these models write it."""
+    parameters = "".join(
+        f"\n<parameter={name}>\n{_value(value)}\n</parameter>"
+        for name, value in markup.arguments(call.arguments).items()
+    )
+    return f"<tool_call>\n<function={call.name}>{parameters}\n</function>\n</tool_call>"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping | list):
+        return gojson.dumps(value, sort_keys=True)
+    return go_text(value)
+
+
+def _tools(tools: Sequence[Tool]) -> str:
+    if not tools:
+        return ""
+    listed = "".join(map(_tool, tools))
+    return f"\n\n# Tools\n\nYou have access to the following functions:\n\n<tools>{listed}\n</tools>\n\n{INSTRUCTIONS}"
+
+
+def _tool(tool: Tool) -> str:
+    function = tool_schema.reduced(tool)["function"]
+    out = f"\n<function>\n<name>{tool.name}</name>"
+    if tool.description:
+        out += f"\n<description>{tool.description}</description>"
+    out += "\n<parameters>"
+    for name, kept in (function["parameters"]["properties"] or {}).items():
+        out += f"\n<parameter>\n<name>{name}</name>{_members(kept)}\n</parameter>"
+    for key in ("$defs", "items", "required"):
+        if key in function["parameters"]:
+            out += f"\n<{key}>{_value(function['parameters'][key])}</{key}>"
+    return out + "\n</parameters>\n</function>"
+
+
+def _members(kept: Mapping[str, Any]) -> str:
+    """Write what a property says: type and description first, the rest as JSON."""
+    out = ""
+    if "type" in kept:
+        out += f"\n<type>{kept['type'] if isinstance(kept['type'], str) else gojson.dumps(kept['type'])}</type>"
+    if "description" in kept:
+        out += f"\n<description>{kept['description']}</description>"
+    for key in kept:
+        if key not in ("type", "description"):
+            out += f"\n<{key}>{_value(kept[key])}</{key}>"
+    return out
+
+
+_FUNCTION: Final = re.compile(r"<function=([^>]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER: Final = re.compile(r"<parameter=([^>]+)>(.*?)</parameter>", re.DOTALL)
+
+
+def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
+    """Read a call as these models write it: its name, and its arguments with the types that the tool's schema says.
+
+    Raises BackendFailedError for what is none.
+    """
+    match = _FUNCTION.search(raw)
+    if match is None:
+        raise BackendFailedError("EOF")
+    name = unescape(match[1])
+    properties = next((_properties(tool) for tool in tools if tool.name == name), {})
+    values = _PARAMETER.findall(match[2])
+    return name, {key: typed(value, tool_schema.types_of(properties.get(key, {}))) for key, value in values}
+
+
+def _properties(tool: Tool) -> Mapping[str, Any]:
+    return tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
+
+
+def typed(raw: str, types: Sequence[str]) -> object:
+    """Return the value that a text means for a parameter of these types; itself where it fits none."""
+    raw = raw.removeprefix("\n").removesuffix("\n")
+    if raw.lower() == "null":
+        return None
+    only = len(types) == 1
+    for wanted in ("boolean", "integer", "number", "array", "object"):
+        if wanted not in types:
+            continue
+        found, value = _read(raw, wanted)
+        if found:
+            return value
+        if only:
+            return False if wanted == "boolean" else raw
+    return raw
+
+
+def _read(raw: str, wanted: str) -> tuple[bool, object]:
+    try:
+        match wanted:
+            case "boolean":
+                return raw.lower() in ("true", "false"), raw.lower() == "true"
+            case "integer":
+                return bool(re.fullmatch(r"[+-]?[0-9]+", raw)), int(raw)
+            case "number":
+                number = float(raw)
+                return "_" not in raw, int(number) if number.is_integer() else number
+        value = json.loads(raw, parse_int=float)
+    except (ValueError, OverflowError):
+        return False, None
+    return isinstance(value, list if wanted == "array" else dict), value

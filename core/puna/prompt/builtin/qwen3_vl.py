@@ -1,0 +1,81 @@
+"""Qwen3-VL: ChatML, tools and calls as JSON, perhaps with thinking."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+_TOOLS: Final = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{signatures}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{{"name": <function-name>, "arguments": <args-json-object>}}
+</tool_call>"""
+
+
+class Qwen3VLRenderer:
+    """Renders for Qwen3-VL; `thinks` tells the model that thinks before it answers."""
+
+    bos = ""
+
+    def __init__(self, *, thinks: bool) -> None:
+        self._thinks = thinks
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt."""
+        thinks = self._thinks if think is None else think.on
+        marks = markup.MediaMarks()
+        contents = [marks.content(message) for message in messages]
+        question = markup.last_question(messages)
+        out = [_head(messages, tools)]
+        for i, message in enumerate(messages):
+            last = i == len(messages) - 1
+            match message.role:
+                case "user" | "system" if message.role == "user" or i:
+                    out.append(f"<|im_start|>{message.role}\n{contents[i]}<|im_end|>\n")
+                case "assistant":
+                    block = thinks and i > question and (last or bool(message.thinking))
+                    out.append(_answer(message, contents[i], block) + ("" if last else "<|im_end|>\n"))
+                case "tool":
+                    out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
+                    out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
+                    out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
+        if not messages or messages[-1].role != "assistant":
+            out.append("<|im_start|>assistant\n" + ("<think>\n" if thinks else ""))
+        return "".join(out)
+
+
+def _head(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    # Its media are counted but not marked, as in the reference.
+    system = messages[0].content if messages and messages[0].role == "system" else None
+    if tools:
+        signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
+        before = "" if system is None else f"{system}\n\n"
+        return f"<|im_start|>system\n{before}{_TOOLS.format(signatures=signatures)}<|im_end|>\n"
+    return "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
+
+
+def _answer(message: Message, content: str, block: bool) -> str:
+    out = "<|im_start|>assistant\n"
+    if block:
+        out += "<think>\n" + message.thinking.strip("\n")
+        out += "\n</think>\n\n" + content.lstrip("\n") if content else ""
+    else:
+        out += content
+    for i, call in enumerate(message.tool_calls):
+        out += ("\n" if i or content else "") + _call(call)
+    return out
+
+
+def _call(call: ToolCall) -> str:
+    arguments = markup.spaced(markup.arguments(call.arguments))
+    return f'<tool_call>\n{{"name": "{call.name}", "arguments": {arguments}}}\n</tool_call>'

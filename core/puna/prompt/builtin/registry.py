@@ -1,0 +1,59 @@
+"""Finds renderers and parsers by the names that models' configurations use."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from puna.errors import UnknownRendererError
+from puna.prompt.builtin.harmony import HarmonyParser
+from puna.prompt.builtin.interface import Parser, Renderer
+from puna.prompt.builtin.passthrough import PassthroughParser
+from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
+from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
+from puna.prompt.builtin.qwen35 import Qwen35Renderer
+from puna.prompt.builtin.tagged import Habits, TaggedParser, read_json_call
+
+_RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
+    {
+        "qwen3-coder": Qwen3CoderRenderer,
+        "qwen3-vl-instruct": lambda: Qwen3VLRenderer(thinks=False),
+        "qwen3-vl-thinking": lambda: Qwen3VLRenderer(thinks=True),
+        "qwen3.5": Qwen35Renderer,
+        "ornith": Qwen35Renderer,
+    }
+)
+
+
+def _qwen35_parser() -> Parser:
+    return TaggedParser(read_call, Habits(thinks=True, opens=True, calls_while_thinking=True, closing_first=True))
+
+
+_PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
+    {
+        "harmony": HarmonyParser,
+        "passthrough": PassthroughParser,
+        "qwen3": lambda: TaggedParser(read_json_call, Habits(eats_space=False)),
+        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_space=False)),
+        "qwen3-thinking": lambda: TaggedParser(
+            read_json_call, Habits(thinks=True, opens=True, calls_while_thinking=True)
+        ),
+        "qwen3-vl-instruct": lambda: TaggedParser(read_json_call),
+        "qwen3-vl-thinking": lambda: TaggedParser(
+            read_json_call, Habits(thinks=True, always_thinks=True, calls_while_thinking=True)
+        ),
+        "qwen3.5": _qwen35_parser,
+        "ornith": _qwen35_parser,
+    }
+)
+
+
+def renderer(name: str) -> Renderer:
+    """Return the renderer of a name. Raises UnknownRendererError."""
+    if name not in _RENDERERS:
+        raise UnknownRendererError(name)
+    return _RENDERERS[name]()
+
+
+def parser(name: str) -> Parser | None:
+    """Return a parser for one answer; None for a name that says nothing, with which answers stay as they are."""
+    return _PARSERS[name]() if name in _PARSERS else None

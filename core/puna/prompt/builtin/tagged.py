@@ -1,0 +1,169 @@
+"""Parsers for models that write thinking up to `</think>` and calls between `<tool_call>` and `</tool_call>`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import json_text
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
+"""Reads what stands between the tags of a call: the name and the arguments."""
+
+_OPEN: Final = "<tool_call>"
+_CLOSE: Final = "</tool_call>"
+_BEGINNING: Final = "<think>"
+_END_OF_THINKING: Final = "</think>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """How a family writes."""
+
+    thinks: bool = False
+    """Answers begin within thinking."""
+    always_thinks: bool = False
+    """Even when told not to."""
+    opens: bool = False
+    """It may write the opening tag itself."""
+    calls_while_thinking: bool = False
+    """A call ends thinking that was left open."""
+    closing_first: bool = False
+    """What could be the end of thinking is looked for before a call is, wherever they stand."""
+    eats_space: bool = True
+    """White space after a closing tag is dropped, whatever piece it comes in."""
+
+
+class _State(Enum):
+    OPENING = auto()
+    THINKING = auto()
+    CONTENT = auto()
+    CALL = auto()
+
+
+DEFAULT: Final = Habits()
+
+
+class TaggedParser:
+    """Parts thinking, content and calls; white space around the tags and at the end is dropped."""
+
+    has_tools = True
+    preserved_tokens: tuple[str, ...] = (_OPEN, _CLOSE, _BEGINNING, _END_OF_THINKING)
+
+    def __init__(self, read_call: ReadCall, habits: Habits = DEFAULT) -> None:
+        self.has_thinking = habits.thinks
+        self._read_call = read_call
+        self._habits = habits
+        self._eating = False
+        self._tools: Sequence[Tool] = ()
+        self._state = _State.CONTENT
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
+        """Begin within thinking, unless the model shall not think or goes on with an answer."""
+        self._tools = tools
+        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        habits = self._habits
+        if habits.thinks and not continues and (habits.always_thinks or think is None or think.on):
+            self._state = _State.OPENING if habits.opens else _State.THINKING
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+        """Return what `text` completes."""
+        self._held += text
+        thinking, content, calls = "", "", []
+        while True:
+            if self._eating and self._held:
+                self._held = self._held.lstrip(SPACE)
+                self._eating = not self._held
+            match self._state:
+                case _State.OPENING:
+                    found = self._open()
+                case _State.THINKING:
+                    found = self._before(*self._ends_of_thinking())
+                    thinking += found or ""
+                case _State.CONTENT:
+                    found = self._before((_OPEN, _State.CALL))
+                    content += found or ""
+                case _State.CALL:
+                    raw, closed, rest = self._held.partition(_CLOSE)
+                    found = raw if closed else None
+                    if found is not None:
+                        calls.append(self._call(raw))
+                        self._held = rest
+                        self._enter_content()
+            if found is None:
+                break
+        if self._state is _State.THINKING:
+            thinking += self._sure([tag for tag, _ in self._ends_of_thinking()])
+        elif self._state is _State.CONTENT:
+            content += self._sure([_OPEN])
+        return Piece(content, thinking, tuple(calls))
+
+    def _ends_of_thinking(self) -> list[tuple[str, _State]]:
+        ends = [(_END_OF_THINKING, _State.CONTENT)]
+        if self._habits.closing_first and (_END_OF_THINKING in self._held or overlap(self._held, _END_OF_THINKING)):
+            return ends
+        return [*ends, (_OPEN, _State.CALL)] if self._habits.calls_while_thinking else ends
+
+    def _open(self) -> str | None:
+        """Pass the opening tag if the answer begins with it; None while that is not known."""
+        trimmed = self._held.lstrip(SPACE)
+        if not trimmed or (_BEGINNING.startswith(trimmed) and trimmed != _BEGINNING):
+            return None
+        self._state = _State.THINKING
+        if trimmed.startswith(_BEGINNING):
+            self._held = trimmed.removeprefix(_BEGINNING)
+            self._eating = True
+        return ""
+
+    def _enter_content(self) -> None:
+        self._state = _State.CONTENT
+        self._held = self._held.lstrip(SPACE)
+        self._eating = self._habits.eats_space and not self._held
+
+    def _before(self, *tags: tuple[str, _State]) -> str | None:
+        """Return what stands before the first tag and pass it, or None without one."""
+        places = [(self._held.find(tag), tag, state) for tag, state in tags]
+        at, tag, state = min((p for p in places if p[0] >= 0), default=(-1, "", self._state), key=lambda p: p[0])
+        if at < 0:
+            return None
+        before = self._held[:at].rstrip(SPACE)
+        self._held = self._held[at + len(tag) :]
+        self._state = state
+        if state is _State.CONTENT:
+            self._enter_content()
+        return before
+
+    def _sure(self, tags: Sequence[str]) -> str:
+        """Take what can be neither the beginning of a tag nor white space before one."""
+        end = len(self._held) - max(overlap(self._held, tag) for tag in tags)
+        sure = self._held[:end].rstrip(SPACE)
+        self._held = self._held[len(sure) :]
+        return sure
+
+    def _call(self, raw: str) -> ParsedCall:
+        name, arguments = self._read_call(raw, self._tools)
+        call = ParsedCall(name, gojson.dumps(arguments), self._count)
+        self._count += 1
+        return call
+
+
+def read_json_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
+    """Read a call that is a JSON object with a name and arguments. Raises BackendFailedError."""
+    try:
+        value = json_text.read(raw)
+    except ValueError as error:
+        raise BackendFailedError(f"failed to parse JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BackendFailedError("failed to parse JSON: it is no object")
+    arguments = value.get("arguments")
+    return str(value.get("name", "")), arguments if isinstance(arguments, dict) else {}

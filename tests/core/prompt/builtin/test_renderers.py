@@ -1,0 +1,55 @@
+"""Conversations with what the reference's builtin renderers made of them."""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.errors import UnknownRendererError
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.registry import renderer
+
+CASES = json.loads((Path(__file__).parent / "renderers.json").read_text())
+# A model that can think does so unless told not to; the server says so to the renderer.
+THINKS = {"qwen3-vl-thinking", "qwen3.5", "cogito", "deepseek3.1"}
+
+
+def _message(given: Mapping[str, Any]) -> Message:
+    return Message(
+        role=given["role"].lower(),
+        content=given["content"],
+        thinking=given.get("thinking", ""),
+        media=tuple(map(base64.b64decode, given.get("images", ()))),
+        tool_calls=tuple(
+            ToolCall(name=call["function"]["name"], arguments=json.dumps(call["function"]["arguments"]))
+            for call in given.get("tool_calls", ())
+        ),
+    )
+
+
+def _tool(given: Mapping[str, Any]) -> Tool:
+    function = given["function"]
+    return Tool(
+        name=function["name"],
+        description=function.get("description", ""),
+        parameters=json.dumps(function["parameters"]),
+        type=given["type"],
+        items=json.dumps(given["items"]) if "items" in given else "",
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case['renderer']}-{i}" for i, case in enumerate(CASES)])
+def test_a_conversation_renders_as_the_reference_renders_it(case: dict[str, Any]) -> None:
+    told = case.get("think", True if case["renderer"] in THINKS else None)
+    think = None if told is None else Think(bool(told), told if isinstance(told, str) else "")
+    tools = [_tool(tool) for tool in case.get("tools", ())]
+    text = renderer(case["renderer"]).render([_message(message) for message in case["messages"]], tools, think)
+    assert text == case["text"]
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(UnknownRendererError, match='unknown renderer "nope"'):
+        renderer("nope")
