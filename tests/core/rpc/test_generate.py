@@ -4,6 +4,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from tests.core.serving.asking import until
 
 from puna.backend import BackendError
 from puna.rpc.server import serving as running
@@ -187,11 +188,3 @@ class TestLeaving:
 
 async def gone(backend):
     await until(lambda: not backend.running)
-
-
-async def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise TimeoutError

@@ -1,9 +1,9 @@
-import asyncio
 import hashlib
 import shutil
 
 import grpc
 import pytest
+from tests.core.serving.asking import until
 from tests.core.serving.conftest import MODELS
 from tests.core.serving.conftest import stocked as shared
 
@@ -229,11 +229,3 @@ class TestRegistries:
         assert text == f"open {manifest}: no such file or directory"
         found, text = await self.transfer(push(models_pb2.PushModelRequest(name="plain", insecure=True)))
         assert text.startswith('Head "http://registry.ollama.ai/v2/library/plain/blobs/sha256:')
-
-
-async def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise TimeoutError

@@ -1,5 +1,6 @@
 """Short ways to ask and to read answers."""
 
+import asyncio
 from contextlib import aclosing
 
 from puna.messages import Message, Tool
@@ -55,3 +56,12 @@ def parts(deltas):
         if not (delta.thinking or delta.text or delta.tool_calls):
             shown.append(None)
     return shown
+
+
+async def until(condition):
+    """Wait for what has no event to wait for."""
+    for _ in range(4000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError

@@ -3,7 +3,7 @@ import json
 import re
 
 import pytest
-from tests.core.serving.asking import WEATHER, answered, parts, said, user
+from tests.core.serving.asking import WEATHER, answered, parts, said, until, user
 
 from puna import errors
 from puna.backend import Finish
@@ -242,13 +242,14 @@ async def test_without_truncation_none_is_dropped(serving, backend):
         await ask(serving, "talker", "a" * 70, "c" * 10, values={"num_ctx": 64}, truncate=False)
 
 
-@pytest.mark.parametrize("first", [("a", 60), ("<think>", "hm", 60), ("<think>x</think>y", 60)])
-async def test_cancelling_either_sequence(serving, backend, first):
+@pytest.mark.parametrize(
+    ("first", "sequences"), [(("a", 60), 2), (("<think>", "hm", 60), 1), (("<think>x</think>y", 60), 2)]
+)
+async def test_cancelling_either_sequence(serving, backend, first, sequences):
     backend.play(*first)
     backend.play(60)
     task = asyncio.create_task(ask(serving, "thinker", "a", output=JSON))
-    await asyncio.sleep(0.05)
-    assert backend.running == 1
+    await until(lambda: len(backend.requests) == sequences and backend.running == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -96,4 +96,4 @@ class TestLongInputs:
     async def test_before_it_is_said_that_the_model_makes_none(self, serving, backend):
         backend.facts = {}
         with pytest.raises(errors.InputTooLongError):
-            await serving.embed(asked("abcdefg", model="plain", values={"num_ctx": 8}))
+            await serving.embed(asked("abcdefgh", model="plain", values={"num_ctx": 8}))

@@ -5,7 +5,7 @@ import time
 from contextlib import aclosing
 
 import pytest
-from tests.core.serving.asking import answered, parts, prompted
+from tests.core.serving.asking import answered, parts, prompted, until
 
 from puna import errors
 from puna.backend import Finish, InvalidRequestError, Prefill
@@ -359,14 +359,6 @@ class TestCancelling:
         backend.load_seconds = 0
         await ask(serving, "plain", "")
         assert len(serving.pool.loaded()) == 1
-
-
-async def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise TimeoutError
 
 
 async def test_pictures_of_a_completion_are_marked_before_the_models_own_template(serving):

@@ -1,0 +1,92 @@
+"""The same with the real engine, in a host of its own, on models whose weights make them lookup tables."""
+
+import asyncio
+import json
+import os
+import signal
+from contextlib import aclosing
+
+import pytest
+from tests.core.serving.asking import WEATHER, answered, parts, prompted, said
+
+from puna import errors
+from puna.plugins import Registry
+from puna.runtime.pool import ModelPool
+from puna.serving.answers import Delta
+from puna.serving.requests import EmbedRequest, OutputFormat
+from puna.serving.serving import Serving
+
+
+@pytest.fixture
+async def serving(stocked, settings):
+    """One server for each test, and one host for each model in it."""
+    async with ModelPool(Registry.discover(), settings) as pool:
+        yield Serving(stocked, pool, settings)
+
+
+async def test_completing(serving):
+    deltas, done = await answered(serving.generate(prompted("plain", "go a")))
+    assert parts(deltas) == ["Hello", ",", " world", "!"]
+    assert (done.reason, done.usage.prompt_tokens, done.usage.output_tokens) == ("stop", 4, 5)
+    assert list(done.context) == [106, 114, 35, 100, 75, 104, 111, 111, 114, 47, 35, 122, 114, 117, 111, 103, 36]
+
+
+async def test_thinking_then_a_form(serving):
+    request = said("thinker", "i", output=OutputFormat("json_object"), values={"num_predict": 60})
+    deltas, done = await answered(serving.chat(request))
+    assert "".join(each.thinking for each in deltas) == "Let me see.\n"
+    if done.reason == "stop":
+        assert isinstance(json.loads("".join(each.text for each in deltas)), dict)
+
+
+async def test_a_form_that_cannot_be_enforced(serving):
+    request = prompted("plain", "e", output=OutputFormat("json_schema", '{"type": "array", "uniqueItems": true}'))
+    with pytest.raises(errors.UnsupportedConstraintError, match="uniqueItems"):
+        await answered(serving.generate(request))
+
+
+async def test_native_calls(serving):
+    _, done = await answered(serving.chat(said("native", "g", tools=(WEATHER,))))
+    (call,) = done.delta.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris", "days": 2})
+
+
+async def test_nothing_to_generate(serving):
+    deltas, done = await answered(serving.generate(prompted("plain", "go a", values={"num_predict": 0})))
+    assert (deltas, done.reason, done.usage.output_tokens) == ([], "length", 0)
+
+
+async def test_endless_repetition_ends(serving):
+    deltas, done = await answered(serving.generate(prompted("plain", "l")))
+    assert (len(deltas), done.reason) == (31, "stop")
+
+
+async def test_vectors(serving):
+    found = await serving.embed(EmbedRequest(model="embedder", inputs=("hello", "hello world")))
+    assert [len(each) for each in found.vectors] == [32, 32]
+    assert found.token_counts == (3, 4)
+    with pytest.raises(errors.EmbeddingsUnsupportedError):
+        await serving.embed(EmbedRequest(model="plain", inputs=("a",)))
+
+
+async def test_a_host_that_dies(serving):
+    async with aclosing(serving.generate(prompted("plain", "b"))) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+        os.kill(serving.pool.loaded()[0].pid, signal.SIGKILL)
+        with pytest.raises(errors.BackendCrashedError, match="SIGKILL"):
+            async for _ in events:
+                pass
+    deltas, _ = await answered(serving.generate(prompted("plain", "go a")))
+    assert parts(deltas)[0] == "Hello"
+
+
+async def test_giving_up_frees_the_place(serving):
+    async with aclosing(serving.generate(prompted("plain", "b"))) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+    await asyncio.sleep(0)
+    (entry,) = serving.pool.loaded()
+    assert (entry.active, entry.queued) == (0, 0)
