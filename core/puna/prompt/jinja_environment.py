@@ -167,19 +167,28 @@ class _Adapter(NodeTransformer):
         self._source = source
         self._offset = 0
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (named after the node)
+    def get_visitor(self, node: nodes.Node) -> Callable[..., nodes.Node] | None:
+        """Return what rewrites a node; None: only its children are looked at."""
+        rewriting: dict[type[nodes.Node], Callable[..., nodes.Node]] = {
+            nodes.Concat: self._concat,
+            nodes.For: self._for,
+            nodes.Call: self._call,
+        }
+        return rewriting.get(type(node))
+
+    def _concat(self, node: nodes.Concat) -> nodes.Node:
         """Have `~` print nothing for nothing."""
         self.generic_visit(node)
         node.nodes = [nodes.Filter(each, _PART, [], [], None, None, lineno=node.lineno) for each in node.nodes]
         return node
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (named after the node)
+    def _for(self, node: nodes.For) -> nodes.Node:
         """Count the turns of loops."""
         self.generic_visit(node)
         node.iter = nodes.Filter(node.iter, _METER, [], [], None, None, lineno=node.lineno)
         return node
 
-    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 (named after the node)
+    def _call(self, node: nodes.Call) -> nodes.Node:
         """Tell `raise_exception` where it stands; jinja2 itself knows the line only."""
         if isinstance(node.node, nodes.Name) and node.node.name == "raise_exception":
             found = self._source.find("raise_exception", self._offset)

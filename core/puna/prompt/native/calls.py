@@ -24,7 +24,7 @@ _ID_LENGTH: Final = 32
 _ONLY_MARKERS: Final = re.compile(r"(?:<[^<>]*>\s*)*")
 
 
-class Unreadable(Exception):  # noqa: N818 (never leaves this module's reader)
+class UnreadableError(Exception):
     """The text is no call, from here on."""
 
 
@@ -74,7 +74,7 @@ class _Reader:
                 self._take(form.section_end)
                 self.done = self._at
                 self._take(",")
-        except Unreadable:
+        except UnreadableError:
             return
 
     def _skip(self) -> None:
@@ -92,14 +92,14 @@ class _Reader:
 
     def _need(self, marker: str) -> None:
         if marker.strip() and not self._take(marker):
-            raise Unreadable
+            raise UnreadableError
 
     def _until(self, *markers: str) -> str:
         """Return what stands before the first of some markers, which stays."""
         places = [self._text.find(each, self._at) for each in markers if each]
         end = min((each for each in places if each >= 0), default=-1)
         if end < 0:
-            raise Unreadable
+            raise UnreadableError
         out = self._text[self._at : end]
         self._at = end
         return out
@@ -109,7 +109,7 @@ class _Reader:
         try:
             value, self._at = json.JSONDecoder(parse_int=float).raw_decode(self._text, self._at)
         except (ValueError, RecursionError) as error:
-            raise Unreadable from error
+            raise UnreadableError from error
         return value
 
     def _add(self, name: str, arguments: Value, made: Value = None) -> None:
@@ -117,9 +117,9 @@ class _Reader:
             try:
                 arguments = json.loads(arguments, parse_int=float)
             except ValueError as error:
-                raise Unreadable from error
+                raise UnreadableError from error
         if not name or not isinstance(arguments, Mapping):
-            raise Unreadable
+            raise UnreadableError
         if isinstance(made, float):
             made = gojson.number(made)
         identity = made if isinstance(made, str) and made else new_id()
@@ -137,7 +137,7 @@ class _Reader:
     def _json_object(self, value: Value) -> None:
         members = self._form.json
         if not isinstance(value, Mapping):
-            raise Unreadable
+            raise UnreadableError
         if not members.name:
             name, arguments = next(iter(value.items()), ("", None))
             if members.arguments and isinstance(arguments, Mapping):
@@ -152,7 +152,7 @@ class _Reader:
             arguments = value.get(other) if arguments is None else arguments
         bare = not self._form.calls_begin
         if not isinstance(name, str) or (bare and name not in self._names):
-            raise Unreadable
+            raise UnreadableError
         return self._add(name, {} if arguments is None else arguments, _member(value, members.id))
 
     def _name(self, *markers: str) -> str:
@@ -201,7 +201,7 @@ class _Reader:
         try:
             arguments, self._at = loose_value(self._text, self._at)
         except (ValueError, IndexError, RecursionError) as error:
-            raise Unreadable from error
+            raise UnreadableError from error
         self._add(name, arguments)
 
     def _tagged_arguments(self, name: str) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class _Reader:
         bare = closing.strip()
         end = self._text.find(bare, self._at) if bare else -1
         if end < 0:
-            raise Unreadable
+            raise UnreadableError
         lead = closing[: len(closing) - len(closing.lstrip())]
         value = self._text[self._at : end]
         self._at = end + len(bare)
@@ -246,7 +246,7 @@ class _Reader:
             tree = ast.parse(_STRING.sub(lambda found: found[0].replace("\n", "\\n"), source.strip()), mode="eval").body
             made = [(_callee(each), _keywords(each)) for each in (tree.elts if isinstance(tree, ast.List) else [tree])]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise Unreadable from error
+            raise UnreadableError from error
         for name, arguments in made:
             self._add(name, arguments)
         self._at += len(source)

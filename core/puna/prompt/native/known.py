@@ -175,14 +175,18 @@ def _marked(derived: Form, *more: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*derived.preserved_tokens, *more)))
 
 
+def _thinking(derived: Form) -> Form:
+    preserved = _marked(derived, "<think>", "</think>")
+    return replace(derived, thinks=True, thinking_start="<think>", thinking_end="</think>", preserved_tokens=preserved)
+
+
 def corrected(derived: Form, source: str) -> Form:
     """Return a derived form with what the template does not show."""
-    think = {"thinks": True, "thinking_start": "<think>", "thinking_end": "</think>"}
     if "content.split('</think>')" in source and "reasoning_content" not in source and not derived.thinks:
-        derived = replace(derived, **think, preserved_tokens=_marked(derived, "<think>", "</think>"))  # type: ignore[arg-type]
+        derived = _thinking(derived)
     if "Write your thoughts between <think></think> and write your response between <response></response>" in source:
-        preserved = _marked(derived, "<think>", "</think>", "<response>", "</response>")
-        return replace(derived, **think, content_start="", content_end="", preserved_tokens=preserved)  # type: ignore[arg-type]
+        derived = replace(_thinking(derived), content_start="", content_end="")
+        return replace(derived, preserved_tokens=_marked(derived, "<response>", "</response>"))
     if "<|CHATBOT_TOKEN|>" in source and "<|END_OF_TURN_TOKEN|>" in source and not derived.content_start:
         derived = replace(derived, content_start="<|CHATBOT_TOKEN|>", content_end="<|END_OF_TURN_TOKEN|>")
         return replace(derived, preserved_tokens=_marked(derived, derived.content_start, derived.content_end))

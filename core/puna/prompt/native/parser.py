@@ -127,7 +127,9 @@ class OutputParser:
 
     def _think(self) -> str:
         ending = self.form.thinking_end.strip()
-        markers = [ending, *(self._starts if self.form.calls_end_thinking else ())]
+        markers = [ending]
+        if self.form.calls_end_thinking:
+            markers += self._starts or (self.form.calls_begin,)
         end, found = find(self._buffer, markers)
         thought = self._thinking(self._pass(end))
         if found:
