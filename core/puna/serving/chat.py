@@ -12,6 +12,7 @@ from typing import Final
 
 from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
+from puna.prompt.builtin.interface import Parser
 from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
@@ -30,7 +31,6 @@ from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.drafts import Draft
-from puna.serving.named import Parser, parser_of, renderer_of
 from puna.serving.readers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
 from puna.serving.requests import ChatRequest
 from puna.serving.sequences import run
@@ -76,6 +76,7 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
             shift=shifts(found.model, asked),
             cuts=asked.truncate and not turn.conversation.native,
             preserved=turn.preserved,
+            bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
         )
         async with aclosing(_answer(turn, draft, demanded, clock)) as events:
             async for event in events:
@@ -133,10 +134,10 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
     if request.tool_choice.name:
         tools = tuple(tool for tool in tools if tool.name == request.tool_choice.name)
     messages = assembled(model, model.messages, model.system, request.messages)
-    parser = parser_of(model)
+    parser = forms.parser()
     if parser is not None:
         tools = parser.init(tools, messages[-1], think)
-    renderer = renderer_of(model)
+    renderer = forms.renderer()
     conversation = Conversation(
         model=model,
         forms=forms,
@@ -166,7 +167,7 @@ async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: 
         if first.finish is not None and first.finish.reason == "length":
             yield _done(first.finish, Delta(), draft, clock, first.cut)
             return
-        prompt, reader, spent = await first.rest(), turn.reader(thought=True), first.spent
+        prompt, reader, spent = await first.rest(), first.next_reader(), first.spent
     sequence, cut = await draft.sequence(prompt.text, prompt.media, demanded)
     async with aclosing(run(draft.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
@@ -240,3 +241,9 @@ class _Thinking:
         again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
         harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
         return replace(again, text=again.text + HARMONY_FINAL) if harmony else again
+
+    def next_reader(self) -> Reader:
+        """Return the reader of the second sequence, which has no thinking."""
+        if self.finish is not None and self._turn.parser is not None:
+            return PlainReader()  # the parser still waits for the thinking's end
+        return self._turn.reader(thought=True)

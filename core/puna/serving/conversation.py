@@ -7,12 +7,12 @@ from typing import Final
 from puna.errors import MediaUnsupportedError
 from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
+from puna.prompt.builtin.interface import Renderer
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
 from puna.prompt.render import Rendered, render_go
 from puna.prompt.truncate import fit
 from puna.runtime.wanted import Lease
 from puna.serving.forms import Forms
-from puna.serving.named import Renderer
 
 TOKENS_PER_IMAGE: Final = 768
 """What a picture is taken to need, before anybody has looked at it."""

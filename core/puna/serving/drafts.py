@@ -29,6 +29,8 @@ class Draft:
     cuts: bool
     """Whether a prompt longer than the context is cut token by token; otherwise the backend refuses it."""
     preserved: tuple[str, ...] = ()
+    bos: str = ""
+    """What the renderer begins prompts with; empty: what the tokenizer says."""
 
     async def sequence(
         self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
@@ -39,8 +41,8 @@ class Draft:
             raise InvalidRequestError(NO_MEDIA)
         cut = 0
         if isinstance(prompt, str):
-            if facts.adds_bos and facts.bos_text:
-                prompt = prompt.removeprefix(facts.bos_text)
+            if facts.adds_bos:
+                prompt = prompt.removeprefix(self.bos or facts.bos_text)
             if self.cuts and not media and len(prompt.encode()) >= facts.context_length:
                 prompt, cut = await self._fitting(prompt)
         return (

@@ -8,6 +8,8 @@ from puna.gotemplate import facts as template_facts
 from puna.gotemplate.parser import parse
 from puna.gotemplate.template import Template
 from puna.models.stored import StoredModel
+from puna.prompt.builtin import registry
+from puna.prompt.builtin.interface import Parser, Renderer
 from puna.prompt.jinja import ChatTemplate
 
 DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
@@ -35,6 +37,16 @@ class Forms:
     def tool_tag(self) -> str:
         """The text that begins a tool call."""
         return template_facts.tool_tag(self.template)
+
+    def renderer(self) -> Renderer | None:
+        """Return the renderer that the model names; None: it names none. UnknownRendererError: nobody knows it."""
+        name = self._model.config.renderer
+        return registry.renderer(name) if name else None
+
+    def parser(self) -> Parser | None:
+        """Return a fresh parser of the kind that the model names; None: it names none that is known."""
+        name = self._model.config.parser or ("harmony" if self._model.is_harmony else "")
+        return registry.parser(name) if name else None
 
     def chat_template(self, facts: ModelFacts) -> ChatTemplate:
         """Return the model file's own template, which may print what the loaded model calls its ends."""

@@ -4,9 +4,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from puna.backend import BackendError, Finish, Piece, Prefill
-from puna.errors import CapabilityMissingError, InvalidRequestError, InvalidTokenError, ModelNotFoundError
+from puna.errors import (
+    CapabilityMissingError,
+    InvalidRequestError,
+    InvalidTokenError,
+    ModelNotFoundError,
+    UnknownRendererError,
+)
 from puna.gotemplate.parser import parse
 from puna.messages import Message, Think
+from puna.prompt.builtin.interface import Parser
 from puna.prompt.render import Rendered, render_go, render_suffix
 from puna.prompt.thinking import ThinkingParser
 from puna.runtime.wanted import Lease
@@ -16,7 +23,6 @@ from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.drafts import Draft
-from puna.serving.named import Parser, parser_of, renderer_of
 from puna.serving.readers import BuiltinReader, PlainReader, Reader, ThinkingReader
 from puna.serving.requests import GenerateRequest
 from puna.serving.sequences import run
@@ -47,7 +53,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
             yield Done(reason="load")
             return
         demanded = constraint(asked.output)
-        parser = parser_of(found.model)
+        parser = found.forms.parser()
         if parser is not None:
             parser.init((), None, asked.think)
         prompt = await _prompt(found, lease, request, think)
@@ -61,6 +67,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
             shift=shifts(found.model, asked),
             cuts=asked.truncate,
             preserved=tuple(parser.preserved_tokens) if parser else (),
+            bos=_beginning(found),
         )
         text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
         sequence, cut = await draft.sequence(text, prompt.media, demanded)
@@ -105,7 +112,7 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
     messages = assembled(model, preset, request.system or model.system, (said,))
     if request.template:
         return Rendered(before + render_go(parse(request.template), messages, (), think), request.media)
-    renderer = renderer_of(model)
+    renderer = forms.renderer()
     conversation = Conversation(
         model=model,
         forms=forms,
@@ -118,6 +125,15 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
     )
     rendered = await conversation.prompt(messages)
     return Rendered(before + rendered.text, rendered.media)
+
+
+def _beginning(found: Found) -> str:
+    """Return what the model's renderer begins prompts with. One that nobody knows matters only where it renders."""
+    try:
+        renderer = found.forms.renderer()
+    except UnknownRendererError:
+        return ""
+    return renderer.bos if renderer else ""
 
 
 async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from puna.backend import Piece
 from puna.messages import ToolCall
+from puna.prompt.builtin.interface import Parser
 from puna.prompt.native.parser import Parsed
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
 from puna.serving.answers import Delta
-from puna.serving.named import Parser
 
 
 def call_id() -> str:
@@ -126,15 +126,15 @@ class BuiltinReader:
         return delta if self._with_ids else replace(delta, tool_calls=tuple(self._late))
 
     def _add(self, text: str, *, done: bool) -> Delta:
-        content, thinking, calls = self._parser.add(text, done)
+        read = self._parser.add(text, done)
         made = tuple(
             ToolCall(name=e.name, arguments=e.arguments, index=e.index, id=call_id() if self._with_ids else "")
-            for e in calls
+            for e in read.calls
         )
         if not self._with_ids:
             self._late += made
             made = ()
-        return Delta(text=content, thinking=thinking, tool_calls=made)
+        return Delta(text=read.content, thinking=read.thinking, tool_calls=made)
 
 
 class NativeReader:

@@ -65,6 +65,9 @@ def stocked(tmp_path_factory):
         parameters={"num_predict": 3, "stop": ["END"], "temperature": 0.5},
     )
     make(store, "native", files={"b.gguf": upload(store, MODELS / "jinja-tools.gguf")})
+    make(store, "coder", base="plain", renderer="qwen3-coder", parser="qwen3-coder")
+    make(store, "reasoner", base="plain", renderer="qwen3.5", parser="qwen3.5")
+    make(store, "unrenderable", base="plain", renderer="nosuch", parser="nosuch")
     make(store, "embedder", files={"c.gguf": upload(store, MODELS / "embedder.gguf")})
     return store
 

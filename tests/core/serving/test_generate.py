@@ -302,6 +302,20 @@ async def test_pictures_for_a_seeing_model(serving, backend):
     assert backend.requests[0].media == (b"png", b"jpg")
 
 
+class TestNamedParsers:
+    async def test_calls_come_with_the_end_and_without_ids(self, serving, backend):
+        backend.play("Look: ", "<tool_call><function=f><parameter=a>1</parameter></function></tool_call>")
+        deltas, done = await ask(serving, "coder", "a")
+        assert all(not delta.tool_calls for delta in deltas)
+        assert [(call.name, call.id) for call in done.delta.tool_calls] == [("f", "")]
+
+    async def test_a_renderer_that_nobody_knows_matters_where_it_renders(self, serving, backend):
+        await ask(serving, "unrenderable", "a", raw=True)
+        assert backend.requests[0].prompt == "a"
+        with pytest.raises(errors.UnknownRendererError):
+            await ask(serving, "unrenderable", "a")
+
+
 class TestLoading:
     async def test_automatic_values_are_marked(self, serving, backend, settings):
         await ask(serving, "plain", "a")
