@@ -5,7 +5,6 @@ an unknown name is ignored, an integer may be written as any JSON number and is 
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any

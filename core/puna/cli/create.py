@@ -135,7 +135,9 @@ def _digest(path: Path) -> str:
 
 
 async def _parts(path: Path, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
-    yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=path.stat().st_size)
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=size)
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield models_pb2.UploadBlobRequest(chunk=chunk)
