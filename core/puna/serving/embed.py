@@ -92,9 +92,9 @@ async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, tr
 
 def _specials(model: StoredModel) -> tuple[bool, bool]:
     """Say whether the tokenizer puts a token before and one after a text: taken for granted unless the file says no."""
-    metadata = model.gguf.metadata
-    before, after = (metadata.get(f"tokenizer.ggml.add_{name}_token", True) for name in ("bos", "eos"))
-    return bool(before), bool(after)
+    # Asked under the architecture's name, as the reference does: the tokenizer's own keys do not count here.
+    before, after = (model.gguf.get(f"add_{name}_token") for name in ("bos", "eos"))
+    return before is not False, after is not False
 
 
 def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> tuple[float, ...]:
