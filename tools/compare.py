@@ -4,8 +4,8 @@
     tools/compare.py http://127.0.0.1:11500 http://127.0.0.1:11434 --requests requests.ndjson
 
 A file of requests has one JSON object a line: {"method": "POST", "path": "/api/show", "body": {...}}, or "raw" with
-text in place of "body". What changes from run to run (times, durations, ids, digests) is left out, as in the recorded cases.
-Exit status 0 when nothing differs.
+text in place of "body". What changes from run to run (times, durations, ids, digests) is left out, as in the recorded
+cases. Exit status 0 when nothing differs.
 """
 
 import argparse
