@@ -72,9 +72,7 @@ def _measure_file(path: Path, name: str, shape: Shape) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):
             shape.globals.append(f"{name}:{node.lineno}")
-        if isinstance(node, ast.ExceptHandler) and (
-            node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
-        ):
+        if isinstance(node, ast.ExceptHandler) and _swallows_all(node):
             shape.broad_excepts.append(f"{name}:{node.lineno}")
     with path.open("rb") as file:
         for token in tokenize.tokenize(file.readline):
@@ -94,6 +92,13 @@ def _definitions(
             yield from _definitions(node, public=visible and isinstance(node, ast.ClassDef))
         else:
             yield from _definitions(node, public=public)
+
+
+def _swallows_all(node: ast.ExceptHandler) -> bool:
+    """Tell whether a handler takes every exception and keeps it: one that raises it again only cleans up."""
+    broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+    last = node.body[-1]
+    return broad and not (isinstance(last, ast.Raise) and last.exc is None)
 
 
 def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
