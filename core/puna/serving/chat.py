@@ -13,11 +13,12 @@ from typing import Final
 from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.interface import Parser
+from puna.prompt.native.form import Form
 from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
 from puna.runtime.wanted import Lease
-from puna.serving import answers
+from puna.serving import answers, forced
 from puna.serving.access import (
     Access,
     Found,
@@ -66,6 +67,8 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
             return
         demanded = constraint(asked.output)
         turn = await _turn(found, lease, request, think)
+        if demanded is None and request.tool_choice.mode == "required":
+            demanded = turn.forced_call()
         if request.render_only:
             yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
             return
@@ -76,6 +79,7 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
             shift=shifts(found.model, asked),
             cuts=asked.truncate and not turn.conversation.native,
             preserved=turn.preserved,
+            stops=turn.form.stops if turn.form else (),
             bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
         )
         async with aclosing(_answer(turn, draft, demanded, clock)) as events:
@@ -96,19 +100,37 @@ class Turn:
     think: Think | None
     thinking: ThinkingParser | None
     parser: Parser | None
+    must_call: bool = False
+    """Whether the answer must be a call."""
+
+    @property
+    def form(self) -> Form | None:
+        """How the model file's own template lays out answers; None where that is not in use."""
+        if not self.conversation.native:
+            return None
+        return self.found.forms.chat_template(self.conversation.lease.facts).form(tools=bool(self.tools))
+
+    def forced_call(self) -> Constraint | None:
+        """Return the form of an answer that is a call; None where nobody knows how this model writes calls."""
+        if not self.tools or self.parser is not None:
+            return None
+        if self.form is not None:
+            return forced.by_form(self.tools, self.form)
+        return forced.by_tag(self.tools, self.found.forms.tool_tag)
 
     @property
     def preserved(self) -> tuple[str, ...]:
         """Special tokens that the parsers need to see."""
-        named = tuple(self.parser.preserved_tokens) if self.parser is not None else ()
-        if self.parser is None and self.tools and not self.conversation.native:
-            tag = _SPECIAL.match(self.found.forms.tool_tag)
-            named += (tag[0],) if tag else ()
-        return named
+        if self.form is not None:
+            return self.form.preserved_tokens
+        if self.parser is not None:
+            return tuple(self.parser.preserved_tokens)
+        tag = _SPECIAL.match(self.found.forms.tool_tag) if self.tools else None
+        return (tag[0],) if tag else ()
 
     def reader(self, *, thought: bool = False) -> Reader:
         """Return a reader of the whole answer; of what follows the thinking if that is over."""
-        if self.conversation.native and thought:
+        if self.conversation.native and thought and not self.must_call:
             return PlainReader()
         if self.conversation.native:
             template = self.found.forms.chat_template(self.conversation.lease.facts)
@@ -130,9 +152,7 @@ class Turn:
 
 async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
     model, forms = found.model, found.forms
-    tools: Sequence[Tool] = () if request.tool_choice.mode == "none" else request.tools
-    if request.tool_choice.name:
-        tools = tuple(tool for tool in tools if tool.name == request.tool_choice.name)
+    tools: Sequence[Tool] = forced.offered(request.tools, request.tool_choice)
     messages = assembled(model, model.messages, model.system, request.messages)
     parser = forms.parser()
     if parser is not None:
@@ -153,7 +173,8 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
     if parser is None and not conversation.native and think is not None and think.on and forms.thinking_tags:
         opening, closing = forms.thinking_tags
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
-    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser)
+    must_call = request.tool_choice.mode == "required" and request.options.output is None
+    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call)
 
 
 async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:

@@ -29,6 +29,8 @@ class Draft:
     cuts: bool
     """Whether a prompt longer than the context is cut token by token; otherwise the backend refuses it."""
     preserved: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    """Texts that end the answer beside those of the options."""
     bos: str = ""
     """What the renderer begins prompts with; empty: what the tokenizer says."""
 
@@ -51,7 +53,7 @@ class Draft:
                 media=media,
                 sampling=sampling(options, self.request),
                 max_tokens=token_limit(options, facts.context_length),
-                stop=options.stop,
+                stop=options.stop + self.stops,
                 constraint=constraint,
                 top_logprobs=self.request.top_logprobs if self.request.logprobs else None,
                 keep_tokens=options.num_keep,

@@ -7,7 +7,7 @@ from tests.core.serving.asking import WEATHER, answered, parts, said, until, use
 
 from puna import errors
 from puna.backend import Finish
-from puna.messages import Message, Think, ToolCall
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.serving.requests import OutputFormat, ToolChoice
 
 JSON = OutputFormat("json_object")
@@ -144,6 +144,48 @@ class TestTools:
     async def test_the_tag_is_preserved(self, serving, backend):
         await ask(serving, "tools", "a", tools=(WEATHER,))
         assert backend.requests[0].preserved_tokens == ("<tool_call>",)
+
+
+class TestForcedCalls:
+    REQUIRED = ToolChoice("required")
+    TIME = Tool(name="get_time", parameters='{"type":"object","$defs":{"z":{"type":"string"}}}')
+
+    async def test_behind_the_templates_tag(self, serving, backend):
+        backend.play("<tool_call>\n", '{"name": "get_weather", "arguments": {"city": "Rome"}}')
+        deltas, _ = await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
+        assert parts(deltas) == ['get_weather{"city":"Rome"}']
+        constraint = backend.requests[0].constraint
+        assert (constraint.kind, "get_weather" in constraint.text) == ("lark", True)
+        assert '"<tool_call>\\n"' in constraint.text
+
+    async def test_one_of_several(self, serving, backend):
+        choice = ToolChoice("required", "get_time")
+        await ask(serving, "tools", "a", tools=(WEATHER, self.TIME), tool_choice=choice)
+        assert "get_weather" not in backend.requests[0].constraint.text + backend.requests[0].prompt
+
+    async def test_one_that_is_not_there(self, serving):
+        with pytest.raises(errors.InvalidRequestError, match='"nosuch"'):
+            await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=ToolChoice("required", "nosuch"))
+
+    async def test_after_thinking(self, serving, backend):
+        backend.play("<think>", "hm", "</think>", "free", 60)
+        backend.play("<tool_call>\n", '{"name": "get_weather", "arguments": {}}')
+        deltas, _ = await ask(serving, "both", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
+        assert [each for each in parts(deltas) if each] == ["/hm/", "get_weather{}"]
+
+    async def test_as_the_models_own_template_writes_it(self, serving, backend):
+        backend.play("<tool_call>\n", '{"name": "get_weather", "arguments": {}}', "\n</tool_call>")
+        _, done = await ask(serving, "native", "a", tools=(WEATHER, self.TIME), tool_choice=self.REQUIRED)
+        assert [call.name for call in done.delta.tool_calls] == ["get_weather"]
+        assert "anyOf" in backend.requests[0].constraint.text
+
+    async def test_a_form_goes_first(self, serving, backend):
+        await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED, output=JSON)
+        assert backend.requests[0].constraint.kind == "json_schema"
+
+    async def test_automatic(self, serving, backend):
+        await ask(serving, "tools", "a", tools=(WEATHER,))
+        assert backend.requests[0].constraint is None
 
 
 class TestForm:

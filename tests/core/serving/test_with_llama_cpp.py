@@ -13,7 +13,7 @@ from puna import errors
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.serving.answers import Delta
-from puna.serving.requests import EmbedRequest, OutputFormat
+from puna.serving.requests import EmbedRequest, OutputFormat, ToolChoice
 from puna.serving.serving import Serving
 
 
@@ -49,6 +49,17 @@ async def test_native_calls(serving):
     _, done = await answered(serving.chat(said("native", "g", tools=(WEATHER,))))
     (call,) = done.delta.tool_calls
     assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris", "days": 2})
+
+
+@pytest.mark.parametrize("model", ["tools", "native"])
+async def test_a_call_that_must_come(serving, model):
+    """The model would greet instead."""
+    request = said(model, "a", tools=(WEATHER,), tool_choice=ToolChoice("required"), values={"num_predict": 300})
+    deltas, done = await answered(serving.chat(request))
+    calls = [call for delta in (*deltas, done.delta) for call in delta.tool_calls]
+    assert done.reason == "length" or [call.name for call in calls] == ["get_weather"]
+    text = "".join(delta.text for delta in (*deltas, done.delta))
+    assert "Hello" not in text
 
 
 async def test_nothing_to_generate(serving):
