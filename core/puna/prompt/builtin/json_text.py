@@ -28,12 +28,12 @@ def _refuse(constant: str) -> NoReturn:
 def _complaint(text: str) -> str:
     try:
         _Scanner(text).whole()
-    except _Found as found:
+    except _WrongError as found:
         return str(found)
     return "invalid JSON"
 
 
-class _Found(Exception):
+class _WrongError(Exception):
     """What is wrong."""
 
 
@@ -50,12 +50,12 @@ class _Scanner:
         if self._at < len(self._text):
             raise self._wrong("after top-level value")
 
-    def _wrong(self, context: str) -> _Found:
+    def _wrong(self, context: str) -> _WrongError:
         if self._at >= len(self._text):
-            return _Found("unexpected end of JSON input")
+            return _WrongError("unexpected end of JSON input")
         char = self._text[self._at]
         shown = "'\\''" if char == "'" else "'\"'" if char == '"' else f"'{gojson.quote(char)[1:-1]}'"
-        return _Found(f"invalid character {shown} {context}")
+        return _WrongError(f"invalid character {shown} {context}")
 
     def _skip(self) -> str:
         while self._at < len(self._text) and self._text[self._at] in _SPACE:

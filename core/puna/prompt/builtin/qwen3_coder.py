@@ -132,7 +132,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
     """
     match = _FUNCTION.search(raw)
     if match is None:
-        raise BackendFailedError("EOF")
+        raise BackendFailedError("XML syntax error on line 1: unexpected EOF" if "<" in raw else "EOF")
     name = unescape(match[1])
     properties = next((_properties(tool) for tool in tools if tool.name == name), {})
     values = _PARAMETER.findall(match[2])

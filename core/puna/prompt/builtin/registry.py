@@ -11,7 +11,7 @@ from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
 from puna.prompt.builtin.qwen35 import Qwen35Renderer
-from puna.prompt.builtin.tagged import Habits, TaggedParser, read_json_call
+from puna.prompt.builtin.tagged import Habits, TaggedParser, read_json_call, read_json_call_named
 
 _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
     {
@@ -25,17 +25,20 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
 
 
 def _qwen35_parser() -> Parser:
-    return TaggedParser(read_call, Habits(thinks=True, opens=True, calls_while_thinking=True, closing_first=True))
+    return TaggedParser(
+        read_call,
+        Habits(thinks=True, opens=True, calls_while_thinking=True, closing_first=True, eats_after_calls=False),
+    )
 
 
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
     {
         "harmony": HarmonyParser,
         "passthrough": PassthroughParser,
-        "qwen3": lambda: TaggedParser(read_json_call, Habits(eats_space=False)),
-        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_space=False)),
+        "qwen3": lambda: TaggedParser(read_json_call_named, Habits(eats_after_calls=False)),
+        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False)),
         "qwen3-thinking": lambda: TaggedParser(
-            read_json_call, Habits(thinks=True, opens=True, calls_while_thinking=True)
+            read_json_call_named, Habits(thinks=True, opens=True, calls_while_thinking=True, eats_after_thinking=False)
         ),
         "qwen3-vl-instruct": lambda: TaggedParser(read_json_call),
         "qwen3-vl-thinking": lambda: TaggedParser(

@@ -37,8 +37,10 @@ class Habits:
     """A call ends thinking that was left open."""
     closing_first: bool = False
     """What could be the end of thinking is looked for before a call is, wherever they stand."""
-    eats_space: bool = True
-    """White space after a closing tag is dropped, whatever piece it comes in."""
+    eats_after_thinking: bool = True
+    """White space around the end of thinking is dropped, whatever piece it comes in; else only in the tag's piece."""
+    eats_after_calls: bool = True
+    """The same after a call."""
 
 
 class _State(Enum):
@@ -98,8 +100,8 @@ class TaggedParser:
                     found = raw if closed else None
                     if found is not None:
                         calls.append(self._call(raw))
-                        self._held = rest
-                        self._enter_content()
+                        self._held, self._state = rest, _State.CONTENT
+                        self._eat(self._habits.eats_after_calls)
             if found is None:
                 break
         if self._state is _State.THINKING:
@@ -122,17 +124,17 @@ class TaggedParser:
         self._state = _State.THINKING
         if trimmed.startswith(_BEGINNING):
             self._held = trimmed.removeprefix(_BEGINNING)
-            self._eating = True
+            self._eat(self._habits.eats_after_thinking)
         return ""
 
-    def _enter_content(self) -> None:
-        self._state = _State.CONTENT
+    def _eat(self, on: bool) -> None:
+        """Drop white space; `on`: that of the next pieces too."""
         self._held = self._held.lstrip(SPACE)
-        self._eating = self._habits.eats_space and not self._held
+        self._eating = on and not self._held
 
     def _before(self, *tags: tuple[str, _State]) -> str | None:
         """Return what stands before the first tag and pass it, or None without one."""
-        places = [(self._held.find(tag), tag, state) for tag, state in tags]
+        places = [(self._held.find(tag), tag, state) for tag, state in tags if not self._waits(tag)]
         at, tag, state = min((p for p in places if p[0] >= 0), default=(-1, "", self._state), key=lambda p: p[0])
         if at < 0:
             return None
@@ -140,12 +142,19 @@ class TaggedParser:
         self._held = self._held[at + len(tag) :]
         self._state = state
         if state is _State.CONTENT:
-            self._enter_content()
+            self._eat(self._habits.eats_after_thinking)
         return before
+
+    def _waits(self, tag: str) -> bool:
+        """Say whether what follows the tag of a call decides yet if it is one."""
+        thinking = self._state is _State.THINKING and self._habits.closing_first
+        return thinking and tag == _OPEN and not self._held.partition(tag)[2].strip(SPACE)
 
     def _sure(self, tags: Sequence[str]) -> str:
         """Take what can be neither the beginning of a tag nor white space before one."""
         end = len(self._held) - max(overlap(self._held, tag) for tag in tags)
+        if _OPEN in tags and _OPEN in self._held:
+            end = self._held.index(_OPEN)
         sure = self._held[:end].rstrip(SPACE)
         self._held = self._held[len(sure) :]
         return sure
@@ -158,12 +167,42 @@ class TaggedParser:
 
 
 def read_json_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    """Read a call that is a JSON object with a name and arguments. Raises BackendFailedError."""
+    """Read a call that is a JSON object with a name and arguments. Raises BackendFailedError with Go's text."""
     try:
         value = json_text.read(raw)
     except ValueError as error:
-        raise BackendFailedError(f"failed to parse JSON: {error}") from None
+        raise BackendFailedError(str(error)) from None
     if not isinstance(value, dict):
-        raise BackendFailedError("failed to parse JSON: it is no object")
+        raise BackendFailedError(f"json: cannot unmarshal {_kind(value)} into Go value of type api.ToolCallFunction")
+    name = value.get("name", "")
+    if not isinstance(name, str):
+        raise BackendFailedError(f"json: cannot unmarshal {_kind(name)} into Go struct field .name of type string")
     arguments = value.get("arguments")
-    return str(value.get("name", "")), arguments if isinstance(arguments, dict) else {}
+    if not isinstance(arguments, dict | None):
+        raise BackendFailedError("Value looks like object, but can't find closing '}' symbol")
+    return name, arguments if isinstance(arguments, dict) else {}
+
+
+def read_json_call_named(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
+    """Read the same, with errors that say what failed."""
+    try:
+        name, arguments = read_json_call(raw, tools)
+    except BackendFailedError as error:
+        raise BackendFailedError(f"failed to parse JSON: {error}") from None
+    if not name:
+        raise BackendFailedError("empty function name")
+    return name, arguments
+
+
+def _kind(value: object) -> str:
+    """Return what Go calls a JSON value."""
+    match value:
+        case str():
+            return "string"
+        case bool():
+            return "bool"
+        case float():
+            return "number"
+        case list():
+            return "array"
+    return "object"
