@@ -6,14 +6,14 @@ from collections.abc import Sequence
 def complete_length(data: bytes) -> int:
     """Return how many of the bytes are left when an unfinished UTF-8 character at the end is cut off.
 
-    Bytes that can never become a character count as complete: nothing is gained by waiting.
+    A character's first byte among the last three waits until as many bytes follow as it announces, whatever they are:
+    the reference does not look whether they continue it, and where it cuts its pieces is visible.
     """
-    for back in range(1, min(4, len(data)) + 1):
+    for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
         need = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4 if byte & 0xF8 == 0xF0 else 1
-        return len(data) - back if need > back else len(data)
+        if need > back:
+            return len(data) - back
     return len(data)
 
 

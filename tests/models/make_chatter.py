@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Write chatter.gguf, a tiny llama of random weights that babbles words. Needs: numpy, gguf.
+
+Other than scripted.gguf it looks at all of its context, so that what it says tells whether the KV cache holds what it
+should, and at a temperature it says something else for every seed. It adds BOS, and `<|im_end|>` ends its babble.
+"""
+
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+WORDS = " grass llama hill wind sun stone river cloud wool night moon path herd snow lake reed star fire bread song".split(" ")
+
+
+def byte_char(value: int) -> str:
+    """Return the printable stand-in that byte-level BPE vocabularies use for a byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    if value in printable:
+        return chr(value)
+    return chr(256 + [b for b in range(256) if b not in printable].index(value))
+
+
+def chatter(path: Path) -> None:
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    types = [gguf.TokenType.CONTROL] * 3
+    tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
+    types += [gguf.TokenType.NORMAL] * (len(tokens) - 3)
+    hidden, heads, ff, layers, size = 64, 4, 96, 2, len(tokens)
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_name("chatter")
+    w.add_context_length(2048)
+    w.add_embedding_length(hidden)
+    w.add_block_count(layers)
+    w.add_feed_forward_length(ff)
+    w.add_head_count(heads)
+    w.add_head_count_kv(2)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_dimension_count(hidden // heads)
+    w.add_vocab_size(size)
+    w.add_file_type(0)
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    w.add_token_merges(["h e"])
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_add_bos_token(True)
+    rng = np.random.default_rng(7)
+
+    def add(name: str, *shape: int, std: float) -> None:
+        w.add_tensor(name, rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
+
+    add("token_embd.weight", size, hidden, std=1.0)
+    output = rng.standard_normal((size, hidden), dtype=np.float32) * np.float32(0.05)
+    output[259:] = rng.standard_normal((size - 259, hidden), dtype=np.float32) * np.float32(0.45)  # words are likely
+    output[2] *= 5
+    w.add_tensor("output.weight", output)
+    w.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for layer in range(layers):
+        for name in ("attn_norm", "ffn_norm"):
+            w.add_tensor(f"blk.{layer}.{name}.weight", np.ones(hidden, np.float32))
+        add(f"blk.{layer}.attn_q.weight", hidden, hidden, std=0.25)
+        add(f"blk.{layer}.attn_k.weight", hidden // 2, hidden, std=0.25)
+        add(f"blk.{layer}.attn_v.weight", hidden // 2, hidden, std=0.25)
+        add(f"blk.{layer}.attn_output.weight", hidden, hidden, std=0.25)
+        add(f"blk.{layer}.ffn_gate.weight", ff, hidden, std=0.15)
+        add(f"blk.{layer}.ffn_up.weight", ff, hidden, std=0.15)
+        add(f"blk.{layer}.ffn_down.weight", hidden, ff, std=0.15)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+if __name__ == "__main__":
+    chatter(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "chatter.gguf"))

@@ -1,0 +1,36 @@
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from puna.backend import Finish, ModelSpec, Piece, Sampling, SequenceRequest
+from puna_llama_cpp import LlamaCppBackend
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture
+async def load():
+    """Load a model of tests/models for the length of a test. One thread each: the machine may be busy."""
+    async with AsyncExitStack() as open_models:
+
+        async def load(name="chatter", **spec):
+            spec = {"path": str(MODELS / f"{name}.gguf"), "threads": 1, **spec}
+            model = await LlamaCppBackend().load(ModelSpec(**spec), lambda done: None)
+            open_models.push_async_callback(model.aclose)
+            return model
+
+        yield load
+
+
+@pytest.fixture
+def write():
+    """Have a model write and return its pieces' texts and its end."""
+
+    async def write(model, prompt, **request):
+        request = {"sampling": Sampling(temperature=0), "max_tokens": 40, **request}
+        events = [event async for event in model.generate(SequenceRequest(prompt=prompt, **request))]
+        assert isinstance(events[-1], Finish)
+        return [event.text for event in events if isinstance(event, Piece)], events[-1]
+
+    return write

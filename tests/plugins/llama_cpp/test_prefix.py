@@ -1,0 +1,57 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna_llama_cpp.prefix import COPY_GAIN, Content, Place, common_length, place
+
+CHAT = list(range(100))
+
+
+@given(st.lists(st.integers(0, 1), max_size=200), st.lists(st.integers(0, 1), max_size=200))
+def test_common_length(left, right):
+    length = common_length(left, right)
+    assert left[:length] == right[:length]
+    assert length == min(len(left), len(right)) or left[length] != right[length]
+
+
+def test_nothing_is_idle():
+    assert place([1], "", [Content(0, [], False, 0)]) is None
+
+
+def test_a_chat_goes_on_where_it_was():
+    contents = [Content(0, [7] * 50, True, 1), Content(1, CHAT, True, 2)]
+    assert place([*CHAT, 5, 6], "", contents) == Place(1, 100)
+
+
+def test_one_token_is_left_to_evaluate():
+    assert place(CHAT, "", [Content(0, CHAT, True, 1)]) == Place(0, 99)
+
+
+def test_what_is_new_takes_the_slot_unused_for_longest():
+    contents = [Content(0, [7] * 50, True, 2), Content(1, [8] * 50, True, 1)]
+    assert place([1, 2, 3], "", contents) == Place(1, 0)
+
+
+def test_a_busy_slot_lends_its_prefix():
+    contents = [Content(0, CHAT, False, 2), Content(1, [], True, 0)]
+    assert place([*CHAT[:80], 5], "", contents) == Place(1, 80, copied_from=0)
+
+
+def test_a_small_prefix_is_not_worth_a_copy():
+    contents = [Content(0, CHAT, False, 2), Content(1, [], True, 0)]
+    assert place([*CHAT[: COPY_GAIN - 1], 5], "", contents) == Place(1, 0)
+
+
+def test_a_shared_beginning_does_not_cost_another_chat_its_place():
+    contents = [Content(0, CHAT, True, 2), Content(1, [], True, 0)]
+    assert place([*CHAT[:40], 5], "", contents) == Place(1, 40, copied_from=0)
+    assert place([*CHAT[:10], 5], "", contents) == Place(1, 0)
+
+
+def test_the_only_slot_is_taken_whatever_it_holds():
+    assert place([*CHAT[:40], 5], "", [Content(0, CHAT, True, 2)]) == Place(0, 40)
+
+
+def test_another_salt_shares_nothing():
+    contents = [Content(0, CHAT, True, 2, "mine"), Content(1, [], True, 0)]
+    assert place([*CHAT, 5], "yours", contents) == Place(1, 0)
+    assert place([*CHAT, 5], "mine", contents) == Place(0, 100)

@@ -1,0 +1,69 @@
+"""The same requests as the reference was asked, and its very answers: pieces, counts, seeds, shifts, stop strings."""
+
+import json
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from puna.backend import Piece, Sampling, SequenceRequest
+from puna_llama_cpp.output import complete_length
+
+CASES = json.loads((Path(__file__).parent / "reference.json").read_text())
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "repeat_penalty",
+    "presence_penalty",
+)
+
+
+def sampling(options):
+    chosen = {key: options[key] for key in (*SAMPLING, "frequency_penalty", "seed") if key in options}
+    return Sampling(**chosen)
+
+
+def request(case):
+    options = case["options"]
+    return SequenceRequest(
+        prompt=case["prompt"],
+        sampling=sampling(options),
+        max_tokens=options["num_predict"],
+        stop=tuple(options.get("stop", ())),
+        keep_tokens=options.get("num_keep", 4),
+        shift=case.get("shift", True),
+        top_logprobs=case.get("top"),
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+async def test_it_says_the_same(load, case):
+    model = await load(case["model"], context_length=case["options"].get("num_ctx", 4096), parallel=1)
+    async with aclosing(model.generate(request(case))) as events:
+        *pieces, end = [event async for event in events]
+    assert [piece.text for piece in pieces] == case["pieces"]
+    assert (end.reason, end.prompt_tokens, end.output_tokens) == (
+        case["reason"],
+        case["prompt_tokens"],
+        case["output_tokens"],
+    )
+    assert all(isinstance(piece, Piece) for piece in pieces)
+    if "logprobs" in case:
+        assert_same_logprobs([piece.logprobs[-1] for piece in pieces], case["logprobs"])
+
+
+def assert_same_logprobs(got, wanted):
+    assert [shown(entry) for entry in got] == [entry["token"] for entry in wanted]
+    assert [entry.logprob for entry in got] == pytest.approx([entry["logprob"] for entry in wanted], abs=1e-4)
+    for mine, theirs in zip(got, wanted, strict=True):
+        tops = theirs.get("top_logprobs", [])
+        assert [shown(entry) for entry in mine.top] == [entry["token"] for entry in tops]
+        assert [entry.logprob for entry in mine.top] == pytest.approx([entry["logprob"] for entry in tops], abs=1e-4)
+
+
+def shown(entry):
+    return entry.raw[: complete_length(entry.raw)].decode("utf-8", "replace")

@@ -1,0 +1,42 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna_llama_cpp.schedule import PREFILL_BESIDE_STREAMS, Share, Want, plan
+
+
+def test_a_prompt_alone_fills_the_batch():
+    assert plan([Want("a", 1000, False)], 512) == [Share("a", 512, False)]
+
+
+def test_the_rest_of_a_prompt_completes_it():
+    assert plan([Want("a", 7, False)], 512) == [Share("a", 7, True)]
+
+
+def test_beside_a_stream_a_prompt_gets_a_small_share():
+    assert plan([Want("a", 1000, False), Want("b", 1, True)], 512) == [
+        Share("b", 1, True),
+        Share("a", PREFILL_BESIDE_STREAMS, False),
+    ]
+
+
+def test_prompts_are_served_in_order_of_priority_then_arrival():
+    wants = [Want("a", 30, False), Want("b", 30, False), Want("c", 30, False, priority=1)]
+    assert plan(wants, 70) == [Share("c", 30, True), Share("a", 30, True), Share("b", 10, False)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 900), st.booleans(), st.integers(-1, 1)), max_size=12), st.integers(12, 600))
+def test_streams_never_wait_and_the_batch_is_never_too_large(drawn, room):
+    wants = [
+        Want(n, 1 if streaming else pending, streaming, priority)
+        for n, (pending, streaming, priority) in enumerate(drawn)
+    ]
+    shares = plan(wants, room)
+    counts = {share.key: share.count for share in shares}
+    assert sum(counts.values()) <= room
+    assert len(counts) == len(shares)
+    for want in wants:
+        if want.streaming:
+            assert counts[want.key] == 1
+        assert counts.get(want.key, 0) <= want.pending
+    assert all(share.completes == (share.count == wants[share.key].pending) for share in shares)
+    assert bool(shares) == bool(wants)  # whoever there is, somebody gets on
