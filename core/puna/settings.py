@@ -1,4 +1,4 @@
-"""The server's settings, and the only reader of OLLAMA_* and PUNA_* variables.
+"""The server's settings, and the only reader of OLLAMA_*, PUNA_* and docker's variables.
 
 The reference's variables mean what they mean there. Puna's own begin with PUNA_, or stand in a TOML file under the same
 names in lower case and without the prefix; the environment wins over the file.
@@ -8,7 +8,7 @@ import logging
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from puna.duration import parse_duration
 
 log = logging.getLogger(__name__)
 
+REST_VERSION = "0.33.0"
+"""The release of the reference whose REST API is matched."""
 DEFAULT_PORT = 11434
 DEFAULT_GRPC_HOST = "127.0.0.1:11435"
 DEFAULT_REMOTES = ("ollama.com",)
@@ -59,6 +61,15 @@ class Settings:
     """0 info, 1 debug, 2 trace."""
     default_backend: str = ""
     """Backend of models that name none; empty: the format decides."""
+    registry_host: str = ""
+    """The registry that the next three are for: host, and port if it has one. They are sent nowhere else."""
+    registry_username: str = ""
+    registry_password: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    docker_auth: str = field(default="", repr=False)
+    """Docker's configuration itself, as DOCKER_AUTH_CONFIG holds it."""
+    docker_config: Path | None = None
+    """Docker's configuration file, for the credentials in it."""
 
 
 def from_environment(environ: Mapping[str, str], config: Path | None = None) -> Settings:
@@ -86,6 +97,12 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
+        registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
+        registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),
+        registry_password=environ.get("PUNA_REGISTRY_PASSWORD", ""),
+        registry_token=environ.get("PUNA_REGISTRY_TOKEN", ""),
+        docker_auth=environ.get("DOCKER_AUTH_CONFIG", ""),
+        docker_config=Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json",
     )
 
 

@@ -10,10 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.serving import Serving
+from puna.settings import REST_VERSION
 from puna.v1 import server_pb2, server_pb2_grpc
 
-REST_VERSION: Final = "0.33.0"
-"""The release of the reference whose REST API is matched."""
 SHORTEST_INTERVAL: Final = 0.1
 
 

@@ -5,19 +5,19 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from puna.blocking import iterate
+from puna.blocking import drawn, iterate
 from puna.errors import (
     CloudDisabledError,
     InvalidModelNameError,
     ModelNotFoundError,
     ModelRequiredError,
-    TransferError,
 )
 from puna.gojson import quote
 from puna.models.create import create
 from puna.models.create_request import CreateRequest, TransferStep
 from puna.models.details import ModelSummary
 from puna.models.name import ModelName, Source, parse_reference, stub_name
+from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore
 
@@ -27,8 +27,10 @@ Step: TypeAlias = TransferStep
 class Catalogue:
     """Lists, describes and changes the models of a store."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelStore, registries: Registries | None = None) -> None:
+        """`registries` bring and take models; None: without credentials."""
         self._store = store
+        self._registries = registries or Registries(store)
 
     async def list(self) -> list[ModelSummary]:
         """Return all models, newest first."""
@@ -75,20 +77,25 @@ class Catalogue:
             raise ModelNotFoundError(name) from None
 
     async def create(self, request: CreateRequest) -> AsyncGenerator[Step]:
-        """Make a model, step by step. Closing it stops the work and waits for it; nothing appears then.
+        """Make a model, step by step; a base that is not here is pulled. Closing it stops the work and waits for it.
 
         Errors: see puna.models.create.
         """
 
+        loop = asyncio.get_running_loop()
+
         def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
-            return create(self._store, request, stopped=stopped)
+            def pull(name: ModelName) -> Iterator[Step]:
+                return drawn(self._registries.pull(name, insecure=False), loop, stopped)
+
+            return create(self._store, request, pull=pull, stopped=stopped)
 
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step
 
     async def pull(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Fail as far as names can: registries cannot be reached yet. InvalidModelNameError, TransferError."""
+        """Fetch a model from a registry: see puna.models.registry. InvalidModelNameError, TransferError."""
         try:
             reference = parse_reference(name)
         except ModelRequiredError:
@@ -96,28 +103,15 @@ class Catalogue:
         target = stub_name(reference)
         if not target.is_valid:
             raise InvalidModelNameError
-        yield Step("pulling manifest")
-        url = f"{_registry(target, insecure=insecure)}/manifests/{target.tag}"
-        raise TransferError(f"pull model manifest: Get {quote(url)}: this server cannot pull yet")
+        target = await asyncio.to_thread(self._store.resolve, target)
+        async with aclosing(self._registries.pull(target, insecure=insecure)) as steps:
+            async for step in steps:
+                yield step
 
     async def push(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Fail as far as names and the store can: no registry is asked yet. ModelRequiredError, TransferError."""
+        """Send a model to a registry: see puna.models.registry. ModelRequiredError, TransferError."""
         if not name:
             raise ModelRequiredError
-        target = ModelName.parse(name)
-        yield Step("retrieving manifest")
-        if not target.is_valid:
-            raise TransferError(f"unqualified name: {target.full}")
-        manifest = await asyncio.to_thread(lambda: self._store.read_manifest(self._store.resolve(target)))
-        if manifest is None:
-            yield Step("couldn't retrieve manifest")
-            path = self._store.root.joinpath("manifests", *target.parts)
-            raise TransferError(f"open {path}: no such file or directory")
-        digest = (*manifest.layers, manifest.config)[0].digest
-        url = f"{_registry(target, insecure=insecure)}/blobs/{digest}"
-        raise TransferError(f"Head {quote(url)}: this server cannot push yet")
-
-
-def _registry(name: ModelName, *, insecure: bool) -> str:
-    scheme = "http" if insecure else name.scheme
-    return f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}"
+        async with aclosing(self._registries.push(ModelName.parse(name), insecure=insecure)) as steps:
+            async for step in steps:
+                yield step

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
+from puna.models.registry.authorization import identity_of
+from puna.models.registry.registries import Registries
 from puna.models.store import ModelStore
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
@@ -31,7 +33,7 @@ class Serving:
         self.settings = settings
         self.activity = Activity()
         self.access = Access(store, pool, settings)
-        self.catalogue = Catalogue(store)
+        self.catalogue = Catalogue(store, Registries(store, identity_of(settings)))
         self._backends = backends
 
     def generate(self, request: GenerateRequest, tell: Tell = unheard) -> AsyncGenerator[Event]:

@@ -1,0 +1,200 @@
+"""Requests to a registry: authorized when it asks, redirected without showing who asks, errors as the reference's."""
+
+import asyncio
+import contextlib
+import logging
+import platform
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+import aiohttp
+from yarl import URL
+
+from puna.gojson import quote
+from puna.models.registry.authorization import Authorization
+from puna.models.registry.failures import MissingError, RegistryError, UnauthorizedError, connecting_text, system_text
+from puna.models.registry.limits import Limits
+from puna.models.registry.repository import Repository
+from puna.settings import REST_VERSION
+
+log = logging.getLogger(__name__)
+
+Body: TypeAlias = Callable[[], bytes | AsyncIterable[bytes]]
+"""Makes a request's body, once for each time that it is sent."""
+
+_MACHINE: Final = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+# The reference's registry refuses clients whose version is too old for a model.
+USER_AGENT: Final = f"ollama/{REST_VERSION} ({_MACHINE} {platform.system().lower()}) Go/go1.26"
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_MOST_REDIRECTS: Final = 10
+_LONGEST_ERROR: Final = 1 << 16
+_LONGEST_TEXT: Final = 16 << 20
+
+
+class Client:
+    """Sends requests about one repository."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, repository: Repository, authorization: Authorization, limits: Limits
+    ) -> None:
+        self._session = session
+        self.repository = repository
+        self._authorization = authorization
+        self._limits = limits
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        seconds: float | None = None,
+        redirects: Callable[[str, str], bool] = lambda _old, _new: True,
+    ) -> aiohttp.ClientResponse:
+        """Return an answer that is no error; its body is still to be read, and it is to be closed.
+
+        `seconds` bounds the time until its headers. `redirects` says of each redirect, by its two addresses, whether it
+        is followed; the answer that names the first that is not, is returned. Raises RegistryError and its kin.
+        """
+        for attempt in range(2):
+            used = self._authorization.header
+            response = await self._followed(method, url, headers or {}, body, seconds, redirects)
+            if response.status == 401 and self.repository.is_trusted(str(response.url)):
+                asked = response.headers.getall("WWW-Authenticate", [])
+                response.close()
+                if attempt == 0:
+                    await self._authorization.answer(asked, str(response.url), used, self._fetch)
+                continue
+            if response.status < 400:
+                return response
+            raise await _refusal(response)
+        raise UnauthorizedError
+
+    async def text(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the body of a small answer."""
+        response = await self.request(method, url, headers=headers, seconds=self._limits.answer)
+        async with response:
+            with _told(method, url):
+                return await _read(response, _LONGEST_TEXT)
+
+    async def _followed(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        seconds: float | None,
+        redirects: Callable[[str, str], bool],
+    ) -> aiohttp.ClientResponse:
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._sent(method, url, headers, body, seconds)
+            location = response.headers.get("Location", "")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            target = joined(url, location)
+            if not redirects(url, target):
+                return response
+            response.close()
+            url = target
+        raise RegistryError(f"maximum redirects exceeded ({_MOST_REDIRECTS}) for directURL")
+
+    async def _sent(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, seconds: float | None
+    ) -> aiohttp.ClientResponse:
+        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        if self._authorization.header and self.repository.is_trusted(url):
+            sent["Authorization"] = self._authorization.header
+        with _told(method, url):
+            async with asyncio.timeout(seconds):
+                return await self._session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers=sent,
+                    data=body() if body is not None else None,
+                    allow_redirects=False,
+                )
+
+    async def _fetch(
+        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        sent = {"User-Agent": USER_AGENT, **headers}
+        with _told(method, url):
+            async with (
+                asyncio.timeout(self._limits.answer),
+                self._session.request(method, URL(url, encoded=True), headers=sent, data=form) as response,
+            ):
+                return response.status, await _read(response, _LONGEST_ERROR)
+
+
+@contextlib.asynccontextmanager
+async def connected(repository: Repository, authorization: Authorization, limits: Limits) -> AsyncGenerator[Client]:
+    """Open a client. Proxies are taken from the environment."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+    ) as session:
+        yield Client(session, repository, authorization, limits)
+
+
+async def chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """Yield a body as it comes. RegistryError when it ends too early."""
+    with _told(response.method, str(response.url)):
+        async for chunk in response.content.iter_any():
+            yield chunk
+
+
+def joined(url: str, location: str) -> str:
+    """Return the address that a Location header means; signed addresses are not touched."""
+    target = URL(location, encoded=True)
+    return str(target if target.absolute else URL(url, encoded=True).join(target))
+
+
+@contextlib.contextmanager
+def _told(method: str, url: str) -> Iterator[None]:
+    """Turn what a connection fails with into a RegistryError in Go's words: Get "http://…": EOF."""
+    try:
+        yield
+    except aiohttp.ClientConnectorDNSError as error:
+        text = connecting_text(error.os_error, error.host, error.port)
+    except aiohttp.ClientConnectorCertificateError as error:
+        text = f"tls: failed to verify certificate: x509: {error.certificate_error}"
+    except aiohttp.ClientConnectorError as error:
+        text = connecting_text(error.os_error, error.host, error.port)
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
+        text = "unexpected EOF"
+    except TimeoutError:
+        text = "net/http: timeout awaiting response headers"
+    except aiohttp.InvalidURL as error:
+        text = f"invalid URL: {error}"
+    except (aiohttp.ClientError, ConnectionError) as error:
+        text = system_text(error) if isinstance(error, OSError) else str(error)
+    else:
+        return
+    raise RegistryError(f"{method.title()} {quote(url)}: {text}")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> RegistryError:
+    async with response:
+        if response.status == 404:
+            return MissingError()
+        try:
+            async with asyncio.timeout(10):
+                text = (await _read(response, _LONGEST_ERROR)).decode(errors="replace")
+        except (aiohttp.ClientError, TimeoutError):
+            text = ""
+        wait = response.headers.get("Retry-After", "")
+        return RegistryError(
+            f"{response.status}: {text}", status=response.status, wait=float(wait) if wait.isdigit() else 0.0
+        )
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    out = bytearray()
+    async for chunk in response.content.iter_any():
+        out += chunk
+        if len(out) > limit:
+            break
+    return bytes(out[:limit])

@@ -1,0 +1,72 @@
+"""What registries and the way to them fail with, in the reference's words: clients match them."""
+
+import errno
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from puna.errors import TransferError
+
+
+class RegistryError(TransferError):
+    """A registry refused, or could not be reached."""
+
+    def __init__(self, text: str, *, status: int = 0, wait: float = 0.0) -> None:
+        """`status` is HTTP's, 0 if there was no answer; `wait` the seconds that the registry asks for."""
+        super().__init__(text)
+        self.status = status
+        self.wait = wait
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether trying again may help."""
+        return self.status in (0, 408, 425, 429) or self.status >= 500
+
+
+class MissingError(RegistryError):
+    """The registry does not have it."""
+
+    def __init__(self) -> None:
+        super().__init__("file does not exist", status=404)
+
+
+class UnauthorizedError(RegistryError):
+    """The registry wants to know who asks, and what it was told did not do."""
+
+    def __init__(self) -> None:
+        super().__init__("unauthorized: access denied", status=401)
+
+
+class StalledError(RegistryError):
+    """No byte came, or could be sent, for too long."""
+
+    def __init__(self) -> None:
+        super().__init__("the transfer stalled")
+
+
+def of_system(error: OSError, operation: str, path: Path) -> TransferError:
+    """Say what a disk refused: write /path: no space left on device."""
+    return TransferError(f"{operation} {path}: {system_text(error)}")
+
+
+def system_text(error: OSError) -> str:
+    """Return the system's text as Go writes it, which has no capital."""
+    text = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+    return text[:1].lower() + text[1:]
+
+
+def connecting_text(error: OSError, host: str, port: int | None) -> str:
+    """Say why there is no connection, as Go's net package does."""
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {host}: no such host"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: x509: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+            return "http: server gave HTTP response to HTTPS client"
+        return f"tls: {(error.reason or 'handshake failure').lower().replace('_', ' ')}"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if error.errno in (errno.ETIMEDOUT, None):
+        return f"dial tcp {address}: i/o timeout"
+    return f"dial tcp {address}: connect: {os.strerror(error.errno).lower()}"

@@ -1,0 +1,187 @@
+"""One part of a blob: asked for by its range, written as it comes, asked for again when the line fails."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from puna.errors import TransferError
+from puna.models.registry.client import Client, chunks, joined
+from puna.models.registry.failures import RegistryError, StalledError
+from puna.models.registry.limits import Limits
+from puna.models.registry.partial import PartialBlob
+from puna.models.registry.parts import Part
+from puna.models.registry.retry import Tries
+from puna.models.registry.waiting import in_thread
+
+_GATHERED: Final = 1 << 20
+"""Bytes that are written at once; less when they come slowly."""
+_LOST: Final = (401, 403, 404, 410)
+"""What storage answers when a signed address is too old."""
+
+
+class Source:
+    """Where a blob's bytes are: the registry itself, or the storage that it sends clients to."""
+
+    def __init__(self, client: Client, digest: str, limits: Limits) -> None:
+        self._client = client
+        self._blob = client.repository.blob(digest)
+        self._limits = limits
+        self._asking = asyncio.Lock()
+        self._found = ""
+
+    async def url(self) -> str:
+        """Return the address of the bytes, found out once."""
+        async with self._asking:
+            if not self._found:
+                self._found = await self._ask()
+            return self._found
+
+    def forget(self, url: str) -> None:
+        """Have the address found out anew."""
+        if self._found == url:
+            self._found = ""
+
+    async def _ask(self) -> str:
+        """Ask the registry; what may pass is tried again for a while, n² times 10 ms apart."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.direct
+        number = 0
+        while True:
+            try:
+                return await self._answered()
+            except RegistryError as error:
+                number += 1
+                wait = max(min(number**2 * 0.01, 10.0) * random.uniform(0.5, 1.5), error.wait)
+                if not error.is_passing or loop.time() + wait > end:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _answered(self) -> str:
+        answer = await self._client.request(
+            "GET",
+            self._blob,
+            headers={"Range": "bytes=0-0"},
+            seconds=self._limits.answer,
+            redirects=lambda old, new: urlsplit(old).hostname == urlsplit(new).hostname,
+        )
+        async with answer:
+            location = answer.headers.get("Location", "")
+            if location:
+                return joined(str(answer.url), location)
+            return str(answer.url)
+
+    async def open(self, url: str, first: int, last: int) -> aiohttp.ClientResponse:
+        """Ask for a range of the bytes."""
+        return await self._client.request("GET", url, headers={"Range": f"bytes={first}-{last}"})
+
+
+async def fetch(
+    source: Source,
+    partial: PartialBlob,
+    part: Callable[[], Part],
+    limits: Limits,
+    advance: Callable[[int, int], None],
+) -> None:
+    """Bring what is missing of a part; `part` tells how far it is, `advance` hears of its number and more bytes.
+
+    Raises TransferError when the disk fails or too many tries have.
+    """
+    tries = Tries(limits)
+    while (before := part()).missing:
+        url = ""
+        try:
+            url = await source.url()
+            await _attempt(source, url, partial, before, limits, advance)
+        except StalledError:
+            continue
+        except RegistryError as error:
+            if error.status in _LOST:
+                source.forget(url)
+            if not await tries.another(error, part().completed - before.completed):
+                raise TransferError(f"max retries exceeded: {error}") from error
+
+
+async def _attempt(
+    source: Source,
+    url: str,
+    partial: PartialBlob,
+    part: Part,
+    limits: Limits,
+    advance: Callable[[int, int], None],
+) -> None:
+    first, last = part.offset + part.completed, part.offset + part.size - 1
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limits.stall) as patience:
+            response = await source.open(url, first, last)
+            async with response, _Gathering(partial, part, limits, advance) as gathering:
+                skipped = _skipped(response, first)
+                async with aclosing(chunks(response)) as body:
+                    async for chunk in body:
+                        patience.reschedule(None)  # a slow disk is not a slow line
+                        fresh, skipped = chunk[skipped:], max(skipped - len(chunk), 0)
+                        if await gathering.add(fresh):
+                            return
+                        patience.reschedule(loop.time() + limits.stall)
+                await gathering.flush()
+    except TimeoutError as error:
+        raise StalledError from error
+    raise RegistryError("unexpected EOF")
+
+
+def _skipped(response: aiohttp.ClientResponse, first: int) -> int:
+    """Return how many bytes of the answer come before the range; some servers know no ranges. Raises RegistryError."""
+    if response.status == 206:
+        told = response.headers.get("Content-Range", "")
+        if told and not told.replace(" ", "").startswith(f"bytes{first}-"):
+            raise RegistryError(f"the registry sent another range: {told}")
+        return 0
+    if response.status == 200:
+        return first
+    raise RegistryError(f"unexpected status code {response.status}", status=response.status)
+
+
+class _Gathering:
+    """Bytes of a part that are not written yet. Leaving it writes them, whatever happened."""
+
+    def __init__(self, partial: PartialBlob, part: Part, limits: Limits, advance: Callable[[int, int], None]) -> None:
+        self._partial = partial
+        self._part = part
+        self._limits = limits
+        self._advance = advance
+        self._written = 0
+        self._data = bytearray()
+        self._flushed = asyncio.get_running_loop().time()
+
+    async def __aenter__(self) -> "_Gathering":
+        return self
+
+    async def __aexit__(self, *what: object) -> None:
+        if self._data:
+            self._write(bytes(self._data))
+
+    async def add(self, chunk: bytes) -> bool:
+        """Take bytes, but no more than the part has; whether it is complete and written."""
+        room = self._part.missing - self._written - len(self._data)
+        self._data += chunk[:room]
+        now = asyncio.get_running_loop().time()
+        if len(self._data) >= _GATHERED or len(chunk) >= room or now - self._flushed >= self._limits.tick:
+            self._flushed = now
+            await self.flush()
+        return self._written == self._part.missing
+
+    async def flush(self) -> None:
+        """Write what is there."""
+        data, self._data = bytes(self._data), bytearray()
+        if data:
+            await in_thread(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        self._partial.write(data, self._part.offset + self._part.completed + self._written)
+        self._written += len(data)
+        self._advance(self._part.number, len(data))

@@ -1,0 +1,178 @@
+"""A blob that is on its way: its bytes so far, and the notes of how far its parts are. All calls block.
+
+The files are the reference's, so either server goes on where the other stopped:
+
+    sha256-<hex>-partial      the blob's bytes, at full length from the beginning
+    sha256-<hex>-partial-<N>  part N: {"N":0,"Offset":0,"Size":510784,"Completed":0}
+
+One process at a time writes: it holds a lock on the first file. (The reference knows no locks.)
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from puna.models import durable
+from puna.models.blobs import TEMPORARY_PREFIX, touched
+from puna.models.registry import parts as parts_
+from puna.models.registry.failures import of_system
+from puna.models.registry.parts import Part
+
+_CHUNK: Final = 1 << 20
+_UNLOCKABLE: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class PartialBlob:
+    """The files of one blob. Disk errors are TransferErrors that name file and cause."""
+
+    def __init__(self, final: Path) -> None:
+        """`final` is where the blob will be."""
+        self.final = final
+        self.path = final.with_name(final.name + "-partial")
+        self._file: BinaryIO | None = None
+
+    def lock(self) -> bool:
+        """Open the file and lock it; whether that worked. It does not while another holds it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
+        except OSError as error:
+            raise of_system(error, "open", self.path) from error
+        file = open(descriptor, "r+b", buffering=0)  # noqa: PTH123, SIM115 - a descriptor; closed below or by close()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        except OSError as error:
+            if error.errno not in _UNLOCKABLE:
+                file.close()
+                raise of_system(error, "lock", self.path) from error
+        if not self._is_current(file):  # its holder was done in between
+            file.close()
+            return False
+        self._file = file
+        return True
+
+    def _is_current(self, file: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close and unlock the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def _descriptor(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return the parts as they were noted; nothing if there are no notes or they do not fit together."""
+        found = []
+        for path in self._notes():
+            try:
+                found.append(parts_.loads(path.read_bytes()))
+            except (OSError, ValueError):
+                return ()
+        return parts_.whole(found)
+
+    def _notes(self) -> list[Path]:
+        return list(self.path.parent.glob(f"{self.path.name}-*"))
+
+    def resume(self) -> tuple[Part, ...]:
+        """Return the parts that are noted, ready to go on; nothing when the blob is to be begun."""
+        found = self.parts()
+        if found and os.fstat(self._descriptor).st_size != parts_.total(found):
+            found = parts_.emptied(found)  # the bytes that the notes speak of are gone
+            self._size(parts_.total(found))
+        return found
+
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Make the file as long as the blob, and note its parts."""
+        planned = tuple(parts)
+        self._forget()
+        self._size(parts_.total(planned))
+        self.note(planned)
+
+    def _size(self, size: int) -> None:
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise of_system(error, "truncate", self.path) from error
+
+    def note(self, parts: Iterable[Part]) -> None:
+        """Write down how far parts are."""
+        for part in parts:
+            target = self.path.with_name(f"{self.path.name}-{part.number}")
+            try:
+                with durable.temporary(target.parent, TEMPORARY_PREFIX) as (path, file):
+                    file.write(parts_.dumps(part))
+                    file.flush()
+                    path.replace(target)
+            except OSError as error:
+                raise of_system(error, "write", target) from error
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write bytes of the blob."""
+        view = memoryview(data)
+        try:
+            while view:
+                count = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            raise of_system(error, "write", self.path) from error
+
+    def sync(self) -> None:
+        """Bring the bytes to the disk."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise of_system(error, "sync", self.path) from error
+
+    def touch(self) -> None:
+        """Make all files young, so that nobody prunes them."""
+        for path in (self.path, *self._notes()):
+            touched(path)
+
+    def digest(self, stopped: Callable[[], bool]) -> str:
+        """Return the digest of the bytes; what it is once `stopped()` is true does not matter."""
+        found = hashlib.sha256()
+        offset = 0
+        try:
+            while not stopped() and (chunk := os.pread(self._descriptor, _CHUNK, offset)):
+                found.update(chunk)
+                offset += len(chunk)
+        except OSError as error:
+            raise of_system(error, "read", self.path) from error
+        return f"sha256:{found.hexdigest()}"
+
+    def settle(self) -> None:
+        """Make the file the blob, for good. The notes go afterwards: a kill in between loses no byte."""
+        try:
+            os.fsync(self._descriptor)
+            os.fchmod(self._descriptor, durable.FILE_MODE)
+            self.path.replace(self.final)
+            durable.sync_folder(self.final.parent)
+        except OSError as error:
+            raise of_system(error, "rename", self.path) from error
+        self._forget()
+
+    def discard(self) -> None:
+        """Remove everything."""
+        self._forget()
+        self.path.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        for path in self._notes():
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,68 @@
+"""The parts that a blob travels in, and the state files that say how far each of them is."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from puna.models.registry.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of a blob, and how many of its bytes are there."""
+
+    number: int
+    offset: int
+    size: int
+    completed: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are not there."""
+        return self.size - self.completed
+
+
+def plan(total: int, limits: Limits) -> tuple[Part, ...]:
+    """Divide a blob. One of no bytes has no parts."""
+    size = min(max(total // limits.parts, limits.smallest_part), limits.largest_part)
+    return tuple(Part(number, offset, min(size, total - offset)) for number, offset in enumerate(range(0, total, size)))
+
+
+def dumps(part: Part) -> bytes:
+    """Write a state file as the reference does."""
+    return (f'{{"N":{part.number},"Offset":{part.offset},"Size":{part.size},"Completed":{part.completed}}}\n').encode()
+
+
+def loads(data: bytes) -> Part:
+    """Read a state file. Raises ValueError."""
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("a part's state is a JSON object")
+    numbers = [value.get(key, 0) for key in ("N", "Offset", "Size", "Completed")]
+    if not all(isinstance(each, int) and each >= 0 for each in numbers):
+        raise ValueError("a part's state has whole numbers")
+    part = Part(*numbers)
+    if part.completed > part.size:
+        raise ValueError("more of a part is there than it has")
+    return part
+
+
+def whole(found: Iterable[Part]) -> tuple[Part, ...]:
+    """Return the parts in order if they cover a blob without gaps; else nothing, and the blob is begun anew."""
+    parts = sorted(found, key=lambda part: part.number)
+    end = 0
+    for number, part in enumerate(parts):
+        if (part.number, part.offset) != (number, end) or not part.size:
+            return ()
+        end += part.size
+    return tuple(parts)
+
+
+def total(parts: Sequence[Part]) -> int:
+    """Bytes of the blob."""
+    return sum(part.size for part in parts)
+
+
+def emptied(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Return the parts with nothing there."""
+    return tuple(replace(part, completed=0) for part in parts)

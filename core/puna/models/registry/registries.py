@@ -1,0 +1,208 @@
+"""Pulling and pushing models: the order of steps and the status lines are the reference's."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from puna.errors import InvalidDigestError, TransferError
+from puna.models import manifest as manifests
+from puna.models import media_types
+from puna.models.blobs import Claims
+from puna.models.create_request import TransferStep
+from puna.models.digest import file_name
+from puna.models.manifest import Layer, Manifest
+from puna.models.name import ModelName
+from puna.models.registry.authorization import Authorization, Identity
+from puna.models.registry.client import Client, connected
+from puna.models.registry.download import Connect, Download, is_present
+from puna.models.registry.failures import of_system, system_text
+from puna.models.registry.limits import Limits
+from puna.models.registry.partial import PartialBlob
+from puna.models.registry.repository import Repository
+from puna.models.registry.sharing import Shared
+from puna.models.registry.upload import Blob, Upload, has_blob
+from puna.models.registry.waiting import in_thread
+from puna.models.store import ModelStore
+
+log = logging.getLogger(__name__)
+
+_TENSOR: Final = media_types.PREFIX + "tensor"
+_NO_MLX: Final = "this model requires MLX support, but the MLX runtime is not available"
+_SHORT: Final = slice(7, 19)
+"""The part of a digest that stands in status lines: its first twelve digits."""
+
+
+class Registries:
+    """Brings models into a store and out of it. Requests for the same blob share one transfer."""
+
+    def __init__(self, store: ModelStore, identity: Identity | None = None, limits: Limits | None = None) -> None:
+        self._store = store
+        self._identity = identity or Identity()
+        self._limits = limits or Limits()
+        self._downloads: Shared[str, Download] = Shared()
+        self._uploads: Shared[tuple[str, str], Upload] = Shared()
+
+    async def pull(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
+        """Fetch a model, step by step. The name must be valid; it is not resolved.
+
+        Nothing is listed before all of it is here. Closing this keeps what has come for the next time, and ends
+        transfers that nobody else waits for. TransferError for all that registries, lines and disks fail with.
+        """
+        yield TransferStep("pulling manifest")
+        repository = Repository.of(name, insecure=insecure)
+        connect = self._connect(repository)
+        data, manifest = await self._asked_manifest(repository, name.tag, connect)
+        layers = _layers(manifest, name)
+        with self._store.blobs.claiming() as claims:
+            async with AsyncExitStack() as stack:
+                downloads: dict[str, Download] = {}
+                keeping = asyncio.create_task(self._keep(manifest))
+                stack.callback(keeping.cancel)
+                for layer in layers:
+                    download = downloads.get(layer.digest) or await self._joined(layer, connect, claims, stack)
+                    if download is None or layer.digest in downloads:
+                        size = download.total if download else self._store.blobs.size(layer.digest)
+                        yield _step("pulling", layer.digest, size, size)
+                        continue
+                    downloads[layer.digest] = download
+                    async with aclosing(download.progress(at_least_once=False)) as ticks:
+                        async for total, completed in ticks:
+                            yield _step("pulling", layer.digest, total, completed)
+                yield TransferStep("verifying sha256 digest")
+                for download in downloads.values():
+                    await download.finished()
+            yield TransferStep("writing manifest")
+            stale = await self._write(name, data, manifest)
+            if stale and not self._store.no_prune:
+                yield TransferStep("removing unused layers")
+                try:
+                    await in_thread(self._store.forget, stale)
+                except OSError as error:
+                    yield TransferStep(f"couldn't remove unused layers: {system_text(error)}")
+        yield TransferStep("success")
+
+    async def _asked_manifest(self, repository: Repository, tag: str, connect: Connect) -> tuple[bytes, Manifest]:
+        try:
+            async with connect() as client:
+                data = await client.text("GET", repository.manifest(tag), {"Accept": media_types.MANIFEST})
+            return data, manifests.loads(data)
+        except (TransferError, ValueError) as error:
+            raise TransferError(f"pull model manifest: {error}") from error
+
+    async def _joined(self, layer: Layer, connect: Connect, claims: Claims, stack: AsyncExitStack) -> Download | None:
+        """Take part in a blob's download; None if it is there."""
+        claims.add(layer.digest)
+        partial_blob = PartialBlob(self._store.blobs.path(layer.digest))
+        if await in_thread(is_present, partial_blob, layer.size):
+            await in_thread(self._store.blobs.touch, layer.digest)
+            return None
+        make = partial(Download, partial_blob, layer.digest, layer.size, connect, self._limits)
+        return await stack.enter_async_context(self._downloads.joined(file_name(layer.digest), make))
+
+    async def _keep(self, manifest: Manifest) -> None:
+        """Touch what is here already while the rest comes, so that no other server takes it for forgotten."""
+        while True:
+            await asyncio.sleep(self._limits.keep)
+            for digest in manifest.digests:
+                with contextlib.suppress(OSError):
+                    await in_thread(self._store.blobs.touch, digest)
+
+    async def _write(self, name: ModelName, data: bytes, manifest: Manifest) -> frozenset[str]:
+        """Have the model appear; return the digests that the name had and has no more."""
+        for digest in manifest.digests:
+            path = self._store.blobs.path(digest)
+            if not await in_thread(path.is_file):
+                raise TransferError(f"open {path}: no such file or directory")
+        try:
+            before = await in_thread(self._store.replace_manifest, name, data)
+        except OSError as error:
+            raise of_system(error, "write", self._store.root.joinpath("manifests", *name.parts)) from error
+        return before - manifest.digests
+
+    async def push(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
+        """Send a model, step by step. TransferError for all that fails."""
+        yield TransferStep("retrieving manifest")
+        if not name.is_valid:
+            raise TransferError(f"unqualified name: {name.full}")
+        name = await in_thread(self._store.resolve, name)
+        path = self._store.root.joinpath("manifests", *name.parts)
+        try:
+            data, manifest = await in_thread(_read_manifest, path)
+        except OSError as error:
+            yield TransferStep("couldn't retrieve manifest")
+            raise of_system(error, "open", path) from error
+        except ValueError as error:
+            yield TransferStep("couldn't retrieve manifest")
+            raise TransferError(str(error)) from error
+        repository = Repository.of(name, insecure=insecure)
+        connect = self._connect(repository)
+        async with connect() as client:
+            for layer in _layers(manifest, name, pushing=True):
+                async with aclosing(self._sent(client, layer, connect)) as steps:
+                    async for step in steps:
+                        yield step
+            yield TransferStep("pushing manifest")
+            headers = {"Content-Type": _media_type(data)}
+            body = data.rstrip(b"\n")
+            (await client.request("PUT", repository.manifest(name.tag), headers=headers, body=lambda: body)).close()
+        yield TransferStep("success")
+
+    async def _sent(self, client: Client, layer: Layer, connect: Connect) -> AsyncGenerator[TransferStep]:
+        if await has_blob(client, layer.digest, self._limits):
+            yield _step("pushing", layer.digest, layer.size, layer.size)
+            return
+        source = ModelName.parse(layer.source) if layer.source else None
+        blob = Blob(
+            path=self._store.blobs.path(layer.digest),
+            digest=layer.digest,
+            source=f"{source.namespace}/{source.model}" if source is not None and source.is_valid else "",
+        )
+        key = client.repository.base, file_name(layer.digest)
+        async with (
+            self._uploads.joined(key, lambda: Upload(blob, connect, self._limits)) as upload,
+            aclosing(upload.progress(at_least_once=True)) as ticks,
+        ):
+            async for total, completed in ticks:
+                yield _step("pushing", layer.digest, total, completed)
+            await upload.finished()
+
+    def _connect(self, repository: Repository) -> Connect:
+        """Return how to reach a repository; what it asks for is found once for all connections."""
+        return partial(connected, repository, Authorization(self._identity), self._limits)
+
+
+def _layers(manifest: Manifest, name: ModelName, *, pushing: bool = False) -> list[Layer]:
+    """Return what is to travel, in order. TransferError for what is no model, or none that can be run."""
+    found = [*manifest.layers, *([manifest.config] if manifest.config.digest else [])]
+    if not found:
+        raise TransferError("pull model manifest: the registry has no model of that name, but an index of images")
+    for layer in found:
+        if not layer.digest:
+            raise TransferError(f"{name.namespace}/{name.model}: digest is empty")
+        if layer.media_type == _TENSOR and not pushing:
+            raise TransferError(_NO_MLX)
+        try:
+            file_name(layer.digest)
+        except InvalidDigestError as error:
+            raise TransferError(str(error)) from error
+    return found
+
+
+def _step(verb: str, digest: str, total: int, completed: int) -> TransferStep:
+    return TransferStep(f"{verb} {digest[_SHORT]}", digest, total, completed)
+
+
+def _read_manifest(path: Path) -> tuple[bytes, Manifest]:
+    data = path.read_bytes()
+    return data, manifests.loads(data)
+
+
+def _media_type(data: bytes) -> str:
+    value = json.loads(data).get("mediaType")
+    return value if isinstance(value, str) and value else media_types.MANIFEST

@@ -1,0 +1,30 @@
+"""How often, and after what time, something is tried again."""
+
+import asyncio
+import logging
+
+from puna.models.registry.failures import RegistryError
+from puna.models.registry.limits import Limits
+
+log = logging.getLogger(__name__)
+
+
+class Tries:
+    """Counts failures in a row."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._failed = 0
+
+    async def another(self, error: RegistryError, gained: int = 0) -> bool:
+        """Count a failure, and wait if it may be tried again; whether it may.
+
+        A try that gained enough bytes begins the count anew.
+        """
+        self._failed = 1 if gained >= self._limits.progress else self._failed + 1
+        if self._failed >= self._limits.tries:
+            return False
+        seconds = max(self._limits.backoff * 2 ** (self._failed - 1), min(error.wait, self._limits.longest_wait))
+        log.info("trying again in %.1f s: %s", seconds, error)
+        await asyncio.sleep(seconds)
+        return True

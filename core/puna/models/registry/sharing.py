@@ -1,0 +1,42 @@
+"""Transfers that several requests wait for: one of each, going on for as long as anybody waits."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Hashable
+from typing import Generic, TypeVar
+
+from puna.models.registry.transfer import Transfer
+
+Key = TypeVar("Key", bound=Hashable)
+T = TypeVar("T", bound=Transfer)
+
+
+class Shared(Generic[Key, T]):
+    """The running transfers of one kind."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, tuple[T, set[object]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def joined(self, key: Key, make: Callable[[], T]) -> AsyncGenerator[T]:
+        """Take part in the transfer of this key, which is begun if there is none that may succeed.
+
+        When the last one leaves, what is left of it is cancelled, and over when this is.
+        """
+        transfer, listeners = self._running.get(key, (None, set[object]()))
+        if transfer is None or transfer.has_failed:
+            transfer, listeners = make(), set()
+            self._running[key] = transfer, listeners
+            transfer.start()
+        me = object()
+        listeners.add(me)
+        try:
+            yield transfer
+        finally:
+            listeners.discard(me)
+            if not listeners:
+                if self._running.get(key, (None,))[0] is transfer:
+                    del self._running[key]
+                await transfer.stop()
+
+    def __len__(self) -> int:
+        return len(self._running)

@@ -1,0 +1,254 @@
+"""One blob from the store to a registry: mounted from another model there, or sent in parts."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import aiohttp
+
+from puna.models.registry import parts as parts_
+from puna.models.registry.client import Client, joined
+from puna.models.registry.download import Connect
+from puna.models.registry.failures import MissingError, RegistryError, StalledError, of_system
+from puna.models.registry.limits import Limits
+from puna.models.registry.parts import Part
+from puna.models.registry.retry import Tries
+from puna.models.registry.transfer import Transfer
+from puna.models.registry.waiting import first_failure, in_thread
+
+log = logging.getLogger(__name__)
+
+_CHUNK: Final = 1 << 18
+_REDIRECTED: Final = 307
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """What is to be sent."""
+
+    path: Path
+    digest: str
+    source: str = ""
+    """namespace/model that may have it on the registry already."""
+
+
+class _SessionLostError(RegistryError):
+    """The registry has forgotten the upload: it begins anew."""
+
+
+class Upload(Transfer):
+    """A blob on its way to a registry that does not have it."""
+
+    def __init__(self, blob: Blob, connect: Connect, limits: Limits) -> None:
+        super().__init__(limits)
+        self._blob = blob
+        self._connect = connect
+        self._sent: dict[int, int] = {}
+        """Bytes by number of the part."""
+
+    @property
+    def completed(self) -> int:
+        """Bytes that were sent."""
+        return sum(self._sent.values())
+
+    async def _run(self) -> None:
+        try:
+            self.total = (await in_thread(self._blob.path.stat)).st_size
+        except OSError as error:
+            raise of_system(error, "open", self._blob.path) from error
+        async with self._connect() as client:
+            url = await self._begin(client, self._blob.source)
+            self._prepared.set()
+            if not url:
+                self._sent = {0: self.total}
+                return
+            tries = Tries(self._limits)
+            while True:
+                try:
+                    await self._send(client, url)
+                    return
+                except _SessionLostError as error:
+                    if not await tries.another(error):
+                        raise RegistryError(f"max retries exceeded: {error}") from error
+                    self._sent.clear()
+                    url = await self._begin(client, "")
+
+    async def _begin(self, client: Client, source: str) -> str:
+        """Open an upload session and return its address; empty if the blob was mounted."""
+        url = client.repository.uploads(self._blob.digest, source)
+        answer = await client.request("POST", url, body=lambda: b"", seconds=self._limits.answer)
+        async with answer:
+            if answer.status == 201:
+                return ""
+            found = _session(answer, "")
+        if not found:
+            raise RegistryError("http: no Location header in response")
+        return found
+
+    async def _send(self, client: Client, url: str) -> None:
+        """Send all parts and commit them. Where the registry names a storage, up to 16 of them go there at once."""
+        gate = asyncio.Semaphore(self._limits.parts)
+        sums: dict[int, bytes] = {}
+
+        async def store(part: Part, target: str) -> None:
+            async with gate:
+                await self._store(client, part, target)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in parts_.plan(self.total, self._limits):
+                    async with gate:
+                        url, target = await self._patch(client, url, part)
+                    if target:
+                        group.create_task(store(part, target))
+                    sums[part.number] = await in_thread(_md5, self._blob.path, part)
+        except BaseExceptionGroup as failed:
+            raise first_failure(failed) from None
+        etag = hashlib.md5(b"".join(sums.values()), usedforsecurity=False).hexdigest()
+        separator = "&" if "?" in url else "?"
+        query = urlencode({"digest": self._blob.digest, "etag": f"{etag}-{len(sums)}"})
+        await self._commit(client, url + separator + query)
+
+    async def _patch(self, client: Client, url: str, part: Part) -> tuple[str, str]:
+        """Send a part; return the session's next address, and the storage's when the part is to go there."""
+        tries = Tries(self._limits)
+        start = part.offset
+        while True:
+            last = part.offset + part.size - 1
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(last + 1 - start),
+                "Content-Range": f"{start}-{last}",
+                "X-Redirect-Uploads": "1",
+            }
+            try:
+                answer = await self._deliver(client, "PATCH", url, headers, part, start)
+                async with answer:
+                    if answer.status == _REDIRECTED:
+                        self._sent[part.number] = 0
+                        target = joined(str(answer.url), answer.headers.get("Location", ""))
+                        return answer.headers.get("Docker-Upload-Location") or url, target
+                    return _session(answer, url), ""
+            except RegistryError as error:
+                self._sent[part.number] = start - part.offset
+                if isinstance(error, MissingError):
+                    raise _SessionLostError(str(error)) from error
+                if not await tries.another(error):
+                    raise RegistryError(f"max retries exceeded: {error}") from error
+                url, start = await self._where(client, url, part)
+                self._sent[part.number] = start - part.offset
+
+    async def _where(self, client: Client, url: str, part: Part) -> tuple[str, int]:
+        """Ask how much of the upload the registry has; return the session's address and where to go on."""
+        try:
+            answer = await client.request("GET", url, seconds=self._limits.answer)
+        except RegistryError as error:
+            if error.status and not error.is_passing:
+                raise _SessionLostError(str(error)) from error
+            return url, part.offset
+        async with answer:
+            last = answer.headers.get("Range", "").rpartition("-")[2]
+            # "0-0" is what registries say of nothing as well as of one byte.
+            start = int(last) + 1 if last.isdigit() and int(last) else part.offset
+            if not part.offset <= start < part.offset + part.size:
+                raise _SessionLostError("the upload is not where it was left")
+            return _session(answer, url), start
+
+    async def _store(self, client: Client, part: Part, url: str) -> None:
+        """Put a part into the storage that the registry has named."""
+        tries = Tries(self._limits)
+        headers = {"Content-Length": str(part.size)}
+        while True:
+            try:
+                (await self._deliver(client, "PUT", url, headers, part, part.offset)).close()
+                return
+            except RegistryError as error:
+                self._sent[part.number] = 0
+                if not await tries.another(error):
+                    raise RegistryError(f"max retries exceeded: {error}") from error
+
+    async def _deliver(
+        self, client: Client, method: str, url: str, headers: Mapping[str, str], part: Part, start: int
+    ) -> aiohttp.ClientResponse:
+        """Send bytes from `start` to the part's end. StalledError when the registry takes none for too long."""
+        loop = asyncio.get_running_loop()
+        answered = False
+
+        async def body(patience: asyncio.Timeout) -> AsyncGenerator[bytes]:
+            self._sent[part.number] = start - part.offset
+            offset, end = start, part.offset + part.size
+            with self._blob.path.open("rb") as file:
+                file.seek(offset)
+                while offset < end and not answered:
+                    patience.reschedule(loop.time() + self._limits.stall)
+                    chunk = await in_thread(file.read, min(_CHUNK, end - offset))
+                    if not chunk:
+                        raise RegistryError(f"{self._blob.path} has become shorter")
+                    yield chunk
+                    offset += len(chunk)
+                    if not answered:
+                        self._sent[part.number] += len(chunk)
+            if not answered:
+                patience.reschedule(loop.time() + self._limits.answer)
+
+        try:
+            async with asyncio.timeout(self._limits.stall) as patience:
+                return await client.request(
+                    method, url, headers=headers, body=lambda: body(patience), redirects=lambda _old, _new: False
+                )
+        except TimeoutError as error:
+            raise StalledError from error
+        finally:
+            answered = True
+
+    async def _commit(self, client: Client, url: str) -> None:
+        tries = Tries(self._limits)
+        while True:
+            try:
+                (await client.request("PUT", url, headers={"Content-Length": "0"}, body=lambda: b"")).close()
+                return
+            except RegistryError as error:
+                if await self._is_there(client):  # only the answer was lost
+                    return
+                if isinstance(error, MissingError):
+                    raise _SessionLostError(str(error)) from error
+                if not error.is_passing:
+                    raise
+                if not await tries.another(error):
+                    raise RegistryError(f"max retries exceeded: {error}") from error
+
+    async def _is_there(self, client: Client) -> bool:
+        try:
+            return await has_blob(client, self._blob.digest, self._limits)
+        except RegistryError:
+            return False
+
+
+async def has_blob(client: Client, digest: str, limits: Limits) -> bool:
+    """Whether the registry has a blob. RegistryError when it does not say."""
+    try:
+        (await client.request("HEAD", client.repository.blob(digest), seconds=limits.answer)).close()
+    except MissingError:
+        return False
+    return True
+
+
+def _session(answer: aiohttp.ClientResponse, default: str) -> str:
+    location = answer.headers.get("Docker-Upload-Location") or answer.headers.get("Location", "")
+    return joined(str(answer.url), location) if location else default
+
+
+def _md5(path: Path, part: Part) -> bytes:
+    found = hashlib.md5(usedforsecurity=False)
+    left = part.size
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        while left and (chunk := file.read(min(left, 1 << 20))):
+            found.update(chunk)
+            left -= len(chunk)
+    return found.digest()

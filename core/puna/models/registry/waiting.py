@@ -1,0 +1,31 @@
+"""Waiting for a thread or a task to be through, also when the one who waits is cancelled."""
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a function in a thread. Unlike with asyncio.to_thread it is over when this is, however this ends.
+
+    So files that it uses may be closed, and what it decided may be relied upon.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()  # nobody is there to hear of it
+        raise
+
+
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what made a group of tasks fail."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
