@@ -163,6 +163,7 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         forms=forms,
         lease=lease,
         renderer=renderer,
+        native=model.mode == "native",
         marks=renderer is None and model.mode != "native",
         tools=tools,
         think=think,

@@ -29,13 +29,11 @@ class Conversation:
     tools: Sequence[Tool]
     think: Think | None
     truncate: bool
+    native: bool
+    """Whether the model file's own template renders. Without one, chats get the default of such templates, while a
+    prompt to be completed is taken as it is."""
     marks: bool
     """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
-
-    @property
-    def native(self) -> bool:
-        """Whether the model file's own template renders."""
-        return self.model.mode == "native"
 
     async def prompt(self, messages: Sequence[Message]) -> Rendered:
         """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses."""

@@ -118,6 +118,7 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
         forms=forms,
         lease=lease,
         renderer=renderer,
+        native=model.uses_jinja,
         marks=renderer is None,
         tools=(),
         think=think,

@@ -52,6 +52,7 @@ def stocked(tmp_path_factory):
     store = ModelStore(tmp_path_factory.mktemp("store"))
     scripted = {"a.gguf": upload(store, MODELS / "scripted.gguf")}
     make(store, "plain", files=scripted, template=PLAIN)
+    make(store, "bare", files=scripted)
     make(store, "talker", base="plain", template=CHAT)
     make(store, "tools", base="plain", template=TOOLS)
     make(store, "thinker", base="plain", template=THINK)

@@ -26,6 +26,11 @@ async def test_pieces_come_one_by_one(serving, backend):
     assert backend.requests[0].prompt == "a"
 
 
+async def test_without_any_template_the_prompt_stays_as_it_is(serving, backend):
+    await ask(serving, "bare", "a", system="lost, as in the reference")
+    assert backend.requests[0].prompt == "a"
+
+
 async def test_counts_and_times(serving, backend):
     backend.play("Hi")
     start = time.time_ns() - 5_000_000
