@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from puna import gojson
 from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_rest.bodies.custom import arguments
 from puna_rest.errors import RestError
+from puna_rest.gobody.decoder import AbortError
 from puna_rest.gobody.kinds import decode_base64, plain
 from puna_rest.gobody.scanner import BodyError, Document, Node, parse_whole
 from puna_rest.translate.messages import tools
@@ -205,9 +207,7 @@ def _calls(bodies: Sequence[Body]) -> list[message_pb2.ToolCall]:
 def call_arguments(text: str) -> str:
     """Check the arguments of an earlier call: the text of an object. Raises RestError."""
     try:
-        root = parse_whole(text).root
-    except BodyError:
-        root = None
-    if root is None or root.kind not in ("object", "null"):
-        raise RestError(400, "invalid tool call arguments")
-    return text if root.kind == "object" else "{}"
+        document = parse_whole(text)
+        return arguments(document, document.root)
+    except (BodyError, AbortError):
+        raise RestError(400, "invalid tool call arguments") from None

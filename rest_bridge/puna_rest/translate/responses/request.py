@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from puna import gojson
 from puna.v1 import chat_pb2, message_pb2, options_pb2
-from puna_rest.bodies.custom import PARAMETERS
+from puna_rest.bodies.custom import PARAMETERS, arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
@@ -111,19 +111,12 @@ def _merged(turns: Sequence[message_pb2.Message], message: message_pb2.Message, 
 
 
 def _call(item: Mapping[str, Any]) -> message_pb2.ToolCall:
-    text = item["arguments"] or "{}"
     try:
-        root = parse_whole(text).root
-    except BodyError as error:
+        document = parse_whole(item["arguments"] or "{}")
+        text = arguments(document, document.root)
+    except (BodyError, AbortError) as error:
         raise RestError(400, f"failed to parse function call arguments: {error}") from None
-    if root.kind not in ("object", "null"):
-        raise RestError(
-            400,
-            "failed to parse function call arguments: Value looks like object, but can't find closing '}' symbol",
-        )
-    return message_pb2.ToolCall(
-        id=item["call_id"], name=item["name"], arguments_json=text if root.kind == "object" else "{}"
-    )
+    return message_pb2.ToolCall(id=item["call_id"], name=item["name"], arguments_json=text)
 
 
 def _content(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[options_pb2.Media]]:
