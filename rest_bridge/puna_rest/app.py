@@ -1,6 +1,7 @@
 """The bridge as an aiohttp application, and running it for as long as a context lasts."""
 
 import logging
+import sys
 import traceback
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ _POLICY: Final = web.AppKey("policy", cors.Policy)
 
 def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
     """Build the application over a core. Raises cors.BadOriginError."""
-    app = web.Application(client_max_size=0)
+    app = web.Application(client_max_size=sys.maxsize)  # 0 means none at all to forms
     app[CORE] = core
     app[_POLICY] = cors.policy(origins)
     app.router.add_route("*", "/{path:.*}", dispatch)

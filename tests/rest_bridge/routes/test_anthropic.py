@@ -1,0 +1,199 @@
+import json
+import re
+
+import grpc
+import pytest
+
+from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+
+FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))
+CALL = message_pb2.ToolCall(id="c", name="f", arguments_json='{"b": 1.0}')
+
+
+async def asked(client, body):
+    async with client.post("/v1/messages", data=json.dumps(body)) as response:
+        return response, re.sub(r'"(msg|req)_[0-9a-f]{24}"', r'"\1_N"', await response.text())
+
+
+def body(**fields):
+    return {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], **fields}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "content", "stop_reason"),
+    [
+        (message_pb2.Message(content="a"), "STOP", '[{"type":"text","text":"a"}]', "end_turn"),
+        (message_pb2.Message(), "LENGTH", "[]", "max_tokens"),
+        (
+            message_pb2.Message(thinking="t", tool_calls=[CALL]),
+            "STOP",
+            '[{"type":"thinking","thinking":"t"},{"type":"tool_use","id":"c","name":"f","input":{"b":1}}]',
+            "tool_use",
+        ),
+    ],
+)
+async def test_an_answer_in_one_piece(core, client, message, reason, content, stop_reason):
+    finish = usage_pb2.Finish(reason=getattr(usage_pb2, "FINISH_REASON_" + reason), usage=FINISH.usage)
+    core.script("Chat", chat_pb2.ChatResponse(message=message, finish=finish))
+    response, text = await asked(client, body())
+    assert response.headers["Content-Type"] == "application/json"
+    assert text == (
+        f'{{"id":"msg_N","type":"message","role":"assistant","model":"m","content":{content},'
+        f'"stop_reason":"{stop_reason}","usage":{{"input_tokens":3,"output_tokens":2}}}}\n'
+    )
+
+
+def event(kind, rest):
+    return f'event: {kind}\ndata: {{"type":"{kind}"{rest}}}\n\n'
+
+
+async def test_a_stream(core, client):
+    deltas = [
+        chat_pb2.ChatDelta(thinking="t"),
+        chat_pb2.ChatDelta(content="a"),
+        chat_pb2.ChatDelta(tool_calls=[CALL]),
+        chat_pb2.ChatDelta(tool_calls=[CALL]),
+    ]
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(deltas=deltas),
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(finish=FINISH)),
+    )
+    response, text = await asked(client, body(stream=True))
+    assert response.headers["Content-Type"] == "text/event-stream"
+    assert text == (
+        event(
+            "message_start",
+            ',"message":{"id":"msg_N","type":"message","role":"assistant","model":"m","content":[],'
+            '"usage":{"input_tokens":1,"output_tokens":0}}',
+        )
+        + event("content_block_start", ',"index":0,"content_block":{"type":"thinking","thinking":""}')
+        + event("content_block_delta", ',"index":0,"delta":{"type":"thinking_delta","thinking":"t"}')
+        + event("content_block_stop", ',"index":0')
+        + event("content_block_start", ',"index":1,"content_block":{"type":"text","text":""}')
+        + event("content_block_delta", ',"index":1,"delta":{"type":"text_delta","text":"a"}')
+        + event("content_block_stop", ',"index":1')
+        + event("content_block_start", ',"index":2,"content_block":{"type":"tool_use","id":"c","name":"f","input":{}}')
+        + event("content_block_delta", ',"index":2,"delta":{"type":"input_json_delta","partial_json":"{\\"b\\":1}"}')
+        + event("content_block_stop", ',"index":2')
+        + event("message_delta", ',"delta":{"stop_reason":"tool_use"},"usage":{"input_tokens":3,"output_tokens":2}')
+        + event("message_stop", "")
+    )
+
+
+async def test_errors(core, client, fail):
+    core.script("Chat", fail(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "no"))
+    response, text = await asked(client, body())
+    assert response.status == 404
+    assert text == '{"type":"error","error":{"type":"not_found_error","message":"no"},"request_id":"req_N"}\n'
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(deltas=[chat_pb2.ChatDelta(content="a")]),
+        fail(grpc.StatusCode.UNAVAILABLE, "BACKEND_CRASHED", "gone"),
+    )
+    _, text = await asked(client, body(stream=True))
+    assert text.endswith(event("error", ',"error":{"type":"api_error","message":"gone"}'))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"model": ""}, "model is required"),
+        ({"max_tokens": 0}, "max_tokens is required and must be positive"),
+        ({"messages": []}, "messages is required"),
+        ({"messages": [{"role": "user"}]}, "unexpected end of JSON input"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "invalid image source"),
+        (
+            {"messages": [{"role": "a", "content": [{"type": "tool_use"}]}]},
+            "tool_use block missing required 'id' field",
+        ),
+        (
+            {"tools": [{"name": "x", "input_schema": 3}]},
+            'invalid input_schema for tool \\"x\\": json: cannot unmarshal',
+        ),
+    ],
+)
+async def test_refusals(client, fields, text):
+    response, answered = await asked(client, body(**fields))
+    assert (response.status, response.headers["Content-Type"]) == (400, "application/json; charset=utf-8")
+    assert answered.startswith('{"type":"error","error":{"type":"invalid_request_error","message":"' + text)
+
+
+async def test_blocks_become_messages(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    said = {"type": "text", "text": "r"}
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    await asked(
+        client,
+        body(
+            system=[{"type": "text", "text": "S"}, {"type": "text", "text": "T"}],
+            messages=[
+                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, picture]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "t", "signature": "s"},
+                        {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "and"},
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "c",
+                            "content": [{"type": "text", "text": "r"}, picture],
+                        },
+                    ],
+                },
+            ],
+            temperature=0.5,
+            top_k=3,
+            stop_sequences=["z"],
+            thinking={"type": "enabled", "budget_tokens": 5},
+            tools=[{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+            tool_choice={"type": "any"},
+        ),
+    )
+    request = core.requests[0]
+    request.options.ClearField("start_time")
+    media = [options_pb2.Media(data=b"hi")]
+    assert request == chat_pb2.ChatRequest(
+        model="m",
+        messages=[
+            message_pb2.Message(role="system", content="ST"),
+            message_pb2.Message(role="user", content="ab", media=media),
+            message_pb2.Message(
+                role="assistant",
+                thinking="t",
+                tool_calls=[message_pb2.ToolCall(id="c", name="f", arguments_json='{"x": 1}')],
+            ),
+            message_pb2.Message(role="tool", content="r", tool_call_id="c", media=media),
+            message_pb2.Message(role="user", content="and"),
+        ],
+        tools=[message_pb2.Tool(type="function", name="f", description="d", parameters_json='{"type": "object"}')],
+        tool_choice=message_pb2.ToolChoice(mode=message_pb2.ToolChoice.MODE_REQUIRED),
+        options=options_pb2.RequestOptions(
+            options_json='{"num_predict":9,"temperature":0.5,"top_k":3,"stop":["z"]}',
+            truncate=True,
+            thinking=options_pb2.THINKING_LEVEL_ON,
+            thinking_if_possible=True,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        ({}, "UNSPECIFIED"),
+        ({"thinking": {"type": "disabled"}}, "OFF"),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": " XHigh"}}, "HIGH"),
+        ({"output_config": {"effort": "max"}}, "MAX"),
+        ({"output_config": {"effort": "zz"}}, "UNSPECIFIED"),
+    ],
+)
+async def test_thinking(core, client, fields, level):
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    await asked(client, body(**fields))
+    assert core.requests[0].options.thinking == getattr(options_pb2, "THINKING_LEVEL_" + level)
