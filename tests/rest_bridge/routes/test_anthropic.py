@@ -121,7 +121,6 @@ async def test_refusals(client, fields, text):
 
 async def test_blocks_become_messages(core, client):
     core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
-    said = {"type": "text", "text": "r"}
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
     await asked(
         client,

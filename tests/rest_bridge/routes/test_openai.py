@@ -51,7 +51,6 @@ async def test_an_answer_in_one_piece(core, client):
 
 async def test_a_stream(core, client):
     entry = usage_pb2.TokenLogprob(text="a", logprob=-1)
-    logprob = '{"token":"a","logprob":-1,"bytes":[97]}'
     deltas = [
         chat_pb2.ChatDelta(thinking="t"),
         chat_pb2.ChatDelta(content="a", thinking="u", logprobs=[entry]),
