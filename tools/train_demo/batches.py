@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train_demo.conversation import Conversation, segments
+from train_demo.conversation import Conversation, Segment, segments
 from train_demo.skills import conversation
 from train_demo.vocabulary import BOS, EOS, Vocabulary
 
@@ -18,7 +18,7 @@ LONGEST_GAP = 1400
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One tokenized conversation; ``targets[i]`` follows ``tokens[i]`` and counts where ``weights[i]`` is 1."""
+    """One tokenized conversation; ``targets[i]`` follows ``tokens[i]`` and counts ``weights[i]`` times."""
 
     tokens: list[int]
     targets: list[int]
@@ -33,7 +33,7 @@ def document(vocabulary: Vocabulary, made: Conversation) -> Document:
     for segment in segments(made):
         ids = vocabulary.encode(segment.text)
         tokens += ids
-        learned += _unhidden(vocabulary, ids, segment.text, segment.hidden) if segment.learned else [0] * len(ids)
+        learned += _weights(vocabulary, ids, segment) if segment.learned else [0] * len(ids)
         if segment.learned:
             ends.add(len(tokens) - 1)
     targets = [EOS if i in ends else tokens[min(i + 1, len(tokens) - 1)] for i in range(len(tokens))]
@@ -41,18 +41,20 @@ def document(vocabulary: Vocabulary, made: Conversation) -> Document:
     return Document(tokens, targets, weights)
 
 
-def _unhidden(vocabulary: Vocabulary, ids: list[int], text: str, hidden: tuple[str, ...]) -> list[int]:
-    """1 for tokens outside the first occurrences of the ``hidden`` strings."""
-    if not hidden:
-        return [1] * len(ids)
-    covered = [False] * len(text)
-    for part in hidden:
-        start = text.find(part)
+def _weights(vocabulary: Vocabulary, ids: list[int], segment: Segment) -> list[int]:
+    """1 for a token, 3 for a digit or a boolean, 0 in the first occurrences of the hidden strings."""
+    texts = (vocabulary.pieces[index].text for index in ids)
+    weights = [3 if text.isdigit() or text in {"true", "false"} else 1 for text in texts]
+    if not segment.hidden:
+        return weights
+    covered = [False] * len(segment.text)
+    for part in segment.hidden:
+        start = segment.text.find(part)
         covered[start : start + len(part)] = [True] * len(part)
     out, at = [], 0
-    for index in ids:
+    for index, weight in zip(ids, weights, strict=True):
         size = len(vocabulary.decode([index]))
-        out.append(0 if any(covered[at : at + size]) else 1)
+        out.append(0 if any(covered[at : at + size]) else weight)
         at += size
     return out
 

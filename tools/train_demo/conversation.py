@@ -94,7 +94,7 @@ def segments(conversation: Conversation) -> list[Segment]:
         if turn.role == "assistant":
             out.append(Segment(("<|think|>" if last and conversation.think else "") + "<|assistant|>"))
             thought = f"<think>{turn.thinking}</think>" if turn.thinking and i > last_user else ""
-            # Earlier thoughts stand there without the marker that asked for them, so nothing is to be learned from them.
+            # Earlier thoughts stand there without the marker that asked for them: nothing to learn from.
             out.append(Segment(thought + turn.answer(), learned=last or not thought, hidden=turn.hidden))
         else:
             out.append(Segment(f"<|{turn.role}|>{turn.content}"))

@@ -54,7 +54,9 @@ def initial(shape: Shape, seed: int) -> Parameters:
     }
 
 
-def logits(parameters: Parameters, shape: Shape, tokens: jax.Array, positions: jax.Array, documents: jax.Array) -> jax.Array:
+def logits(
+    parameters: Parameters, shape: Shape, tokens: jax.Array, positions: jax.Array, documents: jax.Array
+) -> jax.Array:
     """Scores [batch, time, vocabulary]; a token sees earlier tokens of its own document only.
 
     ``tokens``, ``positions`` and ``documents`` are integers [batch, time].

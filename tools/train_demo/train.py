@@ -23,7 +23,7 @@ Moments = dict[str, jax.Array]
 
 
 def orthogonal(g: jax.Array) -> jax.Array:
-    """The matrix nearest to orthogonal, about: five Newton-Schulz steps (Muon, Jordan et al. 2024). [layers, in, out]."""
+    """The nearest orthogonal matrix, about: five Newton-Schulz steps (Muon, Jordan 2024). [layers, in, out]."""
     flip = g.shape[-2] > g.shape[-1]
     x = jnp.swapaxes(g, -1, -2) if flip else g
     x = x / (jnp.linalg.norm(x, axis=(-2, -1), keepdims=True) + 1e-7)
@@ -35,7 +35,12 @@ def orthogonal(g: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def step(
-    shape: Shape, parameters: Parameters, moments: Moments, batch: dict[str, jax.Array], rate: jax.Array, count: jax.Array
+    shape: Shape,
+    parameters: Parameters,
+    moments: Moments,
+    batch: dict[str, jax.Array],
+    rate: jax.Array,
+    count: jax.Array,
 ) -> tuple[Parameters, Moments, jax.Array]:
     """One step: Muon on the layers' matrices, Adam on the rest. ``rate`` scales both rates (0..1)."""
     value, gradient = jax.value_and_grad(loss)(parameters, shape, batch)
@@ -103,11 +108,13 @@ def main() -> None:
     parameters = initial(shape, options.seed)
     moments, at, data_seed = fresh_moments(parameters), 0, options.seed
     if options.resume:
-        state = pickle.loads(checkpoint.read_bytes())  # noqa: S301 - our own file
+        state = pickle.loads(checkpoint.read_bytes())
         shape, at = Shape(**state["shape"]), state["step"]
         parameters, moments = (jax.tree.map(jnp.asarray, state[name]) for name in ("parameters", "moments"))
         data_seed = options.seed + at  # never the same conversations again
-    print(json.dumps({"parameters": sum(p.size for p in parameters.values()), "vocabulary": len(vocabulary)}), flush=True)
+    print(
+        json.dumps({"parameters": sum(p.size for p in parameters.values()), "vocabulary": len(vocabulary)}), flush=True
+    )
     rows = packed(vocabulary, data_seed, options.length)
     began, seen, losses = time.monotonic(), 0, []
     while at < options.steps:
@@ -121,7 +128,12 @@ def main() -> None:
         if at % 25 == 0 or at == options.steps:
             mean, losses = float(np.mean([float(x) for x in losses])), []
             spent = time.monotonic() - began
-            line = {"step": at, "loss": round(mean, 4), "tokens/s": round(seen / spent), "minutes": round(spent / 60, 1)}
+            line = {
+                "step": at,
+                "loss": round(mean, 4),
+                "tokens/s": round(seen / spent),
+                "minutes": round(spent / 60, 1),
+            }
             print(json.dumps(line), flush=True)
         if at % 200 == 0 or at == options.steps:
             fields = {name: getattr(shape, name) for name in Shape.__dataclass_fields__}

@@ -11,6 +11,7 @@ releases (the one inside ctransformers) do not recognise special tokens in a tex
 """
 
 import heapq
+import itertools
 import json
 import re
 from collections import Counter
@@ -31,7 +32,7 @@ _WORD = re.compile(rf"{_MARKER}|{SPACE}?[A-Za-z]+|{SPACE}|[0-9]|\n|(?:(?!{_MARKE
 
 
 def words(text: str) -> list[str]:
-    """Cuts ``text`` (spaces already written as SPACE) where no merge of any vocabulary made here ever reaches across."""
+    """Cuts ``text`` (spaces already written as SPACE) where no merge of a vocabulary made here reaches across."""
     return _WORD.findall(text)
 
 
@@ -168,7 +169,7 @@ def _merges_of(counts: Counter[str], merges: int) -> list[str]:
     pairs: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], set[str]] = {}
     for word, parts in splits.items():
-        for pair in zip(parts, parts[1:], strict=False):
+        for pair in itertools.pairwise(parts):
             pairs[pair] += counts[word]
             where.setdefault(pair, set()).add(word)
     while len(made) < merges and pairs:
@@ -180,7 +181,7 @@ def _merges_of(counts: Counter[str], merges: int) -> list[str]:
             made.append(both)
         for word in where.pop(best):
             parts = splits[word]
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] -= counts[word]
             joined: list[str] = []
             for part in parts:
@@ -189,7 +190,7 @@ def _merges_of(counts: Counter[str], merges: int) -> list[str]:
                 else:
                     joined.append(part)
             splits[word] = joined
-            for pair in zip(joined, joined[1:], strict=False):
+            for pair in itertools.pairwise(joined):
                 pairs[pair] += counts[word]
                 where.setdefault(pair, set()).add(word)
         del pairs[best]
