@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelSpec
+from puna.backend import Backend, LoadedModel, ModelSpec
 
 if TYPE_CHECKING:
     from puna_llama_cpp.loading import Opened
@@ -17,17 +17,12 @@ class LlamaCppBackend(Backend):
     preference = 100
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        """Load weights and make a context, in a thread. Cancelling waits until that has let go."""
-        if spec.projector_paths:
-            raise InvalidRequestError("pictures are not supported yet")
+        """Load weights and make a context, in a thread. Cancelling waits until that has let go.
+
+        Projectors are left alone for now: such a model reads text, and refuses pictures.
+        """
         opened = await _open(spec, report)
-
-        from puna_llama_cpp.embedder import EmbeddingModel
-        from puna_llama_cpp.model import WritingModel
-
-        if opened.facts.generates:
-            return WritingModel(opened.weights, opened.context, opened.facts)
-        return EmbeddingModel(opened.weights, opened.context, opened.facts, opened.slots)
+        return opened.start()
 
 
 async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
@@ -46,9 +41,7 @@ async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
         stop.set()
         await asyncio.wait({working})
         if not working.exception():
-            opened = working.result()
-            opened.context.close()
-            opened.weights.close()
+            working.result().close()
         raise
 
 

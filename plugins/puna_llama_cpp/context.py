@@ -48,6 +48,13 @@ class ContextOptions:
     embeddings: bool = False
 
 
+def _refusal(message: str) -> Exception:
+    """Return what it means that there is no context: llama.cpp says only in its log whether memory was lacking."""
+    if not message or "alloc" in message or "memory" in message:
+        return MemoryError(message or "llama.cpp could not make a context")
+    return InvalidRequestError(message)
+
+
 class AbortedError(Exception):
     """The evaluation was stopped; what the batch had begun is to be rewound."""
 
@@ -56,7 +63,7 @@ class Context:
     """Evaluates batches on one thread. `abort` may be called from any."""
 
     def __init__(self, weights: Weights, options: ContextOptions) -> None:
-        """Allocate the memory. InvalidRequestError: an unknown option. MemoryError: there is no room."""
+        """Allocate the memory. InvalidRequestError: an impossible option. MemoryError: there is no room."""
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = -(-options.length // 256) * 256 * options.sequences
         parameters.n_batch = parameters.n_ubatch = options.batch
@@ -83,7 +90,7 @@ class Context:
         parameters.abort_callback_data = ctypes.addressof(self._flag)
         pointer = lib.llama_init_from_model(weights.pointer, parameters)
         if not pointer:
-            raise MemoryError(captured_log().last_error() or "llama.cpp could not make a context")
+            raise _refusal(captured_log().last_error())
         self.pointer = pointer
         self._vocabulary_size = weights.vocabulary.size
         self._memory = lib.llama_get_memory(pointer)

@@ -16,7 +16,7 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna_llama_cpp.context import Context
-from puna_llama_cpp.embedding import EmbeddingEngine, Job, normalized
+from puna_llama_cpp.embedding import CPU_BATCH, GPU_BATCH, EmbeddingEngine, Job, normalized
 from puna_llama_cpp.model import LlamaModel
 from puna_llama_cpp.weights import Weights
 
@@ -29,7 +29,8 @@ class EmbeddingModel(LlamaModel):
         super().__init__(weights, context, facts)
         self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
         length = weights.labels if self._ranks else weights.embedding_length
-        self._engine = EmbeddingEngine(context, slots, length)
+        together = GPU_BATCH if facts.vram_bytes else CPU_BATCH
+        self._engine = EmbeddingEngine(context, slots=slots, together=together, length=length)
         self._limit = min(context.length, context.batch_size)
 
     async def generate(self, _request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:

@@ -2,6 +2,10 @@
 
 Texts of all requests wait in one queue, and each step takes as many as make a good batch: small enough that a short
 text does not wait long for others, since attention's cost grows with the square of what is in the batch.
+
+A text's vector must not depend on its company, but on a CPU llama.cpp's flash attention computes in another precision
+from 64 tokens in a batch on (differences up to 3e-4 were seen). So short texts are put together below that, and a
+longer one goes alone: every vector is, bit for bit, what the reference answers.
 """
 
 import math
@@ -18,8 +22,10 @@ from puna_llama_cpp.batch import Batch
 from puna_llama_cpp.context import AbortedError, Context
 from puna_llama_cpp.steps import Mailbox, Post, StepThread, ended_error
 
-GOOD_BATCH = 512
-"""Tokens of a batch of several texts."""
+CPU_BATCH = 63
+"""Tokens of a batch of several texts, at most, if they shall not change each other's vectors."""
+GPU_BATCH = 512
+"""The same where a small batch would waste the device, whose arithmetic differs from the reference's anyway."""
 
 
 class Job:
@@ -41,7 +47,7 @@ class Text:
 
 
 def take_batch(texts: deque[Text], slots: int, room: int) -> list[Text]:
-    """Take the next texts for a batch of at most `room` tokens from the queue: at least one, however long."""
+    """Take the next texts for a batch of at most `room` tokens from the queue: at least one, and a longer one alone."""
     taken: list[Text] = []
     total = 0
     while texts and len(taken) < slots:
@@ -62,9 +68,10 @@ def normalized(vector: NDArray[np.float32]) -> list[float]:
 class EmbeddingEngine:
     """Embeds texts on a context. `submit` and `cancel` may be called from any thread."""
 
-    def __init__(self, context: Context, slots: int, length: int) -> None:
-        """Put up to `slots` texts into a batch; vectors have `length` numbers."""
+    def __init__(self, context: Context, *, slots: int, together: int, length: int) -> None:
+        """Put up to `slots` texts of `together` tokens into a batch; vectors have `length` numbers."""
         self._context, self._slots, self._length = context, slots, length
+        self._together = min(together, context.batch_size)
         self._batch = Batch(context.batch_size)
         self._lock = threading.Lock()
         self._queue: deque[Text] = deque()
@@ -110,7 +117,7 @@ class EmbeddingEngine:
         with self._lock:
             if self._ended:
                 return False
-            texts = take_batch(self._queue, self._slots, min(GOOD_BATCH, self._context.batch_size))
+            texts = take_batch(self._queue, self._slots, self._together)
             self._evaluating = texts
             self._context.abort(False)
         if not texts:

@@ -1,11 +1,12 @@
 """Constrained output: llguidance says at every step which tokens the grammar allows."""
 
+import ctypes
 import threading
 
+import llama_cpp.llama_cpp as lib
 import llguidance
 import numpy as np
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
-from llguidance.llamacpp import lltokenizer_from_vocab
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, Constraint, InvalidRequestError
@@ -13,6 +14,7 @@ from puna_llama_cpp.vocabulary import Vocabulary
 
 # A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
 # some models go on for ever.
+_SPECIAL = b"\xff"  # in front of tokens that no text can stand for
 _SPACE = r"( |\n{1,2}[ \t]{0,20})"
 
 
@@ -50,12 +52,27 @@ class Grammars:
         grammar = _compile(constraint)
         with self._lock:
             if self._tokenizer is None:
-                ends = sorted(self._vocabulary.ends, key=lambda token: token != self._vocabulary.eos)
-                self._tokenizer = lltokenizer_from_vocab(self._vocabulary.pointer, eos_token=ends or None)
+                self._tokenizer = _tokenizer(self._vocabulary)
         native = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if native.is_error():
             raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: {_gist(native.get_error())}")
         return Matcher(native, self._vocabulary.size)
+
+
+def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:
+    """Tell llguidance the vocabulary. Takes up to a second; its own helper for this calls what llama.cpp deprecates."""
+    ends = sorted(vocabulary.ends, key=lambda token: token != vocabulary.eos)
+    tokenizer: llguidance.LLTokenizer = llguidance.LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # no stub
+        tokens=[
+            _SPECIAL * vocabulary.looks_special(token) + vocabulary.spell(token, special=True)
+            for token in range(vocabulary.size)
+        ],
+        vocab_ptr=vocabulary.pointer,
+        tokenize_fptr=ctypes.cast(lib.llama_tokenize, ctypes.c_void_p).value,
+        eos_token=ends or vocabulary.eos,
+        slices=None,
+    )
+    return tokenizer
 
 
 _NAMES = {"json_schema": "JSON schema", "gbnf": "GBNF grammar", "lark": "Lark grammar", "regex": "regular expression"}

@@ -7,7 +7,9 @@ import llama_cpp.llama_cpp as lib
 
 from puna.backend import ModelFacts, ModelSpec
 from puna_llama_cpp.context import Context, ContextOptions
+from puna_llama_cpp.embedder import EmbeddingModel
 from puna_llama_cpp.machine import free_memory, physical_cores
+from puna_llama_cpp.model import LlamaModel, WritingModel
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
 
@@ -27,6 +29,17 @@ class Opened:
     facts: ModelFacts
     slots: int
     """Sequences that the context can hold."""
+
+    def start(self) -> LlamaModel:
+        """Put the model to work, on the running event loop."""
+        if self.facts.generates:
+            return WritingModel(self.weights, self.context, self.facts)
+        return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
+
+    def close(self) -> None:
+        """Free a model that was not started."""
+        self.context.close()
+        self.weights.close()
 
 
 def open_model(spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> Opened:

@@ -12,6 +12,7 @@ import llama_cpp.llama_cpp as lib
 log = logging.getLogger(__name__)
 
 _WARNING, _ERROR, _CONTINUATION = 3, 4, 5
+_LOAD_ERROR = "error loading model: "
 _KEPT_LINES = 2000
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
@@ -50,6 +51,12 @@ class NativeLog:
         """Return the last error line since `clear`, or an empty string."""
         with self._lock:
             return self._errors[-1] if self._errors else ""
+
+    def load_error(self) -> str:
+        """Return why a model could not be loaded: what is said last tells only that it could not."""
+        with self._lock:
+            told = [line.partition(_LOAD_ERROR)[2] for line in self._errors if _LOAD_ERROR in line]
+        return told[-1] if told else self.last_error()
 
     def buffer_bytes(self) -> tuple[int, int]:
         """Return the bytes of all buffers announced since `clear`, and of those that are not the CPU's."""

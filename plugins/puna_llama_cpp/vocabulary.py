@@ -73,6 +73,14 @@ class Vocabulary:
         """Return a special token's text, or an empty string if there is none (-1)."""
         return self.spell(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
+    def looks_special(self, token: int) -> bool:
+        """Whether no text stands for a token: control tokens, and user-defined ones made like `<this>`."""
+        kind = lib.llama_vocab_get_attr(self.pointer, token)
+        if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            spelled = self.spell(token, special=True)
+            return spelled.startswith(b"<") and spelled.endswith(b">")
+        return bool(kind & lib.LLAMA_TOKEN_ATTR_CONTROL)
+
     def special(self, texts: Sequence[str]) -> frozenset[int]:
         """Return the tokens among these texts; a text of several tokens is none."""
         found = (self.tokenize(text, add_special=False, parse_special=True) for text in texts)

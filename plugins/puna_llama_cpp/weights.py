@@ -43,7 +43,7 @@ class Weights:
         if not pointer:
             if stopped():
                 raise LoadCancelledError
-            raise InvalidRequestError(captured_log().last_error() or "llama.cpp could not load the model")
+            raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
         self.pointer = pointer
         self.architecture = self.meta("general.architecture")
         vocab = lib.llama_model_get_vocab(pointer)

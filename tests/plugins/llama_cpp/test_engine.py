@@ -1,0 +1,80 @@
+"""Cancellation: soon, and without harm to the others."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+
+from puna.backend import BackendError, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
+from puna_llama_cpp import LlamaCppBackend
+
+GREEDY = Sampling(temperature=0)
+
+
+async def test_closing_in_the_middle_of_a_stream_frees_the_slot(load, write):
+    model = await load(parallel=1)
+    async with aclosing(model.generate(SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6))) as events:
+        async for _ in events:
+            break
+    texts, _ = await asyncio.wait_for(write(model, "hello", max_tokens=5), 10)
+    assert texts == (await write(await load(), "hello", max_tokens=5))[0]
+
+
+async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, write):
+    """A batch of the whole prompt takes long; giving it up must take but a small part of that."""
+    model = await load(parallel=1, batch_size=2048)
+    prompt = (1, *range(3, 250)) * 8  # 1984 tokens
+    started = time.monotonic()
+    await write(model, prompt, max_tokens=1)
+    whole = time.monotonic() - started
+    events = model.generate(SequenceRequest(prompt=prompt[::-1], sampling=GREEDY, max_tokens=1))
+    waiting = asyncio.ensure_future(anext(events))
+    evaluating = model._engine  # the only way to know, without sleeping, that the batch has begun
+    while not evaluating._evaluating:  # noqa: ASYNC110 (it is another thread's)
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    cancelled = time.monotonic()
+    _, end = await write(model, "hello", max_tokens=0)
+    assert end.prompt_tokens == 6
+    assert time.monotonic() - cancelled < max(0.5 * whole, 0.1)
+    texts, end = await write(model, prompt[::-1], max_tokens=5)  # nothing half-evaluated was left behind
+    assert texts == (await write(await load(parallel=1), prompt[::-1], max_tokens=5))[0]
+
+
+async def test_others_in_the_batch_lose_nothing(load, write):
+    expected = (await write(await load(parallel=1), "hello", max_tokens=200))[0]
+    model = await load(parallel=3)
+    writing = asyncio.create_task(write(model, "hello", max_tokens=200))
+    for number in range(12):
+        prompt = (1, *(3 + (number + step) % 250 for step in range(1500)))
+        async with aclosing(model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY))) as events:
+            assert isinstance(await anext(events), Prefill)
+    assert (await writing)[0] == expected
+
+
+async def test_cancelled_while_waiting_for_a_slot(load, write):
+    model = await load(parallel=1)
+    async with aclosing(model.generate(SequenceRequest(prompt="a", sampling=GREEDY, max_tokens=10**6))) as running:
+        await anext(running)
+        waiting = asyncio.create_task(write(model, "hello"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert isinstance(await anext(running), Piece)
+
+
+async def test_who_waits_when_the_model_goes_is_told():
+    from pathlib import Path
+
+    path = str(Path(__file__).parents[2] / "models/chatter.gguf")
+    model = await LlamaCppBackend().load(ModelSpec(path=path, threads=1, parallel=1), lambda done: None)
+    events = model.generate(SequenceRequest(prompt="a", sampling=GREEDY, max_tokens=10**6))
+    await anext(events)
+    await model.aclose()
+    with pytest.raises(BackendError, match="unloaded"):
+        async for _ in events:
+            pass
