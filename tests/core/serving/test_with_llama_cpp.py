@@ -54,7 +54,7 @@ async def test_native_calls(serving):
 @pytest.mark.parametrize("model", ["tools", "native"])
 async def test_a_call_that_must_come(serving, model):
     """The model would greet instead."""
-    request = said(model, "a", tools=(WEATHER,), tool_choice=ToolChoice("required"), values={"num_predict": 300})
+    request = said(model, "a", tools=(WEATHER,), tool_choice=ToolChoice("required"), values={"num_predict": 60})
     deltas, done = await answered(serving.chat(request))
     calls = [call for delta in (*deltas, done.delta) for call in delta.tool_calls]
     assert done.reason == "length" or [call.name for call in calls] == ["get_weather"]
