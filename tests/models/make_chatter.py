@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Write chatter.gguf, a tiny llama of random weights that babbles words. Needs: numpy, gguf.
+"""Write the models of random weights that the tests of puna_llama_cpp need besides make_models.py. Needs: numpy, gguf.
 
-Other than scripted.gguf it looks at all of its context, so that what it says tells whether the KV cache holds what it
-should, and at a temperature it says something else for every seed. It adds BOS, and `<|im_end|>` ends its babble.
+chatter.gguf       A tiny llama that babbles words. Other than scripted.gguf it looks at all of its context, so that
+                   what it says tells whether the KV cache holds what it should, and at a temperature it says something
+                   else for every seed. It adds BOS, and `<|im_end|>` ends its babble.
+chatter-lora.gguf  An adapter for it.
+reader.gguf        The same architecture as a smaller model that embeds, by its last token.
+ranker.gguf        embedder.gguf with a head that ranks.
 """
 
 import sys
@@ -11,7 +15,29 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-WORDS = " grass llama hill wind sun stone river cloud wool night moon path herd snow lake reed star fire bread song".split(" ")
+WORDS = [
+    "",
+    "grass",
+    "llama",
+    "hill",
+    "wind",
+    "sun",
+    "stone",
+    "river",
+    "cloud",
+    "wool",
+    "night",
+    "moon",
+    "path",
+    "herd",
+    "snow",
+    "lake",
+    "reed",
+    "star",
+    "fire",
+    "bread",
+    "song",
+]
 
 
 def byte_char(value: int) -> str:
@@ -22,12 +48,12 @@ def byte_char(value: int) -> str:
     return chr(256 + [b for b in range(256) if b not in printable].index(value))
 
 
-def chatter(path: Path) -> None:
+def chatter(path: Path, hidden: int = 64, ff: int = 96, pooling: gguf.PoolingType | None = None) -> None:
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     types = [gguf.TokenType.CONTROL] * 3
     tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
     types += [gguf.TokenType.NORMAL] * (len(tokens) - 3)
-    hidden, heads, ff, layers, size = 64, 4, 96, 2, len(tokens)
+    heads, layers, size = 4, 2, len(tokens)
     w = gguf.GGUFWriter(path, "llama")
     w.add_name("chatter")
     w.add_context_length(2048)
@@ -48,6 +74,8 @@ def chatter(path: Path) -> None:
     w.add_bos_token_id(1)
     w.add_eos_token_id(2)
     w.add_add_bos_token(True)
+    if pooling is not None:
+        w.add_pooling_type(pooling)
     rng = np.random.default_rng(7)
 
     def add(name: str, *shape: int, std: float) -> None:
@@ -75,5 +103,46 @@ def chatter(path: Path) -> None:
     w.close()
 
 
+def adapter(path: Path) -> None:
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_type("adapter")
+    w.add_string("adapter.type", "lora")
+    w.add_float32("adapter.lora.alpha", 8.0)
+    rng = np.random.default_rng(3)
+    for name, inputs, outputs in (("blk.0.attn_q.weight", 64, 64), ("blk.1.ffn_up.weight", 64, 96)):
+        w.add_tensor(name + ".lora_a", rng.standard_normal((4, inputs), dtype=np.float32) * np.float32(0.5))
+        w.add_tensor(name + ".lora_b", rng.standard_normal((outputs, 4), dtype=np.float32) * np.float32(0.5))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def ranker(source: Path, path: Path) -> None:
+    model = gguf.GGUFReader(source)
+    w = gguf.GGUFWriter(path, "bert")
+    for field in model.fields.values():
+        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "bert.pooling_type"):
+            kind = field.types[0]
+            of = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            w.add_key_value(field.name, field.contents(), kind, sub_type=of)
+    w.add_pooling_type(gguf.PoolingType.RANK)
+    for tensor in model.tensors:
+        w.add_tensor(tensor.name, np.array(tensor.data))
+    rng = np.random.default_rng(3)
+    w.add_tensor("cls.weight", rng.standard_normal((32, 32), dtype=np.float32))
+    w.add_tensor("cls.bias", np.zeros(32, np.float32))
+    w.add_tensor("cls.output.weight", rng.standard_normal((1, 32), dtype=np.float32))
+    w.add_tensor("cls.output.bias", np.zeros(1, np.float32))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 if __name__ == "__main__":
-    chatter(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "chatter.gguf"))
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
+    chatter(folder / "chatter.gguf")
+    adapter(folder / "chatter-lora.gguf")
+    chatter(folder / "reader.gguf", hidden=32, ff=48, pooling=gguf.PoolingType.LAST)
+    ranker(Path(__file__).parent / "embedder.gguf", folder / "ranker.gguf")
