@@ -104,11 +104,13 @@ class Gate:
 
     def _release(self) -> None:
         """Hand the place to the next in line."""
-        if self._line:
-            self._line.next().turn.set_result(None)
-            self._tell()
-        else:
-            self._free += 1
+        while self._line:
+            turn = self._line.next().turn
+            if not turn.done():  # else cancelled in this very turn of the loop, and about to leave the line itself
+                turn.set_result(None)
+                self._tell()
+                return
+        self._free += 1
 
     def _tell(self) -> None:
         for position, waiter in enumerate(self._line):

@@ -113,6 +113,17 @@ async def test_a_place_given_to_one_that_just_gave_up_is_not_lost(guests):
     assert "d" in guests.order
 
 
+async def test_those_who_all_give_up_at_once_leave_every_place_free(guests):
+    for name in "abcde":
+        await guests.send(name)
+    for name in "abcde":
+        guests.tasks[name].cancel()
+    await asyncio.wait(guests.tasks.values())
+    assert guests.gate.queued == 0
+    async with asyncio.timeout(1), guests.gate.place(), guests.gate.place():
+        pass
+
+
 async def test_there_is_always_one_place():
     async with asyncio.timeout(1), Gate(0).place():
         pass
