@@ -236,19 +236,19 @@ class Engine:
 
     def _draw(self, sequence: Sequence, row: int) -> None:
         assert sequence.chain is not None, "a running sequence has its samplers"
-        top = sequence.request.top_logprobs
-        logits = self._context.logits(row)
-        if sequence.matcher:
-            plain = logits.copy() if top is not None else logits
-            sequence.matcher.mask(logits)
-            token = sequence.chain.draw(self._context, row)
-            sequence.matcher.accept(token)
-            logits = plain
-        else:
-            token = sequence.chain.draw(self._context, row)
+        top, matcher = sequence.request.top_logprobs, sequence.matcher
+        plain = None
+        if matcher or top is not None:
+            logits = self._context.logits(row)
+            plain = logits.copy() if matcher else logits
+            if matcher:
+                matcher.mask(logits)
+        token = sequence.chain.draw(self._context, row)
+        if matcher:
+            matcher.accept(token)
         logprob = None
-        if top is not None:
-            logprob = token_logprob(logits, token, top, self._vocabulary, sequence.preserved)
+        if top is not None and plain is not None:
+            logprob = token_logprob(plain, token, top, self._vocabulary, sequence.preserved)
         over = sequence.take(token, logprob, self._vocabulary, lambda event: self._post.put(sequence.mailbox, event))
         full = not sequence.request.shift and sequence.evaluated + 1 >= self._context.length
         if over:
