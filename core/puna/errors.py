@@ -7,6 +7,7 @@ PunaError
 │   ├── CapabilityMissingError     the model cannot do that
 │   ├── ContextOverflowError
 │   ├── InputTooLongError
+│   ├── EngineRefusedError         what the engine would say of a request that is already being run
 │   ├── UnsupportedConstraintError
 │   ├── InvalidDigestError
 │   ├── DigestMismatchError
@@ -99,6 +100,12 @@ class InputTooLongError(InvalidRequestError):
 
     def __init__(self, text: str = "the input length exceeds the context length") -> None:
         super().__init__(text)
+
+
+class EngineRefusedError(InvalidRequestError):
+    """What the engine says of a request that is already being run; the text is the engine's."""
+
+    reason = "ENGINE_REFUSED"
 
 
 class UnsupportedConstraintError(InvalidRequestError):

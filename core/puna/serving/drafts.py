@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from puna.backend import Constraint, SequenceRequest
-from puna.errors import ContextOverflowError, InvalidRequestError
+from puna.errors import ContextOverflowError, EngineRefusedError
 from puna.options import Options
 from puna.prompt.truncate import cut_tokens
 from puna.runtime.wanted import Lease
@@ -40,7 +40,7 @@ class Draft:
         """Return the sequence and how many tokens of its prompt were cut. ContextOverflowError: it may not be cut."""
         facts, options = self.lease.facts, self.options
         if media and not (facts.vision or facts.audio):
-            raise InvalidRequestError(NO_MEDIA)
+            raise EngineRefusedError(NO_MEDIA)
         cut = 0
         if isinstance(prompt, str):
             if facts.adds_bos:

@@ -5,10 +5,12 @@ import time
 import grpc.aio
 from aiohttp import web
 
+from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, METADATA, Core
 from puna_rest.errors import RestError, failure
+from puna_rest.translate import cloud
 from puna_rest.translate import embed as embed_json
 
 _OF_THE_INPUT = frozenset({"INPUT_TOO_LONG", "EMBEDDINGS_UNSUPPORTED", "BACKEND_FAILED"})
@@ -18,9 +20,29 @@ async def embed(request: web.Request) -> web.StreamResponse:
     """POST /api/embed."""
     start = time.time_ns()
     document, body = await reading.native(request, native.EMBED)
-    message = embed_json.request(document, body, start)
+    try:
+        message = embed_json.request(document, body, start)
+    except RestError:
+        await refuse_name(request.app[CORE], body["model"])
+        raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
     return answers.text(request, embed_json.answer(body["model"], response))
+
+
+async def refuse_name(core: Core, model: str) -> None:
+    """Raise RestError if a model's name is no name: of two faults the reference tells this one."""
+    try:
+        await core.models.GetModel(models_pb2.GetModelRequest(name=model), metadata=METADATA)
+    except grpc.aio.AioRpcError as error:
+        failed = failure(error)
+    else:
+        return
+    if failed.reason == "MODEL_REQUIRED":
+        raise RestError(404, f"model '{model}' not found")
+    if failed.reason == "CLOUD_DISABLED":
+        raise RestError(failed.status, cloud.REFUSED)
+    if failed.reason != "MODEL_NOT_FOUND":
+        raise RestError(failed.status, failed.text, reason=failed.reason)
 
 
 async def embeddings(request: web.Request) -> web.StreamResponse:

@@ -4,7 +4,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from puna.v1 import embed_pb2, usage_pb2
+from puna.v1 import embed_pb2, models_pb2, usage_pb2
 
 
 def answer(*vectors):
@@ -46,8 +46,24 @@ async def test_nothing_to_embed_loads_the_model(core, client, body):
 
 @pytest.mark.parametrize("value", [3, True, {"a": 1}, ["a", 3], [None], [["a"]]])
 async def test_an_input_that_is_no_text(core, client, value):
+    core.script("GetModel", models_pb2.GetModelResponse())
     answered = await asked(client, "/api/embed", {"model": "m", "input": value})
     assert answered == (400, '{"error":"invalid input type"}')
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "text"),
+    [
+        ("MODEL_REQUIRED", 404, "model '' not found"),
+        ("INVALID_MODEL_NAME", 400, "as told"),
+        ("CLOUD_DISABLED", 403, "ollama cloud is disabled: remote model is unavailable"),
+        ("MODEL_NOT_FOUND", 400, "invalid input type"),
+    ],
+)
+async def test_a_name_that_is_none_is_told_before_an_input_that_is_none(core, client, fail, reason, status, text):
+    code = grpc.StatusCode.NOT_FOUND if reason == "MODEL_NOT_FOUND" else grpc.StatusCode.INVALID_ARGUMENT
+    core.script("GetModel", fail(code, reason, "as told"))
+    assert await asked(client, "/api/embed", {"input": 3}) == (status, f'{{"error":"{text}"}}')
 
 
 async def test_what_the_model_says_is_a_500_in_the_older_form(core, client, fail):
