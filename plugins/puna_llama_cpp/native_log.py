@@ -11,7 +11,9 @@ import llama_cpp.llama_cpp as lib
 
 log = logging.getLogger(__name__)
 
-_WARNING, _ERROR, _CONTINUATION = 3, 4, 5
+_DEBUG, _WARNING, _ERROR = 1, 3, 4
+# What is said of an evaluation that was aborted on demand (ggml's status 1, llama_decode's 2), three times over.
+_ABORTED = re.compile(r"failed with error 1$|compute status: 1$|failed to decode, ret = 2$")
 _LOAD_ERROR = "error loading model: "
 _KEPT_LINES = 2000
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
@@ -35,6 +37,8 @@ class NativeLog:
             self._part += text.decode("utf-8", "replace")
             *lines, self._part = self._part.split("\n")
             self._lines.extend(lines)
+            if level == _ERROR and any(map(_ABORTED.search, lines)):
+                level = _DEBUG
             if level == _ERROR:
                 self._errors.extend(line for line in lines if line)
         for line in lines:

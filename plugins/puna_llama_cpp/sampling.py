@@ -9,6 +9,8 @@ from puna_llama_cpp.context import Context
 from puna_llama_cpp.vocabulary import Vocabulary
 
 _INT32 = 2**31 - 1
+_LONGEST_LAST_N = 1 << 20
+"""llama.cpp makes room for that many tokens at once: billions of them would take all memory."""
 _FINITE = ("repeat_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_p", "min_p", "typical_p")
 _ANY_SEED = lib.LLAMA_DEFAULT_SEED
 
@@ -31,7 +33,7 @@ class SamplerChain:
         """Chain the samplers and tell them the prompt, at which penalties look too."""
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._add_bias(sampling, vocabulary)
-        last = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _INT32)
+        last = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _LONGEST_LAST_N)
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
         penalizes = last > 0 and not neutral
         if penalizes:

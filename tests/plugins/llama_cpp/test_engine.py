@@ -1,12 +1,14 @@
 """Cancellation: soon, and without harm to the others."""
 
 import asyncio
+import random
 import time
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
-from puna.backend import BackendError, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
+from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
 from puna_llama_cpp import LlamaCppBackend
 
 GREEDY = Sampling(temperature=0)
@@ -44,7 +46,7 @@ async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, wri
     assert texts == (await write(await load(parallel=1), prompt[::-1], max_tokens=5))[0]
 
 
-async def test_others_in_the_batch_lose_nothing(load, write):
+async def test_others_in_the_batch_lose_nothing(load, write, caplog):
     expected = (await write(await load(parallel=1), "hello", max_tokens=200))[0]
     model = await load(parallel=3)
     writing = asyncio.create_task(write(model, "hello", max_tokens=200))
@@ -53,11 +55,12 @@ async def test_others_in_the_batch_lose_nothing(load, write):
         async with aclosing(model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY))) as events:
             assert isinstance(await anext(events), Prefill)
     assert (await writing)[0] == expected
+    assert caplog.messages == []  # an abort on demand is no error
 
 
 async def test_cancelled_while_waiting_for_a_slot(load, write):
-    model = await load(parallel=1)
-    async with aclosing(model.generate(SequenceRequest(prompt="a", sampling=GREEDY, max_tokens=10**6))) as running:
+    model = await load("scripted", parallel=1)
+    async with aclosing(model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))) as running:
         await anext(running)
         waiting = asyncio.create_task(write(model, "hello"))
         await asyncio.sleep(0)
@@ -68,13 +71,52 @@ async def test_cancelled_while_waiting_for_a_slot(load, write):
 
 
 async def test_who_waits_when_the_model_goes_is_told():
-    from pathlib import Path
-
-    path = str(Path(__file__).parents[2] / "models/chatter.gguf")
+    path = str(Path(__file__).parents[2] / "models/scripted.gguf")
     model = await LlamaCppBackend().load(ModelSpec(path=path, threads=1, parallel=1), lambda done: None)
-    events = model.generate(SequenceRequest(prompt="a", sampling=GREEDY, max_tokens=10**6))
+    events = model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))
     await anext(events)
     await model.aclose()
     with pytest.raises(BackendError, match="unloaded"):
         async for _ in events:
             pass
+
+
+async def test_whatever_is_asked_the_engine_goes_on(load, write):
+    """Extreme and senseless values, a third of the requests given up early."""
+    model = await load("chatter", context_length=300, parallel=3)
+    draw = random.Random(1)
+
+    def request():
+        return SequenceRequest(
+            prompt="x" * draw.choice((1, 5, 280, 400)),
+            sampling=Sampling(
+                temperature=draw.choice((0, -1, 0.5, 1e-9, 1e30)),
+                top_k=draw.choice((0, 1, -7, 10**12)),
+                top_p=draw.choice((0, -1, 0.5, 9)),
+                min_p=draw.choice((0, -1, 0.5, 9)),
+                typical_p=draw.choice((0, -1, 0.5, 9)),
+                repeat_last_n=draw.choice((0, -1, 5, 10**12)),
+                repeat_penalty=draw.choice((1, 1e-6, 1e9)),
+                frequency_penalty=draw.choice((0, -5, 5)),
+                seed=draw.choice((None, -1, 2**40)),
+                logit_bias=draw.choice(({}, {5: float("-inf")}, {2: 3.0})),
+            ),
+            max_tokens=draw.choice((0, 1, 5, 200)),
+            shift=draw.random() < 0.5,
+            keep_tokens=draw.choice((-1, 0, 10**9)),
+            top_logprobs=draw.choice((None, 0, 1000)),
+            stop=draw.choice(((), ("",), ("star",))),
+        )
+
+    async def run(most):
+        count = 0
+        async with aclosing(model.generate(request())) as events:
+            async for event in events:
+                count += 1
+                if count == most or isinstance(event, Finish):
+                    return
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(run(draw.choice((1, 3, 10**6))) for _ in range(40)))
+        expected = (await write(await load("chatter", context_length=300), "hello"))[0]
+        assert (await write(model, "hello"))[0] == expected
