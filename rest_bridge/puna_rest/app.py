@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import traceback
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import grpc.aio
 from aiohttp import web
 
+from puna.frames import where
 from puna_rest import answers, cors, hosts, routing
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
 from puna_rest.errors import CloudError, RestError, failure
@@ -102,9 +102,7 @@ async def _handle(request: web.Request, route: routing.Route) -> web.StreamRespo
     except (ConnectionError, web.HTTPException):
         raise  # the client is gone, or aiohttp cannot read it
     except Exception as error:
-        # Only where and what kind: an exception's own text may quote the prompt.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("%s %s failed: %s\n%s", request.method, route.path, type(error).__qualname__, frames)
+        log.error("%s %s failed: %s", request.method, route.path, where(error))
         return route.error(request, failure(RestError(500, "internal error, see the server's log")))
 
 

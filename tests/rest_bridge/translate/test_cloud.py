@@ -1,0 +1,40 @@
+import pytest
+
+from puna_rest.translate.cloud import body_names_cloud, names_cloud
+
+
+@pytest.mark.parametrize(
+    ("name", "cloud"),
+    [
+        ("m:cloud", True),
+        (" m:CLOUD ", True),
+        ("m:20b-cloud", True),
+        ("a/m:cloud", True),
+        ("m:20b:cloud", True),
+        ("m", False),
+        ("m-cloud", False),
+        ("cloud", False),
+        (":cloud", False),
+        ("m:local", False),
+        ("m:cloud:local", False),
+        ("m:local:cloud", False),
+        ("host:5000/x-cloud", False),
+    ],
+)
+def test_names(name, cloud):
+    assert names_cloud(name) is cloud
+
+
+@pytest.mark.parametrize(
+    ("body", "cloud"),
+    [
+        (b'{"model":"m:cloud","rest":[1,', False),
+        (b'{"model":"m:cloud","messages":3}', True),
+        (b'{"MODEL":"m:cloud"}', False),
+        (b'{"model":3}', False),
+        (b'["m:cloud"]', False),
+        (b"", False),
+    ],
+)
+def test_bodies(body, cloud):
+    assert body_names_cloud(body) is cloud
