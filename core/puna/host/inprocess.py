@@ -17,6 +17,7 @@ from puna.backend import (
     SequenceRequest,
 )
 from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
+from puna.frames import where
 
 log = logging.getLogger(__name__)
 
@@ -90,5 +91,5 @@ async def _answer(call: Awaitable[T]) -> T:
 def _told(error: Exception) -> Exception:
     if isinstance(error, BackendError):
         return error
-    log.error("the backend failed", exc_info=error)
+    log.error("the backend failed: %s", where(error))
     return BackendFailedError(str(error) or type(error).__name__)

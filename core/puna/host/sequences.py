@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
+from puna.frames import where
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Sequences:
         except Exception as error:  # whatever a plugin raises ends this sequence alone
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
-                log.exception("the backend failed in a sequence")
+                log.error("the backend failed in a sequence: %s", where(error))
             self._tell(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
     def _tell(self, event: wire.SequenceEvent) -> None:

@@ -12,6 +12,7 @@ from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.errors import BackendNotFoundError
+from puna.frames import where
 from puna.host import convert
 from puna.host.sequences import Sequences
 from puna.plugins import Registry
@@ -140,6 +141,6 @@ async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
     if isinstance(error, MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     elif code is grpc.StatusCode.INTERNAL and not isinstance(error, BackendNotFoundError):
-        log.error("the backend failed", exc_info=error)
+        log.error("the backend failed: %s", where(error))
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
     await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

@@ -8,7 +8,6 @@ suspended at its `yield` just then, and be closed only when somebody collects it
 import asyncio
 import functools
 import logging
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -16,6 +15,7 @@ import grpc
 import grpc.aio
 
 from puna.errors import PunaError
+from puna.frames import where
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except grpc.aio.BaseError:
         raise
     except Exception as error:
-        # Only where and what kind: an exception's own text may quote the prompt.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("%s failed: %s\n%s", handler.__qualname__, type(error).__qualname__, frames)
+        log.error("%s failed: %s", handler.__qualname__, where(error))
         await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")
     metadata = dict(context.invocation_metadata() or ())
     await context.abort(
