@@ -159,6 +159,6 @@ def is_present(partial: PartialBlob, size: int) -> bool:
     """Whether the blob is there, as long as it should be. A shorter one is damaged, and is fetched again."""
     try:
         found = partial.final.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return size in (0, found)

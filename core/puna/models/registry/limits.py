@@ -18,6 +18,8 @@ class Limits:
     connect: float = 30.0
     answer: float = 300.0
     """Until the headers of an answer without a large body."""
+    commit: float = 3600.0
+    """Until the answer to the end of an upload: some registries read all of it again."""
     tries: int = 6
     """Failures in a row until a part, or a blob that is sent, is given up."""
     backoff: float = 1.0

@@ -150,7 +150,8 @@ class Registries:
             yield TransferStep("pushing manifest")
             headers = {"Content-Type": _media_type(data)}
             body = data.rstrip(b"\n")
-            (await client.request("PUT", repository.manifest(name.tag), headers=headers, body=lambda: body)).close()
+            url, seconds = repository.manifest(name.tag), self._limits.answer
+            (await client.request("PUT", url, headers=headers, body=lambda: body, seconds=seconds)).close()
         yield TransferStep("success")
 
     async def _sent(self, client: Client, layer: Layer, connect: Connect) -> AsyncGenerator[TransferStep]:

@@ -77,4 +77,5 @@ class Transfer(abc.ABC):
             waiting.cancel()
         if self._task.done():
             self._task.result()
+            return True
         return stage.is_set()

@@ -210,7 +210,9 @@ class Upload(Transfer):
         tries = Tries(self._limits)
         while True:
             try:
-                (await client.request("PUT", url, headers={"Content-Length": "0"}, body=lambda: b"")).close()
+                seconds = self._limits.commit
+                headers = {"Content-Length": "0"}
+                (await client.request("PUT", url, headers=headers, body=lambda: b"", seconds=seconds)).close()
                 return
             except RegistryError as error:
                 if await self._is_there(client):  # only the answer was lost
