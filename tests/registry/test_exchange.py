@@ -1,6 +1,7 @@
 """Models that go to a registry and come from it whole."""
 
 import hashlib
+from contextlib import aclosing
 
 import pytest
 from tests.e2e.server import MODELS, serving
@@ -10,6 +11,8 @@ from puna.errors import TransferError
 from puna.models import manifest as manifests
 from puna.models.create import create
 from puna.models.create_request import CreateRequest, TransferStep
+from puna.models.registry.repository import Repository
+from puna.serving.catalogue import Catalogue
 
 
 async def test_what_was_pushed_comes_back_byte_for_byte(pushed, side):
@@ -156,6 +159,18 @@ async def test_a_damaged_blob_of_another_length_is_fetched_again(pushed, side):
     path.write_bytes(path.read_bytes()[:1000])
     await two.pull(pushed.name)
     assert two.blobs(pushed.name) == pushed.blobs(pushed.name)
+
+
+async def test_a_model_is_made_of_one_that_has_to_be_pulled(pushed, side, monkeypatch):
+    of = Repository.of  # creations never ask in the clear, but this registry knows nothing else
+    monkeypatch.setattr(Repository, "of", lambda name, *, insecure: of(name, insecure=True))
+    two = side()
+    async with aclosing(Catalogue(two.store, two.registries).create(CreateRequest(name="m", base=pushed.name))) as made:
+        statuses = [step.status async for step in made if not step.digest]
+    assert statuses[:3] == ["pulling manifest", "verifying sha256 digest", "writing manifest"]
+    assert statuses.count("success") == 1
+    assert statuses[-2:] == ["writing manifest", "success"]
+    assert [name.shortest for name in two.store.names()] == [pushed.name, "m:latest"]
 
 
 class TestRefusals:

@@ -196,7 +196,14 @@ class TestBlobs:
 
 
 class TestRegistries:
-    """No registry is asked yet; what names and the store can tell is told."""
+    """Registries that cannot be reached; those that can are in tests/registry."""
+
+    @pytest.fixture(autouse=True)
+    def cut_off(self, monkeypatch):
+        for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(variable, "http://127.0.0.1:1")
+        for variable in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(variable, "127.0.0.1")
 
     async def transfer(self, call):
         found = []
@@ -214,9 +221,16 @@ class TestRegistries:
         call = stubs.models.PullModel(models_pb2.PullModelRequest(name="nothere"))
         found, text = await self.transfer(call)
         assert found == ["pulling manifest"]
-        assert text.startswith(
-            'pull model manifest: Get "https://registry.ollama.ai/v2/library/nothere/manifests/latest"'
+        assert text == (
+            'pull model manifest: Get "https://registry.ollama.ai/v2/library/nothere/manifests/latest": '
+            "proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused"
         )
+
+    async def test_a_base_that_is_not_here_is_asked_for(self, stubs):
+        request = models_pb2.CreateModelRequest(name="m", **{"from": "nothere"})
+        found, text = await self.transfer(stubs.models.CreateModel(request))
+        assert found == ["pulling manifest"]
+        assert text.startswith('pull model manifest: Get "https://registry.ollama.ai/v2/library/nothere/manifests/')
 
     async def test_pushing(self, stubs, stocked):
         push = stubs.models.PushModel

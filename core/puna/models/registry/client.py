@@ -163,6 +163,8 @@ def _told(method: str, url: str) -> Iterator[None]:
         text = f"tls: failed to verify certificate: x509: {error.certificate_error}"
     except aiohttp.ClientConnectorError as error:
         text = connecting_text(error.os_error, error.host, error.port)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            text = f"proxyconnect tcp: {text}"
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
         text = "unexpected EOF"
     except TimeoutError:
