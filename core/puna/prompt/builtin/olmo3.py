@@ -1,0 +1,77 @@
+"""Olmo 3: ChatML with default system texts; calls as Python would write them, or thinking and no tools."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from puna import gojson
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+PLAIN_SYSTEM: Final = "You are a helpful function-calling AI assistant. "
+OLMO_SYSTEM: Final = (
+    "You are Olmo, a helpful AI assistant built by Ai2. Your date cutoff is December 2024, and your model weights are "
+    "available at https://huggingface.co/allenai."
+)
+SHORT_SYSTEM: Final = "You are a helpful AI assistant."
+_NO_TOOLS: Final = "You do not currently have access to any functions. <functions></functions>"
+_WITH_TOOLS: Final = (
+    "You are provided with function signatures within <functions></functions> XML tags. You may call one or more "
+    "functions to assist with the user query. Output any function calls within <function_calls></function_calls> XML "
+    "tags. Do not make assumptions about what values to plug into functions."
+)
+
+
+class Olmo3Renderer:
+    """Renders for the models that call tools; `system` begins the text for conversations without one."""
+
+    bos = ""
+
+    def __init__(self, *, system: str) -> None:
+        self._system = system
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
+        """Return the prompt; of system messages the first counts."""
+        system = next((m.content for m in messages if m.role == "system"), None)
+        rest = [message for message in messages if message.role != "system"]
+        listed = f"<functions>{markup.spaced([tool_schema.reduced(tool) for tool in tools])}</functions>"
+        head = self._system + (_WITH_TOOLS if tools else _NO_TOOLS) if system is None else system
+        out = [f"<|im_start|>system\n{head}{listed if tools else ''}<|im_end|>\n"]
+        begun = False
+        for i, message in enumerate(rest):
+            match message.role:
+                case "user":
+                    out.append(f"<|im_start|>user\n{message.content}<|im_end|>\n")
+                case "assistant":
+                    calls = "\n".join(map(_call, message.tool_calls))
+                    out.append(f"<|im_start|>assistant\n{message.content}")
+                    out.append(f"<function_calls>{calls}</function_calls>" if calls else "")
+                    last = i == len(rest) - 1 and not calls
+                    out.append("" if last else "<|im_end|>\n")
+                    begun = last and bool(message.content)
+                case "tool":
+                    out.append(f"<|im_start|>environment\n{message.content}<|im_end|>\n")
+        return "".join(out) + ("" if begun else "<|im_start|>assistant\n")
+
+
+def _call(call: ToolCall) -> str:
+    arguments = sorted(markup.arguments(call.arguments).items())
+    return f"{call.name}({', '.join(f'{name}={gojson.dumps(value)}' for name, value in arguments)})"
+
+
+class Olmo3ThinkRenderer:
+    """Renders for the models that think; `system` stands for a missing one."""
+
+    bos = ""
+
+    def __init__(self, *, system: str) -> None:
+        self._system = system
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
+        """Return the prompt; tools and their results are not shown."""
+        system = next((m.content for m in messages if m.role == "system"), None)
+        out = [f"<|im_start|>system\n{self._system if system is None else f'{system} {_NO_TOOLS}'}<|im_end|>\n"]
+        for message in messages:
+            if message.role in ("user", "assistant"):
+                out.append(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n")
+        return "".join(out) + "<|im_start|>assistant\n<think>"
