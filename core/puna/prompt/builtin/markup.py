@@ -16,6 +16,15 @@ def spaced(value: object) -> str:
     return _PUNCTUATION.sub(lambda m: m[0] if m[0][0] == '"' else m[0] + " ", gojson.dumps(value))
 
 
+def unescaped(value: object) -> str:
+    """Encode the same with `<`, `>` and `&` as themselves."""
+    return re.sub(
+        r"\\\\|\\u003c|\\u003e|\\u0026",
+        lambda m: {"\\u003c": "<", "\\u003e": ">", "\\u0026": "&"}.get(m[0], m[0]),
+        spaced(value),
+    )
+
+
 def arguments(text: str) -> dict[str, Any]:
     """Read the arguments of a call: numbers are floats, the keys of objects inside are sorted. Empty text: none."""
     value = tool_schema.parsed(text)

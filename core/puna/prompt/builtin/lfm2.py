@@ -1,0 +1,67 @@
+"""LFM2: ChatML, tools as a JSON list, calls as Python would write them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+_BOS: Final = "<|startoftext|>"
+
+
+class Lfm2Renderer:
+    """Renders for LFM2; `thinks` tells the models whose thinking is shown."""
+
+    bos = _BOS
+
+    def __init__(self, *, thinks: bool) -> None:
+        self._thinks = thinks
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt."""
+        keeps = self._thinks and (think is None or think.on)
+        marks = markup.MediaMarks()
+        contents = [marks.content(message) for message in messages]
+        final = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
+        headed = bool(messages) and messages[0].role == "system"
+        head = messages[0].content if headed else ""
+        if tools:
+            listed = ", ".join(map(_tool, tools))
+            head += ("\n" if head else "") + f"List of tools: <|tool_list_start|>[{listed}]<|tool_list_end|>"
+        out = [_BOS, f"<|im_start|>system\n{head}<|im_end|>\n" if head else ""]
+        for i in range(int(headed), len(messages)):
+            message, content = messages[i], contents[i]
+            last = i == len(messages) - 1
+            out.append(f"<|im_start|>{message.role}\n")
+            if message.role == "assistant":
+                shows = self._thinks and bool(message.thinking) and "</think>" not in content
+                if message.tool_calls:
+                    calls = f"<|tool_call_start|>[{','.join(map(_call, message.tool_calls))}]<|tool_call_end|>"
+                    content = calls + (f"\n{content}" if content else "")
+                content = f"<think>{message.thinking}</think>{content}" if shows else content
+                if not keeps and i != final and "</think>" in content:
+                    content = content.rpartition("</think>")[2].strip(SPACE)
+                out.append(content)
+            elif message.role == "tool":
+                out.append(f"<|tool_response_start|>{content}<|tool_response_end|>")
+            else:
+                out.append(content)
+            out.append("" if last and message.role == "assistant" else "<|im_end|>\n")
+        if not messages or messages[-1].role != "assistant":
+            out.append("<|im_start|>assistant\n")
+        return "".join(out)
+
+
+def _tool(tool: Tool) -> str:
+    """Encode a function; `<` and its like are escaped only within its properties, as in the reference."""
+    function = tool_schema.reduced(tool)["function"]
+    kept = function.pop("parameters")
+    shown = [f'"{key}": {(markup.spaced if key == "properties" else markup.unescaped)(kept[key])}' for key in kept]
+    return f'{markup.unescaped(function)[:-1]}, "parameters": {{{", ".join(shown)}}}}}'
+
+
+def _call(call: ToolCall) -> str:
+    arguments = sorted(markup.arguments(call.arguments).items())
+    return f"{call.name}({','.join(f'{name}={markup.unescaped(value)}' for name, value in arguments)})"
