@@ -1,0 +1,98 @@
+"""FunctionGemma: Gemma's turns, functions and calls in a brief notation with escaped strings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from puna.gotemplate.formatting import text as go_text
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+_BOS: Final = "<bos>"
+_ESCAPE: Final = "<escape>"
+
+
+class FunctionGemmaRenderer:
+    """Renders for FunctionGemma."""
+
+    bos = _BOS
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
+        """Return the prompt."""
+        rest = list(messages)
+        head = ""
+        if rest and rest[0].role in ("system", "developer"):
+            head = rest.pop(0).content.strip(SPACE)
+        out = [_BOS]
+        if head or tools:
+            out.append(f"<start_of_turn>developer\n{head}")
+            if tools:
+                out.append("\n" if head else "")
+                out.append("You can do function calling with the following functions:")
+                out.extend(map(_declaration, tools))
+            out.append("<end_of_turn>\n")
+        called: list[str] = []
+        responded = False
+        for i, message in enumerate(rest):
+            match message.role:
+                case "assistant":
+                    out.append("" if responded else "<start_of_turn>model\n")
+                    out.append(message.content.strip(SPACE))
+                    out.extend(map(_call, message.tool_calls))
+                    answered = i + 1 < len(rest) and rest[i + 1].role == "tool"
+                    out.append("" if message.tool_calls and answered else "<end_of_turn>\n")
+                    called = [call.name for call in message.tool_calls]
+                    responded = False
+                case "tool":
+                    name = called.pop(0) if called else ""
+                    responded = True
+                    out.append(
+                        f"<start_function_response>response:{name}"
+                        f"{{{_ESCAPE}{message.content}{_ESCAPE}}}<end_function_response>"
+                    )
+                case role:
+                    out.append("" if responded and role == "user" else f"<start_of_turn>{role}\n")
+                    responded = responded and role != "user"
+                    out.append(f"{message.content.strip(SPACE)}<end_of_turn>\n")
+        if not rest or rest[-1].role != "tool":
+            out.append("<start_of_turn>model\n")
+        return "".join(out)
+
+
+def _call(call: ToolCall) -> str:
+    return f"<start_function_call>call:{call.name}{_value(markup.arguments(call.arguments))}<end_function_call>"
+
+
+def _value(value: object) -> str:
+    match value:
+        case str():
+            return f"{_ESCAPE}{value}{_ESCAPE}"
+        case None:
+            return "<nil>"
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_value(value[key])}" for key in sorted(value)) + "}"
+        case list():
+            return "[" + ",".join(map(_value, value)) + "]"
+        case float() if value.is_integer() and abs(value) < 2**63:
+            return str(int(value))
+    return go_text(value)
+
+
+def _declaration(tool: Tool) -> str:
+    parameters = tool_schema.reduced(tool)["function"]["parameters"]
+    out = []
+    if parameters["properties"]:
+        shown = []
+        for name, kept in sorted(parameters["properties"].items()):
+            types = tool_schema.types_of(kept)
+            type_ = f",type:{_ESCAPE}{types[0].upper()}{_ESCAPE}" if types else ""
+            shown.append(f"{name}:{{description:{_ESCAPE}{kept.get('description', '')}{_ESCAPE}{type_}}}")
+        out.append("properties:{" + ",".join(shown) + "}")
+    if parameters.get("required"):
+        out.append(f"required:{_value(parameters['required'])}")
+    out.append(f"type:{_ESCAPE}OBJECT{_ESCAPE}")
+    return (
+        f"<start_function_declaration>declaration:{tool.name}{{description:{_ESCAPE}{tool.description}{_ESCAPE}"
+        f",parameters:{{{','.join(out)}}}}}<end_function_declaration>"
+    )

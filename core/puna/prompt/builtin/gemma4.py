@@ -1,0 +1,150 @@
+"""Gemma 4: turns, a thought channel, tools and calls in a brief notation with quoted strings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from puna.gotemplate.formatting import text as go_text
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+
+_BOS: Final = "<bos>"
+_QUOTE: Final = '<|"|>'
+
+
+class Gemma4Renderer:
+    """Renders for Gemma 4; `empty_thought`: the large models get an empty thought when they shall not think."""
+
+    bos = _BOS
+
+    def __init__(self, *, empty_thought: bool) -> None:
+        self._empty_thought = empty_thought
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt."""
+        thinks = think is not None and think.on
+        marks = markup.MediaMarks()
+        rest = list(messages)
+        head = None
+        if rest and rest[0].role in ("system", "developer"):
+            head = rest.pop(0).content.strip(SPACE)
+        out = [_BOS]
+        if head is not None or thinks or tools:
+            declared = "".join(map(_declaration, tools))
+            out.append(f"<|turn>system\n{'<|think|>' + chr(10) if thinks else ''}{head or ''}{declared}<turn|>\n")
+        question = max((i for i, m in enumerate(rest) if m.role == "user"), default=-1)
+        contents = [marks.content(m if m.role == "tool" else replace(m, content=m.content.strip(SPACE))) for m in rest]
+        ends = ""
+        before = ""
+        for i, message in enumerate(rest):
+            if message.role == "tool":
+                continue
+            role = "model" if message.role == "assistant" else message.role
+            if role != "model" or before != "model":
+                out.append(f"<|turn>{role}\n")
+            before = role
+            if message.thinking and role == "model" and i > question:
+                out.append(f"<|channel>thought\n{message.thinking}\n<channel|>")
+            responses = _responses(rest, contents, i) if message.tool_calls else ""
+            out.extend(map(_call, message.tool_calls))
+            out.append(responses + contents[i])
+            following = next((m.role for m in rest[i + 1 :] if m.role != "tool"), "")
+            ends = "responses" if responses else "calls" if message.tool_calls else ""
+            if ends == "calls":
+                out.append("<|tool_response>")
+            elif not (role == "model" and following == "assistant") and (contents[i] or not responses):
+                out.append("<turn|>\n")
+        if not ends:
+            out.append("<|turn>model\n")
+            out.append("<|channel>thought\n<channel|>" if self._empty_thought and not thinks else "")
+        elif ends == "responses" and thinks:
+            out.append("<|channel>thought\n")
+        return "".join(out)
+
+
+def _count(messages: Sequence[Message], at: int) -> int:
+    """Return how many results of tools follow a message."""
+    end = at + 1
+    while end < len(messages) and messages[end].role == "tool":
+        end += 1
+    return end - at - 1
+
+
+def _responses(messages: Sequence[Message], contents: Sequence[str], at: int) -> str:
+    out = ""
+    calls = {call.id: call.name for call in messages[at].tool_calls if call.id}
+    for i in range(at + 1, at + 1 + _count(messages, at)):
+        message = messages[i]
+        name = message.tool_name or calls.get(message.tool_call_id, "unknown")
+        out += f"<|tool_response>response:{name}{{value:{_QUOTE}{contents[i]}{_QUOTE}}}<tool_response|>"
+    return out
+
+
+def _call(call: ToolCall) -> str:
+    return f"<|tool_call>call:{call.name}{_value(markup.arguments(call.arguments))}<tool_call|>"
+
+
+def _value(value: object) -> str:
+    match value:
+        case str():
+            return f"{_QUOTE}{value}{_QUOTE}"
+        case None:
+            return "null"
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_value(value[key])}" for key in sorted(value)) + "}"
+        case list():
+            return "[" + ",".join(map(_value, value)) + "]"
+        case float() if value.is_integer() and abs(value) < 2**63:
+            return str(int(value))
+    return go_text(value)
+
+
+def _declaration(tool: Tool) -> str:
+    parameters = tool_schema.reduced(tool)["function"]["parameters"]
+    out = []
+    if parameters["properties"]:
+        out.append(_properties(parameters["properties"]))
+    if parameters.get("required"):
+        out.append(f"required:{_value(parameters['required'])}")
+    if parameters["type"]:
+        out.append(f"type:{_QUOTE}{parameters['type'].upper()}{_QUOTE}")
+    shown = f"description:{_QUOTE}{tool.description}{_QUOTE},parameters:{{{','.join(out)}}}"
+    return f"<|tool>declaration:{tool.name}{{{shown}}}<tool|>"
+
+
+def _properties(properties: Mapping[str, Any]) -> str:
+    return "properties:{" + ",".join(f"{name}:{_property(properties[name])}" for name in sorted(properties)) + "}"
+
+
+def _property(kept: Mapping[str, Any]) -> str:
+    types = tool_schema.types_of(kept)
+    only = types[0].upper() if len(types) == 1 else ""
+    out = []
+    if kept.get("description"):
+        out.append(f"description:{_QUOTE}{kept['description']}{_QUOTE}")
+    if only == "STRING" and kept.get("enum"):
+        out.append(f"enum:{_value([go_text(each) for each in kept['enum']])}")
+    if only == "ARRAY" and isinstance(kept.get("items"), Mapping) and kept["items"]:
+        out.append(f"items:{_items(kept['items'])}")
+    if only == "OBJECT":
+        out.append(_properties(kept.get("properties") or {}))
+        if kept.get("required"):
+            out.append(f"required:{_value(kept['required'])}")
+    if not types:
+        several = [one for each in kept.get("anyOf", ()) for one in tool_schema.types_of(each)]
+        types = several if len(several) > 1 else []
+    if types:
+        names = [name.upper() for name in types]
+        text = names[0] if len(names) == 1 else "[" + ", ".join(f"'{name}'" for name in names) + "]"
+        out.append(f"type:{_QUOTE}{text}{_QUOTE}")
+    return "{" + ",".join(out) + "}"
+
+
+def _items(items: Mapping[str, Any]) -> str:
+    shown = []
+    for key in sorted(items):
+        value = items[key]
+        shown.append(f"{key}:{_value(value.upper() if key == 'type' and isinstance(value, str) else value)}")
+    return "{" + ",".join(shown) + "}"
