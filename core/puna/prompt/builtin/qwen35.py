@@ -1,6 +1,8 @@
 """Qwen3.5 and its relatives: ChatML, tools as JSON, calls as XML, thinking."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final
 
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
@@ -8,11 +10,23 @@ from puna.prompt import tool_schema
 from puna.prompt.builtin import markup
 from puna.prompt.builtin.qwen3_coder import INSTRUCTIONS, call_text
 
+_EFFORTS: Final = MappingProxyType(
+    {
+        "low": "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to the conclusion "
+        "without unnecessary elaboration.",
+        "high": "Reasoning effort is set to xhigh. Please think carefully through the task, validate key assumptions, "
+        "consider plausible alternatives, and prioritize correctness, consistency, and clarity in the final answer.",
+    }
+)
+
 
 class Qwen35Renderer:
-    """Renders for Qwen3.5."""
+    """Renders for Qwen3.5; `keeps`: the thinking of all turns is shown, whatever is asked for, as for Ornith."""
 
     bos = ""
+
+    def __init__(self, *, keeps: bool = False) -> None:
+        self._keeps = keeps
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
@@ -27,8 +41,44 @@ class Qwen35Renderer:
                 case "user" | "system" if message.role == "user" or i:
                     out.append(f"<|im_start|>{message.role}\n{contents[i]}<|im_end|>\n")
                 case "assistant":
-                    answer = _answer(message, contents[i], thinks and i > question)
+                    if self._keeps and message.thinking:
+                        answer = _written(message, message.thinking, contents[i], True)
+                    else:
+                        answer = _answer(message, contents[i], self._keeps or (thinks and i > question))
                     out.append(answer + ("" if last else "<|im_end|>\n"))
+                case "tool":
+                    out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
+                    out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
+                    out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
+        if not messages or messages[-1].role != "assistant":
+            out.append("<|im_start|>assistant\n<think>\n" + ("" if thinks else "\n</think>\n\n"))
+        return "".join(out)
+
+
+class Qwen38Renderer:
+    """Renders for Qwen3.8: thinking of all turns is shown, and a sentence says how hard to think."""
+
+    bos = ""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt; all system messages stand at its head."""
+        thinks = think is None or think.on
+        marks = markup.MediaMarks()
+        contents = [marks.content(message).strip(SPACE) for message in messages]
+        systems = [text for m, text in zip(messages, contents, strict=True) if m.role in ("system", "developer")]
+        effort = _EFFORTS.get(think.level.replace("max", "high"), "") if think is not None and think.on else ""
+        parts = [effort, _tools(tools), "\n\n".join(filter(None, systems))]
+        head = "\n\n".join(filter(None, parts))
+        out = [f"<|im_start|>system\n{head}<|im_end|>\n" if head else ""]
+        for i, message in enumerate(messages):
+            last = i == len(messages) - 1
+            match message.role:
+                case "user":
+                    out.append(f"<|im_start|>user\n{contents[i]}<|im_end|>\n")
+                case "assistant":
+                    out.append(
+                        _written(message, message.thinking, contents[i], True) + ("" if last else "<|im_end|>\n")
+                    )
                 case "tool":
                     out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
                     out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
@@ -41,11 +91,17 @@ class Qwen35Renderer:
 def _head(messages: Sequence[Message], contents: Sequence[str], tools: Sequence[Tool]) -> str:
     system = contents[0] if messages and messages[0].role == "system" else None
     if tools:
-        signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
-        listed = f"# Tools\n\nYou have access to the following functions:\n\n<tools>\n{signatures}\n</tools>"
         after = f"\n\n{system}" if system else ""
-        return f"<|im_start|>system\n{listed}\n\n{INSTRUCTIONS}{after}<|im_end|>\n"
+        return f"<|im_start|>system\n{_tools(tools)}{after}<|im_end|>\n"
     return "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
+
+
+def _tools(tools: Sequence[Tool]) -> str:
+    if not tools:
+        return ""
+    signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
+    listed = f"# Tools\n\nYou have access to the following functions:\n\n<tools>\n{signatures}\n</tools>"
+    return f"{listed}\n\n{INSTRUCTIONS}"
 
 
 def _answer(message: Message, content: str, block: bool) -> str:
@@ -54,6 +110,10 @@ def _answer(message: Message, content: str, block: bool) -> str:
         before, _, content = content.rpartition("</think>")
         thinking = thinking or before.rpartition("<think>")[2]
         content = content.lstrip("\n")
+    return _written(message, thinking, content, block)
+
+
+def _written(message: Message, thinking: str, content: str, block: bool) -> str:
     out = "<|im_start|>assistant\n"
     if block:
         out += f"<think>\n{thinking.strip(SPACE)}\n</think>\n\n"
