@@ -5,12 +5,21 @@ from types import MappingProxyType
 from typing import Final
 
 from puna.errors import UnknownRendererError
+from puna.prompt.builtin.cohere import CohereRenderer
+from puna.prompt.builtin.deepseek import CogitoRenderer, DeepSeekRenderer
+from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
+from puna.prompt.builtin.gemma4 import Gemma4Renderer
+from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
+from puna.prompt.builtin.laguna import LagunaRenderer
+from puna.prompt.builtin.lfm2 import Lfm2Renderer
+from puna.prompt.builtin.nemotron import NemotronRenderer
+from puna.prompt.builtin.olmo3 import OLMO_SYSTEM, PLAIN_SYSTEM, SHORT_SYSTEM, Olmo3Renderer, Olmo3ThinkRenderer
 from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
-from puna.prompt.builtin.qwen35 import Qwen35Renderer
+from puna.prompt.builtin.qwen35 import Qwen35Renderer, Qwen38Renderer
 from puna.prompt.builtin.tagged import Habits, TaggedParser, read_json_call, read_json_call_named
 
 _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
@@ -19,7 +28,26 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
         "qwen3-vl-instruct": lambda: Qwen3VLRenderer(thinks=False),
         "qwen3-vl-thinking": lambda: Qwen3VLRenderer(thinks=True),
         "qwen3.5": Qwen35Renderer,
-        "ornith": Qwen35Renderer,
+        "qwen3.8": Qwen38Renderer,
+        "ornith": lambda: Qwen35Renderer(keeps=True),
+        "deepseek3.1": DeepSeekRenderer,
+        "cogito": CogitoRenderer,
+        "olmo3": lambda: Olmo3Renderer(system=PLAIN_SYSTEM),
+        "olmo3.1": lambda: Olmo3Renderer(system=f"{OLMO_SYSTEM} "),
+        "olmo3-think": lambda: Olmo3ThinkRenderer(system=OLMO_SYSTEM),
+        "olmo3-32b-think": lambda: Olmo3ThinkRenderer(system=SHORT_SYSTEM),
+        "glm-4.7": GlmRenderer,
+        "glm-ocr": GlmOcrRenderer,
+        "gemma4-small": lambda: Gemma4Renderer(empty_thought=False),
+        "gemma4-large": lambda: Gemma4Renderer(empty_thought=True),
+        "functiongemma": FunctionGemmaRenderer,
+        "nemotron-3-nano": lambda: NemotronRenderer(trims=True),
+        "nemotron-3.5-nano": lambda: NemotronRenderer(trims=False),
+        "laguna": lambda: LagunaRenderer(compact=False),
+        "poolside-v1": lambda: LagunaRenderer(compact=True),
+        "cohere": CohereRenderer,
+        "lfm2": lambda: Lfm2Renderer(thinks=False),
+        "lfm2-thinking": lambda: Lfm2Renderer(thinks=True),
     }
 )
 

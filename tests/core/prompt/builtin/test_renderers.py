@@ -12,9 +12,10 @@ from puna.errors import UnknownRendererError
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.registry import renderer
 
-CASES = json.loads((Path(__file__).parent / "renderers.json").read_text())
-# A model that can think does so unless told not to; the server says so to the renderer.
-THINKS = {"qwen3-vl-thinking", "qwen3.5", "cogito", "deepseek3.1"}
+HERE = Path(__file__).parent
+CASES = [case for name in ("renderers", "families") for case in json.loads((HERE / f"{name}.json").read_text())]
+# A model that can think does so unless told not to; the server says so to the renderer. These cannot.
+CANNOT_THINK = {"qwen3-coder", "qwen3-vl-instruct", "olmo3", "olmo3.1", "glm-ocr", "lfm2", "functiongemma"}
 
 
 def _message(given: Mapping[str, Any]) -> Message:
@@ -24,9 +25,15 @@ def _message(given: Mapping[str, Any]) -> Message:
         thinking=given.get("thinking", ""),
         media=tuple(map(base64.b64decode, given.get("images", ()))),
         tool_calls=tuple(
-            ToolCall(name=call["function"]["name"], arguments=json.dumps(call["function"]["arguments"]))
+            ToolCall(
+                name=call["function"]["name"],
+                arguments=json.dumps(call["function"]["arguments"]),
+                id=call.get("id", ""),
+            )
             for call in given.get("tool_calls", ())
         ),
+        tool_name=given.get("tool_name", ""),
+        tool_call_id=given.get("tool_call_id", ""),
     )
 
 
@@ -43,7 +50,7 @@ def _tool(given: Mapping[str, Any]) -> Tool:
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['renderer']}-{i}" for i, case in enumerate(CASES)])
 def test_a_conversation_renders_as_the_reference_renders_it(case: dict[str, Any]) -> None:
-    told = case.get("think", True if case["renderer"] in THINKS else None)
+    told = case.get("think", None if case["renderer"] in CANNOT_THINK else True)
     think = None if told is None else Think(bool(told), told if isinstance(told, str) else "")
     tools = [_tool(tool) for tool in case.get("tools", ())]
     text = renderer(case["renderer"]).render([_message(message) for message in case["messages"]], tools, think)
