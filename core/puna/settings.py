@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 REST_VERSION = "0.33.0"
 """The release of the reference whose REST API is matched."""
 DEFAULT_PORT = 11434
-DEFAULT_GRPC_HOST = "127.0.0.1:11435"
 DEFAULT_REMOTES = ("ollama.com",)
 FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
@@ -33,7 +32,7 @@ class Settings:
     host: str = "127.0.0.1"
     """Address of the REST bridge."""
     port: int = DEFAULT_PORT
-    grpc_host: str = DEFAULT_GRPC_HOST
+    grpc_host: str = f"127.0.0.1:{DEFAULT_PORT + 1}"
     """Address of the gRPC core."""
     models: Path = Path()
     """Root of the store: the folder with `blobs` and `manifests`."""
@@ -81,7 +80,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     return Settings(
         host=host,
         port=port,
-        grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or DEFAULT_GRPC_HOST,
+        grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or _beside(port),
         models=Path(_text(environ, "OLLAMA_MODELS") or Path.home() / ".ollama" / "models"),
         origins=_list(environ, "OLLAMA_ORIGINS"),
         keep_alive=_seconds(environ, "OLLAMA_KEEP_ALIVE", 300.0, forever_at_zero=False),
@@ -104,6 +103,11 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         docker_auth=environ.get("DOCKER_AUTH_CONFIG", ""),
         docker_config=Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json",
     )
+
+
+def _beside(port: int) -> str:
+    """Return where the core of a bridge on this port is, so that OLLAMA_HOST alone tells servers apart."""
+    return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
 
 
 def _file(config: Path | None) -> Mapping[str, Any]:

@@ -1,8 +1,10 @@
 """The recipes of guides and course notes, as curl would send them."""
 
+import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 from datetime import datetime, timedelta
 
@@ -14,6 +16,17 @@ PERSON = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name", "age"],
 }
+
+
+@pytest.fixture
+def free_port():
+    """A port that is free together with the one after it."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
+    return pytest.fail("no two ports in a row are free")
 
 
 def generated(server, prompt, options=None, **more):
@@ -131,18 +144,19 @@ def test_keep_alive_of_nothing_unloads(server, nothing):
     wait_until(lambda: "scripted:latest" not in loaded(server))
 
 
-def test_several_servers_by_ollama_host(server, tmp_path):
-    with serving(tmp_path / "models", OLLAMA_HOST="127.0.0.1:0", OMP_WAIT_POLICY="passive") as other:
-        assert other.url != server.url
+def test_several_servers_by_ollama_host(server, tmp_path, free_port):
+    """The variable alone tells them apart, for the server and for the command line."""
+    address = f"127.0.0.1:{free_port}"
+    with serving(tmp_path / "models", OLLAMA_HOST=address, PUNA_GRPC_HOST="", OMP_WAIT_POLICY="passive") as other:
+        assert other.url == f"http://{address}"
         assert [model["name"] for model in other.json("/api/tags")["models"]] == ["llamita:latest"]
         assert len(server.json("/api/tags")["models"]) > 1
-        for each, count in ((other, 1), (server, len(server.json("/api/tags")["models"]))):
-            listed = subprocess.run(
-                [PUNA, "list"],
-                env=os.environ | {"OLLAMA_HOST": each.url, "PUNA_GRPC_HOST": each.grpc},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            ).stdout
-            assert len(listed.splitlines()) == 1 + count
+        listed = subprocess.run(
+            [PUNA, "list"],
+            env=os.environ | {"OLLAMA_HOST": address, "PUNA_GRPC_HOST": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        assert len(listed.splitlines()) == 2

@@ -19,6 +19,15 @@ def test_defaults():
 
 
 @pytest.mark.parametrize(
+    ("text", "address"),
+    [("", "127.0.0.1:11435"), ("0.0.0.0", "127.0.0.1:11435"), (":11500", "127.0.0.1:11501"), (":0", "127.0.0.1:0")],
+)
+def test_the_core_stands_beside_the_bridge_unless_told_otherwise(text, address):
+    assert from_environment({"OLLAMA_HOST": text}).grpc_host == address
+    assert from_environment({"OLLAMA_HOST": text, "PUNA_GRPC_HOST": "1.2.3.4:5"}).grpc_host == "1.2.3.4:5"
+
+
+@pytest.mark.parametrize(
     ("text", "host", "port"),
     [
         ("0.0.0.0", "0.0.0.0", 11434),
