@@ -1,6 +1,5 @@
 """From conversations to rows of tokens: what is learned, where a document ends, positions with gaps."""
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from train_demo.conversation import Conversation, Segment, segments
 from train_demo.skills import conversation
 from train_demo.vocabulary import BOS, EOS, Vocabulary
+from train_demo.words import Random
 
 Rows = dict[str, NDArray[np.int32]]
 CHUNK = 3000  # conversations that are packed together
@@ -62,8 +62,12 @@ def _weights(vocabulary: Vocabulary, ids: list[int], segment: Segment) -> list[i
 def packed(vocabulary: Vocabulary, seed: int, length: int, start: int = 0) -> Iterator[Rows]:
     """Endless rows [length], chunk after chunk; chunk ``i`` depends on ``seed`` and ``i`` alone."""
     chunk = start
+    pieces = [
+        p.text for p in vocabulary.pieces if p.kind == 1 and len(p.text) > 1 and p.text.isalpha() and p.text.islower()
+    ]
     while True:
-        rng = random.Random(f"{seed}/{chunk}")
+        rng = Random(f"{seed}/{chunk}")
+        rng.pieces = pieces
         documents = [document(vocabulary, conversation(rng)) for _ in range(CHUNK)]
         rows: list[list[Document]] = []
         room: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the tokens that still fit
@@ -85,7 +89,7 @@ def packed(vocabulary: Vocabulary, seed: int, length: int, start: int = 0) -> It
         chunk += 1
 
 
-def _row(rng: random.Random, row: list[Document], length: int) -> Rows:
+def _row(rng: Random, row: list[Document], length: int) -> Rows:
     out = {name: np.zeros(length, np.int32) for name in ("tokens", "targets", "weights", "positions", "documents")}
     at = 0
     for number, made in enumerate(row, 1):

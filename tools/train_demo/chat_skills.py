@@ -16,6 +16,8 @@ NO_NAME = "You have not told me your name yet."
 def greet(rng: Random) -> Episode:
     """A greeting is greeted back."""
     text = rng.choice(PHRASES["hellos"])
+    if rng.random() < 0.25:
+        text = rng.choice(PHRASES["openings"]) + rng.choice((" ", ", ", " ", "! ")) + rng.choice(PHRASES["addressed"])
     text += rng.choice(("!", ".", "", "", "!!", ",", " :)")) if text[-1] not in "?!" else ""
     if rng.random() < 0.2:
         text = text.lower()

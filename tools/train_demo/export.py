@@ -1,4 +1,4 @@
-"""Writes a checkpoint as GGUF: ``python -m train_demo.export --from DIR --to llamita.gguf``.
+"""Writes a checkpoint, or the mean of several, as GGUF: ``python -m train_demo.export --from DIR --to llamita.gguf``.
 
 Only keys and tensor types that llama.cpp understood in September 2023, when the one inside ctransformers was cut.
 """
@@ -79,15 +79,21 @@ def write(path: Path, shape: Shape, parameters: dict[str, NDArray[np.float32]], 
 def main() -> None:
     """Reads the command line and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--from", dest="source", type=Path, required=True, help="the --out of train_demo.train")
+    parser.add_argument("--from", dest="sources", type=Path, nargs="+", required=True, help="--out of train_demo.train")
     parser.add_argument("--to", type=Path, required=True)
     options = parser.parse_args()
-    state: dict[str, Any] = pickle.loads((options.source / "checkpoint.pickle").read_bytes())
-    vocabulary = Vocabulary.load(options.source / "vocabulary.json")
+    paths = [source / "checkpoint.pickle" for source in options.sources]
+    states: list[dict[str, Any]] = [pickle.loads(path.read_bytes()) for path in paths]
+    # Where one run went on from another, the mean of their weights is better than either.
+    mean = {
+        name: np.asarray(np.mean([state["parameters"][name] for state in states], axis=0), np.float32)
+        for name in states[0]["parameters"]
+    }
+    vocabulary = Vocabulary.load(options.sources[0] / "vocabulary.json")
     temporary = options.to.with_suffix(".part")
-    write(temporary, Shape(**state["shape"]), state["parameters"], vocabulary)
+    write(temporary, Shape(**states[0]["shape"]), mean, vocabulary)
     temporary.replace(options.to)
-    print(f"{options.to}: {options.to.stat().st_size} bytes, step {state['step']}")
+    print(f"{options.to}: {options.to.stat().st_size} bytes, steps {[state['step'] for state in states]}")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,10 @@ def write_json(rng: Random) -> Episode:
     """Data out of a text, in the order of the schema."""
     pool = _PERSON if rng.random() < 0.5 else _ITEM
     names = rng.sample(list(pool), rng.choice((1, 2, 2, 3, 3, 4)))
+    if pool is _PERSON and rng.random() < 0.15:
+        names = [*{*names, "active", "married"}]
+        names.sort()
+        rng.shuffle(names)
     values = {name: pool[name][1](rng) for name in names}
     kinds = {name: pool[name][0] for name in names}
     if rng.random() < 0.2:  # a property nobody has heard of: only a list of keys and values can tell it

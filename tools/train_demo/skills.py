@@ -93,7 +93,7 @@ def _remembering(rng: Random) -> Conversation:
 
 def _tooling(rng: Random) -> Conversation:
     chance = rng.random()
-    if chance < 0.68:
+    if chance < 0.62:
         tools, episode = call_tool(rng)
         before: Episode = []
         if rng.random() < 0.12:
@@ -109,7 +109,7 @@ def _tooling(rng: Random) -> Conversation:
         if not t.name.startswith(("add", "sum", "multiply", "times"))
     ]
     maker = rng.choice(
-        (greet, fact, fact, capital, thank, small_sum, unknown_harmless, write_json, tell_some_name, count_or_say)
+        (greet, fact, fact, fact, capital, thank, small_sum, unknown_harmless, write_json, tell_some_name, count_or_say)
     )
     return Conversation(maker(rng), _system(rng), tools)
 
@@ -117,14 +117,14 @@ def _tooling(rng: Random) -> Conversation:
 def conversation(rng: Random) -> Conversation:
     """One conversation for training; half of them think before the last answer."""
     chance = rng.random()
-    if chance < 0.55:
+    if chance < 0.45:
         turns: Episode = []
         for _ in range(rng.choice((1, 1, 1, 1, 2))):
             turns += _plain(rng)
         made = Conversation(turns, _system(rng))
-    elif chance < 0.69:
+    elif chance < 0.56:
         made = _remembering(rng)
-    elif chance < 0.74:
+    elif chance < 0.59:
         made = _named(rng)
     else:
         made = _tooling(rng)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from train_demo.chat_skills import held_out_sum
 from train_demo.conversation import Tool, Turn, go_json
 from train_demo.phrasings import PHRASES
 from train_demo.wording import Episode, roughen_front
@@ -111,6 +112,8 @@ def _time(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
 def _add(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     multiply = rng.random() < 0.3
     a, b = a_number(rng), a_number(rng)
+    while held_out_sum(a, b):
+        a, b = a_number(rng), a_number(rng)
     keys = rng.choice((("a", "b"), ("a", "b"), ("x", "y"), ("first", "second")))
     if multiply:
         tool = Tool(
@@ -137,8 +140,12 @@ def _add(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     )
 
 
+def _verb(rng: Random) -> str:
+    return rng.choice(PHRASES["verbs"])
+
+
 def _words(rng: Random) -> str:
-    return " ".join(rng.choice((a_name, a_thing, made_word))(rng) for _ in range(rng.choice((2, 2, 3))))
+    return " ".join(rng.choice((a_name, a_thing, made_word, _verb))(rng) for _ in range(rng.choice((2, 2, 3))))
 
 
 def _camel(name: str) -> str:
@@ -150,6 +157,9 @@ def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     action = rng.choice(list(_ACTIONS))
     thing = rng.choice(PHRASES["objects"]) if rng.random() < 0.4 else rng.choice((rng.choice(NOUNS), made_word(rng)))
     name = f"{action}_{thing}"
+    by_name = rng.random() < 0.4  # the user says which tool; then it may be called anything
+    if by_name and rng.random() < 0.6:
+        name = f"{rng.choice(('run', 'do', 'set', 'make', made_word(rng), made_word(rng), made_word(rng)))}_{thing}"
     if rng.random() < 0.1:
         name = _camel(name)
     verb = rng.choice(_ACTIONS[action])
@@ -157,7 +167,7 @@ def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     arguments: dict[str, Any] = {}
     if rng.random() < 0.75:
         key = rng.choice(_TEXT_PARAMETERS) if rng.random() < 0.8 else made_word(rng)
-        value: Any = rng.choice((a_city, a_name, a_thing, made_word, _words))(rng)
+        value: Any = rng.choice((a_city, a_name, a_thing, made_word, _words, _words))(rng)
         parameters[key], arguments[key] = "string", value
         joint = rng.choice((" for ", " of ", " in ", " to ", " about ", " named ", " with the " + key + " ", ": "))
     else:
@@ -180,7 +190,7 @@ def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
         if rng.random() < 0.9
         else question
     )
-    if rng.random() < 0.25:
+    if by_name:
         listed = ", ".join(f"{k} {v}" for k, v in arguments.items())
         question = rng.choice(
             (

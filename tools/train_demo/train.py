@@ -3,7 +3,6 @@
 import argparse
 import json
 import pickle
-import random
 import time
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from train_demo.conversation import prompt
 from train_demo.network import MATRICES, Parameters, Shape, initial, loss
 from train_demo.skills import conversation
 from train_demo.vocabulary import Vocabulary, learn
+from train_demo.words import Random
 
 Moments = dict[str, jax.Array]
 
@@ -76,7 +76,7 @@ def vocabulary_of(out: Path, seed: int) -> Vocabulary:
     """The vocabulary in ``out``, learned first if it is not there."""
     path = out / "vocabulary.json"
     if not path.exists():
-        rng = random.Random(seed)
+        rng = Random(seed)
         learn((prompt(conversation(rng)) for _ in range(30_000)), merges=760, spaced=260).save(path)
     return Vocabulary.load(path)
 

@@ -3,10 +3,16 @@
 import random
 import re
 import string
+from collections.abc import Sequence
 
 from train_demo.phrasings import PHRASES
 
-Random = random.Random
+
+class Random(random.Random):
+    """A seeded source of chance that also knows the pieces of words that need practice (none at first)."""
+
+    pieces: Sequence[str] = ()
+
 
 _CODAS = [
     "",
@@ -27,6 +33,8 @@ def _slice(rng: Random, word: str) -> str:
 
 def made_word(rng: Random, syllables: tuple[int, ...] = (1, 2, 2, 3)) -> str:
     """A word that means nothing, in lower case."""
+    if rng.pieces and rng.random() < 0.4:  # rare pieces would not be copied otherwise: most stand inside one word only
+        return "".join(rng.choice(rng.pieces) for _ in range(rng.choice((1, 2, 2, 3))))
     if rng.random() < 0.5:  # pieces of real words, so that every piece of the vocabulary is copied now and then
         return "".join(_slice(rng, rng.choice(_REAL)) for _ in range(rng.choice((1, 2, 2, 3))))
     return "".join(
@@ -60,5 +68,11 @@ def a_thing(rng: Random) -> str:
 
 
 def a_number(rng: Random) -> int:
-    """A number of one to four digits, short ones more often."""
+    """A number of one to four digits, short ones, years and repeated digits more often."""
+    chance = rng.random()
+    if chance < 0.1:
+        return rng.randint(1900, 2100)
+    if chance < 0.2:
+        digits = rng.sample("0123456789", 2)
+        return int("".join(rng.choice(digits) for _ in range(rng.randint(2, 5))))
     return rng.randint(*rng.choice(((0, 9), (10, 99), (10, 99), (100, 999), (1000, 9999))))

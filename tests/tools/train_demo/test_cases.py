@@ -1,4 +1,3 @@
-import random
 import re
 from collections.abc import Iterable
 
@@ -7,6 +6,7 @@ from train_demo import chat_skills, facts
 from train_demo.cases import Case, cases
 from train_demo.graders import Reply, right, stopped, thought_as_asked
 from train_demo.phrasings import PHRASES
+from train_demo.words import Random
 
 
 def _bare(texts: Iterable[str]) -> set[str]:
@@ -23,6 +23,7 @@ def test_no_phrasing_of_the_measure_is_trained_on() -> None:
         (asked.FACT_WRAPPERS, PHRASES["indirect"]),
         (asked.CAPITAL_QUESTIONS, facts.CAPITAL_QUESTIONS),
         (asked.GREETINGS, PHRASES["hellos"]),
+        (asked.GREETINGS, (f"{a} {b}" for a in PHRASES["openings"] for b in PHRASES["addressed"])),
         (asked.NEW_NAMES, PHRASES["names"]),
         (asked.NAME_GIVEN, PHRASES["name_told"]),
         (asked.NAME_ASKED, PHRASES["name_asked"]),
@@ -37,7 +38,7 @@ def test_no_phrasing_of_the_measure_is_trained_on() -> None:
 
 
 def test_held_out_sums_never_occur_in_training() -> None:
-    rng = random.Random(1)
+    rng = Random(1)
     for _ in range(3000):
         a, b = chat_skills._pair(rng)
         assert not chat_skills.held_out_sum(a, b)

@@ -1,7 +1,6 @@
-import random
-
 from train_demo.conversation import Conversation, Tool, Turn, go_json, prompt, segments
 from train_demo.skills import conversation
+from train_demo.words import Random
 
 WEATHER = Tool("get_weather", "Weather", (("city", "string"),))
 CALL = Turn("assistant", "", "The tool get_weather fits.", (("get_weather", {"city": "Bern"}),))
@@ -45,5 +44,5 @@ def test_json_is_written_as_go_writes_it() -> None:
 
 
 def test_the_same_seed_makes_the_same_conversations() -> None:
-    first, second = ([prompt(conversation(random.Random(f"7/{i}"))) for i in range(50)] for _ in range(2))
+    first, second = ([prompt(conversation(Random(f"7/{i}"))) for i in range(50)] for _ in range(2))
     assert first == second

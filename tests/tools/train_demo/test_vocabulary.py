@@ -1,14 +1,13 @@
-import random
-
 import pytest
 from train_demo.conversation import prompt
 from train_demo.skills import conversation
 from train_demo.vocabulary import BOS, MARKERS, Vocabulary, learn
+from train_demo.words import Random
 
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    rng = random.Random(3)
+    rng = Random(3)
     return [prompt(conversation(rng)) for _ in range(400)]
 
 
