@@ -62,10 +62,8 @@ def docker(tmp_path_factory):
 
 
 @pytest.fixture
-async def front(docker, monkeypatch):
+async def front(docker):
     """A front of one's own before it."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     async with fronting(docker) as front:
         yield front
 

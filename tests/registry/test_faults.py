@@ -93,6 +93,20 @@ class TestPull:
         with pytest.raises(TransferError, match=r"^file does not exist$"):
             await side().pull(pushed.name)
 
+    @pytest.mark.parametrize("status", [403, 405])
+    async def test_a_storage_that_does_not_say_how_long_a_blob_is(self, pushed, side, front, status):
+        front.on(Answer(status), method="HEAD", times=99)
+        two = side()
+        await two.pull(pushed.name)
+        assert two.blobs(pushed.name) == pushed.blobs(pushed.name)
+
+    async def test_a_blob_that_cannot_be(self, side, front, name):
+        layer = '{"digest":"sha256:%s","size":99999999999999999}' % ("a" * 64)
+        front.on(Answer(200, f'{{"layers":[{layer}]}}'), path="/manifests/")
+        front.on(Answer(200, "", {"Content-Length": "99999999999999999"}), method="HEAD")
+        with pytest.raises(TransferError, match=r"^the registry says that .* has 99999999999999999 bytes$"):
+            await side().pull(name)
+
     async def test_a_server_without_ranges(self, pushed, side, front):
         front.on(NoRanges(), path=pushed.digest, times=99)
         two = side()

@@ -6,6 +6,8 @@ import logging
 import platform
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -113,6 +115,7 @@ class Client:
                     headers=sent,
                     data=body() if body is not None else None,
                     allow_redirects=False,
+                    proxy=proxy_for(url),
                 )
 
     async def _fetch(
@@ -122,19 +125,20 @@ class Client:
         with _told(method, url):
             async with (
                 asyncio.timeout(self._limits.answer),
-                self._session.request(method, URL(url, encoded=True), headers=sent, data=form) as response,
+                self._session.request(
+                    method, URL(url, encoded=True), headers=sent, data=form, proxy=proxy_for(url)
+                ) as response,
             ):
                 return response.status, await _read(response, _LONGEST_ERROR)
 
 
 @contextlib.asynccontextmanager
 async def connected(repository: Repository, authorization: Authorization, limits: Limits) -> AsyncGenerator[Client]:
-    """Open a client. Proxies are taken from the environment."""
+    """Open a client."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
     ) as session:
         yield Client(session, repository, authorization, limits)
 
@@ -150,6 +154,15 @@ def joined(url: str, location: str) -> str:
     """Return the address that a Location header means; signed addresses are not touched."""
     target = URL(location, encoded=True)
     return str(target if target.absolute else URL(url, encoded=True).join(target))
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the environment's proxy for an address. As in Go, this machine is always reached directly."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 @contextlib.contextmanager

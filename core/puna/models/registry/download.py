@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Client]]
 
 _SIZE_TRIES: Final = 3
+_GET_ONLY: Final = (403, 405)
+"""What storages answer whose signed addresses are for reading, and not for asking how long it would be."""
+_LARGEST: Final = 1 << 45
+"""Bytes that a blob may have: each part is a file, and a registry may say what it likes."""
 
 
 class Download(Transfer):
@@ -89,6 +93,8 @@ class Download(Transfer):
             try:
                 answer = await client.request("HEAD", url, seconds=self._limits.answer)
             except RegistryError as error:
+                if error.status in _GET_ONLY and self._size:
+                    return self._size
                 if isinstance(error, MissingError) or not error.is_passing:
                     raise
                 if not await tries.another(error):
@@ -96,7 +102,10 @@ class Download(Transfer):
                 continue
             async with answer:
                 length = answer.headers.get("Content-Length", "")
-                return int(length) if length.isdigit() else self._size
+                size = int(length) if length.isdigit() else self._size
+                if size > _LARGEST:
+                    raise TransferError(f"the registry says that {self._digest} has {size} bytes")
+                return size
 
     async def _bring(self, client: Client) -> None:
         """Fetch what is missing. However it ends, what has come is noted."""

@@ -1,6 +1,5 @@
 """Keys and signatures: RFC 8032's, OpenSSH's, and one that the reference made."""
 
-
 import pytest
 
 from puna.models.registry import ed25519
