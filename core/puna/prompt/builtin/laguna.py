@@ -68,7 +68,7 @@ class LagunaRenderer:
             listed = _TOOLS.format(signatures="\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools))
         if self._compact:
             head = head.rstrip(SPACE) + listed
-            return f"<system>{head}</system>\n" if head else ""
+            return f"<system>{head}</system>\n"
         if tools:
             thoughts = "<think> your thoughts here </think>\n" if thinks else ""
             listed += _FORMAT.format(thinking=_THINKING if thinks else "", thoughts=thoughts)

@@ -71,7 +71,6 @@ class Olmo3ThinkRenderer:
         """Return the prompt; tools and their results are not shown."""
         system = next((m.content for m in messages if m.role == "system"), None)
         out = [f"<|im_start|>system\n{self._system if system is None else f'{system} {_NO_TOOLS}'}<|im_end|>\n"]
-        for message in messages:
-            if message.role in ("user", "assistant"):
-                out.append(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n")
+        shown = (message for message in messages if message.role in ("user", "assistant"))
+        out.extend(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in shown)
         return "".join(out) + "<|im_start|>assistant\n<think>"

@@ -12,8 +12,8 @@ from puna.prompt.builtin.qwen3_coder import INSTRUCTIONS, call_text
 
 _EFFORTS: Final = MappingProxyType(
     {
-        "low": "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to the conclusion "
-        "without unnecessary elaboration.",
+        "low": "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to the "
+        "conclusion without unnecessary elaboration.",
         "high": "Reasoning effort is set to xhigh. Please think carefully through the task, validate key assumptions, "
         "consider plausible alternatives, and prioritize correctness, consistency, and clarity in the final answer.",
     }
