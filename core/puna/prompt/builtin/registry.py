@@ -7,9 +7,11 @@ from typing import Final
 from puna.errors import UnknownRendererError
 from puna.prompt.builtin.cohere import CohereRenderer
 from puna.prompt.builtin.deepseek import CogitoRenderer, DeepSeekRenderer
+from puna.prompt.builtin.deepseek_answer import DeepSeekParser
 from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
 from puna.prompt.builtin.gemma4 import Gemma4Renderer
 from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
+from puna.prompt.builtin.glm import read_call as read_glm_call
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
 from puna.prompt.builtin.laguna import LagunaRenderer
@@ -74,6 +76,11 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         ),
         "qwen3.5": _qwen35_parser,
         "ornith": _qwen35_parser,
+        "deepseek3": DeepSeekParser,
+        "cogito": lambda: DeepSeekParser(fenced=True),
+        "glm-4.7": lambda: TaggedParser(read_glm_call, Habits(thinks=True, notices=True)),
+        "nemotron-3-nano": _qwen35_parser,
+        "nemotron-3.5-nano": _qwen35_parser,
     }
 )
 

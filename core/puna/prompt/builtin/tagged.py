@@ -29,6 +29,8 @@ class Habits:
 
     thinks: bool = False
     """Answers begin within thinking."""
+    notices: bool = False
+    """Told not to think, it is still understood when it opens thinking itself."""
     always_thinks: bool = False
     """Even when told not to."""
     opens: bool = False
@@ -44,6 +46,7 @@ class Habits:
 
 
 class _State(Enum):
+    NOTICING = auto()
     OPENING = auto()
     THINKING = auto()
     CONTENT = auto()
@@ -76,6 +79,8 @@ class TaggedParser:
         habits = self._habits
         if habits.thinks and not continues and (habits.always_thinks or think is None or think.on):
             self._state = _State.OPENING if habits.opens else _State.THINKING
+        elif habits.notices and not continues:
+            self._state = _State.NOTICING
         return tools
 
     def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
@@ -87,7 +92,7 @@ class TaggedParser:
                 self._held = self._held.lstrip(SPACE)
                 self._eating = not self._held
             match self._state:
-                case _State.OPENING:
+                case _State.OPENING | _State.NOTICING:
                     found = self._open()
                 case _State.THINKING:
                     found = self._before(*self._ends_of_thinking())
@@ -121,8 +126,9 @@ class TaggedParser:
         trimmed = self._held.lstrip(SPACE)
         if not trimmed or (_BEGINNING.startswith(trimmed) and trimmed != _BEGINNING):
             return None
-        self._state = _State.THINKING
-        if trimmed.startswith(_BEGINNING):
+        opened = trimmed.startswith(_BEGINNING)
+        self._state = _State.THINKING if opened or self._state is _State.OPENING else _State.CONTENT
+        if opened:
             self._held = trimmed.removeprefix(_BEGINNING)
             self._eat(self._habits.eats_after_thinking)
         return ""

@@ -1,0 +1,111 @@
+"""Answers of DeepSeek 3.1 and Cogito: thinking up to `</think>`, calls with JSON arguments between whole tokens."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from puna import gojson
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import json_text
+from puna.prompt.builtin.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_END_OF_THINKING = "</think>"
+
+
+class _State(Enum):
+    THINKING = auto()
+    CONTENT = auto()
+    CALLS = auto()
+    BLANK = auto()
+
+
+class DeepSeekParser:
+    """Parts thinking, content and calls; tags of calls are tokens of their own and come in one piece.
+
+    Calls that cannot be read are left out. `fenced`: Cogito's form, arguments in a fence after the name; with tools
+    it does not think.
+    """
+
+    has_tools = True
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (CALLS, END_OF_CALLS, CALL, END_OF_CALL, SEPARATOR)
+
+    def __init__(self, *, fenced: bool = False) -> None:
+        self._fenced = fenced
+        self._state = _State.CONTENT
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
+        """Begin within thinking if the model shall think and does not go on with an answer."""
+        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        if think is not None and think.on and not continues and not (self._fenced and tools):
+            self._state = _State.THINKING
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+        """Return what `text` completes."""
+        self._held += text
+        thinking, content, calls = "", "", []
+        while True:
+            state = self._state
+            match state:
+                case _State.THINKING:
+                    before, found, rest = self._held.partition(_END_OF_THINKING)
+                    if found:
+                        thinking += before.rstrip(SPACE)
+                        self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
+                    else:
+                        thinking += self._sure()
+                case _State.CONTENT:
+                    before, found, rest = self._held.partition(CALLS)
+                    content += before.rstrip(SPACE) if found else before
+                    self._held, self._state = rest, _State.CALLS if found else state
+                case _State.CALLS:
+                    calls.extend(self._calls())
+                case _State.BLANK:
+                    self._held = self._held.lstrip(SPACE)
+                    self._state = _State.CONTENT if self._held else state
+            if self._state is state:
+                return Piece(content, thinking, tuple(calls))
+
+    def _sure(self) -> str:
+        """Take what can be neither the beginning of the end of thinking nor white space before it."""
+        end = len(self._held) - overlap(self._held, _END_OF_THINKING)
+        sure = self._held[:end].rstrip(SPACE)
+        self._held = self._held[len(sure) :]
+        return sure
+
+    def _calls(self) -> list[ParsedCall]:
+        """Take the complete calls; pass the end of them all."""
+        calls: list[ParsedCall] = []
+        while True:
+            at, end = self._held.find(END_OF_CALL), self._held.find(END_OF_CALLS)
+            if at < 0 or 0 <= end < at:
+                if end >= 0:
+                    self._held, self._state = self._held[end + len(END_OF_CALLS) :], _State.BLANK
+                    if self._fenced:  # white space counts when it comes in a piece of its own
+                        self._held, self._state = self._held.lstrip(SPACE), _State.CONTENT
+                return calls
+            raw = self._held[:at].partition(CALL)[2]
+            self._held = self._held[at + len(END_OF_CALL) :]
+            call = self._read(raw)
+            calls.extend([call] if call else [])
+
+    def _read(self, raw: str) -> ParsedCall | None:
+        name, _, text = raw.partition(SEPARATOR)
+        if self._fenced:
+            name, _, text = text.partition("\n```json\n")
+            text = text.removesuffix("\n```")
+        try:
+            arguments = json_text.read(text.strip(SPACE))
+        except ValueError:
+            return None
+        if not isinstance(arguments, dict):
+            return None
+        call = ParsedCall(name.strip(SPACE), gojson.dumps(arguments), self._count)
+        self._count += 1
+        return call
