@@ -92,6 +92,7 @@ def thinking(url):
         max_tokens=2000,
         messages=[{"role": "user", "content": "What is 3 + 4?"}],
         thinking={"type": "enabled", "budget_tokens": 1024},
+        extra_body={"temperature": 0},
     )
     return answer.model_dump()
 
