@@ -10,6 +10,7 @@ from puna.prompt.builtin.deepseek import CogitoRenderer, DeepSeekRenderer
 from puna.prompt.builtin.deepseek_answer import DeepSeekParser
 from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
 from puna.prompt.builtin.gemma4 import Gemma4Renderer
+from puna.prompt.builtin.gemma4_answer import Gemma4Parser
 from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
 from puna.prompt.builtin.glm import read_call as read_glm_call
 from puna.prompt.builtin.harmony import HarmonyParser
@@ -77,6 +78,8 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "qwen3.5": _qwen35_parser,
         "ornith": _qwen35_parser,
         "deepseek3": DeepSeekParser,
+        "gemma4": Gemma4Parser,
+        "gemma4-no-thinking": lambda: Gemma4Parser(thinks=False),
         "cogito": lambda: DeepSeekParser(fenced=True),
         "glm-4.7": lambda: TaggedParser(read_glm_call, Habits(thinks=True, notices=True)),
         "nemotron-3-nano": _qwen35_parser,
