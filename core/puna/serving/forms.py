@@ -8,7 +8,7 @@ from puna.gotemplate import facts as template_facts
 from puna.gotemplate.parser import parse
 from puna.gotemplate.template import Template
 from puna.models.stored import StoredModel
-from puna.prompt.builtin import registry
+from puna.prompt.builtin import gemma4, registry
 from puna.prompt.builtin.interface import Parser, Renderer
 from puna.prompt.jinja import ChatTemplate
 
@@ -41,6 +41,8 @@ class Forms:
     def renderer(self) -> Renderer | None:
         """Return the renderer that the model names; None: it names none. UnknownRendererError: nobody knows it."""
         name = self._model.config.renderer
+        if name == "gemma4":
+            name = gemma4.variant(self._model.name.shortest, lambda: self._model.gguf.parameter_count)
         return registry.renderer(name) if name else None
 
     def parser(self) -> Parser | None:

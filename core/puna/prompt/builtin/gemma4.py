@@ -1,6 +1,7 @@
 """Gemma 4: turns, a thought channel, tools and calls in a brief notation with quoted strings."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,6 +13,17 @@ from puna.prompt.builtin import markup
 
 _BOS: Final = "<bos>"
 _QUOTE: Final = '<|"|>'
+
+
+_SIZE: Final = re.compile(r"(?<![a-z0-9.])(e?)([0-9]+(?:\.[0-9]+)?)b(?![a-z0-9])")
+_LARGE: Final = 12e9
+
+
+def variant(model: str, parameters: Callable[[], int]) -> str:
+    """Return the renderer that "gemma4" means for a model: by the size that its name tells, else by its parameters."""
+    found = _SIZE.search(model.lower())
+    size = float(found[2]) * 1e9 if found else parameters()
+    return "gemma4-large" if size >= _LARGE and not (found and found[1]) else "gemma4-small"
 
 
 class Gemma4Renderer:
