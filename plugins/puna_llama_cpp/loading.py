@@ -8,7 +8,7 @@ import llama_cpp.llama_cpp as lib
 from puna.backend import ModelFacts, ModelSpec
 from puna_llama_cpp.context import Context, ContextOptions
 from puna_llama_cpp.embedder import EmbeddingModel
-from puna_llama_cpp.machine import free_memory, physical_cores
+from puna_llama_cpp.machine import free_memory, threads_for
 from puna_llama_cpp.model import LlamaModel, WritingModel
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
@@ -64,7 +64,7 @@ def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
             sequences=1 if embeds else slots,
             most_sequences=slots,
             batch=max(min(batch, _padded(length)), slots) if embeds else max(batch, slots),
-            threads=spec.threads or physical_cores(),
+            threads=spec.threads or threads_for(int(lib.llama_model_size(weights.pointer))),
             flash_attention=spec.flash_attention,
             kv_cache_type=spec.kv_cache_type,
             embeddings=embeds,

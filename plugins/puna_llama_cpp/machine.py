@@ -4,6 +4,16 @@ import os
 from pathlib import Path
 
 _CPUS = Path("/sys/devices/system/cpu")
+_SMALL_MODEL = 32 * 1024 * 1024
+
+
+def threads_for(model_bytes: int) -> int:
+    """Return how many threads evaluate a model of this size best.
+
+    A step of a small model is over before a second thread is of use; and on a busy machine the threads of llama.cpp spin
+    while they wait for each other, which made answers of such models take seconds instead of milliseconds.
+    """
+    return 1 if model_bytes < _SMALL_MODEL else physical_cores()
 
 
 def physical_cores() -> int:
