@@ -10,8 +10,8 @@ _SMALL_MODEL = 32 * 1024 * 1024
 def threads_for(model_bytes: int) -> int:
     """Return how many threads evaluate a model of this size best.
 
-    A step of a small model is over before a second thread is of use; and on a busy machine the threads of llama.cpp spin
-    while they wait for each other, which made answers of such models take seconds instead of milliseconds.
+    A step of a small model is over before a second thread is of use; and on a busy machine the threads of llama.cpp
+    spin while they wait for each other, which made answers of such models take seconds instead of milliseconds.
     """
     return 1 if model_bytes < _SMALL_MODEL else physical_cores()
 
