@@ -53,13 +53,15 @@ def clients_python():
 
 
 @pytest.fixture(scope="session")
-def node_home(tmp_path_factory):
-    """A folder with the scripts for node and the packages of package-lock.json."""
+def node(tmp_path_factory, clients_python):
+    """The node of the environment `clients`, and a folder with the scripts for it and their packages."""
+    binaries = clients_python.parent
     home = tmp_path_factory.mktemp("clients") / "node"
     shutil.copytree(HERE / "node", home, ignore=shutil.ignore_patterns("node_modules"))
-    command = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-    subprocess.run(command, cwd=home, env=os.environ | QUIET, check=True, timeout=120)
-    return home
+    command = [binaries / "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
+    environment = os.environ | QUIET | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, cwd=home, env=environment, check=True, timeout=120)
+    return binaries / "node", home
 
 
 class Found(dict):
@@ -85,5 +87,6 @@ def found(request, server):
     """What the script that the test module names as SCRIPT found, each step once."""
     script = request.module.SCRIPT
     if script.endswith(".mjs"):
-        return found_by(["node", request.getfixturevalue("node_home") / script], server)
+        binary, home = request.getfixturevalue("node")
+        return found_by([binary, home / script], server)
     return found_by([request.getfixturevalue("clients_python"), HERE / "scripts" / script], server)
