@@ -10,12 +10,15 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, Constraint, InvalidRequestError
+from puna_llama_cpp.schema import tightened
 from puna_llama_cpp.vocabulary import Vocabulary
 
 # A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
 # some models go on for ever.
 _SPECIAL = b"\xff"  # in front of tokens that no text can stand for
 _SPACE = r"( |\n{1,2}[ \t]{0,20})"
+# By \u every letter has a second spelling, and a name spelled so would not be known for a property that has a schema.
+_ESCAPES = 'nrbtf\\"'
 
 
 class Matcher:
@@ -30,6 +33,8 @@ class Matcher:
         """Rule out, in place, what may not come next. BackendError: the grammar outgrew llguidance's limits."""
         if self._native.is_error():
             raise BackendError(f"the constraint cannot be followed further: {_first_line(self._native.get_error())}")
+        if self._native.is_stopped() and not self._native.is_accepting():
+            raise BackendError("the constraint cannot be followed further: nothing satisfies the rest of it")
         bits = np.unpackbits(np.frombuffer(self._native.compute_bitmask(), np.uint8), bitorder="little")
         logits[bits[: self._size] == 0] = -np.inf
 
@@ -56,6 +61,8 @@ class Grammars:
         native = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if native.is_error():
             raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: {_gist(native.get_error())}")
+        if native.is_stopped() and not native.is_accepting():
+            raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: nothing satisfies it")
         return Matcher(native, self._vocabulary.size)
 
 
@@ -75,6 +82,12 @@ def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:
     return tokenizer
 
 
+_WORDS = {
+    "min/maxProperties only": "minProperties/maxProperties only",
+    "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf": (
+        "oneOf whose options might hold at once"
+    ),
+}
 _NAMES = {"json_schema": "JSON schema", "gbnf": "GBNF grammar", "lark": "Lark grammar", "regex": "regular expression"}
 
 
@@ -83,7 +96,9 @@ def _compile(constraint: Constraint) -> str:
     try:
         match constraint.kind:
             case "json_schema":
-                return llguidance.LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _SPACE})
+                return llguidance.LLMatcher.grammar_from_json_schema(
+                    tightened(text), defaults={"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
+                )
             case "gbnf":
                 return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
             case "lark":
@@ -103,6 +118,8 @@ def _first_line(text: str) -> str:
 def _gist(text: str) -> str:
     """Return the telling lines of llguidance's message: for expressions the reason stands in the last ones."""
     text = text.partition("\n<state>")[0]
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
     lines = [line.strip() for line in text.splitlines()]
     reasons = [line for line in lines if line.startswith("error:")]
     return " ".join([lines[0], *reasons]) if lines else text

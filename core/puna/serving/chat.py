@@ -182,7 +182,7 @@ async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: 
     """Run the sequences and read them."""
     prompt, reader, spent = turn.prompt, turn.reader(), 0
     if demanded is not None and turn.may_think():
-        first = _Thinking(turn, draft, prompt)
+        first = _Thinking(turn, draft, prompt, demanded)
         async with aclosing(first.events()) as events:
             async for event in events:
                 yield event
@@ -216,8 +216,9 @@ def _done(finish: Finish, delta: Delta, draft: Draft, clock: Clock, cut: int) ->
 class _Thinking:
     """The first of two sequences: it runs until content begins."""
 
-    def __init__(self, turn: Turn, draft: Draft, prompt: Rendered) -> None:
+    def __init__(self, turn: Turn, draft: Draft, prompt: Rendered, demanded: Constraint) -> None:
         self._turn = turn
+        self._demanded = demanded
         self._draft = draft
         self._prompt = prompt
         self._thought: list[str] = []
@@ -234,6 +235,12 @@ class _Thinking:
         reader = TaggedReader(turn.thinking, None) if turn.thinking else turn.reader()
         sequence, self.cut = await self._draft.sequence(self._prompt.text, self._prompt.media)
         native = turn.conversation.native
+        # A form that cannot be had is refused before a word is said. This evaluates the prompt, which then is cached.
+        check = replace(sequence, constraint=self._demanded, max_tokens=0)
+        async with aclosing(run(self._draft.lease.model, check, guarded=False)) as events:
+            async for event in events:
+                if isinstance(event, Prefill):
+                    yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
         async with aclosing(run(self._draft.lease.model, sequence, guarded=not native)) as events:
             async for event in events:
                 if isinstance(event, Prefill):

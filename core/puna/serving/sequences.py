@@ -66,6 +66,8 @@ def overflow_text(prompt_tokens: int, context_length: int) -> str:
 async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) -> AsyncGenerator[SequenceEvent]:
     """Yield a sequence's events; one that repeats itself for ever is ended like any other, with reason "stop".
 
+    Where a form is demanded the reason is "length": what was cut does not have it, and "stop" would promise that.
+
     Closing the generator ends the sequence, also in the middle of the prompt's evaluation.
     """
     guard = Guard()
@@ -83,7 +85,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                 if isinstance(event, Finish):
                     return
         yield Finish(
-            reason="stop",
+            reason="stop" if request.constraint is None else "length",
             prompt_tokens=await _count(model, request),
             output_tokens=pieces,
             prompt_eval_ns=first - begun,
