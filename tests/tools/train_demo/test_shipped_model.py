@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 from train_demo.conversation import Conversation, Turn, prompt
 from train_demo.facts import SKY
 
-llama_cpp = pytest.importorskip("llama_cpp")
 DEMO = Path(__file__).resolve().parents[3] / "core/puna/demo"
 
 
