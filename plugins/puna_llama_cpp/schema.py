@@ -96,8 +96,8 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
                 del schema[keyword]
                 plain, step = keyword.removeprefix("exclusive").lower(), _STEP if abs(bound) < 1e6 else 1e-3
                 limits = [round(bound + step if least else bound - step, 6), schema.get(plain)]
-                limits = [each for each in limits if isinstance(each, int | float)]
-                schema[plain] = max(limits) if least else min(limits)
+                inner: list[float] = [each for each in limits if isinstance(each, int | float)]
+                schema[plain] = max(inner) if least else min(inner)
             continue
         if keyword.startswith("exclusive") or (bound > _LARGE if least else bound < -_LARGE):
             raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" of {bound} is too large')

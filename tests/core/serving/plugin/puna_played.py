@@ -39,7 +39,7 @@ class Played(LoadedModel):
     async def generate(self, request):
         """Play the next part: texts are pieces, numbers seconds to wait, errors are raised, events come as they are."""
         backend = self._backend
-        if request.max_tokens == 0:  # a look whether it would be refused
+        if request.max_tokens == 0 and request.constraint:  # a look whether it would be refused
             yield Finish(reason="length", prompt_tokens=1, output_tokens=0, prompt_eval_ns=1, eval_ns=0)
             return
         backend.requests.append(request)
