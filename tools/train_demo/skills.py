@@ -117,14 +117,14 @@ def _tooling(rng: Random) -> Conversation:
 def conversation(rng: Random) -> Conversation:
     """One conversation for training; half of them think before the last answer."""
     chance = rng.random()
-    if chance < 0.45:
+    if chance < 0.40:
         turns: Episode = []
         for _ in range(rng.choice((1, 1, 1, 1, 2))):
             turns += _plain(rng)
         made = Conversation(turns, _system(rng))
-    elif chance < 0.56:
+    elif chance < 0.50:
         made = _remembering(rng)
-    elif chance < 0.59:
+    elif chance < 0.53:
         made = _named(rng)
     else:
         made = _tooling(rng)
