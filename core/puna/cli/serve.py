@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return 0, or 1 with a word on stderr when an address cannot be had."""
+    # gRPC's C core would print its own words beside ours, before logging is told where to go.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if settings.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
