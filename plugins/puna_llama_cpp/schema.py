@@ -10,6 +10,7 @@ from puna.backend import InvalidRequestError
 
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _DATA = frozenset(("const", "enum", "default", "examples", "example", "required", "type"))
+_OPEN = frozenset(("additionalProperties", "patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "$ref"))
 _EXACT = 2**53
 """Up to here every whole number is a float."""
 _LARGE = 10**18
@@ -39,6 +40,8 @@ def tightened(text: str) -> str:
         if isinstance(schema, dict):
             schema.pop("x-guidance", None)  # llguidance would take options from it, one of them to be lenient
             _tighten(schema)
+            if '"allOf"' not in text:  # whose parts must leave room for each other
+                _close(schema)
         return json.dumps(schema, allow_nan=False)
     except ValueError as error:
         raise InvalidRequestError(f"JSON schema cannot be read: {error}") from error
@@ -64,6 +67,14 @@ def _tighten(schema: dict[str, Any]) -> None:
     if patterns and isinstance(schema.setdefault("allOf", []), list):
         # Only texts have these forms, and llguidance takes a pattern, too, for one of texts alone.
         schema["allOf"] = [*schema["allOf"], *({"pattern": pattern} for pattern in patterns)]
+
+
+def _close(schema: dict[str, Any]) -> None:
+    """Let objects whose properties are listed have no others, unless told: what llama.cpp's own grammars do."""
+    for inner in _inner(schema):
+        _close(inner)
+    if isinstance(schema.get("properties"), dict) and not schema.keys() & _OPEN:
+        schema["additionalProperties"] = False
 
 
 def _inner(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

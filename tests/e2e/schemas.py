@@ -24,7 +24,7 @@ UNENFORCEABLE = (
     ("if", {"if": {"type": "string"}, "then": {"maxLength": 3}}),
     ("oneOf", {"oneOf": [{"type": "integer"}, {"type": "number"}]}),
     ("minProperties", {"type": "object", "minProperties": 2}),
-    ("maxProperties", {"type": "object", "properties": {"a": {"type": "null"}}, "maxProperties": 1}),
+    ("maxProperties", {"type": "object", "additionalProperties": True, "maxProperties": 1, "properties": {"a": {}}}),
     ("unevaluatedProperties", {"type": "object", "unevaluatedProperties": False}),
     ("idn-email", {"type": "string", "format": "idn-email"}),
     ("minimum", {"type": "integer", "minimum": 10**19}),
