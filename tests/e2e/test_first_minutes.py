@@ -48,7 +48,7 @@ def test_a_second_server_says_that_the_port_is_taken(server, tmp_path):
     address = server.url.removeprefix("http://")
     done = subprocess.run(
         [PUNA, "serve"],
-        env=os.environ | {"OLLAMA_HOST": address, "PUNA_GRPC_HOST": "127.0.0.1:0", "OLLAMA_MODELS": str(tmp_path)},
+        env=os.environ | {"OLLAMA_HOST": address, "PUNA_GRPC_HOST": server.grpc, "OLLAMA_MODELS": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

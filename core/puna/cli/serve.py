@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +31,15 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     return 0
 
 
+def _try(host: str, port: int) -> None:
+    """Raise OSError when an address cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen()
+
+
 @asynccontextmanager
 async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
     """Say in the user's words why an address cannot be had."""
@@ -50,6 +60,10 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
     async with AsyncExitStack() as stack:
         places = []
         address = target or settings.grpc_host
+        if core and rest:
+            # The port that users know is named before the one that they may not, and before anything is opened.
+            async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
+                _try(settings.host, settings.port)
         if core:
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
                 address = await stack.enter_async_context(running_core(settings))
