@@ -1,9 +1,8 @@
 """FunctionGemma: Gemma's turns, functions and calls in a brief notation with escaped strings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from puna.gotemplate.formatting import text as go_text
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
@@ -65,18 +64,7 @@ def _call(call: ToolCall) -> str:
 
 
 def _value(value: object) -> str:
-    match value:
-        case str():
-            return f"{_ESCAPE}{value}{_ESCAPE}"
-        case None:
-            return "<nil>"
-        case Mapping():
-            return "{" + ",".join(f"{key}:{_value(value[key])}" for key in sorted(value)) + "}"
-        case list():
-            return "[" + ",".join(map(_value, value)) + "]"
-        case float() if value.is_integer() and abs(value) < 2**63:
-            return str(int(value))
-    return go_text(value)
+    return markup.brief(value, quote=_ESCAPE, none="<nil>")
 
 
 def _declaration(tool: Tool) -> str:

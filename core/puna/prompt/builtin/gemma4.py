@@ -99,18 +99,7 @@ def _call(call: ToolCall) -> str:
 
 
 def _value(value: object) -> str:
-    match value:
-        case str():
-            return f"{_QUOTE}{value}{_QUOTE}"
-        case None:
-            return "null"
-        case Mapping():
-            return "{" + ",".join(f"{key}:{_value(value[key])}" for key in sorted(value)) + "}"
-        case list():
-            return "[" + ",".join(map(_value, value)) + "]"
-        case float() if value.is_integer() and abs(value) < 2**63:
-            return str(int(value))
-    return go_text(value)
+    return markup.brief(value, quote=_QUOTE, none="null")
 
 
 def _declaration(tool: Tool) -> str:

@@ -1,10 +1,11 @@
 """What prompts of several families are made of: JSON with spaces, marks for media."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna import gojson
+from puna.gotemplate.formatting import text as go_text
 from puna.messages import Message
 from puna.prompt import tool_schema
 
@@ -59,3 +60,20 @@ def last_question(messages: Sequence[Message]) -> int:
         if message.role == "user" and not response:
             return at
     return len(messages) - 1
+
+
+def brief(value: object, *, quote: str, none: str) -> str:
+    """Write a JSON value as Gemma's models do: keys bare and sorted, texts between quotes of their own."""
+    match value:
+        case str():
+            return f"{quote}{value}{quote}"
+        case None:
+            return none
+        case Mapping():
+            members = (f"{key}:{brief(value[key], quote=quote, none=none)}" for key in sorted(value))
+            return "{" + ",".join(members) + "}"
+        case list():
+            return "[" + ",".join(brief(each, quote=quote, none=none) for each in value) + "]"
+        case float() if value.is_integer() and abs(value) < 2**63:
+            return str(int(value))
+    return go_text(value)
