@@ -12,7 +12,7 @@ from aiohttp import web
 from puna.frames import where
 from puna_rest import answers, cors, hosts, routing
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
-from puna_rest.errors import CloudError, RestError, failure
+from puna_rest.errors import NativeError, RestError, failure
 from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def _is_local(request: web.Request) -> bool:
 async def _handle(request: web.Request, route: routing.Route) -> web.StreamResponse:
     try:
         return await route.handlers[request.method](request)
-    except CloudError as error:
+    except NativeError as error:
         return answers.native_error(request, failure(error))
     except (grpc.aio.AioRpcError, RestError) as error:
         return route.error(request, failure(error))

@@ -83,8 +83,8 @@ class RestError(Exception):
         self.reason = reason
 
 
-class CloudError(RestError):
-    """A request for a cloud, which is refused in the native shape on every route."""
+class NativeError(RestError):
+    """A request refused in the native shape on every route: for a cloud, or one whose body cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)

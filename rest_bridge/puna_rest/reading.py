@@ -5,11 +5,12 @@ from typing import Any
 
 from aiohttp import web
 
-from puna_rest.errors import CloudError, RestError
+from puna_rest.errors import NativeError, RestError
 from puna_rest.gobody.decoder import decode
 from puna_rest.gobody.kinds import Struct
 from puna_rest.gobody.scanner import BodyError, Document, EmptyBodyError, parse
 from puna_rest.translate import cloud
+from puna_rest.zstd import PackedBodyError, unpack
 
 
 async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
@@ -23,10 +24,15 @@ async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapp
 
 
 async def compatible(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body of /v1/*. Raises RestError; CloudError when it asks for a model in the cloud."""
+    """Read a body of /v1/*. Raises RestError; NativeError if it names a model in the cloud or cannot be unpacked."""
     body = await request.read()
+    if request.headers.get("Content-Encoding") == "zstd":
+        try:
+            body = unpack(body)
+        except PackedBodyError as error:
+            raise NativeError(400, str(error)) from None
     if cloud.body_names_cloud(body):
-        raise CloudError(403, cloud.REFUSED)
+        raise NativeError(403, cloud.REFUSED)
     try:
         return typed(body, kind)
     except BodyError as error:

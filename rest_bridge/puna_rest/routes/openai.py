@@ -8,7 +8,7 @@ from puna.v1 import models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, METADATA
-from puna_rest.errors import CloudError, RestError
+from puna_rest.errors import NativeError, RestError
 from puna_rest.routing import PARAMETER
 from puna_rest.translate import cloud
 from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings, models
@@ -63,7 +63,7 @@ async def get_model(request: web.Request) -> web.StreamResponse:
     """GET /v1/models/{model}."""
     name = request.match_info[PARAMETER]
     if cloud.names_cloud(name):
-        raise CloudError(403, cloud.DETAILS_REFUSED)
+        raise NativeError(403, cloud.DETAILS_REFUSED)
     response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=METADATA)
     return answers.json_line(request, models.model(response.model, name))
 

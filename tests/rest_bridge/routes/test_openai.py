@@ -3,6 +3,7 @@ import re
 
 import grpc
 import pytest
+import zstandard
 
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, usage_pb2
 
@@ -294,3 +295,15 @@ async def test_transcriptions(core, client):
     assert "audio file is empty" in (await sent(model="m", file=""))[2]
     text = (await asked(client, "/v1/audio/transcriptions", "{}"))[2]
     assert "failed to parse multipart form: request Content-Type isn't multipart/form-data" in text
+
+
+async def test_bodies_packed_with_zstd(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(role="assistant"), finish=FINISH))
+    packed = {"Content-Encoding": "zstd"}
+    body = zstandard.compress(json.dumps(chat()).encode())
+    async with client.post("/v1/chat/completions", data=body, headers=packed) as response:
+        assert response.status == 200
+    async with client.post("/v1/chat/completions", data=body[:-1], headers=packed) as response:
+        assert (response.status, await response.text()) == (400, '{"error":"unexpected EOF"}')
+    async with client.post("/v1/chat/completions", data=body) as response:
+        assert response.status == 400
