@@ -4,6 +4,7 @@ import ctypes
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Batch:
@@ -47,3 +48,29 @@ class Batch:
         self._outputs[end - 1] = output
         self.length = self.native.n_tokens = end
         return end - 1
+
+
+class VectorBatch:
+    """Vectors of one sequence to evaluate, in the place of tokens."""
+
+    def __init__(self, slot: int, vectors: NDArray[np.float32], positions: NDArray[np.int32], *, output: bool) -> None:
+        """Take vectors with their positions, a row for each coordinate; the last gets logits if `output`."""
+        self.length = len(vectors)
+        self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._positions = np.ascontiguousarray(positions, np.int32)
+        self._counts = np.ones(self.length, np.int32)
+        self._slot = np.array([slot], np.int32)
+        self._lists = np.full(self.length, self._slot.ctypes.data, np.uint64)
+        self._outputs = np.zeros(self.length, np.int8)
+        self._outputs[-1] = output
+        integers = ctypes.POINTER(ctypes.c_int32)
+        self.native = lib.llama_batch()
+        self.native.n_tokens = self.length
+        for name, array, kind in (
+            ("embd", self._vectors, ctypes.POINTER(ctypes.c_float)),
+            ("pos", self._positions, integers),
+            ("n_seq_id", self._counts, integers),
+            ("seq_id", self._lists, ctypes.POINTER(integers)),
+            ("logits", self._outputs, ctypes.POINTER(ctypes.c_int8)),
+        ):
+            setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
-from puna_llama_cpp.batch import Batch
+from puna_llama_cpp.batch import Batch, VectorBatch
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
 
@@ -109,13 +109,21 @@ class Context:
         """Have the running evaluation end at once, or no longer."""
         self._flag.raw = b"\1\0" if wanted else b"\0\0"
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: Batch | VectorBatch) -> None:
         """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed."""
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError
         if status != 0:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
+
+    def look(self, batch: VectorBatch, *, causal: bool) -> None:
+        """Evaluate vectors, each of which sees only those before it if `causal`. For errors see `decode`."""
+        lib.llama_set_causal_attn(self.pointer, causal)
+        try:
+            self.decode(batch)
+        finally:
+            lib.llama_set_causal_attn(self.pointer, True)
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """Return the logits of a row of the last batch: a view, valid and writable until the next one."""

@@ -11,13 +11,15 @@ step.
 
 import itertools
 import logging
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from puna.backend import BackendError, Prefill
 from puna_llama_cpp import prefix, schedule
-from puna_llama_cpp.batch import Batch
+from puna_llama_cpp.batch import Batch, VectorBatch
 from puna_llama_cpp.context import AbortedError, Context
 from puna_llama_cpp.logprobs import token_logprob
 from puna_llama_cpp.sampling import SamplerChain
@@ -100,8 +102,8 @@ class Engine:
         self._admit()
         for sequence in list(self._running.values()):
             self._make_room(sequence)
-        if self._running:
-            self._evaluate()
+        self._look()
+        self._evaluate()
         self._post.send()
         return bool(self._running)
 
@@ -134,12 +136,12 @@ class Engine:
         if place.copied_from is not None:
             self._context.copy(place.copied_from, place.slot)
         slot = self._slots[place.slot]
-        reused = self._context.rewind(place.slot, place.reused)
+        sequence.slot = place.slot
+        reused = self._rewind(sequence, place.reused)
         sequence.start(place.slot, reused)
         if sequence.pending:
-            sequence.chain = SamplerChain(
-                request.sampling, self._vocabulary, self._context.length, sequence.tokens[: sequence.prompt_length]
-            )
+            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]
+            sequence.chain = SamplerChain(request.sampling, self._vocabulary, self._context.length, prompt)
         slot.sequence, slot.salt, slot.used = sequence, request.cache_salt, next(self._clock)
         self._running[place.slot] = sequence
         log.debug("slot %d takes %d tokens, %d of them cached", place.slot, len(sequence.tokens), reused)
@@ -175,11 +177,31 @@ class Engine:
         self._context.shift(sequence.slot, keep, keep + discard)
         sequence.forget(keep, discard)
 
+    def _look(self) -> None:
+        """Evaluate some vectors of one picture, if one is next somewhere: they need a batch without tokens."""
+        looking = [sequence for sequence in self._running.values() if sequence.pictures.at(sequence.evaluated)]
+        if not looking:
+            return
+        sequence = max(looking, key=lambda sequence: sequence.request.priority)
+        streams = any(other.streaming for other in self._running.values())
+        room = min(self._context.batch_size, schedule.PREFILL_BESIDE_STREAMS if streams else sys.maxsize)
+        part = sequence.pictures.slice(sequence.evaluated, room)
+        count = len(part.vectors)
+        share = schedule.Share(sequence, count, count == sequence.pending)
+        batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)
+        self._run([share], [count - 1], lambda: self._context.look(batch, causal=part.causal))
+
     def _evaluate(self) -> None:
-        wants = [
-            schedule.Want(sequence, sequence.pending, sequence.streaming, sequence.request.priority)
-            for sequence in self._running.values()
-        ]
+        """Evaluate tokens, up to the next picture of each sequence."""
+        wants = []
+        for sequence in self._running.values():
+            pending = sequence.pending
+            text = sequence.pictures.text_length(sequence.evaluated, pending)
+            if text > 0:
+                final = text == pending
+                wants.append(schedule.Want(sequence, text, sequence.streaming, sequence.request.priority, final))
+        if not wants:
+            return
         shares = schedule.plan(wants, self._context.batch_size)
         self._batch.clear()
         rows = []
@@ -187,16 +209,22 @@ class Engine:
             sequence = share.key
             start = sequence.evaluated
             tokens = sequence.tokens[start : start + share.count]
-            rows.append(self._batch.add(sequence.slot, start, tokens, output=share.completes))
+            position = sequence.pictures.position(start)
+            rows.append(self._batch.add(sequence.slot, position, tokens, output=share.completes))
+        self._run(shares, rows, lambda: self._context.decode(self._batch))
+
+    def _run(self, shares: list[schedule.Share[Sequence]], rows: list[int], decode: Callable[[], None]) -> None:
+        """Decode a batch, in which each share has its last row, and go on from what it says."""
         with self._lock:
             if self._ended or any(share.key.cancelled for share in shares):
                 return
             self._context.abort(False)
             self._evaluating = frozenset(share.key for share in shares if not share.key.streaming)
         try:
-            self._context.decode(self._batch)
+            decode()
         except AbortedError:
-            self._rewind(shares)
+            for share in shares:
+                share.key.evaluated = self._rewind(share.key, share.key.evaluated)
             return
         except BackendError as error:
             self._fail(shares, error)
@@ -207,9 +235,11 @@ class Engine:
         for share, row in zip(shares, rows, strict=True):
             self._advance(share, row)
 
-    def _rewind(self, shares: list[schedule.Share[Sequence]]) -> None:
-        for share in shares:
-            share.key.evaluated = self._context.rewind(share.key.slot, share.key.evaluated)
+    def _rewind(self, sequence: Sequence, index: int) -> int:
+        """Take a sequence's memory back to an index, or to the picture that is there, and return where it stands."""
+        index = sequence.pictures.floor(index)
+        position = sequence.pictures.position(index)
+        return index if self._context.rewind(sequence.slot, position) == position else 0
 
     def _fail(self, shares: list[schedule.Share[Sequence]], error: BackendError) -> None:
         """End everything that was in a batch that llama.cpp could not evaluate."""

@@ -25,6 +25,8 @@ class Want(Generic[K]):
     streaming: bool
     """Whether it is past its prompt."""
     priority: int = 0
+    final: bool = True
+    """Whether nothing follows these tokens; otherwise a picture does, which is not evaluated together with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,6 @@ def plan(wants: Sequence[Want[K]], room: int, beside: int = PREFILL_BESIDE_STREA
         count = min(room, want.pending)
         if count == 0:
             break
-        shares.append(Share(want.key, count, count == want.pending))
+        shares.append(Share(want.key, count, want.final and count == want.pending))
         room -= count
     return shares

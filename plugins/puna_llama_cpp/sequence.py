@@ -7,6 +7,7 @@ from collections.abc import Callable
 from puna.backend import Finish, Piece, SequenceEvent, SequenceRequest, TokenLogprob
 from puna_llama_cpp.grammar import Matcher
 from puna_llama_cpp.output import TextOutput
+from puna_llama_cpp.pictures import Pictures
 from puna_llama_cpp.sampling import SamplerChain
 from puna_llama_cpp.steps import Mailbox
 from puna_llama_cpp.vocabulary import Vocabulary
@@ -16,7 +17,12 @@ class Sequence:
     """Its tokens (prompt and output, less what a shift forgot), its place in the cache, and what it has said."""
 
     def __init__(
-        self, request: SequenceRequest, tokens: list[int], matcher: Matcher | None, preserved: frozenset[int]
+        self,
+        request: SequenceRequest,
+        tokens: list[int],
+        matcher: Matcher | None,
+        preserved: frozenset[int],
+        pictures: Pictures | None = None,
     ) -> None:
         """Take a prompt as tokens; belongs to the running event loop."""
         self.request = request
@@ -24,6 +30,8 @@ class Sequence:
         self.tokens = tokens
         self.matcher = matcher
         self.preserved = preserved
+        self.pictures = pictures or Pictures()
+        """Those in the prompt. Sequences with any are never shifted."""
         self.cancelled = False
         self.slot = -1
         self.evaluated = 0
@@ -66,7 +74,7 @@ class Sequence:
     @property
     def content(self) -> list[int]:
         """The tokens in the cache that another sequence may take over."""
-        return self.tokens[: min(self.evaluated, self.pure)]
+        return self.tokens[: self.pictures.floor(min(self.evaluated, self.pure))]
 
     def forget(self, start: int, count: int) -> None:
         """Follow a context shift that dropped `count` tokens from `start` on."""
