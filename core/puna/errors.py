@@ -31,7 +31,8 @@ PunaError
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
 ├── LoadFailedError                the backend could not load the model
-│   └── OutOfMemoryError           there is no room for it
+│   ├── OutOfMemoryError           there is no room for it
+│   └── DamagedModelError          a file of it is not what it was
 ├── BackendCrashedError            the backend's process died
 └── BackendFailedError             the backend raised
 
@@ -282,6 +283,15 @@ class LoadFailedError(PunaError):
 
 class OutOfMemoryError(LoadFailedError):
     """There is no room for the model."""
+
+
+class DamagedModelError(LoadFailedError):
+    """A file of the model is gone, or is not what it was."""
+
+    reason = "MODEL_DAMAGED"
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"model '{name}' is damaged: {what}; pull or create it again, or ask puna doctor")
 
 
 class BackendCrashedError(PunaError):

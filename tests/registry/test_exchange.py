@@ -8,6 +8,7 @@ from tests.e2e.server import MODELS, serving
 from tests.registry.front import Answer, Redirect, Slow, ToStorage
 
 from puna.errors import TransferError
+from puna.models import integrity, seals
 from puna.models import manifest as manifests
 from puna.models.create import create
 from puna.models.create_request import CreateRequest, TransferStep
@@ -159,6 +160,25 @@ async def test_a_damaged_blob_of_another_length_is_fetched_again(pushed, side):
     path.write_bytes(path.read_bytes()[:1000])
     await two.pull(pushed.name)
     assert two.blobs(pushed.name) == pushed.blobs(pushed.name)
+
+
+@pytest.mark.parametrize("small", [True, False])
+async def test_a_damaged_blob_of_the_right_length_is_found_and_fetched_again(pushed, side, front, monkeypatch, small):
+    if not small:
+        for module in (integrity, seals):
+            monkeypatch.setattr(module, "SMALL", 1000)
+    two = side()
+    await two.pull(pushed.name)
+    path = two.store.blobs.path(pushed.digest)
+    content = bytearray(path.read_bytes())
+    content[200_000] ^= 1
+    path.write_bytes(content)
+    front.seen.clear()
+    statuses = [step.status for step in await two.pull(pushed.name)]
+    assert f"removing damaged blob {pushed.digest[7:19]}" in statuses
+    assert two.blobs(pushed.name) == pushed.blobs(pushed.name)
+    assert {each.path.rpartition("/")[2] for each in front.asked("GET", "/blobs/")} == {pushed.digest}
+    assert "removing" not in " ".join(step.status for step in await two.pull(pushed.name))
 
 
 async def test_a_model_is_made_of_one_that_has_to_be_pulled(pushed, side, monkeypatch):

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, also after a crash."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +13,18 @@ FILE_MODE: Final = 0o644
 
 @contextlib.contextmanager
 def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a new file of its own name in `folder`, which is made if need be; remove it at the end if still there."""
+    """Open a new file of its own name in `folder`, which is made if need be; remove it at the end if still there.
+
+    It is locked meanwhile, which says to whoever prunes, in whatever process, that somebody is writing it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
     path = Path(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             os.fchmod(descriptor, FILE_MODE)
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield path, file
     finally:
         path.unlink(missing_ok=True)

@@ -3,10 +3,10 @@
 import logging
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from puna.models import locks
 from puna.models.digest import file_name, is_digest
 
 log = logging.getLogger(__name__)
@@ -23,33 +23,33 @@ def rename_legacy(folder: Path) -> None:
             path.replace(folder / file_name(path.name))
 
 
-def prune_blobs(folder: Path, used: Iterable[str], claimed: Iterable[str]) -> None:
-    """Remove files that nobody uses and that have not been touched for an hour, unfinished ones included."""
+def is_old(path: Path, used: float = 0.0) -> bool:
+    """Whether a file, or a link, has not been touched for an hour. `used` is when it was used, if that says more."""
+    try:
+        return max(path.lstat().st_mtime, used) <= time.time() - YOUNG_SECONDS
+    except FileNotFoundError:
+        return False  # another process was faster
+
+
+def prune_unfinished(folder: Path, prefix: str = "") -> None:
+    """Remove what writers left an hour ago or earlier: files without a digest's name that nobody has locked."""
     if not folder.is_dir():
         return
-    kept = {file_name(digest) for digest in used if is_digest(digest)} | set(claimed)
-    limit = time.time() - YOUNG_SECONDS
     for entry in os.scandir(folder):
-        if not entry.is_file(follow_symlinks=False) or entry.name in kept:
+        if entry.is_dir(follow_symlinks=False) or is_digest(entry.name) or not entry.name.startswith(prefix):
             continue
+        path = Path(entry.path)
         try:
-            if entry.stat().st_mtime <= limit:
-                Path(entry.path).unlink()
-        except FileNotFoundError:
-            continue  # another process was faster
+            if is_old(path) and not locks.is_busy(written(path)):
+                path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("cannot remove %s: %s", entry.path, error)
+            log.warning("cannot remove %s: %s", path, error)
 
 
-def prune_temporaries(folder: Path, prefix: str) -> None:
-    """Remove manifests that a crash left half written an hour ago or earlier."""
-    limit = time.time() - YOUNG_SECONDS
-    for path in folder.glob(prefix + "*"):
-        try:
-            if path.is_file() and path.stat().st_mtime <= limit:
-                path.unlink()
-        except FileNotFoundError:
-            continue
+def written(path: Path) -> Path:
+    """Return the file that whoever writes this one has locked: for the notes of a download, that is its bytes."""
+    blob, partial, _ = path.name.partition("-partial")
+    return path.with_name(blob + partial)
 
 
 def remove_empty_folders(folder: Path) -> bool:

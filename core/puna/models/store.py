@@ -20,6 +20,7 @@ from puna.models import manifest as manifests
 from puna.models.blobs import BlobStore
 from puna.models.config import Config
 from puna.models.details import ModelSummary
+from puna.models.digest import file_name, is_digest
 from puna.models.heads import Heads, stamp
 from puna.models.manifest import Manifest
 from puna.models.name import ModelName
@@ -50,14 +51,23 @@ class ModelStore:
         if self.no_prune:
             return
         try:
-            used = self._used(strict=True)
+            self.remove_orphans()
+            prune.prune_unfinished(self.blobs.folder)
+            prune.prune_unfinished(self._manifests, TEMPORARY_PREFIX)
+            prune.remove_empty_folders(self._manifests)
         except (ValueError, OSError) as error:
             log.warning("not pruning the store: %s", error)
-            return
-        with self.blobs.standing_still() as claimed:
-            prune.prune_blobs(self.blobs.folder, used, claimed)
-        prune.prune_temporaries(self._manifests, TEMPORARY_PREFIX)
-        prune.remove_empty_folders(self._manifests)
+
+    def remove_orphans(self) -> None:
+        """Remove blobs that no manifest names and that have not been touched for an hour. ValueError, OSError."""
+
+        def is_old(path: Path) -> bool:
+            return prune.is_old(path, self.blobs.seals.age(path))
+
+        used = {file_name(digest) for digest in self.used(strict=True) if is_digest(digest)}
+        idle = [path.name for path in self.blobs.files() if path.name not in used and is_old(path)]
+        if idle:
+            self.blobs.remove(idle, lambda: self.used(strict=True), is_old)
 
     def resolve(self, name: ModelName) -> ModelName:
         """Return the name in the spelling that the store has: each part that it knows in another case is replaced."""
@@ -115,6 +125,9 @@ class ModelStore:
             with contextlib.suppress(ValueError):
                 for digest in manifests.loads(data).digests:
                     claims.add(digest)
+            # A removal may have been faster than the claims, and taken the blobs with it.
+            if not self._manifest_path(source).is_file():
+                raise LookupError(source.shortest)
             stale = self.replace_manifest(destination, data)
         self.forget(stale)
 
@@ -163,7 +176,7 @@ class ModelStore:
             self._remove_unused(digests)
 
     def _remove_unused(self, digests: frozenset[str]) -> None:
-        self.blobs.remove(digests, lambda: frozenset(self._used(strict=False)))
+        self.blobs.remove(digests, lambda: self.used(strict=False))
 
     def _load(self, name: ModelName, path: Path) -> StoredModel:
         return self._heads.remember(("model", *stamp(path)), lambda: self._read(name, path))
@@ -198,8 +211,8 @@ class ModelStore:
             else:
                 log.debug("no manifest: %s", path)
 
-    def _used(self, *, strict: bool) -> set[str]:
-        """Collect the digests of all manifests. When strict, one that cannot be read raises ValueError."""
+    def used(self, *, strict: bool) -> frozenset[str]:
+        """Return the digests of all manifests. When strict, one that cannot be read raises ValueError."""
         used: set[str] = set()
         for path in _files(self._manifests, 4):
             if not ModelName(*path.parts[-4:]).is_valid:
@@ -213,7 +226,7 @@ class ModelStore:
             except ValueError as error:
                 if strict:
                     raise ValueError(f"{path}: {error}") from error
-        return used
+        return frozenset(used)
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

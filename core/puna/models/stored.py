@@ -1,7 +1,7 @@
 """A model of the store: everything about it, read when it is asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from puna.errors import PunaError
 from puna.gotemplate.template import Template
 from puna.messages import Message
-from puna.models import capabilities, media_types, messages, selection
+from puna.models import capabilities, integrity, media_types, messages, selection
 from puna.models.blobs import BlobStore
 from puna.models.config import Config
 from puna.models.details import Details, ModelSummary, describe, local_time
@@ -89,6 +89,11 @@ class StoredModel:
     def draft_path(self) -> Path | None:
         """The draft model for speculative decoding."""
         return self._path(self.manifest.last(media_types.DRAFT))
+
+    def verify(self, *, thorough: bool, stopped: Callable[[], bool]) -> None:
+        """Raise DamagedModelError if a file that is to be loaded is gone or another: see `integrity`. Blocks."""
+        layers = self.manifest.of(media_types.MODEL, media_types.PROJECTOR, media_types.ADAPTER, media_types.DRAFT)
+        integrity.check_layers(self._blobs, layers, self.name.shortest, thorough=thorough, stopped=stopped)
 
     @cached_property
     def template(self) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.backend import Backend, LoadedModel
+from puna.blocking import stoppable
+from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.host import inprocess
 from puna.plugins import Registry
 from puna.runtime import hosts
@@ -37,8 +39,23 @@ class Launcher:
         self._sockets = (folder / str(number) for number in itertools.count(1))
 
     async def launch(self, want: Wanted, report: Report, *, on_death: Callable[[], None]) -> Launched:
-        """Load a model. Errors: see `hosts.load`; BackendNotFoundError: no plugin serves it."""
+        """Load a model. Errors: see `hosts.load`; BackendNotFoundError: no plugin serves it.
+
+        DamagedModelError: a file is not what it was. That is looked for with much effort only when loading has failed.
+        """
         name, backend = await asyncio.to_thread(self._backend, want)
+        await stoppable(lambda stopped: want.verify(thorough=False, stopped=stopped))
+        try:
+            return await self._launched(name, backend, want, report, on_death)
+        except OutOfMemoryError:
+            raise
+        except (LoadFailedError, BackendCrashedError):
+            await stoppable(lambda stopped: want.verify(thorough=True, stopped=stopped))
+            raise
+
+    async def _launched(
+        self, name: str, backend: Backend, want: Wanted, report: Report, on_death: Callable[[], None]
+    ) -> Launched:
         log.info("loading %s with %s", want.name, name)
 
         def tell(fraction: float) -> None:

@@ -2,10 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from puna.backend import ModelFacts, ModelSpec
 from puna.runtime.gated import GatedModel
+
+
+class Verify(Protocol):
+    """Looks at a model's files before they are loaded, and again, `thorough`, when that failed. Blocks."""
+
+    def __call__(self, *, thorough: bool, stopped: Callable[[], bool]) -> None:
+        """Raise LoadFailedError or its kin when something is wrong with them."""
+
+
+def trusting(*, thorough: bool, stopped: Callable[[], bool]) -> None:
+    """Find nothing wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,7 @@ class Wanted:
     """Fields of `spec` that nobody asked for: "context_length", "batch_size"."""
     file_bytes: int = 0
     """Size of the file; ps shows it when the backend does not know its memory."""
+    verify: Verify = trusting
 
 
 @dataclass(frozen=True, slots=True)

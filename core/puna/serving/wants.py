@@ -1,11 +1,13 @@
 """From options to what a backend is asked: how a model is loaded, and how a sequence is drawn."""
 
 import json
+from pathlib import Path
 from typing import Final
 
 from puna.backend import Constraint, ModelSpec, Sampling
 from puna.errors import InvalidFormatError, InvalidRequestError
 from puna.gojson import quote
+from puna.models.integrity import never
 from puna.models.stored import StoredModel
 from puna.options import Options
 from puna.runtime.wanted import Wanted
@@ -22,7 +24,7 @@ NO_SHIFT_FAMILIES: Final = ("deepseek2",)
 
 
 def wanted(model: StoredModel, options: Options, request: RequestOptions, settings: Settings) -> Wanted:
-    """Say what the pool must load. InvalidRequestError: the model has no file."""
+    """Say what the pool must load. InvalidRequestError: the model has no file; DamagedModelError: it is gone."""
     if model.model_path is None:
         raise InvalidRequestError(f"{model.name.shortest} has no model file")
     backend = model.config.backend
@@ -57,8 +59,17 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
         format=model.config.model_format or "gguf",
         backend=backend,
         automatic=frozenset(automatic),
-        file_bytes=model.model_path.stat().st_size,
+        file_bytes=_size(model, model.model_path),
+        verify=model.verify,
     )
+
+
+def _size(model: StoredModel, path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        model.verify(thorough=False, stopped=never)  # says what is gone
+        raise
 
 
 def context_length(model: StoredModel, options: Options, settings: Settings) -> int:

@@ -6,12 +6,12 @@ Its bytes get the blob's name only when its digest is right, so a kill at any mo
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, TypeAlias
 
+from puna.blocking import stoppable
 from puna.errors import TransferError
 from puna.models.registry import parts as parts_
 from puna.models.registry.client import Client
@@ -151,13 +151,7 @@ class Download(Transfer):
             noted = now
 
     async def _settle(self) -> None:
-        stop = threading.Event()
-        hashing = asyncio.ensure_future(asyncio.to_thread(self._partial.digest, stop.is_set))
-        try:
-            found = await asyncio.shield(hashing)
-        finally:
-            stop.set()
-            await asyncio.wait({hashing})
+        found = await stoppable(self._partial.digest)
         if found != self._digest.lower().replace("-", ":", 1):
             await in_thread(self._partial.discard)
             raise TransferError(f"digest mismatch, file must be downloaded again: want {self._digest}, got {found}")

@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from puna.blocking import stoppable
 from puna.errors import InvalidDigestError, TransferError
 from puna.models import manifest as manifests
 from puna.models import media_types
 from puna.models.blobs import Claims
 from puna.models.create_request import TransferStep
 from puna.models.digest import file_name
+from puna.models.integrity import damage
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 from puna.models.registry.authorization import Authorization, Identity
@@ -65,7 +68,11 @@ class Registries:
                 keeping = asyncio.create_task(self._keep(manifest))
                 stack.callback(keeping.cancel)
                 for layer in layers:
-                    download = downloads.get(layer.digest) or await self._joined(layer, connect, claims, stack)
+                    if layer.digest not in downloads and (found := await self._damage(layer, claims)):
+                        log.warning("%s: it is fetched again", found)
+                        yield TransferStep(f"removing damaged blob {layer.digest[_SHORT]}")
+                        await in_thread(self._store.blobs.path(layer.digest).unlink, missing_ok=True)
+                    download = downloads.get(layer.digest) or await self._joined(layer, connect, stack)
                     if download is None or layer.digest in downloads:
                         size = download.total if download else self._store.blobs.size(layer.digest)
                         yield _step("pulling", layer.digest, size, size)
@@ -77,6 +84,8 @@ class Registries:
                 yield TransferStep("verifying sha256 digest")
                 for download in downloads.values():
                     await download.finished()
+                for digest in downloads:
+                    await in_thread(self._store.blobs.verified, digest)
             yield TransferStep("writing manifest")
             stale = await self._write(name, data, manifest)
             if stale and not self._store.no_prune:
@@ -95,9 +104,19 @@ class Registries:
         except (TransferError, ValueError) as error:
             raise TransferError(f"pull model manifest: {error}") from error
 
-    async def _joined(self, layer: Layer, connect: Connect, claims: Claims, stack: AsyncExitStack) -> Download | None:
+    async def _damage(self, layer: Layer, claims: Claims) -> str:
+        """Claim a blob; say what is wrong with it if it is here and not what it should be."""
+        await in_thread(claims.add, layer.digest)
+        if not await in_thread(os.path.lexists, self._store.blobs.path(layer.digest)):
+            return ""
+        blobs, size = self._store.blobs, layer.size
+        try:
+            return await stoppable(lambda stopped: damage(blobs, layer.digest, size, thorough=True, stopped=stopped))
+        except OSError as error:
+            raise of_system(error, "read", blobs.path(layer.digest)) from error
+
+    async def _joined(self, layer: Layer, connect: Connect, stack: AsyncExitStack) -> Download | None:
         """Take part in a blob's download; None if it is there."""
-        claims.add(layer.digest)
         partial_blob = PartialBlob(self._store.blobs.path(layer.digest))
         if await in_thread(is_present, partial_blob, layer.size):
             await in_thread(self._store.blobs.touch, layer.digest)
