@@ -77,6 +77,8 @@ class ModelSpec:
     """Type of the KV cache, such as "q8_0"; empty: f16."""
     backend_options: Mapping[str, object] = field(default_factory=dict)
     """Options of this backend alone, as parsed from JSON."""
+    memory_bytes: int = 0
+    """Memory of the machine that is free for it; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
         flash_attention=spec.flash_attention,
         kv_cache_type=spec.kv_cache_type,
         backend_options_json=json.dumps(dict(spec.backend_options)) if spec.backend_options else "",
+        memory_bytes=spec.memory_bytes,
     )
 
 
@@ -58,6 +59,7 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
         flash_attention=request.flash_attention,
         kv_cache_type=request.kv_cache_type,
         backend_options=options,
+        memory_bytes=request.memory_bytes,
     )
 
 

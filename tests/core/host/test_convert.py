@@ -23,6 +23,7 @@ SPECS = [
         flash_attention="on",
         kv_cache_type="q8_0",
         backend_options={"x": [1, {"y": None}]},
+        memory_bytes=2**40,
     ),
 ]
 SEQUENCES = [

@@ -41,6 +41,7 @@ class LoadRequest(_message.Message):
     FLASH_ATTENTION_FIELD_NUMBER: _builtins.int
     KV_CACHE_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend plugin."""
     path: _builtins.str
@@ -69,6 +70,8 @@ class LoadRequest(_message.Message):
     """Type of the KV cache, such as "q8_0"; empty: f16."""
     backend_options_json: _builtins.str
     """Options of this backend, as the raw text of a JSON object."""
+    memory_bytes: _builtins.int
+    """Bytes of the machine's memory that are free for it; 0: not known."""
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters."""
@@ -96,10 +99,11 @@ class LoadRequest(_message.Message):
         flash_attention: _builtins.str = ...,
         kv_cache_type: _builtins.str = ...,
         backend_options_json: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "use_mmap", b"use_mmap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
     _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
