@@ -17,10 +17,7 @@ class LlamaCppBackend(Backend):
     preference = 100
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        """Load weights and make a context, in a thread. Cancelling waits until that has let go.
-
-        Projectors are left alone for now: such a model reads text, and refuses pictures.
-        """
+        """Load weights and make a context, in a thread. Cancelling waits until that has let go."""
         opened = await _open(spec, report)
         return opened.start()
 

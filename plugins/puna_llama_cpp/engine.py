@@ -11,7 +11,6 @@ step.
 
 import itertools
 import logging
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -184,8 +183,9 @@ class Engine:
             return
         sequence = max(looking, key=lambda sequence: sequence.request.priority)
         streams = any(other.streaming for other in self._running.values())
-        room = min(self._context.batch_size, schedule.PREFILL_BESIDE_STREAMS if streams else sys.maxsize)
-        part = sequence.pictures.slice(sequence.evaluated, room)
+        most = self._context.batch_size
+        room = min(most, schedule.PREFILL_BESIDE_STREAMS) if streams else most
+        part = sequence.pictures.slice(sequence.evaluated, room, most)
         count = len(part.vectors)
         share = schedule.Share(sequence, count, count == sequence.pending)
         batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)

@@ -1,6 +1,7 @@
 """Opening a model: weights, then a context that fits it. Blocks; runs in a thread."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import llama_cpp.llama_cpp as lib
@@ -11,6 +12,7 @@ from puna_llama_cpp.embedder import EmbeddingModel
 from puna_llama_cpp.machine import free_memory, threads_for
 from puna_llama_cpp.model import LlamaModel, WritingModel
 from puna_llama_cpp.native_log import captured_log
+from puna_llama_cpp.projector import Projector
 from puna_llama_cpp.weights import Weights
 
 _BATCH = 512
@@ -29,30 +31,41 @@ class Opened:
     facts: ModelFacts
     slots: int
     """Sequences that the context can hold."""
+    projector: Projector | None
 
     def start(self) -> LlamaModel:
         """Put the model to work, on the running event loop."""
         if self.facts.generates:
-            return WritingModel(self.weights, self.context, self.facts)
+            return WritingModel(self.weights, self.context, self.facts, self.projector)
         return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
 
     def close(self) -> None:
         """Free a model that was not started."""
         self.context.close()
+        if self.projector:
+            self.projector.close()
         self.weights.close()
 
 
 def open_model(spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> Opened:
-    """Load a model and make its context. For errors see Weights and Context."""
-    weights = Weights(spec, report, stopped)
-    try:
-        return _with_context(weights, spec)
-    except BaseException:
-        weights.close()
-        raise
+    """Load a model and make its context. For errors see Weights, Projector and Context."""
+    with ExitStack() as stack:
+        weights = Weights(spec, report, stopped)
+        stack.callback(weights.close)
+        projector = None
+        if spec.projector_paths and not weights.embeds_only:
+            projector = Projector(weights, spec, _threads(weights, spec))
+            stack.callback(projector.close)
+        opened = _with_context(weights, spec, projector)
+        stack.pop_all()
+    return opened
 
 
-def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
+def _threads(weights: Weights, spec: ModelSpec) -> int:
+    return spec.threads or threads_for(int(lib.llama_model_size(weights.pointer)))
+
+
+def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None) -> Opened:
     length = max(min(spec.context_length, weights.context_length), 1)
     embeds = weights.embeds_only
     slots = _EMBEDDING_SLOTS if embeds else spec.parallel or _fitting_sequences(weights, length)
@@ -64,7 +77,7 @@ def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
             sequences=1 if embeds else slots,
             most_sequences=slots,
             batch=max(min(batch, _padded(length)), slots) if embeds else max(batch, slots),
-            threads=spec.threads or threads_for(int(lib.llama_model_size(weights.pointer))),
+            threads=_threads(weights, spec),
             flash_attention=spec.flash_attention,
             kv_cache_type=spec.kv_cache_type,
             embeddings=embeds,
@@ -75,7 +88,7 @@ def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
     facts = ModelFacts(
         context_length=length,
         parallel=1 if embeds else slots,
-        size_bytes=size or int(lib.llama_model_size(weights.pointer)),
+        size_bytes=(size or int(lib.llama_model_size(weights.pointer))) + (projector.size_bytes if projector else 0),
         vram_bytes=on_gpus,
         adds_bos=vocabulary.adds_bos,
         adds_eos=vocabulary.adds_eos,
@@ -85,8 +98,9 @@ def _with_context(weights: Weights, spec: ModelSpec) -> Opened:
         eos_text=vocabulary.text(vocabulary.eos),
         embedding_length=weights.embedding_length if embeds and context.pooling != lib.LLAMA_POOLING_TYPE_RANK else 0,
         generates=not embeds,
+        vision=projector is not None and projector.vision,
     )
-    return Opened(weights, context, facts, slots)
+    return Opened(weights, context, facts, slots, projector)
 
 
 def _padded(length: int) -> int:

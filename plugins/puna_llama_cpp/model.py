@@ -1,10 +1,15 @@
 """A loaded model, as the core sees it."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 from puna.backend import (
     Finish,
+    InvalidRequestError,
     LoadedModel,
     ModelFacts,
     PromptTooLongError,
@@ -16,10 +21,13 @@ from puna_llama_cpp import sampling, sequence
 from puna_llama_cpp.context import Context
 from puna_llama_cpp.engine import Engine
 from puna_llama_cpp.grammar import Grammars
+from puna_llama_cpp.projector import Look, Projector
 from puna_llama_cpp.weights import Weights
 
 _QUICK_TEXT = 4096
 """Characters of a text that is tokenized sooner than a thread is found for it."""
+_LOOKERS = 4
+"""Threads that read pictures. Only one encodes at a time; the others can serve those seen before meanwhile."""
 
 
 class LlamaModel(LoadedModel):
@@ -69,9 +77,11 @@ class LlamaModel(LoadedModel):
 class WritingModel(LlamaModel):
     """A model that writes text."""
 
-    def __init__(self, weights: Weights, context: Context, facts: ModelFacts) -> None:
-        """Start its engine."""
+    def __init__(self, weights: Weights, context: Context, facts: ModelFacts, projector: Projector | None) -> None:
+        """Own the projector too, and start the engine."""
         super().__init__(weights, context, facts)
+        self._projector = projector
+        self._lookers = ThreadPoolExecutor(_LOOKERS, "look")
         self._grammars = Grammars(self._vocabulary)
         self._engine = Engine(context, self._vocabulary, facts.parallel)
 
@@ -87,18 +97,41 @@ class WritingModel(LlamaModel):
             self._engine.cancel(running)
 
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
-        if request.media:
-            raise UnsupportedError("this model cannot look at pictures")
         sampling.check(request.sampling)
         self._vocabulary.check(list(request.sampling.logit_bias))
-        tokens = await self._tokens(request.prompt)
+        pictures = None
+        if request.media:
+            look = await self._look(request)
+            tokens, pictures = look.tokens, look.pictures
+        else:
+            tokens = await self._tokens(request.prompt)
         if len(tokens) >= self._context.length:
             raise PromptTooLongError(len(tokens), self._context.length)
+        if self._projector:
+            # as in the reference, whatever the prompt: what a shift leaves of a picture would mean nothing
+            request = replace(request, shift=False)
         matcher = None
         if request.constraint:
             matcher = await asyncio.to_thread(self._grammars.matcher, request.constraint)
         preserved = self._vocabulary.special(request.preserved_tokens)
-        return sequence.Sequence(request, tokens, matcher, preserved)
+        return sequence.Sequence(request, tokens, matcher, preserved, pictures)
+
+    async def _look(self, request: SequenceRequest) -> Look:
+        """Have the pictures looked at, in a thread. Cancelled, it leaves one that is being encoded to its end."""
+        projector, text = self._projector, request.prompt
+        if projector is None or not self._facts.vision:
+            raise UnsupportedError("this model cannot look at pictures")
+        if not isinstance(text, str):
+            raise InvalidRequestError("pictures need a prompt of text, in which their places are marked")
+        stopped = threading.Event()
+        work = partial(projector.look, text, request.media, request.cache_salt, self._context, stopped.is_set)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._lookers, work)
+        finally:
+            stopped.set()
 
     def _close_engine(self) -> None:
+        self._lookers.shutdown(cancel_futures=True)
         self._engine.close()
+        if self._projector:
+            self._projector.close()

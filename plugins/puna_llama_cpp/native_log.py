@@ -5,7 +5,9 @@ import logging
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
@@ -30,7 +32,11 @@ class NativeLog:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._errors: deque[str] = deque(maxlen=20)
         self._callback = lib.llama_log_callback(self._take)
-        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.take(lib.llama_log_set)
+
+    def take(self, log_set: Callable[[Any, ctypes.c_void_p], None]) -> None:
+        """Have a part of llama.cpp that has its own callback call this one."""
+        log_set(self._callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _data: object) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ class Picture:
     length: int
     """How many positions it takes."""
     causal: bool
-    """Whether a vector sees only those before it; otherwise all are evaluated in one batch."""
+    """Whether a vector sees only those before it, and not all that are evaluated with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,10 @@ class Placed:
 class Pictures:
     """Where pictures stand in a prompt. Indexes count tokens and vectors alike."""
 
-    def __init__(self, placed: Sequence[Placed] = ()) -> None:
-        """Take pictures in order."""
+    def __init__(self, placed: Sequence[Placed] = (), encoding_ns: int = 0) -> None:
+        """Take pictures in order, and how long it took to make them out."""
         self._placed = tuple(placed)
+        self.encoding_ns = encoding_ns
 
     def at(self, index: int) -> Placed | None:
         """Return the picture that an index is in."""
@@ -88,12 +89,12 @@ class Pictures:
                 return max(min(count, placed.start - start), 0)
         return count
 
-    def slice(self, index: int, room: int) -> Slice:
-        """Return the next vectors of the picture that an index is in: at most `room` where they can be parted."""
+    def slice(self, index: int, room: int, most: int) -> Slice:
+        """Return the next vectors of the picture at an index: at most `room`, or `most` if they see each other."""
         placed = self.at(index)
         assert placed is not None, "asked for vectors where there is text"
         picture = placed.picture
         first = index - placed.start
-        last = min(first + room, len(picture.vectors)) if picture.causal else len(picture.vectors)
+        last = min(first + (room if picture.causal else most), len(picture.vectors))
         positions = (picture.origin + self.position(placed.start) * picture.step)[:, first:last]
         return Slice(picture.vectors[first:last], positions, picture.causal)

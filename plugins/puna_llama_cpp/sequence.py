@@ -118,6 +118,6 @@ class Sequence:
             prompt_tokens=self._prompt_length,
             cached_prompt_tokens=self._cached,
             output_tokens=self._generated,
-            prompt_eval_ns=max(first - self._started_ns, 1),
+            prompt_eval_ns=max(first - self._started_ns + self.pictures.encoding_ns, 1),
             eval_ns=max(now - first, 1) if self._generated else 0,
         )

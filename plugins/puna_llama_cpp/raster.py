@@ -1,0 +1,62 @@
+"""From a picture's file to its pixels, turned as its camera says."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
+"""What is looked at, of moving pictures the first; nothing else is even tried."""
+MOST_PIXELS = 64 * 1024 * 1024
+"""Of one picture: more than cameras have, and less than a small file can be made to unpack to."""
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    LookupError,
+    TypeError,
+    OverflowError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow raises on files that are not what they say."""
+
+
+class UnreadableError(Exception):
+    """This is no picture, or a broken one; the text says what is wrong."""
+
+
+class TooLargeError(Exception):
+    """This picture has more pixels than are looked at."""
+
+    def __init__(self, width: int, height: int) -> None:
+        """Say how large it is."""
+        super().__init__(f"has {width} x {height} pixels, and at most {MOST_PIXELS} can be looked at")
+
+
+def pixels(data: bytes) -> NDArray[np.uint8]:
+    """Return rows of red, green and blue; transparency is left out, as llama.cpp does.
+
+    UnreadableError: it is no picture of these formats. TooLargeError: it has too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise TooLargeError(width, height)
+            return np.asarray(_colored(ImageOps.exif_transpose(image)))
+    except _DAMAGE as error:
+        raise UnreadableError(str(error) or type(error).__name__) from error
+
+
+def _colored(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of gray, of which Pillow would cut off what does not fit into 8
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
