@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from puna.v1 import message_pb2 as _message_pb2
 from puna.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
@@ -20,6 +21,142 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Place:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Place.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACE_UNSPECIFIED: _Place.ValueType  # 0
+    """Not said."""
+    PLACE_HARD_LINK: _Place.ValueType  # 1
+    """It is the same file under a second name; the first may go."""
+    PLACE_SYMBOLIC_LINK: _Place.ValueType  # 2
+    """It is a link, which needs the file to stay."""
+
+class Place(_Place, metaclass=_PlaceEnumTypeWrapper):
+    """How a file became a blob without being copied."""
+
+PLACE_UNSPECIFIED: Place.ValueType  # 0
+"""Not said."""
+PLACE_HARD_LINK: Place.ValueType  # 1
+"""It is the same file under a second name; the first may go."""
+PLACE_SYMBOLIC_LINK: Place.ValueType  # 2
+"""It is a link, which needs the file to stay."""
+Global___Place: _TypeAlias = Place  # noqa: Y015
+
+class _FileState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_STATE_UNSPECIFIED: _FileState.ValueType  # 0
+    """Not said."""
+    FILE_STATE_UNCHANGED: _FileState.ValueType  # 1
+    """Size, times and inode are the same."""
+    FILE_STATE_TOUCHED: _FileState.ValueType  # 2
+    """Something was done to it; it is read again before it is loaded."""
+    FILE_STATE_GONE: _FileState.ValueType  # 3
+    """It is not there any more."""
+
+class FileState(_FileState, metaclass=_FileStateEnumTypeWrapper):
+    """What has become of a file since its digest was last computed."""
+
+FILE_STATE_UNSPECIFIED: FileState.ValueType  # 0
+"""Not said."""
+FILE_STATE_UNCHANGED: FileState.ValueType  # 1
+"""Size, times and inode are the same."""
+FILE_STATE_TOUCHED: FileState.ValueType  # 2
+"""Something was done to it; it is read again before it is loaded."""
+FILE_STATE_GONE: FileState.ValueType  # 3
+"""It is not there any more."""
+Global___FileState: _TypeAlias = FileState  # noqa: Y015
+
+class _LinkMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_MODE_UNSPECIFIED: _LinkMode.ValueType  # 0
+    """A hard link where that is possible, else a symbolic one."""
+    LINK_MODE_HARD: _LinkMode.ValueType  # 1
+    """A hard link, or an error."""
+    LINK_MODE_SYMBOLIC: _LinkMode.ValueType  # 2
+    """A symbolic link."""
+    LINK_MODE_COPY: _LinkMode.ValueType  # 3
+    """A copy, which the file's owner may do nothing to."""
+
+class LinkMode(_LinkMode, metaclass=_LinkModeEnumTypeWrapper):
+    """How files become blobs."""
+
+LINK_MODE_UNSPECIFIED: LinkMode.ValueType  # 0
+"""A hard link where that is possible, else a symbolic one."""
+LINK_MODE_HARD: LinkMode.ValueType  # 1
+"""A hard link, or an error."""
+LINK_MODE_SYMBOLIC: LinkMode.ValueType  # 2
+"""A symbolic link."""
+LINK_MODE_COPY: LinkMode.ValueType  # 3
+"""A copy, which the file's owner may do nothing to."""
+Global___LinkMode: _TypeAlias = LinkMode  # noqa: Y015
+
+class _FindingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FINDING_KIND_UNSPECIFIED: _FindingKind.ValueType  # 0
+    """Not said."""
+    FINDING_KIND_DAMAGED_BLOB: _FindingKind.ValueType  # 1
+    """A blob's content is not what its name says."""
+    FINDING_KIND_MISSING_BLOB: _FindingKind.ValueType  # 2
+    """A model's blob is not there."""
+    FINDING_KIND_BROKEN_MANIFEST: _FindingKind.ValueType  # 3
+    """A manifest makes no sense."""
+    FINDING_KIND_BROKEN_MODEL: _FindingKind.ValueType  # 4
+    """A model's files are what their names say, and make no sense."""
+    FINDING_KIND_CLASHING_NAMES: _FindingKind.ValueType  # 5
+    """Two models have names that are the same to whoever asks."""
+    FINDING_KIND_UNREADABLE: _FindingKind.ValueType  # 6
+    """The system does not let it be read."""
+    FINDING_KIND_ORPHAN: _FindingKind.ValueType  # 7
+    """No model uses a blob. No fault."""
+    FINDING_KIND_PARTIAL: _FindingKind.ValueType  # 8
+    """A download that is not finished. No fault."""
+    FINDING_KIND_UNFINISHED: _FindingKind.ValueType  # 9
+    """What a writer left, or is writing. No fault."""
+    FINDING_KIND_STRAY: _FindingKind.ValueType  # 10
+    """A file that no server knows. No fault."""
+
+class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
+    """What is the matter with something in the store."""
+
+FINDING_KIND_UNSPECIFIED: FindingKind.ValueType  # 0
+"""Not said."""
+FINDING_KIND_DAMAGED_BLOB: FindingKind.ValueType  # 1
+"""A blob's content is not what its name says."""
+FINDING_KIND_MISSING_BLOB: FindingKind.ValueType  # 2
+"""A model's blob is not there."""
+FINDING_KIND_BROKEN_MANIFEST: FindingKind.ValueType  # 3
+"""A manifest makes no sense."""
+FINDING_KIND_BROKEN_MODEL: FindingKind.ValueType  # 4
+"""A model's files are what their names say, and make no sense."""
+FINDING_KIND_CLASHING_NAMES: FindingKind.ValueType  # 5
+"""Two models have names that are the same to whoever asks."""
+FINDING_KIND_UNREADABLE: FindingKind.ValueType  # 6
+"""The system does not let it be read."""
+FINDING_KIND_ORPHAN: FindingKind.ValueType  # 7
+"""No model uses a blob. No fault."""
+FINDING_KIND_PARTIAL: FindingKind.ValueType  # 8
+"""A download that is not finished. No fault."""
+FINDING_KIND_UNFINISHED: FindingKind.ValueType  # 9
+"""What a writer left, or is writing. No fault."""
+FINDING_KIND_STRAY: FindingKind.ValueType  # 10
+"""A file that no server knows. No fault."""
+Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
 class ModelDetails(_message.Message):
@@ -327,6 +464,7 @@ class GetModelResponse(_message.Message):
     PROJECTOR_INFO_JSON_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     REQUIRES_FIELD_NUMBER: _builtins.int
+    IN_PLACE_FIELD_NUMBER: _builtins.int
     license: _builtins.str
     """All its licenses, joined by newlines."""
     modelfile: _builtins.str
@@ -355,6 +493,10 @@ class GetModelResponse(_message.Message):
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorInfo]:
         """Tensors of the model file."""
 
+    @_builtins.property
+    def in_place(self) -> _containers.RepeatedCompositeFieldContainer[Global___InPlaceFile]:
+        """Those of its files that lie elsewhere on the server's disk."""
+
     def __init__(
         self,
         *,
@@ -369,14 +511,49 @@ class GetModelResponse(_message.Message):
         projector_info_json: _builtins.str = ...,
         tensors: _abc.Iterable[Global___TensorInfo] | None = ...,
         requires: _builtins.str = ...,
+        in_place: _abc.Iterable[Global___InPlaceFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "system", b"system", "template", b"template", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_place", b"in_place", "license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "system", b"system", "template", b"template", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class InPlaceFile(_message.Message):
+    """A file of a model that lies elsewhere on the server's disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest: "sha256:" and 64 hexadecimal digits."""
+    path: _builtins.str
+    """Where it lay when it was imported."""
+    place: Global___Place.ValueType
+    """How it is known to the store."""
+    state: Global___FileState.ValueType
+    """Whether it is as it was."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        path: _builtins.str = ...,
+        place: Global___Place.ValueType = ...,
+        state: Global___FileState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "path", b"path", "place", b"place", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InPlaceFile: _TypeAlias = InPlaceFile  # noqa: Y015
 
 @_typing.final
 class ListLoadedModelsRequest(_message.Message):
@@ -983,3 +1160,375 @@ class UploadBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadBlobResponse: _TypeAlias = UploadBlobResponse  # noqa: Y015
+
+@_typing.final
+class ImportModelsRequest(_message.Message):
+    """Files to make models of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATHS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What to call the model, if there is just one; empty: names are made of those of the files."""
+    link: Global___LinkMode.ValueType
+    """How to link."""
+    replace: _builtins.bool
+    """Whether models that have the names already lose them."""
+    dry_run: _builtins.bool
+    """Whether only to tell what would be done."""
+    backend: _builtins.str
+    """The backend that shall run them; empty: the format decides."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Absolute paths on the server's disk: GGUF files, and folders to look through for them."""
+
+    def __init__(
+        self,
+        *,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+        name: _builtins.str = ...,
+        link: Global___LinkMode.ValueType = ...,
+        replace: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+        backend: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dry_run", b"dry_run", "link", b"link", "name", b"name", "paths", b"paths", "replace", b"replace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportModelsRequest: _TypeAlias = ImportModelsRequest  # noqa: Y015
+
+@_typing.final
+class PlannedModel(_message.Message):
+    """A model that files make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    PROJECTORS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its shortest name, with tag."""
+    size_bytes: _builtins.int
+    """Bytes of all of them."""
+    joined: _builtins.bool
+    """Whether its parts must be joined, which takes a copy."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its file, or the parts of a split one."""
+
+    @_builtins.property
+    def projectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Encoders of pictures and sounds that go with it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
+        projectors: _abc.Iterable[_builtins.str] | None = ...,
+        size_bytes: _builtins.int = ...,
+        joined: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "joined", b"joined", "name", b"name", "projectors", b"projectors", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedModel: _TypeAlias = PlannedModel  # noqa: Y015
+
+@_typing.final
+class SkippedFile(_message.Message):
+    """A file that is left alone, or a model that could not be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file, or the first of a model's."""
+    reason: _builtins.str
+    """Why."""
+    name: _builtins.str
+    """The name that the model would have had, if it has come that far."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedFile: _TypeAlias = SkippedFile  # noqa: Y015
+
+@_typing.final
+class ImportPlan(_message.Message):
+    """What is to be done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedModel]:
+        """Models to make."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedFile]:
+        """Files that are left alone."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___PlannedModel] | None = ...,
+        skipped: _abc.Iterable[Global___SkippedFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPlan: _TypeAlias = ImportPlan  # noqa: Y015
+
+@_typing.final
+class ImportedModel(_message.Message):
+    """A model that was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IN_PLACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its shortest name, with tag."""
+    @_builtins.property
+    def in_place(self) -> _containers.RepeatedCompositeFieldContainer[Global___InPlaceFile]:
+        """Those of its files that stayed where they were."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        in_place: _abc.Iterable[Global___InPlaceFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_place", b"in_place", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedModel: _TypeAlias = ImportedModel  # noqa: Y015
+
+@_typing.final
+class ImportModelsResponse(_message.Message):
+    """First the plan, then, for each model, steps and how it ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___ImportPlan:
+        """What is to be done."""
+
+    @_builtins.property
+    def progress(self) -> Global___TransferProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def imported(self) -> Global___ImportedModel:
+        """A model is there."""
+
+    @_builtins.property
+    def failed(self) -> Global___SkippedFile:
+        """A model could not be made."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___ImportPlan | None = ...,
+        progress: Global___TransferProgress | None = ...,
+        imported: Global___ImportedModel | None = ...,
+        failed: Global___SkippedFile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "imported", b"imported", "plan", b"plan", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "imported", b"imported", "plan", b"plan", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["plan", "progress", "imported", "failed"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ImportModelsResponse: _TypeAlias = ImportModelsResponse  # noqa: Y015
+
+@_typing.final
+class CheckStoreRequest(_message.Message):
+    """How to look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPAIR_FIELD_NUMBER: _builtins.int
+    QUICK_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    """Whether to repair what can be: damaged blobs and old leftovers are removed, broken manifests set aside."""
+    quick: _builtins.bool
+    """Whether to leave out reading blobs that do not look as if they had been written to."""
+    def __init__(
+        self,
+        *,
+        repair: _builtins.bool = ...,
+        quick: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quick", b"quick", "repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStoreRequest: _TypeAlias = CheckStoreRequest  # noqa: Y015
+
+@_typing.final
+class StoreFinding(_message.Message):
+    """One thing that is not as it should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    IS_FAULT_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    kind: Global___FindingKind.ValueType
+    """What kind of thing."""
+    path: _builtins.str
+    """The file."""
+    digest: _builtins.str
+    """Its digest, if it is a blob."""
+    text: _builtins.str
+    """What is wrong."""
+    advice: _builtins.str
+    """What to do; empty if nothing need be."""
+    is_fault: _builtins.bool
+    """Whether something is wrong, and not merely left over."""
+    repaired: _builtins.bool
+    """Whether it has been put right."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Shortest names of the models that it concerns."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___FindingKind.ValueType = ...,
+        path: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.str = ...,
+        advice: _builtins.str = ...,
+        is_fault: _builtins.bool = ...,
+        repaired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "digest", b"digest", "is_fault", b"is_fault", "kind", b"kind", "models", b"models", "path", b"path", "repaired", b"repaired", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreFinding: _TypeAlias = StoreFinding  # noqa: Y015
+
+@_typing.final
+class StoreReport(_message.Message):
+    """How a look ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    models: _builtins.int
+    """Models whose manifests make sense."""
+    blobs: _builtins.int
+    """Blobs."""
+    bytes_read: _builtins.int
+    """Bytes of blobs that were read."""
+    faults: _builtins.int
+    """Faults that were not repaired."""
+    repaired: _builtins.int
+    """Findings that were repaired."""
+    def __init__(
+        self,
+        *,
+        models: _builtins.int = ...,
+        blobs: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+        faults: _builtins.int = ...,
+        repaired: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes_read", b"bytes_read", "faults", b"faults", "models", b"models", "repaired", b"repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreReport: _TypeAlias = StoreReport  # noqa: Y015
+
+@_typing.final
+class CheckStoreResponse(_message.Message):
+    """Progress and findings, and the report at the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___TransferProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def finding(self) -> Global___StoreFinding:
+        """Something that is not as it should be."""
+
+    @_builtins.property
+    def report(self) -> Global___StoreReport:
+        """How it ended."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___TransferProgress | None = ...,
+        finding: Global___StoreFinding | None = ...,
+        report: Global___StoreReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finding", b"finding", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finding", b"finding", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "finding", "report"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CheckStoreResponse: _TypeAlias = CheckStoreResponse  # noqa: Y015

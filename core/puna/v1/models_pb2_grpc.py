@@ -87,6 +87,16 @@ class ModelsServiceStub(object):
                 request_serializer=puna_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.ImportModels = channel.unary_stream(
+                '/puna.v1.ModelsService/ImportModels',
+                request_serializer=puna_dot_v1_dot_models__pb2.ImportModelsRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_models__pb2.ImportModelsResponse.FromString,
+                _registered_method=True)
+        self.CheckStore = channel.unary_stream(
+                '/puna.v1.ModelsService/CheckStore',
+                request_serializer=puna_dot_v1_dot_models__pb2.CheckStoreRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_models__pb2.CheckStoreResponse.FromString,
+                _registered_method=True)
         self.StatBlob = channel.unary_unary(
                 '/puna.v1.ModelsService/StatBlob',
                 request_serializer=puna_dot_v1_dot_models__pb2.StatBlobRequest.SerializeToString,
@@ -178,6 +188,23 @@ class ModelsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportModels(self, request, context):
+        """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
+        PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
+        is told of and does not end the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckStore(self, request, context):
+        """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
+        message is the report. Cancelling ends it; what was repaired stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StatBlob(self, request, context):
         """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND).
         """
@@ -245,6 +272,16 @@ def add_ModelsServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=puna_dot_v1_dot_models__pb2.DeleteModelRequest.FromString,
                     response_serializer=puna_dot_v1_dot_models__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'ImportModels': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportModels,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.ImportModelsRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_models__pb2.ImportModelsResponse.SerializeToString,
+            ),
+            'CheckStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckStore,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.CheckStoreRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_models__pb2.CheckStoreResponse.SerializeToString,
             ),
             'StatBlob': grpc.unary_unary_rpc_method_handler(
                     servicer.StatBlob,
@@ -530,6 +567,60 @@ class ModelsService(object):
             '/puna.v1.ModelsService/DeleteModel',
             puna_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
             puna_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/puna.v1.ModelsService/ImportModels',
+            puna_dot_v1_dot_models__pb2.ImportModelsRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.ImportModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/puna.v1.ModelsService/CheckStore',
+            puna_dot_v1_dot_models__pb2.CheckStoreRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.CheckStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,15 @@ class ModelsServiceStub:
     """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
     (MODEL_NOT_FOUND).
     """
+    ImportModels: _grpc.UnaryStreamMultiCallable[_models_pb2.ImportModelsRequest, _models_pb2.ImportModelsResponse]
+    """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
+    PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
+    is told of and does not end the call.
+    """
+    CheckStore: _grpc.UnaryStreamMultiCallable[_models_pb2.CheckStoreRequest, _models_pb2.CheckStoreResponse]
+    """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
+    message is the report. Cancelling ends it; what was repaired stays so.
+    """
     StatBlob: _grpc.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]
@@ -102,6 +111,15 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
     (MODEL_NOT_FOUND).
+    """
+    ImportModels: _aio.UnaryStreamMultiCallable[_models_pb2.ImportModelsRequest, _models_pb2.ImportModelsResponse]  # type: ignore[assignment]
+    """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
+    PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
+    is told of and does not end the call.
+    """
+    CheckStore: _aio.UnaryStreamMultiCallable[_models_pb2.CheckStoreRequest, _models_pb2.CheckStoreResponse]  # type: ignore[assignment]
+    """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
+    message is the report. Cancelling ends it; what was repaired stays so.
     """
     StatBlob: _aio.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]  # type: ignore[assignment]
     """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
@@ -200,6 +218,27 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
         """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
         (MODEL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ImportModels(
+        self,
+        request: _models_pb2.ImportModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_models_pb2.ImportModelsResponse], _abc.AsyncIterator[_models_pb2.ImportModelsResponse]]:
+        """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
+        PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
+        is told of and does not end the call.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckStore(
+        self,
+        request: _models_pb2.CheckStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_models_pb2.CheckStoreResponse], _abc.AsyncIterator[_models_pb2.CheckStoreResponse]]:
+        """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
+        message is the report. Cancelling ends it; what was repaired stays so.
         """
 
     @_abc_1.abstractmethod
