@@ -5,11 +5,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import llama_cpp.llama_cpp as lib
+from llama_cpp._ggml import libggml
 
 from puna.backend import ModelFacts, ModelSpec
-from puna_llama_cpp.context import Context, ContextOptions
+from puna_llama_cpp.context import KV_CACHE_TYPES, Context, ContextOptions
 from puna_llama_cpp.embedder import EmbeddingModel
-from puna_llama_cpp.machine import free_memory, threads_for
+from puna_llama_cpp.lazy_memory import lazily_zeroed
+from puna_llama_cpp.machine import threads_for
 from puna_llama_cpp.model import LlamaModel, WritingModel
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.projector import Projector
@@ -18,8 +20,12 @@ from puna_llama_cpp.weights import Weights
 _BATCH = 512
 _EMBEDDING_BATCH = 2048
 _EMBEDDING_SLOTS = 16
-_MOST_SEQUENCES = 4
+_MOST_SEQUENCES = 16
+"""That run at once unless more are asked for, where a cache takes memory only as far as it is used."""
+_MOST_WHOLE_SEQUENCES = 4
+"""The same where it takes all of its memory from the beginning."""
 _CONTEXT_MULTIPLE = 256
+_F16_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +74,27 @@ def _threads(weights: Weights, spec: ModelSpec) -> int:
 def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None) -> Opened:
     length = max(min(spec.context_length, weights.context_length), 1)
     embeds = weights.embeds_only
-    slots = _EMBEDDING_SLOTS if embeds else spec.parallel or _fitting_sequences(weights, length)
     batch = spec.batch_size or (_EMBEDDING_BATCH if embeds else _BATCH)
-    context = Context(
-        weights,
-        ContextOptions(
-            length=length,
-            sequences=1 if embeds else slots,
-            most_sequences=slots,
-            batch=max(min(batch, _padded(length)), slots) if embeds else max(batch, slots),
-            threads=_threads(weights, spec),
-            flash_attention=spec.flash_attention,
-            kv_cache_type=spec.kv_cache_type,
-            embeddings=embeds,
-        ),
-    )
+    with lazily_zeroed() as lazily:
+        most = _MOST_SEQUENCES if lazily and not _offloads(spec) else _MOST_WHOLE_SEQUENCES
+        slots = _EMBEDDING_SLOTS if embeds else spec.parallel or _fitting_sequences(weights, spec, length, most)
+        context = Context(
+            weights,
+            ContextOptions(
+                length=length,
+                sequences=1 if embeds else slots,
+                most_sequences=slots,
+                batch=max(min(batch, _padded(length)), slots) if embeds else max(batch, slots),
+                threads=_threads(weights, spec),
+                flash_attention=spec.flash_attention,
+                kv_cache_type=spec.kv_cache_type,
+                embeddings=embeds,
+            ),
+        )
     vocabulary = weights.vocabulary
     size, on_gpus = captured_log().buffer_bytes()
+    if not spec.parallel and not embeds and most == _MOST_SEQUENCES:
+        size -= captured_log().cache_bytes() * (slots - 1) // slots  # nobody asked for it, and it is there only if used
     facts = ModelFacts(
         context_length=length,
         parallel=1 if embeds else slots,
@@ -107,9 +117,15 @@ def _padded(length: int) -> int:
     return -(-length // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE
 
 
-def _fitting_sequences(weights: Weights, length: int) -> int:
+def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, most: int) -> int:
     """Return how many sequences' caches fit into half of the free memory, within bounds."""
-    free = free_memory()
-    if free is None:
-        return _MOST_SEQUENCES
-    return max(1, min(_MOST_SEQUENCES, free // 2 // max(weights.cache_bytes_per_token * _padded(length), 1)))
+    if not spec.memory_bytes:
+        return most
+    kind = KV_CACHE_TYPES.get(spec.kv_cache_type, KV_CACHE_TYPES["f16"])
+    cell = weights.cache_bytes_per_token * int(libggml.ggml_type_size(kind)) // int(libggml.ggml_blck_size(kind))
+    return max(1, min(most, spec.memory_bytes // 2 // max(cell // _F16_BYTES * _padded(length), 1)))
+
+
+def _offloads(spec: ModelSpec) -> bool:
+    """Say whether layers, and with them their caches, may lie on a GPU."""
+    return bool(lib.llama_supports_gpu_offload()) and spec.gpu_layers != 0

@@ -1,4 +1,4 @@
-"""What the machine offers: processor cores and free memory."""
+"""What the machine offers: processor cores."""
 
 import os
 from pathlib import Path
@@ -32,12 +32,3 @@ def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
-
-
-def free_memory() -> int | None:
-    """Return the bytes that can be allocated without swapping; None where that cannot be told."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

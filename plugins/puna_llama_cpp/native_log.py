@@ -68,6 +68,12 @@ class NativeLog:
             told = [line.partition(_LOAD_ERROR)[2] for line in self._errors if _LOAD_ERROR in line]
         return told[-1] if told else self.last_error()
 
+    def cache_bytes(self) -> int:
+        """Return the bytes of the CPU's KV caches announced since `clear`."""
+        with self._lock:
+            found = [match for line in self._lines if " KV " in line and (match := _BUFFER.search(line))]
+        return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
+
     def buffer_bytes(self) -> tuple[int, int]:
         """Return the bytes of all buffers announced since `clear`, and of those that are not the CPU's."""
         with self._lock:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from puna.backend import Backend, LoadedModel
@@ -12,7 +12,7 @@ from puna.blocking import stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.host import inprocess
 from puna.plugins import Registry
-from puna.runtime import hosts
+from puna.runtime import hosts, memory
 from puna.runtime.wanted import Loading, Report, Wanted
 from puna.settings import Settings
 
@@ -61,11 +61,12 @@ class Launcher:
         def tell(fraction: float) -> None:
             report(Loading(fraction))
 
+        spec = replace(want.spec, memory_bytes=memory.free_bytes())
         if not backend.needs_host:
-            return Launched(await inprocess.load(backend, want.spec, tell), name, 0)
+            return Launched(await inprocess.load(backend, spec, tell), name, 0)
         stall_seconds = self._settings.load_timeout
         model = await hosts.load(
-            name, want.spec, next(self._sockets), report=tell, stall_seconds=stall_seconds, on_death=on_death
+            name, spec, next(self._sockets), report=tell, stall_seconds=stall_seconds, on_death=on_death
         )
         return Launched(model, name, model.pid)
 

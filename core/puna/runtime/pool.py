@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from puna.errors import OutOfMemoryError, QueueFullError
 from puna.plugins import Registry
-from puna.runtime import sockets
+from puna.runtime import memory, sockets
 from puna.runtime.admission import Gate, Line
 from puna.runtime.gated import GatedModel
 from puna.runtime.keep_alive import Resident, victim
@@ -24,6 +24,8 @@ from puna.settings import Settings
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LOADED = 3
+FILLED = 0.8
+"""The part of the free memory that a model's file may take; its cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
 """What a context that nobody asked for shrinks to when there is no room."""
 
@@ -207,9 +209,20 @@ class ModelPool:
                 await asyncio.wait(self._closing)  # their memory is needed
             elif len(self._residents) >= (self._settings.max_loaded_models or DEFAULT_MAX_LOADED):
                 await self._retire(victim(self._residents.values()))
+            elif (idle := self._idle()) and self._lacks_memory(want):
+                log.info("%s needs the memory of %s", want.name, victim(idle).want.name)
+                await self._retire(victim(idle))
             else:
                 return await self._load(want, report)
         return resident
+
+    def _idle(self) -> list[Resident]:
+        return [resident for resident in self._residents.values() if not resident.holders]
+
+    def _lacks_memory(self, want: Wanted) -> bool:
+        """Say whether a model takes more than a fair part of what is free. Busy models are never asked to go for it."""
+        free = memory.free_bytes()
+        return 0 < free * FILLED < want.file_bytes
 
     async def _load(self, want: Wanted, report: Report) -> Resident:
         """Load a model; when there is no room, once more with a smaller context, or with all others gone."""

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -180,6 +181,16 @@ async def test_an_idle_model_makes_room(make_pool, want):
     await use(pool, want("b"), keep_alive=10)
     await use(pool, want("c"), keep_alive=50)
     assert names(pool) == ["a:latest", "c:latest"]
+
+
+async def test_idle_models_make_room_for_one_that_needs_their_memory(make_pool, want):
+    pool = await make_pool()
+    await use(pool, want("idle"))
+    async with pool.lease(want("busy")):
+        await use(pool, replace(want("small"), file_bytes=1))
+        assert sorted(names(pool)) == ["busy:latest", "idle:latest", "small:latest"]
+        await use(pool, replace(want("huge"), file_bytes=2**60))
+        assert sorted(names(pool)) == ["busy:latest", "huge:latest"]  # it need not wait for who is busy
 
 
 async def test_three_models_stay_by_default(make_pool, want):

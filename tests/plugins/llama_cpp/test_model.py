@@ -30,8 +30,18 @@ async def test_facts(load):
     assert cache < facts.size_bytes < cache + 20 * 2**20
 
 
-async def test_several_sequences_by_default(load):
-    assert 1 <= (await load("chatter", parallel=0)).facts.parallel <= 4
+async def test_sixteen_sequences_by_default_or_as_many_as_fit_into_half_of_the_free_memory(load):
+    cache = 2048 * 2 * 2 * 32 * 2  # cells, layers, keys and values, numbers, bytes: of one sequence
+    assert (await load("chatter", parallel=0)).facts.parallel == 16
+    assert (await load("chatter", parallel=0, memory_bytes=2**40)).facts.parallel == 16
+    assert (await load("chatter", parallel=0, memory_bytes=2 * 5 * cache)).facts.parallel == 5
+    assert (await load("chatter", parallel=0, memory_bytes=2 * 5 * cache, kv_cache_type="f32")).facts.parallel == 2
+    assert (await load("chatter", parallel=0, memory_bytes=1)).facts.parallel == 1
+
+
+async def test_sequences_that_nobody_asked_for_are_not_counted_as_memory(load):
+    one, sixteen = await load("chatter", parallel=1), await load("chatter", parallel=0)
+    assert abs(one.facts.size_bytes - sixteen.facts.size_bytes) < 2**20
 
 
 async def test_text_gets_bos_and_its_special_tokens_are_read(load):

@@ -1,0 +1,170 @@
+"""Caches that take memory only as far as they are used.
+
+llama.cpp fills a new KV cache with zeros, so that every page of it is there from the beginning: sixteen sequences of
+4,096 tokens of a model of 135M parameters take 1.5 GB, and up to three seconds, before the first token. The kernel
+gives zeros for pages that nobody has touched. So large buffers are cleared by handing their pages back to it, which is
+the same to whoever reads them, and takes neither time nor memory.
+
+How ggml clears a buffer of the CPU stands in a table of function pointers whose layout is not public. The two pointers
+that matter are therefore found by trying, on a buffer of our own: one after the other is replaced, until the public
+function that goes through it shows that. Where this finds nothing, and off Linux, caches are zeroed as ever.
+"""
+
+import ctypes
+import logging
+import mmap
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import c_int, c_size_t, c_uint8, c_void_p
+from dataclasses import dataclass
+from functools import cache
+
+from llama_cpp._ggml import libggml
+
+log = logging.getLogger(__name__)
+
+_LARGE = 1 << 20
+"""Bytes of a buffer that is worth it."""
+_MOST_FUNCTIONS = 16
+"""Pointers of a table that are tried; it ends sooner."""
+_MADV_DONTNEED = 4
+
+_Allocate = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t)
+_Clear = ctypes.CFUNCTYPE(None, c_void_p, c_uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """Where the CPU's buffers are made, and what takes that place for a while."""
+
+    slot: c_void_p
+    ours: c_void_p
+    keep: tuple[object, ...]
+    """What must outlive all buffers that were made so."""
+
+
+@contextmanager
+def lazily_zeroed() -> Iterator[bool]:
+    """Within this context the CPU's large buffers are cleared without being touched, for good; yields whether it is so.
+
+    For one thread: llama.cpp's tables are the process's.
+    """
+    hook = _hook()
+    if hook is None:
+        yield False
+        return
+    original = hook.slot.value
+    hook.slot.value = hook.ours.value
+    try:
+        yield True
+    finally:
+        hook.slot.value = original
+
+
+@cache
+def _hook() -> _Hook | None:
+    """Find the pointers, once: what hangs in llama.cpp's tables must stay as long as they do."""
+    if not sys.platform.startswith("linux"):
+        return None
+    ggml = _Ggml()
+    kind = ggml.cpu_buffer_type()
+    clear_index = ggml.clear_index(kind)
+    make_index = None if clear_index is None else ggml.make_index(kind)
+    if clear_index is None or make_index is None:
+        log.warning("llama.cpp's buffers are not what they were: caches are zeroed at once")
+        return None
+    slot = c_void_p.from_address(kind + make_index * ctypes.sizeof(c_void_p))
+    original = _Allocate(slot.value or 0)
+    clear = _Clear(ggml.clear)
+
+    def make(of_kind: int, size: int) -> int | None:
+        buffer: int | None = original(of_kind, size)
+        if buffer and size >= _LARGE:
+            _functions(buffer)[clear_index] = ctypes.cast(clear, c_void_p)
+        return buffer
+
+    ours = _Allocate(make)
+    return _Hook(slot, ctypes.cast(ours, c_void_p), (ours, clear, original))
+
+
+class _Ggml:
+    """The public functions of ggml that this takes, and clearing as we do it."""
+
+    def __init__(self) -> None:
+        self.cpu_buffer_type = _function("ggml_backend_cpu_buffer_type", c_void_p)
+        self._make = _function("ggml_backend_buft_alloc_buffer", c_void_p, c_void_p, c_size_t)
+        self._clear = _function("ggml_backend_buffer_clear", None, c_void_p, c_uint8)
+        self._free = _function("ggml_backend_buffer_free", None, c_void_p)
+        self._base = _function("ggml_backend_buffer_get_base", c_void_p, c_void_p)
+        self._size = _function("ggml_backend_buffer_get_size", c_size_t, c_void_p)
+        self._madvise = ctypes.CDLL(None).madvise
+        self._madvise.argtypes = [c_void_p, c_size_t, c_int]
+
+    def clear(self, buffer: int, value: int) -> None:
+        """Fill a buffer as ggml does; with zeros by dropping its pages, but for the ends, which others may share."""
+        base, size = self._base(buffer), self._size(buffer)
+        first = -(-base // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (base + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if value or length <= 0 or self._madvise(first, length, _MADV_DONTNEED) != 0:
+            ctypes.memset(base, value, size)
+            return
+        ctypes.memset(base, 0, first - base)
+        ctypes.memset(first + length, 0, base + size - first - length)
+
+    def clear_index(self, kind: int) -> int | None:
+        """Find the pointer that clears: without it a buffer stays as it is."""
+        buffer = self._make(kind, 64)
+        unwilling = _Clear(lambda *_: None)
+        base = self._base(buffer)
+        try:
+
+            def shown() -> bool:
+                ctypes.memset(base, 0, 1)
+                self._clear(buffer, 1)
+                return ctypes.string_at(base, 1) == b"\0"
+
+            # The type follows the functions, and what comes after it is no function.
+            return _found(buffer, ctypes.cast(unwilling, c_void_p), shown, end=kind)
+        finally:
+            self._free(buffer)
+
+    def make_index(self, kind: int) -> int | None:
+        """Find the pointer that makes buffers of a type: with another function in its place none comes."""
+        unwilling = _Allocate(lambda *_: None)
+
+        def shown() -> bool:
+            buffer = self._make(kind, 64)
+            if buffer:
+                self._free(buffer)
+            return not buffer
+
+        return _found(kind, ctypes.cast(unwilling, c_void_p), shown)
+
+
+def _found(table: int, replacement: c_void_p, shown: Callable[[], bool], end: int | None = None) -> int | None:
+    """Return which pointer of a table must be replaced for `shown` to become true; None: none before `end`."""
+    functions = _functions(table)
+    for index in range(_MOST_FUNCTIONS):
+        original = functions[index]
+        if original == end:
+            return None
+        if original is None:
+            continue
+        functions[index] = replacement
+        try:
+            if shown():
+                return index
+        finally:
+            functions[index] = original
+    return None
+
+
+def _functions(table: int) -> "ctypes.Array[c_void_p]":
+    return (c_void_p * _MOST_FUNCTIONS).from_address(table)
+
+
+def _function(name: str, result: type | None, *arguments: type) -> Callable[..., int]:
+    function = getattr(libggml, name)
+    function.restype, function.argtypes = result, list(arguments)
+    return function  # type: ignore[no-any-return]
