@@ -1,0 +1,84 @@
+"""BERT, which gives embeddings."""
+
+from typing import ClassVar, Final
+
+from puna.models.convert.family import Pairs, Shape
+from puna.models.convert.folder import Folder
+from puna.models.convert.safetensors import Array
+from puna.models.convert.settings import ModelSettings
+
+_MEAN: Final = 1
+_POOLING: Final = {"pooling_mode_mean_tokens": _MEAN, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
+_UNUSED: Final = ("embeddings.position_ids", "pooler.", "cls.")
+
+
+class Bert:
+    """BertModel, as sentence-transformers have it."""
+
+    architecture: ClassVar[str] = "bert"
+
+    def __init__(self, settings: ModelSettings, folder: Folder) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.blocks = settings.integer("num_hidden_layers")
+        self.hidden = settings.integer("hidden_size")
+        self.wide = settings.integer("intermediate_size")
+
+    def metadata(self) -> Pairs:
+        """Return the keys, with how tokens become one vector."""
+        steps = self._modules()
+        return {
+            "block_count": self.blocks,
+            "context_length": self.settings.integer("max_position_embeddings"),
+            "embedding_length": self.hidden,
+            "feed_forward_length": self.wide,
+            "attention.head_count": self.settings.integer("num_attention_heads"),
+            "attention.layer_norm_epsilon": self.settings.number("layer_norm_eps", 1e-12),
+            "attention.causal": False,
+            "pooling_type": self._pooling(steps),
+            "normalize_embeddings": any(kind.endswith("Normalize") for kind in steps),
+        }
+
+    def source(self, name: str) -> str | None:
+        """Pass over what only training needs."""
+        name = name.removeprefix("bert.")
+        return None if name.startswith(_UNUSED) else name
+
+    def edited(self, target: str, values: Array) -> Array:  # noqa: ARG002  # the families' contract
+        """Change nothing."""
+        return values
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of embeddings and blocks."""
+        found: dict[str, Shape] = {
+            "token_embd.weight": (None, self.hidden),
+            "position_embd.weight": (self.settings.integer("max_position_embeddings"), self.hidden),
+            "token_types.weight": (self.settings.integer("type_vocab_size", 2), self.hidden),
+        } | self._linear("token_embd_norm", self.hidden)
+        for block in range(self.blocks):
+            for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+                found |= self._linear(f"blk.{block}.{name}", self.hidden, self.hidden)
+            found |= self._linear(f"blk.{block}.ffn_up", self.wide, self.hidden)
+            found |= self._linear(f"blk.{block}.ffn_down", self.hidden, self.wide)
+            for name in ("attn_output_norm", "layer_output_norm"):
+                found |= self._linear(f"blk.{block}.{name}", self.hidden)
+        return found
+
+    def added(self) -> dict[str, Array]:
+        """Add nothing."""
+        return {}
+
+    def _linear(self, name: str, *shape: int) -> dict[str, Shape]:
+        return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+    def _modules(self) -> dict[str, str]:
+        """Return the steps of sentence-transformers: folders by type."""
+        return {str(each.get("type")): str(each.get("path")) for each in self.folder.objects("modules.json")}
+
+    def _pooling(self, steps: dict[str, str]) -> int:
+        """Return GGUF's number of the pooling; where nothing is said, sentence-transformers take the mean."""
+        for kind, path in steps.items():
+            if kind.endswith("Pooling"):
+                modes = self.folder.json(f"{path}/config.json")
+                return next((number for mode, number in _POOLING.items() if modes.get(mode) is True), _MEAN)
+        return _MEAN

@@ -1,0 +1,52 @@
+"""The server's side: a folder of blobs goes in, progress and a GGUF file come out, errors in words for the client."""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from puna.errors import CreateFailedError, InvalidCreateError
+from puna.models import program
+from puna.models.gguf import GGUF
+from puna.models.program import ProgramError
+
+log = logging.getLogger(__name__)
+
+CONVERTER: Final = "puna.models.convert"
+MISSING: Final = (
+    "converting safetensors needs the gguf library, which is not installed: install Puna with its extra convert "
+    '(pip install "puna[convert]"), or convert to GGUF first'
+)
+_NEEDED: Final = ("gguf", "numpy")
+_WRONG: Final = 2
+_UNSUPPORTED: Final = 3
+
+
+def convert(files: Mapping[str, Path], target: Path, base: GGUF | None = None) -> Iterator[tuple[int, int]]:
+    """Write the model, or the adapter of `base`, that files by name are; yields bytes done and in all.
+
+    Closing the iterator before its end kills the program. Raises InvalidCreateError for files that are wrong, and
+    CreateFailedError where the kind of model is not known, the library is missing, or the program dies.
+    """
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        raise CreateFailedError(MISSING)
+    job: dict[str, object] = {"files": {name: str(path) for name, path in files.items()}, "target": str(target)}
+    if base is not None:
+        job["base"] = {
+            "architecture": base.architecture,
+            "blocks": base.integer("block_count"),
+            "heads": base.integer("attention.head_count"),
+            "kv_heads": base.integer("attention.head_count_kv"),
+        }
+    try:
+        yield from program.run(CONVERTER, given=json.dumps(job))
+    except ProgramError as error:
+        said = error.said.rpartition("\n")[2]
+        if error.status == _WRONG:
+            raise InvalidCreateError(said) from error
+        if error.status == _UNSUPPORTED:
+            raise CreateFailedError(said) from error
+        log.warning("the converter failed: %s", error.said[-2000:])
+        raise CreateFailedError(f"converting failed: {error}") from error

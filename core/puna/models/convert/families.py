@@ -1,0 +1,44 @@
+"""Which family converts which architecture."""
+
+from collections.abc import Callable
+from typing import Final
+
+from puna.models.convert.bert import Bert
+from puna.models.convert.failure import ConversionError, UnsupportedError
+from puna.models.convert.family import Family
+from puna.models.convert.folder import Folder
+from puna.models.convert.gemma import Gemma, Gemma2, Gemma3
+from puna.models.convert.llama import Llama, Mixtral
+from puna.models.convert.qwen import Qwen2, Qwen3, Qwen3Moe
+from puna.models.convert.settings import ModelSettings
+
+FAMILIES: Final[dict[str, Callable[[ModelSettings, Folder], Family]]] = {
+    "BertModel": Bert,
+    "Gemma2ForCausalLM": Gemma2,
+    "Gemma3ForCausalLM": Gemma3,
+    "Gemma3ForConditionalGeneration": Gemma3,
+    "GemmaForCausalLM": Gemma,
+    "LlamaForCausalLM": Llama,
+    "MistralForCausalLM": Llama,
+    "MixtralForCausalLM": Mixtral,
+    "Qwen2ForCausalLM": Qwen2,
+    "Qwen3ForCausalLM": Qwen3,
+    "Qwen3MoeForCausalLM": Qwen3Moe,
+}
+"""By what config.json calls the architecture."""
+
+
+def family(folder: Folder) -> Family:
+    """Return what a folder's model is. Raises UnsupportedError, in the reference's words, and ConversionError."""
+    if not (folder.path / "config.json").is_file():
+        raise ConversionError("open config.json: no such file or directory")
+    config = folder.json("config.json")
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        raise UnsupportedError("unknown architecture")
+    name = architectures[0]
+    if name not in FAMILIES:
+        raise UnsupportedError(f'unsupported architecture "{name}"')
+    if "quantization_config" in config:
+        raise UnsupportedError("unsupported quantization_config: convert the model from its unquantized weights")
+    return FAMILIES[name](ModelSettings({**config, **(config.get("text_config") or {})}), folder)

@@ -1,0 +1,136 @@
+"""What a family of models is to the conversion: the keys it writes and what becomes of its tensors."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+
+from puna.models.convert.folder import Folder
+from puna.models.convert.safetensors import Array
+from puna.models.convert.settings import ModelSettings
+
+Value: TypeAlias = "bool | int | float | str | list[bool] | list[int] | list[float] | list[str]"
+Pairs: TypeAlias = dict[str, Value]
+"""Metadata by key. The kinds follow the types: whole numbers are uint32, or int32 in lists; floats are float32."""
+Shape: TypeAlias = tuple[int | None, ...]
+"""Outermost first; None: any length."""
+
+
+class Family(Protocol):
+    """One model of a family."""
+
+    architecture: ClassVar[str]
+    """GGUF's name of it."""
+    blocks: int
+
+    def metadata(self) -> Pairs:
+        """Return the keys of the architecture; they are written behind its name and a dot."""
+        ...
+
+    def source(self, name: str) -> str | None:
+        """Return the tensor's name as gguf's map knows it, or None if the model does without."""
+        ...
+
+    def edited(self, target: str, values: Array) -> Array:
+        """Change the order or the offset of values on their way to the tensor `target`; of BF16 only the order."""
+        ...
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """Return the shapes of the tensors that it can't do without."""
+        ...
+
+    def added(self) -> Mapping[str, Array]:
+        """Return float32 tensors that are in no file."""
+        ...
+
+
+class Decoder:
+    """What all decoders have in common, with the words of Llama's config.json."""
+
+    architecture: ClassVar[str]
+    default_heads: ClassVar[int | None] = None
+    default_kv_heads: ClassVar[int | None] = None
+    default_head: ClassVar[int | None] = None
+    default_theta: ClassVar[float] = 10000.0
+    default_epsilon: ClassVar[float] = 1e-6
+
+    def __init__(self, settings: ModelSettings, folder: Folder) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.blocks = settings.integer("num_hidden_layers")
+        self.hidden = settings.integer("hidden_size")
+        self.wide = settings.integer("intermediate_size")
+        self.heads = settings.integer("num_attention_heads", self.default_heads)
+        self.kv_heads = settings.integer("num_key_value_heads", self.default_kv_heads or self.heads)
+        self.head = settings.integer("head_dim", self.default_head or self.hidden // max(self.heads, 1))
+
+    def metadata(self) -> Pairs:
+        """Return the keys that every decoder has."""
+        return {
+            "block_count": self.blocks,
+            "context_length": self.settings.integer("max_position_embeddings", 2048),
+            "embedding_length": self.hidden,
+            "feed_forward_length": self.wide,
+            "attention.head_count": self.heads,
+            "attention.head_count_kv": self.kv_heads,
+            "attention.layer_norm_rms_epsilon": self.settings.number("rms_norm_eps", self.default_epsilon),
+        }
+
+    def source(self, name: str) -> str | None:
+        """Pass over what is computed anew."""
+        return None if name.endswith((".rotary_emb.inv_freq", ".attention.masked_bias")) else name
+
+    def edited(self, target: str, values: Array) -> Array:  # noqa: ARG002  # what families override
+        """Change nothing."""
+        return values
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of attention, feed-forward and norms."""
+        queries, keys = self.heads * self.head, self.kv_heads * self.head
+        found: dict[str, Shape] = {"token_embd.weight": (None, self.hidden), "output_norm.weight": (self.hidden,)}
+        if not self.settings.flag("tie_word_embeddings") and not self.is_always_tied:
+            found["output.weight"] = (None, self.hidden)
+        for block in range(self.blocks):
+            found |= {
+                f"blk.{block}.attn_norm.weight": (self.hidden,),
+                f"blk.{block}.attn_q.weight": (queries, self.hidden),
+                f"blk.{block}.attn_k.weight": (keys, self.hidden),
+                f"blk.{block}.attn_v.weight": (keys, self.hidden),
+                f"blk.{block}.attn_output.weight": (self.hidden, queries),
+                f"blk.{block}.ffn_norm.weight": (self.hidden,),
+            } | {f"blk.{block}.{name}": shape for name, shape in self.feed_forward().items()}
+        return found
+
+    is_always_tied: ClassVar[bool] = False
+    """Whether the family ties its embeddings without saying so."""
+
+    def feed_forward(self) -> dict[str, Shape]:
+        """Return the shapes of one block's feed-forward part."""
+        return {
+            "ffn_gate.weight": (self.wide, self.hidden),
+            "ffn_up.weight": (self.wide, self.hidden),
+            "ffn_down.weight": (self.hidden, self.wide),
+        }
+
+    def experts(self, count: int, wide: int) -> dict[str, Shape]:
+        """Return the shapes of one block's experts and of what chooses among them."""
+        return {
+            "ffn_gate_inp.weight": (count, self.hidden),
+            "ffn_gate_exps.weight": (count, wide, self.hidden),
+            "ffn_up_exps.weight": (count, wide, self.hidden),
+            "ffn_down_exps.weight": (count, self.hidden, wide),
+        }
+
+    def added(self) -> dict[str, Array]:
+        """Add nothing."""
+        return {}
+
+    def head_sizes(self) -> Pairs:
+        """Return the keys of a head whose size does not follow from the others."""
+        return {"attention.key_length": self.head, "attention.value_length": self.head}
+
+
+def by_halves(values: Array, heads: int) -> Array:
+    """Reorder the rows of queries or keys: what rotates together stands half a head apart, and is to be neighbours."""
+    rows = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+    return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(values.shape)

@@ -1,0 +1,76 @@
+"""A folder as model hubs have it: settings as JSON, and weights in one file or several."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from puna.models.convert import safetensors
+from puna.models.convert.failure import ConversionError
+from puna.models.convert.safetensors import Weights
+
+INDEX: Final = "model.safetensors.index.json"
+_SHARD: Final = re.compile(r"(?P<prefix>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of a model."""
+
+    path: Path
+
+    def json(self, name: str) -> Mapping[str, Any]:
+        """Return a JSON object, empty if there is no such file. Raises ConversionError."""
+        found = self._parsed(name)
+        if not isinstance(found, dict | None):
+            raise ConversionError(f"parse {name}: not a JSON object")
+        return found or {}
+
+    def objects(self, name: str) -> list[Mapping[str, Any]]:
+        """Return a JSON array of objects, empty if there is no such file. Raises ConversionError."""
+        found = self._parsed(name)
+        if not isinstance(found, list | None) or not all(isinstance(each, dict) for each in found or []):
+            raise ConversionError(f"parse {name}: not a JSON array of objects")
+        return found or []
+
+    def weights(self) -> dict[str, Weights]:
+        """Return all tensors by name. Raises ConversionError, also when a shard is missing."""
+        found: dict[str, Weights] = {}
+        for name in self._weight_files():
+            found |= safetensors.read(self.path / name)
+        for tensor, file in self._index().items():
+            if tensor not in found:
+                raise ConversionError(f'{INDEX}: "{tensor}" is not in {file}')
+        return found
+
+    def _parsed(self, name: str) -> object:
+        path = self.path / name
+        if ".." in path.parts or not path.is_relative_to(self.path):
+            raise ConversionError(f"insecure path: {name}")
+        try:
+            return json.loads(path.read_bytes()) if path.is_file() else None
+        except ValueError as error:
+            raise ConversionError(f"parse {name}: {error}") from None
+
+    def _index(self) -> Mapping[str, str]:
+        places = self.json(INDEX).get("weight_map", {})
+        if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+            raise ConversionError(f"parse {INDEX}: weight_map does not map tensors to files")
+        return places
+
+    def _weight_files(self) -> list[str]:
+        """Return the files to read: those the index names, else those called model, else all."""
+        present = sorted(path.name for path in self.path.glob("*.safetensors"))
+        wanted = sorted(set(self._index().values()))
+        wanted = wanted or [name for name in present if name.startswith("model")] or present
+        for name in list(wanted):
+            if match := _SHARD.fullmatch(name):
+                count = int(match["count"])
+                wanted += [f"{match['prefix']}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+        wanted = sorted(set(wanted))
+        for name in wanted:
+            if name not in present:
+                raise ConversionError(f"{name} is missing")
+        return wanted

@@ -1,0 +1,48 @@
+"""Llama and what is built like it: Mistral, Mixtral."""
+
+from typing import ClassVar
+
+from puna.models.convert import rope
+from puna.models.convert.family import Decoder, Pairs, Shape, by_halves
+from puna.models.convert.safetensors import Array
+
+
+class Llama(Decoder):
+    """LlamaForCausalLM and MistralForCausalLM."""
+
+    architecture: ClassVar[str] = "llama"
+
+    def metadata(self) -> Pairs:
+        """Return the keys; the size of a head stands there only if the model states it."""
+        found = super().metadata() | rope.metadata(self.settings, self.default_theta)
+        found |= {"vocab_size": self.settings.integer("vocab_size"), "rope.dimension_count": self.head}
+        return found | (self.head_sizes() if "head_dim" in self.settings else {})
+
+    def edited(self, target: str, values: Array) -> Array:
+        """Reorder queries and keys, whose pairs are neighbours here."""
+        if ".attn_q." in target:
+            return by_halves(values, self.heads)
+        if ".attn_k." in target:
+            return by_halves(values, self.kv_heads)
+        return values
+
+    def added(self) -> dict[str, Array]:
+        """Add the stretching of Llama 3.1."""
+        if rope.kind(self.settings) != "llama3":
+            return {}
+        return {"rope_freqs.weight": rope.llama3_factors(self.settings, self.head, self.default_theta)}
+
+
+class Mixtral(Llama):
+    """MixtralForCausalLM."""
+
+    default_theta: ClassVar[float] = 1000000.0
+
+    def metadata(self) -> Pairs:
+        """Return Llama's keys and the number of experts."""
+        experts, used = self.settings.integer("num_local_experts"), self.settings.integer("num_experts_per_tok")
+        return super().metadata() | {"expert_count": experts, "expert_used_count": used}
+
+    def feed_forward(self) -> dict[str, Shape]:
+        """Return the shapes of experts."""
+        return self.experts(self.settings.integer("num_local_experts"), self.wide)

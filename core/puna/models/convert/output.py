@@ -1,0 +1,47 @@
+"""Writing a GGUF file, tensor by tensor."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from gguf import GGUFValueType, GGUFWriter
+
+from puna.models.convert.family import Pairs, Value
+from puna.models.convert.plan import Planned
+
+MOSTLY_F16: Final = 1
+"""The file type that the reference gives to all it converts, also where matrices are BF16."""
+
+
+def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Planned]) -> Iterator[tuple[int, int]]:
+    """Write a file; yields bytes done and in all."""
+    writer = GGUFWriter(target, architecture)
+    writer.add_file_type(MOSTLY_F16)
+    for key, value in pairs.items():
+        _add(writer, key, value)
+    for tensor in tensors:
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.uint16), tensor.size, tensor.kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    done, total = 0, sum(tensor.size for tensor in tensors)
+    for tensor in tensors:
+        writer.write_tensor_data(tensor.make())
+        done += tensor.size
+        yield done, total
+    writer.close()
+
+
+def _add(writer: GGUFWriter, key: str, value: Value) -> None:
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_key_value(key, value, GGUFValueType.STRING)  # also an empty one
+        case _:
+            writer.add_array(key, value)
