@@ -4,19 +4,22 @@ Nothing is visible before the last step; what was written until a failure is rem
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from puna.errors import CreateFailedError, InvalidCreateError, InvalidModelNameError, InvalidRequestError, TransferError
 from puna.models import config as configs
-from puna.models import gguf, gguf_write, layers, media_types, overrides, remote, rewrite
+from puna.models import gguf, gguf_write, layers, media_types, overrides, quantization, remote, rewrite
 from puna.models import manifest as manifests
 from puna.models.blobs import Claims
 from puna.models.config import Config, Draft
+from puna.models.convert import conversion
 from puna.models.create_request import CreateRequest, TransferStep, check
 from puna.models.details import completed
+from puna.models.gguf import GGUF
 from puna.models.gguf_write import Part
 from puna.models.layers import Entry
 from puna.models.manifest import Layer, Manifest
@@ -29,9 +32,6 @@ from puna.models.uploads import Piece, Uploads
 Pull = Callable[[ModelName], Iterator[TransferStep]]
 """Fetches a model that is not there."""
 
-_TYPES: Final = {type_: type_ for type_ in ("F32", "F16", "BF16", "Q4_K_S", "Q4_K_M", "Q8_0")} | {"Q4_K": "Q4_K_M"}
-_SUPPORTED: Final = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
-_UNQUANTIZED: Final = frozenset(("F32", "F16", "BF16"))
 _PROGRESS_DIGEST: Final = "0000000000000000000"
 _PROGRESS_SECONDS: Final = 0.06
 
@@ -58,8 +58,9 @@ def create(
     files that are wrong, TransferError when the base is not here and cannot be fetched.
     """
     name = check(request)
-    with store.blobs.claiming() as claims:
-        stale = yield from _Creation(store, request, store.resolve(name), claims, rewriter, pull, stopped).run()
+    with store.blobs.claiming() as claims, ExitStack() as scratch:
+        creation = _Creation(store, request, store.resolve(name), claims, rewriter, pull, stopped, scratch)
+        stale = yield from creation.run()
     store.forget(stale)
     yield TransferStep("success")
 
@@ -75,12 +76,14 @@ class _Creation:
     rewriter: Rewrite
     pull: Pull
     stopped: Callable[[], bool]
+    scratch: ExitStack
+    """Holds files that are needed until the end."""
 
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
         """Do everything; returns the digests of the model that had the name."""
         config, items = yield from self._base(_config(self.request))
         if self.request.adapters:
-            items += yield from self._adapters()
+            items += yield from self._adapters(items)
         if self.request.draft_files and not config.is_remote:
             drafts = yield from self._drafts()
             draft = Draft(model_format="gguf", architecture=drafts[-1].head.architecture)
@@ -107,11 +110,36 @@ class _Creation:
             raise InvalidCreateError("neither 'from' or 'files' was specified")
         uploads = Uploads(self.store.blobs, self.claims, strict=False)
         if uploads.kind(self.request.files) == "safetensors":
-            yield TransferStep("converting model")
-            raise CreateFailedError("safetensors cannot be converted here: convert the model to GGUF first")
+            piece = yield from self._converted_model(self.request.files, self.request.quantize)
+            return config, [piece]
         pieces: list[Piece] = []
         yield from uploads.read(self.request.files, pieces)
         return config, [*pieces]
+
+    def _converted_model(self, files: Mapping[str, str], quantize: str) -> Generator[TransferStep, None, Piece]:
+        yield TransferStep("converting model")
+        if quantize:
+            quantization.named(quantize)  # to find it wrong after an hour's work would be late
+        return self._converted(files, media_types.MODEL, None)
+
+    def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> Piece:
+        """Convert safetensors to a file that is not stored yet: its layer has no digest."""
+        target = self.scratch.enter_context(self.store.blobs.temporary())
+        paths = {name: self._uploaded(digest) for name, digest in files.items()}
+        for _ in conversion.convert(paths, target, base):
+            if self.stopped():
+                raise CreateFailedError("request canceled")
+        layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
+        return Piece(layer=layer, head=gguf.read(target), path=target, uploaded=True)
+
+    def _uploaded(self, digest: str) -> Path:
+        """Return a blob's path; it stays until we are done."""
+        self.claims.add(digest)
+        path = self.store.blobs.path(digest)
+        if not path.is_file():
+            raise CreateFailedError(f"open {path}: no such file or directory")
+        self.store.blobs.touch(digest)
+        return path
 
     def _from_model(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
         try:
@@ -153,21 +181,20 @@ class _Creation:
             raise TransferError(f"pull model manifest: {name.shortest} did not come") from error
 
     def _inherited(self, layer: Layer, source: str) -> Piece | Entry:
-        self.claims.add(layer.digest)
-        path = self.store.blobs.path(layer.digest)
-        if not path.is_file():
-            raise CreateFailedError(f"open {path}: no such file or directory")
-        self.store.blobs.touch(layer.digest)
+        path = self._uploaded(layer.digest)
         inherited = layer.inherited(source)
         if layer.media_type != media_types.MODEL:
             return Entry(layer=inherited)
         return Piece(layer=inherited, head=gguf.read(path), path=path, uploaded=False)
 
-    def _adapters(self) -> Generator[TransferStep, None, list[Piece]]:
+    def _adapters(self, items: list[Piece | Entry]) -> Generator[TransferStep, None, list[Piece]]:
         uploads = Uploads(self.store.blobs, self.claims, strict=True)
         if uploads.kind(self.request.adapters) == "safetensors":
             yield TransferStep("converting adapter")
-            raise CreateFailedError("safetensors cannot be converted here: convert the adapter to GGUF first")
+            bases = [each.head for each in items if isinstance(each, Piece) and _is_model(each)]
+            if not bases:
+                raise CreateFailedError("unsupported architecture")
+            return [self._converted(self.request.adapters, media_types.ADAPTER, bases[-1])]
         if len(self.request.adapters) > 1:
             raise InvalidCreateError("only one adapter is currently supported")
         pieces: list[Piece] = []
@@ -177,15 +204,17 @@ class _Creation:
     def _drafts(self) -> Generator[TransferStep, None, list[Piece]]:
         uploads = Uploads(self.store.blobs, self.claims, strict=True)
         if uploads.kind(self.request.draft_files) == "safetensors":
-            yield TransferStep("converting model")
-            raise CreateFailedError("safetensors cannot be converted here: convert the draft model to GGUF first")
-        pieces: list[Piece] = []
-        yield from uploads.read(self.request.draft_files, pieces)
+            pieces = [(yield from self._converted_model(self.request.draft_files, self.request.draft_quantize))]
+        else:
+            pieces = []
+            yield from uploads.read(self.request.draft_files, pieces)
         return [replace(piece, layer=replace(piece.layer, media_type=media_types.DRAFT)) for piece in pieces]
 
     def _finished(self, piece: Piece) -> Generator[TransferStep, None, Piece]:
         """Return the piece as it is to be stored: joined, completed, rewritten or quantized where that is due."""
         kind = self._rewriting(piece)
+        if kind is None and not piece.layer.digest:
+            return self._adopted(piece, piece.path)
         if kind is None and not piece.shards and not piece.lacks_projector_type:
             return piece
         blobs = self.store.blobs
@@ -201,23 +230,27 @@ class _Creation:
             elif kind is not None:
                 yield from self._rewrite(piece, source, target, kind)
                 written = target
-            blob = blobs.adopt(written, self.claims)
+            return self._adopted(piece, written)
+
+    def _adopted(self, piece: Piece, written: Path) -> Piece:
+        """Store a file as what the piece is."""
+        blob = self.store.blobs.adopt(written, self.claims)
         layer = Layer(media_type=piece.layer.media_type, digest=blob.digest, size=blob.size)
-        path = blobs.path(blob.digest)
+        path = self.store.blobs.path(blob.digest)
         return replace(piece, layer=layer, path=path, head=gguf.read(path), created=blob.created, shards=())
 
     def _rewriting(self, piece: Piece) -> str | None:
         """Return the type to rewrite a piece to, "COPY", or None when it is kept."""
         has = piece.head.file_type
         if piece.layer.media_type == media_types.MODEL and self.request.quantize:
-            wanted = _type(self.request.quantize)
-            if has not in _UNQUANTIZED:
+            wanted = quantization.named(self.request.quantize)
+            if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError("quantization is only supported for F16, BF16 and F32 models")
             if wanted != has:
                 return wanted
         if piece.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
-            wanted = _type(self.request.draft_quantize)
-            if has not in _UNQUANTIZED:
+            wanted = quantization.named(self.request.draft_quantize)
+            if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
             return wanted if wanted != has else None
         return COPY if piece.needs_rewriting and rewrite.available() else None
@@ -279,11 +312,8 @@ def _config(request: CreateRequest) -> Config:
     )
 
 
-def _type(text: str) -> str:
-    upper = text.upper()
-    if upper not in _TYPES:
-        raise CreateFailedError(f"unsupported quantization type {upper} - supported types are {_SUPPORTED}")
-    return _TYPES[upper]
+def _is_model(piece: Piece) -> bool:
+    return piece.layer.media_type == media_types.MODEL
 
 
 def _join(piece: Piece, target: Path) -> None:

@@ -319,7 +319,7 @@ def test_files_are_checked_as_the_reference_does(workshop):
         workshop.create(base="base", adapters={"a.gguf": MISSING})
     with pytest.raises(InvalidDigestError):
         workshop.create(base="base", draft_files={"a.gguf": "zz"})
-    with pytest.raises(CreateFailedError, match="convert the model to GGUF first"):
+    with pytest.raises(InvalidCreateError, match=r"^open config\.json: no such file or directory$"):
         workshop.create(files={"a.safetensors": hello})
 
 
