@@ -17,6 +17,7 @@ PunaError
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
 ├── InvalidFormatError             `format` is neither "json" nor a schema
+│   └── FormatRefusedError         the same, found before the request is run
 ├── TemplateError                  a template cannot be read or run
 ├── UnknownRendererError
 ├── NotFoundError
@@ -27,6 +28,7 @@ PunaError
 │   └── RankingUnsupportedError
 ├── CreateFailedError              a model cannot be made, whoever is to blame
 ├── CloudDisabledError
+├── NotLocalError                  who speaks of this machine's disk must be on this machine
 ├── QueueFullError
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
@@ -182,6 +184,12 @@ class InvalidFormatError(PunaError):
     reason = "INVALID_FORMAT"
 
 
+class FormatRefusedError(InvalidFormatError):
+    """`format` is neither "json" nor a schema, which is found before the request is run: clients see other headers."""
+
+    reason = "FORMAT_REFUSED"
+
+
 class TemplateError(PunaError):
     """A template cannot be read or run."""
 
@@ -252,6 +260,15 @@ class CloudDisabledError(PunaError):
 
     def __init__(self, what: str = "remote model is unavailable") -> None:
         super().__init__(f"ollama cloud is disabled: {what}")
+
+
+class NotLocalError(PunaError):
+    """The call speaks of files on the server's disk, and comes from another machine."""
+
+    reason = "NOT_LOCAL"
+
+    def __init__(self) -> None:
+        super().__init__("files on the server's disk can be imported only by callers on the same machine")
 
 
 class QueueFullError(PunaError):

@@ -27,9 +27,14 @@ async def connected(settings: Settings) -> AsyncGenerator[grpc.aio.Channel]:
 
 def text_of(error: grpc.aio.AioRpcError, settings: Settings) -> str:
     """Return what to tell the user about a failed call."""
-    if error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower():
+    if unreachable(error):
         return f"could not connect to the server at {settings.grpc_host}, run 'puna serve' to start it"
     return error.details() or error.code().name
+
+
+def unreachable(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether nobody was there to ask."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
 
 
 def not_found(error: grpc.aio.AioRpcError) -> bool:

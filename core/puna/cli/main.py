@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     _add_servers(commands)
     _add_models(commands)
     _add_create(commands)
+    _add_upkeep(commands)
     _add_run(commands)
     return root
 
@@ -90,6 +91,22 @@ def _add_create(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     create.add_argument("--json", action="store_true", help="for scripts")
 
 
+def _add_upkeep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    imports = commands.add_parser("import", help="make models of GGUF files that stay where they are")
+    imports.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="GGUF file, or folder to look through")
+    imports.add_argument("--name", default="", help="what to call the model, if there is just one")
+    imports.add_argument("--link", choices=("auto", "hard", "symbolic", "copy"), default="auto", help="how it is kept")
+    imports.add_argument("--replace", action="store_true", help="models that have the names already lose them")
+    imports.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    imports.add_argument("--backend", default="", help="backend that shall run them (default: by format)")
+    imports.add_argument("--json", action="store_true", help="for scripts")
+    doctor = commands.add_parser("doctor", help="look for damage in the store; status 1 if there is any")
+    doctor.add_argument("--repair", action="store_true", help="repair what can be")
+    doctor.add_argument("--quick", action="store_true", help="read only blobs that look as if they had been written to")
+    doctor.add_argument("--offline", action="store_true", help="look at the folder itself, without a server")
+    doctor.add_argument("--json", action="store_true", help="for scripts")
+
+
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="talk to a model")
     run.add_argument("model")
@@ -119,6 +136,14 @@ def _run(told: argparse.Namespace, settings: Settings) -> int:
             listing.list_plugins()
         else:
             listing.install_demo(settings)
+    elif command == "doctor":
+        from puna.cli import doctor
+
+        return asyncio.run(doctor.doctor(settings, told))
+    elif command == "import":
+        from puna.cli import importing
+
+        return asyncio.run(importing.import_models(settings, told))
     else:
         asyncio.run(_ask_server(told, settings))
     return 0

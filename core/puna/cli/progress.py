@@ -68,6 +68,7 @@ async def _bars(steps: AsyncIterable[Step]) -> None:
             if not each.total_bytes:
                 progress.console.print(each.status, highlight=False)
                 continue
-            if each.digest not in tasks:
-                tasks[each.digest] = progress.add_task(each.status, total=each.total_bytes)
-            progress.update(tasks[each.digest], completed=each.completed_bytes)
+            key = each.digest or each.status
+            if key not in tasks:
+                tasks[key] = progress.add_task(each.status, total=each.total_bytes)
+            progress.update(tasks[key], completed=each.completed_bytes)

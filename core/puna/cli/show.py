@@ -1,6 +1,7 @@
 """`show`: what a model is."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from puna.cli.client import connected
@@ -11,6 +12,15 @@ from puna.v1 import models_pb2, models_pb2_grpc
 
 SINGLE = ("license", "modelfile", "parameters", "system", "template")
 SHOWN_LINES = 2
+PLACES: Mapping[int, str] = {
+    models_pb2.PLACE_HARD_LINK: "hard link",
+    models_pb2.PLACE_SYMBOLIC_LINK: "symbolic link",
+}
+STATES: Mapping[int, str] = {
+    models_pb2.FILE_STATE_UNCHANGED: "unchanged",
+    models_pb2.FILE_STATE_TOUCHED: "touched since",
+    models_pb2.FILE_STATE_GONE: "gone",
+}
 
 
 async def show(settings: Settings, name: str, wanted: list[str], *, verbose: bool) -> None:
@@ -43,6 +53,8 @@ def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
     if verbose and model.tensors:
         rows = [(each.name, each.type, f"[{' '.join(map(str, each.shape))}]") for each in model.tensors]
         found.append(section("Tensors", rows))
+    if model.in_place:
+        found.append(section("In place", [in_place_row(each) for each in model.in_place]))
     for title, text in (("System", model.system), ("License", model.license)):
         if text:
             found.append(section(title, _first_lines(text)))
@@ -75,6 +87,11 @@ def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("dimensions", str(info.get(f"{architecture}.vision.projection_dim", ""))),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:
+    """Say of a file that lies elsewhere where, how it is kept, and whether it is as it was."""
+    return file.path, PLACES.get(file.place, ""), STATES.get(file.state, "")
 
 
 def _first_lines(text: str) -> list[tuple[str]]:

@@ -253,7 +253,7 @@ class _Creation:
             if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
             return wanted if wanted != has else None
-        return COPY if piece.needs_rewriting and rewrite.available() else None
+        return COPY if piece.needs_rewriting and not self.request.as_is and rewrite.available() else None
 
     def _rewrite(self, piece: Piece, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
         size = source.stat().st_size

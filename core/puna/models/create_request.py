@@ -35,6 +35,8 @@ class CreateRequest:
     info: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the configuration."""
     backend: str = ""
+    as_is: bool = False
+    """Whether model files are stored unchanged, where they would otherwise go through llama.cpp's quantizer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from puna.models.config import Config
 from puna.models.details import Details
 from puna.models.gguf import GGUF, Array, Tensor
 from puna.models.gguf_types import STRING, U8
+from puna.models.linked import InPlace
 from puna.models.name import ModelName
 from puna.models.selection import DEFAULT_TEMPLATE
 from puna.models.stored import StoredModel
@@ -48,6 +49,8 @@ class ShowResult:
     remote_host: str
     remote_model: str
     backend: str
+    in_place: tuple[InPlace, ...]
+    """Files that lie elsewhere."""
 
 
 def show(
@@ -62,7 +65,9 @@ def show(
     head: GGUF | None = None
     if not config.is_remote:
         if path is None or not path.exists():
-            raise ModelNotFoundError(model.name.shortest)
+            gone = next((f": {each.origin} is gone" for each in model.in_place if each.state is None), "")
+            name = model.name.shortest
+            raise ModelNotFoundError(name, f"model '{name}' not found{gone}")
         head = gguf.read(path, arrays=True) if verbose else model.gguf
     projector = next(iter(model.projector_paths), None)
     projector_head = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
@@ -100,6 +105,7 @@ def show(
         remote_host=config.remote_host,
         remote_model=config.remote_model,
         backend=config.backend,
+        in_place=model.in_place,
     )
 
 

@@ -17,6 +17,7 @@ from puna.models.details import Details, ModelSummary, describe, local_time
 from puna.models.gguf import GGUF, GGUFError
 from puna.models.gguf_types import UNKNOWN
 from puna.models.heads import Heads
+from puna.models.linked import InPlace, linked
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 
@@ -89,6 +90,11 @@ class StoredModel:
     def draft_path(self) -> Path | None:
         """The draft model for speculative decoding."""
         return self._path(self.manifest.last(media_types.DRAFT))
+
+    @property
+    def in_place(self) -> tuple[InPlace, ...]:
+        """Those of its files that lie elsewhere, as they are now."""
+        return linked(self._blobs, self.manifest.layers)
 
     def verify(self, *, thorough: bool, stopped: Callable[[], bool]) -> None:
         """Raise DamagedModelError if a file that is to be loaded is gone or another: see `integrity`. Blocks."""

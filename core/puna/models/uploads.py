@@ -15,7 +15,7 @@ from puna.models.manifest import Layer
 
 Kind = Literal["gguf", "safetensors"]
 
-_SHARD: Final = re.compile(r"(?P<prefix>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
+SHARD: Final = re.compile(r"(?P<prefix>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
 _COMPATIBILITY: Final = ("a.", "mm.", "mtp.", "s.", "v.")
 
 
@@ -114,7 +114,7 @@ class Uploads:
             text = f"open {path}: no such file or directory"
             raise (InvalidCreateError(text) if self._strict else CreateFailedError(text)) from None
         self._blobs.touch(digest)
-        layer = Layer(media_type=_media_type(head), digest=digest, size=size, source=name)
+        layer = Layer(media_type=media_type_of(head), digest=digest, size=size, source=name)
         return Piece(layer=layer, head=head, path=path, uploaded=True)
 
     def _path(self, digest: str) -> Path:
@@ -126,7 +126,8 @@ class Uploads:
             raise CreateFailedError("invalid digest format") from None
 
 
-def _media_type(head: GGUF) -> str:
+def media_type_of(head: GGUF) -> str:
+    """Tell what a file is, as the reference does: a model unless it says otherwise."""
     kind = head.text("general.type")
     if kind == "adapter":
         return media_types.ADAPTER
@@ -145,7 +146,7 @@ def _count(head: GGUF) -> int:
 
 
 def _shard_prefix(name: str, head: GGUF) -> str:
-    match = _SHARD.fullmatch(name.rpartition("/")[2])
+    match = SHARD.fullmatch(name.rpartition("/")[2])
     if match is None:
         raise CreateFailedError(f'split GGUF "{name}" must use llama.cpp split filename pattern')
     index, count, stated = int(match["index"]) - 1, int(match["count"]), head.metadata.get("split.no")

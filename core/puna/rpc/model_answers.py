@@ -2,15 +2,31 @@
 
 import time
 from datetime import datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from puna.models.create_request import TransferStep
 from puna.models.details import Details, ModelSummary, local_time
+from puna.models.linked import InPlace
+from puna.models.seals import Place, State
 from puna.models.show import ShowResult
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call, whole
 from puna.runtime.wanted import LoadedEntry
 from puna.v1 import message_pb2, models_pb2, options_pb2
+
+_PLACES: Final = {
+    Place.STORE: models_pb2.PLACE_UNSPECIFIED,
+    Place.HARD_LINK: models_pb2.PLACE_HARD_LINK,
+    Place.SYMBOLIC_LINK: models_pb2.PLACE_SYMBOLIC_LINK,
+}
+_STATES: Final = {
+    None: models_pb2.FILE_STATE_GONE,
+    State.UNSEALED: models_pb2.FILE_STATE_UNSPECIFIED,
+    State.INTACT: models_pb2.FILE_STATE_UNCHANGED,
+    State.TOUCHED: models_pb2.FILE_STATE_TOUCHED,
+}
 
 
 def summary(model: ModelSummary) -> models_pb2.Model:
@@ -65,6 +81,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
         projector_info_json=whole(model.projector_info_json),
         tensors=[models_pb2.TensorInfo(name=whole(e.name), type=e.type, shape=e.shape) for e in model.tensors],
         requires=model.requires,
+        in_place=map(in_place_file, model.in_place),
     )
 
 
@@ -91,6 +108,20 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
         active_requests=entry.active,
         queued_requests=entry.queued,
         process_id=entry.pid,
+    )
+
+
+def progress(step: TransferStep) -> models_pb2.TransferProgress:
+    """Write how far a transfer, a creation or an import is."""
+    return models_pb2.TransferProgress(
+        status=step.status, digest=step.digest, total_bytes=step.total, completed_bytes=step.completed
+    )
+
+
+def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
+    """Write a file that lies elsewhere."""
+    return models_pb2.InPlaceFile(
+        digest=found.digest, path=whole(found.origin), place=_PLACES[found.place], state=_STATES[found.state]
     )
 
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from puna.rpc import convert, model_answers
+from puna.rpc import convert, model_answers, upkeep
 from puna.rpc.convert import create_request, json_object
+from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
 from puna.rpc.uploads import received
 from puna.rpc.wall import Context, streaming, unary
-from puna.serving.catalogue import Step
 from puna.serving.serving import Serving
+from puna.serving.upkeep import check_store, import_models
 from puna.v1 import models_pb2, models_pb2_grpc
 
 
@@ -66,7 +67,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         with observed(self._serving.activity, request.name, "PullModel"):
             async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
                 async for step in steps:
-                    await context.write(models_pb2.PullModelResponse(progress=_progress(step)))
+                    await context.write(models_pb2.PullModelResponse(progress=progress(step)))
 
     @streaming
     async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
@@ -74,7 +75,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         with observed(self._serving.activity, request.name, "PushModel"):
             async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
                 async for step in steps:
-                    await context.write(models_pb2.PushModelResponse(progress=_progress(step)))
+                    await context.write(models_pb2.PushModelResponse(progress=progress(step)))
 
     @streaming
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
@@ -82,7 +83,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         with observed(self._serving.activity, request.name, "CreateModel"):
             async with aclosing(self._catalogue.create(create_request(request))) as steps:
                 async for step in steps:
-                    await context.write(models_pb2.CreateModelResponse(progress=_progress(step)))
+                    await context.write(models_pb2.CreateModelResponse(progress=progress(step)))
 
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
@@ -98,6 +99,24 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         await self._catalogue.delete(request.name)
         return models_pb2.DeleteModelResponse()
 
+    @streaming
+    async def ImportModels(self, request: models_pb2.ImportModelsRequest, context: Context) -> None:
+        """Make models of files on this machine's disk."""
+        upkeep.check_local(context)
+        with observed(self._serving.activity, request.name, "ImportModels"):
+            async with aclosing(import_models(self._serving.store, upkeep.import_request(request))) as news:
+                async for each in news:
+                    await context.write(upkeep.news(each))
+
+    @streaming
+    async def CheckStore(self, request: models_pb2.CheckStoreRequest, context: Context) -> None:
+        """Look for what is wrong in the store."""
+        with observed(self._serving.activity, "", "CheckStore"):
+            found = check_store(self._serving.store, repair=request.repair, quick=request.quick)
+            async with aclosing(found) as seen:
+                async for each in seen:
+                    await context.write(upkeep.seen(each))
+
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
         """Tell the size of a blob."""
@@ -111,9 +130,3 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         """Store a blob."""
         blob = await received(self._serving.store.blobs, request)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
-
-
-def _progress(step: Step) -> models_pb2.TransferProgress:
-    return models_pb2.TransferProgress(
-        status=step.status, digest=step.digest, total_bytes=step.total, completed_bytes=step.completed
-    )

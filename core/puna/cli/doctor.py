@@ -1,0 +1,92 @@
+"""`doctor`: what is wrong in the store, over the server or on the folder itself."""
+
+import argparse
+import json
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import grpc.aio
+from google.protobuf import json_format
+
+from puna.cli.client import unreachable
+from puna.cli.errors import CommandError
+from puna.cli.progress import follow
+from puna.cli.tables import human_bytes
+from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
+
+
+async def doctor(settings: Settings, told: argparse.Namespace) -> int:
+    """Look at the store; return 1 if faults are left. Without a server the folder of the settings is looked at."""
+    answers = _offline(settings, told) if told.offline else _online(settings, told)
+    report = models_pb2.StoreReport()
+    async with aclosing(answers) as seen:
+        if told.json:
+            async for each in seen:
+                if not each.HasField("progress"):
+                    print(json.dumps(json_format.MessageToDict(each, preserving_proto_field_name=True)), flush=True)
+                report = each.report
+        else:
+            await follow(_steps(seen, report), as_json=False)
+    return 1 if report.faults else 0
+
+
+async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
+    request = models_pb2.CheckStoreRequest(repair=told.repair, quick=told.quick)
+    try:
+        async with grpc.aio.insecure_channel(settings.grpc_host) as channel:
+            async for each in models_pb2_grpc.ModelsServiceStub(channel).CheckStore(request):
+                yield each
+            return
+    except grpc.aio.AioRpcError as error:
+        if not unreachable(error):
+            raise CommandError(error.details() or error.code().name) from error
+    print(f"no server at {settings.grpc_host}: looking at {settings.models}", file=sys.stderr)
+    async with aclosing(_offline(settings, told)) as seen:
+        async for each in seen:
+            yield each
+
+
+async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
+    from puna.models.store import ModelStore
+    from puna.rpc import upkeep
+    from puna.serving.upkeep import check_store
+
+    if not settings.models.is_dir():
+        raise CommandError(f"{settings.models}: no such directory")
+    store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
+    async with aclosing(check_store(store, repair=told.repair, quick=told.quick)) as seen:
+        async for each in seen:
+            yield upkeep.seen(each)
+
+
+async def _steps(
+    answers: AsyncIterator[models_pb2.CheckStoreResponse], report: models_pb2.StoreReport
+) -> AsyncIterator[models_pb2.CheckStoreResponse]:
+    """Yield what is progress, and print the rest."""
+    async for each in answers:
+        if each.HasField("progress"):
+            yield each
+        elif each.HasField("finding"):
+            _print(each.finding)
+        else:
+            report.CopyFrom(each.report)
+            _print_report(report)
+
+
+def _print(finding: models_pb2.StoreFinding) -> None:
+    kind = models_pb2.FindingKind.Name(finding.kind).removeprefix("FINDING_KIND_").replace("_", " ").lower()
+    mark = "repaired" if finding.repaired else "FAULT" if finding.is_fault else "note"
+    text = finding.text if finding.path in finding.text else f"{finding.path}: {finding.text}"
+    print(f"{mark:<8} {kind}: {text}")
+    if finding.models:
+        print(f"{'':<8} of {', '.join(finding.models)}")
+    if finding.advice:
+        print(f"{'':<8} {finding.advice}", flush=True)
+
+
+def _print_report(report: models_pb2.StoreReport) -> None:
+    read = human_bytes(report.bytes_read)
+    print(f"{report.models} models, {report.blobs} blobs, {read} read: ", end="")
+    print(f"{report.faults} faults, {report.repaired} repaired" if report.faults or report.repaired else "all is well")

@@ -1,0 +1,75 @@
+"""`import`: models of GGUF files that stay where they are."""
+
+import argparse
+import json
+import sys
+from collections.abc import AsyncIterable, AsyncIterator
+
+from google.protobuf import json_format
+
+from puna.cli.client import connected
+from puna.cli.progress import follow
+from puna.cli.show import in_place_row
+from puna.cli.tables import human_bytes
+from puna.settings import Settings
+from puna.v1 import models_pb2, models_pb2_grpc
+
+LINKS = {
+    "auto": models_pb2.LINK_MODE_UNSPECIFIED,
+    "hard": models_pb2.LINK_MODE_HARD,
+    "symbolic": models_pb2.LINK_MODE_SYMBOLIC,
+    "copy": models_pb2.LINK_MODE_COPY,
+}
+
+
+async def import_models(settings: Settings, told: argparse.Namespace) -> int:
+    """Import files and folders; return 1 if a model could not be made."""
+    paths = [str(path.expanduser().absolute()) for path in told.paths]
+    request = models_pb2.ImportModelsRequest(
+        paths=paths,
+        name=told.name,
+        link=LINKS[told.link],
+        replace=told.replace,
+        dry_run=told.dry_run,
+        backend=told.backend,
+    )
+    failures: list[models_pb2.SkippedFile] = []
+    async with connected(settings) as channel:
+        news = models_pb2_grpc.ModelsServiceStub(channel).ImportModels(request)
+        if told.json:
+            async for each in news:
+                print(json.dumps(json_format.MessageToDict(each, preserving_proto_field_name=True)), flush=True)
+                if each.HasField("failed"):
+                    failures.append(each.failed)
+        else:
+            await follow(_steps(news, failures, dry_run=told.dry_run), as_json=False)
+    return 1 if failures else 0
+
+
+async def _steps(
+    news: AsyncIterable[models_pb2.ImportModelsResponse], failures: list[models_pb2.SkippedFile], *, dry_run: bool
+) -> AsyncIterator[models_pb2.ImportModelsResponse]:
+    """Yield what is progress, and print the rest."""
+    async for each in news:
+        if each.HasField("plan"):
+            _print_plan(each.plan, dry_run=dry_run)
+        elif each.HasField("imported"):
+            kept = [f"{path} ({how})" for path, how, _ in map(in_place_row, each.imported.in_place)]
+            print(f"imported {each.imported.name}" + (": " + ", ".join(kept) if kept else ""), flush=True)
+        elif each.HasField("failed"):
+            failures.append(each.failed)
+            print(f"Error: {each.failed.name}: {each.failed.reason}", file=sys.stderr)
+        else:
+            yield each
+
+
+def _print_plan(plan: models_pb2.ImportPlan, *, dry_run: bool) -> None:
+    for each in plan.skipped:
+        print(f"skipping {each.path}: {each.reason}", file=sys.stderr)
+    if not plan.models:
+        print("nothing to import", file=sys.stderr)
+    for model in plan.models if dry_run else ():
+        how = ", joined into a copy" if model.joined else ""
+        print(f"{model.name} ({human_bytes(model.size_bytes)}{how})")
+        for path in (*model.files, *model.projectors):
+            print(f"    {path}")

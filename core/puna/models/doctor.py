@@ -1,0 +1,313 @@
+"""Looking at a whole store: every manifest, every blob, everything that should not be there; and repairing what can be.
+
+Works on the folder alone, beside running servers or without any. Nothing is removed that somebody claims, writes or has
+used within the hour, and no manifest is thrown away: one that makes no sense is set aside in `.puna/broken`.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from puna.errors import InvalidDigestError, PunaError
+from puna.models import durable, locks, prune
+from puna.models import manifest as manifests
+from puna.models.blobs import PRIVATE
+from puna.models.create_request import TransferStep
+from puna.models.digest import file_name, is_digest
+from puna.models.findings import Finding, Kind, Report
+from puna.models.integrity import StoppedError, damage, never
+from puna.models.manifest import Layer, Manifest
+from puna.models.name import ModelName
+from puna.models.store import ModelStore
+
+_TICK: Final = 0.06
+_READERS: Final = min(4, os.cpu_count() or 1)
+_AGAIN: Final = "pull it, create it or import it again"
+_DEPTH: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    name: ModelName
+    path: Path
+    manifest: Manifest
+
+
+def examine(
+    store: ModelStore, *, repair: bool = False, quick: bool = False, stopped: Callable[[], bool] = never
+) -> Iterator[TransferStep | Finding | Report]:
+    """Look at everything and tell what is found, with steps of progress between; a report comes last.
+
+    With `quick`, blobs are not read but for their sizes and seals. With `repair`, what can be put right is: damaged
+    blobs are removed, so that a pull brings them again, and so are old orphans and what writers left behind. Blocks.
+    Raises StoppedError.
+    """
+    return _Examination(store, repair=repair, quick=quick, stopped=stopped).run()
+
+
+@dataclass(slots=True)
+class _Examination:
+    store: ModelStore
+    repair: bool
+    quick: bool
+    stopped: Callable[[], bool]
+    named: list[_Named] = field(default_factory=list)
+    users: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of models by file name of the blobs that they are made of."""
+    bytes_read: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    damaged: set[str] = field(default_factory=set)
+
+    def run(self) -> Iterator[TransferStep | Finding | Report]:
+        found = []
+        for each in self._all():
+            if isinstance(each, Finding):
+                found.append(each)
+            yield each
+        yield Report(
+            models=len(self.named),
+            blobs=len(self.store.blobs.files()),
+            bytes_read=self.bytes_read,
+            faults=sum(each.kind.is_fault and not each.repaired for each in found),
+            repaired=sum(each.repaired for each in found),
+        )
+
+    def _all(self) -> Iterator[TransferStep | Finding]:
+        yield TransferStep("reading manifests")
+        yield from self._manifests()
+        yield from self._clashes()
+        yield from self._blobs()
+        yield from self._models()
+        yield from self._leftovers()
+        if self.repair:
+            self._forget_seals()
+
+    def _manifests(self) -> Iterator[Finding]:
+        root = self.store.root / "manifests"
+        for folder, folders, files in os.walk(root):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(folder) / file
+                parts = path.relative_to(root).parts
+                if file.startswith(".puna-") and len(parts) == 1:
+                    continue
+                if len(parts) != _DEPTH or not (name := ModelName(*parts)).is_valid:
+                    text = "no model can have this name, and the reference prunes nothing while it is there"
+                    yield self._stray(path, text if len(parts) == _DEPTH else "no manifest can lie here")
+                    continue
+                try:
+                    manifest = manifests.loads(path.read_bytes())
+                    for layer in _layers(manifest):
+                        self.users[file_name(layer.digest)].append(name.shortest)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                except OSError as error:
+                    yield Finding(kind=Kind.UNREADABLE, path=str(path), text=str(error.strerror))
+                except (ValueError, InvalidDigestError) as error:
+                    yield self._broken(name, path, str(error))
+                else:
+                    self.named.append(_Named(name, path, manifest))
+
+    def _stray(self, path: Path, text: str) -> Finding:
+        return Finding(kind=Kind.STRAY, path=str(path), text=text, advice="remove it if it is not yours")
+
+    def _broken(self, name: ModelName, path: Path, text: str) -> Finding:
+        finding = Finding(kind=Kind.BROKEN_MANIFEST, path=str(path), text=text, advice=_AGAIN, models=(name.shortest,))
+        if not self.repair:
+            return finding
+        aside = self.store.root / PRIVATE / "broken"
+        aside.mkdir(parents=True, exist_ok=True)
+        path.replace(aside / "_".join((*name.parts, str(time.time_ns()))))
+        durable.sync_folder(aside)
+        prune.remove_empty_folders(self.store.root / "manifests")
+        return replace(finding, repaired=True, advice=f"it was moved to {aside}; {_AGAIN}")
+
+    def _clashes(self) -> Iterator[Finding]:
+        spellings: dict[tuple[str, ...], list[_Named]] = defaultdict(list)
+        for each in self.named:
+            spellings[each.name.folded].append(each)
+        for same in spellings.values():
+            if len(same) > 1:
+                names = tuple(each.name.shortest for each in same)
+                yield Finding(
+                    kind=Kind.CLASHING_NAMES,
+                    path=str(same[0].path),
+                    text=f"{' and '.join(names)} are the same name to whoever asks",
+                    advice="copy one of them to another name, then remove it under this one",
+                    models=names,
+                )
+
+    def _blobs(self) -> Iterator[TransferStep | Finding]:
+        """Compare all blobs with their digests and sizes, several at once."""
+        sizes = {file_name(layer.digest): layer.size for each in self.named for layer in _layers(each.manifest)}
+        for name in sorted(set(sizes) - {path.name for path in self.store.blobs.files()}):
+            yield from self._missing(name)
+        todo = [(path.name, sizes.get(path.name, 0)) for path in self.store.blobs.files()]
+        total = sum(_size(self.store.blobs.folder / name) for name, _ in todo)
+        over = threading.Event()
+
+        def is_over() -> bool:
+            return over.is_set() or self.stopped()
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            try:
+                waiting = {pool.submit(self._look, name, size, is_over): name for name, size in todo}
+                while waiting:
+                    done, _ = wait(waiting, _TICK, FIRST_COMPLETED)
+                    for each in done:
+                        yield from self._judged(waiting.pop(each), each)
+                    if not self.quick:
+                        yield TransferStep("reading blobs", "", total, min(self.bytes_read, total))
+            finally:
+                over.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _look(self, name: str, size: int, is_over: Callable[[], bool]) -> str:
+        if is_over():
+            raise StoppedError
+        return damage(
+            self.store.blobs, name, size, thorough=not self.quick, sealed=self.quick, stopped=is_over, heard=self._heard
+        )
+
+    def _heard(self, count: int) -> None:
+        with self.counting:
+            self.bytes_read += count
+
+    def _missing(self, name: str) -> Iterator[Finding]:
+        path = self.store.blobs.folder / name
+        if models := self._using(name):
+            yield Finding(
+                kind=Kind.MISSING_BLOB,
+                path=str(path),
+                text=f"blob {path} is gone",
+                advice=_AGAIN,
+                digest=name.replace("-", ":", 1),
+                models=models,
+            )
+
+    def _using(self, name: str) -> tuple[str, ...]:
+        """Return the models that use a blob now: since they were read, some may have been removed with their blobs."""
+        used = []
+        for each in self.named:
+            manifest = self.store.read_manifest(each.name)
+            if manifest is not None and any(file_name(layer.digest) == name for layer in _layers(manifest)):
+                used.append(each.name.shortest)
+        return tuple(used)
+
+    def _judged(self, name: str, look: Future[str]) -> Iterator[Finding]:
+        path = self.store.blobs.folder / name
+        digest = name.replace("-", ":", 1)
+        try:
+            text = look.result()
+        except OSError as error:
+            text = f"{path}: {error.strerror}"
+            yield Finding(kind=Kind.UNREADABLE, path=str(path), text=text, digest=digest, models=self._using(name))
+            return
+        if not text:
+            return
+        models = self._using(name)
+        if not models and not os.path.lexists(path):
+            return  # it was removed meanwhile
+        self.damaged.add(name)
+        repaired = False
+        if self.repair:
+            self.store.blobs.remove([digest], frozenset)
+            repaired = not os.path.lexists(path)
+        advice = _AGAIN if models else "nobody uses it"
+        yield Finding(
+            kind=Kind.DAMAGED_BLOB,
+            path=str(path),
+            text=text,
+            advice=f"it was removed; {advice}" if repaired else advice,
+            digest=digest,
+            models=models,
+            repaired=repaired,
+        )
+
+    def _models(self) -> Iterator[Finding]:
+        """Read what is sound as whoever loads it would."""
+        for each in self.named:
+            names = {file_name(layer.digest) for layer in _layers(each.manifest)}
+            if names & self.damaged or not all((self.store.blobs.folder / name).exists() for name in names):
+                continue
+            try:
+                model = self.store.get(each.name)
+                _ = model.parameters, model.messages, model.parsed_template, model.system, model.licenses
+                if model.model_path is not None and model.config.is_gguf:
+                    _ = model.gguf
+            except LookupError:
+                continue  # removed meanwhile
+            except (PunaError, OSError, ValueError) as error:
+                shortest = each.name.shortest
+                yield Finding(
+                    kind=Kind.BROKEN_MODEL, path=str(each.path), text=str(error), advice=_AGAIN, models=(shortest,)
+                )
+
+    def _leftovers(self) -> Iterator[Finding]:
+        known = {*self.users, *self.damaged}
+        orphans = [self._orphan(path) for path in self.store.blobs.files() if path.name not in known]
+        if self.repair and orphans:
+            with contextlib.suppress(ValueError):  # a manifest that makes no sense and came just now
+                self.store.remove_orphans()
+        for each in orphans:
+            gone = self.repair and not os.path.lexists(each.path)
+            yield replace(each, repaired=True, advice="it was removed") if gone else each
+        for folder, prefix in ((self.store.blobs.folder, ""), (self.store.root / "manifests", ".puna-")):
+            if not folder.is_dir():
+                continue
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and not is_digest(path.name) and path.name.startswith(prefix):
+                    yield from self._unfinished(path)
+
+    def _orphan(self, path: Path) -> Finding:
+        return Finding(
+            kind=Kind.ORPHAN,
+            path=str(path),
+            text=f"no model uses these {_size(path)} bytes",
+            advice="a start of the server removes it once it is an hour old",
+            digest=path.name.replace("-", ":", 1),
+        )
+
+    def _unfinished(self, path: Path) -> Iterator[Finding]:
+        written = prune.written(path)
+        busy = locks.is_busy(written)
+        if path.name.partition("-partial")[1]:
+            if path != written and written.exists():
+                return  # the note of a part; its bytes are told of
+            state = "somebody is busy with it" if busy else "a pull goes on with it"
+            yield Finding(kind=Kind.PARTIAL, path=str(path), text=f"a download that is not finished: {state}")
+            return
+        finding = Finding(
+            kind=Kind.UNFINISHED if path.name.startswith(("sha256-", ".puna-")) else Kind.STRAY,
+            path=str(path),
+            text="somebody is writing it" if busy else "no server knows it under this name",
+            advice="" if busy else "a start of the server removes it once it is an hour old",
+        )
+        if self.repair and not busy and prune.is_old(path):
+            path.unlink(missing_ok=True)
+            finding = replace(finding, repaired=True, advice="it was removed")
+        yield finding
+
+    def _forget_seals(self) -> None:
+        seals = self.store.blobs.seals
+        for name in seals.names():
+            if not os.path.lexists(self.store.blobs.folder / name):
+                seals.forget(self.store.blobs.folder / name)
+
+
+def _layers(manifest: Manifest) -> list[Layer]:
+    return [layer for layer in (manifest.config, *manifest.layers) if layer.digest]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

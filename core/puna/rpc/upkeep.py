@@ -1,0 +1,112 @@
+"""Imports and looks at the store, between the wire and `puna.serving.upkeep`."""
+
+from typing import Final
+
+from puna.errors import NotLocalError
+from puna.models.create_request import TransferStep
+from puna.models.finding import Found, Skipped
+from puna.models.findings import Finding, Kind, Report
+from puna.models.in_place import Link
+from puna.rpc.answers import whole
+from puna.rpc.model_answers import in_place_file, progress
+from puna.rpc.wall import Context
+from puna.serving.upkeep import Failed, Imported, ImportRequest, News, Plan
+from puna.v1 import models_pb2
+
+_LOCAL: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.")
+_LINKS: Final = {
+    models_pb2.LINK_MODE_UNSPECIFIED: Link.AUTOMATIC,
+    models_pb2.LINK_MODE_HARD: Link.HARD,
+    models_pb2.LINK_MODE_SYMBOLIC: Link.SYMBOLIC,
+    models_pb2.LINK_MODE_COPY: Link.COPY,
+}
+_KINDS: Final = {
+    Kind.DAMAGED_BLOB: models_pb2.FINDING_KIND_DAMAGED_BLOB,
+    Kind.MISSING_BLOB: models_pb2.FINDING_KIND_MISSING_BLOB,
+    Kind.BROKEN_MANIFEST: models_pb2.FINDING_KIND_BROKEN_MANIFEST,
+    Kind.BROKEN_MODEL: models_pb2.FINDING_KIND_BROKEN_MODEL,
+    Kind.CLASHING_NAMES: models_pb2.FINDING_KIND_CLASHING_NAMES,
+    Kind.UNREADABLE: models_pb2.FINDING_KIND_UNREADABLE,
+    Kind.ORPHAN: models_pb2.FINDING_KIND_ORPHAN,
+    Kind.PARTIAL: models_pb2.FINDING_KIND_PARTIAL,
+    Kind.UNFINISHED: models_pb2.FINDING_KIND_UNFINISHED,
+    Kind.STRAY: models_pb2.FINDING_KIND_STRAY,
+}
+
+
+def check_local(context: Context) -> None:
+    """Raise NotLocalError unless the caller is on this machine: paths are of this machine's disk."""
+    if not context.peer().startswith(_LOCAL):
+        raise NotLocalError
+
+
+def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
+    """Read a request."""
+    return ImportRequest(
+        paths=tuple(request.paths),
+        name=request.name,
+        link=_LINKS.get(request.link, Link.AUTOMATIC),
+        replace=request.replace,
+        dry_run=request.dry_run,
+        backend=request.backend,
+    )
+
+
+def news(each: News) -> models_pb2.ImportModelsResponse:
+    """Write what happens in an import."""
+    match each:
+        case Plan():
+            plan = models_pb2.ImportPlan(models=map(_planned, each.found), skipped=map(_skipped, each.skipped))
+            return models_pb2.ImportModelsResponse(plan=plan)
+        case Imported():
+            made = models_pb2.ImportedModel(name=each.name.shortest, in_place=map(in_place_file, each.in_place))
+            return models_pb2.ImportModelsResponse(imported=made)
+        case Failed():
+            failed = _skipped(each.file)
+            failed.name = each.name
+            return models_pb2.ImportModelsResponse(failed=failed)
+    return models_pb2.ImportModelsResponse(progress=progress(each))
+
+
+def _planned(found: Found) -> models_pb2.PlannedModel:
+    return models_pb2.PlannedModel(
+        name=found.name,
+        files=[whole(str(path)) for path in found.files],
+        projectors=[whole(str(path)) for path in found.projectors],
+        size_bytes=found.size,
+        joined=found.is_split,
+    )
+
+
+def _skipped(skipped: Skipped) -> models_pb2.SkippedFile:
+    return models_pb2.SkippedFile(path=whole(str(skipped.path)), reason=whole(skipped.reason))
+
+
+def seen(each: TransferStep | Finding | Report) -> models_pb2.CheckStoreResponse:
+    """Write what is seen in a look at the store."""
+    match each:
+        case Finding():
+            return models_pb2.CheckStoreResponse(finding=_finding(each))
+        case Report():
+            report = models_pb2.StoreReport(
+                models=each.models,
+                blobs=each.blobs,
+                bytes_read=each.bytes_read,
+                faults=each.faults,
+                repaired=each.repaired,
+            )
+            return models_pb2.CheckStoreResponse(report=report)
+    return models_pb2.CheckStoreResponse(progress=progress(each))
+
+
+def _finding(finding: Finding) -> models_pb2.StoreFinding:
+    return models_pb2.StoreFinding(
+        kind=_KINDS[finding.kind],
+        path=whole(finding.path),
+        digest=finding.digest,
+        models=finding.models,
+        text=whole(finding.text),
+        advice=whole(finding.advice),
+        is_fault=finding.kind.is_fault,
+        repaired=finding.repaired,
+    )

@@ -1,0 +1,126 @@
+"""Models of files on the server's disk, and the health of the store. Nothing blocks the loop."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from puna.blocking import iterate
+from puna.errors import InvalidCreateError, InvalidModelNameError, PunaError
+from puna.models import doctor, in_place
+from puna.models.create_request import TransferStep
+from puna.models.finding import Found, Skipped, find
+from puna.models.findings import Finding, Report
+from puna.models.in_place import Link
+from puna.models.integrity import StoppedError
+from puna.models.linked import InPlace
+from puna.models.name import ModelName
+from puna.models.store import ModelStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """Which files to make models of, and how."""
+
+    paths: Sequence[str]
+    """Absolute."""
+    name: str = ""
+    """What to call the only model; empty: names are made of those of the files."""
+    link: Link = Link.AUTOMATIC
+    replace: bool = False
+    dry_run: bool = False
+    backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an import is going to do; the names of what is found are free, or to be replaced."""
+
+    found: tuple[Found, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model that was made, and its files that stayed where they were."""
+
+    name: ModelName
+    in_place: tuple[InPlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A model that could not be made."""
+
+    name: str
+    file: Skipped
+
+
+News: TypeAlias = Plan | TransferStep | Imported | Failed
+
+
+async def import_models(store: ModelStore, request: ImportRequest) -> AsyncGenerator[News]:
+    """Make models of files: first the plan, then for each its steps and its end. One that fails stops no other.
+
+    InvalidCreateError: a path that is relative or not there, or a name for several models; InvalidModelNameError.
+    """
+    async with aclosing(iterate(lambda stopped: _import(store, request, stopped))) as news:
+        async for each in news:
+            yield each
+
+
+def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Iterator[News]:
+    plan = _plan(store, request)
+    yield plan
+    if request.dry_run:
+        return
+    for found in plan.found:
+        name = ModelName.parse(found.name)
+        try:
+            yield from in_place.register(
+                store, found, name, link=request.link, backend=request.backend, stopped=stopped
+            )
+            made = store.get(name)
+        except StoppedError:
+            return
+        except (PunaError, OSError, LookupError) as error:
+            yield Failed(found.name, Skipped(found.files[0], str(error)))
+        else:
+            yield Imported(name, made.in_place)
+
+
+def _plan(store: ModelStore, request: ImportRequest) -> Plan:
+    if not request.paths:
+        raise InvalidCreateError("no path is given")
+    found, skipped = find(map(Path, request.paths))
+    if request.name:
+        if not ModelName.parse(request.name).is_valid:
+            raise InvalidModelNameError
+        if len(found) > 1:
+            raise InvalidCreateError(f"one name cannot be given to {len(found)} models")
+        found = [replace(each, name=ModelName.parse(request.name).shortest) for each in found]
+    there = {name.folded for name in store.names()}
+    new = []
+    for each in found:
+        if ModelName.parse(each.name).folded in there and not request.replace:
+            skipped.append(Skipped(each.files[0], f"there is a model {each.name} already"))
+        else:
+            new.append(each)
+    return Plan(tuple(new), tuple(skipped))
+
+
+async def check_store(
+    store: ModelStore, *, repair: bool, quick: bool
+) -> AsyncGenerator[TransferStep | Finding | Report]:
+    """Look at the whole store: see puna.models.doctor. Closing this stops the look and waits for it."""
+
+    def look(stopped: Callable[[], bool]) -> Iterator[TransferStep | Finding | Report]:
+        try:
+            yield from doctor.examine(store, repair=repair, quick=quick, stopped=stopped)
+        except StoppedError:
+            return
+
+    async with aclosing(iterate(look)) as seen:
+        async for each in seen:
+            yield each
