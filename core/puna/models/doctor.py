@@ -251,7 +251,8 @@ class _Examination:
                 )
 
     def _leftovers(self) -> Iterator[Finding]:
-        known = {*self.users, *self.damaged}
+        used = {file_name(digest) for digest in self.store.used(strict=False) if is_digest(digest)}
+        known = {*self.users, *used, *self.damaged}
         orphans = [self._orphan(path) for path in self.store.blobs.files() if path.name not in known]
         if self.repair and orphans:
             with contextlib.suppress(ValueError):  # a manifest that makes no sense and came just now
