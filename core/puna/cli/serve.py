@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return 0, or 1 with a word on stderr when an address cannot be had."""
+    gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
     # gRPC's C core would print its own words beside ours, before logging is told where to go.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
@@ -75,6 +77,8 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
+        gc.freeze()  # what is there now stays, so nobody need look through it again
+        gc.enable()
         print("Puna is ready: " + ", ".join(places), flush=True)
         await stop.wait()
         # A second signal need not wait for anything.
