@@ -21,6 +21,13 @@ class Progress:
     total_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SpokenLogprob(TokenLogprob):
+    """A token's log-probability, where what came out with the token is not its own text."""
+
+    piece: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """What one decoding step added to an answer."""

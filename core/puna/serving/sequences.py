@@ -5,16 +5,19 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from typing import Final
 
+from puna import gojson
 from puna.backend import BackendError, Finish, LoadedModel, Piece, PromptTooLongError, SequenceEvent, SequenceRequest
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
     BackendFailedError,
     ContextOverflowError,
+    EngineRefusedError,
     InvalidRequestError,
     UnsupportedConstraintError,
     UnsupportedOperationError,
 )
+from puna.serving.answers import SpokenLogprob
 
 REPEATS: Final = 30
 """How often a piece may follow itself (white space aside) before the model counts as stuck."""
@@ -47,6 +50,8 @@ def translating(request: SequenceRequest | None = None) -> Generator[None]:
     except BackendInvalidRequestError as error:
         if request is not None and request.constraint is not None:
             raise UnsupportedConstraintError(str(error)) from error
+        if request is not None:
+            raise EngineRefusedError(_refusal(str(error))) from error
         raise InvalidRequestError(str(error)) from error
     except BackendUnsupportedError as error:
         raise UnsupportedOperationError(str(error)) from error
@@ -61,6 +66,11 @@ def overflow_text(prompt_tokens: int, context_length: int) -> str:
         f'({context_length} tokens), try increasing it","type":"exceed_context_size_error",'
         f'"n_prompt_tokens":{prompt_tokens},"n_ctx":{context_length}}}}}'
     )
+
+
+def _refusal(text: str) -> str:
+    """Put a text as the reference's engine does, whose answers its clients see as they are."""
+    return f'{{"error":{{"code":400,"message":{gojson.string(text)},"type":"invalid_request_error"}}}}'
 
 
 async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) -> AsyncGenerator[SequenceEvent]:
@@ -81,6 +91,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                     pieces += 1
                     if guarded and guard.stuck(event.text):
                         break
+                    event = _spoken(event)
                 yield event
                 if isinstance(event, Finish):
                     return
@@ -91,6 +102,16 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
             prompt_eval_ns=first - begun,
             eval_ns=time.monotonic_ns() - first,
         )
+
+
+def _spoken(piece: Piece) -> Piece:
+    """Note with the log-probabilities of a piece what came out with which token: all of it with the last."""
+    entries = piece.logprobs
+    if not entries or (len(entries) == 1 and entries[0].raw.decode(errors="replace") == piece.text):
+        return piece
+    texts = [""] * (len(entries) - 1) + [piece.text]
+    spoken = (SpokenLogprob(e.raw, e.token_id, e.logprob, e.top, text) for e, text in zip(entries, texts, strict=True))
+    return Piece(piece.text, tuple(spoken))
 
 
 async def _count(model: LoadedModel, request: SequenceRequest) -> int:

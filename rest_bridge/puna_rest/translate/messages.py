@@ -88,14 +88,15 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
 
 
 def logprobs(entries: Iterable[usage_pb2.TokenLogprob]) -> list[dict[str, Any]]:
-    """Write log-probabilities."""
-    return [_logprob(each) for each in entries]
+    """Write log-probabilities: one for each piece that came out, with its text and its last token's value."""
+    return [_logprob(each) for each in entries if each.piece or not each.HasField("piece")]
 
 
 def _logprob(entry: usage_pb2.TokenLogprob) -> dict[str, Any]:
-    out: dict[str, Any] = {"token": entry.text, "logprob": entry.logprob}
-    if entry.text:
-        out["bytes"] = list(entry.text.encode())
+    text = entry.piece or entry.text
+    out: dict[str, Any] = {"token": text, "logprob": entry.logprob}
+    if text:
+        out["bytes"] = list(text.encode())
     if entry.top:
         out["top_logprobs"] = [_logprob(each) for each in entry.top]
     return out
