@@ -21,6 +21,7 @@ CHUNK = 1 << 20
 PATTERNS = (
     ("model*.safetensors", "*/model*.safetensors"),
     ("consolidated*.safetensors",),
+    ("adapter*.safetensors",),  # the reference's own command finds no adapters
     ("pytorch_model*.bin",),
     ("consolidated*.pth",),
     ("*.gguf",),
