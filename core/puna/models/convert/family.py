@@ -87,9 +87,10 @@ class Decoder:
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of attention, feed-forward and norms."""
         queries, keys = self.heads * self.head, self.kv_heads * self.head
-        found: dict[str, Shape] = {"token_embd.weight": (None, self.hidden), "output_norm.weight": (self.hidden,)}
+        rows = self.settings.integer("vocab_size") if "vocab_size" in self.settings else None
+        found: dict[str, Shape] = {"token_embd.weight": (rows, self.hidden), "output_norm.weight": (self.hidden,)}
         if not self.settings.flag("tie_word_embeddings") and not self.is_always_tied:
-            found["output.weight"] = (None, self.hidden)
+            found["output.weight"] = (rows, self.hidden)
         for block in range(self.blocks):
             found |= {
                 f"blk.{block}.attn_norm.weight": (self.hidden,),
