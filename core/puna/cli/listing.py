@@ -43,6 +43,7 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
         print_json(models)
         return
     now = time.time()
+    waiting = any(each.queued_requests for each in models)
     rows = [
         (
             each.model.name,
@@ -51,10 +52,13 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
             processor(each.size_bytes, each.vram_bytes),
             str(each.context_length),
             _until(each.expire_time.ToNanoseconds() / 1e9 - now),
+            *([str(each.queued_requests)] if waiting else []),
         )
         for each in models
     ]
-    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows))
+    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", *(["QUEUE"] if waiting else [])), rows))
+    if answer.pending_requests:
+        print(f"{answer.pending_requests} waiting for a model to be loaded")
 
 
 def processor(size: int, vram: int) -> str:

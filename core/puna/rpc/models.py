@@ -45,7 +45,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.ListLoadedModelsResponse:
         """List the loaded models."""
         entries = self._serving.pool.loaded()
-        return models_pb2.ListLoadedModelsResponse(models=map(model_answers.loaded, entries))
+        return models_pb2.ListLoadedModelsResponse(
+            models=map(model_answers.loaded, entries), pending_requests=self._serving.pool.waiting()
+        )
 
     @unary
     async def LoadModel(self, request: models_pb2.LoadModelRequest, context: Context) -> models_pb2.LoadModelResponse:

@@ -87,6 +87,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                         for each in self._serving.pool.loaded()
                     ],
                     time=_timestamp(time.time_ns()),
+                    pending_requests=self._serving.pool.waiting(),
                 )
             )
             await asyncio.sleep(max(interval, SHORTEST_INTERVAL))

@@ -307,6 +307,9 @@ class WatchLoadResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
+    pending_requests: _builtins.int
+    """Requests that wait for a model to be loaded, the one that is being loaded for included."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchLoadResponse.ModelLoad]:
         """Of each loaded model."""
@@ -320,10 +323,11 @@ class WatchLoadResponse(_message.Message):
         *,
         models: _abc.Iterable[Global___WatchLoadResponse.ModelLoad] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        pending_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "pending_requests", b"pending_requests", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
