@@ -13,19 +13,16 @@ from tests.core.models.conftest import write_gguf
 from tests.e2e.server import wait_until
 from tests.registry.front import fronting
 from tests.registry.installed import docker_registry
+from tests.registry.limits import QUICK
 
 from puna.models import manifest as manifests
 from puna.models.create import create
 from puna.models.create_request import CreateRequest
 from puna.models.name import ModelName
 from puna.models.registry.authorization import Identity
-from puna.models.registry.limits import Limits
 from puna.models.registry.registries import Registries
 from puna.models.store import ModelStore
 
-QUICK = Limits(
-    smallest_part=100_000, parts=4, tick=0.01, stall=0.3, backoff=0.01, direct=0.5, save=0.02, poll=0.02, answer=20.0
-)
 CONFIG = """
 version: 0.1
 log: {{level: info, accesslog: {{disabled: true}}}}

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from tests.registry.conftest import QUICK
 from tests.registry.front import Answer, Corrupt, Cut, CutUpload, NoRanges, Slow, Stall, ToStorage
+from tests.registry.limits import QUICK
 
 from puna.errors import TransferError
 from puna.models.name import ModelName

@@ -265,7 +265,9 @@ class _Examination:
                 continue
             for path in sorted(folder.iterdir()):
                 if path.is_file() and not is_digest(path.name) and path.name.startswith(prefix):
-                    yield from self._unfinished(path)
+                    finding = self._unfinished(path)
+                    if finding is not None:
+                        yield finding
 
     def _orphan(self, path: Path) -> Finding:
         return Finding(
@@ -276,25 +278,25 @@ class _Examination:
             digest=path.name.replace("-", ":", 1),
         )
 
-    def _unfinished(self, path: Path) -> Iterator[Finding]:
+    def _unfinished(self, path: Path) -> Finding | None:
         written = prune.written(path)
-        busy = locks.is_busy(written)
-        if path.name.partition("-partial")[1]:
-            if path != written and written.exists():
-                return  # the note of a part; its bytes are told of
-            state = "somebody is busy with it" if busy else "a pull goes on with it"
-            yield Finding(kind=Kind.PARTIAL, path=str(path), text=f"a download that is not finished: {state}")
-            return
-        finding = Finding(
-            kind=Kind.UNFINISHED if path.name.startswith(("sha256-", ".puna-")) else Kind.STRAY,
-            path=str(path),
-            text="somebody is writing it" if busy else "no server knows it under this name",
-            advice="" if busy else "a start of the server removes it once it is an hour old",
-        )
-        if self.repair and not busy and prune.is_old(path):
-            path.unlink(missing_ok=True)
-            finding = replace(finding, repaired=True, advice="it was removed")
-        yield finding
+        is_partial = bool(path.name.partition("-partial")[1])
+        if is_partial and path != written and written.exists():
+            return None  # the note of a part; its bytes are told of
+        with locks.unlocked(written) as free:
+            if is_partial:
+                text = f"a download that is not finished: {'a pull goes on with it' if free else 'somebody is busy'}"
+                return Finding(kind=Kind.PARTIAL, path=str(path), text=text)
+            finding = Finding(
+                kind=Kind.UNFINISHED if path.name.startswith(("sha256-", ".puna-")) else Kind.STRAY,
+                path=str(path),
+                text="no server knows it under this name" if free else "somebody is writing it",
+                advice="a start of the server removes it once it is an hour old" if free else "",
+            )
+            if self.repair and free and prune.is_old(path):
+                path.unlink(missing_ok=True)
+                return replace(finding, repaired=True, advice="it was removed")
+        return finding
 
     def _forget_seals(self) -> None:
         seals = self.store.blobs.seals

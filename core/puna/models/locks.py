@@ -63,13 +63,18 @@ def seized(path: Path, file_names: Iterable[str]) -> Iterator[list[str]]:
         locked.close()
 
 
-def is_busy(path: Path) -> bool:
-    """Whether somebody holds a lock on a whole file, as writers of temporary files and of downloads do."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+@contextlib.contextmanager
+def unlocked(path: Path) -> Iterator[bool]:
+    """Say whether nobody holds a lock on a whole file, as writers of temporary files and downloads do.
+
+    If nobody does, nobody can while this lasts.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # it is gone, or files cannot be locked here
+            pass
+        yield True

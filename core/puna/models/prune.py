@@ -40,8 +40,10 @@ def prune_unfinished(folder: Path, prefix: str = "") -> None:
             continue
         path = Path(entry.path)
         try:
-            if is_old(path) and not locks.is_busy(written(path)):
-                path.unlink(missing_ok=True)
+            if is_old(path):
+                with locks.unlocked(written(path)) as free:
+                    if free and is_old(path):
+                        path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot remove %s: %s", path, error)
 

@@ -59,9 +59,9 @@ class PartialBlob:
         self._file = file
         return True
 
-    def _is_current(self, file: BinaryIO) -> bool:
+    def _is_current(self, file: BinaryIO | None) -> bool:
         try:
-            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+            return file is not None and os.path.samestat(os.fstat(file.fileno()), self.path.stat())
         except FileNotFoundError:
             return False
 
@@ -161,6 +161,8 @@ class PartialBlob:
         try:
             os.fsync(self._descriptor)
             os.fchmod(self._descriptor, durable.FILE_MODE)
+            if not self._is_current(self._file):  # a server that knows no locks has pruned it
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self.path.replace(self.final)
             durable.sync_folder(self.final.parent)
         except OSError as error:
