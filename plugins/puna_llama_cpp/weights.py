@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -38,7 +39,7 @@ class Weights:
         if spec.main_gpu is not None:
             parameters.main_gpu = spec.main_gpu
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        parameters.load_mode = _load_mode(spec.use_mmap)
+        parameters.load_mode = _load_mode(spec)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
             if stopped():
@@ -112,8 +113,13 @@ class Weights:
         lib.llama_model_free(self.pointer)
 
 
-def _load_mode(use_mmap: bool | None) -> int:
-    """Return llama.cpp's load mode. A CPU alone repacks weights while reading, which mapped files do not allow."""
-    if use_mmap is None and lib.llama_supports_gpu_offload():
+def _load_mode(spec: ModelSpec) -> int:
+    """Return llama.cpp's load mode. A CPU alone repacks weights while reading, which mapped files do not allow.
+
+    Weights that do not fit into the free memory are mapped all the same: slow, but the kernel kills nobody.
+    """
+    if spec.use_mmap is None and lib.llama_supports_gpu_offload():
         return lib.LLAMA_LOAD_MODE_AUTO
-    return lib.LLAMA_LOAD_MODE_MMAP if use_mmap else lib.LLAMA_LOAD_MODE_NONE
+    tight = 0 < spec.memory_bytes < Path(spec.path).stat().st_size
+    mapped = tight if spec.use_mmap is None else spec.use_mmap
+    return lib.LLAMA_LOAD_MODE_MMAP if mapped else lib.LLAMA_LOAD_MODE_NONE

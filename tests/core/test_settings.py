@@ -79,3 +79,7 @@ def test_the_environment_wins_over_the_file(tmp_path):
 def test_a_named_file_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError):
         from_environment({}, tmp_path / "none.toml")
+
+
+def test_types_of_the_cache_may_be_written_large():
+    assert from_environment({"OLLAMA_KV_CACHE_TYPE": "Q8_0"}).kv_cache_type == "q8_0"

@@ -50,6 +50,16 @@ async def test_a_smaller_cache_takes_less_memory(load):
     assert small < plain
 
 
+async def test_weights_that_do_not_fit_into_free_memory_stay_in_their_file(load):
+    def mapped():
+        return "chatter.gguf" in Path("/proc/self/maps").read_text()
+
+    await load("chatter", memory_bytes=2**40)
+    assert not mapped()
+    await load("chatter", memory_bytes=1000)
+    assert mapped()
+
+
 async def test_loading_tells_how_far_it_is():
     told = []
     model = await LlamaCppBackend().load(ModelSpec(path=str(MODELS / "chatter.gguf"), threads=1), told.append)
