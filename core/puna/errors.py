@@ -8,16 +8,16 @@ PunaError
 │   ├── ContextOverflowError
 │   ├── InputTooLongError
 │   ├── EngineRefusedError         what the engine would say of a request that is already being run
+│   │   └── TemplateRefusedError   a model's own chat template raises on this conversation
 │   ├── UnsupportedConstraintError
 │   ├── InvalidDigestError
 │   ├── DigestMismatchError
 │   ├── InvalidCreateError
 │   ├── MediaUnsupportedError
-│   ├── TemplateRefusedError       a model's own chat template raises on this conversation
+│   ├── ToolsRefusedError          tools that the engine would not take
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
 ├── InvalidFormatError             `format` is neither "json" nor a schema
-│   └── FormatRefusedError         the same, found before the request is run
 ├── TemplateError                  a template cannot be read or run
 ├── UnknownRendererError
 ├── NotFoundError
@@ -30,6 +30,7 @@ PunaError
 ├── CloudDisabledError
 ├── NotLocalError                  who speaks of this machine's disk must be on this machine
 ├── QueueFullError
+├── StoreFailedError               the disk refuses: it is full, or may not be written, or fails
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
 ├── LoadFailedError                the backend could not load the model
@@ -51,6 +52,8 @@ class PunaError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
     """What a program reads: the `reason` of google.rpc.ErrorInfo."""
+    early: bool = False
+    """Whether it came up before the request was run, if it is of a kind that mostly comes up later."""
 
 
 class InvalidRequestError(PunaError):
@@ -141,13 +144,23 @@ class InvalidCreateError(InvalidRequestError):
     reason = "INVALID_CREATE"
 
 
-class TemplateRefusedError(InvalidRequestError):
+class TemplateRefusedError(EngineRefusedError):
     """A model's own chat template raises on this conversation. The text is JSON, as the reference's runner says it."""
 
     def __init__(self, message: str) -> None:
         fields = {"code": 400, "message": message, "type": "invalid_request_error"}
         super().__init__(json.dumps({"error": fields}, ensure_ascii=False, separators=(",", ":")))
         self.message = message
+
+
+class ToolsRefusedError(InvalidRequestError):
+    """Tools of a kind that no engine knows. The text is JSON, as the reference's runner says it."""
+
+    reason = "TOOLS_REFUSED"
+
+    def __init__(self, message: str) -> None:
+        fields = {"code": 500, "message": message, "type": "server_error"}
+        super().__init__(json.dumps({"error": fields}, ensure_ascii=False, separators=(",", ":")))
 
 
 class MediaUnsupportedError(InvalidRequestError):
@@ -182,12 +195,6 @@ class InvalidFormatError(PunaError):
     """`format` is neither "json" nor a schema."""
 
     reason = "INVALID_FORMAT"
-
-
-class FormatRefusedError(InvalidFormatError):
-    """`format` is neither "json" nor a schema, which is found before the request is run: clients see other headers."""
-
-    reason = "FORMAT_REFUSED"
 
 
 class TemplateError(PunaError):
@@ -278,6 +285,16 @@ class QueueFullError(PunaError):
 
     def __init__(self) -> None:
         super().__init__("server busy, please try again.  maximum pending requests exceeded")
+
+
+class StoreFailedError(PunaError):
+    """The disk refuses: it is full, or may not be written, or fails."""
+
+    reason = "STORE_FAILED"
+
+    def __init__(self, error: OSError) -> None:
+        text = error.strerror or str(error)
+        super().__init__((f"{error.filename}: " if error.filename else "") + text[:1].lower() + text[1:])
 
 
 class TransferError(PunaError):

@@ -24,6 +24,7 @@ BY_REASON: Final = {
     "INVALID_TOKEN": 400,
     "CREATE_FAILED": 500,
     "MEDIA_UNSUPPORTED": 500,
+    "TOOLS_REFUSED": 500,
     "OPTION_TYPE": 500,
     "INVALID_FORMAT": 500,
     "TEMPLATE_FAILED": 500,
@@ -36,6 +37,7 @@ BY_REASON: Final = {
     "RANKING_UNSUPPORTED": 501,
     "CLOUD_DISABLED": 403,
     "QUEUE_FULL": 503,
+    "STORE_FAILED": 500,
     "TRANSFER_FAILED": 500,
     "BACKEND_NOT_FOUND": 500,
     "LOAD_FAILED": 500,
@@ -62,7 +64,9 @@ WHILE_RUNNING: Final = frozenset(
     {
         "INVALID_FORMAT",
         "CONTEXT_OVERFLOW",
+        "ENGINE_REFUSED",
         "MEDIA_UNSUPPORTED",
+        "TOOLS_REFUSED",
         "UNSUPPORTED_CONSTRAINT",
         "BACKEND_CRASHED",
         "BACKEND_FAILED",
@@ -97,6 +101,8 @@ class Failure:
     text: str
     reason: str = ""
     """Of the core; empty: the bridge refused the request."""
+    early: bool = False
+    """Whether the core says that the request was not being run yet."""
 
     @property
     def from_core(self) -> bool:
@@ -106,7 +112,7 @@ class Failure:
     @property
     def while_running(self) -> bool:
         """Whether the request was being run already."""
-        return self.reason in WHILE_RUNNING
+        return self.reason in WHILE_RUNNING and not self.early
 
 
 def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
@@ -114,18 +120,18 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     if isinstance(error, RestError):
         return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())
-    reason = _reason(trailer.get(_DETAILS, b""))
+    info = _info(trailer.get(_DETAILS, b""))
+    reason = str(info.reason)
     status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)
     whole = trailer.get(_LONG_ERROR, b"")
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
-    return Failure(status, text, reason or error.code().name)
+    return Failure(status, text, reason or error.code().name, early=info.metadata.get("early") == "1")
 
 
-def _reason(details: str | bytes) -> str:
-    if not isinstance(details, bytes):
-        return ""
-    for detail in Status.FromString(details).details:
-        info = ErrorInfo()
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
+def _info(details: str | bytes) -> ErrorInfo:
+    info = ErrorInfo()
+    if isinstance(details, bytes):
+        for detail in Status.FromString(details).details:
+            if detail.Unpack(info):
+                break
+    return info

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from puna.errors import PunaError
+from puna.errors import PunaError, StoreFailedError
 from puna.settings import Settings, from_environment
 
 SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(told, settings)
     except PunaError as error:
         return _fail(str(error))
+    except OSError as error:
+        return _fail(str(StoreFailedError(error)))
     except KeyboardInterrupt:
         return 130
 

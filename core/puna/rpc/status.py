@@ -24,6 +24,7 @@ from puna.errors import (
     OptionTypeError,
     PunaError,
     QueueFullError,
+    StoreFailedError,
     TemplateError,
     TransferError,
     UnknownRendererError,
@@ -51,6 +52,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     NotLocalError: grpc.StatusCode.PERMISSION_DENIED,
     CloudDisabledError: grpc.StatusCode.PERMISSION_DENIED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StoreFailedError: grpc.StatusCode.FAILED_PRECONDITION,
     TransferError: grpc.StatusCode.UNAVAILABLE,
     BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
     DamagedModelError: grpc.StatusCode.DATA_LOSS,
@@ -77,7 +79,8 @@ def short(text: str) -> str:
 def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
     """Return the trailing metadata: a google.rpc.Status, and the whole text if the client takes it."""
     status = Status(code=code_of(error).value[0], message=short(str(error)))
-    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN))
+    more = {"early": "1"} if error.early else {}
+    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=more))
     if isinstance(error, QueueFullError):
         packed = AnyMessage()
         packed.Pack(RetryInfo(retry_delay=Duration(seconds=1)))

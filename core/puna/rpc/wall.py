@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import grpc
 import grpc.aio
 
-from puna.errors import PunaError
+from puna.errors import PunaError, StoreFailedError
 from puna.frames import where
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
 
@@ -59,11 +59,20 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         raise
     except grpc.aio.BaseError:
         raise
+    except (ConnectionError, TimeoutError) as error:
+        await _unexpected(handler, error, context)
+    except OSError as error:
+        failure = StoreFailedError(error)
+        log.error("%s failed: %s: %s", handler.__qualname__, failure, where(error))
     except Exception as error:
-        log.error("%s failed: %s", handler.__qualname__, where(error))
-        await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")
+        await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
     await context.abort(
         code_of(failure), short(str(failure)), trailers(failure, whole_text=metadata.get(LONG_ERRORS) == "1")
     )
     raise failure
+
+
+async def _unexpected(handler: Handler[S, Request, Response], error: Exception, context: Context) -> None:
+    log.error("%s failed: %s", handler.__qualname__, where(error))
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")
