@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 _DEBUG, _WARNING, _ERROR = 1, 3, 4
 # What is said of an evaluation that was aborted on demand (ggml's status 1, llama_decode's 2), three times over.
 _ABORTED = re.compile(r"failed with error 1$|compute status: 1$|failed to decode, ret = 2$")
-_LOAD_ERROR = "error loading model: "
+# What stands before the reason, of models and of projectors.
+_LOAD_ERRORS = re.compile(r"error loading model: |mtmd_init_from_file: error: ")
 _KEPT_LINES = 2000
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
@@ -63,9 +64,9 @@ class NativeLog:
             return self._errors[-1] if self._errors else ""
 
     def load_error(self) -> str:
-        """Return why a model could not be loaded: what is said last tells only that it could not."""
+        """Return why a model or projector could not be loaded: what is said last tells only that it could not."""
         with self._lock:
-            told = [line.partition(_LOAD_ERROR)[2] for line in self._errors if _LOAD_ERROR in line]
+            told = [line[match.end() :] for line in self._errors if (match := _LOAD_ERRORS.search(line))]
         return told[-1] if told else self.last_error()
 
     def cache_bytes(self) -> int:

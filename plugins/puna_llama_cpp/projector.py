@@ -66,7 +66,7 @@ class Projector:
         parameters.image_min_tokens = _NEED_DETAIL.get(weights.architecture, -1)
         pointer = mtmd.mtmd_init_from_file(spec.projector_paths[0].encode(), weights.pointer, parameters)
         if not pointer:
-            raise InvalidRequestError(captured_log().last_error() or "llama.cpp could not load the projector")
+            raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the projector")
         self._pointer = pointer
         self._width = int(lib.llama_model_n_embd_inp(weights.pointer))
         self.vision = bool(mtmd.mtmd_support_vision(pointer))
@@ -223,13 +223,13 @@ def _parts(text: str, count: int) -> list[str | int]:
 def _bitmaps(stack: ExitStack, media: tuple[bytes, ...]) -> list[mtmd.mtmd_bitmap_p]:
     """Return pictures for mtmd, each under its number, valid until the stack is left."""
     if len(media) > MOST_PICTURES:
-        raise InvalidRequestError(f"{len(media)} images are too many: at most {MOST_PICTURES} can be looked at")
+        raise InvalidRequestError(f"there are more than {MOST_PICTURES} images")
     bitmaps, total = [], 0
     for number, image in enumerate(_rasters(media)):
         height, width, _ = image.shape
         total += height * width
         if total > MOST_PIXELS:
-            raise InvalidRequestError(f"the images have too many pixels: at most {MOST_PIXELS} can be looked at")
+            raise InvalidRequestError(f"the images have more than {MOST_PIXELS} pixels together")
         data = np.ascontiguousarray(image)
         bitmap = mtmd.mtmd_bitmap_init(width, height, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
         stack.callback(mtmd.mtmd_bitmap_free, bitmap)
@@ -243,7 +243,8 @@ def _rasters(media: tuple[bytes, ...]) -> Iterator[NDArray[np.uint8]]:
         try:
             yield raster.pixels(data)
         except raster.TooLargeError as error:
-            raise InvalidRequestError(f"image {number + 1} {error}") from error
+            limit = f"image {number + 1} has more than {raster.MOST_PIXELS} pixels"
+            raise InvalidRequestError(limit) from error
         except raster.UnreadableError as error:
             raise _refusal("Failed to load image or audio file") from error
 

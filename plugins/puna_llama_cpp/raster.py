@@ -23,8 +23,6 @@ _DAMAGE = (
     LookupError,
     TypeError,
     OverflowError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 """What Pillow raises on files that are not what they say."""
 
@@ -34,11 +32,7 @@ class UnreadableError(Exception):
 
 
 class TooLargeError(Exception):
-    """This picture has more pixels than are looked at."""
-
-    def __init__(self, width: int, height: int) -> None:
-        """Say how large it is."""
-        super().__init__(f"has {width} x {height} pixels, and at most {MOST_PIXELS} can be looked at")
+    """This picture has more than MOST_PIXELS."""
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:
@@ -48,10 +42,11 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise TooLargeError(width, height)
+            if image.width * image.height > MOST_PIXELS:
+                raise TooLargeError
             return np.asarray(_colored(ImageOps.exif_transpose(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError from error
     except _DAMAGE as error:
         raise UnreadableError(str(error) or type(error).__name__) from error
 

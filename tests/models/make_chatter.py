@@ -48,13 +48,19 @@ def byte_char(value: int) -> str:
     return chr(256 + [b for b in range(256) if b not in printable].index(value))
 
 
-def chatter(path: Path, hidden: int = 64, ff: int = 96, pooling: gguf.PoolingType | None = None) -> None:
+def chatter(
+    path: Path,
+    hidden: int = 64,
+    ff: int = 96,
+    pooling: gguf.PoolingType | None = None,
+    architecture: str = "llama",
+) -> None:
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     types = [gguf.TokenType.CONTROL] * 3
     tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
     types += [gguf.TokenType.NORMAL] * (len(tokens) - 3)
     heads, layers, size = 4, 2, len(tokens)
-    w = gguf.GGUFWriter(path, "llama")
+    w = gguf.GGUFWriter(path, architecture)
     w.add_name("chatter")
     w.add_context_length(2048)
     w.add_embedding_length(hidden)
@@ -76,6 +82,8 @@ def chatter(path: Path, hidden: int = 64, ff: int = 96, pooling: gguf.PoolingTyp
     w.add_add_bos_token(True)
     if pooling is not None:
         w.add_pooling_type(pooling)
+    if architecture == "qwen2vl":
+        w.add_rope_dimension_sections([1, 1, 2, 0])
     rng = np.random.default_rng(7)
 
     def add(name: str, *shape: int, std: float) -> None:
