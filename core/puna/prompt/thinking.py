@@ -1,5 +1,6 @@
 """Parts thinking from content in a stream of text: what stands between two tags at its very start."""
 
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from puna.gotemplate.space import SPACE
@@ -83,3 +84,9 @@ class ThinkingParser:
 def overlap(text: str, tag: str) -> int:
     """Return how many characters at the end of `text` could be the start of `tag`."""
     return next((n for n in range(min(len(text), len(tag)), 0, -1) if text.endswith(tag[:n])), 0)
+
+
+def first_of(tags: Sequence[str], text: str) -> tuple[int, str]:
+    """Return where the first of the tags stands in a text, and which it is; -1 and nothing without one."""
+    places = [(text.find(tag), tag) for tag in tags]
+    return min((place for place in places if place[0] >= 0), default=(-1, ""))

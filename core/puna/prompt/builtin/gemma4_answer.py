@@ -10,7 +10,7 @@ from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import json_text
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.thinking import overlap
+from puna.prompt.thinking import first_of, overlap
 from puna.prompt.tool_calls import ParsedCall
 
 _CHANNEL: Final = "<|channel>"
@@ -66,8 +66,7 @@ class Gemma4Parser:
                 return Piece(content, thinking if self._shows else "", tuple(calls))
 
     def _content(self) -> str:
-        places = [(self._held.find(tag), tag) for tag in (_CHANNEL, _CALL)]
-        at, tag = min((place for place in places if place[0] >= 0), default=(-1, ""))
+        at, tag = first_of((_CHANNEL, _CALL), self._held)
         if at < 0:
             end = len(self._held) - max(overlap(self._held, _CHANNEL), overlap(self._held, _CALL))
             sure = self._held[:end] if end == len(self._held) else self._held[:end].rstrip(SPACE)

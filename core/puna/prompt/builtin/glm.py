@@ -82,7 +82,7 @@ _PAIR_PARTS: Final = re.compile(r"<arg_(key|value)>(.*?)</arg_\1>", re.DOTALL)
 
 def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
     """Read a call's name and arguments, with the types that the tool's schema says. Raises BackendFailedError."""
-    name = raw.partition("<arg_key>")[0].strip(SPACE)
+    name = _PAIR_PARTS.sub("", raw).strip(SPACE)
     if not name:
         raise BackendFailedError("empty function name")
     parts = _PAIR_PARTS.findall(raw)

@@ -144,8 +144,12 @@ def _properties(tool: Tool) -> Mapping[str, Any]:
 
 
 def typed(raw: str, types: Sequence[str]) -> object:
-    """Return the value that a text means for a parameter of these types; itself where it fits none."""
-    raw = raw.removeprefix("\n").removesuffix("\n")
+    """Return the value that a text means for a parameter of these types, without its line ends; itself if none."""
+    return typed_exactly(raw.removeprefix("\n").removesuffix("\n"), types)
+
+
+def typed_exactly(raw: str, types: Sequence[str]) -> object:
+    """Return the same for a text whose white space counts."""
     if raw.lower() == "null":
         return None
     only = len(types) == 1

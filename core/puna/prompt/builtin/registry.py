@@ -6,19 +6,26 @@ from typing import Final
 
 from puna.errors import UnknownRendererError
 from puna.prompt.builtin.cohere import CohereRenderer
+from puna.prompt.builtin.cohere_answer import CohereParser
 from puna.prompt.builtin.deepseek import CogitoRenderer, DeepSeekRenderer
 from puna.prompt.builtin.deepseek_answer import DeepSeekParser
 from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
+from puna.prompt.builtin.functiongemma_answer import FunctionGemmaParser
 from puna.prompt.builtin.gemma4 import Gemma4Renderer
 from puna.prompt.builtin.gemma4_answer import Gemma4Parser
+from puna.prompt.builtin.glimmer_answer import GlimmerParser
 from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
 from puna.prompt.builtin.glm import read_call as read_glm_call
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
 from puna.prompt.builtin.laguna import LagunaRenderer
+from puna.prompt.builtin.laguna_answer import LagunaParser
 from puna.prompt.builtin.lfm2 import Lfm2Renderer
+from puna.prompt.builtin.lfm2_answer import Lfm2Parser
+from puna.prompt.builtin.ministral import MinistralParser
 from puna.prompt.builtin.nemotron import NemotronRenderer
 from puna.prompt.builtin.olmo3 import OLMO_SYSTEM, PLAIN_SYSTEM, SHORT_SYSTEM, Olmo3Renderer, Olmo3ThinkRenderer
+from puna.prompt.builtin.olmo3_answer import Olmo3Parser, Olmo3ThinkParser
 from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
@@ -81,9 +88,22 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "gemma4": Gemma4Parser,
         "gemma4-no-thinking": lambda: Gemma4Parser(thinks=False),
         "cogito": lambda: DeepSeekParser(fenced=True),
-        "glm-4.7": lambda: TaggedParser(read_glm_call, Habits(thinks=True, notices=True)),
+        "glm-4.7": lambda: TaggedParser(
+            read_glm_call, Habits(thinks=True, begins_anew=True, notices=True, eats_after_calls=False, closes=True)
+        ),
+        "glm-ocr": lambda: TaggedParser(read_glm_call, Habits(notices=True, eats_after_calls=False, closes=True)),
         "nemotron-3-nano": _qwen35_parser,
         "nemotron-3.5-nano": _qwen35_parser,
+        "functiongemma": FunctionGemmaParser,
+        "cohere": CohereParser,
+        "glimmer": GlimmerParser,
+        "laguna": lambda: LagunaParser(resumes=True),
+        "poolside-v1": lambda: LagunaParser(resumes=False),
+        "lfm2": lambda: Lfm2Parser(thinks=False),
+        "lfm2-thinking": lambda: Lfm2Parser(thinks=True),
+        "ministral": MinistralParser,
+        "olmo3": Olmo3Parser,
+        "olmo3-think": Olmo3ThinkParser,
     }
 )
 

@@ -33,6 +33,8 @@ class Habits:
     """Told not to think, it is still understood when it opens thinking itself."""
     always_thinks: bool = False
     """Even when told not to."""
+    begins_anew: bool = False
+    """It begins within thinking also where it goes on with an answer."""
     opens: bool = False
     """It may write the opening tag itself."""
     calls_while_thinking: bool = False
@@ -43,6 +45,8 @@ class Habits:
     """White space around the end of thinking is dropped, whatever piece it comes in; else only in the tag's piece."""
     eats_after_calls: bool = True
     """The same after a call."""
+    closes: bool = False
+    """A call that was not closed at the end is one, if it is of a known tool."""
 
 
 class _State(Enum):
@@ -77,14 +81,18 @@ class TaggedParser:
         self._tools = tools
         continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
         habits = self._habits
-        if habits.thinks and not continues and (habits.always_thinks or think is None or think.on):
+        if (
+            habits.thinks
+            and (habits.begins_anew or not continues)
+            and (habits.always_thinks or think is None or think.on)
+        ):
             self._state = _State.OPENING if habits.opens else _State.THINKING
-        elif habits.notices and not continues:
+        elif habits.notices:
             self._state = _State.NOTICING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
-        """Return what `text` completes."""
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:
@@ -113,6 +121,8 @@ class TaggedParser:
             thinking += self._sure([tag for tag, _ in self._ends_of_thinking()])
         elif self._state is _State.CONTENT:
             content += self._sure([_OPEN])
+        elif self._state is _State.CALL and done and self._habits.closes:
+            calls.append(self._unclosed())
         return Piece(content, thinking, tuple(calls))
 
     def _ends_of_thinking(self) -> list[tuple[str, _State]]:
@@ -164,6 +174,21 @@ class TaggedParser:
         sure = self._held[:end].rstrip(SPACE)
         self._held = self._held[len(sure) :]
         return sure
+
+    def _unclosed(self) -> ParsedCall:
+        raw, self._held = self._held[: len(self._held) - overlap(self._held, _CLOSE)], ""
+        try:
+            for tag in ("arg_key", "arg_value"):
+                if raw.rfind(f"<{tag}>") > raw.rfind(f"</{tag}>"):
+                    line = raw.count("\n") + 1
+                    message = f"XML syntax error on line {line}: element <{tag}> closed by </tool_call>"
+                    raise BackendFailedError(message)
+            call = self._call(raw)
+            if not any(tool.name == call.name for tool in self._tools):
+                raise BackendFailedError(f"tool {gojson.quote(call.name)} is not declared")
+        except BackendFailedError as error:
+            raise BackendFailedError(f"incomplete GLM tool call: {error}") from None
+        return call
 
     def _call(self, raw: str) -> ParsedCall:
         name, arguments = self._read_call(raw, self._tools)

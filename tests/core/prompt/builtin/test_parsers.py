@@ -14,7 +14,8 @@ from puna.prompt.builtin.harmony import Header, ToolNames, read_header
 from puna.prompt.builtin.qwen3_coder import typed
 from puna.prompt.builtin.registry import parser
 
-CASES = json.loads((Path(__file__).parent / "parsers.json").read_text())
+HERE = Path(__file__).parent
+CASES = [case for name in ("parsers", "answers") for case in json.loads((HERE / f"{name}.json").read_text())]
 PROPERTIES = {
     "city": {"type": "string"},
     "days": {"type": "integer"},

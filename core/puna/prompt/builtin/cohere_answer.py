@@ -1,0 +1,134 @@
+"""Answers of Command A: thinking, then text or calls as JSON, each between tokens of its own."""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import json_text
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.thinking import first_of, overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_THINKING: Final = "<|START_THINKING|>"
+_END_OF_THINKING: Final = "<|END_THINKING|>"
+_TEXT: Final = "<|START_TEXT|>"
+_END_OF_TEXT: Final = "<|END_TEXT|>"
+_CALLS: Final = "<|START_ACTION|>"
+_END_OF_CALLS: Final = "<|END_ACTION|>"
+_RESPONSE: Final = "<|START_RESPONSE|>"
+_END_OF_RESPONSE: Final = "<|END_RESPONSE|>"
+
+
+class _State(Enum):
+    THINKING = auto()
+    DECIDING = auto()
+    """Whether text or calls come."""
+    TEXT = auto()
+    CALLS = auto()
+
+
+class CohereParser:
+    """Parts thinking, text and calls; calls that cannot be read are left out."""
+
+    has_tools = True
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (
+        _THINKING, _END_OF_THINKING, _TEXT, _END_OF_TEXT, _CALLS, _END_OF_CALLS, _RESPONSE, _END_OF_RESPONSE,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._state = _State.DECIDING
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
+        """Begin within thinking unless told not to, within text if the model goes on with an answer."""
+        if last_message is not None and last_message.role == "assistant":
+            self._state = _State.TEXT
+        elif think is None or think.on:
+            self._state = _State.THINKING
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes."""
+        self._held += text
+        thinking, content, calls = "", "", []
+        while True:
+            state, length = self._state, len(self._held)
+            match state:
+                case _State.THINKING:
+                    thinking += self._thought()
+                case _State.DECIDING:
+                    self._decide(done)
+                case _State.TEXT:
+                    content += self._text(done)
+                case _State.CALLS:
+                    raw, found, rest = self._held.partition(_END_OF_CALLS)
+                    if found or (done and raw):
+                        calls.extend(self._calls(raw))
+                        self._held, self._state = rest, _State.DECIDING
+            if self._state is state and len(self._held) == length:
+                return Piece(content, thinking, tuple(calls))
+
+    def _thought(self) -> str:
+        before, found, rest = self._held.partition(_END_OF_THINKING)
+        if found:
+            self._held, self._state = rest, _State.DECIDING
+            return before.rstrip(SPACE)
+        sure = self._held[: len(self._held) - overlap(self._held, _END_OF_THINKING)].rstrip(SPACE)
+        self._held = self._held[len(sure) :]
+        return sure
+
+    def _decide(self, done: bool) -> None:
+        self._held = self._held.lstrip(SPACE)
+        at, tag = first_of((_CALLS, _TEXT, _RESPONSE), self._held)
+        if tag:
+            self._held, self._state = self._held[at + len(tag) :], _State.CALLS if tag == _CALLS else _State.TEXT
+        elif self._held and (done or not any(tag.startswith(self._held) for tag in (_CALLS, _TEXT, _RESPONSE))):
+            self._state = _State.TEXT
+
+    def _text(self, done: bool) -> str:
+        at, tag = first_of((_END_OF_TEXT, _END_OF_RESPONSE), self._held)
+        if tag:
+            before, self._held, self._state = self._held[:at], self._held[at + len(tag) :], _State.DECIDING
+            return before
+        held = 0 if done else max(overlap(self._held, tag) for tag in (_END_OF_TEXT, _END_OF_RESPONSE))
+        end = len(self._held) - held
+        sure, self._held = self._held[:end], self._held[end:]
+        return sure
+
+    def _calls(self, raw: str) -> list[ParsedCall]:
+        calls: list[ParsedCall] = []
+        for text in _objects(raw):
+            try:
+                value = json_text.read(text)
+            except ValueError:
+                continue
+            if not isinstance(value, dict):
+                continue
+            name, arguments = value.get("tool_name") or "", value.get("parameters") or {}
+            if isinstance(name, str) and isinstance(arguments, dict):
+                calls.append(ParsedCall(name, gojson.dumps(arguments), self._count + len(calls)))
+        self._count += len(calls)
+        return calls
+
+
+def _objects(text: str) -> Iterator[str]:
+    """Yield the outermost objects in a text."""
+    depth, begin, quoted, escaped = 0, 0, False, False
+    for at, char in enumerate(text):
+        if quoted:
+            quoted = escaped or char != '"'
+            escaped = not escaped and char == "\\"
+        elif char == '"':
+            quoted = True
+        elif char == "{":
+            begin = begin if depth else at
+            depth += 1
+        elif char == "}" and depth:
+            depth -= 1
+            if not depth:
+                yield text[begin : at + 1]

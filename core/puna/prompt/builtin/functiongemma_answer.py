@@ -1,0 +1,117 @@
+"""Answers of FunctionGemma: content, and calls in a brief notation with escaped strings."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from puna import gojson
+from puna.gotemplate import literals
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.literals import number
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_CALL: Final = "<start_function_call>"
+_END_OF_CALL: Final = "<end_function_call>"
+_QUOTE: Final = "<escape>"
+_WRITTEN: Final = re.compile(r"call:([^{]+)\{(.*)\}")
+_NUMBER: Final = re.compile(
+    r"[\t\v\f\r ]*([+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
+    r"|[0-9_]*(?:\.[0-9_]*)?(?:[eEpP][+-]?[0-9_]*)?))"
+)
+
+
+class FunctionGemmaParser:
+    """Parts content and calls; one that cannot be read is a call of nothing, without arguments."""
+
+    has_tools = True
+    has_thinking = False
+    preserved_tokens: tuple[str, ...] = (_CALL, _END_OF_CALL)
+
+    def __init__(self) -> None:
+        self._calling = False
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Change nothing."""
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+        """Return what `text` completes."""
+        self._held += text
+        content, calls = "", []
+        while True:
+            tag = _END_OF_CALL if self._calling else _CALL
+            before, found, rest = self._held.partition(tag)
+            if not found:
+                break
+            self._held = rest
+            if self._calling:
+                calls.append(self._call(before))
+            else:
+                content += before
+            self._calling = not self._calling
+        if not self._calling:
+            end = len(self._held) - overlap(self._held, _CALL)
+            content += self._held[:end]
+            self._held = self._held[end:]
+        return Piece(content, calls=tuple(calls))
+
+    def _call(self, raw: str) -> ParsedCall:
+        match = _WRITTEN.search(raw)
+        name, arguments = (match[1], _members(match[2])) if match else ("", {})
+        self._count += 1
+        return ParsedCall(name, gojson.dumps(arguments), self._count - 1)
+
+
+def _members(text: str) -> dict[str, object]:
+    members = (part.partition(":") for part in _parts(text))
+    return {name: _value(value) for name, found, value in members if found}
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield what stands between commas that are in no brackets and no string."""
+    depth, part = 0, ""
+    for i, chunk in enumerate(text.split(_QUOTE)):
+        part += _QUOTE if i else ""
+        if i % 2:
+            part += chunk
+            continue
+        for char in chunk:
+            if char == "," and not depth:
+                if part:
+                    yield part
+                part = ""
+                continue
+            depth += (char in "{[") - (char in "}]")
+            part += char
+    if part:
+        yield part
+
+
+def _value(text: str) -> object:
+    if text.startswith(_QUOTE) and text.endswith(_QUOTE) and len(text) >= 2 * len(_QUOTE):
+        return text[len(_QUOTE) : -len(_QUOTE)]
+    if text in ("true", "false"):
+        return text == "true"
+    read = number(text)
+    if read is None and (match := _NUMBER.match(text)):
+        read = _floating(match[1])
+    if read is not None:
+        return read
+    if text.startswith("[") and text.endswith("]"):
+        return [_value(part) for part in _parts(text[1:-1])] or None
+    if text.startswith("{") and text.endswith("}"):
+        return _members(text[1:-1])
+    return text
+
+
+def _floating(token: str) -> float | None:
+    """Read what Go's scanner takes for a float, also one of a decimal mantissa and a binary exponent."""
+    mantissa, found, power = token.partition("p")
+    if not found or token[:3].lstrip("+-")[:2].lower() == "0x":
+        return literals.floating(token)
+    value = literals.floating(mantissa)
+    return None if value is None or number(power) is None else value * 2.0 ** int(power)

@@ -1,0 +1,198 @@
+"""Answers of Glimmer: messages whose headers say whom they are for, calls as XML-like text for a tool."""
+
+import re
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt import tool_schema
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.qwen3_coder import typed_exactly
+from puna.prompt.thinking import first_of, overlap
+from puna.prompt.tool_calls import ParsedCall
+
+START: Final = "<|start|>"
+MESSAGE: Final = "<|message|>"
+END_OF_MESSAGE: Final = "<|eom|>"
+END_OF_TURN: Final = "<|eot|>"
+CALLS: Final = "<atem:function_calls>"
+END_OF_CALLS: Final = "</atem:function_calls>"
+_ENDS: Final = (END_OF_MESSAGE, END_OF_TURN)
+_RECIPIENT: Final = re.compile(r"assistant(?:\s+to=(.*))?", re.DOTALL)
+_INVOKE: Final = '<atem:invoke name="'
+_END_OF_INVOKE: Final = "</atem:invoke>"
+_PARAMETER: Final = re.compile(r'\s*<atem:parameter name="([^"]*)">(.*?)</atem:parameter>', re.DOTALL)
+
+
+class _State(Enum):
+    HEADER = auto()
+    UNDECIDED = auto()
+    """Within a message that may be a call."""
+    THINKING = auto()
+    CONTENT = auto()
+    CALL = auto()
+
+
+class GlimmerParser:
+    """Parts thinking, content and calls. Told not to think, thoughts are dropped."""
+
+    has_tools = True
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (START, MESSAGE, END_OF_MESSAGE, END_OF_TURN)
+
+    def __init__(self) -> None:
+        self._tools: Sequence[Tool] = ()
+        self._shows = False
+        self._state = _State.HEADER
+        self._recipient = ""
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Learn the tools, and whether thoughts are wanted."""
+        self._tools = tools
+        self._shows = think is None or think.on
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
+        self._held += text
+        thinking, content = "", ""
+        calls: list[ParsedCall] = []
+        while True:
+            state, length = self._state, len(self._held)
+            match state:
+                case _State.HEADER:
+                    content += self._header(done)
+                case _State.UNDECIDED:
+                    self._decide(done)
+                case _State.CALL:
+                    read = self._call(done)
+                    content += read.content
+                    calls.extend(read.calls)
+                case _State.THINKING:
+                    thinking += self._body(done)
+                case _State.CONTENT:
+                    content += self._body(done)
+            if self._state is state and len(self._held) == length:
+                return Piece(content, thinking if self._shows else "", tuple(calls))
+
+    def _header(self, done: bool) -> str:
+        header, found, rest = self._held.partition(MESSAGE)
+        if not found:
+            told = self._held.removeprefix(f"{START}assistant") if done else ""
+            self._held = "" if done else self._held
+            return told
+        self._held = rest
+        self._address(
+            _recipient(header.removeprefix(START) if header.startswith(START) else f"assistant{header}") or ""
+        )
+        return ""
+
+    def _address(self, recipient: str) -> None:
+        """Begin a message for somebody."""
+        self._recipient = recipient
+        if recipient == "self":
+            self._state = _State.THINKING
+        elif not self._tools:
+            self._state = _State.CONTENT
+        else:
+            self._state = _State.CALL if self._tool(recipient) else _State.UNDECIDED
+
+    def _decide(self, done: bool) -> None:
+        trimmed = self._held.lstrip(SPACE)
+        if trimmed.startswith(CALLS):
+            self._state = _State.CALL
+        elif done or not CALLS.startswith(trimmed):
+            self._state = _State.CONTENT
+
+    def _end(self) -> tuple[str, bool]:
+        """Pass a message's end; return what stands before it, and whether it was there."""
+        at, tag = first_of(_ENDS, self._held)
+        if not tag:
+            return self._held, False
+        before, self._held, self._state = self._held[:at], self._held[at + len(tag) :], _State.HEADER
+        return before, True
+
+    def _body(self, done: bool) -> str:
+        """Take what is sure of a message, which ends also where the next one begins."""
+        before, started, after = self._held.partition(START)
+        if started and not any(tag in before for tag in _ENDS):
+            header, found, rest = after.partition(MESSAGE)
+            likely = header.startswith("assistant") or "assistant".startswith(header)
+            if not found and likely and not done and not any(tag in after for tag in _ENDS):
+                self._held = started + after
+                return before
+            recipient = _recipient(header)
+            if found and recipient and (recipient in ("self", "user") or self._tool(recipient)):
+                self._held = rest
+                self._address(recipient)
+                return before
+            self._held = rest
+            return before + started + header + found
+        before, ended = self._end()
+        if ended:
+            return before
+        held = 0 if done else max(overlap(before, tag) for tag in (*_ENDS, START))
+        self._held = before[len(before) - held :]
+        return before[: len(before) - held]
+
+    def _call(self, done: bool) -> Piece:
+        """Read a message that is a call; one for nobody known that is none of a known tool is content."""
+        body, ended = self._end()
+        if not ended and not (done and body):
+            return Piece()
+        self._held, self._state = self._held if ended else "", _State.HEADER
+        expected = self._recipient if self._tool(self._recipient) else ""
+        try:
+            name, parameters = read_call(body.strip(SPACE))
+        except ValueError as error:
+            if expected:
+                raise BackendFailedError(f"parse Glimmer call to {expected}: {error}") from None
+            return Piece(body)
+        called = name.removeprefix(f"{expected}.") if expected else name
+        if expected and called != expected:
+            invoked = f"does not match ATEM invoke {gojson.quote(name)}"
+            raise BackendFailedError(f"Glimmer recipient {gojson.quote(expected)} {invoked}")
+        tool = self._tool(called)
+        if tool is None:
+            return Piece(body)
+        properties = tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
+        arguments = {
+            key: typed_exactly(value, tool_schema.types_of(properties.get(key, {}))) for key, value in parameters
+        }
+        self._count += 1
+        return Piece(calls=(ParsedCall(called, gojson.dumps(arguments), self._count - 1),))
+
+    def _tool(self, name: str) -> Tool | None:
+        return next((tool for tool in self._tools if tool.name == name), None)
+
+
+def _recipient(header: str) -> str | None:
+    """Return whom a message is for; empty: it does not say; None: it is not the assistant's."""
+    match = _RECIPIENT.fullmatch(header.strip(SPACE))
+    return (match[1] or "").strip(SPACE) if match else None
+
+
+def read_call(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Read the name and the parameters of a call. Raises ValueError with the reference's text."""
+    if not (text.startswith(CALLS) and text.endswith(END_OF_CALLS)):
+        raise ValueError("missing ATEM function_calls wrapper")
+    text = text.removeprefix(CALLS).removesuffix(END_OF_CALLS).strip(SPACE)
+    if not (text.startswith(_INVOKE) and text.endswith(_END_OF_INVOKE)):
+        raise ValueError("missing ATEM invoke wrapper")
+    name, found, text = text.removeprefix(_INVOKE).removesuffix(_END_OF_INVOKE).partition('">')
+    if not found or '"' in name:
+        raise ValueError("malformed ATEM invoke name")
+    parameters = []
+    while text.strip(SPACE):
+        match = _PARAMETER.match(text)
+        if match is None:
+            raise ValueError("malformed ATEM parameter")
+        parameters.append((match[1], match[2]))
+        text = text[match.end() :]
+    return name, parameters

@@ -1,0 +1,162 @@
+"""Answers of Laguna: thinking up to `</think>`, calls as pairs of keys and values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt import tool_schema
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.qwen3_coder import typed
+from puna.prompt.builtin.tagged import read_json_call
+from puna.prompt.thinking import first_of, overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_BEGINNING: Final = "<think>"
+_END_OF_THINKING: Final = "</think>"
+_CALL: Final = "<tool_call>"
+_END_OF_CALL: Final = "</tool_call>"
+_PAIR: Final = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+
+
+class _State(Enum):
+    OPENING = auto()
+    RESUMING = auto()
+    THINKING = auto()
+    CONTENT = auto()
+    CALL = auto()
+
+
+class LagunaParser:
+    """Parts thinking, content and calls. Told not to think, thoughts are dropped.
+
+    `resumes`: where the model goes on with an answer it does not begin within thinking.
+    """
+
+    has_tools = True
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (
+        _BEGINNING, _END_OF_THINKING, _CALL, _END_OF_CALL, "<user>", "</user>",
+        "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
+    )  # fmt: skip
+
+    def __init__(self, *, resumes: bool) -> None:
+        self._resumes = resumes
+        self._tools: Sequence[Tool] = ()
+        self._shows = False
+        self._state = _State.CONTENT
+        self._eating = True
+        """White space is dropped: before the first content, but not after a thought that came amid content."""
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
+        """Begin within thinking if the model shall think."""
+        self._tools = tools
+        self._shows = think is not None and think.on
+        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        if self._resumes and continues:
+            self._state = _State.RESUMING
+        elif self._shows:
+            self._state = _State.OPENING
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes; at the end also a call that was not closed. Raises BackendFailedError."""
+        self._held += text
+        thinking, content, calls = "", "", []
+        while True:
+            state, length = self._state, len(self._held)
+            match state:
+                case _State.OPENING:
+                    self._open(_BEGINNING, _State.THINKING, done)
+                case _State.RESUMING:
+                    self._open(_END_OF_THINKING, _State.CONTENT, done)
+                case _State.THINKING:
+                    thinking += self._thought(done)
+                case _State.CONTENT:
+                    content += self._content(done)
+                case _State.CALL:
+                    raw, found, rest = self._held.partition(_END_OF_CALL)
+                    if found or (done and raw.strip(SPACE)):
+                        calls.append(self._call(raw))
+                        self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
+            if self._state is state and len(self._held) == length:
+                return Piece(content, thinking if self._shows else "", tuple(calls))
+
+    def _open(self, tag: str, following: _State, done: bool) -> None:
+        """Pass a tag that an answer may begin with."""
+        trimmed = self._held.lstrip(SPACE)
+        if trimmed.startswith(tag):
+            self._held, self._state = trimmed.removeprefix(tag).lstrip(SPACE), following
+        elif done or not tag.startswith(trimmed):
+            self._held, self._state = trimmed, following
+
+    def _pass(self, *tags: str) -> tuple[str, str] | None:
+        """Return what stands before the first of the tags, and the tag, and pass it; None without one."""
+        at, tag = first_of(tags, self._held)
+        if not tag:
+            return None
+        before, self._held = self._held[:at].rstrip(SPACE), self._held[at + len(tag) :]
+        return before, tag
+
+    def _thought(self, done: bool) -> str:
+        passed = self._pass(_END_OF_THINKING, _CALL)
+        if passed:
+            self._state = _State.CALL if passed[1] == _CALL else _State.CONTENT
+            self._held = self._held.lstrip(SPACE)
+            return passed[0]
+        if done:
+            return self._take(len(self._held)).rstrip(SPACE)
+        # The reference tells thoughts word by word.
+        length = self._sure(_END_OF_THINKING, _CALL)
+        return self._take(length if length < len(self._held) else 0)
+
+    def _content(self, done: bool) -> str:
+        trimmed = self._held.lstrip(SPACE)
+        if trimmed.startswith(_END_OF_THINKING):  # of a thought that never began
+            self._held = trimmed.removeprefix(_END_OF_THINKING)
+        if self._eating:
+            self._held = self._held.lstrip(SPACE)
+            self._eating = not self._held
+        passed = self._pass(_BEGINNING, _CALL)
+        if passed:
+            self._state = _State.CALL if passed[1] == _CALL else _State.THINKING
+            return passed[0]
+        if done:
+            return self._take(len(self._held)).rstrip(SPACE)
+        return self._take(self._sure(_BEGINNING, _CALL, _END_OF_THINKING))
+
+    def _sure(self, *tags: str) -> int:
+        """Return how much stands before what could be the beginning of a tag, or before white space at the end."""
+        uncertain = max(overlap(self._held, tag) for tag in tags)
+        return len(self._held) - uncertain if uncertain else len(self._held.rstrip(SPACE))
+
+    def _take(self, length: int) -> str:
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
+
+    def _call(self, raw: str) -> ParsedCall:
+        name, arguments = _read(raw, self._tools)
+        self._count += 1
+        return ParsedCall(name, gojson.dumps(arguments), self._count - 1)
+
+
+def _read(raw: str, tools: Sequence[Tool]) -> tuple[str, Mapping[str, object]]:
+    raw = next((part for part in raw.split(_CALL) if part.strip(SPACE)), "").strip(SPACE)
+    if raw.startswith("{"):
+        try:
+            return read_json_call(raw, tools)
+        except BackendFailedError as error:
+            raise BackendFailedError(f"failed to parse Laguna JSON tool call: {error}") from None
+    name = raw.partition("<arg_key>")[0].strip(SPACE)
+    tool = next((tool for tool in tools if tool.name == name), None)
+    properties = (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
+    return name, {
+        key.strip(SPACE): typed(value, tool_schema.types_of(properties.get(key.strip(SPACE), {})))
+        for key, value in _PAIR.findall(raw)
+    }

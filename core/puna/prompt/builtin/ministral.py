@@ -1,0 +1,120 @@
+"""Answers of Ministral: thinking between marks, calls as a name and a JSON object."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.errors import BackendFailedError
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import json_text
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_CALL: Final = "[TOOL_CALLS]"
+_ARGUMENTS: Final = "[ARGS]"
+_THINKING: Final = "[THINK]"
+_END_OF_THINKING: Final = "[/THINK]"
+
+
+class _State(Enum):
+    CONTENT = auto()
+    THINKING = auto()
+    NAME = auto()
+    ARGUMENTS = auto()
+
+
+class MinistralParser:
+    """Parts thinking, content and calls. A call of an unknown tool, or with other than an object, is an error."""
+
+    has_tools = True
+    has_thinking = False
+    preserved_tokens: tuple[str, ...] = (_CALL, _THINKING, _END_OF_THINKING, _ARGUMENTS)
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] = frozenset()
+        self._state = _State.CONTENT
+        self._name = ""
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Learn the tools' names."""
+        self._names = frozenset(tool.name for tool in tools)
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+        """Return what `text` completes. Raises BackendFailedError."""
+        self._held += text
+        thinking, content, calls = "", "", []
+        while True:
+            before = self._state, len(self._held)
+            match self._state:
+                case _State.CONTENT:
+                    content += self._content()
+                case _State.THINKING:
+                    thinking += self._thought()
+                case _State.NAME:
+                    name, found, rest = self._held.partition(_ARGUMENTS)
+                    if found:
+                        self._name, self._held, self._state = name, rest, _State.ARGUMENTS
+                case _State.ARGUMENTS:
+                    calls.extend(self._call())
+            if before == (self._state, len(self._held)):
+                return Piece(content, thinking, tuple(calls))
+
+    def _content(self) -> str:
+        tags = {_CALL: _State.NAME, _THINKING: _State.THINKING}
+        for tag, following in tags.items():
+            before, found, rest = self._held.partition(tag)
+            if found:
+                self._held, self._state = rest, following
+                return before.rstrip(SPACE)
+        sure = self._held[: len(self._held) - max(overlap(self._held, tag) for tag in tags)].rstrip(SPACE)
+        self._held = self._held[len(sure) :]
+        return sure
+
+    def _thought(self) -> str:
+        before, found, rest = self._held.partition(_END_OF_THINKING)
+        if found:
+            self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
+            return before
+        end = len(self._held) - overlap(self._held, _END_OF_THINKING)
+        before, self._held = self._held[:end], self._held[end:]
+        return before
+
+    def _call(self) -> list[ParsedCall]:
+        end = _end_of_object(self._held)
+        if end < 0:
+            return []
+        if self._name not in self._names:
+            raise BackendFailedError(f"tool '{self._name}' not found")
+        try:
+            arguments = json_text.read(self._held[:end])
+        except ValueError as error:
+            raise BackendFailedError(str(error)) from None
+        if not isinstance(arguments, dict):
+            raise BackendFailedError("Value looks like object, but can't find closing '}' symbol")
+        self._held, self._state = self._held[end:], _State.CONTENT
+        self._count += 1
+        return [ParsedCall(self._name, gojson.dumps(arguments), self._count - 1)]
+
+
+def _end_of_object(text: str) -> int:
+    """Return where the brackets of a text balance; -1 while they do not."""
+    depth, quoted, escaped = 0, False, False
+    for at, char in enumerate(text):
+        if quoted:
+            quoted = escaped or char != '"'
+            escaped = not escaped and char == "\\"
+        elif char == '"':
+            quoted = True
+        elif char in "{[":
+            depth += 1
+        elif char in "}]":
+            depth -= 1
+            if not depth:
+                return at + 1
+    return -1

@@ -1,0 +1,154 @@
+"""Answers of Olmo 3: calls as Python would write them, one to a line, or thinking and no calls."""
+
+import re
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from puna import gojson
+from puna.gotemplate.space import SPACE
+from puna.messages import Message, Think, Tool
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.literals import at_commas, number
+from puna.prompt.thinking import overlap
+from puna.prompt.tool_calls import ParsedCall
+
+_CALLS: Final = "<function_calls>"
+_END_OF_CALLS: Final = "</function_calls>"
+_END_OF_THINKING: Final = "</think>"
+_CALL: Final = re.compile(r"([A-Za-z0-9_]+)\((.*)\)")
+_WORDS: Final = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+_ESCAPE: Final = re.compile(r"""\\([ntr\\"'])""")
+
+
+class _State(Enum):
+    CONTENT = auto()
+    CALLS = auto()
+    AFTER = auto()
+    """The next piece, or the rest of this one, is content whatever it says."""
+
+
+class Olmo3Parser:
+    """Parts content and calls; a block of calls with a line that is none is dropped."""
+
+    has_tools = True
+    has_thinking = False
+    preserved_tokens: tuple[str, ...] = (_CALLS, _END_OF_CALLS)
+
+    def __init__(self) -> None:
+        self._state = _State.CONTENT
+        self._held = ""
+        self._count = 0
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Change nothing."""
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes."""
+        self._held += text
+        content, calls = "", []
+        while True:
+            state = self._state
+            match state:
+                case _State.CONTENT:
+                    before, found, rest = self._held.partition(_CALLS)
+                    held = 0 if done or found else overlap(before, _CALLS)
+                    content += before[: len(before) - held]
+                    self._held = rest if found else before[len(before) - held :]
+                    self._state = _State.CALLS if found else state
+                case _State.CALLS:
+                    block, found, rest = self._held.partition(_END_OF_CALLS)
+                    if found:
+                        calls.extend(self._calls(block))
+                        self._held, self._state = rest, _State.AFTER
+                case _State.AFTER if self._held:
+                    content += self._held
+                    self._held, self._state = "", _State.CONTENT
+            if self._state is state:
+                return Piece(content, calls=tuple(calls))
+
+    def _calls(self, block: str) -> list[ParsedCall]:
+        try:
+            read = read_calls(block)
+        except ValueError:
+            return []
+        begin = self._count
+        self._count += len(read)
+        return [ParsedCall(name, gojson.dumps(arguments), begin + i) for i, (name, arguments) in enumerate(read)]
+
+
+class Olmo3ThinkParser:
+    """Parts thinking, which every answer begins with, and content."""
+
+    has_tools = False
+    has_thinking = True
+    preserved_tokens: tuple[str, ...] = (_END_OF_THINKING,)
+
+    def __init__(self) -> None:
+        self._thinking = True
+        self._held = ""
+
+    def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
+        """Begin within thinking, unless the model goes on with an answer."""
+        self._thinking = not (last_message is not None and last_message.role == "assistant" and last_message.content)
+        return tools
+
+    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+        """Return what `text` completes."""
+        if not self._thinking:
+            return Piece(text)
+        self._held += text
+        before, found, rest = self._held.partition(_END_OF_THINKING)
+        if found:
+            self._thinking = False
+            return Piece(rest.lstrip(SPACE), before.rstrip(SPACE))
+        sure = self._held[: len(self._held) - overlap(self._held, _END_OF_THINKING)].rstrip(SPACE)
+        self._held = self._held[len(sure) :]
+        return Piece(thinking=sure)
+
+
+def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
+    """Read the names and arguments of calls. Raises ValueError for what is none."""
+    calls = []
+    for line in filter(None, (line.strip(SPACE) for line in text.split("\n"))):
+        match = _CALL.fullmatch(line)
+        if match is None:
+            raise ValueError("no call")
+        calls.append((match[1], _arguments(match[2])))
+    return calls
+
+
+def _arguments(text: str) -> dict[str, object]:
+    arguments = {}
+    for part in filter(None, (part.strip(SPACE) for part in at_commas(text))):
+        name, found, value = part.partition("=")
+        if not found:
+            raise ValueError("no name of an argument")
+        arguments[name.strip(SPACE)] = _value(value.strip(SPACE))
+    return arguments
+
+
+def _value(text: str) -> object:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return _ESCAPE.sub(lambda match: _ESCAPES[match[1]], text[1:-1])
+    if text in _WORDS:
+        return _WORDS[text]
+    if (read := number(text)) is not None:
+        return read
+    inner = [part.strip(SPACE) for part in at_commas(text[1:-1])] if len(text) > 1 else []
+    if text.startswith("[") and text.endswith("]"):
+        return [_value(part) for part in (inner if inner[-1] else inner[:-1])]
+    if text.startswith("{") and text.endswith("}"):
+        return dict(_member(part) for part in inner if part)
+    return text
+
+
+def _member(text: str) -> tuple[str, object]:
+    name, found, value = text.partition(":")
+    if not found:
+        raise ValueError("no value of a member")
+    name = name.strip(SPACE)
+    quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+    return name[1:-1] if quoted else name, _value(value.strip(SPACE))
