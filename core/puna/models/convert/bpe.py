@@ -44,7 +44,7 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
     """Name how text is cut before it is tokenized; "default" where llama.cpp has no name for it."""
     steps = list(_steps(tokenizer.get("pre_tokenizer") or {}))
-    for step in [*steps, " ".join(steps)]:
+    for step in [" ".join(steps), *steps]:
         if step in _KNOWN:
             return _KNOWN[step]
     log.warning("tokenizer.json: no name is known for this way to cut text: %s", steps)

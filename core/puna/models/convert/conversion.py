@@ -9,6 +9,7 @@ from typing import Final
 
 from puna.errors import CreateFailedError, InvalidCreateError
 from puna.models import program
+from puna.models.convert.failure import ConversionError, UnsupportedError
 from puna.models.gguf import GGUF
 from puna.models.program import ProgramError
 
@@ -20,8 +21,6 @@ MISSING: Final = (
     '(pip install "puna[convert]"), or convert to GGUF first'
 )
 _NEEDED: Final = ("gguf", "numpy")
-_WRONG: Final = 2
-_UNSUPPORTED: Final = 3
 
 
 def convert(files: Mapping[str, Path], target: Path, base: GGUF | None = None) -> Iterator[tuple[int, int]]:
@@ -44,9 +43,9 @@ def convert(files: Mapping[str, Path], target: Path, base: GGUF | None = None) -
         yield from program.run(CONVERTER, given=json.dumps(job))
     except ProgramError as error:
         said = error.said.rpartition("\n")[2]
-        if error.status == _WRONG:
+        if error.status == ConversionError.status:
             raise InvalidCreateError(said) from error
-        if error.status == _UNSUPPORTED:
+        if error.status == UnsupportedError.status:
             raise CreateFailedError(said) from error
         log.warning("the converter failed: %s", error.said[-2000:])
         raise CreateFailedError(f"converting failed: {error}") from error

@@ -1,9 +1,15 @@
-"""What stops a conversion."""
+"""What stops a conversion, and the exit status that says so."""
+
+from typing import ClassVar
 
 
 class ConversionError(Exception):
     """The folder cannot be converted; the text says which file and why."""
 
+    status: ClassVar[int] = 2
+
 
 class UnsupportedError(Exception):
     """Nothing is wrong with the folder, but nobody here knows its kind; the text is the reference's."""
+
+    status: ClassVar[int] = 3

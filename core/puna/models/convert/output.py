@@ -22,15 +22,17 @@ def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Plann
         _add(writer, key, value)
     for tensor in tensors:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.uint16), tensor.size, tensor.kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
     done, total = 0, sum(tensor.size for tensor in tensors)
-    for tensor in tensors:
-        writer.write_tensor_data(tensor.make())
-        done += tensor.size
-        yield done, total
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor in tensors:
+            writer.write_tensor_data(tensor.make())
+            done += tensor.size
+            yield done, total
+    finally:
+        writer.close()
 
 
 def _add(writer: GGUFWriter, key: str, value: Value) -> None:
