@@ -1,9 +1,9 @@
 import pytest
-from puna_llama_cpp.quantize import file_type
 
 from puna.errors import CreateFailedError
 from puna.models import gguf, quantization
 from puna.models.rewrite import rewrite
+from puna_llama_cpp.quantize import file_type
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""One conversion from beginning to end, in this process."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from puna.models.convert import families, lora, output, plan, vocabulary
+from puna.models.convert.family import Pairs
+from puna.models.convert.folder import Folder
+from puna.models.convert.plan import Planned
+
+
+def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = None) -> Iterator[tuple[int, int]]:
+    """Write the model that `files` are, or with `base` the adapter, to `target`; yields bytes done and in all.
+
+    Raises ConversionError and UnsupportedError.
+    """
+    with tempfile.TemporaryDirectory(prefix="puna-convert-") as name:
+        folder = _linked(Path(name), files)
+        architecture, pairs, tensors = _model(folder) if base is None else _adapter(folder, lora.Base(**base))
+        yield from output.write(Path(target), architecture, pairs, tensors)
+
+
+def _linked(path: Path, files: Mapping[str, str]) -> Folder:
+    """Give blobs their names again, as links in a folder."""
+    for name, target in files.items():
+        link = path / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    return Folder(path)
+
+
+def _model(folder: Folder) -> tuple[str, Pairs, list[Planned]]:
+    family = families.family(folder)
+    tensors = plan.plan(folder, family)
+    rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
+    pairs = {f"{family.architecture}.{key}": value for key, value in family.metadata().items()}
+    return family.architecture, pairs | vocabulary.metadata(folder, rows), tensors
+
+
+def _adapter(folder: Folder, base: lora.Base) -> tuple[str, Pairs, list[Planned]]:
+    return base.architecture, lora.metadata(folder, base), lora.plan(folder, base)
