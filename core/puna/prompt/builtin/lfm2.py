@@ -55,11 +55,9 @@ class Lfm2Renderer:
 
 
 def _tool(tool: Tool) -> str:
-    """Encode a function; `<` and its like are escaped only within its properties, as in the reference."""
     function = tool_schema.reduced(tool)["function"]
     kept = function.pop("parameters")
-    shown = [f'"{key}": {(markup.spaced if key == "properties" else markup.unescaped)(kept[key])}' for key in kept]
-    return f'{markup.unescaped(function)[:-1]}, "parameters": {{{", ".join(shown)}}}}}'
+    return f'{markup.unescaped(function)[:-1]}, "parameters": {markup.parameters(kept)}}}'
 
 
 def _call(call: ToolCall) -> str:

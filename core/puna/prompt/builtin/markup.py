@@ -26,6 +26,12 @@ def unescaped(value: object) -> str:
     )
 
 
+def parameters(kept: Mapping[str, Any]) -> str:
+    """Encode a function's parameters; `<` and its like are escaped only within the properties, as in the reference."""
+    shown = (f'"{key}": {(spaced if key == "properties" else unescaped)(kept[key])}' for key in kept)
+    return "{" + ", ".join(shown) + "}"
+
+
 def arguments(text: str) -> dict[str, Any]:
     """Read the arguments of a call: numbers are floats, the keys of objects inside are sorted. Empty text: none."""
     value = tool_schema.parsed(text)

@@ -13,6 +13,7 @@ from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
 from puna.prompt.builtin.functiongemma_answer import FunctionGemmaParser
 from puna.prompt.builtin.gemma4 import Gemma4Renderer
 from puna.prompt.builtin.gemma4_answer import Gemma4Parser
+from puna.prompt.builtin.glimmer import GlimmerRenderer
 from puna.prompt.builtin.glimmer_answer import GlimmerParser
 from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
 from puna.prompt.builtin.glm import read_call as read_glm_call
@@ -56,6 +57,7 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
         "laguna": lambda: LagunaRenderer(compact=False),
         "poolside-v1": lambda: LagunaRenderer(compact=True),
         "cohere": CohereRenderer,
+        "glimmer": GlimmerRenderer,
         "lfm2": lambda: Lfm2Renderer(thinks=False),
         "lfm2-thinking": lambda: Lfm2Renderer(thinks=True),
     }

@@ -1,0 +1,133 @@
+"""Glimmer: messages with headers that say whom they are for, calls as XML-like text."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from puna.gotemplate.formatting import text as go_text
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt import tool_schema
+from puna.prompt.builtin import markup
+from puna.prompt.builtin.glimmer_answer import CALLS, END_OF_CALLS, END_OF_MESSAGE, END_OF_TURN, MESSAGE, START
+
+_BOS: Final = "<|begin_of_text|>"
+_DEFAULT_SYSTEM: Final = "You are a helpful AI assistant.\nKnowledge cutoff: 2026-01-04.\nCurrent date: {today}."
+_TOOLS: Final = """In this environment you have access to a set of tools you can use to answer the user's question.
+
+You can invoke a function by writing a "<atem:function_calls>" block like the following:
+<atem:function_calls>
+<atem:invoke name="$FUNCTION_NAME">
+<atem:parameter name="$PARAMETER_NAME">$PARAMETER_VALUE</atem:parameter>
+...
+</atem:invoke>
+</atem:function_calls>
+
+String and scalar parameters should be specified as is, while lists and objects should use JSON format. Note that \
+spaces for string values are not stripped. The output is not expected to be valid XML and is parsed with regular \
+expressions.
+Here are the functions available in JSONSchema format:
+// Tool metadata
+{spaces}
+// Function schemas
+{functions}
+
+Here's an example of how to call a function in the tool set:
+(If the tool namespace is not specified, invoke the function directly as `example_function_name` rather than \
+`example_tool_name.example_function_name`)
+
+to=example_tool_name.example_function_name
+
+<atem:function_calls>
+<atem:invoke name="example_tool_name.example_function_name">
+<atem:parameter name="example_parameter_1">value_1</atem:parameter>
+<atem:parameter name="example_parameter_2">This is the value for the second parameter
+that can span
+"multiple" lines
+</atem:parameter>
+</atem:invoke>
+</atem:function_calls>
+
+"""
+
+
+class GlimmerRenderer:
+    """Renders for Glimmer."""
+
+    bos = _BOS
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Return the prompt. Beside calls the content of an answer is not shown."""
+        strength = "none" if think is not None and not think.on else (think.level if think else "") or "high"
+        after = f"\n\nReasoning strength: {strength}.\n\n{_tools(tools)}{END_OF_TURN}"
+        out = [_BOS]
+        if not any(message.role == "system" for message in messages):
+            today = datetime.now().astimezone().strftime("%Y-%m-%d")
+            out.append(f"{START}system{MESSAGE}{_DEFAULT_SYSTEM.format(today=today)}{after}")
+        names = {call.id: call.name for message in messages for call in message.tool_calls if call.id}
+        marks = markup.MediaMarks()
+        for message, following in zip(messages, [*messages[1:], None], strict=True):
+            content = marks.content(message)
+            match message.role:
+                case "system":
+                    out.append(f"{START}system{MESSAGE}{content}{after}")
+                case "assistant":
+                    goes_on = following is not None and following.role == "assistant"
+                    out.append(_answer(message, content, END_OF_MESSAGE if goes_on else END_OF_TURN))
+                case "tool":
+                    name = message.tool_name or names.get(message.tool_call_id, message.tool_call_id)
+                    shown = f'<tool_output name="{name}">\n{content}\n</tool_output>'
+                    out.append(f"{START}tool {name}{MESSAGE}{shown}{END_OF_TURN}")
+                case "user":
+                    out.append(f"{START}user{MESSAGE}{content}{END_OF_TURN}")
+        return "".join(out) + f"{START}assistant"
+
+
+def _answer(message: Message, content: str, end_of_calls: str) -> str:
+    parts = [_message("self", message.thinking, END_OF_MESSAGE)] if message.thinking else []
+    if message.tool_calls:
+        last = len(message.tool_calls) - 1
+        for i, call in enumerate(message.tool_calls):
+            parts.append(_message(call.name, _call(call), end_of_calls if i == last else END_OF_MESSAGE))
+    elif content or not parts:
+        parts.append(_message("user", content, END_OF_TURN))
+    return "".join(parts)
+
+
+def _message(recipient: str, text: str, end: str) -> str:
+    return f"{START}assistant to={recipient}{MESSAGE}{text}{end}"
+
+
+def _call(call: ToolCall) -> str:
+    parameters = "".join(
+        f'<atem:parameter name="{name}">{_value(value)}</atem:parameter>\n'
+        for name, value in markup.arguments(call.arguments).items()
+    )
+    return f'{CALLS}\n<atem:invoke name="{call.name}">\n{parameters}</atem:invoke>\n{END_OF_CALLS}'
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case Mapping() | list():
+            return markup.unescaped(value)
+    return go_text(value)
+
+
+def _tools(tools: Sequence[Tool]) -> str:
+    spaces = list(dict.fromkeys(tool.name.partition(".")[0] for tool in tools))
+    recipients = ", ".join(f'"{name}"' for name in ("self", *(f"{space}.*" for space in spaces), "user"))
+    told = f"# Valid recipients: {recipients}."
+    if not tools:
+        return told
+    listed = _TOOLS.format(
+        spaces="\n".join(markup.unescaped({"name": space, "description": ""}) for space in spaces),
+        functions="\n".join(map(_function, tools)),
+    )
+    return listed + told
+
+
+def _function(tool: Tool) -> str:
+    kept = tool_schema.reduced(tool)["function"]["parameters"]
+    named = markup.unescaped({"name": tool.name, "description": tool.description})
+    return f'{named[:-1]}, "parameters": {markup.parameters(kept)}}}'
