@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: serve test check proto bench-models clean
+.PHONY: serve test check proto bench-models soak clean
 
 serve: .venv/.installed
 	@exec .venv/bin/puna serve
@@ -20,6 +20,13 @@ check: .venv/.installed
 
 proto: .venv/.installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python tools/gen_proto.py
+
+SECONDS_OF_SOAK ?= 3600
+KILLS_OF_SOAK ?= 10000
+
+soak: .venv/.installed
+	PUNA_KILLS=$(KILLS_OF_SOAK) .venv/bin/python -m pytest -q tests/registry/test_kills.py
+	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
 
 bench-models: .venv/.installed
 	$(UV) run --frozen --all-extras --group dev --group models tools/make_bench_models.py $(OUT)

@@ -1,0 +1,1 @@
+"""A server under mixed work for a long time, and what it may not have kept afterwards."""

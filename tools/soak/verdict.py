@@ -1,0 +1,48 @@
+"""The table at the end, and whether the server passed."""
+
+import statistics
+from collections.abc import Sequence
+
+from tools.soak.held import Held
+from tools.soak.work import Tally
+
+SPARE_HANDLES = 4
+"""Handles, sockets and threads that may be more at the end than at the beginning: pools grow once."""
+SPARE_THREADS = 8
+
+
+def table(tally: Tally) -> str:
+    """Write a line for each kind of request."""
+    lines = [f"{'':16}{'done':>8}{'given up':>10}{'failed':>8}{'p50 ms':>9}{'p99 ms':>9}"]
+    for name in sorted({*tally.done, *tally.cancelled, *tally.failed}):
+        seconds = sorted(tally.seconds.get(name, [])) or [0.0]
+        p99 = seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))]
+        lines.append(
+            f"{name:16}{tally.done[name]:>8}{tally.cancelled[name]:>10}{tally.failed[name]:>8}"
+            f"{statistics.median(seconds) * 1e3:>9.0f}{p99 * 1e3:>9.0f}"
+        )
+    lines.append(f"{'in all':16}{tally.done.total():>8}{tally.cancelled.total():>10}{tally.failed.total():>8}")
+    return "\n".join(lines)
+
+
+def growth(samples: Sequence[int]) -> float:
+    """Return how much more memory the last tenth took than the second, as a fraction; 0 with too few samples."""
+    tenth = len(samples) // 10
+    if not tenth:
+        return 0.0
+    return statistics.median(samples[-tenth:]) / statistics.median(samples[tenth : 2 * tenth]) - 1
+
+
+def faults(before: Held, after: Held, samples: Sequence[int], tally: Tally, most_growth: float, left: str) -> list[str]:
+    """Return what the server did wrong, in words; `left`: what it still says to be working on."""
+    found = [f"{count} times {text}" for text, count in tally.errors.most_common(5)]
+    if growth(samples) > most_growth:
+        found.append(f"memory grew by {growth(samples):.1%} after the first tenth")
+    for name, spare in (("handles", SPARE_HANDLES), ("sockets", SPARE_HANDLES), ("threads", SPARE_THREADS)):
+        if getattr(after, name) > getattr(before, name) + spare:
+            found.append(f"{getattr(before, name)} {name} became {getattr(after, name)}")
+    if after.processes != before.processes:
+        found.append(f"{before.processes} processes became {after.processes}")
+    if left:
+        found.append(f"still at work: {left}")
+    return found
