@@ -33,10 +33,10 @@ _BYTES = [chr(byte) if byte in _PRINTABLE else "" for byte in range(256)]
 _OTHERS = iter(chr(256 + place) for place in range(256))
 BYTE_TOKENS = [token or next(_OTHERS) for token in _BYTES]
 MERGES = _merges(WORDS, "Ġ")
-_BPE_TOKENS = BYTE_TOKENS + list(dict.fromkeys(left + right for left, right in MERGES))
+BPE_TOKENS = BYTE_TOKENS + list(dict.fromkeys(left + right for left, right in MERGES))
 BPE_SPECIALS = ["<|begin|>", "<|end|>", "<|im_end|>", "<|im_start|>"]
-BPE_SIZE = len(_BPE_TOKENS) + len(BPE_SPECIALS)
-BEGIN, END, IM_END, IM_START = range(len(_BPE_TOKENS), BPE_SIZE)
+BPE_SIZE = len(BPE_TOKENS) + len(BPE_SPECIALS)
+BEGIN, END, IM_END, IM_START = range(len(BPE_TOKENS), BPE_SIZE)
 
 PIECE_SPECIALS = ["<pad>", "</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>"]
 _PIECE_MERGES = _merges(WORDS, "▁")
@@ -51,16 +51,22 @@ WORD_TOKENS = [*WORD_SPECIALS, *string.ascii_lowercase, *(f"##{letter}" for lett
 WORDS_SIZE = len(WORD_TOKENS)
 
 
+def text_of(tokens):
+    """Write tokens of bytes as text; halves of characters are lost."""
+    letters = "".join(BPE_TOKENS[token] for token in tokens)
+    return bytes(BYTE_TOKENS.index(letter) for letter in letters).decode(errors="replace")
+
+
 def added(token, place, special=True):
     return {"id": place, "content": token, "special": special, "single_word": False, "lstrip": False, "rstrip": False}
 
 
 def bpe(split, template=CHATML):
     """A tokenizer of bytes, as Llama 3 and Qwen have it."""
-    specials = [added(token, len(_BPE_TOKENS) + place) for place, token in enumerate(BPE_SPECIALS)]
+    specials = [added(token, len(BPE_TOKENS) + place) for place, token in enumerate(BPE_SPECIALS)]
     steps = [{"type": "Split", "pattern": {"Regex": SPLITS[split]}, "behavior": "Isolated", "invert": False}]
     steps.append({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False})
-    vocabulary = {token: place for place, token in enumerate(_BPE_TOKENS)}
+    vocabulary = {token: place for place, token in enumerate(BPE_TOKENS)}
     merges = [f"{left} {right}" for left, right in MERGES]
     tokenizer = {
         "added_tokens": specials,
