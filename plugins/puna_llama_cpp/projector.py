@@ -29,6 +29,9 @@ MOST_PICTURES = 256
 MOST_PIXELS = 2 * raster.MOST_PIXELS
 """Of all pictures of a prompt, which are in memory at once."""
 
+# The reference's words, which clients show as they are.
+_NOT_LOADED = "Failed to load image or audio file"
+_NOT_MARKED = "Failed to tokenize prompt"
 _KEPT_BYTES = 256 * 1024 * 1024
 _MARKER = re.compile(r"\[img-(\d+)\]")
 _NEED_DETAIL = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
@@ -37,11 +40,6 @@ _NEED_DETAIL = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe"
 
 class LookStoppedError(Exception):
     """Nobody waits for these pictures any more."""
-
-
-def _refusal(message: str) -> InvalidRequestError:
-    """Return what the reference's engine says; clients show it as it is."""
-    return InvalidRequestError(f'{{"error":{{"code":400,"message":"{message}","type":"invalid_request_error"}}}}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ class Projector:
         stack.callback(mtmd.mtmd_input_chunks_free, chunks)
         array = (ctypes.POINTER(mtmd.mtmd_input_part) * len(inputs))(*inputs)
         if mtmd.mtmd_tokenize_from_parts(self._pointer, chunks, array, len(inputs), True) != 0:
-            raise _refusal("Failed to tokenize prompt")
+            raise InvalidRequestError(_NOT_MARKED)
         return [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
 
     def _encode(self, key: "_Key", chunk: mtmd.mtmd_input_chunk_p, stopped: Callable[[], bool]) -> Picture:
@@ -216,7 +214,7 @@ def _parts(text: str, count: int) -> list[str | int]:
             end = match.end()
     parts.append(text[end:])
     if sum(isinstance(part, int) for part in parts) < count:
-        raise _refusal("Failed to tokenize prompt")
+        raise InvalidRequestError(_NOT_MARKED)
     return [part for part in parts if part != ""]
 
 
@@ -246,7 +244,7 @@ def _rasters(media: tuple[bytes, ...]) -> Iterator[NDArray[np.uint8]]:
             limit = f"image {number + 1} has more than {raster.MOST_PIXELS} pixels"
             raise InvalidRequestError(limit) from error
         except raster.UnreadableError as error:
-            raise _refusal("Failed to load image or audio file") from error
+            raise InvalidRequestError(_NOT_LOADED) from error
 
 
 def _text_tokens(chunk: mtmd.mtmd_input_chunk_p) -> list[int]:

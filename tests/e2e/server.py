@@ -80,14 +80,16 @@ class Server:
         """Process ids of the model hosts."""
         return [pid for pid, parent in parents().items() if parent == self.process.pid]
 
-    def upload(self, name, path, **fields):
-        """Make a model of a GGUF file."""
-        data = path.read_bytes()
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        request = urllib.request.Request(f"{self.url}/api/blobs/{digest}", data, method="POST")
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            assert answer.status in (200, 201)
-        self.json("/api/create", {"model": name, "files": {path.name: digest}, "stream": False} | fields)
+    def upload(self, name, *paths, **fields):
+        """Make a model of GGUF files."""
+        files = {}
+        for path in paths:
+            data = path.read_bytes()
+            files[path.name] = digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            request = urllib.request.Request(f"{self.url}/api/blobs/{digest}", data, method="POST")
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.status in (200, 201)
+        self.json("/api/create", {"model": name, "files": files, "stream": False} | fields)
 
 
 @contextmanager
