@@ -47,7 +47,6 @@ class Gemma4Renderer:
             declared = "".join(map(_declaration, tools))
             out.append(f"<|turn>system\n{'<|think|>' + chr(10) if thinks else ''}{head or ''}{declared}<turn|>\n")
         question = max((i for i, m in enumerate(rest) if m.role == "user"), default=-1)
-        contents = [marks.content(m if m.role == "tool" else replace(m, content=m.content.strip(SPACE))) for m in rest]
         ends = ""
         before = ""
         for i, message in enumerate(rest):
@@ -59,14 +58,15 @@ class Gemma4Renderer:
             before = role
             if message.thinking and role == "model" and i > question:
                 out.append(f"<|channel>thought\n{message.thinking}\n<channel|>")
-            responses = _responses(rest, contents, i) if message.tool_calls else ""
+            responses = _responses(rest, marks, i) if message.tool_calls else ""
             out.extend(map(_call, message.tool_calls))
-            out.append(responses + contents[i])
+            content = marks.content(replace(message, content=message.content.strip(SPACE)))
+            out.append(responses + content)
             following = next((m.role for m in rest[i + 1 :] if m.role != "tool"), "")
             ends = "responses" if responses else "calls" if message.tool_calls else ""
             if ends == "calls":
                 out.append("<|tool_response>")
-            elif not (role == "model" and following == "assistant") and (contents[i] or not responses):
+            elif not (role == "model" and following == "assistant") and (content or following or not responses):
                 out.append("<turn|>\n")
         if not ends:
             out.append("<|turn>model\n")
@@ -84,13 +84,13 @@ def _count(messages: Sequence[Message], at: int) -> int:
     return end - at - 1
 
 
-def _responses(messages: Sequence[Message], contents: Sequence[str], at: int) -> str:
+def _responses(messages: Sequence[Message], marks: markup.MediaMarks, at: int) -> str:
     out = ""
-    calls = {call.id: call.name for call in messages[at].tool_calls if call.id}
+    calls = {call.id: call.name for call in reversed(messages[at].tool_calls) if call.id}
     for i in range(at + 1, at + 1 + _count(messages, at)):
         message = messages[i]
-        name = message.tool_name or calls.get(message.tool_call_id, "unknown")
-        out += f"<|tool_response>response:{name}{{value:{_QUOTE}{contents[i]}{_QUOTE}}}<tool_response|>"
+        name = calls.get(message.tool_call_id) or message.tool_name or "unknown"
+        out += f"<|tool_response>response:{name}{{value:{_QUOTE}{marks.content(message)}{_QUOTE}}}<tool_response|>"
     return out
 
 
@@ -121,6 +121,10 @@ def _properties(properties: Mapping[str, Any]) -> str:
 
 def _property(kept: Mapping[str, Any]) -> str:
     types = tool_schema.types_of(kept)
+    if not types:
+        options = kept.get("anyOf", ())
+        if all(each.keys() == {"type"} for each in options):
+            types = list(dict.fromkeys(one for each in options for one in tool_schema.types_of(each)))
     only = types[0].upper() if len(types) == 1 else ""
     out = []
     if kept.get("description"):
@@ -130,12 +134,10 @@ def _property(kept: Mapping[str, Any]) -> str:
     if only == "ARRAY" and isinstance(kept.get("items"), Mapping) and kept["items"]:
         out.append(f"items:{_items(kept['items'])}")
     if only == "OBJECT":
-        out.append(_properties(kept.get("properties") or {}))
+        listed = isinstance(kept.get("items"), Mapping) and "properties" not in kept
+        out.append(_properties({"items": kept["items"]} if listed else kept.get("properties") or {}))
         if kept.get("required"):
             out.append(f"required:{_value(kept['required'])}")
-    if not types:
-        several = [one for each in kept.get("anyOf", ()) for one in tool_schema.types_of(each)]
-        types = several if len(several) > 1 else []
     if types:
         names = [name.upper() for name in types]
         text = names[0] if len(names) == 1 else "[" + ", ".join(f"'{name}'" for name in names) + "]"
