@@ -1,9 +1,10 @@
 """Receiving a blob: each chunk is written before the next is taken, so a fast client waits for a slow disk."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from puna.errors import InvalidDigestError, InvalidRequestError
 from puna.models.blobs import Blob, BlobStore
@@ -11,6 +12,8 @@ from puna.v1 import models_pb2
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_DRAIN_SECONDS: Final = 60.0
 
 
 async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobRequest]) -> Blob:
@@ -25,6 +28,20 @@ async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobR
         raise InvalidDigestError
     if await asyncio.to_thread(blobs.has, first.digest):
         return Blob(first.digest, await asyncio.to_thread(blobs.size, first.digest), created=False)
+    try:
+        return await _written(blobs, first, parts)
+    except OSError:
+        # A client of grpc.aio that is still sending when its call ends hears "Internal error", and not why.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in parts:
+                    pass
+        raise
+
+
+async def _written(
+    blobs: BlobStore, first: models_pb2.UploadBlobRequest, parts: AsyncIterator[models_pb2.UploadBlobRequest]
+) -> Blob:
     with ExitStack() as stack:
         writer = await _in_thread(stack.enter_context, blobs.writer())
         async for part in parts:
