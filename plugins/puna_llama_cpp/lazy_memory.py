@@ -15,7 +15,7 @@ import logging
 import mmap
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import c_int, c_size_t, c_uint8, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -67,10 +67,12 @@ def _hook() -> _Hook | None:
     """Find the pointers, once: what hangs in llama.cpp's tables must stay as long as they do."""
     if not sys.platform.startswith("linux"):
         return None
-    ggml = _Ggml()
-    kind = ggml.cpu_buffer_type()
-    clear_index = ggml.clear_index(kind)
-    make_index = None if clear_index is None else ggml.make_index(kind)
+    clear_index = make_index = None
+    with suppress(AttributeError):  # a function of another name
+        ggml = _Ggml()
+        kind = ggml.cpu_buffer_type()
+        clear_index = ggml.clear_index(kind)
+        make_index = ggml.make_index(kind)
     if clear_index is None or make_index is None:
         log.warning("llama.cpp's buffers are not what they were: caches are zeroed at once")
         return None
