@@ -9,7 +9,7 @@ from contextlib import aclosing
 import grpc.aio
 from google.protobuf import json_format
 
-from puna.cli.client import unreachable
+from puna.cli.client import connected, unreachable
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
 from puna.cli.tables import human_bytes
@@ -35,13 +35,13 @@ async def doctor(settings: Settings, told: argparse.Namespace) -> int:
 async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
     request = models_pb2.CheckStoreRequest(repair=told.repair, quick=told.quick)
     try:
-        async with grpc.aio.insecure_channel(settings.grpc_host) as channel:
+        async with connected(settings) as channel:
             async for each in models_pb2_grpc.ModelsServiceStub(channel).CheckStore(request):
                 yield each
             return
-    except grpc.aio.AioRpcError as error:
-        if not unreachable(error):
-            raise CommandError(error.details() or error.code().name) from error
+    except CommandError as error:
+        if not isinstance(error.__cause__, grpc.aio.AioRpcError) or not unreachable(error.__cause__):
+            raise
     print(f"no server at {settings.grpc_host}: looking at {settings.models}", file=sys.stderr)
     async with aclosing(_offline(settings, told)) as seen:
         async for each in seen:

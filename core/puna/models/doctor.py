@@ -87,7 +87,7 @@ class _Examination:
         yield from self._models()
         yield from self._leftovers()
         if self.repair:
-            self._forget_seals()
+            self.store.blobs.seals.sweep(self.store.blobs.folder)
 
     def _manifests(self) -> Iterator[Finding]:
         root = self.store.root / "manifests"
@@ -297,12 +297,6 @@ class _Examination:
                 path.unlink(missing_ok=True)
                 return replace(finding, repaired=True, advice="it was removed")
         return finding
-
-    def _forget_seals(self) -> None:
-        seals = self.store.blobs.seals
-        for name in seals.names():
-            if not os.path.lexists(self.store.blobs.folder / name):
-                seals.forget(self.store.blobs.folder / name)
 
 
 def _layers(manifest: Manifest) -> list[Layer]:

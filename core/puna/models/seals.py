@@ -15,7 +15,7 @@ from typing import Final
 
 from puna.models import durable
 
-_PREFIX: Final = ".new-"
+TEMPORARY_PREFIX: Final = ".new-"
 SMALL: Final = 16 << 20
 """Bytes. Smaller blobs have no seals: reading them takes 15 ms."""
 
@@ -110,7 +110,7 @@ class Seals:
 
     def _write(self, blob: Path, seal: Seal) -> None:
         target = self.folder / blob.name
-        with durable.temporary(self.folder, _PREFIX) as (path, file):
+        with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
             file.write(json.dumps(asdict(seal)).encode())
             durable.settle(file, path, target)
 
@@ -134,6 +134,12 @@ class Seals:
         """Remove a seal."""
         with contextlib.suppress(OSError):
             (self.folder / blob.name).unlink()
+
+    def sweep(self, blobs: Path) -> None:
+        """Remove the seals of blobs that are not in their folder any more."""
+        for name in self.names():
+            if not os.path.lexists(blobs / name):
+                self.forget(blobs / name)
 
     def names(self) -> list[str]:
         """Return the file names of all blobs that have seals."""

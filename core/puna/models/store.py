@@ -15,7 +15,7 @@ from typing import Final
 
 from puna.errors import InvalidDigestError, TemplateError
 from puna.models import config as configs
-from puna.models import durable, prune
+from puna.models import durable, prune, seals
 from puna.models import manifest as manifests
 from puna.models.blobs import BlobStore
 from puna.models.config import Config
@@ -54,6 +54,8 @@ class ModelStore:
             self.remove_orphans()
             prune.prune_unfinished(self.blobs.folder)
             prune.prune_unfinished(self._manifests, TEMPORARY_PREFIX)
+            prune.prune_unfinished(self.blobs.seals.folder, seals.TEMPORARY_PREFIX)
+            self.blobs.seals.sweep(self.blobs.folder)
             prune.remove_empty_folders(self._manifests)
         except (ValueError, OSError) as error:
             log.warning("not pruning the store: %s", error)
@@ -115,12 +117,12 @@ class ModelStore:
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Give a model a second name; a model that had it loses it. Raises LookupError when there is no such model."""
         source, destination = self.resolve(source), self.resolve(destination)
+        if source.parts == destination.parts:
+            return  # whether there is such a model or not, as in the reference
         try:
             data = self._manifest_path(source).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise LookupError(source.shortest) from error
-        if source.parts == destination.parts:
-            return
         with self.blobs.claiming() as claims:
             with contextlib.suppress(ValueError):
                 for digest in manifests.loads(data).digests:

@@ -100,6 +100,16 @@ def test_a_seal_that_makes_no_sense_is_none(store, text):
     assert store.blobs.seals.state(path) is State.INTACT
 
 
+def test_seals_go_with_their_blobs_and_unfinished_ones_with_the_hour(store):
+    path = store.blobs.path(store.blobs.add(os.urandom(5000)).digest)
+    unfinished = store.blobs.seals.folder / ".new-unfinished"
+    unfinished.write_text("{")
+    os.utime(unfinished, (0, 0))
+    path.unlink()
+    store.prune()
+    assert list(store.blobs.seals.folder.iterdir()) == []
+
+
 class TestFilesThatLieElsewhere:
     @pytest.fixture
     def elsewhere(self, store, tmp_path):
