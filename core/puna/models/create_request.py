@@ -53,7 +53,7 @@ class TransferStep:
 def check(request: CreateRequest) -> ModelName:
     """Look at the request alone and return its name. Raises InvalidCreateError and its kin in the reference's order."""
     for names in (request.files or {}, request.draft_files):
-        if not all(_is_plain(name) for name in names):
+        if not all(is_plain(name) for name in names):
             raise InvalidCreateError("file path must be relative")
     for digests in (request.files or {}, request.adapters, request.draft_files):
         if not all(digests.values()):
@@ -66,6 +66,6 @@ def check(request: CreateRequest) -> ModelName:
     return name
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a path is relative, stays where it is and is written without detours."""
     return name == "." or all(part not in ("", ".", "..") for part in name.split("/"))

@@ -2,13 +2,12 @@
 
 from typing import ClassVar, Final
 
+from puna.models.convert import pooling
 from puna.models.convert.family import Pairs, Shape
 from puna.models.convert.folder import Folder
 from puna.models.convert.safetensors import Array
 from puna.models.convert.settings import ModelSettings
 
-_MEAN: Final = 1
-_POOLING: Final = {"pooling_mode_mean_tokens": _MEAN, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
 _UNUSED: Final = ("embeddings.position_ids", "pooler.", "cls.")
 
 
@@ -25,8 +24,7 @@ class Bert:
         self.wide = settings.integer("intermediate_size")
 
     def metadata(self) -> Pairs:
-        """Return the keys, with how tokens become one vector."""
-        steps = self._modules()
+        """Return the keys, with how tokens become one vector: where nothing is said, by their mean."""
         return {
             "block_count": self.blocks,
             "context_length": self.settings.integer("max_position_embeddings"),
@@ -35,8 +33,8 @@ class Bert:
             "attention.head_count": self.settings.integer("num_attention_heads"),
             "attention.layer_norm_epsilon": self.settings.number("layer_norm_eps", 1e-12),
             "attention.causal": False,
-            "pooling_type": self._pooling(steps),
-            "normalize_embeddings": any(kind.endswith("Normalize") for kind in steps),
+            "pooling_type": pooling.pooling(self.folder) or pooling.MEAN,
+            "normalize_embeddings": pooling.normalizes(self.folder),
         }
 
     def source(self, name: str) -> str | None:
@@ -70,15 +68,3 @@ class Bert:
 
     def _linear(self, name: str, *shape: int) -> dict[str, Shape]:
         return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-
-    def _modules(self) -> dict[str, str]:
-        """Return the steps of sentence-transformers: folders by type."""
-        return {str(each.get("type")): str(each.get("path")) for each in self.folder.objects("modules.json")}
-
-    def _pooling(self, steps: dict[str, str]) -> int:
-        """Return GGUF's number of the pooling; where nothing is said, sentence-transformers take the mean."""
-        for kind, path in steps.items():
-            if kind.endswith("Pooling"):
-                modes = self.folder.json(f"{path}/config.json")
-                return next((number for mode, number in _POOLING.items() if modes.get(mode) is True), _MEAN)
-        return _MEAN

@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from puna.models.convert import pooling
 from puna.models.convert.folder import Folder
 from puna.models.convert.safetensors import Array
 from puna.models.convert.settings import ModelSettings
@@ -65,8 +66,10 @@ class Decoder:
         self.head = settings.integer("head_dim", self.default_head or self.hidden // max(self.heads, 1))
 
     def metadata(self) -> Pairs:
-        """Return the keys that every decoder has."""
-        return {
+        """Return the keys that every decoder has, and those of one that makes vectors."""
+        how = pooling.pooling(self.folder)
+        found: Pairs = {} if how is None else {"pooling_type": how}
+        return found | {
             "block_count": self.blocks,
             "context_length": self.settings.integer("max_position_embeddings", 2048),
             "embedding_length": self.hidden,

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from puna.models import create_request
 from puna.models.convert import families, lora, output, plan, vocabulary
+from puna.models.convert.failure import ConversionError
 from puna.models.convert.family import Pairs
 from puna.models.convert.folder import Folder
 from puna.models.convert.plan import Planned
@@ -25,6 +27,8 @@ def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = 
 def _linked(path: Path, files: Mapping[str, str]) -> Folder:
     """Give blobs their names again, as links in a folder."""
     for name, target in files.items():
+        if not create_request.is_plain(name):
+            raise ConversionError("file path must be relative")
         link = path / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)

@@ -221,7 +221,7 @@ def bert(pooling="mean"):
     return folder
 
 
-def write_bert(folder, path, **how):
+def write_sentences(folder, path, **how):
     """Write a folder of sentence-transformers, whose modules stand in folders of their own."""
     folder.write(path, **how)
     modules = [{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}]
@@ -230,6 +230,7 @@ def write_bert(folder, path, **how):
     (path / "modules.json").write_text(json.dumps(modules))
     (path / "1_Pooling").mkdir(exist_ok=True)
     modes = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+    modes["lasttoken"] = "pooling_mode_lasttoken"
     pooling = {"word_embedding_dimension": HIDDEN} | {mode: name == folder.pooling for name, mode in modes.items()}
     (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     return path

@@ -52,7 +52,7 @@ async def test_text(workshop, serving, tmp_path):
 
 async def test_vectors(workshop, serving, tmp_path):
     folder = folders.bert()
-    workshop.create("b", files=uploaded(workshop, folders.write_bert(folder, tmp_path / "b", kind="F16")))
+    workshop.create("b", files=uploaded(workshop, folders.write_sentences(folder, tmp_path / "b", kind="F16")))
     answer = await serving.embed(EmbedRequest(model="b", inputs=("the cats",)))
     known = folder.files["tokenizer.json"]["model"]["vocab"]
     tokens = [known[each] for each in ("[CLS]", "the", "cat", "##s", "[SEP]")]

@@ -116,7 +116,7 @@ def test_an_adapter_of_a_model_that_comes_with_it(workshop, tmp_path):
 
 def test_an_adapter_without_a_base(workshop, tmp_path):
     folder = folders.bert()
-    workshop.create("m", files=uploaded(workshop, folders.write_bert(folder, tmp_path / "m")))
+    workshop.create("m", files=uploaded(workshop, folders.write_sentences(folder, tmp_path / "m")))
     adapters = uploaded(workshop, adapter(folders.llama(), tmp_path / "a"))
     with pytest.raises(CreateFailedError, match=r"^unsupported architecture$"):
         workshop.create("n", base="m", adapters=adapters)

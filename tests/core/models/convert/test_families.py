@@ -52,7 +52,7 @@ def test_vectors_are_the_originals(pooling, convert, tmp_path):
     from llama_cpp import LLAMA_POOLING_TYPE_UNSPECIFIED, Llama
 
     folder = folders.bert(pooling)
-    converted = convert(folders.write_bert(folder, tmp_path / "m", kind="F16"))
+    converted = convert(folders.write_sentences(folder, tmp_path / "m", kind="F16"))
     model = Llama(
         str(converted.path), embedding=True, pooling_type=LLAMA_POOLING_TYPE_UNSPECIFIED, n_ctx=64, verbose=False
     )
@@ -95,3 +95,15 @@ def test_what_nobody_knows_is_refused_by_name(config, text, tmp_path):
     folder = folders.Folder(config, {})
     with pytest.raises(UnsupportedError, match=f"^{text}$"):
         families.family(Folder(folder.write(tmp_path)))
+
+
+def test_a_decoder_that_makes_vectors(convert, tmp_path):
+    """As Qwen has them: the tensors lack the beginning of their names, and the last token is the vector."""
+    folder = folders.qwen3()
+    folder.config["tie_word_embeddings"] = True
+    del folder.tensors["lm_head.weight"]
+    folder.tensors = {name.removeprefix("model."): values for name, values in folder.tensors.items()}
+    folder.pooling = "lasttoken"
+    converted = convert(folders.write_sentences(folder, tmp_path / "m"))
+    assert converted.keys()["qwen3.pooling_type"] == 3
+    assert converted.keys().get("qwen3.normalize_embeddings") is None

@@ -54,7 +54,7 @@ def test_pieces_from_either_file(make, convert, tmp_path):
 
 
 def test_words_and_their_parts(convert, tmp_path):
-    converted = convert(folders.write_bert(folders.bert(), tmp_path / "m"))
+    converted = convert(folders.write_sentences(folders.bert(), tmp_path / "m"))
     assert converted.keys()["tokenizer.ggml.token_type_count"] == 2
     assert converted.tokenize("The cats on") == [["[CLS]", "▁the", "▁cat", "s", "▁on", "[SEP]"]]
 
