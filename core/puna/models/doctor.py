@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from puna.errors import InvalidDigestError, PunaError
+from puna.errors import InvalidDigestError, PunaError, StoreFailedError
 from puna.models import durable, locks, prune
 from puna.models import manifest as manifests
 from puna.models.blobs import PRIVATE
@@ -31,6 +31,7 @@ _TICK: Final = 0.06
 _READERS: Final = min(4, os.cpu_count() or 1)
 _AGAIN: Final = "pull it, create it or import it again"
 _DEPTH: Final = 4
+_BEING_WRITTEN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class _Examination:
     bytes_read: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     damaged: set[str] = field(default_factory=set)
+    set_aside: bool = False
 
     def run(self) -> Iterator[TransferStep | Finding | Report]:
         found = []
@@ -120,14 +122,27 @@ class _Examination:
 
     def _broken(self, name: ModelName, path: Path, text: str) -> Finding:
         finding = Finding(kind=Kind.BROKEN_MANIFEST, path=str(path), text=text, advice=_AGAIN, models=(name.shortest,))
-        if not self.repair:
-            return finding
+        return self._repaired(finding, lambda: self._set_aside(name, path)) if self.repair else finding
+
+    def _set_aside(self, name: ModelName, path: Path) -> str:
+        """Move a manifest away, unless it is so young that the reference, which writes in place, may be at it."""
+        if time.time() - path.stat().st_mtime < _BEING_WRITTEN_SECONDS:
+            return ""
         aside = self.store.root / PRIVATE / "broken"
         aside.mkdir(parents=True, exist_ok=True)
         path.replace(aside / "_".join((*name.parts, str(time.time_ns()))))
         durable.sync_folder(aside)
         prune.remove_empty_folders(self.store.root / "manifests")
-        return replace(finding, repaired=True, advice=f"it was moved to {aside}; {_AGAIN}")
+        self.set_aside = True
+        return f"it was moved to {aside}; {_AGAIN} within the hour, and blobs that are there are not fetched again"
+
+    def _repaired(self, finding: Finding, repair: Callable[[], str]) -> Finding:
+        """Return how a finding looks when `repair` has done what it says; it says nothing if nothing could be done."""
+        try:
+            done = repair()
+        except OSError as error:
+            return replace(finding, advice=f"it cannot be repaired: {StoreFailedError(error)}")
+        return replace(finding, repaired=True, advice=done) if done else finding
 
     def _clashes(self) -> Iterator[Finding]:
         spellings: dict[tuple[str, ...], list[_Named]] = defaultdict(list)
@@ -216,20 +231,16 @@ class _Examination:
         if not models and not os.path.lexists(path):
             return  # it was removed meanwhile
         self.damaged.add(name)
-        repaired = False
-        if self.repair:
-            self.store.blobs.remove([digest], frozenset)
-            repaired = not os.path.lexists(path)
         advice = _AGAIN if models else "nobody uses it"
-        yield Finding(
-            kind=Kind.DAMAGED_BLOB,
-            path=str(path),
-            text=text,
-            advice=f"it was removed; {advice}" if repaired else advice,
-            digest=digest,
-            models=models,
-            repaired=repaired,
+
+        def remove() -> str:
+            self.store.blobs.remove([digest], frozenset)
+            return "" if os.path.lexists(path) else f"it was removed; {advice}"
+
+        finding = Finding(
+            kind=Kind.DAMAGED_BLOB, path=str(path), text=text, advice=advice, digest=digest, models=models
         )
+        yield self._repaired(finding, remove) if self.repair else finding
 
     def _models(self) -> Iterator[Finding]:
         """Read what is sound as whoever loads it would."""
@@ -255,7 +266,10 @@ class _Examination:
         known = {*self.users, *used, *self.damaged}
         orphans = [self._orphan(path) for path in self.store.blobs.files() if path.name not in known]
         if self.repair and orphans:
-            with contextlib.suppress(ValueError):  # a manifest that makes no sense and came just now
+            if self.set_aside:  # some may be blobs of those manifests, for whoever pulls these models again
+                for each in orphans:
+                    self.store.blobs.touch(each.digest)
+            with contextlib.suppress(ValueError, OSError):  # a manifest that came just now; a folder that is read-only
                 self.store.remove_orphans()
         for each in orphans:
             gone = self.repair and not os.path.lexists(each.path)
@@ -294,13 +308,17 @@ class _Examination:
                 advice="a start of the server removes it once it is an hour old" if free else "",
             )
             if self.repair and free and prune.is_old(path):
-                path.unlink(missing_ok=True)
-                return replace(finding, repaired=True, advice="it was removed")
+                return self._repaired(finding, lambda: _removed(path))
         return finding
 
 
 def _layers(manifest: Manifest) -> list[Layer]:
     return [layer for layer in (manifest.config, *manifest.layers) if layer.digest]
+
+
+def _removed(path: Path) -> str:
+    path.unlink(missing_ok=True)
+    return "it was removed"
 
 
 def _size(path: Path) -> int:

@@ -92,13 +92,18 @@ def test_a_missing_blob(stocked):
 def test_a_broken_manifest_is_set_aside(stocked, text):
     path = stocked.root / "manifests/registry.ollama.ai/library/two/latest"
     path.write_text(text)
-    found = kinds(stocked)
-    assert (Kind.BROKEN_MANIFEST, False) in found
+    assert (Kind.BROKEN_MANIFEST, False) in kinds(stocked)
+    assert (Kind.BROKEN_MANIFEST, False) in kinds(stocked, repair=True)  # somebody may be writing it
+    os.utime(path, (0, 0))
+    for blob in stocked.blobs.files():
+        os.utime(blob, (0, 0))
+    before = stocked.blobs.files()
     (finding, *_), _ = look(stocked, repair=True)
     assert (finding.kind, finding.models, finding.repaired) == (Kind.BROKEN_MANIFEST, ("two:latest",), True)
     assert [name.shortest for name in stocked.names()] == ["one:latest"]
     (aside,) = (stocked.root / ".puna/broken").iterdir()
     assert aside.read_text() == text
+    assert stocked.blobs.files() == before  # the next pull finds what is there
 
 
 def test_a_configuration_that_makes_no_sense(workshop, stocked):
@@ -168,3 +173,16 @@ def test_models_that_come_and_go_meanwhile_are_no_faults(workshop, stocked):
     stocked.delete(ModelName.parse("two"))
     workshop.create("three", base="one", system="Hello.")
     assert [each for each in (first, *seen) if isinstance(each, Finding)] == []
+
+
+def test_what_cannot_be_repaired_is_told(stocked, monkeypatch):
+    damage(model_blob(stocked))
+
+    def refuse(self, missing_ok=False):
+        raise OSError(30, os.strerror(30), str(self))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    (finding,), report = look(stocked, repair=True)
+    assert finding.advice.startswith("it cannot be repaired: ")
+    assert finding.advice.endswith("read-only file system")
+    assert report.faults == 1
