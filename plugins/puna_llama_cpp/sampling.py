@@ -16,14 +16,16 @@ _ANY_SEED = lib.LLAMA_DEFAULT_SEED
 
 
 def check(sampling: Sampling) -> None:
-    """Raise InvalidRequestError for what llama.cpp would not survive."""
+    """Raise InvalidRequestError for what llama.cpp would not survive, in the words of its server where it has some."""
     for name in _FINITE:
         if not math.isfinite(getattr(sampling, name)):
             raise InvalidRequestError(f"{name} must be finite")
     if sampling.repeat_penalty <= 0:
-        raise InvalidRequestError("repeat_penalty must be greater than 0")
+        raise InvalidRequestError("Failed to initialize samplers: penalty_repeat must be finite and greater than 0")
     if sampling.repeat_last_n < -1:
-        raise InvalidRequestError("repeat_last_n must be -1 or larger")
+        raise InvalidRequestError(
+            f"Field 'repeat_last_n': Value must be between 0 <= value <= {_INT32}, but got {sampling.repeat_last_n}"
+        )
 
 
 class SamplerChain:

@@ -46,7 +46,16 @@ def native_error(request: web.BaseRequest, failure: Failure) -> web.Response:
 
 def native_stream_error(request: web.BaseRequest, failure: Failure) -> web.Response:
     """Say what went wrong before the first line of a stream: the charset is lost once the request is being run."""
-    return json(request, {"error": failure.text}, JSON if failure.while_running else JSON_UTF8, failure.status)
+    if failure.while_running:
+        return flushed(request, json(request, {"error": failure.text}, JSON, failure.status))
+    return native_error(request, failure)
+
+
+def flushed(request: web.BaseRequest, response: web.Response) -> web.Response:
+    """Send an answer without its length, as one that was to be a stream."""
+    if request.version >= (1, 1):
+        response.enable_chunked_encoding()
+    return response
 
 
 def openai_error(request: web.BaseRequest, failure: Failure) -> web.Response:

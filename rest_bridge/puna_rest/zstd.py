@@ -29,11 +29,12 @@ def unpack(body: bytes) -> bytes:
     rest = memoryview(body)
     out = bytearray()
     while rest:
-        if len(rest) < len(_MAGIC):
+        kind = bytes(rest[:4])
+        if len(kind) < len(_MAGIC):
             raise PackedBodyError(_CUT)
-        if rest[1:4] == _SKIPPABLE and rest[0] >> 4 == 5:
+        if kind[1:] == _SKIPPABLE and kind[0] >> 4 == 5:
             rest = _after_skippable(rest)
-        elif rest[:4] == _MAGIC:
+        elif kind == _MAGIC:
             _check_head(bytes(rest[:32]))
             rest = _unpack_frame(rest, out)
         else:

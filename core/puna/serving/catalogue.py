@@ -9,6 +9,7 @@ from puna.blocking import drawn, iterate
 from puna.errors import (
     CloudDisabledError,
     InvalidModelNameError,
+    InvalidRequestError,
     ModelNotFoundError,
     ModelRequiredError,
 )
@@ -100,6 +101,8 @@ class Catalogue:
             reference = parse_reference(name)
         except ModelRequiredError:
             raise InvalidModelNameError from None
+        except InvalidRequestError as error:
+            raise InvalidModelNameError(str(error)) from error
         target = stub_name(reference)
         if not target.is_valid:
             raise InvalidModelNameError

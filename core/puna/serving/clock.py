@@ -24,7 +24,7 @@ class Clock:
         return Timings(
             total_ns=max(time.time_ns() - self.start_ns, 1),
             load_ns=self.load_ns,
-            prompt_eval_ns=finish.prompt_eval_ns if finish else 0,
+            prompt_eval_ns=finish.prompt_eval_ns if finish and finish.prompt_tokens else 0,
             eval_ns=finish.eval_ns if finish else 0,
             queue_ns=queue_ns,
         )

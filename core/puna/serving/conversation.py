@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from puna.errors import MediaUnsupportedError
+from puna.errors import MediaUnsupportedError, PunaError
 from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
 from puna.prompt.builtin.interface import Renderer
@@ -13,6 +13,8 @@ from puna.prompt.render import Rendered, render_go
 from puna.prompt.truncate import fit
 from puna.runtime.wanted import Lease
 from puna.serving.forms import Forms
+from puna.serving.requests import OutputFormat
+from puna.serving.wants import constraint
 
 TOKENS_PER_IMAGE: Final = 768
 """What a picture is taken to need, before anybody has looked at it."""
@@ -35,8 +37,24 @@ class Conversation:
     marks: bool
     """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
 
-    async def prompt(self, messages: Sequence[Message]) -> Rendered:
-        """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses."""
+    async def prompt(
+        self, messages: Sequence[Message], output: OutputFormat | None = None, *, early: bool = False
+    ) -> Rendered:
+        """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses.
+
+        Where the model file's own template renders, the demanded form is looked at first (InvalidFormatError). `early`:
+        whether an error comes up before the request is run; it does too where messages might be left out, since the
+        reference then renders them first.
+        """
+        try:
+            if self.native:
+                constraint(output)
+            return await self._prompt(messages)
+        except PunaError as error:
+            error.early = early or (self._drops and len(messages) > 1)
+            raise
+
+    async def _prompt(self, messages: Sequence[Message]) -> Rendered:
         if self.native and not self.marks and any(message.media for message in messages):
             facts = self.lease.facts
             if not (facts.vision or facts.audio):

@@ -98,14 +98,11 @@ def _specials(model: StoredModel) -> tuple[bool, bool]:
 
 
 def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> tuple[float, ...]:
-    """Cut a vector and give it length 1 again."""
+    """Give a vector length 1, unless the backend's own is wanted; cut it, and give it length 1 again."""
     if any(not math.isfinite(value) for value in values):
         raise InvalidRequestError("embedding contains NaN or Inf values")
-    if 0 < dimensions < len(values):
-        values = values[:dimensions]
-    elif raw:
-        return tuple(values)
-    return _normalised(values)
+    shaped = tuple(values) if raw else _normalised(values)
+    return _normalised(shaped[:dimensions]) if 0 < dimensions < len(shaped) else shaped
 
 
 def _normalised(values: Sequence[float]) -> tuple[float, ...]:

@@ -52,7 +52,6 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         if empty:
             yield Done(reason="load")
             return
-        demanded = constraint(asked.output)
         parser = found.forms.parser()
         if parser is not None:
             parser.init((), None, asked.think)
@@ -60,6 +59,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
             return
+        demanded = constraint(asked.output)
         draft = Draft(
             lease=lease,
             options=options,
@@ -124,7 +124,7 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
         think=think,
         truncate=request.options.truncate,
     )
-    rendered = await conversation.prompt(messages)
+    rendered = await conversation.prompt(messages, request.options.output, early=True)
     return Rendered(before + rendered.text, rendered.media)
 
 

@@ -56,7 +56,8 @@ async def _job(request: web.Request, call: streams.Call[Step], *, stream: bool) 
         failed = failure(error)
         if failed.reason == "INVALID_MODEL_NAME":  # what is checked before the job begins
             raise
-        return _error(request, failed)
+        refused = _error(request, failed)
+        return answers.flushed(request, refused) if stream else refused
 
 
 async def _last(call: streams.Call[Step]) -> str:

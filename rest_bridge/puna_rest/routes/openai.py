@@ -9,6 +9,7 @@ from puna_rest import answers, reading, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import NativeError, RestError
+from puna_rest.routes.embed import refuse_name
 from puna_rest.routing import PARAMETER
 from puna_rest.translate import cloud
 from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings, models
@@ -48,7 +49,12 @@ async def embed(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings."""
     start = time.time_ns()
     _, body = await reading.compatible(request, openai.EMBEDDINGS)
-    message = embeddings.request(body, start)
+    try:
+        message = embeddings.request(body, start)
+    except RestError as error:
+        if error.reason:  # the reference has called its own route by then, which looks at the name first
+            await refuse_name(request.app[CORE], body["model"])
+        raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
     return answers.json_line(request, embeddings.answer(body, response))
 

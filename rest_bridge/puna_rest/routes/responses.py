@@ -7,7 +7,8 @@ from aiohttp import web
 from puna_rest import answers, reading, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, METADATA
-from puna_rest.errors import Failure
+from puna_rest.errors import Failure, RestError
+from puna_rest.translate import search
 from puna_rest.translate.parts import whole
 from puna_rest.translate.responses import answer, request, stream
 
@@ -20,6 +21,10 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     service = http_request.app[CORE].chat
     if not body["stream"]:
         part = whole(await service.Chat(message, metadata=METADATA))
+        if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
+            if not search.query_of(asked):
+                raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
+            raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
         return answers.json_line(http_request, answer.whole(document, body, part))
     events = stream.Events(document, body)
     call = service.StreamChat(message, metadata=METADATA)

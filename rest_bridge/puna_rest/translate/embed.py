@@ -1,6 +1,8 @@
 """/api/embed and /api/embeddings."""
 
+import math
 import struct
+from array import array
 from collections.abc import Sequence
 
 from puna import gojson
@@ -24,10 +26,11 @@ def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedReques
 
 
 def legacy_request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
-    """Read a body of /api/embeddings."""
+    """Read a body of /api/embeddings. Its vector gets length 1 here, once: see legacy_answer."""
     return embed_pb2.EmbedRequest(
         model=body["model"],
         inputs=[body["prompt"]] if body["prompt"] else [],
+        raw=True,
         encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
         options=model_options(document, body, start),
     )
@@ -60,9 +63,19 @@ def answer(model: str, response: embed_pb2.EmbedResponse) -> str:
 
 
 def legacy_answer(response: embed_pb2.EmbedResponse) -> str:
-    """Write an answer of /api/embeddings: the same values with all the digits of float64."""
-    values = [gojson.number(float(each)) for vector in response.vectors[:1] for each in unpack(vector)]
+    """Write an answer of /api/embeddings with all the digits of float64.
+
+    The vector gets length 1 as the reference's engine gives it: summed in 64 bits, multiplied in 32. Its server does so
+    once more for /api/embed, which changes last digits, but not here.
+    """
+    values = [gojson.number(each) for vector in response.vectors[:1] for each in _of_length_1(unpack(vector))]
     return '{"embedding":[' + ",".join(values) + "]}"
+
+
+def _of_length_1(vector: Sequence[float]) -> Sequence[float]:
+    length = math.sqrt(sum(each * each for each in vector))
+    factor = array("f", (1.0 / length if length else 0.0,))[0]
+    return array("f", (each * factor for each in vector))
 
 
 def floats(vector: embed_pb2.Vector) -> list[gojson.Float32]:

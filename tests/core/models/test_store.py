@@ -103,6 +103,7 @@ def test_a_copy_has_the_same_bytes_and_outlives_the_original(workshop):
 def test_copying_what_is_not_there_fails(store):
     with pytest.raises(LookupError):
         store.copy(name("m"), name("n"))
+    store.copy(name("m"), name("m:latest"))  # onto itself it is nothing to do, though
 
 
 def test_deleting_removes_blobs_that_nobody_else_uses(workshop):

@@ -96,11 +96,16 @@ class TestOrderOfChecks:
             ),
             (
                 "plain",
-                {"output": OutputFormat("json_schema", '"xml"'), "template": "{{"},
+                {"output": OutputFormat("json_schema", '"xml"'), "template": "{{ .Prompt"},
+                errors.TemplateError,
+                "template: :1: unclosed action",
+            ),
+            (
+                "plain",
+                {"output": OutputFormat("json_schema", '"xml"')},
                 errors.InvalidFormatError,
                 'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object',
             ),
-            ("plain", {"template": "{{ .Prompt"}, errors.TemplateError, "template: :1: unclosed action"),
         ],
     )
     async def test_it(self, serving, model, fields, error, text):

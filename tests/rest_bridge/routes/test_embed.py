@@ -32,9 +32,11 @@ async def test_vectors_print_with_the_digits_of_32_bits(core, client):
 
 
 async def test_the_older_form_prints_the_digits_of_64_bits(core, client):
-    core.script("Embed", answer([0.1]))
+    core.script("Embed", answer([0.3, -0.4]))
     body = {"model": "m", "prompt": "p"}
-    assert await asked(client, "/api/embeddings", body) == (200, '{"embedding":[0.10000000149011612]}')
+    text = '{"embedding":[0.6000000238418579,-0.800000011920929]}'
+    assert await asked(client, "/api/embeddings", body) == (200, text)
+    assert core.requests[0].raw
 
 
 @pytest.mark.parametrize("body", [{"input": ""}, {"input": []}, {"input": None}, {}])
@@ -93,7 +95,15 @@ async def test_openai_floats_and_base64(core, client):
         ({"input": [3]}, "invalid input type"),
     ],
 )
-async def test_openai_refusals(core, client, body, text):
+async def test_openai_refusals(core, client, fail, body, text):
+    core.script("GetModel", fail(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "as told"))
     status, answered = await asked(client, "/v1/embeddings", body)
     assert status == 400
     assert answered.startswith('{"error":{"message":"' + text)
+
+
+async def test_openai_tells_a_name_that_is_none_before_a_wrong_input(core, client, fail):
+    core.script("GetModel", fail(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MODEL_NAME", "invalid model name"))
+    status, answered = await asked(client, "/v1/embeddings", {"model": "a b", "input": 3})
+    assert status == 400
+    assert answered.startswith('{"error":{"message":"invalid model name"')

@@ -148,6 +148,7 @@ class Registries:
         """Send a model, step by step. TransferError for all that fails."""
         yield TransferStep("retrieving manifest")
         if not name.is_valid:
+            yield TransferStep("couldn't retrieve manifest")
             raise TransferError(f"unqualified name: {name.full}")
         name = await in_thread(self._store.resolve, name)
         path = self._store.root.joinpath("manifests", *name.parts)

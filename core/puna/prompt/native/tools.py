@@ -6,15 +6,23 @@ kept as it is (`items`, `$defs`, values of `enum`) with its keys sorted.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from puna import gojson
+from puna.errors import ToolsRefusedError
 from puna.messages import Tool
 from puna.prompt.jinja_environment import Value
 
+FUNCTION: Final = "function"
+
 
 def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return tools as a template takes them. Raises ValueError for parameters that are no JSON."""
+    """Return tools as a template takes them.
+
+    Raises ToolsRefusedError for a type but "function", ValueError for parameters that are no JSON.
+    """
+    if any(tool.type != FUNCTION for tool in tools):
+        raise ToolsRefusedError(_refusal(tools))
     return [
         {
             "type": "function",
@@ -26,6 +34,24 @@ def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
         }
         for tool in tools
     ]
+
+
+def _refusal(tools: Sequence[Tool]) -> str:
+    """Say what llama.cpp says: the first tool that it does not know, and all tools as they were sent to it."""
+    sent = [_sent(tool) for tool in tools]
+    first = next(each for each in sent if each["type"] != FUNCTION)
+    compact = json.dumps(first, ensure_ascii=False, separators=(",", ":"))
+    pretty = json.dumps(sent, ensure_ascii=False, indent=2)
+    return f"Failed to parse tools: Unsupported tool type: {compact}; tools = {pretty}"
+
+
+def _sent(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        **({"description": tool.description} if tool.description else {}),
+        "parameters": parameters(json.loads(tool.parameters) if tool.parameters else {}),
+    }
+    return {"type": tool.type, **({"items": _free(json.loads(tool.items))} if tool.items else {}), "function": function}
 
 
 def parameters(schema: Value) -> dict[str, Any]:

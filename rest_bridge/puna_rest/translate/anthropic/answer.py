@@ -4,8 +4,9 @@ import secrets
 from typing import Any, Final
 
 from puna import gojson
-from puna.v1 import chat_pb2
+from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
+from puna_rest.translate import search
 from puna_rest.translate.messages import go_arguments
 from puna_rest.translate.parts import Part, parts
 
@@ -47,8 +48,12 @@ def event(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {gojson.dumps(data)}\n\n"
 
 
-def message(model: str, part: Part) -> dict[str, Any]:
-    """Write an answer in one piece."""
+def message(model: str, part: Part, *, searching: bool = False) -> dict[str, Any]:
+    """Write an answer in one piece. `searching`: whether the model was offered the search that servers carry out."""
+    message_id = new_id("msg")
+    if searching and (asked := search.asked_for(part.tool_calls)):
+        found = _search_blocks(asked, message_id)
+        return _message(message_id, model, found, "end_turn", part.prompt_tokens, part.output_tokens)
     content: list[dict[str, Any]] = []
     if part.thinking:
         content.append({"type": "thinking", "thinking": part.thinking})
@@ -59,7 +64,7 @@ def message(model: str, part: Part) -> dict[str, Any]:
         for call in part.tool_calls
     ]
     return _message(
-        new_id("msg"),
+        message_id,
         model,
         content,
         _stop_reason(part, called=bool(part.tool_calls)),
@@ -82,6 +87,17 @@ def _message(
     }
 
 
+def _search_blocks(asked: message_pb2.ToolCall, message_id: str) -> list[dict[str, Any]]:
+    """Write a search of the web that came to nothing."""
+    search_id = "srvtoolu_" + message_id.removeprefix("msg_")
+    query = search.query_of(asked)
+    failed = {"type": "web_search_tool_result_error", "error_code": "unavailable" if query else "invalid_request"}
+    return [
+        {"type": "server_tool_use", "id": search_id, "name": search.NAME, "input": {"query": query}},
+        {"type": "web_search_tool_result", "tool_use_id": search_id, "content": failed},
+    ]
+
+
 def _stop_reason(part: Part, *, called: bool) -> str:
     return "tool_use" if called else _REASONS.get(part.reason, "stop_sequence")
 
@@ -89,8 +105,12 @@ def _stop_reason(part: Part, *, called: bool) -> str:
 class Events:
     """Writes a stream. At most one block is open at a time."""
 
-    def __init__(self, model: str, estimate: int) -> None:
+    def __init__(self, model: str, estimate: int, *, searching: bool = False) -> None:
+        """`searching`: whether the model was offered the search that servers carry out."""
         self._model = model
+        self._id = new_id("msg")
+        self._searching = searching
+        self._search: message_pb2.ToolCall | None = None
         self._estimate = estimate
         self._started = False
         self._index = 0
@@ -103,6 +123,10 @@ class Events:
         return "".join([self._part(part) for part in parts(response)])
 
     def _part(self, part: Part) -> str:
+        if self._searching and self._search is None:
+            self._search = search.asked_for(part.tool_calls)
+        if self._search is not None:
+            return "" if part.finish is None else self._end_with_search(part, self._search)
         out = "" if self._started else self._start(part)
         if part.thinking and not self._thought:
             out += self._delta("thinking", part.thinking)
@@ -117,7 +141,7 @@ class Events:
     def _start(self, part: Part) -> str:
         self._started = True
         tokens = part.prompt_tokens or self._estimate
-        begun = _message(new_id("msg"), self._model, [], "", tokens, 0)
+        begun = _message(self._id, self._model, [], "", tokens, 0)
         return event("message_start", {"type": "message_start", "message": begun})
 
     def _delta(self, kind: str, text: str) -> str:
@@ -147,11 +171,22 @@ class Events:
         self._index += 1
         return event("content_block_stop", {"type": "content_block_stop", "index": self._index - 1})
 
+    def _end_with_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
+        """What the model says after its search is for nobody: the reference would have asked it anew."""
+        out = ("" if self._started else self._start(part)) + self._close()
+        for block in _search_blocks(asked, self._id):
+            out += self._begin(block)
+            self._open = block["type"]
+            out += self._close()
+        return out + self._stop(part, "end_turn")
+
     def _end(self, part: Part) -> str:
-        reason = _stop_reason(part, called=bool(self._calls))
+        return self._close() + self._stop(part, _stop_reason(part, called=bool(self._calls)))
+
+    def _stop(self, part: Part, reason: str) -> str:
         data = {
             "type": "message_delta",
             "delta": {"stop_reason": reason} if reason else {},
             "usage": {"input_tokens": part.prompt_tokens, "output_tokens": part.output_tokens},
         }
-        return self._close() + event("message_delta", data) + event("message_stop", {"type": "message_stop"})
+        return event("message_delta", data) + event("message_stop", {"type": "message_stop"})

@@ -6,6 +6,7 @@ from puna import gojson
 from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.gobody.scanner import Document
+from puna_rest.translate import search
 from puna_rest.translate.openai.chat_answer import tool_calls
 from puna_rest.translate.options import Body
 from puna_rest.translate.parts import Part, parts
@@ -18,6 +19,7 @@ from puna_rest.translate.responses.answer import (
     text_part,
     usage,
 )
+from puna_rest.translate.responses.request import has_web_search
 
 
 class Events:
@@ -26,7 +28,8 @@ class Events:
     def __init__(self, document: Document, body: Body) -> None:
         self._document = document
         self._body = body
-        self._id = f"resp_{new_number()}"
+        self._id_number = new_number()
+        self._id = f"resp_{self._id_number}"
         self._number = 0
         self._output: list[dict[str, Any]] = []
         self._thinking = ""
@@ -34,6 +37,7 @@ class Events:
         self._text = ""
         self._text_id = ""
         self._called = False
+        self._search: message_pb2.ToolCall | None = None
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
         """Write the events of a message."""
@@ -50,6 +54,10 @@ class Events:
         if self._number == 0:
             out += self._event("response.created", response=self._response("in_progress"))
             out += self._event("response.in_progress", response=self._response("in_progress"))
+        if self._search is None and has_web_search(self._body):
+            self._search = search.asked_for(part.tool_calls)
+        if self._search is not None:
+            return out if part.finish is None else out + self._fail_to_search(part, self._search)
         if part.thinking:
             out += self._think(part.thinking)
         if part.tool_calls:
@@ -64,6 +72,28 @@ class Events:
             done["tools"] = self._tools(done)
             out += self._event("response.completed", response=done)
         return out
+
+    def _fail_to_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
+        """End with a search of the web, which only a cloud could carry out."""
+        out = self._close()
+        if query := search.query_of(asked):
+            item_id = f"ws_{self._id_number}_1"
+            action = {"type": "search", "query": query}
+            item = {"id": item_id, "type": "web_search_call", "status": "in_progress", "action": action}
+            out += self._event("response.output_item.added", output_index=self._index, item=item)
+            for stage in ("in_progress", "searching"):
+                out += self._event(f"response.web_search_call.{stage}", output_index=self._index, item_id=item_id)
+        counts = usage(part)
+        failed = {
+            "id": self._id,
+            "object": "response",
+            "model": self._body["model"],
+            "status": "failed",
+            "output": [],
+            "error": {"code": "api_error", "message": search.REFUSED if query else search.NO_QUERY},
+            "usage": {name: counts[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
+        }
+        return out + self._event("response.failed", response=failed)
 
     def _think(self, text: str) -> str:
         out = ""
