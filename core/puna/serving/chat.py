@@ -65,13 +65,13 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
         if not request.messages:
             yield Done(reason="load")
             return
-        demanded = constraint(asked.output)
         turn = await _turn(found, lease, request, think)
-        if demanded is None and request.tool_choice.mode == "required":
-            demanded = turn.forced_call()
         if request.render_only:
             yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
             return
+        demanded = constraint(asked.output)
+        if demanded is None and request.tool_choice.mode == "required":
+            demanded = turn.forced_call()
         draft = Draft(
             lease=lease,
             options=options,
@@ -169,7 +169,7 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         think=think,
         truncate=request.options.truncate,
     )
-    prompt = await conversation.prompt(messages)
+    prompt = await conversation.prompt(messages, request.options.output, early=request.render_only)
     thinking = None
     if parser is None and not conversation.native and think is not None and think.on and forms.thinking_tags:
         opening, closing = forms.thinking_tags
