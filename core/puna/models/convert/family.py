@@ -54,6 +54,8 @@ class Decoder:
     default_head: ClassVar[int | None] = None
     default_theta: ClassVar[float] = 10000.0
     default_epsilon: ClassVar[float] = 1e-6
+    is_always_tied: ClassVar[bool] = False
+    """Whether the architecture has no output of its own, whatever config.json says."""
 
     def __init__(self, settings: ModelSettings, folder: Folder) -> None:
         self.settings = settings
@@ -92,7 +94,8 @@ class Decoder:
         queries, keys = self.heads * self.head, self.kv_heads * self.head
         rows = self.settings.integer("vocab_size") if "vocab_size" in self.settings else None
         found: dict[str, Shape] = {"token_embd.weight": (rows, self.hidden), "output_norm.weight": (self.hidden,)}
-        if not self.settings.flag("tie_word_embeddings") and not self.is_always_tied:
+        # Where nothing is said of tying, a model without an output of its own is tied, and llama.cpp takes it so.
+        if self.settings.values.get("tie_word_embeddings") is False and not self.is_always_tied:
             found["output.weight"] = (rows, self.hidden)
         for block in range(self.blocks):
             found |= {
@@ -104,9 +107,6 @@ class Decoder:
                 f"blk.{block}.ffn_norm.weight": (self.hidden,),
             } | {f"blk.{block}.{name}": shape for name, shape in self.feed_forward().items()}
         return found
-
-    is_always_tied: ClassVar[bool] = False
-    """Whether the family ties its embeddings without saying so."""
 
     def feed_forward(self) -> dict[str, Shape]:
         """Return the shapes of one block's feed-forward part."""

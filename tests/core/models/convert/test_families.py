@@ -63,8 +63,9 @@ def test_vectors_are_the_originals(pooling, convert, tmp_path):
     assert found == pytest.approx(forward.embedding(folder, tokens), abs=0.003)
 
 
-def test_a_tied_model_has_no_output_of_its_own(convert, tmp_path):
-    tied = folders.llama(tie_word_embeddings=True)
+@pytest.mark.parametrize("said", [True, None])
+def test_a_tied_model_has_no_output_of_its_own(said, convert, tmp_path):
+    tied = folders.llama(tie_word_embeddings=said)
     del tied.tensors["lm_head.weight"]
     converted = convert(tied.write(tmp_path / "m", kind="F16"))
     assert "output.weight" not in converted.tensors()
