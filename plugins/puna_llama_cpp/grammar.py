@@ -1,7 +1,10 @@
 """Constrained output: llguidance says at every step which tokens the grammar allows."""
 
 import ctypes
+import json
+import re
 import threading
+from typing import TYPE_CHECKING
 
 import llama_cpp.llama_cpp as lib
 import llguidance
@@ -13,12 +16,18 @@ from puna.backend import BackendError, Constraint, InvalidRequestError
 from puna_llama_cpp.schema import tightened
 from puna_llama_cpp.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 # A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
 # some models go on for ever.
 _SPECIAL = b"\xff"  # in front of tokens that no text can stand for
 _SPACE = r"( |\n{1,2}[ \t]{0,20})"
 # By \u every letter has a second spelling, and a name spelled so would not be known for a property that has a schema.
 _ESCAPES = 'nrbtf\\"'
+_GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
+_LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*')
+"""What may hold the word in a grammar without meaning it, or the word itself."""
 
 
 class Matcher:
@@ -96,19 +105,33 @@ def _compile(constraint: Constraint) -> str:
     try:
         match constraint.kind:
             case "json_schema":
-                return llguidance.LLMatcher.grammar_from_json_schema(
-                    tightened(text), defaults={"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
-                )
+                return llguidance.LLMatcher.grammar_from_json_schema(tightened(text), defaults=_GUIDANCE)
             case "gbnf":
                 return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
             case "lark":
-                return llguidance.LLMatcher.grammar_from_lark(text)
+                return llguidance.LLMatcher.grammar_from_lark(_schemas_tightened(text))
             case "regex":
                 return llguidance.LLMatcher.grammar_from_regex(text)
             case other:
                 raise InvalidRequestError(f'unknown kind of constraint "{other}"')
     except (ValueError, GbnfToLarkError) as error:
         raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be read: {_first_line(str(error))}") from error
+
+
+def _schemas_tightened(text: str) -> str:
+    """Hold the schemas in a Lark grammar to what a schema of its own is held to."""
+    written, at = [], 0
+    while match := _LARK.search(text, at):
+        written.append(text[at : match.end()])
+        at = match.end()
+        if match[0].startswith("%json"):
+            try:
+                schema, at = json.JSONDecoder().raw_decode(text, at)
+            except ValueError:
+                continue  # llguidance says what is wrong
+            strict = json.loads(tightened(json.dumps(schema)))
+            written.append(json.dumps({**strict, "x-guidance": _GUIDANCE} if isinstance(strict, dict) else strict))
+    return "".join([*written, text[at:]])
 
 
 def _first_line(text: str) -> str:

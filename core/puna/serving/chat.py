@@ -12,6 +12,7 @@ from typing import Final
 
 from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
+from puna.prompt.builtin import call_forms
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.native.form import Form
 from puna.prompt.render import Rendered
@@ -112,8 +113,11 @@ class Turn:
 
     def forced_call(self) -> Constraint | None:
         """Return the form of an answer that is a call; None where nobody knows how this model writes calls."""
-        if not self.tools or self.parser is not None:
+        if not self.tools:
             return None
+        if self.parser is not None:
+            written = call_forms.FORMS.get(self.found.model.config.parser)
+            return forced.by_form(self.tools, written) if written else None
         if self.form is not None:
             return forced.by_form(self.tools, self.form)
         return forced.by_tag(self.tools, self.found.forms.tool_tag)
@@ -252,6 +256,8 @@ class _Thinking:
                     self.spent += native
                     for delta in reader.feed(event):
                         self._thought.append(delta.thinking)
+                        if delta.tool_calls and turn.must_call:
+                            return  # the second sequence makes one that has the form
                         if not delta.text:
                             yield delta
                             continue
@@ -273,6 +279,11 @@ class _Thinking:
 
     def next_reader(self) -> Reader:
         """Return the reader of the second sequence, which has no thinking."""
-        if self.finish is not None and self._turn.parser is not None:
+        turn = self._turn
+        if turn.parser is not None and turn.must_call:
+            parser = turn.found.forms.parser() or turn.parser
+            parser.init(turn.tools, turn.messages[-1], Think(False))
+            return BuiltinReader(parser, with_ids=True)
+        if self.finish is not None and turn.parser is not None:
             return PlainReader()  # the parser still waits for the thinking's end
-        return self._turn.reader(thought=True)
+        return turn.reader(thought=True)

@@ -1,14 +1,15 @@
 """A call that must come: the form of an answer that holds one, as far as the model's way of writing calls is known."""
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from puna.backend import Constraint
 from puna.errors import InvalidRequestError
 from puna.gojson import quote
 from puna.messages import Tool
-from puna.prompt.native.form import CallLayout, Form, JsonCall
+from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
 from puna.serving.requests import ToolChoice
 
 
@@ -34,29 +35,97 @@ def by_tag(tools: Sequence[Tool], tag: str) -> Constraint:
 
 
 def by_form(tools: Sequence[Tool], form: Form) -> Constraint | None:
-    """Return the form of a call as the model's own template writes it; None: calls of this layout cannot be forced."""
+    """Return the form of a call as a model writes it; None: calls of this layout cannot be forced."""
     names = form.json
-    if (
-        form.layout is not CallLayout.JSON
-        or "." in names.name + names.arguments
-        or not (names.name and names.arguments)
-    ):
-        return None
-    opening, closing = ("[", "]") if names.in_array else ("", "")
-    before = form.section_start + form.call_start + opening
-    return _between(before, _call(tools, names), closing + form.call_end + form.section_end)
+    before, after = form.section_start + form.call_start, form.call_end + form.section_end
+    match form.layout:
+        case CallLayout.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
+            opening, closing = ("[", "]") if names.in_array else ("", "")
+            return _between(before + opening, _call(tools, names), closing + after)
+        case CallLayout.TAGGED_JSON if not form.tagged.before_id:
+            return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools])
+        case CallLayout.TAGGED if not form.tagged.before_id and len(form.tagged.after_value.strip()) > 1:
+            return _either([_tagged(tool, form.tagged, before, after) for tool in tools])
+    return None
 
 
 def _between(before: str, call: dict[str, Any], after: str) -> Constraint:
-    parts = [json.dumps(before)] if before else []
-    parts.append(f"%json {json.dumps(call)}")
-    parts += [json.dumps(after)] if after else []
-    return Constraint(
-        "lark",
-        "start: "
-        + " ".join(f"part{index}" for index in range(len(parts)))
-        + "".join(f"\npart{index}: {part}" for index, part in enumerate(parts)),
-    )
+    return _either([[before, call, after]])
+
+
+Part: TypeAlias = "str | dict[str, Any] | Raw"
+"""What an answer is made of: a text as it stands, a value that has a schema, or an expression of the grammar."""
+
+
+class Raw(str):
+    """An expression of the grammar."""
+
+    __slots__ = ()
+
+
+def _either(ways: Sequence[Sequence[Part]]) -> Constraint:
+    """Return the grammar of an answer that goes one of several ways."""
+    rules: list[str] = []
+    starts = []
+    for way in ways:
+        names = []
+        for part in way:
+            if part != "":
+                names.append(f"part{len(rules)}")
+                rules.append(f"{names[-1]}: {_expression(part)}")
+        starts.append(" ".join(names))
+    return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules]))
+
+
+def _expression(part: Part) -> str:
+    if isinstance(part, Raw):
+        return part
+    return json.dumps(part) if isinstance(part, str) else f"%json {json.dumps(part)}"
+
+
+def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
+    """Return a call whose arguments are one JSON object."""
+    name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
+    return [name, _parameters(tool), f"{marks.after_arguments}{marks.close}{after}"]
+
+
+def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
+    """Return a call whose arguments stand each between marks, in the schema's order, the optional ones at will."""
+    name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
+    schema = _parameters(tool)
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    parts: list[Part] = [name]
+    required = schema.get("required") or ()
+    for key, each in (schema.get("properties") or {}).items():
+        plain = isinstance(each, dict) and each.get("type") == "string" and "enum" not in each
+        listed = isinstance(each, dict) and each.get("type") == "string" and "enum" in each
+        json_mark = marks.before_json or marks.before_value
+        opening = f"{marks.before_key}{key}{marks.after_key}{marks.before_value if plain or listed else json_mark}"
+        if plain:
+            value = _text_before(marks.after_value)
+        elif listed:
+            value = f"({' | '.join(json.dumps(f'{one}{marks.after_value}') for one in each['enum'])})"
+        else:
+            schema_text = json.dumps({**each, **definitions} if isinstance(each, dict) else each)
+            value = f"%json {schema_text} {json.dumps(marks.after_value)}"
+        expression = f"{json.dumps(opening)} {value}"
+        parts.append(Raw(expression if key in required else f"({expression})?"))
+    return [*parts, f"{marks.after_arguments}{marks.close}{after}"]
+
+
+def _text_before(mark: str) -> str:
+    """Return an expression for a text and the mark behind it, whose beginning it may not hold."""
+    first, second = _escaped(mark.strip()[0]), _escaped(mark.strip()[1])
+    return f"/([^{first}]|{first}[^{second}])*{_escaped(mark)}/"
+
+
+def _escaped(text: str) -> str:
+    return re.escape(text).replace("\\\n", r"\n").replace("/", r"\/")
+
+
+def _parameters(tool: Tool) -> dict[str, Any]:
+    parameters = json.loads(tool.parameters) if tool.parameters else {}
+    return parameters if isinstance(parameters, dict) and parameters else {"type": "object"}
 
 
 def _call(tools: Sequence[Tool], names: JsonCall) -> dict[str, Any]:

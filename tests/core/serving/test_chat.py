@@ -179,6 +179,19 @@ class TestForcedCalls:
         assert [call.name for call in done.delta.tool_calls] == ["get_weather"]
         assert "anyOf" in backend.requests[0].constraint.text
 
+    async def test_as_the_parser_reads_it(self, serving, backend):
+        backend.play("<tool_call>\n<function=get_weather>\n", "</function>\n</tool_call>")
+        deltas, _ = await ask(serving, "coder", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
+        assert parts(deltas) == ["get_weather{}"]
+        assert '"<tool_call>\\n<function=get_weather>\\n"' in backend.requests[0].constraint.text
+
+    async def test_as_the_parser_reads_it_after_thinking(self, serving, backend):
+        backend.play("hm", "</think>", "<tool_call><function=other></function></tool_call>", "free", 60)
+        backend.play("<tool_call>\n<function=get_weather>\n</function>\n</tool_call>")
+        deltas, _ = await ask(serving, "reasoner", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
+        assert [each for each in parts(deltas) if each] == ["/hm/", "get_weather{}"]
+        assert [each.constraint is None for each in backend.requests][-1] is False
+
     async def test_a_form_goes_first(self, serving, backend):
         await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED, output=JSON)
         assert backend.requests[0].constraint.kind == "json_schema"

@@ -74,6 +74,7 @@ async def test_other_grammars(chatter, write, kind, text, wanted):
         (Constraint("json_schema", "{"), "cannot be"),
         (Constraint("gbnf", 'root ::= "a'), "GBNF"),
         (Constraint("lark", "start: nothing"), "nothing"),
+        (Constraint("lark", 'start: "%json {" %json {"type": "object", "minProperties": 3}'), "minProperties"),
         (Constraint("regex", "(a"), "unclosed"),
         (Constraint("sonnet", "abab"), "sonnet"),
     ],

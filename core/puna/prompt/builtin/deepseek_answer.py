@@ -15,6 +15,10 @@ from puna.prompt.tool_calls import ParsedCall
 _END_OF_THINKING = "</think>"
 
 
+def _tokens(*names: str) -> tuple[str, ...]:
+    return tuple(f"<\uff5c{name}\uff5c>" for name in names)
+
+
 class _State(Enum):
     THINKING = auto()
     CONTENT = auto()
@@ -31,10 +35,15 @@ class DeepSeekParser:
 
     has_tools = True
     has_thinking = True
-    preserved_tokens: tuple[str, ...] = (CALLS, END_OF_CALLS, CALL, END_OF_CALL, SEPARATOR)
+    preserved_tokens: tuple[str, ...] = (
+        CALLS, END_OF_CALLS, CALL, END_OF_CALL, SEPARATOR, _END_OF_THINKING,
+        *_tokens("tool▁output▁begin", "tool▁output▁end"),
+    )  # fmt: skip
 
     def __init__(self, *, fenced: bool = False) -> None:
         self._fenced = fenced
+        if fenced:
+            self.preserved_tokens += _tokens("tool▁outputs▁begin", "tool▁outputs▁end")
         self._state = _State.CONTENT
         self._held = ""
         self._count = 0

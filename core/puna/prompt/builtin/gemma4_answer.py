@@ -17,6 +17,7 @@ _CHANNEL: Final = "<|channel>"
 _END_OF_CHANNEL: Final = "<channel|>"
 _CALL: Final = "<|tool_call>"
 _END_OF_CALL: Final = "<tool_call|>"
+_RESPONSE: Final = "<|tool_response>"
 _QUOTE: Final = '<|"|>'
 _KEY: Final = re.compile(r"([{,]\s*)([^\s\"{}\[\],:]+)\s*:")
 
@@ -31,7 +32,7 @@ class Gemma4Parser:
     """Parts thought, content and calls. Told not to think, thoughts are dropped; so are calls that cannot be read."""
 
     has_tools = True
-    preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _QUOTE)
+    preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, _QUOTE)
 
     def __init__(self, *, thinks: bool = True) -> None:
         self.has_thinking = thinks
@@ -66,9 +67,10 @@ class Gemma4Parser:
                 return Piece(content, thinking if self._shows else "", tuple(calls))
 
     def _content(self) -> str:
+        self._held = self._held.replace(_RESPONSE, "")  # what ends a turn of calls
         at, tag = first_of((_CHANNEL, _CALL), self._held)
         if at < 0:
-            end = len(self._held) - max(overlap(self._held, _CHANNEL), overlap(self._held, _CALL))
+            end = len(self._held) - max(overlap(self._held, tag) for tag in (_CHANNEL, _CALL, _RESPONSE))
             sure = self._held[:end] if end == len(self._held) else self._held[:end].rstrip(SPACE)
             self._held = self._held[len(sure) :]
             return sure

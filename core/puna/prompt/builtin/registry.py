@@ -31,7 +31,7 @@ from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
 from puna.prompt.builtin.qwen35 import Qwen35Renderer, Qwen38Renderer
-from puna.prompt.builtin.tagged import Habits, TaggedParser, read_json_call, read_json_call_named
+from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, Habits, TaggedParser, read_json_call, read_json_call_named
 
 _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
     {
@@ -71,18 +71,21 @@ def _qwen35_parser() -> Parser:
     )
 
 
+_GLM_TAGS: Final = (*ALL_TAGS, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
     {
         "harmony": HarmonyParser,
         "passthrough": PassthroughParser,
         "qwen3": lambda: TaggedParser(read_json_call_named, Habits(eats_after_calls=False)),
-        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False)),
+        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False, preserved=CALL_TAGS)),
         "qwen3-thinking": lambda: TaggedParser(
             read_json_call_named, Habits(thinks=True, opens=True, calls_while_thinking=True, eats_after_thinking=False)
         ),
-        "qwen3-vl-instruct": lambda: TaggedParser(read_json_call),
+        "qwen3-vl-instruct": lambda: TaggedParser(read_json_call, Habits(preserved=(*CALL_TAGS, "</think>"))),
         "qwen3-vl-thinking": lambda: TaggedParser(
-            read_json_call, Habits(thinks=True, always_thinks=True, calls_while_thinking=True)
+            read_json_call,
+            Habits(thinks=True, always_thinks=True, calls_while_thinking=True, preserved=(*CALL_TAGS, "</think>")),
         ),
         "qwen3.5": _qwen35_parser,
         "ornith": _qwen35_parser,
@@ -91,9 +94,14 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "gemma4-no-thinking": lambda: Gemma4Parser(thinks=False),
         "cogito": lambda: DeepSeekParser(fenced=True),
         "glm-4.7": lambda: TaggedParser(
-            read_glm_call, Habits(thinks=True, begins_anew=True, notices=True, eats_after_calls=False, closes=True)
+            read_glm_call,
+            Habits(
+                thinks=True, begins_anew=True, notices=True, eats_after_calls=False, closes=True, preserved=_GLM_TAGS
+            ),
         ),
-        "glm-ocr": lambda: TaggedParser(read_glm_call, Habits(notices=True, eats_after_calls=False, closes=True)),
+        "glm-ocr": lambda: TaggedParser(
+            read_glm_call, Habits(notices=True, eats_after_calls=False, closes=True, preserved=_GLM_TAGS)
+        ),
         "nemotron-3-nano": _qwen35_parser,
         "nemotron-3.5-nano": _qwen35_parser,
         "functiongemma": FunctionGemmaParser,

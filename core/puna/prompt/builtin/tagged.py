@@ -21,6 +21,8 @@ _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"
+CALL_TAGS: Final = (_OPEN, _CLOSE)
+ALL_TAGS: Final = (_OPEN, _CLOSE, _BEGINNING, _END_OF_THINKING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Habits:
     """White space around the end of thinking is dropped, whatever piece it comes in; else only in the tag's piece."""
     eats_after_calls: bool = True
     """The same after a call."""
+    preserved: tuple[str, ...] = ALL_TAGS
+    """Special tokens whose text must be seen."""
     closes: bool = False
     """A call that was not closed at the end is one, if it is of a known tool."""
 
@@ -64,9 +68,9 @@ class TaggedParser:
     """Parts thinking, content and calls; white space around the tags and at the end is dropped."""
 
     has_tools = True
-    preserved_tokens: tuple[str, ...] = (_OPEN, _CLOSE, _BEGINNING, _END_OF_THINKING)
 
     def __init__(self, read_call: ReadCall, habits: Habits = DEFAULT) -> None:
+        self.preserved_tokens = habits.preserved
         self.has_thinking = habits.thinks
         self._read_call = read_call
         self._habits = habits
