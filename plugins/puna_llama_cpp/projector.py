@@ -2,12 +2,11 @@
 
 import ctypes
 import hashlib
-import itertools
 import re
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from puna_llama_cpp import raster
 from puna_llama_cpp.context import FLASH_ATTENTION, Context
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.pictures import Picture, Pictures, Placed
+from puna_llama_cpp.seen import Key, Seen, Shown, Size
 from puna_llama_cpp.weights import Weights
 
 MOST_PICTURES = 256
@@ -32,7 +32,6 @@ MOST_PIXELS = 2 * raster.MOST_PIXELS
 # The reference's words, which clients show as they are.
 _NOT_LOADED = "Failed to load image or audio file"
 _NOT_MARKED = "Failed to tokenize prompt"
-_KEPT_BYTES = 256 * 1024 * 1024
 _MARKER = re.compile(r"\[img-(\d+)\]")
 _NEED_DETAIL = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
 """Tokens at least for a picture, of models that say where things are; as the reference has it."""
@@ -71,7 +70,7 @@ class Projector:
         self.size_bytes = Path(spec.projector_paths[0]).stat().st_size
         """Of its weights; llama.cpp counts only its buffers."""
         self._encoding = threading.Lock()
-        self._seen = _Seen()
+        self._seen = Seen()
 
     def close(self) -> None:
         """Free it."""
@@ -87,12 +86,30 @@ class Projector:
         `stopped` said so.
         """
         began = time.monotonic_ns()
+        shown = [Shown(salt, hashlib.sha256(data).hexdigest()) for data in media]
+        sizes = [self._seen.size(each) for each in shown]
+        try:
+            tokens, placed = self._tokens(text, media, shown, sizes, context, stopped)
+        except _ForgottenError:
+            tokens, placed = self._tokens(text, media, shown, [None] * len(media), context, stopped)
+        return Look(tokens, Pictures(placed, time.monotonic_ns() - began))
+
+    def _tokens(
+        self,
+        text: str,
+        media: tuple[bytes, ...],
+        shown: list[Shown],
+        sizes: list[Size | None],
+        context: Context,
+        stopped: Callable[[], bool],
+    ) -> tuple[list[int], list[Placed]]:
+        """Do what `look` does. Pictures whose sizes are given are not unpacked. _ForgottenError: they need to be."""
         with ExitStack() as stack:
-            chunks = self._chunks(stack, _parts(text, len(media)), _bitmaps(stack, media))
+            bitmaps = _bitmaps(stack, media, sizes)
+            chunks = self._chunks(stack, _parts(text, len(media)), bitmaps)
             length = sum(mtmd.mtmd_input_chunk_get_n_tokens(chunk) for chunk in chunks)
             if length >= context.length:
                 raise PromptTooLongError(length, context.length)
-            digests = [hashlib.sha256(data).hexdigest() for data in media]
             parts: Counter[int] = Counter()
             tokens: list[int] = []
             placed = []
@@ -101,12 +118,17 @@ class Projector:
                     tokens += _text_tokens(chunk)
                     continue
                 of = int(mtmd.mtmd_input_chunk_get_id(chunk) or b"0")
-                key = (salt, digests[of], parts[of], mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+                key = (shown[of], parts[of], mtmd.mtmd_input_chunk_get_n_tokens(chunk))
                 parts[of] += 1
-                picture = self._seen.get(key) or self._encode(key, chunk, stopped)
+                picture = self._seen.get(key)
+                if picture is None and sizes[of]:
+                    raise _ForgottenError
+                picture = picture or self._encode(key, chunk, stopped)
                 placed.append(Placed(len(tokens), picture))
                 tokens += [picture.token] * len(picture.vectors)
-        return Look(tokens, Pictures(placed, time.monotonic_ns() - began))
+            for each, bitmap in zip(shown, bitmaps, strict=True):
+                self._seen.remember(each, Size(mtmd.mtmd_bitmap_get_nx(bitmap), mtmd.mtmd_bitmap_get_ny(bitmap)))
+        return tokens, placed
 
     def _chunks(
         self, stack: ExitStack, parts: list[str | int], bitmaps: list[mtmd.mtmd_bitmap_p]
@@ -130,7 +152,7 @@ class Projector:
             raise InvalidRequestError(_NOT_MARKED)
         return [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
 
-    def _encode(self, key: "_Key", chunk: mtmd.mtmd_input_chunk_p, stopped: Callable[[], bool]) -> Picture:
+    def _encode(self, key: Key, chunk: mtmd.mtmd_input_chunk_p, stopped: Callable[[], bool]) -> Picture:
         with self._encoding:
             if stopped():
                 raise LookStoppedError
@@ -138,18 +160,15 @@ class Projector:
                 return picture
             if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
                 raise BackendError(captured_log().last_error() or "llama.cpp could not encode the picture")
-            count = key[3]
+            count = key[2]
             output = mtmd.mtmd_get_output_embd(self._pointer)
             vectors = np.ctypeslib.as_array(output, (count, self._width)).copy()
             origin, step = self._positions(chunk, count)
-            return self._seen.put(
-                key,
-                vectors,
-                origin,
-                step,
-                int(mtmd.mtmd_input_chunk_get_n_pos(chunk)),
-                causal=not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk),
-            )
+            length = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
+            causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
+            picture = Picture(self._seen.number(), vectors, origin, step, length, causal)
+            self._seen.put(key, picture)
+            return picture
 
     def _positions(self, chunk: mtmd.mtmd_input_chunk_p, count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the vectors' positions for a picture that begins at 0, and how they move if it begins later."""
@@ -165,42 +184,8 @@ class Projector:
         return found[0], found[1] - found[0]
 
 
-_Key = tuple[str, str, int, int]
-"""Salt, digest of the file, which part of the picture, vectors."""
-
-
-class _Seen:
-    """Pictures that were encoded lately, as many as fit. Each gets a number that no other has had."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pictures: OrderedDict[_Key, Picture] = OrderedDict()
-        self._numbers = itertools.count(-2, -1)
-        self._bytes = 0
-
-    def get(self, key: _Key) -> Picture | None:
-        with self._lock:
-            if key in self._pictures:
-                self._pictures.move_to_end(key)
-            return self._pictures.get(key)
-
-    def put(
-        self,
-        key: _Key,
-        vectors: NDArray[np.float32],
-        origin: NDArray[np.int32],
-        step: NDArray[np.int32],
-        length: int,
-        *,
-        causal: bool,
-    ) -> Picture:
-        with self._lock:
-            picture = Picture(next(self._numbers), vectors, origin, step, length, causal)
-            self._pictures[key] = picture
-            self._bytes += vectors.nbytes
-            while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
-                self._bytes -= self._pictures.popitem(last=False)[1].vectors.nbytes
-            return picture
+class _ForgottenError(Exception):
+    """What was seen of a picture is not there any more."""
 
 
 def _parts(text: str, count: int) -> list[str | int]:
@@ -218,33 +203,35 @@ def _parts(text: str, count: int) -> list[str | int]:
     return [part for part in parts if part != ""]
 
 
-def _bitmaps(stack: ExitStack, media: tuple[bytes, ...]) -> list[mtmd.mtmd_bitmap_p]:
-    """Return pictures for mtmd, each under its number, valid until the stack is left."""
+def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[Size | None]) -> list[mtmd.mtmd_bitmap_p]:
+    """Return pictures for mtmd, each under its number, until the stack is left; empty ones where the size is known."""
     if len(media) > MOST_PICTURES:
         raise InvalidRequestError(f"there are more than {MOST_PICTURES} images")
     bitmaps, total = [], 0
-    for number, image in enumerate(_rasters(media)):
-        height, width, _ = image.shape
-        total += height * width
-        if total > MOST_PIXELS:
-            raise InvalidRequestError(f"the images have more than {MOST_PIXELS} pixels together")
-        data = np.ascontiguousarray(image)
-        bitmap = mtmd.mtmd_bitmap_init(width, height, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
+    for number, (data, size) in enumerate(zip(media, sizes, strict=True)):
+        if size:
+            bitmap = mtmd.mtmd_bitmap_init(*size, None)
+        else:
+            image = np.ascontiguousarray(_raster(data, number))
+            height, width, _ = image.shape
+            total += height * width
+            if total > MOST_PIXELS:
+                raise InvalidRequestError(f"the images have more than {MOST_PIXELS} pixels together")
+            bitmap = mtmd.mtmd_bitmap_init(width, height, image.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
         stack.callback(mtmd.mtmd_bitmap_free, bitmap)
         mtmd.mtmd_bitmap_set_id(bitmap, str(number).encode())
         bitmaps.append(bitmap)
     return bitmaps
 
 
-def _rasters(media: tuple[bytes, ...]) -> Iterator[NDArray[np.uint8]]:
-    for number, data in enumerate(media):
-        try:
-            yield raster.pixels(data)
-        except raster.TooLargeError as error:
-            limit = f"image {number + 1} has more than {raster.MOST_PIXELS} pixels"
-            raise InvalidRequestError(limit) from error
-        except raster.UnreadableError as error:
-            raise InvalidRequestError(_NOT_LOADED) from error
+def _raster(data: bytes, number: int) -> NDArray[np.uint8]:
+    try:
+        return raster.pixels(data)
+    except raster.TooLargeError as error:
+        limit = f"image {number + 1} has more than {raster.MOST_PIXELS} pixels"
+        raise InvalidRequestError(limit) from error
+    except raster.UnreadableError as error:
+        raise InvalidRequestError(_NOT_LOADED) from error
 
 
 def _text_tokens(chunk: mtmd.mtmd_input_chunk_p) -> list[int]:

@@ -23,7 +23,7 @@ from puna.backend import (
     SequenceRequest,
     UnsupportedError,
 )
-from puna_llama_cpp import LlamaCppBackend, projector
+from puna_llama_cpp import LlamaCppBackend, projector, seen
 
 MODELS = Path(__file__).parents[2] / "models"
 CASES = json.loads((Path(__file__).parent / "pictures.json").read_text())
@@ -106,13 +106,13 @@ async def test_what_was_seen_lately_is_not_encoded_again(look, tell):
     text, first = await tell(model, "what is [img-0] this", png(1))
     again = await tell(model, "what is [img-0] this", png(1))
     assert (again[0], first.cached_prompt_tokens, again[1].cached_prompt_tokens) == (text, 0, first.prompt_tokens - 1)
-    seen = model._projector._seen._pictures
-    assert len(seen) == 1
+    kept = model._projector._seen._pictures
+    assert len(kept) == 1
     await tell(model, "elsewhere [img-0]", png(1))
-    assert len(seen) == 1
+    assert len(kept) == 1
     await tell(model, "elsewhere [img-0]", png(2))
     await tell(model, "elsewhere [img-0]", png(1), cache_salt="somebody else's")
-    assert len(seen) == 3
+    assert len(kept) == 3
 
 
 async def test_prefixes_are_shared_up_to_a_picture_that_differs(look, tell):
@@ -127,7 +127,7 @@ async def test_prefixes_are_shared_up_to_a_picture_that_differs(look, tell):
 
 
 async def test_pictures_that_are_forgotten_are_encoded_again(look, tell, monkeypatch):
-    monkeypatch.setattr(projector, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(seen, "_KEPT_BYTES", 0)
     model = await look()
     expected = [(await tell(await look(), "so [img-0]", png(number)))[0] for number in (1, 2)]
     for _ in range(2):
@@ -184,10 +184,11 @@ async def test_pictures_may_not_take_all_memory_together(look, tell, monkeypatch
     model = await look()
     await tell(model, "[img-0][img-1]", png(1), png(2))
     with pytest.raises(InvalidRequestError, match="2400 pixels together"):
-        await tell(model, "[img-0][img-1][img-2]", png(1), png(2), png(3))
+        await tell(model, "[img-0][img-1][img-2]", png(3), png(4), png(5))
+    await tell(model, "[img-0][img-1][img-2]", png(1), png(2), png(3))  # two of them need not be unpacked again
     monkeypatch.setattr(projector.raster, "MOST_PIXELS", 1000)
     with pytest.raises(InvalidRequestError, match="image 1 has more than 1000 pixels"):
-        await tell(model, "[img-0]", png(1))
+        await tell(model, "[img-0]", png(4))
 
 
 async def test_a_model_without_a_projector_refuses(load, tell):
@@ -199,8 +200,7 @@ async def test_others_write_on_while_a_picture_is_evaluated(look, tell):
     """A thousand vectors beside a stream, in small parts: it goes on between them, and says what it would alone."""
     expected = (await tell(await look("roamer", "roamer-eye"), "hello", max_tokens=60))[0]
     model = await look("roamer", "roamer-eye", parallel=2)
-    seen = (await tell(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens
-    assert seen > ROAMER_MEDIA
+    assert (await tell(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
     pieces: list[str] = []
     parts: list[tuple[type, int]] = []
 
@@ -248,7 +248,7 @@ async def test_cancelled_while_waiting_to_be_encoded(look, tell):
             await waiting
     model._lookers.submit(lambda: None).result(10)
     assert (await tell(model, "so [img-0]", png(2)))[1].output_tokens == 12
-    assert [key[1] for key in model._projector._seen._pictures] != []
+    assert len(model._projector._seen._pictures) == 1
 
 
 async def test_closing_waits_for_who_is_looking(tell):
