@@ -17,7 +17,7 @@ from puna.errors import InvalidDigestError, TemplateError
 from puna.models import config as configs
 from puna.models import durable, prune, seals
 from puna.models import manifest as manifests
-from puna.models.blobs import BlobStore
+from puna.models.blobs import BlobStore, Claims
 from puna.models.config import Config
 from puna.models.details import ModelSummary
 from puna.models.digest import file_name, is_digest
@@ -119,19 +119,23 @@ class ModelStore:
         source, destination = self.resolve(source), self.resolve(destination)
         if source.parts == destination.parts:
             return  # whether there is such a model or not, as in the reference
-        try:
-            data = self._manifest_path(source).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise LookupError(source.shortest) from error
         with self.blobs.claiming() as claims:
+            try:
+                data = self._claimed(self._manifest_path(source), claims)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise LookupError(source.shortest) from error
+            stale = self.replace_manifest(destination, data)
+        self.forget(stale)
+
+    def _claimed(self, path: Path, claims: Claims) -> bytes:
+        """Return a manifest whose blobs are claimed; if somebody was faster and removed them, its successor."""
+        data, before = path.read_bytes(), b""
+        while data != before:
             with contextlib.suppress(ValueError):
                 for digest in manifests.loads(data).digests:
                     claims.add(digest)
-            # A removal may have been faster than the claims, and taken the blobs with it.
-            if not self._manifest_path(source).is_file():
-                raise LookupError(source.shortest)
-            stale = self.replace_manifest(destination, data)
-        self.forget(stale)
+            data, before = path.read_bytes(), data
+        return data
 
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError when there is no such model."""

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from puna.models.blobs import Claims
 from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.models.stored import UnreadableModelError
@@ -98,6 +99,20 @@ def test_a_copy_has_the_same_bytes_and_outlives_the_original(workshop):
     workshop.store.delete(name("M"))
     assert names(workshop.store) == ["you/copy:v2"]
     assert workshop.store.get(name("you/copy:v2")).gguf.architecture == "zed"
+
+
+def test_a_copy_is_of_what_its_source_is_once_its_blobs_are_held(workshop, monkeypatch):
+    workshop.create_plain("m", system="Old.")
+    add = Claims.add
+
+    def late(claims, digest):
+        monkeypatch.setattr(Claims, "add", add)
+        workshop.create("m", base="m", system="New.")  # which removes what the copy has read of
+        add(claims, digest)
+
+    monkeypatch.setattr(Claims, "add", late)
+    workshop.store.copy(name("m"), name("n"))
+    assert workshop.text("n", "system") == "New."
 
 
 def test_copying_what_is_not_there_fails(store):
