@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import unquote
 
 import grpc.aio
 from aiohttp import web
@@ -61,7 +62,9 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     """Answer any request: redirects first, then who may ask, then what is asked."""
     if (redirect := TABLE.redirect(request)) is not None:
         return redirect
-    route, parameter = TABLE.find(request.path)
+    # What follows a # is of the path, since no client sends fragments on purpose.
+    path = request.path if "#" not in request.raw_path else unquote(request.raw_path.partition("?")[0])
+    route, parameter = TABLE.find(path)
     refusal, origin = _judge(request)
     if refusal is None and route is not None and request.method in route.handlers:
         request.match_info[routing.PARAMETER] = parameter
@@ -78,7 +81,8 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
 def _judge(request: web.Request) -> tuple[web.Response | None, str]:
     refusal, origin = cors.judge(request, request.app[_POLICY])
     if refusal is None and _is_local(request):
-        verdict = hosts.judge(request.headers.get("Host", ""))
+        absolute = not request.raw_path.startswith("/") and request.url.raw_authority
+        verdict = hosts.judge(absolute or request.headers.get("Host", ""))
         if verdict == "refused":
             refusal = web.Response(status=403)
         elif verdict == "name" and request.method == "OPTIONS":
@@ -111,5 +115,5 @@ async def _trim(request: web.Request, response: web.StreamResponse) -> None:
     if origin := request.match_info.get(_ORIGIN):
         cors.allow(response, origin)
     response.headers.pop("Server", None)
-    if request.method == "HEAD" and response.headers.get("Content-Length") == "0":
-        del response.headers["Content-Length"]
+    if request.method == "HEAD" and not 0 < (response.content_length or 0) <= answers.CHUNKED_ABOVE:
+        response.headers.pop("Content-Length", None)  # what would be sent in chunks has none either

@@ -196,3 +196,49 @@ async def test_thinking(core, client, fields, level):
     core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
     await asked(client, body(**fields))
     assert core.requests[0].options.thinking == getattr(options_pb2, "THINKING_LEVEL_" + level)
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def searching(query):
+    return message_pb2.ToolCall(id="c", name="web_search", arguments_json=json.dumps({"query": query}))
+
+
+@pytest.mark.parametrize(("query", "code"), [("q", "unavailable"), ("", "invalid_request"), (3, "invalid_request")])
+async def test_a_search_without_a_cloud(core, client, query, code):
+    said = message_pb2.Message(content="I look.", tool_calls=[CALL, searching(query)])
+    core.script("Chat", chat_pb2.ChatResponse(message=said, finish=FINISH))
+    _, text = await asked(client, body(tools=[SEARCH]))
+    told = json.loads(text)
+    search_id = told["content"][0]["id"]
+    assert told["content"] == [
+        {
+            "type": "server_tool_use",
+            "id": search_id,
+            "name": "web_search",
+            "input": {"query": query if query == "q" else ""},
+        },
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": search_id,
+            "content": {"type": "web_search_tool_result_error", "error_code": code},
+        },
+    ]
+    assert told["stop_reason"] == "end_turn"
+
+
+async def test_a_search_in_a_stream_without_a_cloud(core, client):
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(
+            deltas=[chat_pb2.ChatDelta(content="a"), chat_pb2.ChatDelta(tool_calls=[searching("q")])]
+        ),
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(finish=FINISH)),
+    )
+    response, text = await asked(client, body(tools=[SEARCH], stream=True))
+    assert response.headers["Content-Type"] == "text/event-stream"
+    blocks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    begun = [each["content_block"]["type"] for each in blocks if each["type"] == "content_block_start"]
+    assert begun == ["text", "server_tool_use", "web_search_tool_result"]
+    assert blocks[-2]["delta"] == {"stop_reason": "end_turn"}

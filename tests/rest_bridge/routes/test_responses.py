@@ -161,3 +161,29 @@ async def test_refusals(client, items, text):
     response, answered = await asked(client, {"model": "m", "input": items})
     assert response.status == 400
     assert answered.startswith('{"error":{"message":"' + text)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "text"),
+    [
+        ("q", 403, "ollama cloud is disabled: web search is unavailable"),
+        ("", 502, "web_search requires a non-empty string query"),
+    ],
+)
+async def test_a_search_without_a_cloud(core, client, query, status, text):
+    call = message_pb2.ToolCall(id="c", name="web_search", arguments_json=json.dumps({"query": query}))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(tool_calls=[call]), finish=FINISH))
+    body = {"model": "m", "input": "x", "tools": [{"type": "web_search"}]}
+    response, answered = await asked(client, body)
+    assert response.status == status
+    assert json.loads(answered)["error"] == {"message": text, "type": "api_error", "param": None, "code": None}
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(deltas=[chat_pb2.ChatDelta(tool_calls=[call])]),
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(finish=FINISH)),
+    )
+    found = events((await asked(client, {**body, "stream": True}))[1])
+    searched = ["output_item.added", "web_search_call.in_progress", "web_search_call.searching"] if query else []
+    assert [each["type"].removeprefix("response.") for each in found] == ["created", "in_progress", *searched, "failed"]
+    assert found[-1]["response"]["error"] == {"code": "api_error", "message": text}
+    assert found[-1]["response"]["usage"] == {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}

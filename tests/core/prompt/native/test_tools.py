@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from puna.errors import ToolsRefusedError
 from puna.messages import Tool
 from puna.prompt.native.tools import tool_objects
 
@@ -44,3 +47,16 @@ def test_a_tool_without_parameters_has_an_empty_type_and_no_properties():
             "function": {"name": "a", "description": "", "parameters": {"type": "", "properties": None}},
         }
     ]
+
+
+def test_a_type_that_nobody_knows_is_refused_in_llama_cpps_words():
+    with pytest.raises(ToolsRefusedError) as caught:
+        tool_objects([Tool(name="a"), Tool(name="b", type="zz", parameters='{"type": "object", "properties": {}}')])
+    text = json.loads(str(caught.value))["error"]
+    assert (text["code"], text["type"]) == (500, "server_error")
+    head, _, sent = text["message"].partition("; tools = ")
+    assert head == (
+        'Failed to parse tools: Unsupported tool type: {"type":"zz","function":{"name":"b",'
+        '"parameters":{"type":"object","properties":{}}}}'
+    )
+    assert sent.startswith('[\n  {\n    "type": "function",\n')
