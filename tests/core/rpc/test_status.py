@@ -70,3 +70,13 @@ def test_long_texts_are_cut_unless_the_client_takes_them():
 def test_short_texts_stay():
     assert short("ä" * 512) == "ä" * 512
     assert len(short("ä" * 513).encode()) <= LONGEST_TEXT
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_whether_it_came_up_before_the_run(early):
+    error = errors.InvalidFormatError("no")
+    error.early = early
+    packed = dict(trailers(error, whole_text=False))[DETAILS]
+    info = ErrorInfo()
+    assert Status.FromString(packed).details[0].Unpack(info)
+    assert dict(info.metadata) == ({"early": "1"} if early else {})
