@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import llama_cpp.llama_cpp as lib
 import llama_cpp.mtmd_cpp as mtmd
@@ -118,12 +119,13 @@ class Projector:
                     tokens += _text_tokens(chunk)
                     continue
                 of = int(mtmd.mtmd_input_chunk_get_id(chunk) or b"0")
-                key = (shown[of], parts[of], mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+                layout = self._layout(chunk)
+                key = Key(shown[of], parts[of], layout.origin.tobytes())
                 parts[of] += 1
                 picture = self._seen.get(key)
                 if picture is None and sizes[of]:
                     raise _ForgottenError
-                picture = picture or self._encode(key, chunk, stopped)
+                picture = picture or self._encode(key, chunk, layout, stopped)
                 placed.append(Placed(len(tokens), picture))
                 tokens += [picture.token] * len(picture.vectors)
             for each, bitmap in zip(shown, bitmaps, strict=True):
@@ -152,7 +154,9 @@ class Projector:
             raise InvalidRequestError(_NOT_MARKED)
         return [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
 
-    def _encode(self, key: Key, chunk: mtmd.mtmd_input_chunk_p, stopped: Callable[[], bool]) -> Picture:
+    def _encode(
+        self, key: Key, chunk: mtmd.mtmd_input_chunk_p, layout: "_Layout", stopped: Callable[[], bool]
+    ) -> Picture:
         with self._encoding:
             if stopped():
                 raise LookStoppedError
@@ -160,20 +164,19 @@ class Projector:
                 return picture
             if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
                 raise BackendError(captured_log().last_error() or "llama.cpp could not encode the picture")
-            count = key[2]
             output = mtmd.mtmd_get_output_embd(self._pointer)
-            vectors = np.ctypeslib.as_array(output, (count, self._width)).copy()
-            origin, step = self._positions(chunk, count)
+            vectors = np.ctypeslib.as_array(output, (layout.origin.shape[1], self._width)).copy()
             length = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
             causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
-            picture = Picture(self._seen.number(), vectors, origin, step, length, causal)
+            picture = Picture(self._seen.number(), vectors, layout.origin, layout.step, length, causal)
             self._seen.put(key, picture)
             return picture
 
-    def _positions(self, chunk: mtmd.mtmd_input_chunk_p, count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the vectors' positions for a picture that begins at 0, and how they move if it begins later."""
+    def _layout(self, chunk: mtmd.mtmd_input_chunk_p) -> "_Layout":
+        """Return where a part's vectors stand, which with some projectors depends on the pictures before it."""
+        count = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
         if not mtmd.mtmd_decode_use_mrope(self._pointer):
-            return np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32)
+            return _Layout(np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32))
         image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
         found = []
         for start in (0, 1):
@@ -181,7 +184,14 @@ class Projector:
             mtmd.mtmd_helper_image_get_decoder_pos(image, start, array)
             t, x, y, z = np.frombuffer(memoryview(array), np.int32).reshape(count, 4).T
             found.append(np.stack([t, y, x, z]))
-        return found[0], found[1] - found[0]
+        return _Layout(found[0], found[1] - found[0])
+
+
+class _Layout(NamedTuple):
+    """Picture.origin and Picture.step."""
+
+    origin: NDArray[np.int32]
+    step: NDArray[np.int32]
 
 
 class _ForgottenError(Exception):

@@ -25,8 +25,13 @@ class Size(NamedTuple):
     height: int
 
 
-Key = tuple[Shown, int, int]
-"""A picture, which part of it, vectors."""
+class Key(NamedTuple):
+    """A part of a picture."""
+
+    shown: Shown
+    part: int
+    origin: bytes
+    """Its vectors' positions, which say how many there are too."""
 
 
 class Seen:

@@ -4,13 +4,17 @@ import numpy as np
 
 from puna_llama_cpp import seen
 from puna_llama_cpp.pictures import Picture
-from puna_llama_cpp.seen import Seen, Shown, Size
+from puna_llama_cpp.seen import Key, Seen, Shown, Size
+
+
+def key(name):
+    return Key(Shown("", name), 0, b"")
 
 
 def keep(lately, name, rows=1):
     none = np.zeros((1, rows), np.int32)
     picture = Picture(lately.number(), np.zeros((rows, 4), np.float32), none, none, rows, True)
-    lately.put((Shown("", name), 0, rows), picture)
+    lately.put(key(name), picture)
     return picture
 
 
@@ -18,12 +22,12 @@ def test_those_go_that_were_not_looked_at_for_longest(monkeypatch):
     monkeypatch.setattr(seen, "_KEPT_BYTES", 3 * 16)
     lately = Seen()
     pictures = {name: keep(lately, name) for name in "abc"}
-    assert lately.get((Shown("", "a"), 0, 1)) is pictures["a"]
+    assert lately.get(key("a")) is pictures["a"]
     keep(lately, "d")
-    assert [name for name in "abcd" if lately.get((Shown("", name), 0, 1))] == ["a", "c", "d"]
+    assert [name for name in "abcd" if lately.get(key(name))] == ["a", "c", "d"]
     keep(lately, "large", rows=100)
-    assert [name for name in "abcd" if lately.get((Shown("", name), 0, 1))] == []
-    assert lately.get((Shown("", "large"), 0, 100))
+    assert [name for name in "abcd" if lately.get(key(name))] == []
+    assert lately.get(key("large"))
 
 
 def test_no_two_have_the_same_number():
