@@ -81,8 +81,9 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
 def _judge(request: web.Request) -> tuple[web.Response | None, str]:
     refusal, origin = cors.judge(request, request.app[_POLICY])
     if refusal is None and _is_local(request):
-        absolute = not request.raw_path.startswith("/") and request.url.raw_authority
-        verdict = hosts.judge(absolute or request.headers.get("Host", ""))
+        # A whole URL in the request line names the host, whatever the header says.
+        host = request.headers.get("Host", "") if request.raw_path.startswith("/") else request.url.raw_authority
+        verdict = hosts.judge(host)
         if verdict == "refused":
             refusal = web.Response(status=403)
         elif verdict == "name" and request.method == "OPTIONS":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from puna.errors import CreateFailedError, InvalidCreateError, InvalidModelNameError, InvalidRequestError, TransferError
+from puna.errors import CreateFailedError, InvalidCreateError, InvalidRequestError, TransferError
 from puna.models import config as configs
 from puna.models import gguf, gguf_write, layers, media_types, overrides, quantization, remote, rewrite
 from puna.models import manifest as manifests
@@ -32,6 +32,7 @@ from puna.models.uploads import Piece, Uploads
 Pull = Callable[[ModelName], Iterator[TransferStep]]
 """Fetches a model that is not there."""
 
+INVALID_BASE: Final = "invalid model name"
 _PROGRESS_DIGEST: Final = "0000000000000000000"
 _PROGRESS_SECONDS: Final = 0.06
 
@@ -145,9 +146,9 @@ class _Creation:
         try:
             reference = parse_reference(self.request.base)
         except InvalidRequestError as error:
-            raise InvalidModelNameError from error
+            raise InvalidCreateError(INVALID_BASE) from error
         if not reference.name.is_valid:
-            raise InvalidModelNameError
+            raise InvalidCreateError(INVALID_BASE)
         host = self.request.remote_host or (remote.CLOUD if reference.source is Source.CLOUD else "")
         if host:
             if self.request.draft_files:

@@ -23,7 +23,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     try:
         message = create_json.request(document, body)
     except JobError as error:
-        return _error(request, failure(error))
+        refused = _error(request, failure(error))
+        return refused if body["stream"] is False else answers.flushed(request, refused)
     call = request.app[CORE].models.CreateModel(message, metadata=METADATA)
     return await _job(request, call, stream=body["stream"] is not False)
 

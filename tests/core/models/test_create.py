@@ -295,7 +295,7 @@ def test_requests_are_checked_before_anything_is_done(workshop):
     with pytest.raises(InvalidCreateError, match="neither 'from' or 'files' was specified"):
         workshop.create()
     for base in (" ", "a b", "foo:cloud:local", "a b:cloud"):
-        with pytest.raises(InvalidModelNameError):
+        with pytest.raises(InvalidCreateError, match="invalid model name"):  # not of the model that is being made
             workshop.create(base=base)
     with pytest.raises(InvalidCreateError, match="DRAFT cannot be used with remote models"):
         workshop.create(base="x", remote_host="x", draft_files={"d.gguf": MISSING})
