@@ -114,7 +114,8 @@ def nursery(root, *arguments):
 
 
 def kill(pid):
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # one that has ended by itself has said why, see `nursery`
+        os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:

@@ -56,10 +56,12 @@ def written(path: Path) -> Path:
 
 def remove_empty_folders(folder: Path) -> bool:
     """Remove a folder if there are no files anywhere below it; whether it is gone."""
-    if not folder.is_dir():
-        return True
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return True  # there is none, or another process was faster
     left = False
-    for entry in os.scandir(folder):
+    for entry in entries:
         if not entry.is_dir(follow_symlinks=False) or not remove_empty_folders(Path(entry.path)):
             left = True
     if left:

@@ -59,8 +59,11 @@ class Upload(Transfer):
     async def _run(self) -> None:
         try:
             self.total = (await in_thread(self._blob.path.stat)).st_size
-        except OSError as error:
+            await self._upload()
+        except OSError as error:  # the file's: those of connections have been turned into words already
             raise of_system(error, "open", self._blob.path) from error
+
+    async def _upload(self) -> None:
         async with self._connect() as client:
             url = await self._begin(client, self._blob.source)
             self._prepared.set()
