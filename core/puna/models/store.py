@@ -169,7 +169,7 @@ class ModelStore:
                         file.write(data)
                         durable.settle(file, path, target)
                     break
-                except FileNotFoundError:  # somebody removed the empty folder in between
+                except (FileNotFoundError, FileExistsError):  # somebody removed the empty folder in between
                     if attempt == _ATTEMPTS - 1:
                         raise
             for folder in target.parents[1:3]:
