@@ -12,7 +12,7 @@ from aiohttp import web
 
 from puna.frames import where
 from puna_rest import answers, cors, hosts, routing
-from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
+from puna_rest.core import CORE, Core
 from puna_rest.errors import NativeError, RestError, failure
 from puna_rest.table import TABLE
 
@@ -36,26 +36,25 @@ def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
 
 
 @asynccontextmanager
-async def bridging(target: str, *, host: str, port: int, origins: Sequence[str] = ()) -> AsyncGenerator[str]:
-    """Bridge the core at `target` to HTTP and yield the URL. Raises OSError when the address cannot be had."""
-    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        runner = web.AppRunner(
-            build(connect(channel), origins),
-            # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
-        )
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, host, port)
-            await site.start()
-            address = f"[{host}]" if ":" in host else host
-            yield f"http://{address}:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+async def bridging(core: Core, *, host: str, port: int, origins: Sequence[str] = ()) -> AsyncGenerator[str]:
+    """Bridge a core to HTTP and yield the URL. Raises OSError when the address cannot be had."""
+    runner = web.AppRunner(
+        build(core, origins),
+        # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        address = f"[{host}]" if ":" in host else host
+        yield f"http://{address}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def dispatch(request: web.Request) -> web.StreamResponse:

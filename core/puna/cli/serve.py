@@ -10,8 +10,12 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, cast
 
 from puna.settings import Settings
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +65,20 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         places = []
-        address = target or settings.grpc_host
         if core and rest:
             # The port that users know is named before the one that they may not, and before anything is opened.
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 _try(settings.host, settings.port)
         if core:
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
-                address = await stack.enter_async_context(running_core(settings))
+                channel, address = await stack.enter_async_context(running_core(settings))
             places.append(f"gRPC on {address}")
         if rest:
             from puna_rest.app import bridging
+            from puna_rest.core import connect, reaching
 
-            bridge = bridging(address, host=settings.host, port=settings.port, origins=settings.origins)
+            beside = connect(channel) if core else await stack.enter_async_context(reaching(target or settings.grpc_host))
+            bridge = bridging(beside, host=settings.host, port=settings.port, origins=settings.origins)
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
@@ -87,12 +92,16 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
 
 
 @asynccontextmanager
-async def running_core(settings: Settings) -> AsyncGenerator[str]:
-    """Run the core and yield its gRPC address. Leaving stops the server, then unloads every model."""
+async def running_core(settings: Settings) -> AsyncGenerator[tuple["grpc.aio.Channel", str]]:
+    """Run the core; yield a channel to it within this process, and its gRPC address.
+
+    Leaving stops the server, then unloads every model.
+    """
     from puna.demo.install import install_in_new_store
     from puna.models.store import ModelStore
     from puna.plugins import Registry
-    from puna.rpc.server import serving
+    from puna.rpc.inprocess import InProcessChannel
+    from puna.rpc.server import add_services, serving
     from puna.runtime.pool import ModelPool
     from puna.serving.serving import Serving
 
@@ -102,6 +111,8 @@ async def running_core(settings: Settings) -> AsyncGenerator[str]:
     backends = Registry.discover()
     async with (
         ModelPool(backends, settings) as pool,
-        serving(Serving(store, pool, settings, backends), settings.grpc_host) as address,
+        serving(core := Serving(store, pool, settings, backends), settings.grpc_host) as address,
+        InProcessChannel() as channel,
     ):
-        yield address
+        add_services(core, cast("grpc.aio.Server", channel))
+        yield cast("grpc.aio.Channel", channel), address

@@ -74,13 +74,7 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     Yields the address bound. Leaving ends the calls under way. OSError: the address cannot be had.
     """
     server = grpc.aio.server(options=OPTIONS)
-    generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(core), server)
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(core), server)
-    embed_pb2_grpc.add_EmbedServiceServicer_to_server(EmbedServicer(core), server)
-    models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(core), server)
-    tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(core), server)
-    rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
-    server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
+    add_services(core, server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
@@ -98,6 +92,17 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
         # stop() cancels what is left and does not wait for it; the pool below must not close under anybody's feet.
         if ending := [entry.task for entry in core.activity.entries()]:
             await asyncio.wait(ending, timeout=LAST_GRACE)
+
+
+def add_services(core: Serving, server: grpc.aio.Server) -> None:
+    """Add every service of the public API."""
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(core), server)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(core), server)
+    embed_pb2_grpc.add_EmbedServiceServicer_to_server(EmbedServicer(core), server)
+    models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(core), server)
+    tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(core), server)
+    rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
+    server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
 
 
 def _bound(server: grpc.aio.Server, address: str) -> int:
