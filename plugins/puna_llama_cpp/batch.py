@@ -38,7 +38,7 @@ class Batch:
     def add(self, slot: int, position: int, tokens: list[int], *, output: bool, every: bool = False) -> int:
         """Add a sequence's next tokens and return the row of the last, which gets logits if `output`.
 
-        `every` gives an output to all of them, as pooled embeddings want it.
+        `every` gives an output to all of them, as pooled embeddings and guesses want it.
         """
         start, end = self.length, self.length + len(tokens)
         self._tokens[start:end] = tokens

@@ -55,6 +55,10 @@ def _refusal(message: str) -> Exception:
     return InvalidRequestError(message)
 
 
+FEW_OUTPUTS: Final = 8
+"""Tokens of a batch that may get logits, however few sequences there are."""
+
+
 class AbortedError(Exception):
     """The evaluation was stopped; what the batch had begun is to be rewound."""
 
@@ -69,7 +73,8 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.most_sequences
         if not options.embeddings:
-            parameters.n_outputs_max = options.sequences  # logits of one token each, not of a whole batch
+            # Logits of one token each, or of some guesses more, but not of a whole batch.
+            parameters.n_outputs_max = max(options.sequences, FEW_OUTPUTS)
         parameters.n_threads = parameters.n_threads_batch = options.threads
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
@@ -95,6 +100,9 @@ class Context:
         self._vocabulary_size = weights.vocabulary.size
         self._memory = lib.llama_get_memory(pointer)
         self.remembers = bool(self._memory)
+        self.can_rewind = self.remembers and not (
+            lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
+        )
         self.can_shift = self.remembers and bool(lib.llama_memory_can_shift(self._memory))
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = lib.llama_n_batch(pointer)
@@ -140,10 +148,20 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return 0
 
-    def copy(self, source: int, target: int) -> None:
-        """Make a sequence's memory equal to another's."""
+    def copy(self, source: int, target: int) -> bool:
+        """Make a sequence's memory equal to another's; False if llama.cpp cannot, which leaves the target empty.
+
+        By way of its state, which has as many cells as the sequence: `llama_memory_seq_cp` copies a whole stream, for
+        which it takes the time and the memory of a full context.
+        """
+        size = lib.llama_state_seq_get_size(self.pointer, source)
+        room = np.empty(size, np.uint8)
+        state = room.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        size = lib.llama_state_seq_get_data(self.pointer, state, size, source)
+        if size and lib.llama_state_seq_set_data(self.pointer, state, size, target):
+            return True
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
-        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        return False
 
     def shift(self, slot: int, start: int, end: int) -> None:
         """Forget a sequence's positions from `start` to `end` and move what follows there."""

@@ -1,7 +1,8 @@
 """Continuous batching: the step loop of a model that writes text.
 
 One thread per model. Each step drops cancelled sequences, admits waiting ones to idle slots, shifts full contexts, lets
-`schedule.plan` say whose tokens go into the batch, evaluates it, and draws a token for every sequence that is complete.
+`schedule.plan` say whose tokens go into the batch, evaluates it, and draws a token for every sequence that is complete,
+or several where `speculation` guessed right.
 What a step says is handed to the event loop by one call.
 
 A sequence cancelled in the middle of its prompt aborts the running evaluation, which ends it for all in the batch.
@@ -9,36 +10,33 @@ Since a sequence is nothing but tokens and a count of those evaluated, the other
 step.
 """
 
-import itertools
-import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from puna.backend import BackendError, Prefill
-from puna_llama_cpp import prefix, schedule
+from puna_llama_cpp import schedule
 from puna_llama_cpp.batch import Batch, VectorBatch
-from puna_llama_cpp.context import AbortedError, Context
+from puna_llama_cpp.context import FEW_OUTPUTS, AbortedError, Context
 from puna_llama_cpp.logprobs import token_logprob
 from puna_llama_cpp.sampling import SamplerChain
 from puna_llama_cpp.sequence import Sequence
+from puna_llama_cpp.slots import Slots
 from puna_llama_cpp.steps import Post, StepThread, ended_error
 from puna_llama_cpp.vocabulary import Vocabulary
 
-log = logging.getLogger(__name__)
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A sequence's share of a batch that is evaluated."""
 
-@dataclass(slots=True)
-class Slot:
-    """A place for one sequence in the cache."""
-
-    index: int
-    sequence: Sequence | None = None
-    content: list[int] = field(default_factory=list)
-    """What the last sequence left."""
-    salt: str = ""
-    used: int = 0
+    share: schedule.Share[Sequence]
+    row: int
+    """Of the share's last token, guesses aside."""
+    guess: list[int] = field(default_factory=list)
+    """Tokens evaluated after it, in the hope that they will be drawn."""
 
 
 class Engine:
@@ -48,13 +46,12 @@ class Engine:
         """Serve up to `slots` sequences at once."""
         self._context, self._vocabulary = context, vocabulary
         self._batch = Batch(context.batch_size)
-        self._slots = [Slot(index) for index in range(slots)]
+        self._slots = Slots(context, slots)
+        self._pace = schedule.Pace()
         self._lock = threading.Lock()
         self._arrived: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []
         self._evaluating: frozenset[Sequence] = frozenset()
-        self._running: dict[int, Sequence] = {}
-        self._clock = itertools.count(1)
         self._post = Post()
         self._ended = False
         self._thread = StepThread("llama-decode", self._step, self._end)
@@ -87,10 +84,11 @@ class Engine:
         with self._lock:
             self._ended = True
             waiting = [*self._arrived, *self._waiting]
-        for sequence in self._running.values():
+        running = self._slots.running
+        for sequence in running:
             if sequence.chain:
                 sequence.chain.close()
-        for sequence in (*waiting, *self._running.values()):
+        for sequence in (*waiting, *running):
             if not sequence.cancelled:
                 self._post.put(sequence.mailbox, ended_error())
         self._post.send()
@@ -99,57 +97,27 @@ class Engine:
 
     def _step(self) -> bool:
         self._admit()
-        for sequence in list(self._running.values()):
+        for sequence in self._slots.running:
             self._make_room(sequence)
         self._look()
         self._evaluate()
         self._post.send()
-        return bool(self._running)
+        return self._slots.busy
 
     def _admit(self) -> None:
         with self._lock:
             self._waiting.extend(self._arrived)
             self._arrived.clear()
         self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
-        for sequence in [sequence for sequence in self._running.values() if sequence.cancelled]:
-            self._release(sequence)
-        self._waiting.sort(key=lambda sequence: -sequence.request.priority)
-        while self._waiting and len(self._running) < len(self._slots):
-            self._place(self._waiting.pop(0))
-
-    def _place(self, sequence: Sequence) -> None:
-        """Give a sequence the slot that knows most of its prompt."""
-        request = sequence.request
-        contents = [
-            prefix.Content(
-                slot.index,
-                slot.sequence.content if slot.sequence else slot.content,
-                slot.sequence is None,
-                slot.used,
-                slot.salt,
-            )
-            for slot in self._slots
-        ]
-        place = prefix.place(sequence.tokens, request.cache_salt, contents)
-        assert place is not None, "admitted without an idle slot"
-        if place.copied_from is not None:
-            self._context.copy(place.copied_from, place.slot)
-        slot = self._slots[place.slot]
-        sequence.slot = place.slot
-        reused = self._rewind(sequence, place.reused)
-        sequence.start(place.slot, reused)
-        if sequence.pending:
-            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]
-            sequence.chain = SamplerChain(request.sampling, self._vocabulary, self._context.length, prompt)
-        slot.sequence, slot.salt, slot.used = sequence, request.cache_salt, next(self._clock)
-        self._running[place.slot] = sequence
-        log.debug("slot %d takes %d tokens, %d of them cached", place.slot, len(sequence.tokens), reused)
+        for sequence in self._slots.running:
+            if sequence.cancelled:
+                self._release(sequence)
+        if self._waiting:
+            self._waiting.sort(key=lambda sequence: -sequence.request.priority)
+            self._waiting = self._slots.admit(self._waiting)
 
     def _release(self, sequence: Sequence) -> None:
-        """Take a sequence off its slot, which keeps its tokens for who begins like it."""
-        slot = self._slots[sequence.slot]
-        slot.content, slot.sequence, slot.used = sequence.content, None, next(self._clock)
-        del self._running[sequence.slot]
+        self._slots.release(sequence)
         if sequence.chain:
             sequence.chain.close()
             sequence.chain = None
@@ -178,23 +146,24 @@ class Engine:
 
     def _look(self) -> None:
         """Evaluate some vectors of one picture, if one is next somewhere: they need a batch without tokens."""
-        looking = [sequence for sequence in self._running.values() if sequence.pictures.at(sequence.evaluated)]
+        running = self._slots.running
+        looking = [sequence for sequence in running if sequence.pictures.at(sequence.evaluated)]
         if not looking:
             return
         sequence = max(looking, key=lambda sequence: sequence.request.priority)
-        streams = any(other.streaming for other in self._running.values())
+        streams = sum(other.streaming for other in running)
         most = self._context.batch_size
-        room = min(most, schedule.PREFILL_BESIDE_STREAMS) if streams else most
+        room = min(most, self._pace.beside(streams, len(running) - streams)) if streams else most
         part = sequence.pictures.slice(sequence.evaluated, room, most)
         count = len(part.vectors)
         share = schedule.Share(sequence, count, count == sequence.pending)
         batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)
-        self._run([share], [count - 1], lambda: self._context.look(batch, causal=part.causal))
+        self._run([Part(share, count - 1)], lambda: self._context.look(batch, causal=part.causal))
 
     def _evaluate(self) -> None:
         """Evaluate tokens, up to the next picture of each sequence."""
         wants = []
-        for sequence in self._running.values():
+        for sequence in self._slots.running:
             pending = sequence.pending
             text = sequence.pictures.text_length(sequence.evaluated, pending)
             if text > 0:
@@ -202,70 +171,99 @@ class Engine:
                 wants.append(schedule.Want(sequence, text, sequence.streaming, sequence.request.priority, final))
         if not wants:
             return
-        shares = schedule.plan(wants, self._context.batch_size)
+        streams = sum(want.streaming for want in wants)
+        shares = schedule.plan(wants, self._context.batch_size, self._pace.beside(streams, len(wants) - streams))
+        alone = streams == len(wants) and self._context.can_rewind
+        guesses = (FEW_OUTPUTS - streams) // streams if alone else 0
         self._batch.clear()
-        rows = []
-        for share in shares:
-            sequence = share.key
-            start = sequence.evaluated
-            tokens = sequence.tokens[start : start + share.count]
-            position = sequence.pictures.position(start)
-            rows.append(self._batch.add(sequence.slot, position, tokens, output=share.completes))
-        self._run(shares, rows, lambda: self._context.decode(self._batch))
+        parts = [self._part(share, guesses) for share in shares]
 
-    def _run(self, shares: list[schedule.Share[Sequence]], rows: list[int], decode: Callable[[], None]) -> None:
-        """Decode a batch, in which each share has its last row, and go on from what it says."""
+        def decode() -> None:
+            began = time.perf_counter()
+            self._context.decode(self._batch)
+            if not any(part.guess for part in parts):
+                self._pace.observe(streams, self._batch.length - streams, time.perf_counter() - began)
+
+        self._run(parts, decode)
+
+    def _part(self, share: schedule.Share[Sequence], guesses: int) -> Part:
+        """Add a sequence's tokens to the batch, and so many more that may follow them."""
+        sequence = share.key
+        start = sequence.evaluated
+        tokens = sequence.tokens[start : start + share.count]
+        guess: list[int] = []
+        if (most := min(guesses, self._context.length - start - 2)) > 0:
+            guess = sequence.lookup.guess(sequence.tokens, most)
+        position = sequence.pictures.position(start)
+        last = self._batch.add(sequence.slot, position, tokens + guess, output=share.completes, every=bool(guess))
+        return Part(share, last - len(guess), guess)
+
+    def _run(self, parts: list[Part], decode: Callable[[], None]) -> None:
+        """Decode a batch and go on from what it says."""
+        sequences = [part.share.key for part in parts]
         with self._lock:
-            if self._ended or any(share.key.cancelled for share in shares):
+            if self._ended or any(sequence.cancelled for sequence in sequences):
                 return
             self._context.abort(False)
-            self._evaluating = frozenset(share.key for share in shares if not share.key.streaming)
+            self._evaluating = frozenset(sequence for sequence in sequences if not sequence.streaming)
         try:
             decode()
         except AbortedError:
-            for share in shares:
-                share.key.evaluated = self._rewind(share.key, share.key.evaluated)
+            for sequence in sequences:
+                sequence.evaluated = self._slots.rewind(sequence, sequence.evaluated)
             return
         except BackendError as error:
-            self._fail(shares, error)
+            self._fail(sequences, error)
             return
         finally:
             with self._lock:
                 self._evaluating = frozenset()
-        for share, row in zip(shares, rows, strict=True):
-            self._advance(share, row)
+        for part in parts:
+            self._advance(part)
 
-    def _rewind(self, sequence: Sequence, index: int) -> int:
-        """Take a sequence's memory back to an index, or to the picture that is there, and return where it stands."""
-        index = sequence.pictures.floor(index)
-        position = sequence.pictures.position(index)
-        return index if self._context.rewind(sequence.slot, position) == position else 0
-
-    def _fail(self, shares: list[schedule.Share[Sequence]], error: BackendError) -> None:
+    def _fail(self, sequences: list[Sequence], error: BackendError) -> None:
         """End everything that was in a batch that llama.cpp could not evaluate."""
-        for share in shares:
-            self._post.put(share.key.mailbox, error)
-            share.key.evaluated = self._context.rewind(share.key.slot, 0)
-            self._release(share.key)
+        for sequence in sequences:
+            self._post.put(sequence.mailbox, error)
+            sequence.evaluated = self._context.rewind(sequence.slot, 0)
+            self._release(sequence)
 
-    def _advance(self, share: schedule.Share[Sequence], row: int) -> None:
-        """Count what was evaluated and, if that was all, draw the next token."""
-        sequence = share.key
-        sequence.evaluated += share.count
-        if not share.completes:
+    def _advance(self, part: Part) -> None:
+        """Count what was evaluated and, if that was all, draw what follows."""
+        sequence = part.share.key
+        sequence.evaluated += part.share.count
+        if not part.share.completes:
             if not sequence.begun:
                 self._post.put(sequence.mailbox, Prefill(sequence.evaluated, len(sequence.tokens)))
         elif sequence.request.max_tokens == 0:
             self._finish(sequence, "length")
         else:
             try:
-                self._draw(sequence, row)
+                self._draw(sequence, part)
             except BackendError as error:
                 self._post.put(sequence.mailbox, error)
                 self._release(sequence)
 
-    def _draw(self, sequence: Sequence, row: int) -> None:
-        assert sequence.chain is not None, "a running sequence has its samplers"
+    def _draw(self, sequence: Sequence, part: Part) -> None:
+        """Draw the next token, and more as long as the guess was right. The samplers see the same as without it."""
+        right = 0
+        while not self._draw_one(sequence, part.row + right):
+            if right == len(part.guess) or sequence.tokens[-1] != part.guess[right]:
+                break
+            right += 1
+            sequence.evaluated += 1
+        else:
+            return
+        if part.guess:
+            sequence.lookup.learn(len(part.guess), right)
+            if right < len(part.guess):
+                self._slots.rewind(sequence, sequence.evaluated)
+
+    def _draw_one(self, sequence: Sequence, row: int) -> bool:
+        """Draw a token from a row's logits; return whether the sequence is over."""
+        if sequence.chain is None:
+            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]
+            sequence.chain = SamplerChain(sequence.request.sampling, self._vocabulary, self._context.length, prompt)
         top, matcher = sequence.request.top_logprobs, sequence.matcher
         plain = None
         if matcher or top is not None:
@@ -285,3 +283,4 @@ class Engine:
             self._release(sequence)
         elif full:
             self._finish(sequence, "length")
+        return over or full

@@ -1,8 +1,9 @@
 """Where a new sequence goes, and how much of its prompt is there already.
 
-For now the KV cache is a row of slots, each of which remembers what its last sequence left. A prompt takes the idle
-slot that begins like it; if another slot, even a busy one, begins so much more like it that copying pays, that one is
-copied. A tree over all slots' contents can take this place: the engine asks no more than `place`.
+The KV cache is a row of slots, each of which remembers what its last sequence left. A prompt takes the idle slot that
+begins like it; if another slot, even a busy one, begins so much more like it that copying pays, that one is copied. A
+prompt that begins like one that is being evaluated right now waits until it can be copied: what several have in common
+is evaluated once, also when they arrive together.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 COPY_GAIN = 32
 """Tokens that a copy must save: less is evaluated sooner than copied."""
+_COPY_COST = 1 / 64
+"""Tokens that could be evaluated while one is copied; a slot is copied whole."""
 _BLOCK = 64
 
 
@@ -23,6 +26,16 @@ class Content:
     idle: bool
     used: int
     """When it was used last: larger is later."""
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A prompt that is being evaluated."""
+
+    prompt: Sequence[int]
+    evaluated: int
+    """Tokens that can be copied already."""
     salt: str = ""
 
 
@@ -66,9 +79,24 @@ def place(prompt: Sequence[int], salt: str, contents: Sequence[Content]) -> Plac
         if common[own.slot] >= COPY_GAIN:
             return Place(oldest.slot, common[own.slot], own.slot)
         own = oldest
-    if common[best.slot] - common[own.slot] >= COPY_GAIN and best.slot != own.slot:
+    gain = common[best.slot] - common[own.slot]
+    if gain >= max(COPY_GAIN, len(best.tokens) * _COPY_COST) and best.slot != own.slot:
         return Place(own.slot, common[best.slot], best.slot)
     return Place(own.slot, common[own.slot])
+
+
+def waits(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> bool:
+    """Say whether a prompt should wait for one that is being evaluated and begins like it."""
+    most = max(len(prompt) - 1, 0)
+    shared = [
+        common
+        for each in coming
+        if each.salt == salt and each.evaluated < (common := min(common_length(each.prompt, prompt), most))
+    ]
+    if not shared:
+        return False
+    present = max((common_length(content.tokens, prompt) for content in contents if content.salt == salt), default=0)
+    return max(shared) - present >= COPY_GAIN
 
 
 def _worth_keeping(content: Content, common: int) -> bool:

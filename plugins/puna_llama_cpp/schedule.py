@@ -2,7 +2,7 @@
 
 Every sequence that is writing gets its one token first: a batch may hold back nobody's stream. What room is left goes
 to prompts, the most urgent and then the oldest first. Beside streams prompts get a small share of each batch, so that
-they delay them by little; alone they fill the batch.
+they delay them by little; alone they fill the batch. How small it must be follows from how long steps take (`Pace`).
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,8 +11,13 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-PREFILL_BESIDE_STREAMS = 64
-"""Prompt tokens per batch while others write: about the time of two or three of their steps."""
+PREFILL_BESIDE_STREAMS = 32
+"""Prompt tokens per batch while others write, as long as nothing has been measured."""
+_LEAST_BESIDE = 8
+_SLOWDOWN = 1.5
+"""By how many times its own length prompts may lengthen a step of the streams."""
+_WEIGHT = 0.2
+"""Of the newest step in a running mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,36 @@ class Share(Generic[K]):
     count: int
     completes: bool
     """Whether these are all of its tokens, so that the next one can be drawn."""
+
+
+class Pace:
+    """How long steps take on this machine, and so how many prompt tokens streams can bear beside them."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._plain = 0.0
+        self._token = 0.0
+
+    def observe(self, streams: int, prompt_tokens: int, seconds: float) -> None:
+        """Take note of a step with so many streams and prompt tokens."""
+        if not prompt_tokens:
+            self._plain = _mean(self._plain, seconds)
+        elif seconds > self._plain or not streams:
+            self._token = _mean(self._token, (seconds - self._plain * bool(streams)) / prompt_tokens)
+
+    def beside(self, streams: int, prompts: int) -> int:
+        """Return how many prompt tokens may go into a step with these streams.
+
+        Where more wait for their first token than for their next one, the streams bear more in proportion.
+        """
+        if not self._plain or not self._token:
+            return PREFILL_BESIDE_STREAMS
+        bearable = _SLOWDOWN * self._plain * max(1.0, prompts / max(streams, 1))
+        return max(_LEAST_BESIDE, int(bearable / self._token))
+
+
+def _mean(mean: float, value: float) -> float:
+    return mean + _WEIGHT * (value - mean) if mean else value
 
 
 def plan(wants: Sequence[Want[K]], room: int, beside: int = PREFILL_BESIDE_STREAMS) -> list[Share[K]]:

@@ -9,6 +9,7 @@ from puna_llama_cpp.grammar import Matcher
 from puna_llama_cpp.output import TextOutput
 from puna_llama_cpp.pictures import Pictures
 from puna_llama_cpp.sampling import SamplerChain
+from puna_llama_cpp.speculation import Lookup
 from puna_llama_cpp.steps import Mailbox
 from puna_llama_cpp.vocabulary import Vocabulary
 
@@ -39,6 +40,7 @@ class Sequence:
         self.pure = sys.maxsize
         """How many leading tokens are in the cache as if evaluated alone: a shift leaves only those it keeps."""
         self.chain: SamplerChain | None = None
+        self.lookup = Lookup()
         self._output = TextOutput(request.stop)
         self._prompt_length = len(tokens)
         self._cached = 0
@@ -80,6 +82,7 @@ class Sequence:
         """Follow a context shift that dropped `count` tokens from `start` on."""
         del self.tokens[start : start + count]
         self.evaluated -= count
+        self.lookup.reset()
         self.pure = min(self.pure, start)
 
     def take(

@@ -1,0 +1,100 @@
+"""The KV cache as a row of slots: one sequence each, or what the last one left for those who begin like it."""
+
+import itertools
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from puna_llama_cpp import prefix
+from puna_llama_cpp.context import Context
+from puna_llama_cpp.sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for one sequence in the cache."""
+
+    index: int
+    sequence: Sequence | None = None
+    left: list[int] = field(default_factory=list)
+    """What the last sequence left."""
+    salt: str = ""
+    used: int = 0
+
+    @property
+    def content(self) -> prefix.Content:
+        """What another sequence may take over."""
+        tokens = self.sequence.content if self.sequence else self.left
+        return prefix.Content(self.index, tokens, self.sequence is None, self.used, self.salt)
+
+
+class Slots:
+    """Gives sequences their places. Lives on the decode thread."""
+
+    def __init__(self, context: Context, count: int) -> None:
+        """Begin with empty ones."""
+        self._context = context
+        self._slots = [Slot(index) for index in range(count)]
+        self._clock = itertools.count(1)
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences that have a slot, in the order in which they came."""
+        busy = sorted((slot for slot in self._slots if slot.sequence), key=lambda slot: slot.used)
+        return [slot.sequence for slot in busy if slot.sequence]
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence has a slot."""
+        return any(slot.sequence for slot in self._slots)
+
+    def admit(self, waiting: Iterable[Sequence]) -> list[Sequence]:
+        """Give slots to those who come first, and return the others.
+
+        Somebody whose prompt begins like one that is being evaluated waits for it, unless that is less urgent.
+        """
+        left = []
+        for sequence in waiting:
+            if not all(slot.sequence for slot in self._slots) and not self._waits(sequence):
+                self._place(sequence)
+            else:
+                left.append(sequence)
+        return left
+
+    def _waits(self, sequence: Sequence) -> bool:
+        request = sequence.request
+        coming = [
+            prefix.Coming(other.tokens, len(other.content), other.request.cache_salt)
+            for other in self.running
+            if not other.begun and other.request.priority >= request.priority
+        ]
+        return bool(coming) and prefix.waits(sequence.tokens, request.cache_salt, self._contents(), coming)
+
+    def _contents(self) -> list[prefix.Content]:
+        return [slot.content for slot in self._slots]
+
+    def _place(self, sequence: Sequence) -> None:
+        """Give a sequence the slot that knows most of its prompt."""
+        place = prefix.place(sequence.tokens, sequence.request.cache_salt, self._contents())
+        assert place is not None, "admitted without an idle slot"
+        reused = place.reused
+        if place.copied_from is not None and not self._context.copy(place.copied_from, place.slot):
+            reused = 0
+        sequence.slot = place.slot
+        sequence.start(place.slot, self.rewind(sequence, reused))
+        slot = self._slots[place.slot]
+        slot.sequence, slot.salt, slot.used = sequence, sequence.request.cache_salt, next(self._clock)
+        log.debug("slot %d takes %d tokens, %d cached", place.slot, len(sequence.tokens), sequence.evaluated)
+
+    def rewind(self, sequence: Sequence, index: int) -> int:
+        """Take a sequence's memory back to an index, or to the picture that is there, and return where it stands."""
+        index = sequence.pictures.floor(index)
+        position = sequence.pictures.position(index)
+        return index if self._context.rewind(sequence.slot, position) == position else 0
+
+    def release(self, sequence: Sequence) -> None:
+        """Take a sequence off its slot, which keeps its tokens for who begins like it."""
+        slot = self._slots[sequence.slot]
+        slot.left, slot.sequence, slot.used = sequence.content, None, next(self._clock)
