@@ -27,6 +27,8 @@ from puna_llama_cpp.slots import Slots
 from puna_llama_cpp.steps import Post, StepThread, ended_error
 from puna_llama_cpp.vocabulary import Vocabulary
 
+_ANY_TOKEN = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -101,7 +103,8 @@ class Engine:
             self._make_room(sequence)
         self._look()
         self._evaluate()
-        self._post.send()
+        if not self._slots.busy:
+            self._post.send()
         return self._slots.busy
 
     def _admit(self) -> None:
@@ -175,14 +178,28 @@ class Engine:
         shares = schedule.plan(wants, self._context.batch_size, self._pace.beside(streams, len(wants) - streams))
         alone = streams == len(wants) and self._context.can_rewind
         guesses = (FEW_OUTPUTS - streams) // streams if alone else 0
+        tokens = sum(share.count for share in shares)
+        by_slot = {share.key.slot: share for share in shares}
+        fillers = self._slots.fillers(by_slot)
+        if tokens + len(fillers) > self._context.batch_size:
+            fillers = {}
         self._batch.clear()
-        parts = [self._part(share, guesses) for share in shares]
+        parts = []
+        for slot in sorted((*by_slot, *fillers)):
+            if slot in fillers:
+                self._batch.add(slot, fillers[slot], [_ANY_TOKEN], output=False)
+            else:
+                parts.append(self._part(by_slot[slot], guesses))
 
         def decode() -> None:
             began = time.perf_counter()
-            self._context.decode(self._batch)
+            try:
+                self._context.decode(self._batch)
+            finally:
+                for slot, position in fillers.items():
+                    self._context.rewind(slot, position)
             if not any(part.guess for part in parts):
-                self._pace.observe(streams, self._batch.length - streams, time.perf_counter() - began)
+                self._pace.observe(streams, tokens - streams, time.perf_counter() - began)
 
         self._run(parts, decode)
 
@@ -206,6 +223,9 @@ class Engine:
                 return
             self._context.abort(False)
             self._evaluating = frozenset(sequence for sequence in sequences if not sequence.streaming)
+        # Only now is the last step's news sent: the event loop works on it while llama.cpp computes without Python's
+        # lock, for which it would else compete with all that has to be done between two batches.
+        self._post.send()
         try:
             decode()
         except AbortedError:

@@ -4,15 +4,22 @@ The KV cache is a row of slots, each of which remembers what its last sequence l
 begins like it; if another slot, even a busy one, begins so much more like it that copying pays, that one is copied. A
 prompt that begins like one that is being evaluated right now waits until it can be copied: what several have in common
 is evaluated once, also when they arrive together.
+
+llama.cpp evaluates the sequences of a batch in one pass if their slots are neighbours in ascending order, and in a pass
+for each row of neighbours otherwise. So whoever comes while others run goes beside them, and what the slot there held
+moves to the one unused for longest.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 COPY_GAIN = 32
 """Tokens that a copy must save: less is evaluated sooner than copied."""
 _COPY_COST = 1 / 64
 """Tokens that could be evaluated while one is copied; a slot is copied whole."""
+WIDEST_GAP = 2
+"""Idle slots between busy ones that are evaluated along: a token each takes less time than another pass."""
 _BLOCK = 64
 
 
@@ -48,6 +55,8 @@ class Place:
     """Leading tokens that need no evaluation."""
     copied_from: int | None = None
     """The slot to copy first."""
+    moved_to: int | None = None
+    """The slot to which what this one holds is to be copied before that."""
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
@@ -71,18 +80,43 @@ def place(prompt: Sequence[int], salt: str, contents: Sequence[Content]) -> Plac
         content.slot: min(common_length(content.tokens, prompt), most) if content.salt == salt else 0
         for content in contents
     }
-    own = max(idle, key=lambda content: (common[content.slot], -content.used))
-    best = max(contents, key=lambda content: common[content.slot])
+    best = max(contents, key=lambda content: (common[content.slot], content.idle, -content.used))
     oldest = min(idle, key=lambda content: content.used)
-    if _worth_keeping(own, common[own.slot]) and oldest is not own:
-        # taking this slot would cost another conversation more than it saves here
-        if common[own.slot] >= COPY_GAIN:
-            return Place(oldest.slot, common[own.slot], own.slot)
-        own = oldest
+    if len(idle) < len(contents):
+        own = _nearest(idle, [content.slot for content in contents if not content.idle], common)
+    elif _worth_keeping(best, common[best.slot]):
+        own = oldest  # taking that slot would cost another conversation more than it saves here
+    else:
+        own = best
     gain = common[best.slot] - common[own.slot]
-    if gain >= max(COPY_GAIN, len(best.tokens) * _COPY_COST) and best.slot != own.slot:
-        return Place(own.slot, common[best.slot], best.slot)
-    return Place(own.slot, common[own.slot])
+    copied = gain >= max(COPY_GAIN, len(best.tokens) * _COPY_COST)
+    moves = _worth_keeping(own, common[own.slot]) and oldest.used < own.used and not (copied and oldest is best)
+    return Place(
+        slot=own.slot,
+        reused=common[best.slot if copied else own.slot],
+        copied_from=best.slot if copied else None,
+        moved_to=oldest.slot if moves else None,
+    )
+
+
+def _nearest(idle: Sequence[Content], busy: Sequence[int], common: Mapping[int, int]) -> Content:
+    """Return the idle slot nearest to a busy one: llama.cpp evaluates only neighbours together."""
+
+    def order(content: Content) -> tuple[int, int, int]:
+        distance = min(abs(content.slot - slot) for slot in busy)
+        return distance, -common[content.slot], content.used
+
+    return min(idle, key=order)
+
+
+def gaps(slots: Sequence[int]) -> list[int]:
+    """Return the slots missing in this ascending row that cost less to evaluate along than to go around."""
+    return [
+        slot
+        for left, right in itertools.pairwise(slots)
+        if right - left - 1 <= WIDEST_GAP
+        for slot in range(left + 1, right)
+    ]
 
 
 def waits(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> bool:

@@ -20,6 +20,8 @@ class Slot:
     sequence: Sequence | None = None
     left: list[int] = field(default_factory=list)
     """What the last sequence left."""
+    end: int = 0
+    """Position after that."""
     salt: str = ""
     used: int = 0
 
@@ -79,12 +81,15 @@ class Slots:
         """Give a sequence the slot that knows most of its prompt."""
         place = prefix.place(sequence.tokens, sequence.request.cache_salt, self._contents())
         assert place is not None, "admitted without an idle slot"
+        slot = self._slots[place.slot]
+        if place.moved_to is not None and self._context.copy(place.slot, place.moved_to):
+            other = self._slots[place.moved_to]
+            other.left, other.end, other.salt, other.used = slot.left, slot.end, slot.salt, slot.used
         reused = place.reused
         if place.copied_from is not None and not self._context.copy(place.copied_from, place.slot):
             reused = 0
         sequence.slot = place.slot
         sequence.start(place.slot, self.rewind(sequence, reused))
-        slot = self._slots[place.slot]
         slot.sequence, slot.salt, slot.used = sequence, sequence.request.cache_salt, next(self._clock)
         log.debug("slot %d takes %d tokens, %d cached", place.slot, len(sequence.tokens), sequence.evaluated)
 
@@ -98,3 +103,13 @@ class Slots:
         """Take a sequence off its slot, which keeps its tokens for who begins like it."""
         slot = self._slots[sequence.slot]
         slot.left, slot.sequence, slot.used = sequence.content, None, next(self._clock)
+        if self._context.can_rewind:
+            self.rewind(sequence, len(slot.left))
+        slot.end = sequence.pictures.position(len(slot.left))
+
+    def fillers(self, busy: Iterable[int]) -> dict[int, int]:
+        """Return idle slots to be evaluated along with busy ones, each with the position of the token that does it."""
+        if not self._context.can_rewind:
+            return {}
+        between = (self._slots[index] for index in prefix.gaps(sorted(busy)))
+        return {slot.index: slot.end for slot in between if not slot.sequence and slot.end + 1 < self._context.length}

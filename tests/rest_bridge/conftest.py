@@ -120,7 +120,11 @@ async def core() -> ScriptedCore:
 
 @pytest.fixture
 async def url(core: ScriptedCore) -> AsyncGenerator[str]:
-    async with serving(core) as target, reaching(target) as reached, bridging(reached, host="127.0.0.1", port=0) as address:
+    async with (
+        serving(core) as target,
+        reaching(target) as reached,
+        bridging(reached, host="127.0.0.1", port=0) as address,
+    ):
         yield address
 
 

@@ -185,4 +185,3 @@ async def _hand(requests: AsyncGenerator[Request], handed: asyncio.Queue[Request
 async def _taken(handed: asyncio.Queue[Request | None]) -> AsyncGenerator[Request]:
     while (request := await handed.get()) is not None:
         yield request
-
