@@ -77,10 +77,9 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
             from puna_rest.app import bridging
             from puna_rest.core import connect, reaching
 
-            beside = (
-                connect(channel) if core else await stack.enter_async_context(reaching(target or settings.grpc_host))
-            )
-            bridge = bridging(beside, host=settings.host, port=settings.port, origins=settings.origins)
+            elsewhere = reaching(target or settings.grpc_host)
+            reached = connect(channel) if core else await stack.enter_async_context(elsewhere)
+            bridge = bridging(reached, host=settings.host, port=settings.port, origins=settings.origins)
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")

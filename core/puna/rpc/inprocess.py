@@ -1,8 +1,8 @@
 """A channel to services in this process: the same stubs and servicers, without a socket between.
 
-`puna serve` runs the bridge beside the core. Every message would travel the loopback for nothing but to come back to the
-same event loop, which took half of the core's time per token. Messages are handed over as they are: whoever sends one
-lets go of it.
+`puna serve` runs the bridge beside the core. Every message would travel the loopback for nothing but to come back to
+the same event loop, which took half of the core's time per token. Messages are handed over as they are: whoever sends
+one lets go of it.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ import pytest
 
 from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
 from puna_llama_cpp import LlamaCppBackend
+from puna_llama_cpp.prefix import COPY_GAIN
 
 GREEDY = Sampling(temperature=0)
 
@@ -120,3 +121,39 @@ async def test_whatever_is_asked_the_engine_goes_on(load, write):
         await asyncio.gather(*(run(draw.choice((1, 3, 10**6))) for _ in range(40)))
         expected = (await write(await load("chatter", context_length=300), "hello"))[0]
         assert (await write(model, "hello"))[0] == expected
+
+
+async def test_prompts_that_arrive_together_evaluate_what_they_share_once(load, write):
+    model = await load(parallel=4, batch_size=64)
+    shared = (1, *(3 + step % 250 for step in range(600)))
+    alone = [await write(await load(parallel=1), (*shared, 3 + n, 9), max_tokens=8) for n in range(4)]
+    together = await asyncio.gather(*(write(model, (*shared, 3 + n, 9), max_tokens=8) for n in range(4)))
+    assert [texts for texts, _ in together] == [texts for texts, _ in alone]
+    assert sorted(end.cached_prompt_tokens > 601 - COPY_GAIN for _, end in together) == [False, True, True, True]
+
+
+async def test_who_waits_for_a_prompt_that_is_given_up_goes_on_alone(load, write):
+    model = await load(parallel=2, batch_size=64)
+    prompt = (1, *(3 + step % 250 for step in range(1500)))
+    expected = await write(await load(parallel=1), prompt, max_tokens=4)
+    async with aclosing(model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY))) as events:
+        assert isinstance(await anext(events), Prefill)
+        waiting = asyncio.create_task(write(model, prompt, max_tokens=4))
+        await asyncio.sleep(0)
+    assert (await asyncio.wait_for(waiting, 20))[0] == expected[0]
+
+
+async def test_streams_come_and_go_without_harm_to_each_other(load, write):
+    """Slots fall free in the middle, are filled, moved and taken again."""
+    draw = random.Random(5)
+    model = await load(parallel=6, context_length=512)
+    reference = await load(parallel=1, context_length=512)
+    asked = [("x" * draw.choice((3, 40)) + str(n % 7), draw.choice((1, 5, 30, 60))) for n in range(40)]
+    expected = [(await write(reference, prompt, max_tokens=count))[0] for prompt, count in asked]
+    free = asyncio.Semaphore(5)
+
+    async def ask(prompt, count):
+        async with free:
+            return (await write(model, prompt, max_tokens=count))[0]
+
+    assert await asyncio.gather(*(ask(prompt, count) for prompt, count in asked)) == expected

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna_llama_cpp.prefix import COPY_GAIN, Content, Place, common_length, place
+from puna_llama_cpp.prefix import COPY_GAIN, Coming, Content, Place, common_length, gaps, place, waits
 
 CHAT = list(range(100))
 
@@ -55,3 +55,38 @@ def test_another_salt_shares_nothing():
     contents = [Content(0, CHAT, True, 2, "mine"), Content(1, [], True, 0)]
     assert place([*CHAT, 5], "yours", contents) == Place(1, 0)
     assert place([*CHAT, 5], "mine", contents) == Place(0, 100)
+
+
+def test_who_comes_while_others_run_goes_beside_them():
+    contents = [Content(0, [], True, 0), Content(1, [], True, 1), Content(2, [], False, 3), Content(3, [], True, 2)]
+    assert place([1, 2, 3], "", contents) == Place(1, 0)
+
+
+def test_what_lies_there_moves_to_the_slot_unused_for_longest():
+    contents = [Content(0, [], True, 0), Content(1, CHAT, True, 2), Content(2, [], False, 3)]
+    assert place([7, 7, 7], "", contents) == Place(1, 0, moved_to=0)
+    assert place([*CHAT, 5], "", contents) == Place(1, 100)
+
+
+def test_a_chat_that_lies_elsewhere_is_copied_beside_those_who_run():
+    contents = [Content(0, CHAT, True, 1), Content(1, [], True, 2), Content(2, [], False, 3)]
+    assert place([*CHAT, 5], "", contents) == Place(1, 100, copied_from=0)
+
+
+def test_a_long_content_is_not_copied_for_little():
+    contents = [Content(0, list(range(9000)), False, 2), Content(1, [], True, 0)]
+    assert place([*range(100), -1], "", contents) == Place(1, 0)
+
+
+def test_a_prompt_waits_for_one_that_begins_like_it():
+    coming = [Coming(CHAT, 10)]
+    assert waits([*CHAT[:80], 5], "", [], coming)
+    assert not waits([*CHAT[: COPY_GAIN - 1], 5], "", [], coming)
+    assert not waits([*CHAT[:80], 5], "salt", [], coming)
+    assert not waits([*CHAT[:80], 5], "", [Content(0, CHAT, True, 1)], coming)
+    assert not waits([*CHAT[:80], 5], "", [], [Coming(CHAT, 80)])
+
+
+def test_narrow_gaps_are_filled():
+    assert gaps([0, 1, 3, 6, 10]) == [2, 4, 5]
+    assert gaps([4]) == []

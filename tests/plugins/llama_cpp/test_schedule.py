@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna_llama_cpp.schedule import PREFILL_BESIDE_STREAMS, Share, Want, plan
+from puna_llama_cpp.schedule import PREFILL_BESIDE_STREAMS, Pace, Share, Want, plan
 
 
 def test_a_prompt_alone_fills_the_batch():
@@ -40,3 +41,32 @@ def test_streams_never_wait_and_the_batch_is_never_too_large(drawn, room):
         assert counts.get(want.key, 0) <= want.pending
     assert all(share.completes == (share.count == wants[share.key].pending) for share in shares)
     assert bool(shares) == bool(wants)  # whoever there is, somebody gets on
+
+
+@pytest.fixture
+def pace():
+    """A machine whose step takes 20 ms and a prompt's token 2 ms."""
+    pace = Pace()
+    for _ in range(50):
+        pace.observe(7, 0, 0.020)
+        pace.observe(7, 10, 0.040)
+    return pace
+
+
+def test_prompts_lengthen_a_step_by_a_bounded_part(pace):
+    step = 0.020 + 0.002 * pace.beside(7, 1)
+    assert 1.5 < step / 0.020 <= 2.6
+
+
+def test_where_more_wait_to_begin_they_get_more(pace):
+    assert pace.beside(1, 7) == pytest.approx(7 * pace.beside(1, 1), abs=7)
+
+
+def test_prompts_always_get_on(pace):
+    for _ in range(50):
+        pace.observe(7, 10, 10.0)
+    assert pace.beside(7, 1) > 0
+
+
+def test_before_anything_was_measured():
+    assert Pace().beside(1, 1) == PREFILL_BESIDE_STREAMS
