@@ -6,6 +6,10 @@ UV := .venv/bin/uv
 UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
+# With AVX512-FP16 ggml's attention falls back to single elements for heads of 64 (plugins/puna_llama_cpp/README.md).
+SLOW := -mno-avx512fp16
+BUILD := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo \
+  $(foreach lang,C CXX,--config-settings-package llama-cpp-python:cmake.define.CMAKE_$(lang)_FLAGS=$(SLOW)))
 
 .PHONY: serve test check proto bench-models soak clean
 
@@ -38,7 +42,7 @@ $(UV):
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about five minutes on two cores."
-	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev
+	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.
 	@.venv/bin/python -m compileall -q -j 0 .venv/lib core rest_bridge plugins >/dev/null || true
 	@touch $@

@@ -97,7 +97,7 @@ async def test_a_prompt_must_leave_room_for_a_token(load, write):
 
 async def test_what_cannot_be_is_refused(load):
     model = await load()
-    assert "repeat_penalty" in await refusal(model, InvalidRequestError, sampling=Sampling(repeat_penalty=0))
+    assert "penalty_repeat" in await refusal(model, InvalidRequestError, sampling=Sampling(repeat_penalty=0))
     assert "top_p" in await refusal(model, InvalidRequestError, sampling=Sampling(top_p=float("nan")))
     assert "repeat_last_n" in await refusal(model, InvalidRequestError, sampling=Sampling(repeat_last_n=-2))
     assert "999" in await refusal(model, InvalidRequestError, sampling=Sampling(logit_bias={999: 1.0}))
