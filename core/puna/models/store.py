@@ -173,7 +173,8 @@ class ModelStore:
                     if attempt == _ATTEMPTS - 1:
                         raise
             for folder in target.parents[1:3]:
-                durable.sync_folder(folder)
+                with contextlib.suppress(FileNotFoundError):  # the model has been removed already
+                    durable.sync_folder(folder)
         return before.digests if before is not None else frozenset()
 
     def forget(self, digests: frozenset[str]) -> None:
