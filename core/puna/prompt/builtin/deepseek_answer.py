@@ -23,13 +23,13 @@ class _State(Enum):
     THINKING = auto()
     CONTENT = auto()
     CALLS = auto()
-    BLANK = auto()
+    FAILED = auto()
 
 
 class DeepSeekParser:
     """Parts thinking, content and calls; tags of calls are tokens of their own and come in one piece.
 
-    Calls that cannot be read are left out. `fenced`: Cogito's form, arguments in a fence after the name; with tools
+    A call that cannot be read is left out, and so are those that follow it. `fenced`: Cogito's form, arguments in a fence after the name; with tools
     it does not think.
     """
 
@@ -75,9 +75,8 @@ class DeepSeekParser:
                     self._held, self._state = rest, _State.CALLS if found else state
                 case _State.CALLS:
                     calls.extend(self._calls())
-                case _State.BLANK:
-                    self._held = self._held.lstrip(SPACE)
-                    self._state = _State.CONTENT if self._held else state
+                case _State.FAILED:
+                    self._end_calls()
             if self._state is state:
                 return Piece(content, thinking, tuple(calls))
 
@@ -94,26 +93,34 @@ class DeepSeekParser:
         while True:
             at, end = self._held.find(END_OF_CALL), self._held.find(END_OF_CALLS)
             if at < 0 or 0 <= end < at:
-                if end >= 0:
-                    self._held, self._state = self._held[end + len(END_OF_CALLS) :], _State.BLANK
-                    if self._fenced:  # white space counts when it comes in a piece of its own
-                        self._held, self._state = self._held.lstrip(SPACE), _State.CONTENT
+                self._end_calls()
                 return calls
-            raw = self._held[:at].partition(CALL)[2]
+            _, begun, raw = self._held[:at].partition(CALL)
             self._held = self._held[at + len(END_OF_CALL) :]
+            if not begun:
+                continue
             call = self._read(raw)
-            calls.extend([call] if call else [])
+            if call is None:
+                self._state = _State.FAILED
+                return calls
+            calls.append(call)
+
+    def _end_calls(self) -> None:
+        """Pass the end of the calls if it is there. White space after it counts when it comes in a piece of its own."""
+        _, ended, rest = self._held.partition(END_OF_CALLS)
+        if ended:
+            self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
 
     def _read(self, raw: str) -> ParsedCall | None:
         name, _, text = raw.partition(SEPARATOR)
         if self._fenced:
             name, _, text = text.partition("\n```json\n")
-            text = text.removesuffix("\n```")
+            text, closed, _ = text.rpartition("\n```")
+            if not closed:
+                return None
         try:
-            arguments = json_text.read(text.strip(SPACE))
+            arguments = json_text.read_arguments(text.strip(SPACE))
         except ValueError:
-            return None
-        if not isinstance(arguments, dict):
             return None
         call = ParsedCall(name.strip(SPACE), gojson.dumps(arguments), self._count)
         self._count += 1

@@ -41,6 +41,11 @@ class Header:
     channel: str = ""
     recipient: str = ""
 
+    @property
+    def tool(self) -> str:
+        """Return the tool that is called; empty for none."""
+        return self.recipient if self.channel in ("analysis", "commentary") else ""
+
 
 def read_header(text: str) -> Header:
     """Read what stands between the start of a message and its body."""
@@ -48,12 +53,12 @@ def read_header(text: str) -> Header:
     channel = ""
     before, found, after = text.partition(_CHANNEL)
     if found:
-        match = re.match(rf"[^{SPACE}<]*", after)
+        match = re.match(rf"[^{SPACE}]*", after)
         channel = match[0] if match else ""
         text = f"{before} {after[len(channel) :]}".strip(SPACE)
     words = text.split()
     role = words[0] if words else ""
-    recipient = next((word[3:] for word in words if word.startswith("to=")), "")
+    recipient = next((word[3:] for word in words[:2] if word.startswith("to=")), "")
     return Header("tool" if role.startswith("to=") else role, channel, recipient)
 
 
@@ -108,6 +113,7 @@ class HarmonyParser:
                 if found:
                     self._held, self._state = rest, _State.BODY
                     self._header = read_header(before)
+                    self._called = self._header.tool or self._called
             case _State.BODY:
                 before, found, rest = self._held.partition(_END)
                 if found:
@@ -121,8 +127,7 @@ class HarmonyParser:
     def _route(self, body: str) -> tuple[str, str]:
         """Return the content and the thinking in a body of the present message."""
         header = self._header
-        if header.channel in ("analysis", "commentary") and header.recipient:
-            self._called = header.recipient
+        if header.tool:
             self._arguments += body
         elif header.channel == "analysis":
             return "", body
@@ -134,7 +139,7 @@ class HarmonyParser:
         if not self._called:
             return ()
         try:
-            arguments = json_text.read(self._arguments)
+            arguments = json_text.read_arguments(self._arguments)
         except ValueError as error:
             text = f"error parsing tool call: raw='{self._arguments}', err={error}"
             raise BackendFailedError(text) from None

@@ -1,11 +1,15 @@
 """Reads JSON that a model wrote, and says what is wrong with it in Go's words."""
 
 import json
+import math
 import re
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from puna import gojson
 
+NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
+"""What the reference says of arguments that are no object."""
 _SPACE: Final = " \t\r\n"
 _ESCAPED: Final = '"\\/bfnrt'
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -13,8 +17,36 @@ _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 def read(text: str) -> object:
     """Return the value, its numbers floats. Raises ValueError with Go's text."""
+    too_large: list[str] = []
+
+    def number(written: str) -> float:
+        value = float(written)
+        if math.isinf(value):
+            too_large.append(written)
+        return value
+
+    value = decoded(text, number)
+    if too_large:
+        raise ValueError(f"json: cannot unmarshal number {too_large[0]} into Go value of type float64")
+    return value
+
+
+def read_arguments(text: str) -> dict[str, Any] | None:
+    """Return the arguments of a call; None for null. Raises ValueError with the reference's text."""
+    value = read(text)
+    if not isinstance(value, dict | None):
+        raise ValueError(NO_OBJECT)
+    return value
+
+
+def decoded(
+    text: str, number: Callable[[str], object], members: Callable[[list[tuple[str, Any]]], object] | None = None
+) -> object:
+    """Return the value, its numbers made by one callable and its objects by another. Raises ValueError with Go's text."""
     try:
-        return json.loads(text, parse_int=float, parse_constant=_refuse)
+        return json.loads(
+            text, parse_int=number, parse_float=number, parse_constant=_refuse, object_pairs_hook=members
+        )
     except RecursionError:
         raise ValueError("exceeded max depth") from None
     except ValueError:
@@ -53,7 +85,8 @@ class _Scanner:
     def _wrong(self, context: str) -> _WrongError:
         if self._at >= len(self._text):
             return _WrongError("unexpected end of JSON input")
-        char = self._text[self._at]
+        # Go names the byte, as if it were a character.
+        char = chr(self._text[self._at].encode(errors="surrogatepass")[0])
         shown = "'\\''" if char == "'" else "'\"'" if char == '"' else f"'{gojson.quote(char)[1:-1]}'"
         return _WrongError(f"invalid character {shown} {context}")
 

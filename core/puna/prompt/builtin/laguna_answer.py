@@ -12,7 +12,7 @@ from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
 from puna.prompt.builtin.interface import Piece
 from puna.prompt.builtin.qwen3_coder import typed
-from puna.prompt.builtin.tagged import read_json_call
+from puna.prompt.builtin.json_call import read_call as read_json_call
 from puna.prompt.thinking import first_of, overlap
 from puna.prompt.tool_calls import ParsedCall
 

@@ -19,6 +19,8 @@ from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
 from puna.prompt.builtin.glm import read_call as read_glm_call
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
+from puna.prompt.builtin.json_call import read_call as read_json_call
+from puna.prompt.builtin.json_call import read_named_call
 from puna.prompt.builtin.laguna import LagunaRenderer
 from puna.prompt.builtin.laguna_answer import LagunaParser
 from puna.prompt.builtin.lfm2 import Lfm2Renderer
@@ -31,7 +33,7 @@ from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
 from puna.prompt.builtin.qwen35 import Qwen35Renderer, Qwen38Renderer
-from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, Habits, TaggedParser, read_json_call, read_json_call_named
+from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, Habits, TaggedParser
 
 _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
     {
@@ -77,10 +79,10 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
     {
         "harmony": HarmonyParser,
         "passthrough": PassthroughParser,
-        "qwen3": lambda: TaggedParser(read_json_call_named, Habits(eats_after_calls=False)),
+        "qwen3": lambda: TaggedParser(read_named_call, Habits(eats_after_calls=False)),
         "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False, preserved=CALL_TAGS)),
         "qwen3-thinking": lambda: TaggedParser(
-            read_json_call_named, Habits(thinks=True, opens=True, calls_while_thinking=True, eats_after_thinking=False)
+            read_named_call, Habits(thinks=True, opens=True, calls_while_thinking=True, eats_after_opening=False)
         ),
         "qwen3-vl-instruct": lambda: TaggedParser(read_json_call, Habits(preserved=(*CALL_TAGS, "</think>"))),
         "qwen3-vl-thinking": lambda: TaggedParser(

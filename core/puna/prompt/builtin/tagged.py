@@ -9,13 +9,12 @@ from puna import gojson
 from puna.errors import BackendFailedError
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
 from puna.prompt.builtin.interface import Piece
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
 
-ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
-"""Reads what stands between the tags of a call: the name and the arguments."""
+ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any] | None]]
+"""Reads what stands between the tags of a call: the name and the arguments, None for null ones."""
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
@@ -43,10 +42,10 @@ class Habits:
     """A call ends thinking that was left open."""
     closing_first: bool = False
     """What could be the end of thinking is looked for before a call is, wherever they stand."""
-    eats_after_thinking: bool = True
-    """White space around the end of thinking is dropped, whatever piece it comes in; else only in the tag's piece."""
+    eats_after_opening: bool = True
+    """White space after the opening tag is dropped, whatever piece it comes in; else only in the tag's piece."""
     eats_after_calls: bool = True
-    """The same after a call."""
+    """The same after a call. After the end of thinking it always is."""
     preserved: tuple[str, ...] = ALL_TAGS
     """Special tokens whose text must be seen."""
     closes: bool = False
@@ -144,7 +143,7 @@ class TaggedParser:
         self._state = _State.THINKING if opened or self._state is _State.OPENING else _State.CONTENT
         if opened:
             self._held = trimmed.removeprefix(_BEGINNING)
-            self._eat(self._habits.eats_after_thinking)
+            self._eat(self._habits.eats_after_opening)
         return ""
 
     def _eat(self, on: bool) -> None:
@@ -162,7 +161,7 @@ class TaggedParser:
         self._held = self._held[at + len(tag) :]
         self._state = state
         if state is _State.CONTENT:
-            self._eat(self._habits.eats_after_thinking)
+            self._eat(True)
         return before
 
     def _waits(self, tag: str) -> bool:
@@ -199,45 +198,3 @@ class TaggedParser:
         call = ParsedCall(name, gojson.dumps(arguments), self._count)
         self._count += 1
         return call
-
-
-def read_json_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    """Read a call that is a JSON object with a name and arguments. Raises BackendFailedError with Go's text."""
-    try:
-        value = json_text.read(raw)
-    except ValueError as error:
-        raise BackendFailedError(str(error)) from None
-    if not isinstance(value, dict):
-        raise BackendFailedError(f"json: cannot unmarshal {_kind(value)} into Go value of type api.ToolCallFunction")
-    name = value.get("name", "")
-    if not isinstance(name, str):
-        raise BackendFailedError(f"json: cannot unmarshal {_kind(name)} into Go struct field .name of type string")
-    arguments = value.get("arguments")
-    if not isinstance(arguments, dict | None):
-        raise BackendFailedError("Value looks like object, but can't find closing '}' symbol")
-    return name, arguments if isinstance(arguments, dict) else {}
-
-
-def read_json_call_named(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read the same, with errors that say what failed."""
-    try:
-        name, arguments = read_json_call(raw, tools)
-    except BackendFailedError as error:
-        raise BackendFailedError(f"failed to parse JSON: {error}") from None
-    if not name:
-        raise BackendFailedError("empty function name")
-    return name, arguments
-
-
-def _kind(value: object) -> str:
-    """Return what Go calls a JSON value."""
-    match value:
-        case str():
-            return "string"
-        case bool():
-            return "bool"
-        case float():
-            return "number"
-        case list():
-            return "array"
-    return "object"
