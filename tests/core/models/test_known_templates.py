@@ -1,47 +1,50 @@
-import jinja2
+"""Well-known chat templates: what is recognized, and the prompts, recorded from the reference, that come of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from puna.gotemplate.parser import parse
+from puna.messages import Message, Tool, ToolCall
 from puna.models.known_templates import KNOWN, nearest
+from puna.prompt.render import render_go
 
-CONVERSATION = [("user", "Hi <there>"), ("assistant", "Yes?"), ("user", "Tell me.")]
+RECORDED = json.loads((Path(__file__).parent / "known_prompts.json").read_text())
 
 
-def by_jinja(text, messages):
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-    turns = [{"role": role, "content": content} for role, content in messages]
-    return environment.from_string(text).render(
-        messages=turns, add_generation_prompt=True, bos_token="", eos_token="</s>"
+def _message(given: Mapping[str, Any]) -> Message:
+    calls = [call["function"] for call in given.get("tool_calls", ())]
+    return Message(
+        role=given["role"],
+        content=given["content"],
+        tool_calls=tuple(ToolCall(name=call["name"], arguments=json.dumps(call["arguments"])) for call in calls),
     )
 
 
-def by_go(text, messages):
-    return parse(text).execute({"Messages": [{"Role": role, "Content": content} for role, content in messages]})
-
-
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
-def test_the_go_template_writes_what_the_jinja_template_does(known):
-    for spelling in known.jinja:
-        if "You are a helpful assistant." in spelling:  # a default that Go templates leave to the model's SYSTEM
-            continue
-        assert by_go(known.template, CONVERSATION) == by_jinja(spelling, CONVERSATION)
-
-
-@pytest.mark.parametrize("name", ["chatml", "llama3-instruct", "zephyr", "openchat"])
-def test_system_messages_are_written_where_the_model_knows_them(name):
-    known = next(each for each in KNOWN if each.name == name)
-    told = [("system", "Be brief."), *CONVERSATION]
-    assert by_go(known.template, told) == by_jinja(known.jinja[0], told)
-
-
-def test_models_that_refuse_system_messages_get_them_with_the_users():
-    known = {each.name: each.template for each in KNOWN}
-    told = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Go")]
-    assert by_go(known["mistral-instruct"], told) == "[INST] Be brief.\n\nHi [/INST]Yes?</s>[INST] Go [/INST]"
-    assert by_go(known["gemma-instruct"], told) == (
-        "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nYes?<end_of_turn>\n"
-        "<start_of_turn>user\nGo<end_of_turn>\n<start_of_turn>model\n"
+def _tool(given: Mapping[str, Any]) -> Tool:
+    function = given["function"]
+    return Tool(
+        name=function["name"],
+        description=function["description"],
+        parameters=json.dumps(function["parameters"]),
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "conversation"), [(known, each) for known in KNOWN for each in RECORDED["prompts"][known.name]]
+)
+def test_a_known_template_writes_the_prompts_that_the_references_does(known, conversation):
+    told = RECORDED["conversations"][conversation]
+    messages, tools = map(_message, told["messages"]), map(_tool, told.get("tools", ()))
+    prompt = render_go(parse(known.template), list(messages), list(tools), None)
+    assert prompt == RECORDED["prompts"][known.name][conversation]
+
+
+def test_each_of_them_was_recorded():
+    assert [known.name for known in KNOWN] == sorted(RECORDED["prompts"])
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
@@ -49,7 +52,7 @@ def test_a_template_is_known_up_to_ninety_nine_edits(known):
     for spelling in known.jinja:
         assert nearest(spelling) is known
         assert nearest("~" * 99 + spelling) is known
-        assert nearest("~" * 100 + spelling) is None
+    assert nearest("~" * 100 + known.jinja[0]) is None
 
 
 def test_what_is_far_from_all_is_unknown():
