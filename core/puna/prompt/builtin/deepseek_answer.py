@@ -29,8 +29,8 @@ class _State(Enum):
 class DeepSeekParser:
     """Parts thinking, content and calls; tags of calls are tokens of their own and come in one piece.
 
-    A call that cannot be read is left out, and so are those that follow it. `fenced`: Cogito's form, arguments in a fence after the name; with tools
-    it does not think.
+    A call that cannot be read is left out, and so are those that follow it. `fenced`: Cogito's form, arguments in a
+    fence after the name; with tools it does not think.
     """
 
     has_tools = True
@@ -115,7 +115,7 @@ class DeepSeekParser:
         name, _, text = raw.partition(SEPARATOR)
         if self._fenced:
             name, _, text = text.partition("\n```json\n")
-            text, closed, _ = text.rpartition("\n```")
+            text, closed, _ = text.partition("\n```")
             if not closed:
                 return None
         try:

@@ -1,6 +1,5 @@
 """Answers of Gemma 4: a thought channel, calls in a brief notation with quoted strings."""
 
-import re
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from puna import gojson
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
+from puna.prompt.builtin.gemma4_call import QUOTE, read_call
 from puna.prompt.builtin.interface import Piece
 from puna.prompt.thinking import first_of, overlap
 from puna.prompt.tool_calls import ParsedCall
@@ -18,37 +17,39 @@ _END_OF_CHANNEL: Final = "<channel|>"
 _CALL: Final = "<|tool_call>"
 _END_OF_CALL: Final = "<tool_call|>"
 _RESPONSE: Final = "<|tool_response>"
-_QUOTE: Final = '<|"|>'
-_KEY: Final = re.compile(r"([{,]\s*)([^\s\"{}\[\],:]+)\s*:")
+_THOUGHT: Final = "thought\n"
 
 
 class _State(Enum):
     CONTENT = auto()
+    OPENING = auto()
     THINKING = auto()
     CALL = auto()
+    AFTER_CALL = auto()
 
 
 class Gemma4Parser:
     """Parts thought, content and calls. Told not to think, thoughts are dropped; so are calls that cannot be read."""
 
     has_tools = True
-    preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, _QUOTE)
+    preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, QUOTE)
 
     def __init__(self, *, thinks: bool = True) -> None:
         self.has_thinking = thinks
         self._shows = thinks
+        self._tools: Sequence[Tool] = ()
         self._state = _State.CONTENT
         self._held = ""
         self._count = 0
-        self._begun = False
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Learn whether thoughts are wanted."""
+        self._tools = tools
         self._shows = self.has_thinking and think is not None and think.on
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
-        """Return what `text` completes."""
+    def add(self, text: str, done: bool) -> Piece:
+        """Return what `text` completes; what was held back comes with the end."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:
@@ -56,61 +57,71 @@ class Gemma4Parser:
             match state:
                 case _State.CONTENT:
                     content += self._content()
+                case _State.OPENING:
+                    self._open()
                 case _State.THINKING:
                     thinking += self._thought()
                 case _State.CALL:
                     raw, found, rest = self._held.partition(_END_OF_CALL)
                     if found:
                         calls.extend(self._call(raw))
-                        self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
+                        self._held, self._state = rest, _State.AFTER_CALL
+                case _State.AFTER_CALL:
+                    self._pass_response()
             if self._state is state:
-                return Piece(content, thinking if self._shows else "", tuple(calls))
+                break
+        if done and state is _State.CALL:
+            calls.extend(self._call(self._held))
+        elif done and state is _State.CONTENT:
+            content += self._held
+        elif done and state in (_State.OPENING, _State.THINKING):
+            thinking += self._held
+        return Piece(content, thinking if self._shows else "", tuple(calls))
 
     def _content(self) -> str:
-        self._held = self._held.replace(_RESPONSE, "")  # what ends a turn of calls
         at, tag = first_of((_CHANNEL, _CALL), self._held)
         if at < 0:
-            end = len(self._held) - max(overlap(self._held, tag) for tag in (_CHANNEL, _CALL, _RESPONSE))
-            sure = self._held[:end] if end == len(self._held) else self._held[:end].rstrip(SPACE)
-            self._held = self._held[len(sure) :]
-            return sure
+            return self._take(max(overlap(self._held, tag) for tag in (_CHANNEL, _CALL)))
         before = self._held[:at].rstrip(SPACE)
         self._held = self._held[at + len(tag) :]
-        self._state = _State.CALL if tag == _CALL else _State.THINKING
-        self._begun = False
+        self._state = _State.CALL if tag == _CALL else _State.OPENING
         return before
 
+    def _open(self) -> None:
+        """Pass the name of the channel."""
+        if self._held == _THOUGHT or not _THOUGHT.startswith(self._held):
+            self._held, self._state = self._held.removeprefix(_THOUGHT), _State.THINKING
+
     def _thought(self) -> str:
-        if not self._begun:
-            if "thought\n".startswith(self._held) and self._held != "thought\n":
-                return ""
-            self._held = self._held.removeprefix("thought\n")
-            self._begun = True
         before, found, rest = self._held.partition(_END_OF_CHANNEL)
         if found:
             self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
             return before.rstrip(SPACE)
-        end = len(self._held) - overlap(self._held, _END_OF_CHANNEL)
-        sure = self._held[:end] if end == len(self._held) else self._held[:end].rstrip(SPACE)
+        uncertain = overlap(self._held, _END_OF_CHANNEL)
+        sure = self._held[: len(self._held) - uncertain]
+        return self._take(uncertain or len(sure) - len(sure.rstrip(SPACE)))
+
+    def _take(self, uncertain: int) -> str:
+        """Take all but so many characters, and white space before those."""
+        sure = self._held[: len(self._held) - uncertain]
+        if uncertain:
+            sure = sure.rstrip(SPACE)
         self._held = self._held[len(sure) :]
         return sure
 
+    def _pass_response(self) -> None:
+        """Pass white space, what ends a turn of calls, and a second end of the call."""
+        tags = (_RESPONSE, _END_OF_CALL)
+        self._held = self._held.lstrip(SPACE)
+        while tag := next((tag for tag in tags if self._held.startswith(tag)), ""):
+            self._held = self._held.removeprefix(tag).lstrip(SPACE)
+        if not any(tag.startswith(self._held) for tag in tags):
+            self._state = _State.CONTENT
+
     def _call(self, raw: str) -> list[ParsedCall]:
-        name, found, text = raw.strip(SPACE).removeprefix("call:").partition("{")
-        parts = ("{" + text).split(_QUOTE)
-        if not found or len(parts) % 2 == 0:
+        call = read_call(raw, self._tools)
+        if call is None:
             return []
-        # The keys stand between the strings; quote them there, and each string as JSON does.
-        json_parts = [gojson.string(part) if i % 2 else part for i, part in enumerate(parts)]
-        strings = json_parts[1::2]
-        outline = _KEY.sub(lambda m: f"{m[1]}{gojson.string(m[2])}:", '"\x00"'.join(parts[::2]))
-        pieces = outline.split('"\x00"')
-        text = "".join(piece + (strings[i] if i < len(strings) else "") for i, piece in enumerate(pieces))
-        try:
-            arguments = json_text.read(text)
-        except ValueError:
-            return []
-        if not isinstance(arguments, dict):
-            return []
+        name, arguments = call
         self._count += 1
-        return [ParsedCall(name.strip(SPACE), gojson.dumps(arguments), self._count - 1)]
+        return [ParsedCall(name, gojson.dumps(arguments), self._count - 1)]

@@ -11,7 +11,7 @@ from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.builtin.qwen3_coder import typed_exactly
+from puna.prompt.builtin.qwen3_coder_answer import typed_exactly
 from puna.prompt.thinking import first_of, overlap
 from puna.prompt.tool_calls import ParsedCall
 

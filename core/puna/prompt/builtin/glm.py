@@ -1,16 +1,13 @@
 """GLM 4.7 and GLM-OCR: role tags without ends, tools as JSON, calls as pairs of keys and values."""
 
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from puna import gojson
-from puna.errors import BackendFailedError
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
 from puna.prompt.builtin import markup
-from puna.prompt.builtin.qwen3_coder import typed
 
 _BEGINNING: Final = "[gMASK]<sop>"
 _TOOLS: Final = """<|system|>
@@ -75,28 +72,6 @@ class GlmOcrRenderer:
                     out.append("\n" if i and messages[i - 1].role == "tool" else "<|observation|>\n")
                     out.append(f"<tool_response>\n{content}\n</tool_response>\n")
         return "".join(out) + "<|assistant|>\n" + ("<think></think>\n" if think is not None and not think.on else "")
-
-
-_PAIR_PARTS: Final = re.compile(r"<arg_(key|value)>(.*?)</arg_\1>", re.DOTALL)
-
-
-def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read a call's name and arguments, with the types that the tool's schema says. Raises BackendFailedError."""
-    name = _PAIR_PARTS.sub("", raw).strip(SPACE)
-    if not name:
-        raise BackendFailedError("empty function name")
-    parts = _PAIR_PARTS.findall(raw)
-    keys = [text.strip(SPACE) for kind, text in parts if kind == "key"]
-    values = [text for kind, text in parts if kind == "value"]
-    if len(keys) != len(values):
-        message = f"mismatched arg_key and arg_value counts: {len(keys)} keys, {len(values)} values"
-        raise BackendFailedError(message)
-    tool = next((tool for tool in tools if tool.name == name), None)
-    properties = (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
-    return name, {
-        key: typed(value, tool_schema.types_of(properties.get(key, {})))
-        for key, value in zip(keys, values, strict=True)
-    }
 
 
 def _head(tools: Sequence[Tool]) -> str:

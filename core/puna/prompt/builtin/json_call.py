@@ -1,4 +1,4 @@
-"""Reads calls that are JSON objects as Go decodes them: names of fields in any case, and the first thing wrong counts."""
+"""Reads calls that are JSON objects as Go decodes them: fields in any case, and the first thing wrong counts."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,21 @@ from puna.gotemplate.space import SPACE
 from puna.messages import Tool
 from puna.prompt.builtin import json_text
 
-_PLAIN: Final = 'struct { Name string "json:\\"name\\""; Arguments api.ToolCallFunctionArguments "json:\\"arguments\\"" }'
+_PLAIN: Final = (
+    'struct { Name string "json:\\"name\\""; Arguments api.ToolCallFunctionArguments "json:\\"arguments\\"" }'
+)
 _KINDS: Final = ((str, "string"), (bool, "bool"), (list, "array"), (tuple, "object"))
 
 
-def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any] | None]:  # noqa: ARG001
-    """Read a call with a name and arguments; None: they were null. Raises BackendFailedError with Go's text."""
+def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
+    """Read a call with a name and arguments. Raises BackendFailedError with Go's text."""
     try:
         return _read(raw, "api.ToolCallFunction", "ToolCallFunction", numbered=True)
     except ValueError as error:
         raise BackendFailedError(str(error)) from None
 
 
-def read_named_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any] | None]:  # noqa: ARG001
+def read_named_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
     """Read the same, which must have a name, with errors that say what failed."""
     try:
         name, arguments = _read(raw.strip(SPACE), _PLAIN, "", numbered=False)
@@ -45,12 +47,12 @@ class _Fields:
     """What has been read of a call."""
 
     name: str = ""
-    arguments: dict[str, Any] | None = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     wrong: str = ""
     """The first value of a wrong type; the rest is read nevertheless, since arguments may be worse."""
 
 
-def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, dict[str, Any] | None]:
+def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, dict[str, Any]]:
     """`numbered`: there is a field for the call's place, too."""
     members = json_text.decoded(raw, _Number, tuple)
     if members is None:
@@ -74,9 +76,9 @@ def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, di
     return found.name, found.arguments
 
 
-def _arguments(value: object, place: str) -> dict[str, Any] | None:
+def _arguments(value: object, place: str) -> dict[str, Any]:
     if value is None:
-        return None
+        return {}
     if not isinstance(value, tuple):
         raise ValueError(json_text.NO_OBJECT)
     return {key: _plain(each, place) for key, each in value}

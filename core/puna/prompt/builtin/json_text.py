@@ -31,22 +31,20 @@ def read(text: str) -> object:
     return value
 
 
-def read_arguments(text: str) -> dict[str, Any] | None:
-    """Return the arguments of a call; None for null. Raises ValueError with the reference's text."""
+def read_arguments(text: str) -> dict[str, Any]:
+    """Return the arguments of a call; none for null. Raises ValueError with the reference's text."""
     value = read(text)
     if not isinstance(value, dict | None):
         raise ValueError(NO_OBJECT)
-    return value
+    return value or {}
 
 
 def decoded(
     text: str, number: Callable[[str], object], members: Callable[[list[tuple[str, Any]]], object] | None = None
 ) -> object:
-    """Return the value, its numbers made by one callable and its objects by another. Raises ValueError with Go's text."""
+    """Return the value, its numbers and objects made by the callables. Raises ValueError with Go's text."""
     try:
-        return json.loads(
-            text, parse_int=number, parse_float=number, parse_constant=_refuse, object_pairs_hook=members
-        )
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=_refuse, object_pairs_hook=members)
     except RecursionError:
         raise ValueError("exceeded max depth") from None
     except ValueError:

@@ -11,8 +11,8 @@ from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.builtin.qwen3_coder import typed
 from puna.prompt.builtin.json_call import read_call as read_json_call
+from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.thinking import first_of, overlap
 from puna.prompt.tool_calls import ParsedCall
 

@@ -1,13 +1,9 @@
 """Qwen3-Coder: ChatML, tools and calls as XML."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from html import unescape
 from typing import Any, Final
 
 from puna import gojson
-from puna.errors import BackendFailedError
 from puna.gotemplate.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
@@ -119,62 +115,3 @@ def _members(kept: Mapping[str, Any]) -> str:
         if key not in ("type", "description"):
             out += f"\n<{key}>{_value(kept[key])}</{key}>"
     return out
-
-
-_FUNCTION: Final = re.compile(r"<function=([^>]+)>(.*?)</function>", re.DOTALL)
-_PARAMETER: Final = re.compile(r"<parameter=([^>]+)>(.*?)</parameter>", re.DOTALL)
-
-
-def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read a call as these models write it: its name, and its arguments with the types that the tool's schema says.
-
-    Raises BackendFailedError for what is none.
-    """
-    match = _FUNCTION.search(raw)
-    if match is None:
-        raise BackendFailedError("XML syntax error on line 1: unexpected EOF" if "<" in raw else "EOF")
-    name = unescape(match[1])
-    properties = next((_properties(tool) for tool in tools if tool.name == name), {})
-    values = _PARAMETER.findall(match[2])
-    return name, {key: typed(value, tool_schema.types_of(properties.get(key, {}))) for key, value in values}
-
-
-def _properties(tool: Tool) -> Mapping[str, Any]:
-    return tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
-
-
-def typed(raw: str, types: Sequence[str]) -> object:
-    """Return the value that a text means for a parameter of these types, without its line ends; itself if none."""
-    return typed_exactly(raw.removeprefix("\n").removesuffix("\n"), types)
-
-
-def typed_exactly(raw: str, types: Sequence[str]) -> object:
-    """Return the same for a text whose white space counts."""
-    if raw.lower() == "null":
-        return None
-    only = len(types) == 1
-    for wanted in ("boolean", "integer", "number", "array", "object"):
-        if wanted not in types:
-            continue
-        found, value = _read(raw, wanted)
-        if found:
-            return value
-        if only:
-            return False if wanted == "boolean" else raw
-    return raw
-
-
-def _read(raw: str, wanted: str) -> tuple[bool, object]:
-    try:
-        match wanted:
-            case "boolean":
-                return raw.lower() in ("true", "false"), raw.lower() == "true"
-            case "integer":
-                return bool(re.fullmatch(r"[+-]?[0-9]+", raw)), int(raw)
-            case "number":
-                number = float(raw)
-                return "_" not in raw, int(number) if number.is_integer() else number
-        value = json.loads(raw, parse_int=float)
-    except (ValueError, OverflowError):
-        return False, None
-    return isinstance(value, list if wanted == "array" else dict), value

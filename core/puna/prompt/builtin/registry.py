@@ -16,7 +16,8 @@ from puna.prompt.builtin.gemma4_answer import Gemma4Parser
 from puna.prompt.builtin.glimmer import GlimmerRenderer
 from puna.prompt.builtin.glimmer_answer import GlimmerParser
 from puna.prompt.builtin.glm import GlmOcrRenderer, GlmRenderer
-from puna.prompt.builtin.glm import read_call as read_glm_call
+from puna.prompt.builtin.glm_answer import read_call as read_glm_call
+from puna.prompt.builtin.glm_answer import read_unclosed_call
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
 from puna.prompt.builtin.json_call import read_call as read_json_call
@@ -30,7 +31,8 @@ from puna.prompt.builtin.nemotron import NemotronRenderer
 from puna.prompt.builtin.olmo3 import OLMO_SYSTEM, PLAIN_SYSTEM, SHORT_SYSTEM, Olmo3Renderer, Olmo3ThinkRenderer
 from puna.prompt.builtin.olmo3_answer import Olmo3Parser, Olmo3ThinkParser
 from puna.prompt.builtin.passthrough import PassthroughParser
-from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer, read_call
+from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer
+from puna.prompt.builtin.qwen3_coder_answer import read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
 from puna.prompt.builtin.qwen35 import Qwen35Renderer, Qwen38Renderer
 from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, Habits, TaggedParser
@@ -98,11 +100,16 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "glm-4.7": lambda: TaggedParser(
             read_glm_call,
             Habits(
-                thinks=True, begins_anew=True, notices=True, eats_after_calls=False, closes=True, preserved=_GLM_TAGS
+                thinks=True,
+                begins_anew=True,
+                notices=True,
+                eats_after_calls=False,
+                closes=read_unclosed_call,
+                preserved=_GLM_TAGS,
             ),
         ),
         "glm-ocr": lambda: TaggedParser(
-            read_glm_call, Habits(notices=True, eats_after_calls=False, closes=True, preserved=_GLM_TAGS)
+            read_glm_call, Habits(notices=True, eats_after_calls=False, closes=read_unclosed_call, preserved=_GLM_TAGS)
         ),
         "nemotron-3-nano": _qwen35_parser,
         "nemotron-3.5-nano": _qwen35_parser,

@@ -13,8 +13,8 @@ from puna.prompt.builtin.interface import Piece
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
 
-ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any] | None]]
-"""Reads what stands between the tags of a call: the name and the arguments, None for null ones."""
+ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
+"""Reads what stands between the tags of a call: the name and the arguments."""
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
@@ -48,8 +48,8 @@ class Habits:
     """The same after a call. After the end of thinking it always is."""
     preserved: tuple[str, ...] = ALL_TAGS
     """Special tokens whose text must be seen."""
-    closes: bool = False
-    """A call that was not closed at the end is one, if it is of a known tool."""
+    closes: ReadCall | None = None
+    """Reads what was not closed at the end, which is a call if it is of a known tool."""
 
 
 class _State(Enum):
@@ -115,7 +115,7 @@ class TaggedParser:
                     raw, closed, rest = self._held.partition(_CLOSE)
                     found = raw if closed else None
                     if found is not None:
-                        calls.append(self._call(raw))
+                        calls.append(self._call(raw, self._read_call))
                         self._held, self._state = rest, _State.CONTENT
                         self._eat(self._habits.eats_after_calls)
             if found is None:
@@ -125,7 +125,7 @@ class TaggedParser:
         elif self._state is _State.CONTENT:
             content += self._sure([_OPEN])
         elif self._state is _State.CALL and done and self._habits.closes:
-            calls.append(self._unclosed())
+            calls.append(self._unclosed(self._habits.closes))
         return Piece(content, thinking, tuple(calls))
 
     def _ends_of_thinking(self) -> list[tuple[str, _State]]:
@@ -178,23 +178,18 @@ class TaggedParser:
         self._held = self._held[len(sure) :]
         return sure
 
-    def _unclosed(self) -> ParsedCall:
+    def _unclosed(self, read_call: ReadCall) -> ParsedCall:
         raw, self._held = self._held[: len(self._held) - overlap(self._held, _CLOSE)], ""
         try:
-            for tag in ("arg_key", "arg_value"):
-                if raw.rfind(f"<{tag}>") > raw.rfind(f"</{tag}>"):
-                    line = raw.count("\n") + 1
-                    message = f"XML syntax error on line {line}: element <{tag}> closed by </tool_call>"
-                    raise BackendFailedError(message)
-            call = self._call(raw)
+            call = self._call(raw, read_call)
             if not any(tool.name == call.name for tool in self._tools):
                 raise BackendFailedError(f"tool {gojson.quote(call.name)} is not declared")
         except BackendFailedError as error:
             raise BackendFailedError(f"incomplete GLM tool call: {error}") from None
         return call
 
-    def _call(self, raw: str) -> ParsedCall:
-        name, arguments = self._read_call(raw, self._tools)
+    def _call(self, raw: str, read_call: ReadCall) -> ParsedCall:
+        name, arguments = read_call(raw, self._tools)
         call = ParsedCall(name, gojson.dumps(arguments), self._count)
         self._count += 1
         return call

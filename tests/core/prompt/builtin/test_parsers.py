@@ -11,7 +11,7 @@ from puna.errors import BackendFailedError
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import json_text
 from puna.prompt.builtin.harmony import Header, ToolNames, read_header
-from puna.prompt.builtin.qwen3_coder import typed
+from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.builtin.registry import parser
 
 HERE = Path(__file__).parent

@@ -1,0 +1,70 @@
+"""Calls of Qwen3-Coder: XML with names after an equals sign, and values whose types the tool's schema says."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from puna.errors import BackendFailedError
+from puna.messages import Tool
+from puna.prompt import tool_schema
+from puna.prompt.builtin import xml_text
+
+_TAGS: Final = re.compile(r"(<(?:function|parameter)=[^>]+>|</?(?:function|parameter)(?:\s+name=\"[^\"]*\")?>)")
+
+
+def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
+    """Read a call as these models write it: its name, and its arguments with the types that the tool's schema says.
+
+    Raises BackendFailedError for what is none.
+    """
+    try:
+        element = xml_text.read(_TAGS.split(raw), "function")
+    except ValueError as error:
+        raise BackendFailedError(str(error)) from None
+    properties = next((_properties(tool) for tool in tools if tool.name == element.name), {})
+    return element.name, {
+        parameter.name: typed(parameter.text, tool_schema.types_of(properties.get(parameter.name, {})))
+        for parameter in element.named("parameter")
+    }
+
+
+def _properties(tool: Tool) -> Mapping[str, Any]:
+    return tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
+
+
+def typed(raw: str, types: Sequence[str]) -> object:
+    """Return the value that a text means for a parameter of these types, without its line ends; itself if none."""
+    return typed_exactly(raw.removeprefix("\n").removesuffix("\n"), types)
+
+
+def typed_exactly(raw: str, types: Sequence[str]) -> object:
+    """Return the same for a text whose white space counts."""
+    if raw.lower() == "null":
+        return None
+    only = len(types) == 1
+    for wanted in ("boolean", "integer", "number", "array", "object"):
+        if wanted not in types:
+            continue
+        found, value = _read(raw, wanted)
+        if found:
+            return value
+        if only:
+            return False if wanted == "boolean" else raw
+    return raw
+
+
+def _read(raw: str, wanted: str) -> tuple[bool, object]:
+    try:
+        match wanted:
+            case "boolean":
+                return raw.lower() in ("true", "false"), raw.lower() == "true"
+            case "integer":
+                return bool(re.fullmatch(r"[+-]?[0-9]+", raw)), int(raw)
+            case "number":
+                number = float(raw)
+                return "_" not in raw, int(number) if number.is_integer() else number
+        value = json.loads(raw, parse_int=float)
+    except (ValueError, OverflowError):
+        return False, None
+    return isinstance(value, list if wanted == "array" else dict), value
