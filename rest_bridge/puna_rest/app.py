@@ -12,7 +12,7 @@ from aiohttp import web
 
 from puna.frames import where
 from puna_rest import answers, cors, hosts, routing
-from puna_rest.core import CORE, Core
+from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
 from puna_rest.errors import NativeError, RestError, failure
 from puna_rest.table import TABLE
 
@@ -36,10 +36,22 @@ def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
 
 
 @asynccontextmanager
-async def bridging(core: Core, *, host: str, port: int, origins: Sequence[str] = ()) -> AsyncGenerator[str]:
-    """Bridge a core to HTTP and yield the URL. Raises OSError when the address cannot be had."""
+async def bridging(
+    core: str | grpc.aio.Channel, *, host: str, port: int, origins: Sequence[str] = ()
+) -> AsyncGenerator[str]:
+    """Bridge a core, at an address or behind an open channel, to HTTP and yield the URL.
+
+    Raises OSError when the address cannot be had.
+    """
+    if isinstance(core, str):
+        async with (
+            grpc.aio.insecure_channel(core, options=CHANNEL_OPTIONS) as channel,
+            bridging(channel, host=host, port=port, origins=origins) as url,
+        ):
+            yield url
+        return
     runner = web.AppRunner(
-        build(core, origins),
+        build(connect(core), origins),
         # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
         handler_cancellation=True,
         auto_decompress=False,

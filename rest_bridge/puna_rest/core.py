@@ -1,7 +1,5 @@
 """The core, as the bridge sees it."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,13 +32,6 @@ class Core:
 
 
 CORE: Final = web.AppKey("core", Core)
-
-
-@asynccontextmanager
-async def reaching(target: str) -> AsyncGenerator[Core]:
-    """Open a channel to the core at `target` for as long as the context lasts."""
-    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        yield connect(channel)
 
 
 def connect(channel: grpc.aio.Channel) -> Core:

@@ -15,7 +15,6 @@ from google.rpc.status_pb2 import Status
 
 from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
 from puna_rest.app import bridging
-from puna_rest.core import reaching
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,7 @@ async def core() -> ScriptedCore:
 
 @pytest.fixture
 async def url(core: ScriptedCore) -> AsyncGenerator[str]:
-    async with (
-        serving(core) as target,
-        reaching(target) as reached,
-        bridging(reached, host="127.0.0.1", port=0) as address,
-    ):
+    async with serving(core) as target, bridging(target, host="127.0.0.1", port=0) as address:
         yield address
 
 

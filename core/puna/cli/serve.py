@@ -75,10 +75,8 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
             places.append(f"gRPC on {address}")
         if rest:
             from puna_rest.app import bridging
-            from puna_rest.core import connect, reaching
 
-            elsewhere = reaching(target or settings.grpc_host)
-            reached = connect(channel) if core else await stack.enter_async_context(elsewhere)
+            reached = channel if core else target or settings.grpc_host
             bridge = bridging(reached, host=settings.host, port=settings.port, origins=settings.origins)
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)

@@ -15,6 +15,7 @@ import grpc
 from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS, READY, SOCKET_VARIABLE
 from puna.host.servicer import BackendServicer
+from puna.host.stream import address, streaming
 from puna.plugins import Registry
 
 PR_SET_PDEATHSIG = 1
@@ -48,8 +49,9 @@ async def serve(path: str) -> None:
     backend_pb2_grpc.add_BackendServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{path}")
     await server.start()
-    say_ready()
-    await stop.wait()
+    async with streaming(address(path), servicer):
+        say_ready()
+        await stop.wait()
     await server.stop(grace=0)
     with suppress(TimeoutError):
         await asyncio.wait_for(servicer.aclose(), CLOSING_SECONDS)

@@ -41,6 +41,11 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         self._backends = backends
         self._model: LoadedModel | None = None
 
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model, once it is loaded."""
+        return self._model
+
     async def aclose(self) -> None:
         """Free the model, if one is loaded."""
         model, self._model = self._model, None

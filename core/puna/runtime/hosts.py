@@ -26,6 +26,7 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError, PunaError
 from puna.host import convert
 from puna.host.channel import OPTIONS
+from puna.host.stream import Frames, address, connect
 from puna.runtime.process import HostProcess, terminated
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,16 @@ class HostedModel(LoadedModel):
         self._on_death = on_death
         self._crash = ""
         self._count = 0
-        self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
         self._sequences: dict[int, asyncio.Queue[wire.SequenceEvent | None]] = {}
+        self._gone = asyncio.Event()
+        self._stream: Frames | RunCall | None = None
         self._following = asyncio.create_task(self._follow())
+
+    async def connect(self, socket: Path) -> None:
+        """Open the stream on which sequences run."""
+        self._stream = await connect(address(socket), self._hear, self._gone.set)
+        if self._stream is None:
+            self._stream = RunCall(self._stub, self._hear, self._gone.set)
 
     @property
     def facts(self) -> ModelFacts:
@@ -81,7 +89,7 @@ class HostedModel(LoadedModel):
         running = True
         try:
             start = convert.sequence_to_wire(request)
-            self._requests.put_nowait(wire.RunRequest(sequence_id=sequence_id, start=start))
+            self._tell(wire.RunRequest(sequence_id=sequence_id, start=start))
             while running:
                 if (news := await events.get()) is None:
                     raise BackendCrashedError(self._crash)
@@ -90,7 +98,7 @@ class HostedModel(LoadedModel):
         finally:
             del self._sequences[sequence_id]
             if running:
-                self._requests.put_nowait(wire.RunRequest(sequence_id=sequence_id, cancel=True))
+                self._tell(wire.RunRequest(sequence_id=sequence_id, cancel=True))
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the ids of a text."""
@@ -117,7 +125,8 @@ class HostedModel(LoadedModel):
     async def aclose(self) -> None:
         """End the process and wait for its end."""
         self._crash = self._crash or "the model was unloaded"
-        self._requests.put_nowait(None)
+        if self._stream is not None:
+            self._stream.close()
         await asyncio.wait({self._following}, timeout=GOODBYE_SECONDS)
         await self._channel.close()
         await self._process.stop()
@@ -127,23 +136,24 @@ class HostedModel(LoadedModel):
         if self._crash:
             raise BackendCrashedError(self._crash)
 
+    def _tell(self, request: wire.RunRequest) -> None:
+        assert self._stream is not None, "connected when it was loaded"
+        self._stream.send(request.SerializeToString())
+
+    def _hear(self, message: bytes) -> None:
+        """Hand out what the host says."""
+        for event in wire.RunResponse.FromString(message).events:
+            if (events := self._sequences.get(event.sequence_id)) is not None:
+                events.put_nowait(event)
+
     async def _follow(self) -> None:
-        """Hand out what the host says, until it says no more."""
+        """Wait until the host says no more, and tell those who wait for it."""
         try:
-            async for response in self._stub.Run(self._outgoing()):
-                for event in response.events:
-                    if (events := self._sequences.get(event.sequence_id)) is not None:
-                        events.put_nowait(event)
-        except grpc.aio.AioRpcError as error:
-            log.debug("a host's stream broke: %s", error.details())
+            await self._gone.wait()
         finally:
             await self._see_death()
             for events in self._sequences.values():
                 events.put_nowait(None)
-
-    async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
-        while (request := await self._requests.get()) is not None:
-            yield request
 
     async def _see_death(self) -> None:
         """Find out why the host is gone, once. A host that lives but no longer talks counts as dead, and is ended."""
@@ -167,6 +177,40 @@ class HostedModel(LoadedModel):
             raise _error(error) from None
 
 
+class RunCall:
+    """The same as Frames for a host that knows gRPC only."""
+
+    def __init__(
+        self,
+        stub: "backend_pb2_grpc.BackendServiceAsyncStub",
+        take: Callable[[bytes], None],
+        gone: Callable[[], None],
+    ) -> None:
+        """Call Run."""
+        self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
+        self._following = asyncio.create_task(self._follow(stub, take))
+        self._following.add_done_callback(lambda _: gone())
+
+    def send(self, message: bytes) -> None:
+        """Send a request."""
+        self._requests.put_nowait(wire.RunRequest.FromString(message))
+
+    def close(self) -> None:
+        """Send no more."""
+        self._requests.put_nowait(None)
+
+    async def _follow(self, stub: "backend_pb2_grpc.BackendServiceAsyncStub", take: Callable[[bytes], None]) -> None:
+        try:
+            async for response in stub.Run(self._outgoing()):
+                take(response.SerializeToString())
+        except grpc.aio.AioRpcError as error:
+            log.debug("a host's stream broke: %s", error.details())
+
+    async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
+        while (request := await self._requests.get()) is not None:
+            yield request
+
+
 async def load(
     backend: str,
     spec: ModelSpec,
@@ -187,8 +231,12 @@ async def load(
         channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
         undo.push_async_callback(channel.close)
         facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
+        model = HostedModel(process, channel, facts, on_death)
         undo.pop_all()
-    return HostedModel(process, channel, facts, on_death)
+        undo.push_async_callback(model.aclose)
+        await model.connect(socket)
+        undo.pop_all()
+    return model
 
 
 async def _load(

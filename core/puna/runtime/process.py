@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from puna.errors import LoadFailedError
 from puna.host.channel import READY, SOCKET_VARIABLE
+from puna.host.stream import address
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ class HostProcess:
         await self._last_words()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._socket.unlink(missing_ok=True)
+        for path in (self._socket, Path(address(self._socket))):
+            path.unlink(missing_ok=True)
 
     def log_last_words(self) -> None:
         """Write the kept lines into our own log."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ADDRESS_BYTES = 107
 """What a Unix socket's address may have, the closing zero not counted."""
-OURS = "/puna-12345678/123456"
+OURS = "/puna-12345678/123456.r"
 """What we put after the folder that we are given."""
 
 

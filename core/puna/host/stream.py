@@ -1,0 +1,127 @@
+"""What Run carries, without gRPC: its messages over a Unix socket of their own, each after its length.
+
+Every piece of every answer takes this way. gRPC wakes two threads at each end for each message, which on a small
+machine compete with those that decode. The messages are those of `BackendService.Run`, which does the same for who has
+no such socket.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Protocol
+
+from puna.backend import LoadedModel
+from puna.backend.v1 import backend_pb2 as wire
+from puna.host.sequences import Sequences
+
+LENGTH_BYTES = 4
+"""Of the length before each message, little-endian."""
+
+
+def address(socket: str | os.PathLike[str]) -> str:
+    """Return the path of the stream's socket beside gRPC's."""
+    return f"{os.fspath(socket)}.r"
+
+
+class Frames(asyncio.Protocol):
+    """One end of the stream."""
+
+    def __init__(self, take: Callable[[bytes], None], gone: Callable[[], None]) -> None:
+        """`take` is called with each message, `gone` once, when the other end is."""
+        self._take, self._gone = take, gone
+        self._rest = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take the messages that are whole."""
+        self._rest += data
+        start = 0
+        while len(self._rest) >= (begin := start + LENGTH_BYTES):
+            end = begin + int.from_bytes(self._rest[start:begin], "little")
+            if len(self._rest) < end:
+                break
+            self._take(bytes(self._rest[begin:end]))
+            start = end
+        del self._rest[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (as asyncio calls it)
+        """Say so."""
+        self._gone()
+
+    def send(self, message: bytes) -> None:
+        """Send a message, in order; it is lost if the other end is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(len(message).to_bytes(LENGTH_BYTES, "little") + message)
+
+    def close(self) -> None:
+        """Close this end, after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Model(Protocol):
+    """Who knows the loaded model."""
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model, once there is one."""
+
+
+@asynccontextmanager
+async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
+    """Run sequences for who connects to the socket at `path`. Leaving ends them and waits for it."""
+    loop = asyncio.get_running_loop()
+    connections: set[asyncio.Task[None]] = set()
+
+    def accept() -> Frames:
+        requests = asyncio.Queue[wire.RunRequest]()
+
+        def take(message: bytes) -> None:
+            requests.put_nowait(wire.RunRequest.FromString(message))
+
+        def gone() -> None:
+            task.cancel()
+
+        frames = Frames(take, gone)
+        task = loop.create_task(_run(model, requests, frames))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+        return frames
+
+    server = await loop.create_unix_server(accept, path)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        if connections:
+            await asyncio.wait(connections)
+
+
+async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: Frames) -> None:
+    async def each() -> AsyncIterator[wire.RunRequest]:
+        while True:
+            yield await requests.get()
+
+    try:
+        if (loaded := model.loaded) is not None:
+            async with aclosing(Sequences(loaded).run(each())) as responses:
+                async for response in responses:
+                    frames.send(response.SerializeToString())
+    finally:
+        frames.close()
+
+
+async def connect(path: str, take: Callable[[bytes], None], gone: Callable[[], None]) -> Frames | None:
+    """Connect to a host's stream; None if it has none."""
+    with suppress(FileNotFoundError, ConnectionRefusedError):
+        _, frames = await asyncio.get_running_loop().create_unix_connection(lambda: Frames(take, gone), path)
+        return frames
+    return None
