@@ -97,7 +97,7 @@ class Context:
         if not pointer:
             raise _refusal(captured_log().last_error())
         self.pointer = pointer
-        self._vocabulary_size = weights.vocabulary.size
+        self._row = ctypes.c_float * weights.vocabulary.size
         self._memory = lib.llama_get_memory(pointer)
         self.remembers = bool(self._memory)
         self.can_rewind = self.remembers and not (
@@ -135,7 +135,8 @@ class Context:
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """Return the logits of a row of the last batch: a view, valid and writable until the next one."""
-        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, row), (self._vocabulary_size,))
+        first = lib.llama_get_logits_ith(self.pointer, row)
+        return np.frombuffer(self._row.from_address(ctypes.addressof(first.contents)), np.float32)
 
     def pooled(self, slot: int, length: int) -> NDArray[np.float32]:
         """Return a copy of a sequence's pooled embedding."""

@@ -1,11 +1,15 @@
 """Drawing tokens: llama.cpp's samplers, chained in the reference's order."""
 
+import ctypes
 import math
 
 import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
 
 from puna.backend import InvalidRequestError, Sampling
 from puna_llama_cpp.context import Context
+from puna_llama_cpp.narrowing import likeliest
 from puna_llama_cpp.vocabulary import Vocabulary
 
 _INT32 = 2**31 - 1
@@ -13,6 +17,7 @@ _LONGEST_LAST_N = 1 << 20
 """llama.cpp makes room for that many tokens at once: billions of them would take all memory."""
 _FINITE = ("repeat_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_p", "min_p", "typical_p")
 _ANY_SEED = lib.LLAMA_DEFAULT_SEED
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
 def check(sampling: Sampling) -> None:
@@ -28,6 +33,18 @@ def check(sampling: Sampling) -> None:
         )
 
 
+def _wanted(sampling: Sampling, penalized: int) -> int:
+    """Return how many of the likeliest tokens are enough to draw from; 0 if all must be looked at.
+
+    `penalized`: how many tokens the penalties look at. They may push as many out of the likeliest, but draw none in.
+    """
+    lowering = sampling.repeat_penalty >= 1 and min(sampling.frequency_penalty, sampling.presence_penalty) >= 0
+    if sampling.logit_bias or (penalized and not lowering):
+        return 0
+    drawn = 1 if sampling.temperature <= 0 else sampling.top_k
+    return drawn + penalized if drawn > 0 else 0
+
+
 class SamplerChain:
     """One sequence's samplers, with their memory of its tokens. Used and freed on the decode thread."""
 
@@ -38,6 +55,7 @@ class SamplerChain:
         last = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _LONGEST_LAST_N)
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
         penalizes = last > 0 and not neutral
+        self._wanted = _wanted(sampling, last if penalizes else 0)
         if penalizes:
             self._add(
                 lib.llama_sampler_init_penalties(
@@ -78,7 +96,23 @@ class SamplerChain:
 
     def draw(self, context: Context, row: int) -> int:
         """Draw a token from a row's logits, and remember it."""
+        if self._wanted:
+            logits = context.logits(row)
+            tokens = likeliest(logits, self._wanted)
+            if tokens is not None:
+                return self._draw_from(tokens, logits)
         return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+
+    def _draw_from(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+        data = np.zeros(len(tokens), _CANDIDATE)
+        data["id"] = tokens
+        data["logit"] = logits[tokens]
+        pointer = data.ctypes.data_as(lib.llama_token_data_p)
+        candidates = lib.llama_token_data_array(pointer, len(data), -1, False)
+        lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
+        token = int(candidates.data[candidates.selected].id)
+        lib.llama_sampler_accept(self._chain, token)
+        return token
 
     def close(self) -> None:
         """Free it."""
