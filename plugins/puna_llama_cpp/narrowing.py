@@ -1,4 +1,4 @@
-"""Leaving out, before the samplers, what cannot be drawn: looking at a whole vocabulary takes a sampler most of its time.
+"""Leaving out, before the samplers, what cannot be drawn: looking at a whole vocabulary takes most of their time.
 
 With top-k only the likeliest few count. They are all above a bound that is quickly found: of the largest values of as
 many groups, the k-th largest. Whatever is below it has k others above.
