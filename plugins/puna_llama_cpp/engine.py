@@ -288,7 +288,8 @@ class Engine:
         plain = None
         if matcher or top is not None:
             logits = self._context.logits(row)
-            plain = logits.copy() if matcher else logits
+            if top is not None:
+                plain = logits.copy() if matcher else logits
             if matcher:
                 matcher.mask(logits)
         token = sequence.chain.draw(self._context, row)
