@@ -69,7 +69,8 @@ def _marked(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
         end = next((at for at in keys if text[at] == ","), len(text) - text.endswith("}"))
         value = text[match.end() : end]
         if QUOTE not in value:
-            yield f"{text[: match.end()]}{QUOTE}{value}{QUOTE}{text[end:] or '}'}"
+            closing = "" if text.endswith("}") else "}"
+            yield f"{text[: match.end()]}{QUOTE}{value}{QUOTE}{text[end:]}{closing}"
             return
 
 

@@ -25,7 +25,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
         element = _element(_TAGS.split(raw))
     except ValueError:
         try:
-            element = _element(_mended(_TAGS.split(raw)))
+            element = _element(_mended(_TAGS.split(raw.strip(SPACE))))
         except ValueError as error:
             raise BackendFailedError(f"failed to parse XML: {error}") from None
     return _call(element, tools)

@@ -1,14 +1,14 @@
 """Calls of Qwen3-Coder: XML with names after an equals sign, and values whose types the tool's schema says."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna.errors import BackendFailedError
+from puna.gotemplate import literals
 from puna.messages import Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin import xml_text
+from puna.prompt.builtin import json_text, xml_text
 
 _TAGS: Final = re.compile(r"(<(?:function|parameter)=[^>]+>|</?(?:function|parameter)(?:\s+name=\"[^\"]*\")?>)")
 
@@ -55,16 +55,18 @@ def typed_exactly(raw: str, types: Sequence[str]) -> object:
 
 
 def _read(raw: str, wanted: str) -> tuple[bool, object]:
+    """Say whether a text is of a type, and return what it means."""
+    match wanted:
+        case "boolean":
+            return raw.lower() in ("true", "false"), raw.lower() == "true"
+        case "integer":
+            whole = int(raw) if re.fullmatch(r"[+-]?[0-9]+", raw) else 2**63
+            return -(2**63) <= whole < 2**63, whole
+        case "number":
+            number = literals.floating(raw) if raw.isascii() else None
+            return number is not None, int(number) if number is not None and number.is_integer() else number
     try:
-        match wanted:
-            case "boolean":
-                return raw.lower() in ("true", "false"), raw.lower() == "true"
-            case "integer":
-                return bool(re.fullmatch(r"[+-]?[0-9]+", raw)), int(raw)
-            case "number":
-                number = float(raw)
-                return "_" not in raw, int(number) if number.is_integer() else number
-        value = json.loads(raw, parse_int=float)
-    except (ValueError, OverflowError):
+        value = json_text.read(raw)
+    except ValueError:
         return False, None
-    return isinstance(value, list if wanted == "array" else dict), value
+    return isinstance(value, list if wanted == "array" else dict) or value is None, value

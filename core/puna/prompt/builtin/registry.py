@@ -84,7 +84,15 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "qwen3": lambda: TaggedParser(read_named_call, Habits(eats_after_calls=False)),
         "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False, preserved=CALL_TAGS)),
         "qwen3-thinking": lambda: TaggedParser(
-            read_named_call, Habits(thinks=True, opens=True, calls_while_thinking=True, eats_after_opening=False)
+            read_named_call,
+            Habits(
+                thinks=True,
+                begins_anew=True,
+                opens=True,
+                calls_while_thinking=True,
+                eats_after_opening=False,
+                eats_after_calls=False,
+            ),
         ),
         "qwen3-vl-instruct": lambda: TaggedParser(read_json_call, Habits(preserved=(*CALL_TAGS, "</think>"))),
         "qwen3-vl-thinking": lambda: TaggedParser(

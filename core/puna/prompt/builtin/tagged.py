@@ -165,9 +165,9 @@ class TaggedParser:
         return before
 
     def _waits(self, tag: str) -> bool:
-        """Say whether what follows the tag of a call decides yet if it is one."""
+        """Say whether it takes another character to decide if this is the tag of a call."""
         thinking = self._state is _State.THINKING and self._habits.closing_first
-        return thinking and tag == _OPEN and not self._held.partition(tag)[2].strip(SPACE)
+        return thinking and tag == _OPEN and self._held.find(tag) == len(self._held) - len(tag)
 
     def _sure(self, tags: Sequence[str]) -> str:
         """Take what can be neither the beginning of a tag nor white space before one."""
