@@ -16,8 +16,9 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna_llama_cpp.context import Context
-from puna_llama_cpp.embedding import CPU_BATCH, GPU_BATCH, EmbeddingEngine, Job, normalized
+from puna_llama_cpp.embedding import CPU_BATCH, GPU_BATCH, EmbeddingEngine, normalized
 from puna_llama_cpp.model import LlamaModel
+from puna_llama_cpp.turns import Job
 from puna_llama_cpp.weights import Weights
 
 

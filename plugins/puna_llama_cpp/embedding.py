@@ -1,7 +1,8 @@
 """Vectors of texts: the step loop of a model that embeds or ranks.
 
-Texts of all requests wait in one queue, and each step takes as many as make a good batch: small enough that a short
-text does not wait long for others, since attention's cost grows with the square of what is in the batch.
+Each step takes as many texts as make a good batch from the requests that wait, which get equal parts of the time
+(`turns`): small enough that a short text does not wait long for others, since attention's cost grows with the square
+of what is in the batch.
 
 A text's vector must not depend on its company, but on a CPU llama.cpp's flash attention computes in another precision
 from 64 tokens in a batch on (differences up to 3e-4 were seen). So short texts are put together below that, and a
@@ -10,9 +11,7 @@ longer one goes alone: every vector is, bit for bit, what the reference answers.
 
 import math
 import threading
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,42 +19,13 @@ from numpy.typing import NDArray
 from puna.backend import BackendError
 from puna_llama_cpp.batch import Batch
 from puna_llama_cpp.context import AbortedError, Context
-from puna_llama_cpp.steps import Mailbox, Post, StepThread, ended_error
+from puna_llama_cpp.steps import Post, StepThread, ended_error
+from puna_llama_cpp.turns import Job, Text, Turns
 
 CPU_BATCH = 63
 """Tokens of a batch of several texts, at most, if they shall not change each other's vectors."""
 GPU_BATCH = 512
 """The same where a small batch would waste the device, whose arithmetic differs from the reference's anyway."""
-
-
-class Job:
-    """The texts of one request; belongs to the running event loop. Compared by identity."""
-
-    def __init__(self) -> None:
-        """Start without results."""
-        self.mailbox: Mailbox[tuple[int, NDArray[np.float32]]] = Mailbox()
-        self.cancelled = False
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """One of them, as tokens."""
-
-    job: Job
-    index: int
-    tokens: list[int]
-
-
-def take_batch(texts: deque[Text], slots: int, room: int) -> list[Text]:
-    """Take the next texts for a batch of at most `room` tokens from the queue: at least one, and a longer one alone."""
-    taken: list[Text] = []
-    total = 0
-    while texts and len(taken) < slots:
-        total += len(texts[0].tokens)
-        if taken and total > room:
-            break
-        taken.append(texts.popleft())
-    return taken
 
 
 def normalized(vector: NDArray[np.float32]) -> list[float]:
@@ -74,7 +44,7 @@ class EmbeddingEngine:
         self._together = min(together, context.batch_size)
         self._batch = Batch(context.batch_size)
         self._lock = threading.Lock()
-        self._queue: deque[Text] = deque()
+        self._turns = Turns()
         self._evaluating: list[Text] = []
         self._post = Post()
         self._ended = False
@@ -86,14 +56,14 @@ class EmbeddingEngine:
         with self._lock:
             if self._ended:
                 raise ended_error()
-            self._queue.extend(Text(job, index, tokens) for index, tokens in enumerate(texts))
+            self._turns.add(job, texts)
         self._thread.wake()
 
     def cancel(self, job: Job) -> None:
         """Drop what is left of a request, and the running evaluation if it is for nobody else."""
         with self._lock:
             job.cancelled = True
-            self._queue = deque(text for text in self._queue if text.job is not job)
+            self._turns.drop(job)
             if self._evaluating and all(text.job.cancelled for text in self._evaluating):
                 self._context.abort(True)
 
@@ -107,7 +77,7 @@ class EmbeddingEngine:
     def _end(self) -> None:
         with self._lock:
             self._ended = True
-            left = {text.job for text in (*self._queue, *self._evaluating)}
+            left = {*self._turns.jobs, *(text.job for text in self._evaluating)}
         for job in left:
             if not job.cancelled:
                 self._post.put(job.mailbox, ended_error())
@@ -117,7 +87,7 @@ class EmbeddingEngine:
         with self._lock:
             if self._ended:
                 return False
-            texts = take_batch(self._queue, self._slots, self._together)
+            texts = self._turns.take(self._slots, self._together)
             self._evaluating = texts
             self._context.abort(False)
         if not texts:
