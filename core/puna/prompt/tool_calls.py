@@ -1,6 +1,7 @@
 """Finds tool calls in a stream of text, for models whose Go template shows how a call begins."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -166,10 +167,17 @@ def _arguments(value: object) -> Mapping[str, Any] | None:
 
 def _object(text: str) -> Mapping[str, Any] | None:
     try:
-        value = json.loads(text, parse_int=float, parse_constant=_refuse)
+        value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

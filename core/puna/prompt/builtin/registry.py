@@ -75,6 +75,13 @@ def _qwen35_parser() -> Parser:
     )
 
 
+def _nemotron_parser() -> Parser:
+    return TaggedParser(
+        read_call,
+        Habits(thinks=True, opens=True, calls_while_thinking=True, eats_blank_pieces=True, eats_after_calls=False),
+    )
+
+
 _GLM_TAGS: Final = (*ALL_TAGS, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
@@ -119,8 +126,8 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "glm-ocr": lambda: TaggedParser(
             read_glm_call, Habits(notices=True, eats_after_calls=False, closes=read_unclosed_call, preserved=_GLM_TAGS)
         ),
-        "nemotron-3-nano": _qwen35_parser,
-        "nemotron-3.5-nano": _qwen35_parser,
+        "nemotron-3-nano": _nemotron_parser,
+        "nemotron-3.5-nano": _nemotron_parser,
         "functiongemma": FunctionGemmaParser,
         "cohere": CohereParser,
         "glimmer": GlimmerParser,

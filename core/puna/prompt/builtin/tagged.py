@@ -41,7 +41,10 @@ class Habits:
     calls_while_thinking: bool = False
     """A call ends thinking that was left open."""
     closing_first: bool = False
-    """What could be the end of thinking is looked for before a call is, wherever they stand."""
+    """What could be the end of thinking is looked for before a call is, wherever they stand, and a call that ends
+    thinking loses white space at its beginning."""
+    eats_blank_pieces: bool = False
+    """White space before thinking is dropped if it comes in pieces of its own."""
     eats_after_opening: bool = True
     """White space after the opening tag is dropped, whatever piece it comes in; else only in the tag's piece."""
     eats_after_calls: bool = True
@@ -137,6 +140,8 @@ class TaggedParser:
     def _open(self) -> str | None:
         """Pass the opening tag if the answer begins with it; None while that is not known."""
         trimmed = self._held.lstrip(SPACE)
+        if not trimmed and self._habits.eats_blank_pieces:
+            self._held = ""
         if not trimmed or (_BEGINNING.startswith(trimmed) and trimmed != _BEGINNING):
             return None
         opened = trimmed.startswith(_BEGINNING)
@@ -159,9 +164,11 @@ class TaggedParser:
             return None
         before = self._held[:at].rstrip(SPACE)
         self._held = self._held[at + len(tag) :]
-        self._state = state
         if state is _State.CONTENT:
             self._eat(True)
+        elif self._habits.closing_first and self._state is _State.THINKING:
+            self._eat(False)
+        self._state = state
         return before
 
     def _waits(self, tag: str) -> bool:
