@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from puna_llama_cpp import prefix
 from puna_llama_cpp.context import Context
@@ -72,14 +72,23 @@ class Slots:
             for other in self.running
             if not other.begun and other.request.priority >= request.priority
         ]
-        return bool(coming) and prefix.waits(sequence.tokens, request.cache_salt, self._contents(), coming)
+        if not coming or not self._context.can_rewind:
+            return False
+        return prefix.waits(sequence.tokens, request.cache_salt, self._contents(sequence), coming)
 
-    def _contents(self) -> list[prefix.Content]:
-        return [slot.content for slot in self._slots]
+    def _contents(self, sequence: Sequence) -> list[prefix.Content]:
+        """Return what a sequence might take over: all or nothing of a memory that cannot be taken back."""
+        contents = [slot.content for slot in self._slots]
+        if self._context.can_rewind:
+            return contents
+        return [
+            content if sequence.tokens[: len(content.tokens)] == content.tokens else replace(content, tokens=())
+            for content in contents
+        ]
 
     def _place(self, sequence: Sequence) -> None:
         """Give a sequence the slot that knows most of its prompt."""
-        place = prefix.place(sequence.tokens, sequence.request.cache_salt, self._contents())
+        place = prefix.place(sequence.tokens, sequence.request.cache_salt, self._contents(sequence))
         assert place is not None, "admitted without an idle slot"
         slot = self._slots[place.slot]
         if place.moved_to is not None and self._context.copy(place.slot, place.moved_to):

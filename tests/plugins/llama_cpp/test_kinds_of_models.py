@@ -1,5 +1,6 @@
-"""Models with adapters, decoders that embed, and models that rank."""
+"""Models with adapters, decoders that embed, models that rank, and a recurrent one."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,18 @@ async def test_documents_are_ranked(load):
     assert model.facts.embedding_length == 0
     with pytest.raises(UnsupportedError):
         await model.embed(["text"])
+
+
+async def test_a_memory_that_cannot_be_taken_back_holds_what_it_should(load, write):
+    """A recurrent model: beginnings are shared only where a chat goes on; nothing is guessed, filled or moved."""
+    model, alone = await load("wanderer", parallel=4), await load("wanderer", parallel=1)
+    shared = "the wind and the river and the stone " * 6
+    prompts = [shared + word for word in ("sun", "moon", "sun", "star", "night", "lake", "a", "b")]
+    expected = [(await write(alone, prompt, max_tokens=30))[0] for prompt in prompts]
+    together = await asyncio.gather(*(write(model, prompt, max_tokens=30) for prompt in prompts))
+    assert [texts for texts, _ in together] == expected
+    assert len({"".join(texts) for texts in expected}) > 3
+    first = "".join(expected[0])
+    texts, end = await write(model, prompts[0] + first + " and", max_tokens=10)
+    assert texts == (await write(await load("wanderer", parallel=1), prompts[0] + first + " and", max_tokens=10))[0]
+    assert end.prompt_tokens > len(first) / 8
