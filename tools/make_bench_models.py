@@ -2,6 +2,7 @@
 
     135m.gguf     llama, 30 layers of 576, 9 heads (3 for keys and values), vocabulary 49,152, Q8_0
     135m-q4.gguf  the same in Q4_K_M (by the quantizer of puna_llama_cpp)
+    copier.gguf   as 135m.gguf in shape and cost, but it says the words of bench.work.CYCLE in turn for ever
     toy.gguf      llama of 0.4M parameters, F32: decoding takes next to no time
     bert.gguf     BERT, 6 layers of 384, vocabulary 30,522, F16, mean pooling
 
@@ -44,11 +45,11 @@ def byte_char(value: int) -> str:
 
 def vocabulary(size: int) -> tuple[list[str], list[str]]:
     """Return tokens and merges in which each of the benchmark's words, with the space in front, is one token."""
-    from tools.bench.work import WORDS
+    from tools.bench.work import CYCLE, WORDS
 
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(byte_char(b) for b in range(256))]
     known, merges = set(tokens), []
-    for word in WORDS:
+    for word in (*WORDS, *CYCLE):
         left = SPACE
         for letter in word:
             if left + letter not in known:
@@ -60,8 +61,23 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
     return tokens[:size], merges
 
 
-def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: int) -> None:
-    """Write a llama; matrices in `kind`, norms in F32."""
+def successors(tokens: list[str]) -> np.ndarray:
+    """Return each token's row of an output matrix made of embeddings: that of the word before it in the cycle."""
+    from tools.bench.work import CYCLE
+
+    index = {token: number for number, token in enumerate(tokens)}
+    words = [index[SPACE + word] for word in CYCLE]
+    rows = np.arange(len(tokens))
+    rows[np.roll(words, -1)] = words
+    return rows
+
+
+def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: int, *, copies: bool = False) -> None:
+    """Write a llama; matrices in `kind`, norms in F32.
+
+    One that `copies` adds nothing to a token's embedding on its way through the layers, and its output matrix, which
+    the others share with the embeddings, has them in the order in which words follow each other.
+    """
     draw = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     tokens, merges = vocabulary(shape.vocabulary)
@@ -85,16 +101,21 @@ def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: 
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(False)
 
-    def matrix(name: str, rows: int, columns: int) -> None:
-        values = draw.standard_normal((rows, columns), dtype=np.float32) * (0.6 / columns**0.5)
+    def matrix(name: str, rows: int, columns: int, scale: float = 0.6) -> np.ndarray:
+        values = draw.standard_normal((rows, columns), dtype=np.float32) * (scale / columns**0.5)
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        return values
 
     def norm(name: str) -> None:
         writer.add_tensor(name, np.ones(shape.hidden, np.float32))
 
+    residual = 0.0 if copies else 0.6
+
     kv = shape.hidden // shape.heads * shape.kv_heads
-    matrix("token_embd.weight", len(tokens), shape.hidden)
+    embeddings = matrix("token_embd.weight", len(tokens), shape.hidden)
     norm("output_norm.weight")
+    if copies:
+        writer.add_tensor("output.weight", gguf.quants.quantize(embeddings[successors(tokens)], kind), raw_dtype=kind)
     for layer in range(shape.layers):
         block = f"blk.{layer}."
         norm(block + "attn_norm.weight")
@@ -102,10 +123,10 @@ def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: 
         matrix(block + "attn_q.weight", shape.hidden, shape.hidden)
         matrix(block + "attn_k.weight", kv, shape.hidden)
         matrix(block + "attn_v.weight", kv, shape.hidden)
-        matrix(block + "attn_output.weight", shape.hidden, shape.hidden)
+        matrix(block + "attn_output.weight", shape.hidden, shape.hidden, residual)
         matrix(block + "ffn_gate.weight", shape.feed_forward, shape.hidden)
         matrix(block + "ffn_up.weight", shape.feed_forward, shape.hidden)
-        matrix(block + "ffn_down.weight", shape.hidden, shape.feed_forward)
+        matrix(block + "ffn_down.weight", shape.hidden, shape.feed_forward, residual)
     _finish(writer)
 
 
@@ -177,11 +198,13 @@ def _finish(writer: gguf.GGUFWriter) -> None:
 def main(out: Path) -> None:
     """Write all models into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    llama(out / "135m.gguf", Llama(30, 576, 1536, 9, 3, 49152), gguf.GGMLQuantizationType.Q8_0, 7)
+    shape = Llama(30, 576, 1536, 9, 3, 49152)
+    llama(out / "135m.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7)
+    llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, copies=True)
     llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
     bert(out / "bert.gguf")
     f16 = out / "135m-f16.tmp"
-    llama(f16, Llama(30, 576, 1536, 9, 3, 49152), gguf.GGMLQuantizationType.F16, 1)
+    llama(f16, shape, gguf.GGMLQuantizationType.F16, 1)
     quantize = [sys.executable, "-m", "puna_llama_cpp.quantize", str(f16), str(out / "135m-q4.gguf"), "Q4_K_M"]
     subprocess.run(quantize, check=True)
     f16.unlink()

@@ -4,14 +4,16 @@ import argparse
 import asyncio
 import platform
 import tempfile
-import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from tools.bench.report import row
-from tools.bench.scenarios import SCENARIOS, Scenario
+from tools.bench.scenarios import SCENARIOS, Scenario, raw_one
 from tools.bench.servers import Server, memory, running
-from tools.bench.work import Outcome, generate, text
+from tools.bench.work import Outcome
+
+RAW = "raw loop"
 
 
 def arguments() -> argparse.Namespace:
@@ -28,26 +30,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="folder that make_bench_models.py wrote")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="comma list of scenario names")
+    parser.add_argument("--raw", action="store_true", help="one stream of llama.cpp's bare loop beside the servers'")
     return parser.parse_args()
 
 
-async def measure(scenario: Scenario, servers: list[Server], rounds: int) -> dict[str, list[Outcome]]:
-    """Ask every server in turn, `rounds` times after a warm-up."""
-    asked = [server for server in servers if not scenario.grpc or server.name.startswith("puna")]
-    outcomes: dict[str, list[Outcome]] = {server.name: [] for server in asked}
+async def measure(
+    scenario: Scenario, servers: list[Server], rounds: int, raw: Path | None = None
+) -> dict[str, list[Outcome]]:
+    """Ask every server in turn, `rounds` times after a warm-up, and with the model's file `raw` the bare loop too."""
+    speaking = [server for server in servers if not scenario.grpc or server.name.startswith("puna")]
+    asked = {server.name: partial(scenario.ask, server, scenario.model) for server in speaking}
+    if raw:
+        asked[RAW] = partial(raw_one, raw)
+    if scenario.prepare:
+        for server in speaking:
+            await scenario.prepare(server, scenario.model)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in asked}
     for turn in range(rounds + 1):
-        for server in asked:
-            outcome = await scenario.ask(server, scenario.model, turn)
+        for name, ask in asked.items():
+            outcome = await ask(turn)
             if turn:  # the first round warms up
-                outcomes[server.name].append(outcome)
+                outcomes[name].append(outcome)
     return outcomes
-
-
-async def cold(server: Server, model: str) -> float:
-    """Return the seconds from asking for a model that is not loaded to its first token."""
-    began = time.perf_counter()
-    stream = await generate(server, model, text(24, 5), 1)
-    return stream.arrivals[0] - began
 
 
 async def main() -> None:
@@ -65,18 +69,19 @@ async def main() -> None:
                 folder.mkdir()
                 servers.append(await stack.enter_async_context(running(name, command, folder)))
             for server in servers:
-                for file in sorted(told.models.glob("*.gguf")):
-                    await server.create(file.stem, file)
-            print(f"{'':14}" + "".join(f"{server.name:>14}" for server in servers))
+                for model in sorted({scenario.model for scenario in scenarios}):
+                    await server.create(model, told.models / f"{model}.gguf")
+            columns = [server.name for server in servers] + [RAW] * told.raw
+            print(f"{'':14}" + "".join(f"{column:>14}" for column in columns))
             print(f"  {'start s':12}" + "".join(f"{server.start_seconds:>14.3f}" for server in servers))
-            if any(scenario.model == "135m" for scenario in scenarios):
-                print(f"  {'cold s':12}" + "".join([f"{await cold(server, '135m'):>14.3f}" for server in servers]))
             for scenario in scenarios:
-                outcomes = await measure(scenario, servers, told.rounds)
+                raw = told.models / f"{scenario.model}.gguf" if told.raw and scenario.raw else None
+                outcomes = await measure(scenario, servers, told.rounds, raw)
                 print(scenario.name)
                 for figure in scenario.figures:
                     print(row(figure, outcomes), flush=True)
             print(f"  {'memory MB':12}" + "".join(f"{memory(server.pid) / 1e6:>14.1f}" for server in servers))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

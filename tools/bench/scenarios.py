@@ -1,13 +1,27 @@
 """What is asked: one function a scenario, each asks one server once and returns an Outcome."""
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from tools.bench.servers import Server
-from tools.bench.work import Outcome, Stream, embed, generate, generate_grpc, text, together
+from tools.bench.work import (
+    CYCLE,
+    Outcome,
+    Stream,
+    embed,
+    embed_one,
+    generate,
+    generate_grpc,
+    text,
+    together,
+    unload,
+)
 
 Ask = Callable[[Server, str, int], Awaitable[Outcome]]
 
@@ -18,12 +32,16 @@ class Scenario:
 
     name: str
     model: str
-    """Key of the model it runs on: "135m", "bert" or "toy"."""
+    """The model it runs on: name of a file of make_bench_models.py."""
     ask: Ask
     figures: tuple[str, ...]
     """Which figures of report.FIGURES tell something here."""
     grpc: bool = False
     """Whether it speaks gRPC, so that only servers that do are asked."""
+    raw: bool = False
+    """Whether llama.cpp's bare loop can be asked the same."""
+    prepare: Callable[[Server, str], Awaitable[object]] | None = None
+    """What is done once to each server before."""
 
 
 async def streams(server: Server, model: str, turn: int, *, count: int, tokens: int, words: int = 24) -> Outcome:
@@ -38,6 +56,33 @@ async def grpc_streams(server: Server, model: str, turn: int, *, count: int, tok
     return await together(
         [partial(generate_grpc, server, model, text(24, 1000 * turn + i), tokens, seed=i) for i in range(count)]
     )
+
+
+async def one(server: Server, model: str, turn: int) -> Outcome:
+    """One client streams."""
+    return await streams(server, model, turn, count=1, tokens=_LONG)
+
+
+async def raw_one(path: Path, turn: int) -> Outcome:
+    """Ask llama.cpp's bare loop the same, in a process of its own that has ended afterwards."""
+    command = ["-m", "tools.bench.raw", str(path), "--json", "--tokens", str(_LONG), "--prompt", text(24, 1000 * turn)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    told, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"tools.bench.raw ended with status {process.returncode}")
+    arrivals = json.loads(told)["arrivals"]
+    return Outcome(arrivals[-1], [Stream(0.0, arrivals, len(arrivals))])
+
+
+async def fill_cache(server: Server, model: str) -> None:
+    """Hold ten conversations of 600 tokens, so that the cache is full of what nobody asks for again."""
+    await together([partial(generate, server, model, text(600, 6_000_000 + i), 1) for i in range(10)])
+
+
+async def cold(server: Server, model: str, turn: int) -> Outcome:
+    """The first token of a model that has to be loaded."""
+    await unload(server, model)
+    return await together([partial(generate, server, model, text(24, 5_000_000 + turn), 1)])
 
 
 async def shared_prefix(server: Server, model: str, turn: int) -> Outcome:
@@ -67,11 +112,16 @@ async def long_prompt_beside(server: Server, model: str, turn: int) -> Outcome:
 
 
 async def copying(server: Server, model: str, turn: int) -> Outcome:
-    """Text with long verbatim copies, temperature 0."""
-    passage = text(60, turn)
-    return await together(
-        [partial(generate, server, model, f"{passage}\n{passage}\n{passage}\n", 128, temperature=0.0)]
+    """A text that copies its prompt word for word, temperature 0. It is known, so a wrong one is an error."""
+    at = 37 * turn % len(CYCLE)
+    words = CYCLE[at:] + CYCLE[:at]
+    outcome = await together(
+        [partial(generate, server, model, "".join(f" {word}" for word in words), _COPIED, temperature=0.0)]
     )
+    written, right = outcome.streams[0].text, "".join(f" {words[i % len(words)]}" for i in range(_COPIED))
+    if written != right:
+        raise RuntimeError(f"{server.name} wrote {written!r} instead of {right!r}")
+    return outcome
 
 
 async def single_inputs(server: Server, model: str, turn: int) -> Outcome:
@@ -94,18 +144,35 @@ async def lists(server: Server, model: str, turn: int) -> Outcome:
     return Outcome(time.perf_counter() - began, inputs=count)
 
 
+async def short_beside_long(server: Server, model: str, turn: int) -> Outcome:
+    """A list of long texts is embedded; eight clients come with a short one each. Their wait is what counts."""
+    began = time.perf_counter()
+    long = asyncio.ensure_future(embed(server, model, [text(400, 300_000 + 100 * turn + i) for i in range(24)]))
+    await asyncio.sleep(0.2)
+    outcome = await together([partial(embed_one, server, model, text(12, 400_000 + 10 * turn + i)) for i in range(8)])
+    count = await long
+    return Outcome(time.perf_counter() - began, outcome.streams, count + len(outcome.streams))
+
+
+_LONG = 128
+_COPIED = 256
 RATE = ("tokens/s", "first", "gap p50", "gap p99")
 SCENARIOS = (
-    Scenario("one", "135m", partial(streams, count=1, tokens=128), RATE),
-    Scenario("eight", "135m", partial(streams, count=8, tokens=64), RATE),
-    Scenario("sixteen", "135m", partial(streams, count=16, tokens=48), RATE),
+    Scenario("cold", "135m", cold, ("first",)),
+    Scenario("one", "135m", one, RATE, raw=True),
+    Scenario("one warm", "135m", one, RATE, raw=True, prepare=fill_cache),
+    Scenario("one Q4_K", "135m-q4", one, RATE, raw=True),
+    Scenario("eight", "135m", partial(streams, count=8, tokens=_LONG), RATE),
+    Scenario("eight Q4_K", "135m-q4", partial(streams, count=8, tokens=_LONG), RATE),
+    Scenario("sixteen", "135m", partial(streams, count=16, tokens=_LONG), RATE),
     Scenario("shared prefix", "135m", shared_prefix, ("seconds", "first")),
     Scenario("second turn", "135m", second_turn, ("first",)),
     Scenario("long prompt beside", "135m", long_prompt_beside, (*RATE, "gap p99/p50")),
-    Scenario("copying", "135m", copying, ("tokens/s",)),
+    Scenario("copying", "copier", copying, ("tokens/s", "decoding/s")),
     Scenario("toy one", "toy", partial(streams, count=1, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight", "toy", partial(streams, count=8, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512), ("tokens/s", "first"), grpc=True),
     Scenario("embed single", "bert", single_inputs, ("inputs/s",)),
     Scenario("embed lists", "bert", lists, ("inputs/s",)),
+    Scenario("embed short beside long", "bert", short_beside_long, ("first", "seconds")),
 )

@@ -1,6 +1,7 @@
 """The work itself: requests to one server, and what came of them."""
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -19,6 +20,8 @@ WORDS = tuple(
         "will "
     ).split()
 )
+CYCLE = tuple("".join(letters) for letters in itertools.product("bdfgklmn", "aeiou", "lmnrs"))
+"""Two hundred words, which copier.gguf says in turn for ever."""
 
 
 @dataclass(slots=True)
@@ -28,7 +31,14 @@ class Stream:
     began: float
     arrivals: list[float] = field(default_factory=list)
     tokens: int = 0
-    """Generated, as the server counts them."""
+    """Generated, as the server counts them; 0 if it does not say."""
+    lines: list[bytes] = field(default_factory=list)
+    """What came over REST, unread: reading takes time that the servers need."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(json.loads(line).get("response", "") for line in self.lines)
 
     @property
     def first(self) -> float:
@@ -50,11 +60,6 @@ class Outcome:
     inputs: int = 0
     """Texts embedded."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all streams."""
-        return sum(stream.tokens for stream in self.streams)
-
 
 def text(words: int, seed: int) -> str:
     """Return text of about as many tokens as words, always the same for the same seed."""
@@ -72,6 +77,7 @@ async def generate(server: Server, model: str, prompt: str, tokens: int, seed: i
             raise RuntimeError(f"{server.name}: {await answer.text()}")
         async for line in answer.content:
             stream.arrivals.append(time.perf_counter())
+            stream.lines.append(line)
             if b'"done":true' in line:
                 stream.tokens = json.loads(line).get("eval_count", 0)
     return stream
@@ -97,6 +103,26 @@ async def embed(server: Server, model: str, inputs: list[str]) -> int:
         if answer.status != 200:
             raise RuntimeError(f"{server.name}: {await answer.text()}")
         return len((await answer.json())["embeddings"])
+
+
+async def embed_one(server: Server, model: str, given: str) -> Stream:
+    """Embed one text; the vector counts as the first token."""
+    stream = Stream(time.perf_counter())
+    await embed(server, model, [given])
+    stream.arrivals.append(time.perf_counter())
+    return stream
+
+
+async def unload(server: Server, model: str) -> None:
+    """Have a model leave the memory, and wait until it has."""
+    async with server.session.post(f"{server.url}/api/generate", json={"model": model, "keep_alive": 0}) as answer:
+        answer.raise_for_status()
+    for _ in range(300):
+        async with server.session.get(f"{server.url}/api/ps") as answer:
+            if not (await answer.json())["models"]:
+                return
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"{server.name} does not unload {model}")
 
 
 async def together(work: list[Callable[[], Awaitable[Stream]]]) -> Outcome:
