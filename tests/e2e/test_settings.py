@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tests.e2e.server import MODELS, PUNA, serving, wait_until
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
+from puna.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
@@ -42,16 +42,26 @@ def queue(channel):
     return [(each.active_requests, each.queued_requests) for each in answer.models], answer.pending_requests
 
 
+def line(channel):
+    answer = server_pb2_grpc.ServerServiceStub(channel).ListRequests(server_pb2.ListRequestsRequest())
+    return sorted((each.method, each.queue_position) for each in answer.requests)
+
+
 def test_sequences_at_once_context_and_number_of_models(serve):
     server = serve(OLLAMA_NUM_PARALLEL="2", OLLAMA_CONTEXT_LENGTH="512", OLLAMA_MAX_LOADED_MODELS="1")
     load(server, "chatter", num_predict=1)
     assert loaded(server)["chatter"]["context_length"] == 512
     endless = generate_pb2.GenerateRequest(model="scripted", text="b", raw=True)
     with grpc.insecure_channel(server.grpc) as channel, ExitStack() as calls:
-        streams = [generate_pb2_grpc.GenerateServiceStub(channel).StreamGenerate(endless) for _ in range(4)]
+        generating = generate_pb2_grpc.GenerateServiceStub(channel)
+        streams = [generating.StreamGenerate(endless) for _ in range(3)]
         for stream in streams:
             calls.callback(stream.cancel)
+        wait_until(lambda: queue(channel) == ([(2, 1)], 0))
+        urgent = generate_pb2.GenerateRequest(model="scripted", text="b", raw=True, options={"priority": 1})
+        calls.callback(generating.Generate.future(urgent).cancel)
         wait_until(lambda: queue(channel) == ([(2, 2)], 0))
+        assert line(channel) == [("Generate", 1), ("StreamGenerate", 0), ("StreamGenerate", 0), ("StreamGenerate", 2)]
         assert list(loaded(server)) == ["scripted"]  # which had the other one go
         firsts = [next(stream).progress for stream in streams]
         assert max(progress.queued.position for progress in firsts) > 0

@@ -19,7 +19,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         """Answer a conversation in one message."""
         with observed(self._serving.activity, request.model, "Chat") as entry:
-            deltas, done = await collected(self._serving.chat(convert.chat_request(request)), entry)
+            deltas, done = await collected(self._serving.chat(convert.chat_request(request), entry.hear), entry)
         return answers.whole_chat(deltas, done)
 
     @streaming

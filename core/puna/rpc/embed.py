@@ -27,8 +27,8 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     @unary
     async def Embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
         """Embed a list of texts."""
-        with observed(self._serving.activity, request.model, "Embed"):
-            found = await self._serving.embed(convert.embed_request(request))
+        with observed(self._serving.activity, request.model, "Embed") as entry:
+            found = await self._serving.embed(convert.embed_request(request), entry.hear)
         return embed_pb2.EmbedResponse(
             vectors=[vector(each, request.encoding) for each in found.vectors],
             usage=answers.usage(found.usage),

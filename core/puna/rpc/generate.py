@@ -19,7 +19,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
     async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> generate_pb2.GenerateResponse:
         """Complete a prompt in one message."""
         with observed(self._serving.activity, request.model, "Generate") as entry:
-            deltas, done = await collected(self._serving.generate(convert.generate_request(request)), entry)
+            deltas, done = await collected(self._serving.generate(convert.generate_request(request), entry.hear), entry)
         return answers.whole_generate(deltas, done)
 
     @streaming

@@ -52,9 +52,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def LoadModel(self, request: models_pb2.LoadModelRequest, context: Context) -> models_pb2.LoadModelResponse:
         """Load a model."""
-        with observed(self._serving.activity, request.name, "LoadModel"):
-            entry = await self._serving.load(request.name, convert.request_options(request.options))
-        return models_pb2.LoadModelResponse(loaded=model_answers.loaded(entry))
+        with observed(self._serving.activity, request.name, "LoadModel") as entry:
+            loaded = await self._serving.load(request.name, convert.request_options(request.options), entry.hear)
+        return models_pb2.LoadModelResponse(loaded=model_answers.loaded(loaded))
 
     @unary
     async def UnloadModel(

@@ -18,8 +18,8 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
     @unary
     async def Rerank(self, request: rank_pb2.RerankRequest, context: Context) -> rank_pb2.RerankResponse:
         """Order documents by relevance."""
-        with observed(self._serving.activity, request.model, "Rerank"):
-            ranking = await self._serving.rerank(convert.rerank_request(request))
+        with observed(self._serving.activity, request.model, "Rerank") as entry:
+            ranking = await self._serving.rerank(convert.rerank_request(request), entry.hear)
         return rank_pb2.RerankResponse(
             results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],
             usage=answers.usage(ranking.usage),

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from importlib.metadata import version
 from typing import Final
 
@@ -47,22 +46,19 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         self, request: server_pb2.ListRequestsRequest, context: Context
     ) -> server_pb2.ListRequestsResponse:
         """List the requests under way."""
-        waiting: Counter[str] = Counter()
-        found = []
-        for entry in self._serving.activity.entries(request.model):
-            if not entry.running:
-                waiting[entry.model] += 1
-            found.append(
+        return server_pb2.ListRequestsResponse(
+            requests=[
                 server_pb2.RequestInfo(
                     id=entry.id,
                     model=entry.model,
                     method=entry.method,
-                    queue_position=0 if entry.running else waiting[entry.model],
+                    queue_position=entry.queue_position,
                     output_tokens=entry.output_tokens,
                     start_time=_timestamp(entry.start_ns),
                 )
-            )
-        return server_pb2.ListRequestsResponse(requests=found)
+                for entry in self._serving.activity.entries(request.model)
+            ]
+        )
 
     @unary
     async def CancelRequests(

@@ -17,7 +17,6 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
     deltas: list[Delta] = []
     async with aclosing(events):
         async for event in events:
-            entry.running = True
             if isinstance(event, Done):
                 return deltas, event
             if isinstance(event, Delta):
@@ -33,8 +32,16 @@ async def written(
     entry: Entry,
 ) -> None:
     """Write an answer as it comes, with the news that it tells. Being cancelled closes it first."""
-    async with aclosing(batches(answer)) as together:
+
+    def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
+        def hear(news: Event) -> None:
+            if isinstance(news, Progress):
+                entry.hear(news)
+            tell(news)
+
+        return answer(hear)
+
+    async with aclosing(batches(started)) as together:
         async for batch in together:
-            entry.running = entry.running or not isinstance(batch[-1], Progress) or batch[-1].phase == "prefill"
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
             await context.write(message(batch))

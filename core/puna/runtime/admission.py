@@ -65,7 +65,10 @@ class _Waiter:
 
 
 class Gate:
-    """Places for as many as may run at once; the others wait in line and are told how many are in front of them."""
+    """Places for as many as may run at once; the others wait in line and are told how many are in front of them.
+
+    Those that run count as one: 0 says that the wait is over.
+    """
 
     def __init__(self, places: int) -> None:
         self._free = max(places, 1)
@@ -101,6 +104,7 @@ class Gate:
             else:  # its turn came in the very moment
                 self._release()
             raise
+        report(0)
 
     def _release(self) -> None:
         """Hand the place to the next in line."""
@@ -113,5 +117,5 @@ class Gate:
         self._free += 1
 
     def _tell(self) -> None:
-        for position, waiter in enumerate(self._line):
+        for position, waiter in enumerate(self._line, 1):
             waiter.report(position)

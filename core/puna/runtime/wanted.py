@@ -47,7 +47,7 @@ class Queued:
     """The request waits: for its model to be loaded, or for a place."""
 
     position: int
-    """How many are in front of it."""
+    """How many are in front of it; those that are being served count as one, so 0 says that the wait is over."""
 
 
 @dataclass(frozen=True, slots=True)

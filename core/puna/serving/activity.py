@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from puna.serving.answers import Progress
+
 
 @dataclass(slots=True)
 class Entry:
@@ -18,10 +20,14 @@ class Entry:
     task: "asyncio.Task[object]"
     start_ns: int = field(default_factory=time.time_ns)
     output_tokens: int = 0
-    running: bool = False
-    """Whether it has its model."""
+    queue_position: int = 0
+    """How many are in front of it; 0: it does not wait."""
     cancelled: bool = False
     """Whether somebody asked for its end."""
+
+    def hear(self, news: Progress) -> None:
+        """Note how the request fares."""
+        self.queue_position = news.position if news.phase == "queued" else 0
 
 
 class Activity:
