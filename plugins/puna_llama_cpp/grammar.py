@@ -13,7 +13,7 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, Constraint, InvalidRequestError
-from puna_llama_cpp.schema import tightened
+from puna_llama_cpp.schema import patterns, tightened
 from puna_llama_cpp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _SPACE = r"( |\n{1,2}[ \t]{0,20})"
 # By \u every letter has a second spelling, and a name spelled so would not be known for a property that has a schema.
 _ESCAPES = 'nrbtf\\"'
 _GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
+_TRIED_STEPS = 3  # tokens
+_TRIED_PATTERNS = 100  # a schema that has more is tried in part
+_SHOWN = 80  # letters of a pattern in an error
 _LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*')
 """What may hold the word in a grammar without meaning it, or the word itself."""
 
@@ -72,7 +75,34 @@ class Grammars:
             raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: {_gist(native.get_error())}")
         if native.is_stopped() and not native.is_accepting():
             raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: nothing satisfies it")
+        self._try(constraint, native, self._tokenizer)
         return Matcher(native, self._vocabulary.size)
+
+    def _try(self, constraint: Constraint, native: llguidance.LLMatcher, tokenizer: llguidance.LLTokenizer) -> None:
+        """Find expressions that outgrow llguidance's limits, which it notices not before their first letters."""
+        if constraint.kind != "json_schema":
+            if not self._goes(native.deep_copy()):
+                raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: it is too complex")
+            return
+        for pattern in sorted(patterns(constraint.text))[:_TRIED_PATTERNS]:  # wherever in a schema they stand
+            grammar = _compile(Constraint("json_schema", json.dumps({"type": "string", "pattern": pattern})))
+            alone = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
+            if not alone.is_error() and not self._goes(alone):  # one that is wrong stands where nothing looks
+                shown = pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}…"
+                raise InvalidRequestError(f'JSON schema cannot be enforced: the pattern "{shown}" is too complex')
+
+    def _goes(self, native: llguidance.LLMatcher) -> bool:
+        """Whether the first tokens of some text can be followed."""
+        for _ in range(_TRIED_STEPS):
+            if native.is_stopped():
+                break
+            bits = np.unpackbits(np.frombuffer(native.compute_bitmask(), np.uint8), bitorder="little")
+            allowed = (int(token) for token in np.flatnonzero(bits[: self._vocabulary.size]))
+            token = next((token for token in allowed if token not in self._vocabulary.ends), None)
+            if token is None:
+                break
+            native.consume_token(token)
+        return not native.is_error()
 
 
 def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:

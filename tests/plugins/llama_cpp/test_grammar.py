@@ -76,6 +76,15 @@ async def test_other_grammars(chatter, write, kind, text, wanted):
         (Constraint("lark", "start: nothing"), "nothing"),
         (Constraint("lark", 'start: "%json {" %json {"type": "object", "minProperties": 3}'), "minProperties"),
         (Constraint("regex", "(a"), "unclosed"),
+        (Constraint("regex", "(a?){5000}a{5000}"), "too complex"),
+        (
+            Constraint("json_schema", '{"properties": {"a": {"pattern": "^(a?){5000}a{5000}$"}}}'),
+            r'\{5000\}\$" is too complex',
+        ),
+        (
+            Constraint("json_schema", '{"patternProperties": {"^(a?){5000}a{5000}$": {}}}'),
+            r'\{5000\}\$" is too complex',
+        ),
         (Constraint("sonnet", "abab"), "sonnet"),
     ],
 )
