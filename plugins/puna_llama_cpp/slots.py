@@ -91,9 +91,11 @@ class Slots:
         place = prefix.place(sequence.tokens, sequence.request.cache_salt, self._contents(sequence))
         assert place is not None, "admitted without an idle slot"
         slot = self._slots[place.slot]
-        if place.moved_to is not None and self._context.copy(place.slot, place.moved_to):
+        if place.moved_to is not None:
             other = self._slots[place.moved_to]
-            other.left, other.end, other.salt, other.used = slot.left, slot.end, slot.salt, slot.used
+            moved = self._context.copy(place.slot, place.moved_to)
+            other.left, other.end = (slot.left, slot.end) if moved else ([], 0)
+            other.salt, other.used = slot.salt, slot.used
         reused = place.reused
         if place.copied_from is not None and not self._context.copy(place.copied_from, place.slot):
             reused = 0
