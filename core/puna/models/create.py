@@ -83,7 +83,7 @@ class _Creation:
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
         """Do everything; returns the digests of the model that had the name."""
         config, items = yield from self._base(_config(self.request))
-        if self.request.adapters:
+        if self.request.adapters and not config.is_remote:
             items += yield from self._adapters(items)
         if self.request.draft_files and not config.is_remote:
             drafts = yield from self._drafts()

@@ -41,6 +41,8 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
     if not all((body["adapters"] or {}).values()):
         raise RestError(400, "invalid digest format")
     parameters, info = body["parameters"], body["info"]
+    # Without anything to make a model of, the core says so; the licenses would come later.
+    licenses = _licenses(document, body["license"]) if body["from"] or body["files"] else []
     return models_pb2.CreateModelRequest(
         **{"from": body["from"]},
         name=body["model"] or body["name"],
@@ -50,7 +52,7 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
         draft_files=_files(body["draft_files"]),
         template=body["template"],
         system=body["system"],
-        licenses=_licenses(document, body["license"]),
+        licenses=licenses,
         parameters_json=raw_object(document, parameters) if parameters is not None else "",
         messages=messages(body["messages"]),
         quantize=body["quantize"] or body["quantization"],

@@ -255,7 +255,8 @@ def test_a_stub_of_a_remote_model_has_no_files(workshop):
         '"remote_host":"https://ollama.com:443","remote_model":"gpt-oss:20b","capabilities":["tools","completion"],'
         '"context_length":100,"embedding_length":7,"base_name":"b","architecture":"amd64","os":"linux"}\n'
     )
-    workshop.create(base="u/foo:20b-cloud")
+    workshop.create(base="u/foo:20b-cloud", adapters={"a.gguf": MISSING})
+    assert json.loads(workshop.manifest())["layers"] is None
     assert '"remote_host":"https://ollama.com:443","remote_model":"u/foo:20b"' in workshop.config()
 
 

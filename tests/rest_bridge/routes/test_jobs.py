@@ -76,14 +76,21 @@ async def test_push_needs_a_name(core, client):
         ('"files":{"a":""}', 400, "invalid digest format"),
         ('"adapters":{"/a":""}', 400, "invalid digest format"),
         ('"draft_quantize":"q"', 400, "--draft-quantize requires a DRAFT model"),
-        ('"license":3', 500, "json: cannot unmarshal number into Go value of type []string"),
-        ('"license":["a",3]', 500, "json: cannot unmarshal number into Go value of type string"),
+        ('"from":"b","license":3', 500, "json: cannot unmarshal number into Go value of type []string"),
+        ('"files":{"a":"b"},"license":["a",3]', 500, "json: cannot unmarshal number into Go value of type string"),
     ],
 )
 async def test_what_is_refused_before_the_core_is_asked(core, client, body, status, text):
     kind = "application/json" if status == 500 else "application/json; charset=utf-8"
     assert await asked(client, "/api/create", f'{{"model":"m",{body}}}') == (status, kind, f'{{"error":"{text}"}}')
     assert core.requests == []
+
+
+@pytest.mark.parametrize("files", ["", ',"files":{}'])
+async def test_a_wrong_license_of_nothing_is_the_cores_to_refuse(core, client, fail, files):
+    core.script("CreateModel", fail(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CREATE", "x"))
+    answer = await asked(client, "/api/create", f'{{"model":"m","license":3{files}}}')
+    assert answer == (400, "application/json", '{"error":"x"}')
 
 
 async def test_everything_a_body_says_reaches_the_core(core, client):
