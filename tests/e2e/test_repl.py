@@ -91,6 +91,17 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(repl):
         assert shown.ended() == 0
 
 
+def test_what_is_typed_ahead_is_asked_next(repl):
+    with repl("typed") as shown:
+        shown.enter("first a")
+        shown.enter("second a")
+        shown.expect("Hello, world!")
+        shown.expect("Hello, world!")
+        shown.expect(PROMPT)
+        shown.enter("/bye")
+        assert shown.ended() == 0
+
+
 def test_a_picture_by_its_path(repl, tmp_path):
     (tmp_path / "a picture.png").write_bytes(PNG)
     with repl("typed") as shown:

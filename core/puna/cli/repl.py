@@ -5,7 +5,9 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -94,7 +96,8 @@ async def converse(
     await conversation.load(channel)
     for message in model.messages:
         print(f">>> {message.content}" if message.role == "user" else message.content)
-    await repl.loop()
+    with _typed_ahead():
+        await repl.loop()
 
 
 class _Repl:
@@ -266,6 +269,24 @@ def _history() -> FileHistory | InMemoryHistory:
     path = Path.home() / ".ollama" / "puna_history"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileHistory(str(path))
+
+
+@contextmanager
+def _typed_ahead() -> Generator[None]:
+    """Let Enter be Enter while an answer comes too: the terminal would make a newline of it, which is another key."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios  # not everywhere
+
+    before = termios.tcgetattr(sys.stdin)
+    now = list(before)
+    now[0] = before[0] & ~termios.ICRNL
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _keys() -> KeyBindings:
