@@ -29,8 +29,8 @@ _GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _SPACE, "json_allowed_e
 _TRIED_STEPS = 3  # tokens
 _TRIED_PATTERNS = 100  # a schema that has more is tried in part
 _SHOWN = 80  # letters of a pattern in an error
-_LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*')
-"""What may hold the word in a grammar without meaning it, or the word itself."""
+_LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*|%mark\s*')
+"""What may hold our words in a grammar without meaning them, or the words themselves."""
 
 
 class Matcher:
@@ -66,7 +66,7 @@ class Grammars:
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """Compile a constraint. InvalidRequestError: it is wrong, or uses what cannot be enforced, which is named."""
-        grammar = _compile(constraint)
+        grammar = _compile(constraint, self._vocabulary)
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = _tokenizer(self._vocabulary)
@@ -85,7 +85,9 @@ class Grammars:
                 raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: it is too complex")
             return
         for pattern in sorted(patterns(constraint.text))[:_TRIED_PATTERNS]:  # wherever in a schema they stand
-            grammar = _compile(Constraint("json_schema", json.dumps({"type": "string", "pattern": pattern})))
+            grammar = _compile(
+                Constraint("json_schema", json.dumps({"type": "string", "pattern": pattern})), self._vocabulary
+            )
             alone = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
             if not alone.is_error() and not self._goes(alone):  # one that is wrong stands where nothing looks
                 shown = pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}…"
@@ -130,7 +132,7 @@ _WORDS = {
 _NAMES = {"json_schema": "JSON schema", "gbnf": "GBNF grammar", "lark": "Lark grammar", "regex": "regular expression"}
 
 
-def _compile(constraint: Constraint) -> str:
+def _compile(constraint: Constraint, vocabulary: Vocabulary) -> str:
     text = constraint.text
     try:
         match constraint.kind:
@@ -139,7 +141,7 @@ def _compile(constraint: Constraint) -> str:
             case "gbnf":
                 return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
             case "lark":
-                return llguidance.LLMatcher.grammar_from_lark(_schemas_tightened(text))
+                return llguidance.LLMatcher.grammar_from_lark(_resolved(text, vocabulary))
             case "regex":
                 return llguidance.LLMatcher.grammar_from_regex(text)
             case other:
@@ -148,20 +150,30 @@ def _compile(constraint: Constraint) -> str:
         raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be read: {_first_line(str(error))}") from error
 
 
-def _schemas_tightened(text: str) -> str:
-    """Hold the schemas in a Lark grammar to what a schema of its own is held to."""
+def _resolved(text: str, vocabulary: Vocabulary) -> str:
+    """Hold the schemas in a Lark grammar to what a schema of its own is held to; name the tokens of its marks."""
     written, at = [], 0
     while match := _LARK.search(text, at):
         written.append(text[at : match.end()])
         at = match.end()
-        if match[0].startswith("%json"):
+        if match[0].startswith(("%json", "%mark")):
             try:
                 schema, at = json.JSONDecoder().raw_decode(text, at)
             except ValueError:
                 continue  # llguidance says what is wrong
+            if match[0].startswith("%mark"):
+                written[-1] = written[-1].removesuffix(match[0]) + _mark(schema, vocabulary)
+                continue
             strict = json.loads(tightened(json.dumps(schema)))
             written.append(json.dumps({**strict, "x-guidance": _GUIDANCE} if isinstance(strict, dict) else strict))
     return "".join([*written, text[at:]])
+
+
+def _mark(text: object, vocabulary: Vocabulary) -> str:
+    """Return the special token that is spelled so; where there is none, the text."""
+    tokens = vocabulary.special([text]) if isinstance(text, str) else ()
+    special = [token for token in tokens if vocabulary.looks_special(token)]
+    return f"<[{special[0]}]>" if special else json.dumps(text)
 
 
 def _first_line(text: str) -> str:

@@ -134,7 +134,8 @@ class Constraint:
     kind: str
     """"json_schema", "gbnf", "lark" or "regex"."""
     text: str
-    """The schema (raw JSON text), grammar or expression."""
+    """The schema (raw JSON text), grammar or expression. In Lark `%json SCHEMA` is JSON of a schema, and `%mark "TEXT"`
+    the special token that is spelled so, or the text where the vocabulary has no such token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

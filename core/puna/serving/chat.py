@@ -38,8 +38,10 @@ from puna.serving.requests import ChatRequest
 from puna.serving.sequences import run
 from puna.serving.wants import constraint, shifts
 
-HARMONY_FINAL: Final = "<|end|><|start|>assistant<|channel|>final<|message|>"
+HARMONY_NEXT: Final = "<|end|><|start|>assistant"
 """What ends the thinking of a model that speaks gpt-oss's format."""
+HARMONY_FINAL: Final = f"{HARMONY_NEXT}<|channel|>final<|message|>"
+"""The same, with what begins the content."""
 _SPECIAL: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
@@ -103,6 +105,8 @@ class Turn:
     parser: Parser | None
     must_call: bool = False
     """Whether the answer must be a call."""
+    offered: Sequence[Tool] = ()
+    """The tools by their own names."""
 
     @property
     def form(self) -> Form | None:
@@ -116,11 +120,11 @@ class Turn:
         if not self.tools:
             return None
         if self.parser is not None:
-            written = call_forms.FORMS.get(self.found.model.config.parser)
-            return forced.by_form(self.tools, written) if written else None
+            written = call_forms.FORMS.get(self.found.forms.parser_name)
+            return forced.by_form(self.tools, written, self.preserved) if written else None
         if self.form is not None:
-            return forced.by_form(self.tools, self.form)
-        return forced.by_tag(self.tools, self.found.forms.tool_tag)
+            return forced.by_form(self.tools, self.form, self.preserved)
+        return forced.by_tag(self.tools, self.found.forms.tool_tag, self.preserved)
 
     @property
     def preserved(self) -> tuple[str, ...]:
@@ -157,6 +161,7 @@ class Turn:
 async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
     model, forms = found.model, found.forms
     tools: Sequence[Tool] = forced.offered(request.tools, request.tool_choice)
+    offered = tools
     messages = assembled(model, model.messages, model.system, request.messages)
     parser = forms.parser()
     if parser is not None:
@@ -179,7 +184,7 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         opening, closing = forms.thinking_tags
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
     must_call = request.tool_choice.mode == "required" and request.options.output is None
-    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call)
+    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered)
 
 
 async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:
@@ -275,14 +280,16 @@ class _Thinking:
             return replace(self._prompt, text=self._prompt.text + self._raw)
         again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
         harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
-        return replace(again, text=again.text + HARMONY_FINAL) if harmony else again
+        if not harmony:
+            return again
+        return replace(again, text=again.text + (HARMONY_NEXT if turn.must_call else HARMONY_FINAL))
 
     def next_reader(self) -> Reader:
         """Return the reader of the second sequence, which has no thinking."""
         turn = self._turn
         if turn.parser is not None and turn.must_call:
             parser = turn.found.forms.parser() or turn.parser
-            parser.init(turn.tools, turn.messages[-1], Think(False))
+            parser.init(turn.offered, turn.messages[-1], Think(False))
             return BuiltinReader(parser, with_ids=True)
         if self.finish is not None and turn.parser is not None:
             return PlainReader()  # the parser still waits for the thinking's end

@@ -9,7 +9,8 @@ from puna.backend import Constraint
 from puna.errors import InvalidRequestError
 from puna.gojson import quote
 from puna.messages import Tool
-from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.native.form import CallLayout, Form, JsonCall, Literals, TaggedCall
+from puna.serving.forced_literals import Writer
 from puna.serving.requests import ToolChoice
 
 
@@ -25,32 +26,32 @@ def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     return named
 
 
-def by_tag(tools: Sequence[Tool], tag: str) -> Constraint:
-    """Return the form of a call behind a tag, as the generic parser reads it."""
+def by_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constraint:
+    """Return the form of a call behind a tag, as the generic parser reads it. `marks` may be special tokens."""
     call = _call(tools, JsonCall())
     if tag == "{":
         return Constraint("json_schema", json.dumps(call))
     before, after = (tag, "]") if tag.endswith("[") else (tag + "\n", "")
-    return _between(before, call, after)
+    return _either([[before, call, after]], marks)
 
 
-def by_form(tools: Sequence[Tool], form: Form) -> Constraint | None:
-    """Return the form of a call as a model writes it; None: calls of this layout cannot be forced."""
+def by_form(tools: Sequence[Tool], form: Form, marks: Sequence[str] = ()) -> Constraint | None:
+    """Return the form of a call as a model writes it; None: it cannot be forced. `marks` may be special tokens."""
     names = form.json
     before, after = form.section_start + form.call_start, form.call_end + form.section_end
     match form.layout:
         case CallLayout.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
             opening, closing = ("[", "]") if names.in_array else ("", "")
-            return _between(before + opening, _call(tools, names), closing + after)
+            return _either([[before + opening, _call(tools, names), closing + after]], marks)
         case CallLayout.TAGGED_JSON if not form.tagged.before_id:
-            return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools])
+            return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools], marks)
         case CallLayout.TAGGED if not form.tagged.before_id and len(form.tagged.after_value.strip()) > 1:
-            return _either([_tagged(tool, form.tagged, before, after) for tool in tools])
+            to = {tool.name: f"{form.addressee}{tool.name}" if form.addressee else "" for tool in tools}
+            ways = [_tagged(tool, form.tagged, to[tool.name] + before, after, marks) for tool in tools]
+            return _either(ways, marks)
+        case CallLayout.LOOSE | CallLayout.PYTHON if form.literals is not None:
+            return _literal(tools, form, form.literals, marks)
     return None
-
-
-def _between(before: str, call: dict[str, Any], after: str) -> Constraint:
-    return _either([[before, call, after]])
 
 
 Part: TypeAlias = "str | dict[str, Any] | Raw"
@@ -63,8 +64,8 @@ class Raw(str):
     __slots__ = ()
 
 
-def _either(ways: Sequence[Sequence[Part]]) -> Constraint:
-    """Return the grammar of an answer that goes one of several ways."""
+def _either(ways: Sequence[Sequence[Part]], marks: Sequence[str], more: Sequence[str] = ()) -> Constraint:
+    """Return the grammar of an answer that goes one of several ways, with more rules if expressions need them."""
     rules: list[str] = []
     starts = []
     for way in ways:
@@ -72,15 +73,22 @@ def _either(ways: Sequence[Sequence[Part]]) -> Constraint:
         for part in way:
             if part != "":
                 names.append(f"part{len(rules)}")
-                rules.append(f"{names[-1]}: {_expression(part)}")
+                rules.append(f"{names[-1]}: {_expression(part, marks)}")
         starts.append(" ".join(names))
-    return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules]))
+    return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules, *more]))
 
 
-def _expression(part: Part) -> str:
+def _expression(part: Part, marks: Sequence[str]) -> str:
     if isinstance(part, Raw):
         return part
-    return json.dumps(part) if isinstance(part, str) else f"%json {json.dumps(part)}"
+    return _written(part, marks) if isinstance(part, str) else f"%json {json.dumps(part)}"
+
+
+def _written(text: str, marks: Sequence[str]) -> str:
+    """Return an expression for a text as it stands; of marks the engine knows whether they are special tokens."""
+    longest = sorted(map(re.escape, marks), key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(longest)})", text) if marks else [text]
+    return " ".join(f"{'%mark ' * (piece in marks)}{json.dumps(piece)}" for piece in pieces if piece)
 
 
 def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
@@ -89,7 +97,7 @@ def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list
     return [name, _parameters(tool), f"{marks.after_arguments}{marks.close}{after}"]
 
 
-def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
+def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Sequence[str]) -> list[Part]:
     """Return a call whose arguments stand each between marks, in the schema's order, the optional ones at will."""
     name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
     schema = _parameters(tool)
@@ -102,21 +110,40 @@ def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part
         json_mark = marks.before_json or marks.before_value
         opening = f"{marks.before_key}{key}{marks.after_key}{marks.before_value if plain or listed else json_mark}"
         if plain:
-            value = _text_before(marks.after_value)
+            value = _text_before(marks.after_value, special)
         elif listed:
-            value = f"({' | '.join(json.dumps(f'{one}{marks.after_value}') for one in each['enum'])})"
+            value = f"({' | '.join(_written(f'{one}{marks.after_value}', special) for one in each['enum'])})"
         else:
             schema_text = json.dumps({**each, **definitions} if isinstance(each, dict) else each)
-            value = f"%json {schema_text} {json.dumps(marks.after_value)}"
-        expression = f"{json.dumps(opening)} {value}"
+            value = f"%json {schema_text} {_written(marks.after_value, special)}"
+        expression = f"{_written(opening, special)} {value}"
         parts.append(Raw(expression if key in required else f"({expression})?"))
     return [*parts, f"{marks.after_arguments}{marks.close}{after}"]
 
 
-def _text_before(mark: str) -> str:
+def _text_before(mark: str, special: Sequence[str]) -> str:
     """Return an expression for a text and the mark behind it, whose beginning it may not hold."""
     first, second = _escaped(mark.strip()[0]), _escaped(mark.strip()[1])
-    return f"/([^{first}]|{first}[^{second}])*{_escaped(mark)}/"
+    text = f"([^{first}]|{first}+[^{first}{second}])*"
+    spelled = f"/{text}{_escaped(mark)}/"
+    written = _written(mark, special)
+    return f"({spelled} | /{text}/ {written})" if "%mark" in written else spelled
+
+
+def _literal(tools: Sequence[Tool], form: Form, literals: Literals, marks: Sequence[str]) -> Constraint | None:
+    """Return calls that hold their arguments in a notation of their own; None: a name cannot stand in it."""
+    marked = len(literals.quote) > 1
+    marks = (*marks, literals.quote) if marked else marks
+    writer = Writer(literals, lambda text: _written(text, marks), marked=marked)
+    opening, between, closing = ("(", "=", ")") if form.layout is CallLayout.PYTHON else ("{", ":", "}")
+    ways: list[list[Part]] = []
+    for tool in tools:
+        arguments = writer.members(_parameters(tool), lambda key: f"{key}{between}")
+        if arguments is None or not re.fullmatch(r"[\w.-]+", tool.name):
+            return None
+        name = f"{form.section_start}{form.call_start}{form.tagged.before_name}{tool.name}{opening}"
+        ways.append([name, Raw(arguments), f"{closing}{form.call_end}{form.section_end}"])
+    return _either(ways, marks, writer.rules)
 
 
 def _escaped(text: str) -> str:

@@ -45,10 +45,14 @@ class Forms:
             name = gemma4.variant(self._model.name.shortest, lambda: self._model.gguf.parameter_count)
         return registry.renderer(name) if name else None
 
+    @property
+    def parser_name(self) -> str:
+        """The kind of parser that the model names; empty: none."""
+        return self._model.config.parser or ("harmony" if self._model.is_harmony else "")
+
     def parser(self) -> Parser | None:
         """Return a fresh parser of the kind that the model names; None: it names none that is known."""
-        name = self._model.config.parser or ("harmony" if self._model.is_harmony else "")
-        return registry.parser(name) if name else None
+        return registry.parser(self.parser_name) if self.parser_name else None
 
     def chat_template(self, facts: ModelFacts) -> ChatTemplate:
         """Return the model file's own template, which may print what the loaded model calls its ends."""

@@ -31,6 +31,10 @@ BOTH = (
     "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}"
     "{{ if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}</tool_call>{{ end }}{{ end }}"
 )
+HARMONY = (
+    "{{- range .Messages }}<|start|>{{ .Role }}{{ if .Thinking }}<|channel|>analysis<|message|>{{ .Thinking }}"
+    "{{ else }}<|message|>{{ .Content }}<|end|>{{ end }}{{ end }}"
+)
 FILL = "{{ if .Suffix }}<PRE>{{ .Prompt }}<SUF>{{ .Suffix }}{{ else }}{{ .Prompt }}{{ end }}"
 
 
@@ -68,6 +72,13 @@ def stocked(tmp_path_factory):
     make(store, "native", files={"b.gguf": upload(store, MODELS / "jinja-tools.gguf")})
     make(store, "coder", base="plain", renderer="qwen3-coder", parser="qwen3-coder")
     make(store, "reasoner", base="plain", renderer="qwen3.5", parser="qwen3.5")
+    for parser in ("harmony", "gemma4", "functiongemma", "olmo3", "glimmer"):
+        make(store, parser, base="talker", parser=parser)
+    make(store, "thinking-harmony", base="plain", template=HARMONY, parser="harmony")
+    # Its only way to begin a call is a token of its own.
+    marked = tmp_path_factory.mktemp("marked") / "marked.gguf"
+    marked.write_bytes((MODELS / "scripted.gguf").read_bytes().replace(b"<|im_start|>", b"<|tool_call>"))
+    make(store, "marked", files={"m.gguf": upload(store, marked)}, template=CHAT, parser="gemma4")
     make(store, "unrenderable", base="plain", renderer="nosuch", parser="nosuch")
     make(store, "embedder", files={"c.gguf": upload(store, MODELS / "embedder.gguf")})
     return store

@@ -156,7 +156,7 @@ class TestForcedCalls:
         assert parts(deltas) == ['get_weather{"city":"Rome"}']
         constraint = backend.requests[0].constraint
         assert (constraint.kind, "get_weather" in constraint.text) == ("lark", True)
-        assert '"<tool_call>\\n"' in constraint.text
+        assert '%mark "<tool_call>" "\\n"' in constraint.text
 
     async def test_one_of_several(self, serving, backend):
         choice = ToolChoice("required", "get_time")
@@ -183,7 +183,7 @@ class TestForcedCalls:
         backend.play("<tool_call>\n<function=get_weather>\n", "</function>\n</tool_call>")
         deltas, _ = await ask(serving, "coder", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
         assert parts(deltas) == ["get_weather{}"]
-        assert '"<tool_call>\\n<function=get_weather>\\n"' in backend.requests[0].constraint.text
+        assert '%mark "<tool_call>" "\\n<function=get_weather>\\n"' in backend.requests[0].constraint.text
 
     async def test_as_the_parser_reads_it_after_thinking(self, serving, backend):
         backend.play("hm", "</think>", "<tool_call><function=other></function></tool_call>", "free", 60)
@@ -191,6 +191,19 @@ class TestForcedCalls:
         deltas, _ = await ask(serving, "reasoner", "a", tools=(WEATHER,), tool_choice=self.REQUIRED)
         assert [each for each in parts(deltas) if each] == ["/hm/", "get_weather{}"]
         assert [each.constraint is None for each in backend.requests][-1] is False
+
+    async def test_in_harmony_after_thinking(self, serving, backend):
+        """The header of the second sequence is the call's, and the name becomes again what it was."""
+        tool = Tool(name="get-weather", parameters='{"type":"object"}')
+        backend.play(
+            "<|channel|>analysis<|message|>", "hm", "<|end|>", "<|start|>assistant<|channel|>final<|message|>", "x"
+        )
+        backend.play("<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>", "{}")
+        deltas, done = await ask(
+            serving, "thinking-harmony", "a", tools=(tool,), tool_choice=self.REQUIRED, think=Think(True)
+        )
+        assert [each for each in parts([*deltas, done.delta]) if each] == ["/hm/", "get-weather{}"]
+        assert backend.requests[-1].prompt.endswith("hm<|end|><|start|>assistant")
 
     async def test_a_form_goes_first(self, serving, backend):
         await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED, output=JSON)

@@ -1,6 +1,8 @@
 """Forms of calls that must come, held against texts by the engine's own grammars and by the parsers that read them."""
 
 import json
+import re
+from collections.abc import Sequence
 
 import llguidance
 import pytest
@@ -16,6 +18,10 @@ SCHEMA = {
         "city": {"type": "string"},
         "days": {"type": "integer"},
         "unit": {"type": "string", "enum": ["c", "f"]},
+        "where": {
+            "type": "object",
+            "properties": {"at": {"type": "array", "items": {"type": "number"}}, "free": {"type": "object"}},
+        },
     },
     "required": ["city"],
 }
@@ -23,9 +29,8 @@ TOOLS = [Tool(name="get", parameters=json.dumps(SCHEMA)), Tool(name="other")]
 WEATHER = {"city": "a <b>", "days": 3}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "called"),
-    [
+MARKS = re.compile(r'%mark ("(?:[^"\\]|\\.)*")')
+TEXTS = [
         ("qwen3", '<tool_call>\n{"name": "get", "arguments": {"city": "a <b>", "days": 3}}\n</tool_call>', WEATHER),
         (
             "qwen3-coder",
@@ -43,23 +48,85 @@ WEATHER = {"city": "a <b>", "days": 3}
         ("cohere", '<|START_ACTION|>[{"tool_name": "get", "parameters": {"city": "x"}, "tool_call_id": "0"}]'
          "<|END_ACTION|>", {"city": "x"}),
         ("ministral", '[TOOL_CALLS]get[ARGS]{"city": "a <b>", "days": 3}', WEATHER),
-    ],
-)  # fmt: skip
-def test_what_is_demanded_is_what_the_parser_reads(name: str, text: str, called: dict[str, object]) -> None:
-    constraint = forced.by_form(TOOLS, FORMS[name])
-    assert constraint is not None
-    assert _fits(constraint.text, text)
-    assert not _fits(constraint.text, text.replace("city", "town"))
-    assert not _fits(constraint.text, "Hello")
+        ("harmony", '<|channel|>commentary to=functions.get <|constrain|>json<|message|>{"city": "a <b>", "days": 3}',
+         WEATHER),
+        ("deepseek3", "<\uff5ctool▁calls▁begin\uff5c><\uff5ctool▁call▁begin\uff5c>get<\uff5ctool▁sep\uff5c>"
+         '{"city": "a <b>", "days": 3}<\uff5ctool▁call▁end\uff5c><\uff5ctool▁calls▁end\uff5c>', WEATHER),
+        ("cogito", "<\uff5ctool▁calls▁begin\uff5c><\uff5ctool▁call▁begin\uff5c>function<\uff5ctool▁sep\uff5c>get\n"
+         '```json\n{"city": "x"}\n```<\uff5ctool▁call▁end\uff5c><\uff5ctool▁calls▁end\uff5c>', {"city": "x"}),
+        ("gemma4", '<|tool_call>call:get{city:<|"|>a <<b>\n"<|"|>,days:3,unit:<|"|>c<|"|>}<tool_call|>',
+         {"city": 'a <<b>\n"', "days": 3, "unit": "c"}),
+        ("gemma4", '<|tool_call>call:get{city:<|"|><|"|>,where:{at:[1.5,-2],free:{a:null,b:[<|"|>x<|"|>]}}}'
+         "<tool_call|>",
+         {"city": "", "where": {"at": [1.5, -2], "free": {"a": None, "b": ["x"]}}}),
+        ("functiongemma", "<start_function_call>call:get{city:<escape>a <b>, }<escape>,days:3,where:{at:[1,2],"
+         "free:{a:true}}}<end_function_call>",
+         {"city": "a <b>, }", "days": 3, "where": {"at": [1, 2], "free": {"a": True}}}),
+        ("lfm2", '<|tool_call_start|>[get(city="a <b>\n(",days=3)]<|tool_call_end|>', {"city": "a <b>\n(", "days": 3}),
+        ("lfm2", '<|tool_call_start|>[get(city="x", unit="f", where={"at":[1.5],"free":{"a":[null,")"]}})]'
+         "<|tool_call_end|>", {"city": "x", "unit": "f", "where": {"at": [1.5], "free": {"a": [None, ")"]}}}),
+        ("olmo3", '<function_calls>get(city="a \\"b\\"\\n(", days=3)</function_calls>',
+         {"city": 'a "b"\n(', "days": 3}),
+        ("olmo3", '<function_calls>get(city="x", where={"at":[1,2],"free":{"a":["y"]}})</function_calls>',
+         {"city": "x", "where": {"at": [1, 2], "free": {"a": ["y"]}}}),
+        ("glimmer", ' to=get<|message|><atem:function_calls>\n<atem:invoke name="get">\n<atem:parameter name="city">'
+         'a <b></atem:parameter>\n<atem:parameter name="days">3</atem:parameter>\n</atem:invoke>\n'
+         "</atem:function_calls>", WEATHER),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize(("name", "text", "called"), TEXTS)
+def test_what_is_demanded_is_what_the_parser_reads(
+    name: str, text: str, called: dict[str, object], special: bool
+) -> None:
     reader = parser(name)
     assert reader is not None
+    constraint = forced.by_form(TOOLS, FORMS[name], reader.preserved_tokens)
+    assert constraint is not None
+    tokens = list(dict.fromkeys(MARKS.findall(constraint.text))) if special else []
+    assert _fits(constraint.text, text, tokens)
+    assert not _fits(constraint.text, text.replace("city", "town"), tokens)
+    assert not _fits(constraint.text, "Hello", tokens)
     reader.init(TOOLS, Message(role="user", content="x"), Think(False))
     (call,) = [*reader.add(text, False).calls, *reader.add("", True).calls]
     assert (call.name, json.loads(call.arguments)) == ("get", called)
 
 
-def _fits(grammar: str, text: str) -> bool:
+def test_arguments_that_need_not_be_there() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": ["string", "null"]}}}
+    constraint = forced.by_form([Tool(name="get", parameters=json.dumps(schema)), Tool(name="other")], FORMS["lfm2"])
+    assert constraint is not None
+    for arguments in ("", "a=1", "a=1, b=null", 'b="x"'):
+        assert _fits(constraint.text, f"<|tool_call_start|>[get({arguments})]<|tool_call_end|>")
+    assert _fits(constraint.text, "<|tool_call_start|>[other()]<|tool_call_end|>")
+    assert not _fits(constraint.text, "<|tool_call_start|>[get(b=2)]<|tool_call_end|>")
+
+
+def test_nothing_where_it_cannot_be_written() -> None:
+    optional = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    schema = {"type": "object", "properties": {"a": optional, "b": {"type": ["integer", "null"]}}}
+    constraint = forced.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["functiongemma"])
+    assert constraint is not None
+    text = "<start_function_call>call:get{a:1,b:2}<end_function_call>"
+    assert _fits(constraint.text, text)
+    for nothing in ("null", "<nil>", "<escape>x<escape>"):
+        assert not _fits(constraint.text, text.replace("1", nothing))
+        assert not _fits(constraint.text, text.replace("2", nothing))
+
+
+def test_names_that_cannot_be_written() -> None:
+    schema = {"type": "object", "properties": {"a-b": {"type": "integer"}}}
+    assert forced.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["gemma4"]) is None
+
+
+def _fits(grammar: str, text: str, special: Sequence[str] = ()) -> bool:
+    """`special`: which texts stand for tokens of their own; the byte tokenizer has some to lend."""
+    ids = {json.loads(mark): 256 + i for i, mark in enumerate(special)}
+    grammar = MARKS.sub(lambda match: f"<[{ids[json.loads(match[1])]}]>" if special else match[1], grammar)
     tokenizer = llguidance.LLTokenizer("byte")
     matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(grammar), log_level=0)
-    assert not matcher.is_error() or matcher.get_error() == ""
-    return bool(matcher.consume_tokens(tokenizer.tokenize_str(text))) and matcher.is_accepting()
+    assert not matcher.is_error(), matcher.get_error()
+    pieces = re.split(f"({'|'.join(map(re.escape, ids))})", text) if ids else [text]
+    tokens = [token for piece in pieces for token in ([ids[piece]] if piece in ids else piece.encode())]
+    return bool(matcher.consume_tokens(tokens)) and matcher.is_accepting()

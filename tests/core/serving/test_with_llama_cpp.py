@@ -10,6 +10,7 @@ import pytest
 from tests.core.serving.asking import WEATHER, answered, parts, prompted, said
 
 from puna import errors
+from puna.messages import Tool
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.serving.answers import Delta
@@ -60,6 +61,25 @@ async def test_a_call_that_must_come(serving, model):
     assert done.reason == "length" or [call.name for call in calls] == ["get_weather"]
     text = "".join(delta.text for delta in (*deltas, done.delta))
     assert "Hello" not in text
+
+
+SETTING = Tool(
+    name="set",
+    parameters='{"type":"object","properties":{"unit":{"type":"string","enum":["c","f"]},"on":{"type":"boolean"},'
+    '"levels":{"type":"array","items":{"enum":[1,2]}}},"required":["unit","on"]}',
+)
+
+
+@pytest.mark.parametrize("model", ["harmony", "gemma4", "marked", "functiongemma", "olmo3", "glimmer"])
+async def test_a_call_that_must_come_in_a_notation_of_its_own(serving, model):
+    request = said(model, "a", tools=(SETTING,), tool_choice=ToolChoice("required"), values={"num_predict": 600})
+    deltas, done = await answered(serving.chat(request))
+    (call,) = [call for delta in (*deltas, done.delta) for call in delta.tool_calls]
+    arguments = json.loads(call.arguments)
+    assert (done.reason, call.name, arguments["unit"] in ("c", "f"), arguments["on"] in (True, False)) == (
+        "stop", "set", True, True,
+    )  # fmt: skip
+    assert "".join(delta.text for delta in (*deltas, done.delta)) == ""
 
 
 async def test_nothing_to_generate(serving):

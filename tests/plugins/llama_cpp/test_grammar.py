@@ -63,6 +63,12 @@ async def test_other_grammars(chatter, write, kind, text, wanted):
     assert {said[:2], said[2:4], said[4:]} <= wanted
 
 
+async def test_marks_are_the_vocabularys_tokens_where_it_has_them(chatter, write):
+    constraint = Constraint("lark", r'start: %mark "<|im_start|>" "<|im_start|> \" %mark" %mark "<|call|>"')
+    texts, end = await write(chatter, "hello", constraint=constraint, preserved_tokens=("<|im_start|>",), max_tokens=99)
+    assert (texts[0], "".join(texts[1:]), end.reason) == ("<|im_start|>", '<|im_start|> " %mark<|call|>', "stop")
+
+
 @pytest.mark.parametrize(
     ("constraint", "named"),
     [

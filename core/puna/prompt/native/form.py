@@ -61,6 +61,23 @@ class TaggedCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Literals:
+    """How values are written in the layouts LOOSE and PYTHON."""
+
+    quote: str
+    """On both sides of a text."""
+    text: str
+    """Regular expression of one character in it, with what must follow so that it does not begin the quote."""
+    inner: str = ""
+    """The same for texts in lists and objects; empty: no difference."""
+    bare_keys: bool = True
+    spaced: bool = False
+    """Whether a space may stand between arguments."""
+    null: str = "null"
+    """Empty: it cannot be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """A layout of output: optional thinking, then content, then optional calls."""
 
@@ -83,8 +100,12 @@ class Form:
     call_start: str = ""
     """Around every call."""
     call_end: str = ""
+    addressee: str = ""
+    """Before the call's start, with the tool's name behind it: for whom the message is; empty: it does not say."""
     json: JsonCall = JsonCall()
     tagged: TaggedCall = TaggedCall()
+    literals: Literals | None = None
+    """Of LOOSE and PYTHON; None: calls of this form are read and not demanded."""
     bare_calls: tuple[str, ...] = ()
     """Further texts that begin a call, for models that leave out the marker; "NAME" stands for a tool's name."""
     before_prefill: str | None = None
