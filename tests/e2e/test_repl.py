@@ -93,9 +93,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(repl):
 
 def test_what_is_typed_ahead_is_asked_next(repl):
     with repl("typed") as shown:
-        shown.enter("first a")
-        shown.enter("second a")
-        shown.expect("Hello, world!")
+        shown.enter("without end b")
+        shown.expect("w39 w0 w1")
+        shown.press(CTRL_C + "second a\r")
         shown.expect("Hello, world!")
         shown.expect(PROMPT)
         shown.enter("/bye")
