@@ -128,7 +128,10 @@ class Seals:
         seal = self.read(blob)
         if seal is None or seal.place == Place.STORE.value:
             return 0.0
-        return (self.folder / blob.name).stat().st_mtime
+        try:
+            return (self.folder / blob.name).stat().st_mtime
+        except FileNotFoundError:  # somebody else has just removed the blob
+            return 0.0
 
     def forget(self, blob: Path) -> None:
         """Remove a seal."""
