@@ -8,7 +8,7 @@ from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import json_text
 from puna.prompt.builtin.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.interface import Piece, goes_on
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
 
@@ -50,7 +50,7 @@ class DeepSeekParser:
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
         """Begin within thinking if the model shall think and does not go on with an answer."""
-        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        continues = goes_on(last_message)
         if think is not None and think.on and not continues and not (self._fenced and tools):
             self._state = _State.THINKING
         return tools

@@ -43,3 +43,8 @@ class Parser(Protocol):
     def add(self, text: str, done: bool) -> Piece:
         """Take a piece of the answer; `done`: it was the last. Raises BackendFailedError for what cannot be read."""
         ...
+
+
+def goes_on(last_message: Message | None) -> bool:
+    """Say whether the model goes on with an answer that a conversation ends with, instead of beginning one."""
+    return last_message is not None and last_message.role == "assistant" and bool(last_message.content)

@@ -10,7 +10,7 @@ from puna.errors import BackendFailedError
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.interface import Piece, goes_on
 from puna.prompt.builtin.json_call import read_call as read_json_call
 from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.thinking import first_of, overlap
@@ -58,7 +58,7 @@ class LagunaParser:
         """Begin within thinking if the model shall think."""
         self._tools = tools
         self._shows = think is not None and think.on
-        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        continues = goes_on(last_message)
         if self._resumes and continues:
             self._state = _State.RESUMING
         elif self._shows:

@@ -9,7 +9,7 @@ from typing import Final
 from puna import gojson
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.interface import Piece, goes_on
 from puna.prompt.builtin.literals import at_commas, number
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
@@ -48,7 +48,7 @@ class Lfm2Parser:
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
         """Expect thinking if the model may think and does not go on with an answer."""
-        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        continues = goes_on(last_message)
         if self.has_thinking and not continues and (think is None or think.on):
             self._state = _State.OPENING
         return tools

@@ -8,7 +8,7 @@ from typing import Final
 from puna import gojson
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.interface import Piece, goes_on
 from puna.prompt.builtin.literals import at_commas, number
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
@@ -92,7 +92,7 @@ class Olmo3ThinkParser:
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Begin within thinking, unless the model goes on with an answer."""
-        self._thinking = not (last_message is not None and last_message.role == "assistant" and last_message.content)
+        self._thinking = not goes_on(last_message)
         return tools
 
     def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002

@@ -9,7 +9,7 @@ from puna import gojson
 from puna.errors import BackendFailedError
 from puna.gotemplate.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.builtin.interface import Piece, goes_on
 from puna.prompt.thinking import overlap
 from puna.prompt.tool_calls import ParsedCall
 
@@ -85,7 +85,7 @@ class TaggedParser:
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
         """Begin within thinking, unless the model shall not think or goes on with an answer."""
         self._tools = tools
-        continues = last_message is not None and last_message.role == "assistant" and bool(last_message.content)
+        continues = goes_on(last_message)
         habits = self._habits
         if (
             habits.thinks
