@@ -130,6 +130,7 @@ class HostedModel(LoadedModel):
         await asyncio.wait({self._following}, timeout=GOODBYE_SECONDS)
         await self._channel.close()
         await self._process.stop()
+        self._gone.set()  # also where no stream was opened that could say so
         await asyncio.wait({self._following})
 
     def _check(self) -> None:

@@ -33,3 +33,12 @@ async def test_a_crash_is_told(load_plain):
         async with aclosing(model.generate(SequenceRequest(prompt="@crash SIGKILL"))) as events:
             async for _ in events:
                 pass
+
+
+async def test_a_stream_that_cannot_be_opened_ends_the_load(load_hosted, monkeypatch):
+    async def refused(*_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(hosts, "connect", refused)
+    with pytest.raises(PermissionError):
+        await asyncio.wait_for(load_hosted(), 30)
