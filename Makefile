@@ -40,7 +40,9 @@ $(UV):
 	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.venv/.installed: pyproject.toml uv.lock | $(UV)
+KERNELS := tools/build_kernels.py $(wildcard plugins/puna_llama_cpp/native/*.[ch])
+
+.venv/.installed: pyproject.toml uv.lock $(KERNELS) | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about five minutes on two cores."
 	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from puna.backend import Finish, ModelSpec, Piece, Sampling, SequenceRequest
-from puna_llama_cpp import LlamaCppBackend
+from puna_llama_cpp import LlamaCppBackend, kernels
+
+kernels.install()  # before a test module imports llama.cpp, as in a host process
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -1,0 +1,70 @@
+"""The kernels of native/: found, put before ggml's own functions of the same names, and switched on.
+
+The dynamic linker calls the first of two functions with one name. So the library is loaded, with its names for all to
+see, before those of llama.cpp; it passes on to ggml's what it does not do better. Other systems than Linux bind names
+to libraries; they, processors without AVX-512 VNNI, and versions of ggml that nobody tried are left to ggml.
+"""
+
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+_LIBRARY = Path(__file__).parent / "native" / "kernels.so"
+_TRIED = ("0.25.3",)
+"""Versions of ggml whose structures ggml_abi.h mirrors. A new one is added once its tests have passed."""
+_OBJECT_BYTES = 32
+"""What ggml_tensor_overhead() counts beside the tensor itself."""
+_EXPORTS = {
+    "sgemm": "llamafile_sgemm",
+    "flash_attention": "ggml_compute_forward_flash_attn_ext",
+    "chunk_add": "ggml_threadpool_chunk_add",
+    "chunk_set": "ggml_threadpool_chunk_set",
+    "barrier": "ggml_barrier",
+}
+
+
+class _Functions(ctypes.Structure):
+    """The struct ggml_functions of ggml_abi.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in _EXPORTS]
+
+
+@cache
+def install() -> ctypes.CDLL | None:
+    """Load the library and then llama.cpp's, and switch the kernels on where the processor has what they need.
+
+    None: there is no such library, it does not fit, PUNA_KERNELS is 0, or llama.cpp was loaded before.
+    """
+    if sys.platform != "linux" or os.environ.get("PUNA_KERNELS") == "0" or not _LIBRARY.exists():
+        return None
+    if "llama_cpp" in sys.modules or not _fits():
+        _log.info("the kernels fit only ggml %s, built as a library of its own", " or ".join(_TRIED))
+        return None
+    library = ctypes.CDLL(str(_LIBRARY), mode=ctypes.RTLD_GLOBAL)
+    library.puna_tensor_size.restype = ctypes.c_size_t
+    library.puna_switch.argtypes = [ctypes.c_bool]
+    library.puna_switch.restype = ctypes.c_bool
+    library.puna_matmul_calls.restype = library.puna_attention_calls.restype = ctypes.c_long
+    # Not by the path of ggml's library: wheels have a copy under each of its names, of which one is in use.
+    from llama_cpp._ggml import libggml
+
+    own = _Functions(*(ctypes.cast(getattr(libggml, name), ctypes.c_void_p) for name in _EXPORTS.values()))
+    library.puna_set_functions(ctypes.byref(own))
+    libggml.ggml_tensor_overhead.restype = ctypes.c_size_t
+    if libggml.ggml_tensor_overhead() == library.puna_tensor_size() + _OBJECT_BYTES:
+        library.puna_switch(True)
+    return library
+
+
+def _fits() -> bool:
+    """Say whether llama.cpp has a version that was tried, without loading it: afterwards is too late."""
+    found = importlib.util.find_spec("llama_cpp")
+    if found is None or not found.origin:
+        return False
+    folder = Path(found.origin).parent / "lib"
+    return any((folder / f"libggml-cpu.so.{version}").exists() for version in _TRIED)

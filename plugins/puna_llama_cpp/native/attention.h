@@ -1,0 +1,104 @@
+// What the two ways of computing attention share: attention.c (few rows of queries) and attention_tiles.c (many).
+#pragma once
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "ggml_abi.h"
+
+// ISO C is asked of the compiler: products are rounded before something is added, save where fmadd says otherwise.
+#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma")))
+#define INLINE KERNEL static inline __attribute__((always_inline))
+#define HIDDEN __attribute__((visibility("hidden")))
+
+enum {
+  LANES = 16,
+  MASKED = 0xfc00,  // minus infinity
+};
+
+struct attention {
+  const struct ggml_tensor *q, *k, *v, *mask, *sinks;
+  struct ggml_tensor *dst;
+  int64_t dk, dv, keys, rows, heads, streams;
+  int64_t group;  // query heads that share keys and values
+  float scale;
+};
+
+struct place {  // of a row of queries, or of the first of several
+  int64_t stream, head, row;
+};
+
+static inline const char *at(const struct ggml_tensor *t, int64_t i1, int64_t i2, int64_t i3) {
+  return (const char *)t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
+}
+static inline const float *query(const struct attention *a, struct place p) {
+  return (const float *)at(a->q, p.row, p.head, p.stream);
+}
+static inline const uint16_t *mask_row(const struct attention *a, struct place p) {
+  const struct ggml_tensor *m = a->mask;
+  return m ? (const uint16_t *)at(m, p.row, p.head % m->ne[2], p.stream % m->ne[3]) : NULL;
+}
+static inline const char *of_group(const struct attention *a, const struct ggml_tensor *t, struct place p) {
+  return at(t, 0, p.head / a->group, p.stream / (a->q->ne[3] / t->ne[3]));
+}
+static inline float *result(const struct attention *a, struct place p) {
+  const struct ggml_tensor *d = a->dst;
+  return (float *)((char *)d->data + ((p.stream * d->ne[2] + p.row) * d->ne[1] + p.head) * d->nb[1]);
+}
+
+INLINE __m512 from_half(const uint16_t *h) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)h)); }
+
+INLINE void transpose(__m512 x[LANES]) {
+  __m512 y[LANES];
+  for (int i = 0; i < LANES; i += 4) {
+    const __m512 low01 = _mm512_unpacklo_ps(x[i], x[i + 1]), high01 = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    const __m512 low23 = _mm512_unpacklo_ps(x[i + 2], x[i + 3]), high23 = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+    y[i] = _mm512_shuffle_ps(low01, low23, 0x44);
+    y[i + 1] = _mm512_shuffle_ps(low01, low23, 0xee);
+    y[i + 2] = _mm512_shuffle_ps(high01, high23, 0x44);
+    y[i + 3] = _mm512_shuffle_ps(high01, high23, 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    const __m512 even0 = _mm512_shuffle_f32x4(y[i], y[i + 4], 0x88), odd0 = _mm512_shuffle_f32x4(y[i], y[i + 4], 0xdd);
+    const __m512 even1 = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0x88);
+    const __m512 odd1 = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0xdd);
+    x[i] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    x[i + 4] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    x[i + 8] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    x[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
+}
+
+// A sink takes part in the sum of weights without a value. The compiler of ggml fused this sum for many rows only.
+INLINE void add_sink(const struct attention *a, int64_t head, float *max, float *sum, float *v, bool fused) {
+  const float sink = ((const float *)a->sinks->data)[head];
+  float rescale = 1, weight = 1;
+  if (sink > *max) {
+    rescale = expf(*max - sink);
+    *max = sink;
+    for (int64_t i = 0; i < a->dv; i += LANES)
+      _mm512_storeu_ps(v + i, _mm512_mul_ps(_mm512_loadu_ps(v + i), _mm512_set1_ps(rescale)));
+  } else {
+    weight = expf(sink - *max);
+  }
+  *sum = fused ? __builtin_fmaf(*sum, rescale, weight) : *sum * rescale + weight;
+}
+
+INLINE void store(const struct attention *a, struct place p, float sum, const float *v) {
+  float *out = result(a, p);
+  const __m512 scale = _mm512_set1_ps(sum == 0 ? 0 : 1 / sum);
+  for (int64_t i = 0; i < a->dv; i += LANES) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(v + i), scale));
+}
+
+// Into how many parts the heads that share keys, values and the mask are cut, so that there is work for all threads.
+static inline int64_t parts_of_group(const struct attention *a, int64_t at_most, int64_t items, int64_t wanted) {
+  if (a->mask && a->mask->ne[2] > 1) return a->group;
+  int64_t parts = (a->group + at_most - 1) / at_most;
+  while (parts < a->group && items * parts < wanted) parts++;
+  return parts;
+}
+
+// Whether a thread's scratch has room for tiles, and the attention of TILED rows and more.
+HIDDEN bool puna_tiles_fit(const struct ggml_compute_params *params, const struct attention *a);
+HIDDEN void puna_attend_tiles(const struct ggml_compute_params *params, const struct attention *a);

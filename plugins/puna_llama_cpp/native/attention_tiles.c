@@ -1,0 +1,213 @@
+// Attention of many rows of queries (attention.c tells why): with 32-bit floats, a tile of KEYS positions at a time.
+//
+// A tile's keys and values are unpacked once for all heads that share them and for as many rows as there is scratch
+// for. Of each tile only the positions between the first and the last that some row sees are computed.
+#include "attention.h"
+
+enum {
+  KEYS = 64,       // positions of a tile; maxima and sums are taken over so many
+  ROWS = 6,        // of queries multiplied at a time: their sums with KEYS columns fill 24 of 32 registers
+  MOST_ROWS = 96,  // of one head that use a tile once it is unpacked
+};
+
+// The polynomial of ggml's exponential of vectors, for x <= 0 or NaN.
+INLINE __m512 exp_many(__m512 x) {
+  const __m512 shift = _mm512_set1_ps(0x1.8p23f);
+  const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), shift), shift);
+  const __m512 most = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
+  const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), most), r2 = _mm512_mul_ps(r, r);
+  const __m512 high = _mm512_fmadd_ps(_mm512_set1_ps(0x1.0e4020p-7f), r, _mm512_set1_ps(0x1.573e2ep-5f));
+  const __m512 mid = _mm512_fmadd_ps(_mm512_set1_ps(0x1.555e66p-3f), r, _mm512_set1_ps(0x1.fffdb6p-2f));
+  const __m512 low = _mm512_fmadd_ps(_mm512_set1_ps(0x1.ffffecp-1f), r, _mm512_set1_ps(1));
+  const __m512 y = _mm512_fmadd_ps(_mm512_fmadd_ps(high, r2, mid), r2, low);
+  const __mmask16 nothing = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-192), _CMP_LT_OQ);
+  return _mm512_mask_mov_ps(_mm512_scalef_ps(y, n), nothing, _mm512_setzero_ps());
+}
+
+struct tile {  // KEYS positions, unpacked
+  int64_t from;
+  int count;
+  bool ready;
+  float *k, *v;  // k[value][position], v[position][value]
+};
+
+KERNEL static void unpack(const struct attention *a, struct place p, struct tile *t) {
+  const char *k = of_group(a, a->k, p) + t->from * a->k->nb[1], *v = of_group(a, a->v, p) + t->from * a->v->nb[1];
+  for (int64_t c = 0; c < KEYS; c += LANES)
+    for (int64_t i = 0; i < a->dk; i += LANES) {
+      __m512 x[LANES];
+      for (int r = 0; r < LANES; r++)  // past the end something to be masked
+        x[r] = from_half((const uint16_t *)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
+      transpose(x);
+      for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * KEYS + c, x[r]);
+    }
+  for (int64_t c = 0; c < t->count; c++)
+    for (int64_t i = 0; i < a->dv; i += LANES)
+      _mm512_store_ps(t->v + c * a->dv + i, from_half((const uint16_t *)(v + c * a->v->nb[1]) + i));
+  t->ready = true;
+}
+
+struct factors {  // of a product: ROWS rows of a by b, whose rows and those of c are `stride` apart
+  const float *row[ROWS];
+  const float *b;
+  int64_t stride, from, to;  // the rows of b that matter
+};
+
+// c[ROWS][16 wide] += a b, each sum in the order of b's rows.
+INLINE void multiply(const int wide, const struct factors *f, int64_t column, float *c) {
+  __m512 sum[ROWS][4];
+  for (int r = 0; r < ROWS; r++)
+    for (int j = 0; j < wide; j++) sum[r][j] = _mm512_load_ps(c + r * f->stride + column + j * LANES);
+  for (int64_t k = f->from; k < f->to; k++) {
+    __m512 x[4];
+    for (int j = 0; j < wide; j++) x[j] = _mm512_load_ps(f->b + k * f->stride + column + j * LANES);
+    for (int r = 0; r < ROWS; r++) {
+      const __m512 y = _mm512_set1_ps(f->row[r][k]);
+      for (int j = 0; j < wide; j++) sum[r][j] = _mm512_fmadd_ps(y, x[j], sum[r][j]);
+    }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int j = 0; j < wide; j++) _mm512_store_ps(c + r * f->stride + column + j * LANES, sum[r][j]);
+}
+KERNEL static void multiply1(const struct factors *f, int64_t column, float *c) { multiply(1, f, column, c); }
+KERNEL static void multiply2(const struct factors *f, int64_t column, float *c) { multiply(2, f, column, c); }
+KERNEL static void multiply4(const struct factors *f, int64_t column, float *c) { multiply(4, f, column, c); }
+static void product(const struct factors *f, int64_t column, int64_t end, float *c) {
+  for (; column + 4 * LANES <= end; column += 4 * LANES) multiply4(f, column, c);
+  for (; column + 2 * LANES <= end; column += 2 * LANES) multiply2(f, column, c);
+  for (; column < end; column += LANES) multiply1(f, column, c);
+}
+
+struct many {  // ROWS rows of a head
+  const float *q[ROWS];
+  const uint16_t *mask[ROWS];
+  float *sum_v, *sum, *max;
+};
+
+static uint64_t first(int64_t n) { return n < KEYS ? (UINT64_C(1) << n) - 1 : UINT64_MAX; }
+
+// The positions of the tile that a row's mask lets be seen.
+INLINE uint64_t seen(const uint16_t *mask, const struct tile *t) {
+  uint64_t bits = first(t->count);
+  if (!mask) return bits;
+  const __m512i none = _mm512_set1_epi16((short)MASKED);
+  const __m512i low = _mm512_maskz_loadu_epi16((__mmask32)bits, mask + t->from);
+  const __m512i high = _mm512_maskz_loadu_epi16((__mmask32)(bits >> 32), mask + t->from + 32);
+  return bits & (_mm512_cmpneq_epi16_mask(low, none) | (uint64_t)_mm512_cmpneq_epi16_mask(high, none) << 32);
+}
+
+// From products to weights of the positions from..to, both multiples of LANES.
+INLINE void soften(const struct attention *a, const struct many *m, int r, const struct tile *t, int from, int to,
+                   float *x) {
+  const __m512 none = _mm512_set1_ps(-INFINITY);
+  __m512 top = none;
+  for (int j = from; j < to; j += LANES) {
+    const __mmask16 there = (__mmask16)(first(t->count) >> j);
+    __m512 score = _mm512_mul_ps(_mm512_load_ps(x + j), _mm512_set1_ps(a->scale));
+    if (m->mask[r])
+      score = _mm512_add_ps(score, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, m->mask[r] + t->from + j)));
+    score = _mm512_mask_mov_ps(none, there, score);
+    top = _mm512_max_ps(top, score);
+    _mm512_store_ps(x + j, score);
+  }
+  const float max = _mm512_reduce_max_ps(top);
+  if (max == -INFINITY) {
+    for (int j = from; j < to; j += LANES) _mm512_store_ps(x + j, _mm512_setzero_ps());
+    return;
+  }
+  if (max > m->max[r]) {
+    const float rescale = expf(m->max[r] - max);
+    float *v = m->sum_v + r * a->dv;
+    for (int64_t i = 0; i < a->dv; i += LANES)
+      _mm512_store_ps(v + i, _mm512_mul_ps(_mm512_load_ps(v + i), _mm512_set1_ps(rescale)));
+    m->sum[r] *= rescale;
+    m->max[r] = max;
+  }
+  double sum = 0;
+  for (int j = from; j < to; j += LANES) {
+    const __m512 e = exp_many(_mm512_sub_ps(_mm512_load_ps(x + j), _mm512_set1_ps(m->max[r])));
+    _mm512_store_ps(x + j, e);
+    sum += (double)_mm512_reduce_add_ps(e);
+  }
+  m->sum[r] = (float)(m->sum[r] + sum);
+}
+
+KERNEL static void take_tile(const struct attention *a, struct place p, const struct many *m, struct tile *t) {
+  uint64_t any = 0;
+  for (int r = 0; r < ROWS; r++) any |= seen(m->mask[r], t);
+  if (!any) return;
+  if (!t->ready) unpack(a, p, t);
+  // Positions that no row sees before the first and after the last one would add nothing.
+  const int begin = __builtin_ctzll(any), end = KEYS - __builtin_clzll(any);
+  const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
+  _Alignas(64) float x[ROWS * KEYS] = {0};
+  struct factors scores = {.b = t->k, .stride = KEYS, .from = 0, .to = a->dk};
+  struct factors values = {.b = t->v, .stride = a->dv, .from = begin, .to = end};
+  memcpy(scores.row, m->q, sizeof scores.row);
+  product(&scores, from, to, x);
+  for (int r = 0; r < ROWS; r++) {
+    values.row[r] = x + r * KEYS;
+    soften(a, m, r, t, from, to, x + r * KEYS);
+  }
+  product(&values, 0, a->dv, m->sum_v);
+}
+
+// `rows` rows from place p on of each of n heads. The scratch holds a tile and, of every row, the sum of values.
+KERNEL static void attend_many(const struct attention *a, struct place p, int n, int rows, int padded, float *scratch) {
+  struct tile t = {.k = scratch, .v = scratch + KEYS * a->dk};
+  float *sum_v = t.v + KEYS * a->dv, *sum = sum_v + n * padded * a->dv, *max = sum + n * padded;
+  memset(sum_v, 0, n * padded * (a->dv + 1) * sizeof(float));
+  for (int i = 0; i < n * padded; i++) max[i] = -INFINITY;
+  for (t.from = 0; t.from < a->keys; t.from += KEYS) {
+    t.count = (int)(a->keys - t.from < KEYS ? a->keys - t.from : KEYS);
+    t.ready = false;
+    for (int h = 0; h < n; h++)
+      for (int r = 0; r < rows; r += ROWS) {
+        const int64_t i = h * padded + r;
+        struct many m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
+        for (int s = 0; s < ROWS; s++) {  // past the last row that one again, to no effect
+          const struct place own = {p.stream, p.head + h, p.row + (r + s < rows ? r + s : rows - 1)};
+          m.q[s] = query(a, own);
+          m.mask[s] = mask_row(a, own);
+        }
+        take_tile(a, p, &m, &t);
+      }
+  }
+  for (int h = 0; h < n; h++)
+    for (int r = 0; r < rows; r++) {
+      const int64_t i = h * padded + r;
+      if (a->sinks) add_sink(a, p.head + h, max + i, sum + i, sum_v + i * a->dv, true);
+      store(a, (struct place){p.stream, p.head + h, p.row + r}, sum[i], sum_v + i * a->dv);
+    }
+}
+
+// How many rows the scratch of a thread has room for beside a tile.
+static int64_t room(const struct ggml_compute_params *params, const struct attention *a) {
+  const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
+  return (floats - KEYS * (a->dk + a->dv)) / (a->dv + 2);
+}
+
+bool puna_tiles_fit(const struct ggml_compute_params *params, const struct attention *a) {
+  return room(params, a) >= ROWS;
+}
+
+void puna_attend_tiles(const struct ggml_compute_params *params, const struct attention *a) {
+  const int64_t groups = a->heads / a->group, space = room(params, a) / ROWS * ROWS;
+  const int64_t items = groups * a->streams * ((a->rows + MOST_ROWS - 1) / MOST_ROWS);
+  const int64_t parts = parts_of_group(a, space / ROWS, items, 4 * params->nth), per = (a->group + parts - 1) / parts;
+  int64_t block = space / per / ROWS * ROWS;
+  if (block > MOST_ROWS) block = MOST_ROWS;
+  if (items * parts < 4 * params->nth && block > MOST_ROWS / 2) block = MOST_ROWS / 2;
+  const int64_t blocks = (a->rows + block - 1) / block, total = blocks * a->streams * groups * parts;
+  const size_t each = params->wsize / params->nth / 64 * 64;
+  float *scratch = (float *)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
+  for (int64_t i = params->ith; i < total; i = ggml.chunk_add(params->threadpool, 1)) {
+    const int64_t part = i % parts, group = i / parts % groups, stream = i / parts / groups % a->streams;
+    const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last, which see most, first
+    const struct place p = {stream, group * a->group + part * per, row};
+    const int64_t left = (group + 1) * a->group - p.head;
+    if (left < 1) continue;
+    const int rows = (int)(a->rows - row < block ? a->rows - row : block);
+    attend_many(a, p, (int)(left < per ? left : per), rows, (rows + ROWS - 1) / ROWS * ROWS, scratch);
+  }
+}

@@ -1,0 +1,188 @@
+// Turning 16 rows of a quantized matrix so that one register holds the same four values of every row: lane = row.
+// An integer dot product of such registers with a broadcast column then works for 16 rows at once and leaves no
+// horizontal sums. Values come out as unsigned bytes, since that is what one operand of the instruction must be; the
+// caller makes up for the offset.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "ggml_abi.h"
+
+#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
+#define INLINE KERNEL static inline __attribute__((always_inline))
+// Of loops over arrays of registers, which must not become memory at any level of optimization.
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum {
+  ROWS = 16,   // of A in a strip, one for each lane
+  DWORDS = 8,  // registers for 32 turned values of each row
+
+  Q8_0_BYTES = 34,  // of a block, and
+  Q8_0_AT = 2,      // where in it the values are
+  Q4_0_BYTES = 18,
+  Q4_0_AT = 2,
+  Q5_0_BYTES = 22,
+  Q5_0_HIGH_AT = 2,  // the values' fifth bits
+  Q5_0_AT = 6,
+
+  SUPER = 8,  // times 32 values in a block of a K type
+  Q4_K_BYTES = 144,
+  Q4_K_AT = 16,  // after d, dmin, and scales and mins of six bits
+  Q5_K_BYTES = 176,
+  Q5_K_HIGH_AT = 16,
+  Q5_K_AT = 48,
+  Q6_K_BYTES = 210,
+  Q6_K_HIGH_AT = 128,  // two bits for each value
+  Q6_K_SCALES_AT = 192,
+  Q6_K_D_AT = 208,
+  RAW = 48,  // registers for a turned K block, still packed: at most
+};
+
+struct strip {
+  const uint8_t *row[ROWS];  // rows past the last of A repeat it and are not stored
+  __m512i offset;            // of the rows from row[0]
+  __mmask16 keep;            // the lanes to store
+};
+
+INLINE int32_t dword(const uint8_t *at) {
+  int32_t value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
+
+INLINE __m512i bytes4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
+  return _mm512_set1_epi32((int32_t)((uint32_t)a | (uint32_t)b << 8 | (uint32_t)c << 16 | (uint32_t)d << 24));
+}
+
+INLINE __m512i two_rows(const uint8_t *low, const uint8_t *high) {
+  const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)low));
+  return _mm512_inserti64x4(half, _mm256_loadu_si256((const void *)high), 1);
+}
+
+INLINE __m512i four_rows(const uint8_t *const row[ROWS], size_t at, int i) {
+  __m512i t = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(row[i] + at)));
+  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 4] + at)), 1);
+  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 8] + at)), 2);
+  return _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 12] + at)), 3);
+}
+
+// Asks for the same place of the next strip: 16 rows read side by side are more than the hardware follows, so that
+// without this few columns wait for memory. What lies past the end of A is asked for in vain, without harm.
+INLINE void fetch_ahead(const uint8_t *const row[ROWS], size_t at) {
+  const size_t strip = (size_t)(row[1] - row[0]) * ROWS;
+  UNROLL for (int i = 0; i < ROWS; i++) _mm_prefetch((const void *)(row[i] + strip + at), _MM_HINT_T1);
+}
+
+// 32 bytes of each row, in the order that turn and sum_rows start from: rows 0..7 in the first four registers.
+INLINE void load32(const uint8_t *const row[ROWS], size_t at, __m512i out[8]) {
+  fetch_ahead(row, at);
+  UNROLL for (int i = 0; i < 4; i++) {
+    out[i] = two_rows(row[i] + at, row[i + 4] + at);
+    out[4 + i] = two_rows(row[8 + i] + at, row[12 + i] + at);
+  }
+}
+
+// In each quarter of the registers: the dwords of four registers, transposed.
+INLINE void turn_quarters(__m512i t[4]) {
+  const __m512i low01 = _mm512_unpacklo_epi32(t[0], t[1]);
+  const __m512i high01 = _mm512_unpackhi_epi32(t[0], t[1]);
+  const __m512i low23 = _mm512_unpacklo_epi32(t[2], t[3]);
+  const __m512i high23 = _mm512_unpackhi_epi32(t[2], t[3]);
+  t[0] = _mm512_unpacklo_epi64(low01, low23);
+  t[1] = _mm512_unpackhi_epi64(low01, low23);
+  t[2] = _mm512_unpacklo_epi64(high01, high23);
+  t[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+// Register q = bytes 4q..4q+3 of each row's 32.
+INLINE void turn32(const uint8_t *const row[ROWS], size_t at, __m512i out[8]) {
+  __m512i t[8];
+  load32(row, at, t);
+  turn_quarters(t);
+  turn_quarters(t + 4);
+  UNROLL for (int q = 0; q < 4; q++) {
+    out[q] = _mm512_shuffle_i32x4(t[q], t[4 + q], 0x88);
+    out[q + 4] = _mm512_shuffle_i32x4(t[q], t[4 + q], 0xdd);
+  }
+}
+
+// Register q = bytes 4q..4q+3 of each row's 16.
+INLINE void turn16(const uint8_t *const row[ROWS], size_t at, __m512i out[4]) {
+  fetch_ahead(row, at);
+  UNROLL for (int i = 0; i < 4; i++) out[i] = four_rows(row, at, i);
+  turn_quarters(out);
+}
+
+// Lane r = the sum of row r's eight dwords, of rows in the order of load32.
+INLINE __m512i sum_rows(const __m512i t[8]) {
+  __m512i v[2];
+  UNROLL for (int g = 0; g < 2; g++) {
+    const __m512i *x = t + 4 * g;
+    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+    v[g] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  }
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+}
+
+INLINE __m512i gather32(const struct strip *s, size_t at) { return _mm512_i32gather_epi32(s->offset, s->row[0] + at, 1); }
+
+// The 16-bit floats in the low or high halves of lanes.
+INLINE __m512 low_f16(__m512i x) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)); }
+INLINE __m512 high_f16(__m512i x) { return low_f16(_mm512_srli_epi32(x, 16)); }
+
+// (x & mask) | y
+INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ternarylogic_epi32(x, mask, y, 0xea); }
+
+// Blocks of 32 values with a scale. What is added to a value to make it unsigned:
+static inline int32_t block_offset(int type) { return type == GGML_TYPE_Q8_0 ? 128 : type == GGML_TYPE_Q5_0 ? 16 : 8; }
+static inline size_t block_bytes(int type) {
+  switch (type) {
+    case GGML_TYPE_Q8_0: return Q8_0_BYTES;
+    case GGML_TYPE_Q4_0: return Q4_0_BYTES;
+    case GGML_TYPE_Q5_0: return Q5_0_BYTES;
+    case GGML_TYPE_Q4_K: return Q4_K_BYTES;
+    case GGML_TYPE_Q5_K: return Q5_K_BYTES;
+    case GGML_TYPE_Q6_K: return Q6_K_BYTES;
+    default: return 0;
+  }
+}
+
+// Each lane's 32 fifth bits as bytes 0 or 16, for values 4q..4q+3.
+INLINE __m512i fifth_bits(__m512i bits, int q) {
+  // Four bits in the upper half of a byte, each in a byte of its own; then any bit that is set becomes the lowest.
+  const __m512i upper = q % 2 ? bits : _mm512_slli_epi32(bits, 4);
+  const uint8_t b = (uint8_t)(q / 2);
+  const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+  const __m512i spread = _mm512_shuffle_epi8(upper, _mm512_add_epi8(lanes, _mm512_set1_epi8((char)b)));
+  return _mm512_min_epu8(_mm512_and_si512(spread, bytes4(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
+}
+
+// Values and scales of block k of each row.
+INLINE __m512 unpack_block(const int type, const struct strip *s, size_t k, __m512i out[DWORDS]) {
+  const size_t at = k * block_bytes(type);
+  const __m512i nibble = _mm512_set1_epi8(0x0f);
+  __m512i t[4];
+  if (type == GGML_TYPE_Q8_0) {
+    turn32(s->row, at + Q8_0_AT, out);
+    UNROLL for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
+    return low_f16(gather32(s, at));
+  }
+  if (type == GGML_TYPE_Q4_0) {
+    turn16(s->row, at + Q4_0_AT, t);
+    UNROLL for (int q = 0; q < 4; q++) {
+      out[q] = _mm512_and_si512(t[q], nibble);
+      out[4 + q] = _mm512_and_si512(_mm512_srli_epi32(t[q], 4), nibble);
+    }
+    return low_f16(gather32(s, at));
+  }
+  const __m512i bits = gather32(s, at + Q5_0_HIGH_AT);
+  turn16(s->row, at + Q5_0_AT, t);
+  UNROLL for (int q = 0; q < 4; q++) {
+    out[q] = masked_or(t[q], nibble, fifth_bits(bits, q));
+    out[4 + q] = masked_or(_mm512_srli_epi32(t[q], 4), nibble, fifth_bits(bits, 4 + q));
+  }
+  return low_f16(gather32(s, at));
+}

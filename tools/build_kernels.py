@@ -1,0 +1,40 @@
+"""Hatchling's build hook: compiles the kernels of the llama.cpp plugin, where there is a compiler for x86-64 Linux.
+
+Without them the plugin works all the same, more slowly, so that a missing compiler is no error.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path("plugins/puna_llama_cpp/native")
+LIBRARY = SOURCE / "kernels.so"
+# No -march: each function names the instructions it uses, so that the library can be loaded, and asked, everywhere.
+# No contraction: what is rounded, and when, stands in the sources.
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-fPIC", "-shared"]
+
+
+class KernelsHook(BuildHookInterface):
+    """Adds native/kernels.so to wheels, and puts it beside its sources for editable installs."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 (hatchling's signature)
+        """Compile; a wheel with the library in it is one for this platform."""
+        if self.target_name != "wheel" or sys.platform != "linux" or platform.machine() != "x86_64":
+            return
+        root = Path(self.root)
+        sources = sorted(str(path) for path in (root / SOURCE).glob("*.c"))
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        try:
+            subprocess.run([*compiler, *FLAGS, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.app.display_warning(f"llama.cpp will run without the kernels of {SOURCE}: {error}")
+            return
+        build_data["artifacts"].append(f"/{LIBRARY}")
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
