@@ -98,6 +98,7 @@ class Context:
             raise _refusal(captured_log().last_error())
         self.pointer = pointer
         self._row = ctypes.c_float * weights.vocabulary.size
+        self._state = np.empty(0, np.uint8)
         self._memory = lib.llama_get_memory(pointer)
         self.remembers = bool(self._memory)
         self.can_rewind = self.remembers and not (
@@ -153,16 +154,22 @@ class Context:
         """Make a sequence's memory equal to another's; False if llama.cpp cannot, which leaves the target empty.
 
         By way of its state, which has as many cells as the sequence: `llama_memory_seq_cp` copies a whole stream, for
-        which it takes the time and the memory of a full context.
+        which it takes the time and the memory of a full context. The room for it stays until `end_copying`, since new
+        memory takes longer than copying.
         """
         size = lib.llama_state_seq_get_size(self.pointer, source)
-        room = np.empty(size, np.uint8)
-        state = room.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if len(self._state) < size:
+            self._state = np.empty(size, np.uint8)
+        state = self._state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         size = lib.llama_state_seq_get_data(self.pointer, state, size, source)
         if size and lib.llama_state_seq_set_data(self.pointer, state, size, target):
             return True
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
+
+    def end_copying(self) -> None:
+        """Let go of the room that copies took."""
+        self._state = np.empty(0, np.uint8)
 
     def shift(self, slot: int, start: int, end: int) -> None:
         """Forget a sequence's positions from `start` to `end` and move what follows there."""

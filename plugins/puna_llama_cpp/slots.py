@@ -63,6 +63,7 @@ class Slots:
                 self._place(sequence)
             else:
                 left.append(sequence)
+        self._context.end_copying()
         return left
 
     def _waits(self, sequence: Sequence) -> bool:
