@@ -27,7 +27,8 @@ KERNEL static void product_q5_0(const struct strip *s, const struct columns *x, 
   lane_product(GGML_TYPE_Q5_0, s, x, n, packed);
 }
 
-// Memory of a thread for a product, kept for the next ones. NULL if there is none.
+// Memory of a thread for a product, kept for the next ones. Threads must agree on who computes what: so none of them may
+// give up alone.
 static void *scratch(size_t bytes) {
   static _Thread_local struct {
     size_t bytes;
@@ -36,7 +37,8 @@ static void *scratch(size_t bytes) {
   if (kept.bytes < bytes) {
     free(kept.at);
     kept.at = aligned_alloc(sizeof(__m512i), (bytes + sizeof(__m512i) - 1) / sizeof(__m512i) * sizeof(__m512i));
-    kept.bytes = kept.at ? bytes : 0;
+    if (!kept.at) abort();
+    kept.bytes = bytes;
   }
   return kept.at;
 }
@@ -100,7 +102,6 @@ bool llamafile_sgemm(const struct ggml_compute_params *params, int64_t m, int64_
   const bool claim = B == params->wdata;
   const struct work w = divide(m, n, k, params->nth, claim);
   __m512i *packed = scratch((size_t)k * (PACKED * sizeof(__m512i) + (size_t)w.width * sizeof(struct side)));
-  if (!packed) return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
   struct side *side = (struct side *)(packed + k * PACKED);
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
 
