@@ -174,6 +174,11 @@ async def test_other_caches_are_left_to_ggml(with_and_without, cache):
     assert with_them == without
 
 
+def test_they_are_on_where_the_processor_has_what_they_need():
+    library = kernels.install()
+    assert (library is not None and library.puna_switch(True)) == able()
+
+
 def test_the_environment_turns_them_off():
     code = "from puna_llama_cpp import kernels; print(kernels.install())"
     done = subprocess.run(
