@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
 from puna_llama_cpp.batch import Batch, VectorBatch
+from puna_llama_cpp.kernels import tile_parts
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
 
@@ -106,7 +107,7 @@ class Context:
         )
         self.can_shift = self.remembers and bool(lib.llama_memory_can_shift(self._memory))
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
-        self.batch_size = lib.llama_n_batch(pointer)
+        self.batch_size = int(lib.llama_n_batch(pointer))
         self.pooling = lib.llama_pooling_type(pointer)
         weights.apply_adapters(pointer)
 
@@ -118,8 +119,12 @@ class Context:
         """Have the running evaluation end at once, or no longer."""
         self._flag.raw = b"\1\0" if wanted else b"\0\0"
 
-    def decode(self, batch: Batch | VectorBatch) -> None:
-        """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed."""
+    def decode(self, batch: Batch | VectorBatch, *, parts: bool = False) -> None:
+        """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
+
+        `parts`: what it has of prompts are parts of long ones.
+        """
+        tile_parts(parts)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError

@@ -117,7 +117,16 @@ class Engine:
                 self._release(sequence)
         if self._waiting:
             self._waiting.sort(key=lambda sequence: -sequence.request.priority)
-            self._waiting = self._slots.admit(self._waiting)
+            self._waiting = self._slots.admit(self._waiting, self._room())
+
+    def _room(self) -> int:
+        """Return how many prompt tokens may go into the next step."""
+        running = self._slots.running
+        streams = sum(sequence.streaming for sequence in running)
+        if not streams:
+            return self._context.batch_size
+        prompts = len(running) - streams + min(len(self._waiting), self._slots.idle)
+        return self._pace.beside(streams, prompts)
 
     def _release(self, sequence: Sequence) -> None:
         self._slots.release(sequence)
@@ -154,10 +163,8 @@ class Engine:
         if not looking:
             return
         sequence = max(looking, key=lambda sequence: sequence.request.priority)
-        streams = sum(other.streaming for other in running)
         most = self._context.batch_size
-        room = min(most, self._pace.beside(streams, len(running) - streams)) if streams else most
-        part = sequence.pictures.slice(sequence.evaluated, room, most)
+        part = sequence.pictures.slice(sequence.evaluated, max(1, min(most, self._room())), most)
         count = len(part.vectors)
         share = schedule.Share(sequence, count, count == sequence.pending)
         batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)
@@ -175,7 +182,7 @@ class Engine:
         if not wants:
             return
         streams = sum(want.streaming for want in wants)
-        shares = schedule.plan(wants, self._context.batch_size, self._pace.beside(streams, len(wants) - streams))
+        shares = schedule.plan(wants, self._context.batch_size, self._room())
         alone = streams == len(wants) and self._context.can_rewind
         guesses = (FEW_OUTPUTS - streams) // streams if alone else 0
         tokens = sum(share.count for share in shares)
@@ -191,10 +198,12 @@ class Engine:
             else:
                 parts.append(self._part(by_slot[slot], guesses))
 
+        beside = streams > 0 and all(share.key.long or share.key.streaming for share in shares)
+
         def decode() -> None:
             began = time.perf_counter()
             try:
-                self._context.decode(self._batch)
+                self._context.decode(self._batch, parts=beside)
             finally:
                 for slot, position in fillers.items():
                     self._context.rewind(slot, position)

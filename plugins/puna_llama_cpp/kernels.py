@@ -12,11 +12,15 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 _log = logging.getLogger(__name__)
 _LIBRARY = Path(__file__).parent / "native" / "kernels.so"
 _TRIED = ("0.25.3",)
 """Versions of ggml whose structures ggml_abi.h mirrors. A new one is added once its tests have passed."""
+MANY_ROWS: Final = 64
+"""Tokens of a sequence in one batch from which ggml computes their attention in tiles, with 32-bit floats."""
+_FEW_ROWS = 8
 _OBJECT_BYTES = 32
 """What ggml_tensor_overhead() counts beside the tensor itself."""
 _EXPORTS = {
@@ -59,6 +63,16 @@ def install() -> ctypes.CDLL | None:
     if libggml.ggml_tensor_overhead() == library.puna_tensor_size() + _OBJECT_BYTES:
         library.puna_switch(True)
     return library
+
+
+def tile_parts(wanted: bool) -> None:
+    """Have attention be computed in tiles also for parts of fewer than MANY_ROWS tokens from now on, or no longer.
+
+    Each token then has the bits that it has in a batch of many; ggml's own functions know nothing of it.
+    """
+    library = install()
+    if library is not None:
+        library.puna_tile_from(_FEW_ROWS if wanted else MANY_ROWS)
 
 
 def _fits() -> bool:

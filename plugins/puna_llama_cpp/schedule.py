@@ -16,6 +16,8 @@ PREFILL_BESIDE_STREAMS = 32
 _LEAST_BESIDE = 8
 _SLOWDOWN = 1.5
 """By how many times its own length prompts may lengthen a step of the streams."""
+_STALE = 32
+"""Steps after which the streams' own step is measured again."""
 _WEIGHT = 0.2
 """Of the newest step in a running mean."""
 
@@ -51,23 +53,30 @@ class Pace:
         """Know nothing yet."""
         self._plain = 0.0
         self._token = 0.0
+        self._mixed = 0
+        """Steps with streams and prompts since the last one with streams alone."""
 
     def observe(self, streams: int, prompt_tokens: int, seconds: float) -> None:
         """Take note of a step with so many streams and prompt tokens."""
         if not prompt_tokens:
-            self._plain = _mean(self._plain, seconds)
+            self._plain = seconds if self._mixed >= _STALE else _mean(self._plain, seconds)
+            self._mixed = 0
         elif seconds > self._plain or not streams:
             self._token = _mean(self._token, (seconds - self._plain * bool(streams)) / prompt_tokens)
+        self._mixed += bool(streams and prompt_tokens)
 
     def beside(self, streams: int, prompts: int) -> int:
         """Return how many prompt tokens may go into a step with these streams.
 
-        Where more wait for their first token than for their next one, the streams bear more in proportion.
+        The more wait for their first token, in proportion to those who wait for their next one, the more. Now and then
+        none may, so that the streams' own step can be measured: under load there would be none without prompts.
         """
-        if not self._plain or not self._token:
-            return PREFILL_BESIDE_STREAMS
-        bearable = _SLOWDOWN * self._plain * max(1.0, prompts / max(streams, 1))
-        return max(_LEAST_BESIDE, int(bearable / self._token))
+        if not self._plain or self._mixed >= _STALE:
+            return 0
+        more = 1 + prompts / max(streams, 1)
+        if not self._token:
+            return int(PREFILL_BESIDE_STREAMS * more)
+        return max(_LEAST_BESIDE, int(_SLOWDOWN * self._plain * more / self._token))
 
 
 def _mean(mean: float, value: float) -> float:

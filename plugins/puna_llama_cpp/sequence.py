@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from puna.backend import Finish, Piece, SequenceEvent, SequenceRequest, TokenLogprob
 from puna_llama_cpp.grammar import Matcher
+from puna_llama_cpp.kernels import MANY_ROWS
 from puna_llama_cpp.output import TextOutput
 from puna_llama_cpp.pictures import Pictures
 from puna_llama_cpp.sampling import SamplerChain
@@ -41,6 +42,8 @@ class Sequence:
         """How many leading tokens are in the cache as if evaluated alone: a shift leaves only those it keeps."""
         self.chain: SamplerChain | None = None
         self.lookup = Lookup()
+        self.long = False
+        """Whether so much of the prompt was not cached that it would be evaluated as many rows, were it alone."""
         self._output = TextOutput(request.stop)
         self._prompt_length = len(tokens)
         self._cached = 0
@@ -51,6 +54,7 @@ class Sequence:
     def start(self, slot: int, reused: int) -> None:
         """Take a slot, whose cache has the first `reused` tokens."""
         self.slot, self.evaluated, self._cached = slot, reused, reused
+        self.long = self.pending >= MANY_ROWS
         self._started_ns = time.monotonic_ns()
 
     @property

@@ -52,14 +52,26 @@ class Slots:
         """Whether any sequence has a slot."""
         return any(slot.sequence for slot in self._slots)
 
-    def admit(self, waiting: Iterable[Sequence]) -> list[Sequence]:
+    @property
+    def idle(self) -> int:
+        """How many slots no sequence has."""
+        return sum(slot.sequence is None for slot in self._slots)
+
+    def admit(self, waiting: Iterable[Sequence], room: int) -> list[Sequence]:
         """Give slots to those who come first, and return the others.
 
-        Somebody whose prompt begins like one that is being evaluated waits for it, unless that is less urgent.
+        A step has room for so many tokens of prompts: who would get none of it waits, since a slot without work comes
+        between its neighbours. Somebody whose prompt begins like one that is being evaluated waits for it, unless that
+        is less urgent.
         """
         left = []
         for sequence in waiting:
-            if not all(slot.sequence for slot in self._slots) and not self._waits(sequence):
+            before = sum(
+                other.pending
+                for other in self.running
+                if not other.begun and other.request.priority >= sequence.request.priority
+            )
+            if self.idle and before < room and not self._waits(sequence):
                 self._place(sequence)
             else:
                 left.append(sequence)

@@ -99,6 +99,6 @@ static inline int64_t parts_of_group(const struct attention *a, int64_t at_most,
   return parts;
 }
 
-// Whether a thread's scratch has room for tiles, and the attention of TILED rows and more.
+// Whether a thread's scratch has room for tiles, and the attention of many rows.
 HIDDEN bool puna_tiles_fit(const struct ggml_compute_params *params, const struct attention *a);
 HIDDEN void puna_attend_tiles(const struct ggml_compute_params *params, const struct attention *a);
