@@ -26,10 +26,17 @@ _OBJECT_BYTES = 32
 _EXPORTS = {
     "sgemm": "llamafile_sgemm",
     "flash_attention": "ggml_compute_forward_flash_attn_ext",
+    "mul_mat_tiled": "ggml_compute_forward_mul_mat_tiled",
     "chunk_add": "ggml_threadpool_chunk_add",
     "chunk_set": "ggml_threadpool_chunk_set",
     "barrier": "ggml_barrier",
 }
+
+
+_TAKEN_AS_THEY_ARE = {2, 12}
+"""Types that ggml would repack on x86 and the kernels multiply as they are, in ggml.h's numbers: Q4_0, Q4_K."""
+_REPACKED = {10, 20, 39}
+"""Types that ggml repacks and the kernels know nothing of: Q2_K, IQ4_NL, MXFP4."""
 
 
 class _Functions(ctypes.Structure):
@@ -40,9 +47,10 @@ class _Functions(ctypes.Structure):
 
 @cache
 def install() -> ctypes.CDLL | None:
-    """Load the library and then llama.cpp's, and switch the kernels on where the processor has what they need.
+    """Load the library and then llama.cpp's, and switch the kernels on.
 
-    None: there is no such library, it does not fit, PUNA_KERNELS is 0, or llama.cpp was loaded before.
+    None: there is no such library, it does not fit, PUNA_KERNELS is 0, llama.cpp was loaded before, or the processor is
+    another.
     """
     if sys.platform != "linux" or os.environ.get("PUNA_KERNELS") == "0" or not _LIBRARY.exists():
         return None
@@ -60,9 +68,37 @@ def install() -> ctypes.CDLL | None:
     own = _Functions(*(ctypes.cast(getattr(libggml, name), ctypes.c_void_p) for name in _EXPORTS.values()))
     library.puna_set_functions(ctypes.byref(own))
     libggml.ggml_tensor_overhead.restype = ctypes.c_size_t
-    if libggml.ggml_tensor_overhead() == library.puna_tensor_size() + _OBJECT_BYTES:
-        library.puna_switch(True)
-    return library
+    fits = libggml.ggml_tensor_overhead() == library.puna_tensor_size() + _OBJECT_BYTES
+    return library if fits and library.puna_switch(True) else None
+
+
+class _ReadOptions(ctypes.Structure):
+    """The struct gguf_init_params of gguf.h."""
+
+    _fields_ = [("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p)]
+
+
+def repacking(path: str) -> bool:
+    """Say whether ggml should repack a model's weights, which puts them out of the kernels' reach.
+
+    It should where there are experts, whose products the kernels leave to it, or types that only it multiplies well.
+    """
+    if install() is None:
+        return True
+    from llama_cpp._ggml import libggml
+
+    libggml.gguf_init_from_file.restype = ctypes.c_void_p
+    libggml.gguf_get_n_tensors.restype = ctypes.c_int64
+    libggml.gguf_get_tensor_name.restype = ctypes.c_char_p
+    opened = libggml.gguf_init_from_file(path.encode(), _ReadOptions(True, None))
+    if not opened:
+        return True
+    file = ctypes.c_void_p(opened)
+    indices = [ctypes.c_int64(index) for index in range(libggml.gguf_get_n_tensors(file))]
+    types = {libggml.gguf_get_tensor_type(file, index) for index in indices}
+    experts = any(b"_exps" in libggml.gguf_get_tensor_name(file, index) for index in indices)
+    libggml.gguf_free(file)
+    return experts or bool(types & _REPACKED) or not types & _TAKEN_AS_THEY_ARE
 
 
 def tile_parts(wanted: bool) -> None:

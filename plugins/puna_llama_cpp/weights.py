@@ -8,6 +8,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
+from puna_llama_cpp.kernels import repacking
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.vocabulary import Vocabulary
 
@@ -40,6 +41,7 @@ class Weights:
             parameters.main_gpu = spec.main_gpu
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
         parameters.load_mode = _load_mode(spec)
+        parameters.use_extra_bufts = repacking(spec.path)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
             if stopped():

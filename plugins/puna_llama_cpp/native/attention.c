@@ -54,13 +54,38 @@ INLINE __m512 sums(const __m512 x[LANES]) {
 }
 
 static const double exp2_32nds[32] = {
-    0x1p+0,               0x1.059b0d3158574p+0, 0x1.0b5586cf9890fp+0, 0x1.11301d0125b51p+0, 0x1.172b83c7d517bp+0,
-    0x1.1d4873168b9aap+0, 0x1.2387a6e756238p+0, 0x1.29e9df51fdee1p+0, 0x1.306fe0a31b715p+0, 0x1.371a7373aa9cbp+0,
-    0x1.3dea64c123422p+0, 0x1.44e086061892dp+0, 0x1.4bfdad5362a27p+0, 0x1.5342b569d4f82p+0, 0x1.5ab07dd485429p+0,
-    0x1.6247eb03a5585p+0, 0x1.6a09e667f3bcdp+0, 0x1.71f75e8ec5f74p+0, 0x1.7a11473eb0187p+0, 0x1.82589994cce13p+0,
-    0x1.8ace5422aa0dbp+0, 0x1.93737b0cdc5e5p+0, 0x1.9c49182a3f09p+0,  0x1.a5503b23e255dp+0, 0x1.ae89f995ad3adp+0,
-    0x1.b7f76f2fb5e47p+0, 0x1.c199bdd85529cp+0, 0x1.cb720dcef9069p+0, 0x1.d5818dcfba487p+0, 0x1.dfc97337b9b5fp+0,
-    0x1.ea4afa2a490dap+0, 0x1.f50765b6e454p+0,
+    0x1p+0,
+    0x1.059b0d3158574p+0,
+    0x1.0b5586cf9890fp+0,
+    0x1.11301d0125b51p+0,
+    0x1.172b83c7d517bp+0,
+    0x1.1d4873168b9aap+0,
+    0x1.2387a6e756238p+0,
+    0x1.29e9df51fdee1p+0,
+    0x1.306fe0a31b715p+0,
+    0x1.371a7373aa9cbp+0,
+    0x1.3dea64c123422p+0,
+    0x1.44e086061892dp+0,
+    0x1.4bfdad5362a27p+0,
+    0x1.5342b569d4f82p+0,
+    0x1.5ab07dd485429p+0,
+    0x1.6247eb03a5585p+0,
+    0x1.6a09e667f3bcdp+0,
+    0x1.71f75e8ec5f74p+0,
+    0x1.7a11473eb0187p+0,
+    0x1.82589994cce13p+0,
+    0x1.8ace5422aa0dbp+0,
+    0x1.93737b0cdc5e5p+0,
+    0x1.9c49182a3f09p+0,
+    0x1.a5503b23e255dp+0,
+    0x1.ae89f995ad3adp+0,
+    0x1.b7f76f2fb5e47p+0,
+    0x1.c199bdd85529cp+0,
+    0x1.cb720dcef9069p+0,
+    0x1.d5818dcfba487p+0,
+    0x1.dfc97337b9b5fp+0,
+    0x1.ea4afa2a490dap+0,
+    0x1.f50765b6e454p+0,
 };
 
 // exp(x) = 2^(n/32) exp(r) with the polynomial of glibc's expf, hence its bits, for x <= 0 or NaN.
@@ -69,7 +94,7 @@ INLINE __m256 exp_low8(__m256 x) {
   const __m512d shifted = _mm512_fmadd_pd(wide, per, shift);  // n in its low bits
   const __m512d r = _mm512_fmsub_pd(wide, per, _mm512_sub_pd(shifted, shift));
   const __m512i n = _mm512_castpd_si512(shifted);
-  const double *t = exp2_32nds;
+  const double* t = exp2_32nds;
   const __m512d low = _mm512_permutex2var_pd(_mm512_loadu_pd(t), n, _mm512_loadu_pd(t + 8));
   const __m512d high = _mm512_permutex2var_pd(_mm512_loadu_pd(t + 16), n, _mm512_loadu_pd(t + 24));
   const __m512d root = _mm512_mask_mov_pd(low, _mm512_test_epi64_mask(n, _mm512_set1_epi64(16)), high);
@@ -90,9 +115,9 @@ struct few {  // one row of up to HEADS heads
   float sum[HEADS], max[HEADS];
 };
 
-struct block {  // up to LANES positions that are not masked
+struct block {        // up to LANES positions that are not masked
   const char *k, *v;  // where position 0 is
-  const int32_t *position;
+  const int32_t* position;
   int count, coming;  // of them, and of those after them in `position`
   __m512 bias;
   float weight[HEADS][LANES], rescale[HEADS][LANES];
@@ -100,16 +125,16 @@ struct block {  // up to LANES positions that are not masked
 };
 
 // Keys and values of a long context come from memory, in pieces that the processor does not foresee.
-INLINE void fetch(const struct block *b, int p, const char *first, size_t stride, int64_t from, int64_t to) {
+INLINE void fetch(const struct block* b, int p, const char* first, size_t stride, int64_t from, int64_t to) {
   if (p >= b->coming) return;
-  const char *row = first + b->position[LANES + p] * stride;
+  const char* row = first + b->position[LANES + p] * stride;
   for (int64_t i = 2 * from; i < 2 * to; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
 }
 
-INLINE void multiply_keys(const int n, const struct attention *a, const struct few *f, const struct block *b,
-                          __m512 *dot) {
+INLINE void multiply_keys(const int n, const struct attention* a, const struct few* f, const struct block* b,
+                          __m512* dot) {
   for (int p = 0; p < LANES; p++) {
-    const uint16_t *key = (const uint16_t *)(b->k + b->position[p < b->count ? p : 0] * a->k->nb[1]);
+    const uint16_t* key = (const uint16_t*)(b->k + b->position[p < b->count ? p : 0] * a->k->nb[1]);
     __m512 part[HEADS][4];
     fetch(b, p, b->k, a->k->nb[1], 0, a->dk);
     for (int h = 0; h < n; h++)
@@ -126,12 +151,12 @@ INLINE void multiply_keys(const int n, const struct attention *a, const struct f
 }
 
 // What a multiple of STEP leaves over is added in double precision, one product after the other.
-KERNEL static __m512 with_rest(const struct attention *a, const float *q, const struct block *b, __m512 dot) {
+KERNEL static __m512 with_rest(const struct attention* a, const float* q, const struct block* b, __m512 dot) {
   __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(dot)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(dot, 1));
   for (int64_t i = a->dk / STEP * STEP; i < a->dk; i += LANES) {
     __m512 x[LANES];
     for (int p = 0; p < LANES; p++) {
-      const uint16_t *key = (const uint16_t *)(b->k + b->position[p < b->count ? p : 0] * a->k->nb[1]);
+      const uint16_t* key = (const uint16_t*)(b->k + b->position[p < b->count ? p : 0] * a->k->nb[1]);
       x[p] = _mm512_mul_ps(_mm512_loadu_ps(q + i), from_half(key + i));
     }
     transpose(x);
@@ -144,7 +169,7 @@ KERNEL static __m512 with_rest(const struct attention *a, const float *q, const 
 }
 
 // From scores to weights relative to the maximum at each position, and the sum of weights.
-INLINE void weigh(struct few *f, struct block *b, int h, __m512 score) {
+INLINE void weigh(struct few* f, struct block* b, int h, __m512 score) {
   const __m512 none = _mm512_set1_ps(-INFINITY), one = _mm512_set1_ps(1), max = _mm512_set1_ps(f->max[h]);
   score = _mm512_mask_mov_ps(none, (__mmask16)((1u << b->count) - 1), score);
   __mmask16 grows = _mm512_cmp_ps_mask(score, max, _CMP_GT_OQ);
@@ -173,7 +198,7 @@ INLINE void weigh(struct few *f, struct block *b, int h, __m512 score) {
 }
 
 // Values d to d + 16 wide of each position, times its weight, to the heads' sums.
-INLINE void add_values(const int n, const int wide, const struct attention *a, struct few *f, const struct block *b,
+INLINE void add_values(const int n, const int wide, const struct attention* a, struct few* f, const struct block* b,
                        int64_t d) {
   __m512 sum[HEADS][8];
   unsigned grows = 0;
@@ -182,7 +207,7 @@ INLINE void add_values(const int n, const int wide, const struct attention *a, s
     for (int j = 0; j < wide; j++) sum[h][j] = _mm512_loadu_ps(f->sum_v[h] + d + j * LANES);
   }
   for (int p = 0; p < b->count; p++) {
-    const uint16_t *value = (const uint16_t *)(b->v + b->position[p] * a->v->nb[1]) + d;
+    const uint16_t* value = (const uint16_t*)(b->v + b->position[p] * a->v->nb[1]) + d;
     fetch(b, p, b->v, a->v->nb[1], d, d + wide * LANES);
     if (grows >> p & 1)
       for (int h = 0; h < n; h++)
@@ -198,7 +223,7 @@ INLINE void add_values(const int n, const int wide, const struct attention *a, s
     for (int j = 0; j < wide; j++) _mm512_storeu_ps(f->sum_v[h] + d + j * LANES, sum[h][j]);
 }
 
-INLINE void take_block(const int n, const struct attention *a, struct few *f, struct block *b) {
+INLINE void take_block(const int n, const struct attention* a, struct few* f, struct block* b) {
   __m512 dot[HEADS * LANES];
   multiply_keys(n, a, f, b, dot);
   for (int h = 0; h < n; h++) {
@@ -213,13 +238,13 @@ INLINE void take_block(const int n, const struct attention *a, struct few *f, st
   for (; d + 2 * LANES <= a->dv; d += 2 * LANES) add_values(n, 2, a, f, b, d);
   for (; d < a->dv; d += LANES) add_values(n, 1, a, f, b, d);
 }
-KERNEL static void take1(const struct attention *a, struct few *f, struct block *b) { take_block(1, a, f, b); }
-KERNEL static void take2(const struct attention *a, struct few *f, struct block *b) { take_block(2, a, f, b); }
-KERNEL static void take3(const struct attention *a, struct few *f, struct block *b) { take_block(3, a, f, b); }
-KERNEL static void take4(const struct attention *a, struct few *f, struct block *b) { take_block(4, a, f, b); }
+KERNEL static void take1(const struct attention* a, struct few* f, struct block* b) { take_block(1, a, f, b); }
+KERNEL static void take2(const struct attention* a, struct few* f, struct block* b) { take_block(2, a, f, b); }
+KERNEL static void take3(const struct attention* a, struct few* f, struct block* b) { take_block(3, a, f, b); }
+KERNEL static void take4(const struct attention* a, struct few* f, struct block* b) { take_block(4, a, f, b); }
 
 // The positions from..to that are not masked, and their mask's values; returns how many.
-KERNEL static int list(const uint16_t *mask, int64_t from, int64_t to, int32_t *position, float *bias) {
+KERNEL static int list(const uint16_t* mask, int64_t from, int64_t to, int32_t* position, float* bias) {
   int count = 0;
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int64_t i = from; i < to; i += LANES) {
@@ -240,14 +265,14 @@ KERNEL static int list(const uint16_t *mask, int64_t from, int64_t to, int32_t *
 }
 
 // One row of n heads from place p on, over the positions from..to.
-KERNEL static void attend(const struct attention *a, struct place p, int n, int64_t from, int64_t to, struct few *f) {
-  void (*const take[HEADS])(const struct attention *, struct few *, struct block *) = {take1, take2, take3, take4};
+KERNEL static void attend(const struct attention* a, struct place p, int n, int64_t from, int64_t to, struct few* f) {
+  void (*const take[HEADS])(const struct attention*, struct few*, struct block*) = {take1, take2, take3, take4};
   int32_t position[SEGMENT + LANES];
   float bias[SEGMENT + LANES];
   struct block b = {.k = of_group(a, a->k, p), .v = of_group(a, a->v, p)};
-  const uint16_t *mask = mask_row(a, p);
+  const uint16_t* mask = mask_row(a, p);
   for (int h = 0; h < n; h++) {
-    const float *q = query(a, (struct place){p.stream, p.head + h, p.row});
+    const float* q = query(a, (struct place){p.stream, p.head + h, p.row});
     for (int64_t i = 0; i < a->dk; i += LANES) _mm512_storeu_ps(f->q[h] + i, rounded_to_half(_mm512_loadu_ps(q + i)));
     memset(f->sum_v[h], 0, a->dv * sizeof(float));
     f->sum[h] = 0;
@@ -265,7 +290,7 @@ KERNEL static void attend(const struct attention *a, struct place p, int n, int6
   }
 }
 
-KERNEL static void few_rows(const struct ggml_compute_params *params, const struct attention *a) {
+KERNEL static void few_rows(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, rows = a->rows * a->streams;
   const int64_t parts = parts_of_group(a, HEADS, groups * rows, params->nth), per = (a->group + parts - 1) / parts;
   struct few f;
@@ -284,11 +309,11 @@ KERNEL static void few_rows(const struct ggml_compute_params *params, const stru
 }
 
 // A lone row: a share of the positions for each thread, and then the shares' results are put together.
-KERNEL static void split_row(const struct ggml_compute_params *params, const struct attention *a) {
+KERNEL static void split_row(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t shares = params->nth, share = (a->keys + shares - 1) / shares, size = 2 + a->dv;
   const int64_t groups = a->heads / a->group, parts = parts_of_group(a, HEADS, groups * shares, 1);
   const int64_t per = (a->group + parts - 1) / parts;
-  float *partial = params->wdata;
+  float* partial = params->wdata;
   struct few f;
   for (int64_t i = 0; i < groups * parts; i++)
     for (int64_t s = 0; s < shares; s++) {
@@ -301,7 +326,7 @@ KERNEL static void split_row(const struct ggml_compute_params *params, const str
       attend(a, p, n, s * share, to < a->keys ? to : a->keys, &f);
       for (int h = 0; h < n; h++) {
         if (a->sinks && s == 0) add_sink(a, p.head + h, &f.max[h], &f.sum[h], f.sum_v[h], false);
-        float *out = partial + ((p.head + h) * shares + s) * size;
+        float* out = partial + ((p.head + h) * shares + s) * size;
         out[0] = f.max[h];
         out[1] = f.sum[h];
         memcpy(out + 2, f.sum_v[h], a->dv * sizeof(float));
@@ -311,7 +336,7 @@ KERNEL static void split_row(const struct ggml_compute_params *params, const str
   for (int64_t head = params->ith; head < a->heads; head += shares) {
     float max = -INFINITY, sum = 0, *v = f.sum_v[0];
     memset(v, 0, a->dv * sizeof(float));
-    for (const float *in = partial + head * shares * size, *end = in + shares * size; in < end; in += size) {
+    for (const float* in = partial + head * shares * size, *end = in + shares * size; in < end; in += size) {
       if (in[1] == 0) continue;
       const float top = in[0] > max ? in[0] : max, old = expf(max - top), new = expf(in[0] - top);
       for (int64_t i = 0; i < a->dv; i += LANES) {
@@ -325,7 +350,7 @@ KERNEL static void split_row(const struct ggml_compute_params *params, const str
   }
 }
 
-static bool fits(const struct ggml_compute_params *params, const struct attention *a) {
+static bool fits(const struct ggml_compute_params* params, const struct attention* a) {
   const struct ggml_tensor *q = a->q, *k = a->k, *v = a->v, *m = a->mask, *d = a->dst;
   float bias, softcap;
   memcpy(&bias, d->op_params + 1, sizeof bias);
@@ -337,16 +362,27 @@ static bool fits(const struct ggml_compute_params *params, const struct attentio
                     d->nb[1] == a->dv * sizeof(float) && (!m || m->nb[0] == 2);
   const bool sizes = a->dk % LANES == 0 && a->dv % LANES == 0 && a->dk <= WIDEST && a->dv <= WIDEST &&
                      a->keys < INT32_MAX && q->ne[0] == a->dk && v->ne[1] == a->keys && d->ne[0] == a->dv;
-  const bool groups = k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 &&
-                      q->ne[3] % k->ne[3] == 0;
+  const bool groups =
+      k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0;
   return plain && types && rows && sizes && groups && (a->rows < TILED || puna_tiles_fit(params, a));
 }
 
-void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params *params, struct ggml_tensor *dst) {
+void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
   const struct ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2];
   struct attention a = {
-      .q = q, .k = k, .v = v, .mask = dst->src[3], .sinks = dst->src[4], .dst = dst, .dk = k->ne[0], .dv = v->ne[0],
-      .keys = k->ne[1], .rows = q->ne[1], .heads = q->ne[2], .streams = q->ne[3], .group = q->ne[2] / k->ne[2],
+      .q = q,
+      .k = k,
+      .v = v,
+      .mask = dst->src[3],
+      .sinks = dst->src[4],
+      .dst = dst,
+      .dk = k->ne[0],
+      .dv = v->ne[0],
+      .keys = k->ne[1],
+      .rows = q->ne[1],
+      .heads = q->ne[2],
+      .streams = q->ne[3],
+      .group = q->ne[2] / k->ne[2],
   };
   memcpy(&a.scale, dst->op_params, sizeof a.scale);
   if (!puna_avx512 || !fits(params, &a)) {
@@ -360,5 +396,5 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params *param
   }
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
   ggml.barrier(params->threadpool);
-  a.rows >= tiled && puna_tiles_fit(params, &a) ? puna_attend_tiles(params, &a) : few_rows(params, &a);
+  a.rows >= tiled&& puna_tiles_fit(params, &a) ? puna_attend_tiles(params, &a) : few_rows(params, &a);
 }

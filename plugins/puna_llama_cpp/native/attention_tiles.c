@@ -31,30 +31,30 @@ struct tile {  // KEYS positions, unpacked
   float *k, *v;  // k[value][position], v[position][value]
 };
 
-KERNEL static void unpack(const struct attention *a, struct place p, struct tile *t) {
+KERNEL static void unpack(const struct attention* a, struct place p, struct tile* t) {
   const char *k = of_group(a, a->k, p) + t->from * a->k->nb[1], *v = of_group(a, a->v, p) + t->from * a->v->nb[1];
   for (int64_t c = 0; c < KEYS; c += LANES)
     for (int64_t i = 0; i < a->dk; i += LANES) {
       __m512 x[LANES];
       for (int r = 0; r < LANES; r++)  // past the end something to be masked
-        x[r] = from_half((const uint16_t *)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
+        x[r] = from_half((const uint16_t*)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
       transpose(x);
       for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * KEYS + c, x[r]);
     }
   for (int64_t c = 0; c < t->count; c++)
     for (int64_t i = 0; i < a->dv; i += LANES)
-      _mm512_store_ps(t->v + c * a->dv + i, from_half((const uint16_t *)(v + c * a->v->nb[1]) + i));
+      _mm512_store_ps(t->v + c * a->dv + i, from_half((const uint16_t*)(v + c * a->v->nb[1]) + i));
   t->ready = true;
 }
 
 struct factors {  // of a product: ROWS rows of a by b, whose rows and those of c are `stride` apart
-  const float *row[ROWS];
-  const float *b;
+  const float* row[ROWS];
+  const float* b;
   int64_t stride, from, to;  // the rows of b that matter
 };
 
 // c[ROWS][16 wide] += a b, each sum in the order of b's rows.
-INLINE void multiply(const int wide, const struct factors *f, int64_t column, float *c) {
+INLINE void multiply(const int wide, const struct factors* f, int64_t column, float* c) {
   __m512 sum[ROWS][4];
   for (int r = 0; r < ROWS; r++)
     for (int j = 0; j < wide; j++) sum[r][j] = _mm512_load_ps(c + r * f->stride + column + j * LANES);
@@ -69,25 +69,25 @@ INLINE void multiply(const int wide, const struct factors *f, int64_t column, fl
   for (int r = 0; r < ROWS; r++)
     for (int j = 0; j < wide; j++) _mm512_store_ps(c + r * f->stride + column + j * LANES, sum[r][j]);
 }
-KERNEL static void multiply1(const struct factors *f, int64_t column, float *c) { multiply(1, f, column, c); }
-KERNEL static void multiply2(const struct factors *f, int64_t column, float *c) { multiply(2, f, column, c); }
-KERNEL static void multiply4(const struct factors *f, int64_t column, float *c) { multiply(4, f, column, c); }
-static void product(const struct factors *f, int64_t column, int64_t end, float *c) {
+KERNEL static void multiply1(const struct factors* f, int64_t column, float* c) { multiply(1, f, column, c); }
+KERNEL static void multiply2(const struct factors* f, int64_t column, float* c) { multiply(2, f, column, c); }
+KERNEL static void multiply4(const struct factors* f, int64_t column, float* c) { multiply(4, f, column, c); }
+static void product(const struct factors* f, int64_t column, int64_t end, float* c) {
   for (; column + 4 * LANES <= end; column += 4 * LANES) multiply4(f, column, c);
   for (; column + 2 * LANES <= end; column += 2 * LANES) multiply2(f, column, c);
   for (; column < end; column += LANES) multiply1(f, column, c);
 }
 
 struct many {  // ROWS rows of a head
-  const float *q[ROWS];
-  const uint16_t *mask[ROWS];
+  const float* q[ROWS];
+  const uint16_t* mask[ROWS];
   float *sum_v, *sum, *max;
 };
 
 static uint64_t first(int64_t n) { return n < KEYS ? (UINT64_C(1) << n) - 1 : UINT64_MAX; }
 
 // The positions of the tile that a row's mask lets be seen.
-INLINE uint64_t seen(const uint16_t *mask, const struct tile *t) {
+INLINE uint64_t seen(const uint16_t* mask, const struct tile* t) {
   uint64_t bits = first(t->count);
   if (!mask) return bits;
   const __m512i none = _mm512_set1_epi16((short)MASKED);
@@ -97,8 +97,8 @@ INLINE uint64_t seen(const uint16_t *mask, const struct tile *t) {
 }
 
 // From products to weights of the positions from..to, both multiples of LANES.
-INLINE void soften(const struct attention *a, const struct many *m, int r, const struct tile *t, int from, int to,
-                   float *x) {
+INLINE void soften(const struct attention* a, const struct many* m, int r, const struct tile* t, int from, int to,
+                   float* x) {
   const __m512 none = _mm512_set1_ps(-INFINITY);
   __m512 top = none;
   for (int j = from; j < to; j += LANES) {
@@ -117,7 +117,7 @@ INLINE void soften(const struct attention *a, const struct many *m, int r, const
   }
   if (max > m->max[r]) {
     const float rescale = expf(m->max[r] - max);
-    float *v = m->sum_v + r * a->dv;
+    float* v = m->sum_v + r * a->dv;
     for (int64_t i = 0; i < a->dv; i += LANES)
       _mm512_store_ps(v + i, _mm512_mul_ps(_mm512_load_ps(v + i), _mm512_set1_ps(rescale)));
     m->sum[r] *= rescale;
@@ -132,7 +132,7 @@ INLINE void soften(const struct attention *a, const struct many *m, int r, const
   m->sum[r] = (float)(m->sum[r] + sum);
 }
 
-KERNEL static void take_tile(const struct attention *a, struct place p, const struct many *m, struct tile *t) {
+KERNEL static void take_tile(const struct attention* a, struct place p, const struct many* m, struct tile* t) {
   uint64_t any = 0;
   for (int r = 0; r < ROWS; r++) any |= seen(m->mask[r], t);
   if (!any) return;
@@ -153,7 +153,7 @@ KERNEL static void take_tile(const struct attention *a, struct place p, const st
 }
 
 // `rows` rows from place p on of each of n heads. The scratch holds a tile and, of every row, the sum of values.
-KERNEL static void attend_many(const struct attention *a, struct place p, int n, int rows, int padded, float *scratch) {
+KERNEL static void attend_many(const struct attention* a, struct place p, int n, int rows, int padded, float* scratch) {
   struct tile t = {.k = scratch, .v = scratch + KEYS * a->dk};
   float *sum_v = t.v + KEYS * a->dv, *sum = sum_v + n * padded * a->dv, *max = sum + n * padded;
   memset(sum_v, 0, n * padded * (a->dv + 1) * sizeof(float));
@@ -182,16 +182,16 @@ KERNEL static void attend_many(const struct attention *a, struct place p, int n,
 }
 
 // How many rows the scratch of a thread has room for beside a tile.
-static int64_t room(const struct ggml_compute_params *params, const struct attention *a) {
+static int64_t room(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
   return (floats - KEYS * (a->dk + a->dv)) / (a->dv + 2);
 }
 
-bool puna_tiles_fit(const struct ggml_compute_params *params, const struct attention *a) {
+bool puna_tiles_fit(const struct ggml_compute_params* params, const struct attention* a) {
   return room(params, a) >= ROWS;
 }
 
-void puna_attend_tiles(const struct ggml_compute_params *params, const struct attention *a) {
+void puna_attend_tiles(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, space = room(params, a) / ROWS * ROWS;
   const int64_t items = groups * a->streams * ((a->rows + MOST_ROWS - 1) / MOST_ROWS);
   const int64_t parts = parts_of_group(a, space / ROWS, items, 4 * params->nth), per = (a->group + parts - 1) / parts;
@@ -200,7 +200,7 @@ void puna_attend_tiles(const struct ggml_compute_params *params, const struct at
   if (items * parts < 4 * params->nth && block > MOST_ROWS / 2) block = MOST_ROWS / 2;
   const int64_t blocks = (a->rows + block - 1) / block, total = blocks * a->streams * groups * parts;
   const size_t each = params->wsize / params->nth / 64 * 64;
-  float *scratch = (float *)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
+  float* scratch = (float*)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
   for (int64_t i = params->ith; i < total; i = ggml.chunk_add(params->threadpool, 1)) {
     const int64_t part = i % parts, group = i / parts % groups, stream = i / parts / groups % a->streams;
     const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last, which see most, first

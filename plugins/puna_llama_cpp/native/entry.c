@@ -7,9 +7,10 @@ bool puna_avx512;
 // The size that ggml_tensor_overhead() must tell of a tensor beside its 32 bytes in a context, or the mirror is wrong.
 size_t puna_tensor_size(void) { return sizeof(struct ggml_tensor); }
 
-void puna_set_functions(const struct ggml_functions *functions) { ggml = *functions; }
+void puna_set_functions(const struct ggml_functions* functions) { ggml = *functions; }
 
-// Returns whether this processor can run the kernels; with `on` false ggml's own take over again. Not while a model runs.
+// Returns whether this processor can run the kernels; with `on` false ggml's own take over again. Not while a model
+// runs.
 bool puna_switch(bool on) {
   __builtin_cpu_init();
   const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -23,39 +23,41 @@ struct ggml_threadpool;
 struct ggml_compute_params {
   int ith, nth;  // this thread, and how many there are
   size_t wsize;  // bytes at wdata, common to all threads
-  void *wdata;
-  struct ggml_threadpool *threadpool;
+  void* wdata;
+  struct ggml_threadpool* threadpool;
   bool use_ref;
 };
 
 struct ggml_tensor {
   enum ggml_type type;
-  void *buffer;
+  void* buffer;
   int64_t ne[4];  // elements
   size_t nb[4];   // strides in bytes
   int op;
   int32_t op_params[16];
   int32_t flags;
-  struct ggml_tensor *src[10];
-  struct ggml_tensor *view_src;
+  struct ggml_tensor* src[10];
+  struct ggml_tensor* view_src;
   size_t view_offs;
-  void *data;
+  void* data;
   char name[64];
-  void *extra;
+  void* extra;
   char padding[8];
 };
 
-// llamafile_sgemm of llamafile/sgemm.h: C = A' B for m rows of A and n of B, each of k blocks; lda, ldb in blocks, ldc in floats.
-typedef bool (*sgemm_fn)(const struct ggml_compute_params *, int64_t m, int64_t n, int64_t k, const void *A, int64_t lda,
-                         const void *B, int64_t ldb, void *C, int64_t ldc, int Atype, int Btype, int Ctype);
-typedef void (*forward_fn)(const struct ggml_compute_params *, struct ggml_tensor *dst);
+// llamafile_sgemm of llamafile/sgemm.h: C = A' B for m rows of A and n of B, each of k blocks; lda, ldb in blocks, ldc
+// in floats.
+typedef bool (*sgemm_fn)(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A, int64_t lda,
+                         const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype);
+typedef void (*forward_fn)(const struct ggml_compute_params*, struct ggml_tensor* dst);
 
 // ggml's own functions, found by kernels.py.
 struct ggml_functions {
   sgemm_fn sgemm;
   forward_fn flash_attention;
-  int (*chunk_add)(struct ggml_threadpool *, int);
-  void (*chunk_set)(struct ggml_threadpool *, int);
-  void (*barrier)(struct ggml_threadpool *);
+  bool (*mul_mat_tiled)(const struct ggml_compute_params*, struct ggml_tensor* dst);
+  int (*chunk_add)(struct ggml_threadpool*, int);
+  void (*chunk_set)(struct ggml_threadpool*, int);
+  void (*barrier)(struct ggml_threadpool*);
 };
 extern struct ggml_functions ggml;  // all NULL until the kernels are switched on

@@ -1,7 +1,7 @@
-// Products of strips of A with columns, for types whose values ggml multiplies eight lanes at a time (Q8_0 and Q5_0: neither
-// is repacked on x86): an element of C is eight sums over blocks, one for each dword of 32 values, added up at the end in
-// a certain order. The same operations in the same order give the same bits, so that a text is the same with these kernels
-// and without, alone and in company. Here a register has one lane's sum for each of 16 rows.
+// Products of strips of A with columns, for types whose values ggml multiplies eight lanes at a time (Q8_0 and Q5_0:
+// neither is repacked on x86): an element of C is eight sums over blocks, one for each dword of 32 values, added up at
+// the end in a certain order. The same operations in the same order give the same bits, so that a text is the same with
+// these kernels and without, alone and in company. Here a register has one lane's sum for each of 16 rows.
 #pragma once
 
 #include "unpack.h"
@@ -17,11 +17,11 @@ struct side {  // of a block of a column
 };
 
 struct columns {
-  const uint8_t *b;
+  const uint8_t* b;
   size_t bytes;  // from a column to the next
-  const struct side *side;
+  const struct side* side;
   size_t blocks;
-  float *c;
+  float* c;
   size_t ldc;
 };
 
@@ -38,17 +38,19 @@ INLINE float total_of_half(__m256 sum) {
 }
 
 // One column of Q8_0, where turning would be most of the work: a register has all lanes of two rows, i and i + 8.
-INLINE void one_q8_0(const struct strip *s, const struct columns *x) {
+INLINE void one_q8_0(const struct strip* s, const struct columns* x) {
   const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(8), 1);
   __m512 sum[8];
-  UNROLL for (int i = 0; i < 8; i++) sum[i] = _mm512_setzero_ps();
+  UNROLL
+  for (int i = 0; i < 8; i++) sum[i] = _mm512_setzero_ps();
   for (size_t k = 0; k < x->blocks; k++) {
     const size_t at = k * Q8_0_BYTES;
     fetch_ahead(s->row, at);
-    const __m512i b = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)(x->b + at + Q8_0_AT)));
-    const __m512i offset = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)x->side[k].offset));
+    const __m512i b = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(x->b + at + Q8_0_AT)));
+    const __m512i offset = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)x->side[k].offset));
     const __m512 d = _mm512_mul_ps(low_f16(gather32(s, at)), _mm512_set1_ps(x->side[k].d));
-    UNROLL for (int i = 0; i < 8; i++) {
+    UNROLL
+    for (int i = 0; i < 8; i++) {
       const __m512i rows = two_rows(s->row[i] + at + Q8_0_AT, s->row[i + 8] + at + Q8_0_AT);
       const __m512i a = _mm512_xor_si512(rows, _mm512_set1_epi8((char)0x80));
       const __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(offset, a, b));
@@ -56,19 +58,22 @@ INLINE void one_q8_0(const struct strip *s, const struct columns *x) {
     }
   }
   float out[ROWS];
-  UNROLL for (int i = 0; i < 8; i++) {
+  UNROLL
+  for (int i = 0; i < 8; i++) {
     out[i] = total_of_half(_mm512_castps512_ps256(sum[i]));
     out[i + 8] = total_of_half(_mm512_extractf32x8_ps(sum[i], 1));
   }
   _mm512_mask_storeu_ps(x->c, s->keep, _mm512_loadu_ps(out));
 }
 
-INLINE void lane_step(const int n, const __m512i a[PACKED], const struct columns *x, const uint8_t *b,
-                      const struct side *side, __m512 sum[GROUP][DWORDS]) {
-  UNROLL for (int i = 0; i < n; i++) {
-    const struct side *one = side + i * x->blocks;
+INLINE void lane_step(const int n, const __m512i a[PACKED], const struct columns* x, const uint8_t* b,
+                      const struct side* side, __m512 sum[GROUP][DWORDS]) {
+  UNROLL
+  for (int i = 0; i < n; i++) {
+    const struct side* one = side + i * x->blocks;
     const __m512 d = _mm512_mul_ps(_mm512_castsi512_ps(a[DWORDS]), _mm512_set1_ps(one->d));
-    UNROLL for (int q = 0; q < DWORDS; q++) {
+    UNROLL
+    for (int q = 0; q < DWORDS; q++) {
       const __m512i column = _mm512_set1_epi32(dword(b + i * x->bytes + 4 * q));
       const __m512i dot = _mm512_dpbusd_epi32(_mm512_set1_epi32(one->offset[q]), a[q], column);
       sum[i][q] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(dot), sum[i][q]);
@@ -76,23 +81,28 @@ INLINE void lane_step(const int n, const __m512i a[PACKED], const struct columns
   }
 }
 
-INLINE void lane_tile(const int n, const struct strip *s, const __m512i *packed, const struct columns *x, size_t j) {
+INLINE void lane_tile(const int n, const struct strip* s, const __m512i* packed, const struct columns* x, size_t j) {
   __m512 sum[GROUP][DWORDS];
-  UNROLL for (int i = 0; i < n; i++) UNROLL for (int q = 0; q < DWORDS; q++) sum[i][q] = _mm512_setzero_ps();
-  const uint8_t *b = x->b + j * x->bytes + Q8_0_AT;
-  const struct side *side = x->side + j * x->blocks;
-  for (size_t k = 0; k < x->blocks; k++, packed += PACKED, b += Q8_0_BYTES, side++) lane_step(n, packed, x, b, side, sum);
-  UNROLL for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, s->keep, total(sum[i]));
+  UNROLL
+  for (int i = 0; i < n; i++) UNROLL
+  for (int q = 0; q < DWORDS; q++) sum[i][q] = _mm512_setzero_ps();
+  const uint8_t* b = x->b + j * x->bytes + Q8_0_AT;
+  const struct side* side = x->side + j * x->blocks;
+  for (size_t k = 0; k < x->blocks; k++, packed += PACKED, b += Q8_0_BYTES, side++)
+    lane_step(n, packed, x, b, side, sum);
+  UNROLL
+  for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, s->keep, total(sum[i]));
 }
 
-INLINE void pack(const int type, const struct strip *s, size_t k, __m512i out[PACKED]) {
+INLINE void pack(const int type, const struct strip* s, size_t k, __m512i out[PACKED]) {
   __m512i a[DWORDS];
   out[DWORDS] = _mm512_castps_si512(unpack_block(type, s, k, a));
-  UNROLL for (int q = 0; q < DWORDS; q++) out[q] = a[q];
+  UNROLL
+  for (int q = 0; q < DWORDS; q++) out[q] = a[q];
 }
 
 // `packed`: room for the turned strip, as far as it is used more than once.
-INLINE void lane_product(const int type, const struct strip *s, const struct columns *x, size_t n, __m512i *packed) {
+INLINE void lane_product(const int type, const struct strip* s, const struct columns* x, size_t n, __m512i* packed) {
   if (n == 1 && type == GGML_TYPE_Q8_0) {
     one_q8_0(s, x);
     return;

@@ -1,11 +1,13 @@
 // Products of quantized matrices with AVX-512-VNNI, in the place of llamafile_sgemm.
 //
-// Sixteen rows of A make a strip, whose values are turned so that each lane has its own row (unpack.h); lanes.h multiplies
-// strips with columns. Here the work is divided among threads.
+// Sixteen rows of A make a strip, whose values are turned so that each lane has its own row (unpack.h). Strips are
+// multiplied with columns by lanes.h, rows.h or, for K types, supers.h, all with the bits of ggml's own kernels. Here
+// the work is divided among threads.
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "lanes.h"
+#include "rows.h"
+#include "supers.h"
 
 enum {
   COLUMN_BYTES = 512 << 10,  // of columns used with one strip after the other: they stay in the second level cache
@@ -17,22 +19,124 @@ static atomic_long calls;
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
 
-typedef void product_fn(const struct strip *, const struct columns *, size_t n, __m512i *packed);
+typedef void product_fn(const struct strip*, const struct columns*, size_t n, void* packed);
 
-KERNEL static void product_q8_0(const struct strip *s, const struct columns *x, size_t n, __m512i *packed) {
+KERNEL static void product_q8_0(const struct strip* s, const struct columns* x, size_t n, void* packed) {
   lane_product(GGML_TYPE_Q8_0, s, x, n, packed);
 }
 
-KERNEL static void product_q5_0(const struct strip *s, const struct columns *x, size_t n, __m512i *packed) {
+KERNEL static void product_q5_0(const struct strip* s, const struct columns* x, size_t n, void* packed) {
   lane_product(GGML_TYPE_Q5_0, s, x, n, packed);
 }
 
-// Memory of a thread for a product, kept for the next ones. Threads must agree on who computes what: so none of them may
-// give up alone.
-static void *scratch(size_t bytes) {
+KERNEL static void product_q4_0(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  row_product(GGML_TYPE_Q4_0, s, x, n, packed);
+}
+
+KERNEL static void product_q4_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  repacked_product(GGML_TYPE_Q4_K, s, x, n, packed);
+}
+
+KERNEL static void product_q5_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_Q5_K, s, x, n, packed);
+}
+
+KERNEL static void few_q5_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  (void)packed;
+  lane_super_product(GGML_TYPE_Q5_K, s, x, n);
+}
+
+KERNEL static void product_q6_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_Q6_K, s, x, n, packed);
+}
+
+KERNEL static void few_q6_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
+  (void)packed;
+  lane_super_product(GGML_TYPE_Q6_K, s, x, n);
+}
+
+KERNEL static void prepare_q8_0(const uint8_t* b, size_t blocks, int32_t offset, struct side* out) {
+  const __m256i unsign = _mm256_set1_epi8((char)offset);
+  for (size_t k = 0; k < blocks; k++, b += Q8_0_BYTES) {
+    uint16_t d;
+    memcpy(&d, b, sizeof d);
+    out[k].d = _cvtsh_ss(d);
+    const __m256i values = _mm256_loadu_si256((const void*)(b + Q8_0_AT));
+    const __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsign, values);
+    _mm256_storeu_si256((void*)out[k].offset, _mm256_sub_epi32(_mm256_setzero_si256(), sums));
+  }
+}
+
+// For whole rows: the lanes' offsets together.
+KERNEL static void prepare_rows(const uint8_t* b, size_t blocks, int32_t offset, struct side* out) {
+  prepare_q8_0(b, blocks, offset, out);
+  for (size_t k = 0; k < blocks; k++)
+    for (int q = 1; q < DWORDS; q++) out[k].offset[0] += out[k].offset[q];
+}
+
+KERNEL static void prepare_q8_k(const uint8_t* b, size_t blocks, int32_t offset, struct side* out) {
+  for (size_t k = 0; k < blocks; k++, b += Q8_K_BYTES, out += 2) {
+    const __m512i sums = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void*)(b + Q8_K_SUMS_AT)));
+    const __m512i offsets = _mm512_mullo_epi32(sums, _mm512_set1_epi32(-offset));
+    _mm256_storeu_si256((void*)out[0].offset, _mm512_castsi512_si256(offsets));
+    _mm256_storeu_si256((void*)out[1].offset, _mm512_extracti64x4_epi64(offsets, 1));
+  }
+}
+
+typedef void prepare_fn(const uint8_t* b, size_t blocks, int32_t offset, struct side* out);
+
+struct format {
+  product_fn* product;
+  size_t packed;        // bytes of a turned block of a strip
+  int column;           // the type of columns,
+  size_t column_bytes;  // bytes of a block of them,
+  size_t sides;         // and how many sides such a block has
+  prepare_fn* prepare;  // makes them
+};
+
+// How to multiply m rows with n columns. Only where the bits are those of ggml's kernel for that case.
+static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
+  const size_t block = PACKED * sizeof(__m512i), super = sizeof(struct super);
+  switch (type) {
+    case GGML_TYPE_Q8_0:
+      *out = (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, prepare_q8_0};
+      return true;
+    case GGML_TYPE_Q5_0:
+      *out = (struct format){product_q5_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, prepare_q8_0};
+      return true;
+    case GGML_TYPE_Q4_0:
+      *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, prepare_rows};
+      return m % REPACKED_ROWS == 0;
+    case GGML_TYPE_Q4_K:
+      *out = (struct format){product_q4_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      return m % REPACKED_ROWS == 0;
+    case GGML_TYPE_Q5_K:
+      *out = (struct format){n < TILED_COLUMNS ? few_q5_k : product_q5_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      return true;
+    case GGML_TYPE_Q6_K:
+      *out = n < TILED_COLUMNS ? (struct format){few_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
+                               : (struct format){product_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, prepare_q8_k};
+      return true;
+    default: return false;
+  }
+}
+
+// mul_mat tries ggml's kernel for tiles first: where that is not to be used, false says that it must go on.
+bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
+  struct format format;
+  const struct ggml_tensor *a = dst->src[0], *b = dst->src[1];
+  if (puna_avx512 && b->type == GGML_TYPE_F32 && find_format(a->type, a->ne[1], b->ne[1], &format) &&
+      format.column == GGML_TYPE_Q8_K)
+    return false;
+  return ggml.mul_mat_tiled(params, dst);
+}
+
+// Memory of a thread for a product, kept for the next ones. Threads must agree on who computes what: so none of them
+// may give up alone.
+static void* scratch(size_t bytes) {
   static _Thread_local struct {
     size_t bytes;
-    void *at;
+    void* at;
   } kept;
   if (kept.bytes < bytes) {
     free(kept.at);
@@ -44,7 +148,7 @@ static void *scratch(size_t bytes) {
 }
 
 // A strip from row `first` on of m.
-KERNEL static struct strip strip_at(const uint8_t *a, size_t bytes, int64_t first, int64_t m) {
+KERNEL static struct strip strip_at(const uint8_t* a, size_t bytes, int64_t first, int64_t m) {
   struct strip s;
   int32_t offset[ROWS];
   const int64_t rows = m - first >= ROWS ? ROWS : m - first;
@@ -57,29 +161,17 @@ KERNEL static struct strip strip_at(const uint8_t *a, size_t bytes, int64_t firs
   return s;
 }
 
-KERNEL static void prepare(const uint8_t *b, size_t blocks, int32_t offset, struct side *out) {
-  const __m256i unsign = _mm256_set1_epi8((char)offset);
-  for (size_t k = 0; k < blocks; k++, b += Q8_0_BYTES) {
-    uint16_t d;
-    memcpy(&d, b, sizeof d);
-    out[k].d = _cvtsh_ss(d);
-    const __m256i values = _mm256_loadu_si256((const void *)(b + Q8_0_AT));
-    const __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsign, values);
-    _mm256_storeu_si256((void *)out[k].offset, _mm256_sub_epi32(_mm256_setzero_si256(), sums));
-  }
-}
-
 struct work {  // in strips of rows, and in columns of whole k
   int64_t width, across, strips, per, down;
 };
 
 // How many columns at once, and how many strips in a chunk.
-static struct work divide(int64_t m, int64_t n, int64_t k, int threads, bool claim) {
+static struct work divide(int64_t m, int64_t n, int64_t column_bytes, int threads, bool claim) {
   struct work w;
-  w.width = COLUMN_BYTES / (k * (int64_t)(Q8_0_BYTES + sizeof(struct side))) / GROUP * GROUP;
-  if (w.width < GROUP) w.width = GROUP;
+  w.width = COLUMN_BYTES / column_bytes / SUPER_GROUP * SUPER_GROUP;
+  if (w.width < SUPER_GROUP) w.width = SUPER_GROUP;
   const int64_t parts = (n + w.width - 1) / w.width;
-  const int64_t even = ((n + parts - 1) / parts + GROUP - 1) / GROUP * GROUP;
+  const int64_t even = ((n + parts - 1) / parts + SUPER_GROUP - 1) / SUPER_GROUP * SUPER_GROUP;
   if (even < w.width) w.width = even;
   w.across = (n + w.width - 1) / w.width;
   w.strips = (m + ROWS - 1) / ROWS;
@@ -90,37 +182,38 @@ static struct work divide(int64_t m, int64_t n, int64_t k, int threads, bool cla
   return w;
 }
 
-bool llamafile_sgemm(const struct ggml_compute_params *params, int64_t m, int64_t n, int64_t k, const void *A,
-                     int64_t lda, const void *B, int64_t ldb, void *C, int64_t ldc, int Atype, int Btype, int Ctype) {
+bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_t n, int64_t k, const void* A,
+                     int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype) {
   const size_t bytes = block_bytes(Atype);
-  const bool known = (Atype == GGML_TYPE_Q8_0 || Atype == GGML_TYPE_Q5_0) && Btype == GGML_TYPE_Q8_0;
-  if (!puna_avx512 || !known || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 ||
-      lda * (int64_t)bytes * ROWS > INT32_MAX)
+  struct format f;
+  if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, &f) ||
+      Btype != f.column || lda * (int64_t)bytes * ROWS > INT32_MAX)
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
 
   // mul_mat has just set the counter of chunks when it passes the columns at wdata, and only then.
   const bool claim = B == params->wdata;
-  const struct work w = divide(m, n, k, params->nth, claim);
-  __m512i *packed = scratch((size_t)k * (PACKED * sizeof(__m512i) + (size_t)w.width * sizeof(struct side)));
-  struct side *side = (struct side *)(packed + k * PACKED);
+  const size_t column = (size_t)ldb * f.column_bytes, sides = (size_t)k * f.sides;
+  const int64_t used = (int64_t)((size_t)k * f.column_bytes + sides * sizeof(struct side));  // of a column
+  const struct work w = divide(m, n, used, params->nth, claim);
+  uint8_t* packed = scratch((size_t)k * f.packed + (size_t)w.width * sides * sizeof(struct side));
+  struct side* side = (struct side*)(packed + (size_t)k * f.packed);
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
 
-  product_fn *product = Atype == GGML_TYPE_Q8_0 ? product_q8_0 : product_q5_0;
   int64_t prepared = -1;
   for (int64_t chunk = params->ith; chunk < w.down * w.across;
        chunk = claim ? ggml.chunk_add(params->threadpool, 1) : chunk + params->nth) {
     const int64_t j = chunk / w.down * w.width;
     const int64_t columns = n - j < w.width ? n - j : w.width;
-    const uint8_t *b = (const uint8_t *)B + (size_t)j * ldb * Q8_0_BYTES;
-    if (j != prepared)
-      for (int64_t i = 0; i < columns; i++)
-        prepare(b + i * ldb * Q8_0_BYTES, (size_t)k, block_offset(Atype), side + i * k);
+    const uint8_t* b = (const uint8_t*)B + (size_t)j * column;
+    if (j != prepared && f.prepare)
+      for (size_t i = 0; i < (size_t)columns; i++)
+        f.prepare(b + i * column, (size_t)k, block_offset(Atype), side + i * sides);
     prepared = j;
     const int64_t first = chunk % w.down * w.per;
     for (int64_t i = first; i < w.strips && i < first + w.per; i++) {
       const struct strip s = strip_at(A, (size_t)lda * bytes, i * ROWS, m);
-      const struct columns x = {b, (size_t)ldb * Q8_0_BYTES, side, (size_t)k, (float *)C + j * ldc + i * ROWS, (size_t)ldc};
-      product(&s, &x, (size_t)columns, packed);
+      const struct columns x = {b, column, side, (size_t)k, (float*)C + j * ldc + i * ROWS, (size_t)ldc};
+      f.product(&s, &x, (size_t)columns, packed);
     }
   }
   return true;

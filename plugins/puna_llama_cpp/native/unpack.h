@@ -41,12 +41,12 @@ enum {
 };
 
 struct strip {
-  const uint8_t *row[ROWS];  // rows past the last of A repeat it and are not stored
+  const uint8_t* row[ROWS];  // rows past the last of A repeat it and are not stored
   __m512i offset;            // of the rows from row[0]
   __mmask16 keep;            // the lanes to store
 };
 
-INLINE int32_t dword(const uint8_t *at) {
+INLINE int32_t dword(const uint8_t* at) {
   int32_t value;
   memcpy(&value, at, sizeof value);
   return value;
@@ -56,29 +56,31 @@ INLINE __m512i bytes4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
   return _mm512_set1_epi32((int32_t)((uint32_t)a | (uint32_t)b << 8 | (uint32_t)c << 16 | (uint32_t)d << 24));
 }
 
-INLINE __m512i two_rows(const uint8_t *low, const uint8_t *high) {
-  const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)low));
-  return _mm512_inserti64x4(half, _mm256_loadu_si256((const void *)high), 1);
+INLINE __m512i two_rows(const uint8_t* low, const uint8_t* high) {
+  const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const void*)low));
+  return _mm512_inserti64x4(half, _mm256_loadu_si256((const void*)high), 1);
 }
 
-INLINE __m512i four_rows(const uint8_t *const row[ROWS], size_t at, int i) {
-  __m512i t = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(row[i] + at)));
-  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 4] + at)), 1);
-  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 8] + at)), 2);
-  return _mm512_inserti32x4(t, _mm_loadu_si128((const void *)(row[i + 12] + at)), 3);
+INLINE __m512i four_rows(const uint8_t* const row[ROWS], size_t at, int i) {
+  __m512i t = _mm512_castsi128_si512(_mm_loadu_si128((const void*)(row[i] + at)));
+  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 4] + at)), 1);
+  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 8] + at)), 2);
+  return _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 12] + at)), 3);
 }
 
 // Asks for the same place of the next strip: 16 rows read side by side are more than the hardware follows, so that
 // without this few columns wait for memory. What lies past the end of A is asked for in vain, without harm.
-INLINE void fetch_ahead(const uint8_t *const row[ROWS], size_t at) {
+INLINE void fetch_ahead(const uint8_t* const row[ROWS], size_t at) {
   const size_t strip = (size_t)(row[1] - row[0]) * ROWS;
-  UNROLL for (int i = 0; i < ROWS; i++) _mm_prefetch((const void *)(row[i] + strip + at), _MM_HINT_T1);
+  UNROLL
+  for (int i = 0; i < ROWS; i++) _mm_prefetch((const void*)(row[i] + strip + at), _MM_HINT_T1);
 }
 
-// 32 bytes of each row, in the order that turn and sum_rows start from: rows 0..7 in the first four registers.
-INLINE void load32(const uint8_t *const row[ROWS], size_t at, __m512i out[8]) {
+// 32 bytes of each row, in the order that turn32 starts from: rows 0..7 in the first four registers.
+INLINE void load32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
   fetch_ahead(row, at);
-  UNROLL for (int i = 0; i < 4; i++) {
+  UNROLL
+  for (int i = 0; i < 4; i++) {
     out[i] = two_rows(row[i] + at, row[i + 4] + at);
     out[4 + i] = two_rows(row[8 + i] + at, row[12 + i] + at);
   }
@@ -97,37 +99,29 @@ INLINE void turn_quarters(__m512i t[4]) {
 }
 
 // Register q = bytes 4q..4q+3 of each row's 32.
-INLINE void turn32(const uint8_t *const row[ROWS], size_t at, __m512i out[8]) {
+INLINE void turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
   __m512i t[8];
   load32(row, at, t);
   turn_quarters(t);
   turn_quarters(t + 4);
-  UNROLL for (int q = 0; q < 4; q++) {
+  UNROLL
+  for (int q = 0; q < 4; q++) {
     out[q] = _mm512_shuffle_i32x4(t[q], t[4 + q], 0x88);
     out[q + 4] = _mm512_shuffle_i32x4(t[q], t[4 + q], 0xdd);
   }
 }
 
 // Register q = bytes 4q..4q+3 of each row's 16.
-INLINE void turn16(const uint8_t *const row[ROWS], size_t at, __m512i out[4]) {
+INLINE void turn16(const uint8_t* const row[ROWS], size_t at, __m512i out[4]) {
   fetch_ahead(row, at);
-  UNROLL for (int i = 0; i < 4; i++) out[i] = four_rows(row, at, i);
+  UNROLL
+  for (int i = 0; i < 4; i++) out[i] = four_rows(row, at, i);
   turn_quarters(out);
 }
 
-// Lane r = the sum of row r's eight dwords, of rows in the order of load32.
-INLINE __m512i sum_rows(const __m512i t[8]) {
-  __m512i v[2];
-  UNROLL for (int g = 0; g < 2; g++) {
-    const __m512i *x = t + 4 * g;
-    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
-    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
-    v[g] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-  }
-  return _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+INLINE __m512i gather32(const struct strip* s, size_t at) {
+  return _mm512_i32gather_epi32(s->offset, s->row[0] + at, 1);
 }
-
-INLINE __m512i gather32(const struct strip *s, size_t at) { return _mm512_i32gather_epi32(s->offset, s->row[0] + at, 1); }
 
 // The 16-bit floats in the low or high halves of lanes.
 INLINE __m512 low_f16(__m512i x) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)); }
@@ -137,7 +131,14 @@ INLINE __m512 high_f16(__m512i x) { return low_f16(_mm512_srli_epi32(x, 16)); }
 INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ternarylogic_epi32(x, mask, y, 0xea); }
 
 // Blocks of 32 values with a scale. What is added to a value to make it unsigned:
-static inline int32_t block_offset(int type) { return type == GGML_TYPE_Q8_0 ? 128 : type == GGML_TYPE_Q5_0 ? 16 : 8; }
+static inline int32_t block_offset(int type) {
+  switch (type) {
+    case GGML_TYPE_Q8_0: return 128;
+    case GGML_TYPE_Q5_0: return 16;
+    case GGML_TYPE_Q6_K: return 32;
+    default: return 8;
+  }
+}
 static inline size_t block_bytes(int type) {
   switch (type) {
     case GGML_TYPE_Q8_0: return Q8_0_BYTES;
@@ -161,18 +162,20 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
 }
 
 // Values and scales of block k of each row.
-INLINE __m512 unpack_block(const int type, const struct strip *s, size_t k, __m512i out[DWORDS]) {
+INLINE __m512 unpack_block(const int type, const struct strip* s, size_t k, __m512i out[DWORDS]) {
   const size_t at = k * block_bytes(type);
   const __m512i nibble = _mm512_set1_epi8(0x0f);
   __m512i t[4];
   if (type == GGML_TYPE_Q8_0) {
     turn32(s->row, at + Q8_0_AT, out);
-    UNROLL for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
+    UNROLL
+    for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
     return low_f16(gather32(s, at));
   }
   if (type == GGML_TYPE_Q4_0) {
     turn16(s->row, at + Q4_0_AT, t);
-    UNROLL for (int q = 0; q < 4; q++) {
+    UNROLL
+    for (int q = 0; q < 4; q++) {
       out[q] = _mm512_and_si512(t[q], nibble);
       out[4 + q] = _mm512_and_si512(_mm512_srli_epi32(t[q], 4), nibble);
     }
@@ -180,9 +183,101 @@ INLINE __m512 unpack_block(const int type, const struct strip *s, size_t k, __m5
   }
   const __m512i bits = gather32(s, at + Q5_0_HIGH_AT);
   turn16(s->row, at + Q5_0_AT, t);
-  UNROLL for (int q = 0; q < 4; q++) {
+  UNROLL
+  for (int q = 0; q < 4; q++) {
     out[q] = masked_or(t[q], nibble, fifth_bits(bits, q));
     out[4 + q] = masked_or(_mm512_srli_epi32(t[q], 4), nibble, fifth_bits(bits, 4 + q));
   }
   return low_f16(gather32(s, at));
+}
+
+// Blocks of 256 values (K types): parts of 16 or 32 values have scales of their own.
+INLINE int scale_count(int type) { return type == GGML_TYPE_Q6_K ? 2 * SUPER : SUPER; }
+
+struct scales {
+  __m512 d, dmin;
+  __m512 scale[2 * SUPER];  // of the parts
+  __m512i min[SUPER];       // for each two sums of 16 of a column's values: two factors of 16 bits
+};
+
+INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struct scales* out) {
+  const size_t at = k * block_bytes(type);
+  const uint8_t no = 0x80;  // a byte to become zero
+  const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+  __m512i t[4];
+  if (type == GGML_TYPE_Q6_K) {
+    // No mins, but the values' offset of 32, which every part's scale multiplies.
+    turn16(s->row, at + Q6_K_SCALES_AT, t);
+    out->d = out->dmin = high_f16(gather32(s, at + Q6_K_D_AT - 2));
+    UNROLL
+    for (int i = 0; i < 16; i++) {
+      const __m512i top = _mm512_slli_epi32(t[i / 4], 24 - i % 4 * 8);
+      out->scale[i] = _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
+    }
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+      const uint8_t b = (uint8_t)(i % 2 * 2);
+      const __m512i pick = _mm512_or_si512(lanes, bytes4(no, b, no, b + 1));
+      out->min[i] = _mm512_srai_epi16(_mm512_shuffle_epi8(t[i / 2], pick), 3);
+    }
+    return;
+  }
+  turn16(s->row, at, t);
+  out->d = low_f16(t[0]);
+  out->dmin = high_f16(t[0]);
+  // Parts 0 to 3 have their six bits in a byte each; those of 4 to 7 are four bits of the last dword and the two
+  // upper bits of the others.
+  const __m512i six = _mm512_set1_epi8(0x3f), four = _mm512_set1_epi8(0x0f), upper = _mm512_set1_epi8(0x30);
+  const __m512i scale[2] = {
+      _mm512_and_si512(t[1], six),
+      masked_or(t[3], four, _mm512_and_si512(_mm512_srli_epi32(t[1], 2), upper)),
+  };
+  const __m512i min[2] = {
+      _mm512_and_si512(t[2], six),
+      masked_or(_mm512_srli_epi32(t[3], 4), four, _mm512_and_si512(_mm512_srli_epi32(t[2], 2), upper)),
+  };
+  UNROLL
+  for (int i = 0; i < 8; i++) {
+    const uint8_t b = (uint8_t)(i % 4);
+    const __m512i one = _mm512_or_si512(lanes, bytes4(b, no, no, no)),
+                  twice = _mm512_or_si512(lanes, bytes4(b, no, b, no));
+    out->scale[i] = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(scale[i / 4], one));
+    out->min[i] = _mm512_shuffle_epi8(min[i / 4], twice);
+  }
+}
+
+// The bytes of a block's values, turned, as they are packed: first low bits, then high ones.
+INLINE void turn_super(const int type, const struct strip* s, size_t k, __m512i raw[RAW]) {
+  const size_t at = k * block_bytes(type);
+  const size_t low = type == GGML_TYPE_Q4_K ? Q4_K_AT : type == GGML_TYPE_Q5_K ? Q5_K_AT : 0;
+  for (size_t i = 0; i < 4; i++) turn32(s->row, at + low + 32 * i, raw + DWORDS * i);
+  if (type == GGML_TYPE_Q5_K) turn32(s->row, at + Q5_K_HIGH_AT, raw + 32);
+  if (type == GGML_TYPE_Q6_K)
+    for (size_t i = 0; i < 2; i++) turn32(s->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
+}
+
+INLINE __m512i shifted(__m512i x, int left) {
+  return left < 0 ? _mm512_srli_epi32(x, (unsigned)-left) : left ? _mm512_slli_epi32(x, (unsigned)left) : x;
+}
+
+// Values 32j to 32j+31.
+INLINE void unpack_part(const int type, const __m512i raw[RAW], const int j, __m512i out[DWORDS]) {
+  const __m512i nibble = _mm512_set1_epi8(0x0f);
+  UNROLL
+  for (int q = 0; q < DWORDS; q++) {
+    if (type == GGML_TYPE_Q6_K) {
+      const int t = j % 4, half = j / 4;
+      const __m512i low = shifted(raw[16 * half + 8 * (t % 2) + q], t < 2 ? 0 : -4);
+      const __m512i high = shifted(raw[32 + 8 * half + q], 4 - 2 * t);
+      out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x30)));
+    } else {
+      const __m512i low = shifted(raw[8 * (j / 2) + q], j % 2 ? -4 : 0);
+      if (type == GGML_TYPE_Q4_K) {
+        out[q] = _mm512_and_si512(low, nibble);
+      } else {
+        const __m512i high = shifted(raw[32 + q], 4 - j);
+        out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x10)));
+      }
+    }
+  }
 }

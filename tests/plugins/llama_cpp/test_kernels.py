@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from llama_cpp._ggml import libggml
 
 from puna.backend import Piece, Sampling, SequenceRequest
-from puna_llama_cpp import kernels
+from puna_llama_cpp import kernels, weights
 
-MODELS = Path(__file__).parents[2] / "models"
 F32, Q8_0, BLOCK = 0, 8, 32
 TYPES = {"q5_0": 6, "q8_0": 8}
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"}
@@ -48,7 +48,6 @@ def ggml():
 def library():
     library = kernels.install()
     assert library
-    assert library.puna_switch(True)
     return library
 
 
@@ -122,27 +121,77 @@ def test_extreme_values_do_not_overflow(quantize, multiply):
     assert np.allclose(product, [[64 if row == 1 else -64 for row in range(17)]] * 3, rtol=1e-3)
 
 
+def write_wide(path):
+    """Write a model of random weights whose rows are whole blocks of K types, with words of one letter."""
+    hidden, heads, tokens = 256, 4, [f"<{i}>" for i in range(3)] + [chr(0x4E00 + i) for i in range(301)]
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_context_length(2048)
+    w.add_embedding_length(hidden)
+    w.add_feed_forward_length(2 * hidden)
+    w.add_block_count(2)
+    w.add_head_count(heads)
+    w.add_head_count_kv(heads // 2)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(tokens)
+    w.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
+    w.add_token_merges(["h e"])
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    random = np.random.default_rng(3)
+
+    def add(name, *shape):
+        w.add_tensor(f"{name}.weight", random.standard_normal(shape, np.float32) * np.float32(2 / hidden**0.5))
+
+    add("token_embd", len(tokens), hidden)
+    add("output", len(tokens), hidden)
+    w.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for block in ("blk.0", "blk.1"):
+        for norm in ("attn_norm", "ffn_norm"):
+            w.add_tensor(f"{block}.{norm}.weight", np.ones(hidden, np.float32))
+        for name, rows in (("q", hidden), ("k", hidden // 2), ("v", hidden // 2), ("output", hidden)):
+            add(f"{block}.attn_{name}", rows, hidden)
+        add(f"{block}.ffn_gate", 2 * hidden, hidden)
+        add(f"{block}.ffn_up", 2 * hidden, hidden)
+        add(f"{block}.ffn_down", hidden, 2 * hidden)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
-    """chatter in 8 bits."""
-    path = tmp_path_factory.mktemp("models") / "q8.gguf"
-    command = [sys.executable, "-m", "puna_llama_cpp.quantize", str(MODELS / "chatter.gguf"), str(path), "Q8_0"]
-    subprocess.run(command, check=True, capture_output=True)
-    return str(path)
+    """Makes a model in a type."""
+    folder = tmp_path_factory.mktemp("models")
+    write_wide(folder / "wide.gguf")
+
+    def quantized(kind):
+        path = folder / f"{kind}.gguf"
+        if not path.exists():
+            command = [sys.executable, "-m", "puna_llama_cpp.quantize", str(folder / "wide.gguf"), str(path), kind]
+            subprocess.run(command, check=True, capture_output=True)
+        return str(path)
+
+    return quantized
 
 
 @pytest.fixture
-def with_and_without(library, load, quantized):
-    """Has a model write with the kernels and without; returns every token with its log-probabilities, and the calls."""
+def with_and_without(library, load, quantized, monkeypatch):
+    """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and counts of calls."""
 
-    async def written(on, lengths, options):
+    async def written(on, kind, lengths, options):
         library.puna_switch(on)
         try:
+            with monkeypatch.context() as patch:
+                if not on:
+                    patch.setattr(weights, "repacking", lambda path: True)
+                model = await load(path=quantized(kind), **options)
             before = library.puna_matmul_calls(), library.puna_attention_calls()
-            model = await load(path=quantized, **options)
             said = []
             for seed, length in enumerate(lengths):
-                prompt = [5 + i * 7 % 50 for i in range(seed, seed + length)]
+                prompt = [5 + i * 7 % 250 for i in range(seed, seed + length)]
                 sampling = Sampling(temperature=0.8, seed=seed)
                 request = SequenceRequest(prompt=prompt, sampling=sampling, max_tokens=20, top_logprobs=3)
                 said += [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
@@ -150,33 +199,33 @@ def with_and_without(library, load, quantized):
         finally:
             library.puna_switch(True)
 
-    async def with_and_without(*lengths, **options):
-        return await written(True, lengths, options), await written(False, lengths, options)
+    async def with_and_without(kind, *lengths, **options):
+        return await written(True, kind, lengths, options), await written(False, kind, lengths, options)
 
     return with_and_without
 
 
 @needs_processor
 @pytest.mark.parametrize("threads", [1, 2])
-async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(with_and_without, threads):
-    # few rows of queries, many, and more positions than one thread takes
-    (with_them, *calls), (without, *none) = await with_and_without(20, 150, 700, threads=threads)
-    assert min(calls) > 60
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
+async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(with_and_without, kind, threads):
+    # one column, few, groups of four and what is left over; many rows of queries, and more positions than one takes
+    (with_them, *calls), (without, *none) = await with_and_without(kind, 1, 3, 6, 7, 8, 21, 150, 700, threads=threads)
+    assert min(calls) > 200
     assert none == [0, 0]
-    assert len(with_them) > 40
+    assert len(with_them) > 100
     assert with_them == without
 
 
 @needs_processor
-@pytest.mark.parametrize("cache", ["f32", "bf16"])
+@pytest.mark.parametrize("cache", ["f32", "q8_0"])
 async def test_other_caches_are_left_to_ggml(with_and_without, cache):
-    (with_them, *_), (without, *_) = await with_and_without(20, 150, kv_cache_type=cache, flash_attention="on")
+    (with_them, *_), (without, *_) = await with_and_without("Q8_0", 20, 150, kv_cache_type=cache, flash_attention="on")
     assert with_them == without
 
 
 def test_they_are_on_where_the_processor_has_what_they_need():
-    library = kernels.install()
-    assert (library is not None and library.puna_switch(True)) == able()
+    assert (kernels.install() is not None) == able()
 
 
 def test_the_environment_turns_them_off():
