@@ -179,7 +179,7 @@ def quantized(tmp_path_factory):
 
 @pytest.fixture
 def with_and_without(library, load, quantized, monkeypatch):
-    """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and counts of calls."""
+    """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and calls."""
 
     async def written(on, kind, lengths, options):
         library.puna_switch(on)
