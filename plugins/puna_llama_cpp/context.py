@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
 from puna_llama_cpp.batch import Batch, VectorBatch
-from puna_llama_cpp.kernels import tile_parts
+from puna_llama_cpp.kernels import arrange
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
 
@@ -119,12 +119,13 @@ class Context:
         """Have the running evaluation end at once, or no longer."""
         self._flag.raw = b"\1\0" if wanted else b"\0\0"
 
-    def decode(self, batch: Batch | VectorBatch, *, parts: bool = False) -> None:
+    def decode(self, batch: Batch | VectorBatch, *, parts: bool = False, guesses: bool = False) -> None:
         """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
 
-        `parts`: what it has of prompts are parts of long ones.
+        `parts`: what it has of prompts are parts of long ones. `guesses`: some tokens may be the next ones, and must
+        come out as they would one by one.
         """
-        tile_parts(parts)
+        arrange(parts=parts, alone=guesses)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError

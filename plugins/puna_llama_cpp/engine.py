@@ -198,16 +198,19 @@ class Engine:
             else:
                 parts.append(self._part(by_slot[slot], guesses))
 
-        beside = streams > 0 and all(share.key.long or share.key.streaming for share in shares)
+        prompts = [share.key for share in shares if not share.key.streaming]
+        parts_of_long = streams > 0 and bool(prompts) and all(sequence.long for sequence in prompts)
+
+        guessed = any(part.guess for part in parts)
 
         def decode() -> None:
             began = time.perf_counter()
             try:
-                self._context.decode(self._batch, parts=beside)
+                self._context.decode(self._batch, parts=parts_of_long, guesses=guessed)
             finally:
                 for slot, position in fillers.items():
                     self._context.rewind(slot, position)
-            if not any(part.guess for part in parts):
+            if not guessed:
                 self._pace.observe(streams, tokens - streams, time.perf_counter() - began)
 
         self._run(parts, decode)

@@ -61,6 +61,7 @@ def install() -> ctypes.CDLL | None:
     library.puna_tensor_size.restype = ctypes.c_size_t
     library.puna_switch.argtypes = [ctypes.c_bool]
     library.puna_switch.restype = ctypes.c_bool
+    library.puna_alone.argtypes = [ctypes.c_bool]
     library.puna_matmul_calls.restype = library.puna_attention_calls.restype = ctypes.c_long
     # Not by the path of ggml's library: wheels have a copy under each of its names, of which one is in use.
     from llama_cpp._ggml import libggml
@@ -101,14 +102,16 @@ def repacking(path: str) -> bool:
     return experts or bool(types & _REPACKED) or not types & _TAKEN_AS_THEY_ARE
 
 
-def tile_parts(wanted: bool) -> None:
-    """Have attention be computed in tiles also for parts of fewer than MANY_ROWS tokens from now on, or no longer.
+def arrange(*, parts: bool, alone: bool) -> None:
+    """Choose between orders of sums where ggml knows several; its own functions have no such choice.
 
-    Each token then has the bits that it has in a batch of many; ggml's own functions know nothing of it.
+    `parts`: attention is computed in tiles also for fewer tokens of a sequence than MANY_ROWS, which gives each the
+    bits that it has in a batch of many. `alone`: products of a few tokens have the bits of one token by itself.
     """
     library = install()
     if library is not None:
-        library.puna_tile_from(_FEW_ROWS if wanted else MANY_ROWS)
+        library.puna_tile_from(_FEW_ROWS if parts else MANY_ROWS)
+        library.puna_alone(alone)
 
 
 def _fits() -> bool:

@@ -16,6 +16,11 @@ enum {
 
 extern bool puna_avx512;
 static atomic_long calls;
+static bool alone;
+
+// Up to SUPER_GROUP columns get the bits that each has as the only one. ggml multiplies columns of K types differently
+// the more there are. Not while a model runs.
+void puna_alone(bool wanted) { alone = wanted; }
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
 
@@ -35,6 +40,10 @@ KERNEL static void product_q4_0(const struct strip* s, const struct columns* x, 
 
 KERNEL static void product_q4_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
   repacked_product(GGML_TYPE_Q4_K, s, x, n, packed);
+}
+
+KERNEL static void alone_q4_k(const struct strip *s, const struct columns *x, size_t n, void *packed) {
+  lone_product(GGML_TYPE_Q4_K, s, x, n, packed);
 }
 
 KERNEL static void product_q5_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
@@ -97,6 +106,7 @@ struct format {
 // How to multiply m rows with n columns. Only where the bits are those of ggml's kernel for that case.
 static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
   const size_t block = PACKED * sizeof(__m512i), super = sizeof(struct super);
+  const bool each = alone && n <= SUPER_GROUP, few = each || n < TILED_COLUMNS;
   switch (type) {
     case GGML_TYPE_Q8_0:
       *out = (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, prepare_q8_0};
@@ -108,13 +118,13 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
       *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, prepare_rows};
       return m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q4_K:
-      *out = (struct format){product_q4_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      *out = (struct format){each ? alone_q4_k : product_q4_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
       return m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q5_K:
-      *out = (struct format){n < TILED_COLUMNS ? few_q5_k : product_q5_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      *out = (struct format){few ? few_q5_k : product_q5_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
       return true;
     case GGML_TYPE_Q6_K:
-      *out = n < TILED_COLUMNS ? (struct format){few_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
+      *out = few ? (struct format){few_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
                                : (struct format){product_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, prepare_q8_k};
       return true;
     default: return false;

@@ -185,6 +185,19 @@ INLINE void repacked_product(const int type, const struct strip* s, const struct
   for (; j < n; j++) super_tile(type, REPACKED, 1, 0, s, packed, x, j);
 }
 
+// Each column as the only one.
+INLINE void lone_product(const int type, const struct strip *s, const struct columns *x, size_t n,
+                         struct super *packed) {
+  if (n == 1) {
+    super_tile(type, REPACKED, 1, 0, s, NULL, x, 0);
+    return;
+  }
+  size_t j = 0;
+  pack_supers(type, s, x->blocks, packed);
+  for (; j + 2 <= n; j += 2) super_tile(type, REPACKED, 2, 0, s, packed, x, j);
+  if (j < n) super_tile(type, REPACKED, 1, 0, s, packed, x, j);
+}
+
 INLINE void tiled_product(const int type, const struct strip* s, const struct columns* x, size_t n,
                           struct super* packed) {
   if (n == SUPER_GROUP) {
@@ -252,7 +265,7 @@ INLINE void lane_super_step(const int type, const struct lane_super* block, cons
     sum[DWORDS] = _mm512_fnmadd_ps(_mm512_mul_ps(block->dmin, db), _mm512_cvtepi32_ps(mins), sum[DWORDS]);
 }
 
-// n < TILED_COLUMNS.
+// n <= TILED_COLUMNS.
 INLINE void lane_super_product(const int type, const struct strip* s, const struct columns* x, size_t n) {
   __m512 sum[TILED_COLUMNS][DWORDS + 1];
   for (size_t i = 0; i < n; i++)

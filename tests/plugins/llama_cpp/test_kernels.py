@@ -13,6 +13,7 @@ from llama_cpp._ggml import libggml
 
 from puna.backend import Piece, Sampling, SequenceRequest
 from puna_llama_cpp import kernels, weights
+from puna_llama_cpp.speculation import Lookup
 
 F32, Q8_0, BLOCK = 0, 8, 32
 TYPES = {"q5_0": 6, "q8_0": 8}
@@ -222,6 +223,29 @@ async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(w
 async def test_other_caches_are_left_to_ggml(with_and_without, cache):
     (with_them, *_), (without, *_) = await with_and_without("Q8_0", 20, 150, kv_cache_type=cache, flash_attention="on")
     assert with_them == without
+
+
+@needs_processor
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
+async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, quantized, kind, monkeypatch):
+    known, guessed = [], []
+
+    def none(lookup, tokens, most):
+        known[:] = tokens
+        return []
+
+    def some_right(lookup, tokens, most):
+        guessed.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
+        return guessed[-1]
+
+    written = []
+    for guess in (none, some_right):
+        monkeypatch.setattr(Lookup, "guess", guess)
+        model = await load(path=quantized(kind))
+        request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
+        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, Piece)])
+    assert len(guessed) > 5
+    assert written[0] == written[1]
 
 
 def test_they_are_on_where_the_processor_has_what_they_need():
