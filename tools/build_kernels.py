@@ -37,4 +37,4 @@ class KernelsHook(BuildHookInterface):
             return
         build_data["artifacts"].append(f"/{LIBRARY}")
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        build_data["tag"] = "py3-none-linux_x86_64"  # the library knows nothing of Python
