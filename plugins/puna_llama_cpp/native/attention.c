@@ -21,7 +21,6 @@ enum {
   SPLIT = 512,       // positions from which the threads share those of a lone row
 };
 
-extern bool puna_avx512;
 static atomic_long calls;
 static int64_t tiled = TILED;
 

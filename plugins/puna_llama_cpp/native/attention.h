@@ -10,7 +10,6 @@
 // ISO C is asked of the compiler: products are rounded before something is added, save where fmadd says otherwise.
 #define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma")))
 #define INLINE KERNEL static inline __attribute__((always_inline))
-#define HIDDEN __attribute__((visibility("hidden")))
 
 enum {
   LANES = 16,

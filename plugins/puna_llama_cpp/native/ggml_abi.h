@@ -60,4 +60,8 @@ struct ggml_functions {
   void (*chunk_set)(struct ggml_threadpool*, int);
   void (*barrier)(struct ggml_threadpool*);
 };
-extern struct ggml_functions ggml;  // all NULL until the kernels are switched on
+
+// The library's names are for all to see, but for these.
+#define HIDDEN __attribute__((visibility("hidden")))
+extern HIDDEN struct ggml_functions ggml;  // all NULL until kernels.py has found them
+extern HIDDEN bool puna_avx512;            // whether the kernels are on

@@ -14,7 +14,6 @@ enum {
   CHUNKS = 8,                // that each thread should claim, so that one that is held up leaves its share to others
 };
 
-extern bool puna_avx512;
 static atomic_long calls;
 static bool alone;
 
