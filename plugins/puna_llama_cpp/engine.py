@@ -183,7 +183,8 @@ class Engine:
             return
         streams = sum(want.streaming for want in wants)
         shares = schedule.plan(wants, self._context.batch_size, self._room())
-        alone = streams == len(wants) and self._context.can_rewind
+        # Who waits is let in once a step without guesses has been measured.
+        alone = streams == len(wants) and not self._waiting and self._context.can_rewind
         guesses = (FEW_OUTPUTS - streams) // streams if alone else 0
         tokens = sum(share.count for share in shares)
         by_slot = {share.key.slot: share for share in shares}

@@ -11,6 +11,7 @@ import pytest
 from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.prefix import COPY_GAIN
+from puna_llama_cpp.speculation import Lookup
 
 GREEDY = Sampling(temperature=0)
 
@@ -157,3 +158,13 @@ async def test_streams_come_and_go_without_harm_to_each_other(load, write):
             return (await write(model, prompt, max_tokens=count))[0]
 
     assert await asyncio.gather(*(ask(prompt, count) for prompt, count in asked)) == expected
+
+
+async def test_a_stream_that_guesses_all_the_time_lets_others_in(load, write, monkeypatch):
+    monkeypatch.setattr(Lookup, "guess", lambda lookup, tokens, most: [4] * min(most, 2))
+    model = await load(parallel=4)
+    endless = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6)
+    async with aclosing(model.generate(endless)) as events:
+        await anext(events)
+        texts, _ = await asyncio.wait_for(write(model, "and", max_tokens=5), 10)
+    assert texts
