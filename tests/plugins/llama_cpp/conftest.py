@@ -4,9 +4,7 @@ from pathlib import Path
 import pytest
 
 from puna.backend import Finish, ModelSpec, Piece, Sampling, SequenceRequest
-from puna_llama_cpp import LlamaCppBackend, kernels
-
-kernels.install()  # before a test module imports llama.cpp, as in a host process
+from puna_llama_cpp import LlamaCppBackend
 
 MODELS = Path(__file__).parents[2] / "models"
 
