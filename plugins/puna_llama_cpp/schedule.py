@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 PREFILL_BESIDE_STREAMS = 32
 """Prompt tokens per batch while others write, as long as nothing has been measured."""
 _LEAST_BESIDE = 8
-_SLOWDOWN = 1.5
+_SLOWDOWN = 1.0
 """By how many times its own length prompts may lengthen a step of the streams."""
 _STALE = 32
 """Steps after which the streams' own step is measured again."""
