@@ -93,7 +93,7 @@ def test_options_of_loading(fresh):
     with grpc.insecure_channel(fresh.grpc) as channel:
 
         def stream(**runtime):
-            request = generate_pb2.GenerateRequest(model="scripted", text="b " * 150, raw=True)
+            request = generate_pb2.GenerateRequest(model="scripted", text="b " * 250, raw=True)
             request.options.sampling.max_output_tokens = 2
             for name, value in runtime.items():
                 setattr(request.options.runtime, name, value)
@@ -106,7 +106,7 @@ def test_options_of_loading(fresh):
 
         assert stream() == 0
         few, [host] = threads(), fresh.hosts()
-        assert stream(batch_size=32) >= 4
+        assert stream(batch_size=32) > 0  # of 15, but what is overtaken is not told
         assert fresh.hosts() != [host]
         assert stream(threads=20) == 0
         assert threads() > few + 12  # others come and go
