@@ -31,8 +31,6 @@ _EXPORTS = {
     "chunk_set": "ggml_threadpool_chunk_set",
     "barrier": "ggml_barrier",
 }
-
-
 _TAKEN_AS_THEY_ARE = {2, 12}
 """Types that ggml would repack on x86 and the kernels multiply as they are, in ggml.h's numbers: Q4_0, Q4_K."""
 _REPACKED = {10, 20, 39}

@@ -1,15 +1,13 @@
 // What the two ways of computing attention share: attention.c (few rows of queries) and attention_tiles.c (many).
 #pragma once
 
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
+#include "avx512.h"
 #include "ggml_abi.h"
 
 // ISO C is asked of the compiler: products are rounded before something is added, save where fmadd says otherwise.
-#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma")))
-#define INLINE KERNEL static inline __attribute__((always_inline))
 
 enum {
   LANES = 16,

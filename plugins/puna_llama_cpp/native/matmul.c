@@ -41,7 +41,7 @@ KERNEL static void product_q4_k(const struct strip* s, const struct columns* x, 
   repacked_product(GGML_TYPE_Q4_K, s, x, n, packed);
 }
 
-KERNEL static void alone_q4_k(const struct strip *s, const struct columns *x, size_t n, void *packed) {
+KERNEL static void alone_q4_k(const struct strip* s, const struct columns* x, size_t n, void* packed) {
   lone_product(GGML_TYPE_Q4_K, s, x, n, packed);
 }
 

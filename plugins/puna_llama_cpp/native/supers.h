@@ -186,8 +186,8 @@ INLINE void repacked_product(const int type, const struct strip* s, const struct
 }
 
 // Each column as the only one.
-INLINE void lone_product(const int type, const struct strip *s, const struct columns *x, size_t n,
-                         struct super *packed) {
+INLINE void lone_product(const int type, const struct strip* s, const struct columns* x, size_t n,
+                         struct super* packed) {
   if (n == 1) {
     super_tile(type, REPACKED, 1, 0, s, NULL, x, 0);
     return;

@@ -4,14 +4,12 @@
 // caller makes up for the offset.
 #pragma once
 
-#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "avx512.h"
 #include "ggml_abi.h"
 
-#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
-#define INLINE KERNEL static inline __attribute__((always_inline))
 // Of loops over arrays of registers, which must not become memory at any level of optimization.
 #define UNROLL _Pragma("GCC unroll 16")
 
