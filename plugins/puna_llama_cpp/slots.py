@@ -57,26 +57,30 @@ class Slots:
         """How many slots no sequence has."""
         return sum(slot.sequence is None for slot in self._slots)
 
-    def admit(self, waiting: Iterable[Sequence], room: int) -> list[Sequence]:
-        """Give slots to those who come first, and return the others.
+    def admit(self, waiting: list[Sequence], room: int) -> list[Sequence]:
+        """Give slots to those who come first, the most urgent before others, and return the rest.
 
         A step has room for so many tokens of prompts: who would get none of it waits, since a slot without work comes
         between its neighbours. Somebody whose prompt begins like one that is being evaluated waits for it, unless that
         is less urgent.
         """
         left = []
-        for sequence in waiting:
-            before = sum(
-                other.pending
-                for other in self.running
-                if not other.begun and other.request.priority >= sequence.request.priority
-            )
-            if self.idle and before < room and not self._waits(sequence):
-                self._place(sequence)
-            else:
+        for index, sequence in enumerate(waiting):
+            if not self.idle or self._ahead(sequence) >= room:
+                left += waiting[index:]  # none of whom is more urgent
+                break
+            if self._waits(sequence):
                 left.append(sequence)
+            else:
+                self._place(sequence)
         self._context.end_copying()
         return left
+
+    def _ahead(self, sequence: Sequence) -> int:
+        """Return how many tokens of prompts are to be evaluated before a sequence's."""
+        priority = sequence.request.priority
+        prompts = (other for other in self.running if not other.begun and other.request.priority >= priority)
+        return sum(other.pending for other in prompts)
 
     def _waits(self, sequence: Sequence) -> bool:
         request = sequence.request
