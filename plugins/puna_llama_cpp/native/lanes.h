@@ -81,19 +81,6 @@ INLINE void lane_step(const int n, const __m512i a[PACKED], const struct columns
   }
 }
 
-INLINE void lane_tile(const int n, const struct strip* s, const __m512i* packed, const struct columns* x, size_t j) {
-  __m512 sum[GROUP][DWORDS];
-  UNROLL
-  for (int i = 0; i < n; i++) UNROLL
-  for (int q = 0; q < DWORDS; q++) sum[i][q] = _mm512_setzero_ps();
-  const uint8_t* b = x->b + j * x->bytes + Q8_0_AT;
-  const struct side* side = x->side + j * x->blocks;
-  for (size_t k = 0; k < x->blocks; k++, packed += PACKED, b += Q8_0_BYTES, side++)
-    lane_step(n, packed, x, b, side, sum);
-  UNROLL
-  for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, s->keep, total(sum[i]));
-}
-
 INLINE void pack(const int type, const struct strip* s, size_t k, __m512i out[PACKED]) {
   __m512i a[DWORDS];
   out[DWORDS] = _mm512_castps_si512(unpack_block(type, s, k, a));
@@ -101,14 +88,37 @@ INLINE void pack(const int type, const struct strip* s, size_t k, __m512i out[PA
   for (int q = 0; q < DWORDS; q++) out[q] = a[q];
 }
 
-// `packed`: room for the turned strip, as far as it is used more than once.
+// Columns j to j + n. With `fresh` the strip is turned on the way and left in `packed`, else it is there.
+INLINE void lane_tile(const int type, const bool fresh, const int n, const struct strip* s, __m512i* packed,
+                      const struct columns* x, size_t j, struct coming* c) {
+  __m512 sum[GROUP][DWORDS];
+  UNROLL
+  for (int i = 0; i < n; i++) UNROLL
+  for (int q = 0; q < DWORDS; q++) sum[i][q] = _mm512_setzero_ps();
+  const uint8_t* b = x->b + j * x->bytes + Q8_0_AT;
+  const struct side* side = x->side + j * x->blocks;
+  for (size_t k = 0; k < x->blocks; k++, packed += PACKED, b += Q8_0_BYTES, side++) {
+    fetch_step(c);
+    if (fresh) pack(type, s, k, packed);
+    lane_step(n, packed, x, b, side, sum);
+  }
+  UNROLL
+  for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, s->keep, total(sum[i]));
+}
+
+// `packed`: room for the turned strip.
 INLINE void lane_product(const int type, const struct strip* s, const struct columns* x, size_t n, __m512i* packed) {
   if (n == 1 && type == GGML_TYPE_Q8_0) {
     one_q8_0(s, x);
     return;
   }
-  for (size_t k = 0; k < x->blocks; k++) pack(type, s, k, packed + k * PACKED);
-  size_t j = 0;
-  for (; j + GROUP <= n; j += GROUP) lane_tile(GROUP, s, packed, x, j);
-  if (j < n) lane_tile(1, s, packed, x, j);
+  struct coming c = coming_strip(s->row, (n + 1) / GROUP * x->blocks);
+  if (n < GROUP) {
+    lane_tile(type, true, 1, s, packed, x, 0, &c);
+    return;
+  }
+  lane_tile(type, true, GROUP, s, packed, x, 0, &c);
+  size_t j = GROUP;
+  for (; j + GROUP <= n; j += GROUP) lane_tile(type, false, GROUP, s, packed, x, j, &c);
+  if (j < n) lane_tile(type, false, 1, s, packed, x, j, &c);
 }

@@ -124,7 +124,7 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
       return true;
     case GGML_TYPE_Q6_K:
       *out = few ? (struct format){few_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
-                               : (struct format){product_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, prepare_q8_k};
+                 : (struct format){product_q6_k, super, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, prepare_q8_k};
       return true;
     default: return false;
   }
@@ -158,15 +158,12 @@ static void* scratch(size_t bytes) {
 
 // A strip from row `first` on of m.
 KERNEL static struct strip strip_at(const uint8_t* a, size_t bytes, int64_t first, int64_t m) {
-  struct strip s;
-  int32_t offset[ROWS];
-  const int64_t rows = m - first >= ROWS ? ROWS : m - first;
-  for (int64_t r = 0; r < ROWS; r++) {
-    s.row[r] = a + (first + r < m ? first + r : m - 1) * (int64_t)bytes;
-    offset[r] = (int32_t)(s.row[r] - s.row[0]);
-  }
-  s.offset = _mm512_loadu_si512(offset);
-  s.keep = (__mmask16)((1u << rows) - 1);
+  const int last = m - first >= ROWS ? ROWS - 1 : (int)(m - first - 1);
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i row = _mm512_min_epi32(lane, _mm512_set1_epi32(last));
+  struct strip s = {.offset = _mm512_mullo_epi32(row, _mm512_set1_epi32((int)bytes)),
+                    .keep = (__mmask16)((2u << last) - 1)};
+  for (int r = 0; r < ROWS; r++) s.row[r] = a + (size_t)(first + (r < last ? r : last)) * bytes;
   return s;
 }
 

@@ -14,6 +14,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum {
+  LINE = 64,   // bytes that memory brings at once
   ROWS = 16,   // of A in a strip, one for each lane
   DWORDS = 8,  // registers for 32 turned values of each row
 
@@ -74,9 +75,26 @@ INLINE void fetch_ahead(const uint8_t* const row[ROWS], size_t at) {
   for (int i = 0; i < ROWS; i++) _mm_prefetch((const void*)(row[i] + strip + at), _MM_HINT_T1);
 }
 
+// The next strip as one run of memory, asked for in even steps while this one is multiplied: asked for all at once,
+// while this one is turned, it would be more than can be under way, and the rest of the time memory would be idle.
+struct coming {
+  const uint8_t *next, *due, *end;  // what is asked for next, up to where by now, and at last
+  size_t step;                      // bytes
+};
+
+INLINE struct coming coming_strip(const uint8_t* const row[ROWS], size_t steps) {
+  const size_t bytes = (size_t)(row[1] - row[0]) * ROWS;
+  const uint8_t* next = row[0] + bytes;
+  return (struct coming){next, next, next + bytes, bytes / steps + 1};
+}
+
+INLINE void fetch_step(struct coming* c) {
+  c->due = c->end - c->due < (ptrdiff_t)c->step ? c->end : c->due + c->step;
+  for (; c->next < c->due; c->next += LINE) _mm_prefetch((const void*)c->next, _MM_HINT_T1);
+}
+
 // 32 bytes of each row, in the order that turn32 starts from: rows 0..7 in the first four registers.
 INLINE void load32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
-  fetch_ahead(row, at);
   UNROLL
   for (int i = 0; i < 4; i++) {
     out[i] = two_rows(row[i] + at, row[i + 4] + at);
@@ -109,9 +127,13 @@ INLINE void turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
   }
 }
 
+INLINE void fetch_and_turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
+  fetch_ahead(row, at);
+  turn32(row, at, out);
+}
+
 // Register q = bytes 4q..4q+3 of each row's 16.
 INLINE void turn16(const uint8_t* const row[ROWS], size_t at, __m512i out[4]) {
-  fetch_ahead(row, at);
   UNROLL
   for (int i = 0; i < 4; i++) out[i] = four_rows(row, at, i);
   turn_quarters(out);
@@ -131,21 +153,32 @@ INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ter
 // Blocks of 32 values with a scale. What is added to a value to make it unsigned:
 static inline int32_t block_offset(int type) {
   switch (type) {
-    case GGML_TYPE_Q8_0: return 128;
-    case GGML_TYPE_Q5_0: return 16;
-    case GGML_TYPE_Q6_K: return 32;
-    default: return 8;
+    case GGML_TYPE_Q8_0:
+      return 128;
+    case GGML_TYPE_Q5_0:
+      return 16;
+    case GGML_TYPE_Q6_K:
+      return 32;
+    default:
+      return 8;
   }
 }
 static inline size_t block_bytes(int type) {
   switch (type) {
-    case GGML_TYPE_Q8_0: return Q8_0_BYTES;
-    case GGML_TYPE_Q4_0: return Q4_0_BYTES;
-    case GGML_TYPE_Q5_0: return Q5_0_BYTES;
-    case GGML_TYPE_Q4_K: return Q4_K_BYTES;
-    case GGML_TYPE_Q5_K: return Q5_K_BYTES;
-    case GGML_TYPE_Q6_K: return Q6_K_BYTES;
-    default: return 0;
+    case GGML_TYPE_Q8_0:
+      return Q8_0_BYTES;
+    case GGML_TYPE_Q4_0:
+      return Q4_0_BYTES;
+    case GGML_TYPE_Q5_0:
+      return Q5_0_BYTES;
+    case GGML_TYPE_Q4_K:
+      return Q4_K_BYTES;
+    case GGML_TYPE_Q5_K:
+      return Q5_K_BYTES;
+    case GGML_TYPE_Q6_K:
+      return Q6_K_BYTES;
+    default:
+      return 0;
   }
 }
 
@@ -171,6 +204,7 @@ INLINE __m512 unpack_block(const int type, const struct strip* s, size_t k, __m5
     return low_f16(gather32(s, at));
   }
   if (type == GGML_TYPE_Q4_0) {
+    fetch_ahead(s->row, at);
     turn16(s->row, at + Q4_0_AT, t);
     UNROLL
     for (int q = 0; q < 4; q++) {
@@ -205,6 +239,7 @@ INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struc
   __m512i t[4];
   if (type == GGML_TYPE_Q6_K) {
     // No mins, but the values' offset of 32, which every part's scale multiplies.
+    fetch_ahead(s->row, at + Q6_K_SCALES_AT);
     turn16(s->row, at + Q6_K_SCALES_AT, t);
     out->d = out->dmin = high_f16(gather32(s, at + Q6_K_D_AT - 2));
     UNROLL
@@ -220,6 +255,7 @@ INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struc
     }
     return;
   }
+  fetch_ahead(s->row, at);
   turn16(s->row, at, t);
   out->d = low_f16(t[0]);
   out->dmin = high_f16(t[0]);
@@ -248,10 +284,10 @@ INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struc
 INLINE void turn_super(const int type, const struct strip* s, size_t k, __m512i raw[RAW]) {
   const size_t at = k * block_bytes(type);
   const size_t low = type == GGML_TYPE_Q4_K ? Q4_K_AT : type == GGML_TYPE_Q5_K ? Q5_K_AT : 0;
-  for (size_t i = 0; i < 4; i++) turn32(s->row, at + low + 32 * i, raw + DWORDS * i);
-  if (type == GGML_TYPE_Q5_K) turn32(s->row, at + Q5_K_HIGH_AT, raw + 32);
+  for (size_t i = 0; i < 4; i++) fetch_and_turn32(s->row, at + low + 32 * i, raw + DWORDS * i);
+  if (type == GGML_TYPE_Q5_K) fetch_and_turn32(s->row, at + Q5_K_HIGH_AT, raw + 32);
   if (type == GGML_TYPE_Q6_K)
-    for (size_t i = 0; i < 2; i++) turn32(s->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
+    for (size_t i = 0; i < 2; i++) fetch_and_turn32(s->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
 }
 
 INLINE __m512i shifted(__m512i x, int left) {
