@@ -20,7 +20,8 @@ _TRIED = ("0.25.3",)
 """Versions of ggml whose structures ggml_abi.h mirrors. A new one is added once its tests have passed."""
 MANY_ROWS: Final = 64
 """Tokens of a sequence in one batch from which ggml computes their attention in tiles, with 32-bit floats."""
-_FEW_ROWS = 8
+FEW_ROWS: Final = 8
+"""Tokens of a sequence from which they can be computed in tiles where they are part of so many."""
 _OBJECT_BYTES = 32
 """What ggml_tensor_overhead() counts beside the tensor itself."""
 _EXPORTS = {
@@ -30,6 +31,8 @@ _EXPORTS = {
     "chunk_add": "ggml_threadpool_chunk_add",
     "chunk_set": "ggml_threadpool_chunk_set",
     "barrier": "ggml_barrier",
+    "quantize_row_q8_0": "quantize_row_q8_0",
+    "quantize_row_q8_K": "quantize_row_q8_K",
 }
 _TAKEN_AS_THEY_ARE = {2, 12}
 """Types that ggml would repack on x86 and the kernels multiply as they are, in ggml.h's numbers: Q4_0, Q4_K."""
@@ -108,7 +111,7 @@ def arrange(*, parts: bool, alone: bool) -> None:
     """
     library = install()
     if library is not None:
-        library.puna_tile_from(_FEW_ROWS if parts else MANY_ROWS)
+        library.puna_tile_from(FEW_ROWS if parts else MANY_ROWS)
         library.puna_alone(alone)
 
 

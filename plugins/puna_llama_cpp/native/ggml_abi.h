@@ -49,6 +49,7 @@ struct ggml_tensor {
 // in floats.
 typedef bool (*sgemm_fn)(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A, int64_t lda,
                          const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype);
+typedef void (*quantize_fn)(const float* x, void* y, int64_t k);  // k values
 typedef void (*forward_fn)(const struct ggml_compute_params*, struct ggml_tensor* dst);
 
 // ggml's own functions, found by kernels.py.
@@ -59,6 +60,7 @@ struct ggml_functions {
   int (*chunk_add)(struct ggml_threadpool*, int);
   void (*chunk_set)(struct ggml_threadpool*, int);
   void (*barrier)(struct ggml_threadpool*);
+  quantize_fn quantize_row_q8_0, quantize_row_q8_K;
 };
 
 // The library's names are for all to see, but for these.

@@ -1,0 +1,151 @@
+// Activations, quantized to Q8_0 and Q8_K before each product, in the place of ggml's functions of these names.
+//
+// ggml divides twice for each 32 values of Q8_0 and makes its scale a half in whole numbers; Q8_K is plain C for any
+// processor. Where their results would be laborious to have (NaN; in Q8_K also infinity, zeros and scales without an
+// inverse), they compute them.
+#include "supers.h"
+
+enum {
+  BLOCK = 32,         // values in a block of Q8_0,
+  SUPER_BLOCK = 256,  // and of Q8_K
+
+  INFINITE = 0x7f800000,  // the bits of infinity, above which there is only NaN
+  TINY = 0x0d800000,      // of 2^-100: 127 divided by this is still far from infinity
+};
+
+// The bits of the larger ones of 32 values' magnitudes. As whole numbers they have the order of the values.
+INLINE __m512i larger(const float* x) {
+  const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
+  const __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
+  return _mm512_max_epi32(a, _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
+}
+
+// Of two neighboring 128-bit lanes each: those of `a`, then those of `b`.
+INLINE __m512i larger_lanes(__m512i a, __m512i b) {
+  return _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+// Of four blocks the largest: four candidates for each, in a 128-bit lane of its own. If only n < 4 are left, the first
+// stands for the others.
+INLINE __m512i four_largest(const float* x, int n) {
+  const __m512i a = larger(x), b = larger(x + (n > 1 ? BLOCK : 0));
+  const __m512i c = larger(x + (n > 2 ? 2 * BLOCK : 0)), d = larger(x + (n > 3 ? 3 * BLOCK : 0));
+  return larger_lanes(larger_lanes(a, b), larger_lanes(c, d));
+}
+
+// From dword i of each 128-bit lane after the other to lane after lane, or back.
+INLINE __m512i turn_lanes(__m512i x) {
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+}
+
+// Of n blocks the largest, each in a lane.
+INLINE __m512i largest(const float* x, int n) {
+  const __m512i a = four_largest(x, n);
+  const __m512i b = n > 4 ? four_largest(x + 4 * BLOCK, n - 4) : a;
+  const __m512i c = n > 8 ? four_largest(x + 8 * BLOCK, n - 8) : a;
+  const __m512i d = n > 12 ? four_largest(x + 12 * BLOCK, n - 12) : a;
+  const __m512i ab = _mm512_max_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = _mm512_max_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  return turn_lanes(_mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)));
+}
+
+// 32 values times `scale` as words, in an order that turn_lanes sets right when they have become bytes. What is too
+// large becomes -128 as with ggml: the smallest integer first.
+INLINE __m512i words(const float* x, float scale) {
+  const __m512 by = _mm512_set1_ps(scale);
+  const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by));
+  return _mm512_packs_epi32(low, _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), by)));
+}
+
+// Up to 16 blocks, whose scales are found together. False: there is NaN among them.
+INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
+  const __m512i bits = largest(x, n);
+  if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(INFINITE))) return false;
+  const __m512 max = _mm512_castsi512_ps(bits), most = _mm512_set1_ps(127);
+  float inverse[16];
+  uint16_t d[16];
+  _mm512_storeu_ps(inverse, _mm512_maskz_div_ps(_mm512_test_epi32_mask(bits, bits), most, max));
+  _mm256_storeu_si256((void*)d, _mm512_cvtps_ph(_mm512_div_ps(max, most), _MM_FROUND_TO_NEAREST_INT));
+  for (int i = 0; i < n; i += 2) {
+    const int j = i + 1 < n ? i + 1 : i;
+    uint8_t *first = y + i * Q8_0_BYTES, *second = y + j * Q8_0_BYTES;
+    const __m512i both = _mm512_packs_epi16(words(x + i * BLOCK, inverse[i]), words(x + j * BLOCK, inverse[j]));
+    const __m512i bytes = turn_lanes(both);
+    _mm256_storeu_si256((void*)(second + Q8_0_AT), _mm512_extracti64x4_epi64(bytes, 1));
+    _mm256_storeu_si256((void*)(first + Q8_0_AT), _mm512_castsi512_si256(bytes));
+    memcpy(first, &d[i], sizeof *d);
+    memcpy(second, &d[j], sizeof *d);
+  }
+  return true;
+}
+
+KERNEL static void q8_0(const float* x, uint8_t* y, int64_t blocks) {
+  while (blocks > 0) {
+    const int n = blocks < 16 ? (int)blocks : 16;
+    if (!blocks_q8_0(x, y, n)) ggml.quantize_row_q8_0(x, y, n * BLOCK);
+    x += n * BLOCK, y += n * Q8_0_BYTES, blocks -= n;
+  }
+}
+
+// Of 256 values the one with the largest magnitude; of several the first, since their signs may differ. Zero: ggml's
+// function is to be used.
+INLINE float extreme(const float* x) {
+  __m512i above = _mm512_setzero_si512(), below = above;  // the largest of the positive, and of the negative ones
+  for (int i = 0; i < SUPER_BLOCK; i += 16) {
+    const __m512i bits = _mm512_loadu_si512(x + i);
+    above = _mm512_max_epi32(above, bits);
+    below = _mm512_max_epu32(below, bits);
+  }
+  const int32_t most = _mm512_reduce_max_epi32(above);
+  const uint32_t sign = 1u << 31, bits = _mm512_reduce_max_epu32(below);
+  const int32_t least = bits & sign ? (int32_t)(bits ^ sign) : 0;
+  const int32_t magnitude = most > least ? most : least;
+  if (magnitude >= INFINITE || magnitude < TINY) return 0;
+  float value;
+  memcpy(&value, &magnitude, sizeof value);
+  if (most == least)
+    while (*x != value && *x != -value) x++;
+  return most > least || (most == least && *x > 0) ? value : -value;
+}
+
+// The sums of two neighboring 128-bit lanes each: of `a`, then of `b`.
+INLINE __m512i add_lanes(__m512i a, __m512i b) {
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+INLINE bool block_q8_k(const float* x, uint8_t* y) {
+  const float max = extreme(x);
+  if (max == 0) return false;
+  const float scale = -127 / max, d = 1 / scale;
+  memcpy(y, &d, sizeof d);
+  __m512i sums[4];  // of four values each
+  UNROLL
+  for (int i = 0; i < 4; i++) {
+    const float* from = x + i * 2 * BLOCK;
+    const __m512i bytes = _mm512_packs_epi16(words(from, scale), words(from + BLOCK, scale));
+    sums[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+    _mm512_storeu_si512(y + Q8_K_AT + i * 2 * BLOCK, turn_lanes(bytes));
+  }
+  const __m512i ab = add_lanes(sums[0], sums[1]), cd = add_lanes(sums[2], sums[3]);
+  _mm256_storeu_si256((void*)(y + Q8_K_SUMS_AT), _mm512_cvtepi32_epi16(add_lanes(ab, cd)));
+  return true;
+}
+
+KERNEL static void q8_k(const float* x, uint8_t* y, int64_t blocks) {
+  for (; blocks > 0; blocks--, x += SUPER_BLOCK, y += Q8_K_BYTES)
+    if (!block_q8_k(x, y)) ggml.quantize_row_q8_K(x, y, SUPER_BLOCK);
+}
+
+void quantize_row_q8_0(const float* x, void* y, int64_t k) {
+  if (puna_avx512)
+    q8_0(x, y, k / BLOCK);
+  else
+    ggml.quantize_row_q8_0(x, y, k);
+}
+
+void quantize_row_q8_K(const float* x, void* y, int64_t k) {
+  if (puna_avx512)
+    q8_k(x, y, k / SUPER_BLOCK);
+  else
+    ggml.quantize_row_q8_K(x, y, k);
+}
