@@ -68,15 +68,18 @@ INLINE void one_q8_0(const struct strip* s, const struct columns* x) {
 
 INLINE void lane_step(const int n, const __m512i a[PACKED], const struct columns* x, const uint8_t* b,
                       const struct side* side, __m512 sum[GROUP][DWORDS]) {
+  __m512 d[GROUP];
   UNROLL
-  for (int i = 0; i < n; i++) {
-    const struct side* one = side + i * x->blocks;
-    const __m512 d = _mm512_mul_ps(_mm512_castsi512_ps(a[DWORDS]), _mm512_set1_ps(one->d));
+  for (int i = 0; i < n; i++)
+    d[i] = _mm512_mul_ps(_mm512_castsi512_ps(a[DWORDS]), _mm512_set1_ps(side[i * x->blocks].d));
+  UNROLL
+  for (int q = 0; q < DWORDS; q++) {
+    const __m512i rows = a[q];
     UNROLL
-    for (int q = 0; q < DWORDS; q++) {
+    for (int i = 0; i < n; i++) {
       const __m512i column = _mm512_set1_epi32(dword(b + i * x->bytes + 4 * q));
-      const __m512i dot = _mm512_dpbusd_epi32(_mm512_set1_epi32(one->offset[q]), a[q], column);
-      sum[i][q] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(dot), sum[i][q]);
+      const __m512i dot = _mm512_dpbusd_epi32(_mm512_set1_epi32(side[i * x->blocks].offset[q]), rows, column);
+      sum[i][q] = _mm512_fmadd_ps(d[i], _mm512_cvtepi32_ps(dot), sum[i][q]);
     }
   }
 }
