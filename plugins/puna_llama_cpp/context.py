@@ -100,6 +100,8 @@ class Context:
         self.pointer = pointer
         self._row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)
+        self._stated: tuple[int, int] | None = None
+        """Whose state that is, and its bytes."""
         self._memory = lib.llama_get_memory(pointer)
         self.remembers = bool(self._memory)
         self.can_rewind = self.remembers and not (
@@ -151,6 +153,8 @@ class Context:
 
     def rewind(self, slot: int, position: int) -> int:
         """Forget a sequence from a position on and return where it stands: there, or at 0 if that cannot be done."""
+        if self._stated and self._stated[0] == slot:
+            self._stated = None
         if lib.llama_memory_seq_rm(self._memory, slot, position, -1):
             return position
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
@@ -160,22 +164,26 @@ class Context:
         """Make a sequence's memory equal to another's; False if llama.cpp cannot, which leaves the target empty.
 
         By way of its state, which has as many cells as the sequence: `llama_memory_seq_cp` copies a whole stream, for
-        which it takes the time and the memory of a full context. The room for it stays until `end_copying`, since new
-        memory takes longer than copying.
+        which it takes the time and the memory of a full context. The state is kept until `end_copying`, for the next
+        one who takes it over, and since new memory takes longer than copying.
         """
-        size = lib.llama_state_seq_get_size(self.pointer, source)
-        if len(self._state) < size:
-            self._state = np.empty(size, np.uint8)
-        state = self._state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        size = lib.llama_state_seq_get_data(self.pointer, state, size, source)
-        if size and lib.llama_state_seq_set_data(self.pointer, state, size, target):
+        state = ctypes.POINTER(ctypes.c_uint8)
+        if self._stated is None or self._stated[0] != source:
+            size = lib.llama_state_seq_get_size(self.pointer, source)
+            if len(self._state) < size:
+                self._state = np.empty(size, np.uint8)
+            size = lib.llama_state_seq_get_data(self.pointer, self._state.ctypes.data_as(state), size, source)
+            self._stated = (source, size)
+        size = self._stated[1]
+        if size and lib.llama_state_seq_set_data(self.pointer, self._state.ctypes.data_as(state), size, target):
             return True
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
 
     def end_copying(self) -> None:
-        """Let go of the room that copies took."""
+        """Let go of the state of who was copied last."""
         self._state = np.empty(0, np.uint8)
+        self._stated = None
 
     def shift(self, slot: int, start: int, end: int) -> None:
         """Forget a sequence's positions from `start` to `end` and move what follows there."""

@@ -175,7 +175,8 @@ class Engine:
         wants = []
         for sequence in self._slots.running:
             pending = sequence.pending
-            text = sequence.pictures.text_length(sequence.evaluated, pending)
+            now = self._slots.stop(sequence) - sequence.evaluated
+            text = sequence.pictures.text_length(sequence.evaluated, now)
             if text > 0:
                 final = text == pending
                 wants.append(schedule.Want(sequence, text, sequence.streaming, sequence.request.priority, final))
@@ -200,8 +201,7 @@ class Engine:
                 parts.append(self._part(by_slot[slot], guesses))
 
         prompts = [share.key for share in shares if not share.key.streaming]
-        parts_of_long = streams > 0 and bool(prompts) and all(sequence.long for sequence in prompts)
-
+        parts_of_long = bool(prompts) and all(sequence.among_many(self._context.batch_size) for sequence in prompts)
         guessed = any(part.guess for part in parts)
 
         def decode() -> None:

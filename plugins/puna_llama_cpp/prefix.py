@@ -3,7 +3,8 @@
 The KV cache is a row of slots, each of which remembers what its last sequence left. A prompt takes the idle slot that
 begins like it; if another slot, even a busy one, begins so much more like it that copying pays, that one is copied. A
 prompt that begins like one that is being evaluated right now waits until it can be copied: what several have in common
-is evaluated once, also when they arrive together.
+is evaluated once, also when they arrive together. The one they wait for stops there, so that their ends are evaluated
+together.
 
 llama.cpp evaluates the sequences of a batch in one pass if their slots are neighbours in ascending order, and in a pass
 for each row of neighbours otherwise. So whoever comes while others run goes beside them, and what the slot there held
@@ -40,10 +41,22 @@ class Content:
 class Coming:
     """A prompt that is being evaluated."""
 
+    slot: int
     prompt: Sequence[int]
     evaluated: int
     """Tokens that can be copied already."""
     salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For which of them a prompt should wait."""
+
+    slot: int
+    shared: int
+    """Leading tokens they have in common."""
+    present: int
+    """Of its leading tokens, how many could be taken over already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +132,17 @@ def gaps(slots: Sequence[int]) -> list[int]:
     ]
 
 
-def waits(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> bool:
-    """Say whether a prompt should wait for one that is being evaluated and begins like it."""
+def wait(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> Wait | None:
+    """Say for which prompt that is being evaluated and begins like it a prompt should wait, if for any."""
     most = max(len(prompt) - 1, 0)
-    shared = [
-        common
-        for each in coming
-        if each.salt == salt and each.evaluated < (common := min(common_length(each.prompt, prompt), most))
-    ]
-    if not shared:
-        return False
+    common = {each.slot: min(common_length(each.prompt, prompt), most) for each in coming if each.salt == salt}
+    ahead = [each for each in coming if each.salt == salt and each.evaluated < common[each.slot]]
+    if not ahead:
+        return None
+    longest = max(ahead, key=lambda each: common[each.slot])
     present = max((common_length(content.tokens, prompt) for content in contents if content.salt == salt), default=0)
-    return max(shared) - present >= COPY_GAIN
+    shared = common[longest.slot]
+    return Wait(longest.slot, shared, present) if shared - present >= COPY_GAIN else None
 
 
 def _worth_keeping(content: Content, common: int) -> bool:

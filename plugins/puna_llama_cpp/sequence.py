@@ -42,8 +42,8 @@ class Sequence:
         """How many leading tokens are in the cache as if evaluated alone: a shift leaves only those it keeps."""
         self.chain: SamplerChain | None = None
         self.lookup = Lookup()
-        self.long = False
-        """Whether so much of the prompt was not cached that it would be evaluated as many rows, were it alone."""
+        self.first = sys.maxsize
+        """Where evaluation would have begun, were it alone: how many tokens were cached when it came."""
         self._output = TextOutput(request.stop)
         self._prompt_length = len(tokens)
         self._cached = 0
@@ -54,13 +54,18 @@ class Sequence:
     def start(self, slot: int, reused: int) -> None:
         """Take a slot, whose cache has the first `reused` tokens."""
         self.slot, self.evaluated, self._cached = slot, reused, reused
-        self.long = self.pending >= MANY_ROWS
+        self.first = min(self.first, reused)
         self._started_ns = time.monotonic_ns()
 
     @property
     def pending(self) -> int:
         """How many tokens wait for evaluation."""
         return len(self.tokens) - self.evaluated
+
+    def among_many(self, batch_size: int) -> bool:
+        """Say whether its next token would be evaluated together with MANY_ROWS or more of its own, were it alone."""
+        before = (self.evaluated - self.first) // batch_size * batch_size
+        return min(batch_size, self._prompt_length - self.first - before) >= MANY_ROWS
 
     @property
     def prompt_length(self) -> int:

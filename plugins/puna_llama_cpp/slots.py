@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from puna_llama_cpp import prefix
 from puna_llama_cpp.context import Context
+from puna_llama_cpp.kernels import FEW_ROWS
 from puna_llama_cpp.sequence import Sequence
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Slots:
         self._context = context
         self._slots = [Slot(index) for index in range(count)]
         self._clock = itertools.count(1)
+        self._stops: dict[int, int] = {}
 
     @property
     def running(self) -> list[Sequence]:
@@ -65,6 +67,7 @@ class Slots:
         is less urgent.
         """
         left = []
+        self._stops.clear()
         for index, sequence in enumerate(waiting):
             if not self.idle or self._ahead(sequence) >= room:
                 left += waiting[index:]  # none of whom is more urgent
@@ -85,13 +88,27 @@ class Slots:
     def _waits(self, sequence: Sequence) -> bool:
         request = sequence.request
         coming = [
-            prefix.Coming(other.tokens, len(other.content), other.request.cache_salt)
+            prefix.Coming(other.slot, other.tokens, len(other.content), other.request.cache_salt)
             for other in self.running
             if not other.begun and other.request.priority >= request.priority
         ]
         if not coming or not self._context.can_rewind:
             return False
-        return prefix.waits(sequence.tokens, request.cache_salt, self._contents(sequence), coming)
+        wait = prefix.wait(sequence.tokens, request.cache_salt, self._contents(sequence), coming)
+        if wait is None:
+            return False
+        self._stops[wait.slot] = max(wait.shared, self._stops.get(wait.slot, 0))
+        sequence.first = min(sequence.first, wait.present)
+        return True
+
+    def stop(self, sequence: Sequence) -> int:
+        """Return up to where a prompt is to be evaluated for now: others wait for what they have in common with it.
+
+        Not for a rest too short to have, apart from what is before it, the bits that it would have with it.
+        """
+        stop = self._stops.get(sequence.slot, 0)
+        length = len(sequence.tokens)
+        return stop if sequence.evaluated < stop <= length - FEW_ROWS else length
 
     def _contents(self, sequence: Sequence) -> list[prefix.Content]:
         """Return what a sequence might take over: all or nothing of a memory that cannot be taken back."""
@@ -131,6 +148,7 @@ class Slots:
         """Take a sequence off its slot, which keeps its tokens for who begins like it."""
         slot = self._slots[sequence.slot]
         slot.left, slot.sequence, slot.used = sequence.content, None, next(self._clock)
+        self._stops.pop(slot.index, None)
         if self._context.can_rewind:
             self.rewind(sequence, len(slot.left))
         slot.end = sequence.pictures.position(len(slot.left))

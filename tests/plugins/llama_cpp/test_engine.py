@@ -10,6 +10,7 @@ import pytest
 
 from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
 from puna_llama_cpp import LlamaCppBackend
+from puna_llama_cpp.context import Context
 from puna_llama_cpp.prefix import COPY_GAIN
 from puna_llama_cpp.speculation import Lookup
 
@@ -131,6 +132,25 @@ async def test_prompts_that_arrive_together_evaluate_what_they_share_once(load, 
     together = await asyncio.gather(*(write(model, (*shared, 3 + n, 9), max_tokens=8) for n in range(4)))
     assert [texts for texts, _ in together] == [texts for texts, _ in alone]
     assert sorted(end.cached_prompt_tokens > 601 - COPY_GAIN for _, end in together) == [False, True, True, True]
+
+
+async def test_what_follows_a_shared_beginning_is_evaluated_together(load, write, monkeypatch):
+    lengths = []
+
+    def decode(context, batch, **arrangement):
+        lengths.append(batch.length)
+        return evaluate(context, batch, **arrangement)
+
+    evaluate = Context.decode
+    shared = (1, *(3 + step % 250 for step in range(600)))
+    prompts = [(*shared, *(3 + n * 13 + step for step in range(20))) for n in range(4)]
+    alone = [await write(await load(parallel=1), prompt, max_tokens=8) for prompt in prompts]
+    model = await load(parallel=4)
+    monkeypatch.setattr(Context, "decode", decode)
+    together = await asyncio.gather(*(write(model, prompt, max_tokens=8) for prompt in prompts))
+    assert [texts for texts, _ in together] == [texts for texts, _ in alone]
+    assert lengths[:3] == [512, len(shared) - 512, 4 * 20]
+    assert max(lengths[3:]) <= 4
 
 
 async def test_who_waits_for_a_prompt_that_is_given_up_goes_on_alone(load, write):

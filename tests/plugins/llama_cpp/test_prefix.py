@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna_llama_cpp.prefix import COPY_GAIN, Coming, Content, Place, common_length, gaps, place, waits
+from puna_llama_cpp.prefix import COPY_GAIN, Coming, Content, Place, Wait, common_length, gaps, place, wait
 
 CHAT = list(range(100))
 
@@ -79,12 +79,14 @@ def test_a_long_content_is_not_copied_for_little():
 
 
 def test_a_prompt_waits_for_one_that_begins_like_it():
-    coming = [Coming(CHAT, 10)]
-    assert waits([*CHAT[:80], 5], "", [], coming)
-    assert not waits([*CHAT[: COPY_GAIN - 1], 5], "", [], coming)
-    assert not waits([*CHAT[:80], 5], "salt", [], coming)
-    assert not waits([*CHAT[:80], 5], "", [Content(0, CHAT, True, 1)], coming)
-    assert not waits([*CHAT[:80], 5], "", [], [Coming(CHAT, 80)])
+    coming = [Coming(4, CHAT, 10)]
+    assert wait([*CHAT[:80], 5], "", [], coming) == Wait(4, shared=80, present=0)
+    assert wait([*CHAT[:80], 5], "", [Content(0, CHAT[:20], True, 1)], coming) == Wait(4, shared=80, present=20)
+    assert wait(CHAT, "", [], [*coming, Coming(5, CHAT[:90], 10)]) == Wait(4, shared=99, present=0)
+    assert wait([*CHAT[: COPY_GAIN - 1], 5], "", [], coming) is None
+    assert wait([*CHAT[:80], 5], "salt", [], coming) is None
+    assert wait([*CHAT[:80], 5], "", [Content(0, CHAT, True, 1)], coming) is None
+    assert wait([*CHAT[:80], 5], "", [], [Coming(4, CHAT, 80)]) is None
 
 
 def test_narrow_gaps_are_filled():
