@@ -11,7 +11,7 @@
 
 enum {
   COLUMN_BYTES = 512 << 10,  // of columns used with one strip after the other: they stay in the second level cache
-  CHUNKS = 8,                // that each thread should claim, so that one that is held up leaves its share to others
+  CHUNKS = 6,                // that each thread should claim, so that one that is held up leaves its share to others
 };
 
 static atomic_long calls;
