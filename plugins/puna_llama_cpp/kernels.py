@@ -33,6 +33,7 @@ _EXPORTS = {
     "barrier": "ggml_barrier",
     "quantize_row_q8_0": "quantize_row_q8_0",
     "quantize_row_q8_K": "quantize_row_q8_K",
+    "rms_norm_mul": "ggml_compute_forward_rms_norm_mul_fused",
 }
 _TAKEN_AS_THEY_ARE = {2, 12}
 """Types that ggml would repack on x86 and the kernels multiply as they are, in ggml.h's numbers: Q4_0, Q4_K."""

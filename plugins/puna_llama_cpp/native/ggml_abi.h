@@ -61,6 +61,7 @@ struct ggml_functions {
   void (*chunk_set)(struct ggml_threadpool*, int);
   void (*barrier)(struct ggml_threadpool*);
   quantize_fn quantize_row_q8_0, quantize_row_q8_K;
+  void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
 };
 
 // The library's names are for all to see, but for these.

@@ -31,6 +31,12 @@ needs_processor = pytest.mark.skipif(
 )
 
 
+class Memory(ctypes.Structure):
+    """What tensors are made in, struct ggml_init_params."""
+
+    _fields_ = [("size", ctypes.c_size_t), ("at", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
+
+
 class Parameters(ctypes.Structure):
     """One thread's view of a node, struct ggml_compute_params."""
 
@@ -153,6 +159,65 @@ def test_activations_are_quantized_by_them_with_the_bits_of_ggmls_own(ggml, libr
             for quantize, out in zip((ours, own), quantized, strict=True):
                 quantize(pointer(row), pointer(out), ctypes.c_int64(len(row)))
             assert np.array_equal(*quantized)
+
+
+@pytest.fixture
+def normalize(ggml):
+    """Has ggml compute rows divided by the root of their mean square, times weights."""
+    for name in ("init", "new_tensor_4d", "get_data", "rms_norm", "mul", "new_graph"):
+        getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
+
+    def normalize(values, weights, threads):
+        memory = ctypes.c_void_p(ggml.ggml_init(Memory(2 * values.nbytes + weights.nbytes + (1 << 20), None, False)))
+        tensors = []
+        for array in (values, weights):
+            sizes = map(ctypes.c_int64, reversed(array.shape))
+            tensors.append(ctypes.c_void_p(ggml.ggml_new_tensor_4d(memory, F32, *sizes)))
+            data = ctypes.c_void_p(ggml.ggml_get_data(tensors[-1]))
+            ctypes.memmove(data, pointer(array), array.nbytes)
+        norm = ctypes.c_void_p(ggml.ggml_rms_norm(memory, tensors[0], ctypes.c_float(1e-5)))
+        out = ctypes.c_void_p(ggml.ggml_mul(memory, norm, tensors[1]))
+        graph = ctypes.c_void_p(ggml.ggml_new_graph(memory))
+        ggml.ggml_build_forward_expand(graph, out)
+        ggml.ggml_graph_compute_with_ctx(memory, graph, threads)
+        result = np.frombuffer(ctypes.string_at(ggml.ggml_get_data(out), values.nbytes), np.float32).copy()
+        ggml.ggml_free(memory)
+        return result.reshape(values.shape)
+
+    return normalize
+
+
+@needs_processor
+@pytest.mark.parametrize(
+    ("shape", "threads", "of_each", "calls"),
+    [
+        ((1, 1, 40, 576), 2, 1, 1),
+        ((1, 1, 3, 100), 1, 1, 1),
+        ((2, 5, 9, 64), 2, 1, 1),
+        ((1, 1, 2, 4096), 1, 1, 1),
+        ((1, 1, 401, 7), 1, 1, 1),
+        ((1, 1, 2, 64), 2, 1, 0),  # one row for each thread
+        ((1, 1, 40, 64), 1, 40, 0),  # rows with weights of their own
+    ],
+)
+def test_rows_are_normalized_with_the_bits_of_ggmls_own(library, normalize, shape, threads, of_each, calls):
+    random = np.random.default_rng(6)
+    values, weights = (random.standard_normal(size, np.float32) for size in (shape, (1, 1, of_each, shape[-1])))
+    rows = values.reshape(-1, shape[-1])
+    rows *= np.float32(10.0) ** random.integers(-30, 20, (len(rows), 1))
+    rows[0] = 2.0**-14  # each square too small for a sum that has the large ones in it, but not all together
+    rows[0, :3] = 2**13, 2**11, 2
+    rows[len(rows) // 2 :: 7, 1], rows[len(rows) // 3 :: 8], rows[6::9, -1] = np.inf, 0, np.nan
+    results = []
+    for on in (True, False):
+        library.puna_switch(on)
+        before = library.puna_norm_calls()
+        results.append(normalize(values, weights, threads))
+        assert library.puna_norm_calls() - before == (calls if on else 0)
+    library.puna_switch(True)
+    ours, own = results
+    assert np.array_equal(np.isnan(ours), np.isnan(own))
+    assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))
 
 
 def write_wide(path):
