@@ -261,6 +261,8 @@ INLINE void add_values(const int n, const int wide, const struct attention* a, s
 
 INLINE void take_positions(const int n, const struct attention* a, struct few* f, const struct seen* s) {
   struct block two[2];
+  for (int p = 0; p < LANES; p++) fetch(s->k + s->position[p] * a->k->nb[1], 2 * a->dk);
+  for (int p = 0; p < LANES; p++) fetch(s->v + s->position[p] * a->v->nb[1], 2 * a->dv);
   for (int from = 0; from < s->count + LANES; from += LANES) {
     struct block *b = two + (from / LANES + 1) % 2, *next = two + from / LANES % 2;
     const int left = s->count - from;
