@@ -31,8 +31,18 @@ struct tile {  // KEYS positions, unpacked
   float *k, *v;  // k[value][position], v[position][value]
 };
 
+// Asks for the same row of the next tile: where few rows of queries use a tile, memory would be waited for.
+INLINE void fetch(const char* row, size_t stride, int64_t values) {
+  for (int64_t i = 0; i < 2 * values; i += 64) _mm_prefetch(row + KEYS * stride + i, _MM_HINT_T0);
+}
+
 KERNEL static void unpack(const struct attention* a, struct place p, struct tile* t) {
   const char *k = of_group(a, a->k, p) + t->from * a->k->nb[1], *v = of_group(a, a->v, p) + t->from * a->v->nb[1];
+  if (t->from + t->count < a->keys)
+    for (int64_t c = 0; c < KEYS; c++) {
+      fetch(k + c * a->k->nb[1], a->k->nb[1], a->dk);
+      fetch(v + c * a->v->nb[1], a->v->nb[1], a->dv);
+    }
   for (int64_t c = 0; c < KEYS; c += LANES)
     for (int64_t i = 0; i < a->dk; i += LANES) {
       __m512 x[LANES];
@@ -152,33 +162,36 @@ KERNEL static void take_tile(const struct attention* a, struct place p, const st
   product(&values, 0, a->dv, m->sum_v);
 }
 
+// Row i of those of several heads, one head after the other.
+static struct place row_at(struct place p, int rows, int i) {
+  return (struct place){p.stream, p.head + i / rows, p.row + i % rows};
+}
+
 // `rows` rows from place p on of each of n heads. The scratch holds a tile and, of every row, the sum of values.
-KERNEL static void attend_many(const struct attention* a, struct place p, int n, int rows, int padded, float* scratch) {
+KERNEL static void attend_many(const struct attention* a, struct place p, int n, int rows, float* scratch) {
+  const int all = n * rows, padded = (all + ROWS - 1) / ROWS * ROWS;
   struct tile t = {.k = scratch, .v = scratch + KEYS * a->dk};
-  float *sum_v = t.v + KEYS * a->dv, *sum = sum_v + n * padded * a->dv, *max = sum + n * padded;
-  memset(sum_v, 0, n * padded * (a->dv + 1) * sizeof(float));
-  for (int i = 0; i < n * padded; i++) max[i] = -INFINITY;
+  float *sum_v = t.v + KEYS * a->dv, *sum = sum_v + padded * a->dv, *max = sum + padded;
+  memset(sum_v, 0, padded * (a->dv + 1) * sizeof(float));
+  for (int i = 0; i < padded; i++) max[i] = -INFINITY;
   for (t.from = 0; t.from < a->keys; t.from += KEYS) {
     t.count = (int)(a->keys - t.from < KEYS ? a->keys - t.from : KEYS);
     t.ready = false;
-    for (int h = 0; h < n; h++)
-      for (int r = 0; r < rows; r += ROWS) {
-        const int64_t i = h * padded + r;
-        struct many m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
-        for (int s = 0; s < ROWS; s++) {  // past the last row that one again, to no effect
-          const struct place own = {p.stream, p.head + h, p.row + (r + s < rows ? r + s : rows - 1)};
-          m.q[s] = query(a, own);
-          m.mask[s] = mask_row(a, own);
-        }
-        take_tile(a, p, &m, &t);
+    for (int i = 0; i < all; i += ROWS) {
+      struct many m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
+      for (int s = 0; s < ROWS; s++) {  // past the last row that one again, to no effect
+        const struct place own = row_at(p, rows, i + s < all ? i + s : all - 1);
+        m.q[s] = query(a, own);
+        m.mask[s] = mask_row(a, own);
       }
-  }
-  for (int h = 0; h < n; h++)
-    for (int r = 0; r < rows; r++) {
-      const int64_t i = h * padded + r;
-      if (a->sinks) add_sink(a, p.head + h, max + i, sum + i, sum_v + i * a->dv, true);
-      store(a, (struct place){p.stream, p.head + h, p.row + r}, sum[i], sum_v + i * a->dv);
+      take_tile(a, p, &m, &t);
     }
+  }
+  for (int i = 0; i < all; i++) {
+    const struct place own = row_at(p, rows, i);
+    if (a->sinks) add_sink(a, own.head, max + i, sum + i, sum_v + i * a->dv, true);
+    store(a, own, sum[i], sum_v + i * a->dv);
+  }
 }
 
 // How many rows the scratch of a thread has room for beside a tile.
@@ -208,6 +221,6 @@ void puna_attend_tiles(const struct ggml_compute_params* params, const struct at
     const int64_t left = (group + 1) * a->group - p.head;
     if (left < 1) continue;
     const int rows = (int)(a->rows - row < block ? a->rows - row : block);
-    attend_many(a, p, (int)(left < per ? left : per), rows, (rows + ROWS - 1) / ROWS * ROWS, scratch);
+    attend_many(a, p, (int)(left < per ? left : per), rows, scratch);
   }
 }
