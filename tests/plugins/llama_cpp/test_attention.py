@@ -1,0 +1,85 @@
+"""Attention of the kernels against ggml's own, to the bit."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from tests.plugins.llama_cpp.test_kernels import Memory, ggml, library, needs_processor, pointer
+
+__all__ = ["ggml", "library"]  # fixtures
+
+TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
+
+
+@pytest.fixture
+def attend(ggml):
+    """Has ggml compute attention."""
+    for name in ("init", "new_tensor_4d", "get_data", "flash_attn_ext", "new_graph"):
+        getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
+
+    def attend(q, k, v, mask, threads):
+        memory = ctypes.c_void_p(
+            ggml.ggml_init(Memory(sum(x.nbytes for x in (q, k, v, mask, q)) + (8 << 20), None, False))
+        )
+        tensors = []
+        for array in (q, k, v, mask):
+            sizes = map(ctypes.c_int64, reversed(array.shape))
+            tensors.append(ctypes.c_void_p(ggml.ggml_new_tensor_4d(memory, TYPES[array.dtype], *sizes)))
+            ctypes.memmove(ctypes.c_void_p(ggml.ggml_get_data(tensors[-1])), pointer(array), array.nbytes)
+        factors = (ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0))
+        out = ctypes.c_void_p(ggml.ggml_flash_attn_ext(memory, *tensors, *factors))
+        graph = ctypes.c_void_p(ggml.ggml_new_graph(memory))
+        ggml.ggml_build_forward_expand(graph, out)
+        ggml.ggml_graph_compute_with_ctx(memory, graph, threads)
+        size = 4 * q.size // q.shape[-1] * v.shape[-1]
+        result = np.frombuffer(ctypes.string_at(ggml.ggml_get_data(out), size), np.float32).copy()
+        ggml.ggml_free(memory)
+        return result
+
+    return attend
+
+
+def odd(values, random):
+    """Of everything that is rounded by a rule of its own: less than a half's least, more than its most, zero."""
+    factors = np.array([1, 1, 1, 2.0**-14, 2.0**-24, 20000, 60000, 0, -0.0], np.float32)
+    few = random.choice(factors, (*values.shape[:-2], 1, values.shape[-1]))  # some columns
+    return values * few * random.choice(factors, (*values.shape[:-1], 1), p=[0.92, *[0.01] * 8])
+
+
+@needs_processor
+@pytest.mark.parametrize("kind", ["usual", "tiny", "odd", "growing"])
+@pytest.mark.parametrize(
+    ("groups", "heads", "wide", "keys", "rows", "streams", "threads"),
+    [
+        (3, 3, 64, 300, 1, 2, 2),
+        (2, 1, 64, 77, 2, 2, 1),
+        (1, 8, 128, 1100, 1, 2, 1),
+        (2, 2, 128, 40, 3, 1, 2),
+        (1, 4, 80, 130, 2, 1, 1),
+        (2, 5, 96, 600, 1, 1, 2),  # one row: its positions are shared out
+    ],
+)
+def test_it_has_the_bits_of_ggmls_own(library, attend, kind, groups, heads, wide, keys, rows, streams, threads):
+    random = np.random.default_rng(8)
+    q = random.standard_normal((streams, groups * heads, rows, wide), np.float32)
+    k, v = random.standard_normal((2, streams, groups, keys, wide), np.float32)
+    mask = np.where(random.random((streams, 1, 64, keys)) < 0.1, -np.inf, random.standard_normal(keys))
+    if kind == "tiny":  # around a half's least normal, and none zero
+        v *= 2.0 ** -random.integers(8, 17, wide)
+    if kind == "odd":
+        v = odd(v, random)
+        mask[:, :, 0, : keys // 2] = -np.inf
+    if kind == "growing":
+        mask += np.linspace(0, 40, keys)
+    k, v, mask = (np.clip(x, -65504 if x is v else None, 65504).astype(np.float16) for x in (k, v, mask))
+    results = []
+    for on in (True, False):
+        library.puna_switch(on)
+        before = library.puna_attention_calls()
+        results.append(attend(q, k, v, mask, threads))
+        assert library.puna_attention_calls() - before == on
+    library.puna_switch(True)
+    ours, own = results
+    assert np.array_equal(np.isnan(ours), np.isnan(own))
+    assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))
+    assert np.isfinite(own).mean() > 0.5
