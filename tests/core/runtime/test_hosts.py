@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,24 @@ async def test_a_cancelled_call_is_cancelled_in_the_host(load_hosted):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await model.tokenize("a", add_special=False, parse_special=False) == [97]
+
+
+async def test_cancelled_calls_leave_no_memory_behind(load_hosted):
+    model = await load_hosted()
+
+    async def give_up(times):
+        for _ in range(times):
+            task = asyncio.ensure_future(model.tokenize("a", add_special=False, parse_special=False))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await model.tokenize("a", add_special=False, parse_special=False) == [97]
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = await give_up(500)
+    assert await give_up(4000) - before < 1_000_000
 
 
 async def test_a_crash_ends_every_sequence_with_the_last_words(load_hosted):
