@@ -20,6 +20,11 @@ from puna.backend import (
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
 
 
+def resident():
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def collect(model, prompt):
     async with aclosing(model.generate(SequenceRequest(prompt=prompt))) as events:
         return [event async for event in events]
@@ -127,7 +132,7 @@ async def test_cancelled_calls_leave_no_memory_behind(load_hosted):
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert await model.tokenize("a", add_special=False, parse_special=False) == [97]
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident()
 
     before = await give_up(500)
     assert await give_up(4000) - before < 1_000_000
