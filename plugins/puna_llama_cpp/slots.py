@@ -42,6 +42,7 @@ class Slots:
         self._slots = [Slot(index) for index in range(count)]
         self._clock = itertools.count(1)
         self._stops: dict[int, int] = {}
+        """Up to where others wait for the prompts in these slots."""
 
     @property
     def running(self) -> list[Sequence]:
