@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
 from puna_llama_cpp.batch import Batch, VectorBatch
-from puna_llama_cpp.kernels import arrange
+from puna_llama_cpp.kernels import MANY_ROWS, arrange
 from puna_llama_cpp.native_log import captured_log
 from puna_llama_cpp.weights import Weights
 
@@ -121,13 +121,13 @@ class Context:
         """Have the running evaluation end at once, or no longer."""
         self._flag.raw = b"\1\0" if wanted else b"\0\0"
 
-    def decode(self, batch: Batch | VectorBatch, *, parts: bool = False, guesses: bool = False) -> None:
+    def decode(self, batch: Batch | VectorBatch, *, tiles_from: int = MANY_ROWS, guesses: bool = False) -> None:
         """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
 
-        `parts`: what it has of prompts are parts of long ones. `guesses`: some tokens may be the next ones, and must
-        come out as they would one by one.
+        `tiles_from`: so many tokens of a sequence are part of a long prompt. `guesses`: some tokens may be the next
+        ones, and must come out as they would one by one.
         """
-        arrange(parts=parts, alone=guesses)
+        arrange(tiles_from=tiles_from, alone=guesses)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError

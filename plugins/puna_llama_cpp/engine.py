@@ -20,6 +20,7 @@ from puna.backend import BackendError, Prefill
 from puna_llama_cpp import schedule
 from puna_llama_cpp.batch import Batch, VectorBatch
 from puna_llama_cpp.context import FEW_OUTPUTS, AbortedError, Context
+from puna_llama_cpp.kernels import FEW_ROWS, MANY_ROWS
 from puna_llama_cpp.logprobs import token_logprob
 from puna_llama_cpp.sampling import SamplerChain
 from puna_llama_cpp.sequence import Sequence
@@ -202,12 +203,13 @@ class Engine:
 
         prompts = [share.key for share in shares if not share.key.streaming]
         parts_of_long = bool(prompts) and all(sequence.among_many(self._context.batch_size) for sequence in prompts)
+        tiles_from = (FEW_ROWS if streams else 1) if parts_of_long else MANY_ROWS
         guessed = any(part.guess for part in parts)
 
         def decode() -> None:
             began = time.perf_counter()
             try:
-                self._context.decode(self._batch, parts=parts_of_long, guesses=guessed)
+                self._context.decode(self._batch, tiles_from=tiles_from, guesses=guessed)
             finally:
                 for slot, position in fillers.items():
                     self._context.rewind(slot, position)

@@ -20,8 +20,8 @@ _TRIED = ("0.25.3",)
 """Versions of ggml whose structures ggml_abi.h mirrors. A new one is added once its tests have passed."""
 MANY_ROWS: Final = 64
 """Tokens of a sequence in one batch from which ggml computes their attention in tiles, with 32-bit floats."""
-FEW_ROWS: Final = 8
-"""Tokens of a sequence from which they can be computed in tiles where they are part of so many."""
+FEW_ROWS: Final = 2
+"""Tokens of a sequence from which, beside streams, they can be told from a stream's one."""
 _OBJECT_BYTES = 32
 """What ggml_tensor_overhead() counts beside the tensor itself."""
 _EXPORTS = {
@@ -104,15 +104,16 @@ def repacking(path: str) -> bool:
     return experts or bool(types & _REPACKED) or not types & _TAKEN_AS_THEY_ARE
 
 
-def arrange(*, parts: bool, alone: bool) -> None:
+def arrange(*, tiles_from: int, alone: bool) -> None:
     """Choose between orders of sums where ggml knows several; its own functions have no such choice.
 
-    `parts`: attention is computed in tiles also for fewer tokens of a sequence than MANY_ROWS, which gives each the
-    bits that it has in a batch of many. `alone`: products of a few tokens have the bits of one token by itself.
+    `tiles_from`: attention is computed in tiles also for fewer tokens of a sequence than MANY_ROWS, which gives each
+    the bits that it has in a batch of many. llama.cpp divides a batch, so that even one may be left over. `alone`:
+    products of a few tokens have the bits of one token by itself.
     """
     library = install()
     if library is not None:
-        library.puna_tile_from(FEW_ROWS if parts else MANY_ROWS)
+        library.puna_tile_from(tiles_from)
         library.puna_alone(alone)
 
 

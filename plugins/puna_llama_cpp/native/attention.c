@@ -177,11 +177,12 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
     return;
   }
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-  if (a.rows == 1 && a.streams == 1 && a.keys >= SPLIT) {
+  const bool tiles = a.rows >= tiled && puna_tiles_fit(params, &a);
+  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT) {
     split_row(params, &a);
     return;
   }
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
   ggml.barrier(params->threadpool);
-  a.rows >= tiled&& puna_tiles_fit(params, &a) ? puna_attend_tiles(params, &a) : few_rows(params, &a);
+  tiles ? puna_attend_tiles(params, &a) : few_rows(params, &a);
 }

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tests.plugins.llama_cpp.test_kernels import Memory, ggml, library, needs_processor, pointer
 
+from puna_llama_cpp import kernels
+
 __all__ = ["ggml", "library"]  # fixtures
 
 TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
@@ -13,7 +15,8 @@ TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
 
 @pytest.fixture
 def attend(ggml):
-    """Has ggml compute attention."""
+    """Has ggml compute attention, few rows as few."""
+    kernels.arrange(tiles_from=kernels.MANY_ROWS, alone=False)
     for name in ("init", "new_tensor_4d", "get_data", "flash_attn_ext", "new_graph"):
         getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
 

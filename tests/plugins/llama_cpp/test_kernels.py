@@ -1,5 +1,6 @@
 """The kernels of native/ against plain arithmetic, and that they are what a model runs on."""
 
+import asyncio
 import ctypes
 import os
 import subprocess
@@ -56,6 +57,7 @@ def ggml():
 def library():
     library = kernels.install()
     assert library
+    kernels.arrange(tiles_from=kernels.MANY_ROWS, alone=False)
     return library
 
 
@@ -344,6 +346,22 @@ async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, qu
         written.append([event.logprobs async for event in model.generate(request) if isinstance(event, Piece)])
     assert len(guessed) > 5
     assert written[0] == written[1]
+
+
+@needs_processor
+async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_alone(load, quantized):
+    common = [9 + step * 7 % 200 for step in range(600)]
+    prompts = [
+        [*common, *(11 + n + step * 3 % 100 for step in range(length))] for n, length in enumerate((9, 12, 21, 40))
+    ]
+
+    async def first(model, prompt):
+        request = SequenceRequest(prompt=prompt, sampling=Sampling(temperature=0), max_tokens=1, top_logprobs=2)
+        return [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
+
+    alone = [await first(await load(path=quantized("Q8_0"), parallel=1), prompt) for prompt in prompts]
+    model = await load(path=quantized("Q8_0"), parallel=4)
+    assert await asyncio.gather(*(first(model, prompt) for prompt in prompts)) == alone
 
 
 def test_they_are_on_where_the_processor_has_what_they_need():
