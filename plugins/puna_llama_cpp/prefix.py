@@ -135,14 +135,16 @@ def gaps(slots: Sequence[int]) -> list[int]:
 def wait(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> Wait | None:
     """Say for which prompt that is being evaluated and begins like it a prompt should wait, if for any."""
     most = max(len(prompt) - 1, 0)
-    common = {each.slot: min(common_length(each.prompt, prompt), most) for each in coming if each.salt == salt}
-    ahead = [each for each in coming if each.salt == salt and each.evaluated < common[each.slot]]
+    ahead = [
+        (common, each.slot)
+        for each in coming
+        if each.salt == salt and each.evaluated < (common := min(common_length(each.prompt, prompt), most))
+    ]
     if not ahead:
         return None
-    longest = max(ahead, key=lambda each: common[each.slot])
+    shared, slot = max(ahead, key=lambda pair: pair[0])
     present = max((common_length(content.tokens, prompt) for content in contents if content.salt == salt), default=0)
-    shared = common[longest.slot]
-    return Wait(longest.slot, shared, present) if shared - present >= COPY_GAIN else None
+    return Wait(slot, shared, present) if shared - present >= COPY_GAIN else None
 
 
 def _worth_keeping(content: Content, common: int) -> bool:

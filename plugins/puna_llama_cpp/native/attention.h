@@ -44,6 +44,11 @@ static inline float* result(const struct attention* a, struct place p) {
   return (float*)((char*)d->data + ((p.stream * d->ne[2] + p.row) * d->ne[1] + p.head) * d->nb[1]);
 }
 
+// Keys and values of a long context come from memory, in pieces that the processor does not foresee.
+INLINE void fetch(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
+}
+
 INLINE __m512 from_half(const uint16_t* h) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void*)h)); }
 
 INLINE void transpose(__m512 x[LANES]) {

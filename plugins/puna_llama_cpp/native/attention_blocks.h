@@ -43,11 +43,6 @@ struct block {  // up to LANES positions
   unsigned grows[HEADS], any;  // positions where the maximum grows and what there is must be rescaled
 };
 
-// Keys and values of a long context come from memory, in pieces that the processor does not foresee.
-INLINE void fetch(const char* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
-}
-
 // A register's quarters can be stored apart for nothing, where shuffling would take turns with the arithmetic.
 INLINE void put(struct quarters* q, int e, int k, __m512 x) {
   _mm_store_ps(q->at[0][e] + 4 * k, _mm512_castps512_ps128(x));

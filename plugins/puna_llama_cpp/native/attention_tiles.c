@@ -31,17 +31,12 @@ struct tile {  // KEYS positions, unpacked
   float *k, *v;  // k[value][position], v[position][value]
 };
 
-// Asks for the same row of the next tile: where few rows of queries use a tile, memory would be waited for.
-INLINE void fetch(const char* row, size_t stride, int64_t values) {
-  for (int64_t i = 0; i < 2 * values; i += 64) _mm_prefetch(row + KEYS * stride + i, _MM_HINT_T0);
-}
-
 KERNEL static void unpack(const struct attention* a, struct place p, struct tile* t) {
   const char *k = of_group(a, a->k, p) + t->from * a->k->nb[1], *v = of_group(a, a->v, p) + t->from * a->v->nb[1];
-  if (t->from + t->count < a->keys)
-    for (int64_t c = 0; c < KEYS; c++) {
-      fetch(k + c * a->k->nb[1], a->k->nb[1], a->dk);
-      fetch(v + c * a->v->nb[1], a->v->nb[1], a->dv);
+  if (t->from + t->count < a->keys)  // the next tile: where few rows of queries use one, memory would be waited for
+    for (int64_t c = KEYS; c < 2 * KEYS; c++) {
+      fetch(k + c * a->k->nb[1], 2 * a->dk);
+      fetch(v + c * a->v->nb[1], 2 * a->dv);
     }
   for (int64_t c = 0; c < KEYS; c += LANES)
     for (int64_t i = 0; i < a->dk; i += LANES) {

@@ -115,7 +115,7 @@ INLINE void lane_product(const int type, const struct strip* s, const struct col
     one_q8_0(s, x);
     return;
   }
-  struct coming c = coming_strip(s->row, (n + 1) / GROUP * x->blocks);
+  struct coming c = coming_strip(s->row, (n + GROUP - 1) / GROUP * x->blocks);
   if (n < GROUP) {
     lane_tile(type, true, 1, s, packed, x, 0, &c);
     return;

@@ -4,40 +4,25 @@ import ctypes
 
 import numpy as np
 import pytest
-from tests.plugins.llama_cpp.test_kernels import Memory, ggml, library, needs_processor, pointer
+from tests.plugins.llama_cpp.test_kernels import compute, ggml, library, needs_processor
 
 from puna_llama_cpp import kernels
 
-__all__ = ["ggml", "library"]  # fixtures
-
-TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
+__all__ = ["compute", "ggml", "library"]  # fixtures
 
 
 @pytest.fixture
-def attend(ggml):
+def attend(ggml, compute):
     """Has ggml compute attention, few rows as few."""
     kernels.arrange(tiles_from=kernels.MANY_ROWS, alone=False)
-    for name in ("init", "new_tensor_4d", "get_data", "flash_attn_ext", "new_graph"):
-        getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
 
     def attend(q, k, v, mask, threads):
-        memory = ctypes.c_void_p(
-            ggml.ggml_init(Memory(sum(x.nbytes for x in (q, k, v, mask, q)) + (8 << 20), None, False))
-        )
-        tensors = []
-        for array in (q, k, v, mask):
-            sizes = map(ctypes.c_int64, reversed(array.shape))
-            tensors.append(ctypes.c_void_p(ggml.ggml_new_tensor_4d(memory, TYPES[array.dtype], *sizes)))
-            ctypes.memmove(ctypes.c_void_p(ggml.ggml_get_data(tensors[-1])), pointer(array), array.nbytes)
-        factors = (ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0))
-        out = ctypes.c_void_p(ggml.ggml_flash_attn_ext(memory, *tensors, *factors))
-        graph = ctypes.c_void_p(ggml.ggml_new_graph(memory))
-        ggml.ggml_build_forward_expand(graph, out)
-        ggml.ggml_graph_compute_with_ctx(memory, graph, threads)
-        size = 4 * q.size // q.shape[-1] * v.shape[-1]
-        result = np.frombuffer(ctypes.string_at(ggml.ggml_get_data(out), size), np.float32).copy()
-        ggml.ggml_free(memory)
-        return result
+        factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]
+
+        def attention(memory, *tensors):
+            return ggml.ggml_flash_attn_ext(memory, *tensors, *factors)
+
+        return compute((q, k, v, mask), attention, (q.size // q.shape[-1], v.shape[-1]), threads)
 
     return attend
 

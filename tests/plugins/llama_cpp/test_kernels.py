@@ -18,6 +18,7 @@ from puna_llama_cpp.speculation import Lookup
 
 F32, Q8_0, BLOCK = 0, 8, 32
 TYPES = {"q5_0": 6, "q8_0": 8}
+FLOATS = {np.dtype(np.float32): F32, np.dtype(np.float16): 1}
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"}
 
 
@@ -164,27 +165,43 @@ def test_activations_are_quantized_by_them_with_the_bits_of_ggmls_own(ggml, libr
 
 
 @pytest.fixture
-def normalize(ggml):
-    """Has ggml compute rows divided by the root of their mean square, times weights."""
-    for name in ("init", "new_tensor_4d", "get_data", "rms_norm", "mul", "new_graph"):
+def compute(ggml):
+    """Has ggml compute what a function makes of tensors, from arrays to an array of floats of a shape."""
+    for name in ("init", "new_tensor_4d", "get_data", "rms_norm", "mul", "flash_attn_ext", "new_graph"):
         getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
 
-    def normalize(values, weights, threads):
-        memory = ctypes.c_void_p(ggml.ggml_init(Memory(2 * values.nbytes + weights.nbytes + (1 << 20), None, False)))
+    def compute(arrays, make, shape, threads):
+        size = 4 * int(np.prod(shape))
+        memory = ctypes.c_void_p(
+            ggml.ggml_init(Memory(2 * size + sum(x.nbytes for x in arrays) + (8 << 20), None, False))
+        )
         tensors = []
-        for array in (values, weights):
+        for array in arrays:
             sizes = map(ctypes.c_int64, reversed(array.shape))
-            tensors.append(ctypes.c_void_p(ggml.ggml_new_tensor_4d(memory, F32, *sizes)))
-            data = ctypes.c_void_p(ggml.ggml_get_data(tensors[-1]))
-            ctypes.memmove(data, pointer(array), array.nbytes)
-        norm = ctypes.c_void_p(ggml.ggml_rms_norm(memory, tensors[0], ctypes.c_float(1e-5)))
-        out = ctypes.c_void_p(ggml.ggml_mul(memory, norm, tensors[1]))
+            tensors.append(ctypes.c_void_p(ggml.ggml_new_tensor_4d(memory, FLOATS[array.dtype], *sizes)))
+            ctypes.memmove(ctypes.c_void_p(ggml.ggml_get_data(tensors[-1])), pointer(array), array.nbytes)
+        out = ctypes.c_void_p(make(memory, *tensors))
         graph = ctypes.c_void_p(ggml.ggml_new_graph(memory))
         ggml.ggml_build_forward_expand(graph, out)
         ggml.ggml_graph_compute_with_ctx(memory, graph, threads)
-        result = np.frombuffer(ctypes.string_at(ggml.ggml_get_data(out), values.nbytes), np.float32).copy()
+        result = np.frombuffer(ctypes.string_at(ggml.ggml_get_data(out), size), np.float32).copy()
         ggml.ggml_free(memory)
-        return result.reshape(values.shape)
+        return result.reshape(shape)
+
+    return compute
+
+
+@pytest.fixture
+def normalize(ggml, compute):
+    """Has ggml compute rows divided by the root of their mean square, times weights."""
+
+    def normalize(values, weights, threads):
+        def norm(memory, rows, factors):
+            return ggml.ggml_mul(
+                memory, ctypes.c_void_p(ggml.ggml_rms_norm(memory, rows, ctypes.c_float(1e-5))), factors
+            )
+
+        return compute((values, weights), norm, values.shape, threads)
 
     return normalize
 
