@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 from llama_cpp._ggml import libggml
+from tools.make_bench_models import Llama, llama
 
 from puna.backend import Piece, Sampling, SequenceRequest
 from puna_llama_cpp import kernels, weights
@@ -239,51 +240,15 @@ def test_rows_are_normalized_with_the_bits_of_ggmls_own(library, normalize, shap
     assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))
 
 
-def write_wide(path):
-    """Write a model of random weights whose rows are whole blocks of K types, with words of one letter."""
-    hidden, heads, tokens = 256, 4, [f"<{i}>" for i in range(3)] + [chr(0x4E00 + i) for i in range(301)]
-    w = gguf.GGUFWriter(path, "llama")
-    w.add_context_length(2048)
-    w.add_embedding_length(hidden)
-    w.add_feed_forward_length(2 * hidden)
-    w.add_block_count(2)
-    w.add_head_count(heads)
-    w.add_head_count_kv(heads // 2)
-    w.add_layer_norm_rms_eps(1e-5)
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(tokens)
-    w.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
-    w.add_token_merges(["h e"])
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    random = np.random.default_rng(3)
-
-    def add(name, *shape):
-        w.add_tensor(f"{name}.weight", random.standard_normal(shape, np.float32) * np.float32(2 / hidden**0.5))
-
-    add("token_embd", len(tokens), hidden)
-    add("output", len(tokens), hidden)
-    w.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
-    for block in ("blk.0", "blk.1"):
-        for norm in ("attn_norm", "ffn_norm"):
-            w.add_tensor(f"{block}.{norm}.weight", np.ones(hidden, np.float32))
-        for name, rows in (("q", hidden), ("k", hidden // 2), ("v", hidden // 2), ("output", hidden)):
-            add(f"{block}.attn_{name}", rows, hidden)
-        add(f"{block}.ffn_gate", 2 * hidden, hidden)
-        add(f"{block}.ffn_up", 2 * hidden, hidden)
-        add(f"{block}.ffn_down", hidden, 2 * hidden)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=1024, context=2048)
+"""The rows are whole blocks of K types."""
 
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
     """Makes a model in a type."""
     folder = tmp_path_factory.mktemp("models")
-    write_wide(folder / "wide.gguf")
+    llama(folder / "wide.gguf", WIDE, gguf.GGMLQuantizationType.F32, 0)
 
     def quantized(kind):
         path = folder / f"{kind}.gguf"
