@@ -15,6 +15,7 @@ from typing import Any
 import platformdirs
 
 from puna.duration import parse_duration
+from puna.limits import Limits, read_limits
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Settings:
     """Docker's configuration itself, as DOCKER_AUTH_CONFIG holds it."""
     docker_config: Path | None = None
     """Docker's configuration file, for the credentials in it."""
+    limits: Limits = Limits()
+    """The bounds on what requests, connections, models and peers may take."""
 
 
 def from_environment(environ: Mapping[str, str], config: Path | None = None) -> Settings:
@@ -102,6 +105,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         registry_token=environ.get("PUNA_REGISTRY_TOKEN", ""),
         docker_auth=environ.get("DOCKER_AUTH_CONFIG", ""),
         docker_config=Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json",
+        limits=read_limits(environ, own.get("limits")),
     )
 
 

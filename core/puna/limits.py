@@ -1,0 +1,58 @@
+"""The bounds on what one request, connection, model or peer may take.
+
+Every field of Limits is a setting. Its environment variable is PUNA_ and the field's name in upper case; the
+configuration file has the same name in lower case in its table [limits]. The environment wins over the file. A value of
+0 removes the bound.
+
+The defaults are far above what an honest request needs. SECURITY.md lists every bound with its default and says what
+happens when it is met; tests/test_security.py compares that list with this module.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "PUNA_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds. Whole numbers count bytes or things, fractions are seconds."""
+
+    # Requests.
+    max_request_bytes: int = 64 << 20
+    """Bytes of the body of a request that is not an upload, after decompression."""
+
+
+def read_limits(environ: Mapping[str, str], table: Mapping[str, Any] | None = None) -> Limits:
+    """Read the bounds from the environment and the configuration's table.
+
+    A bad value falls back to its default with a warning. A name in the table that is no bound raises ValueError.
+    """
+    table = table or {}
+    names = {field.name for field in fields(Limits)}
+    if unknown := sorted(table.keys() - names):
+        raise ValueError(f"unknown limit {unknown[0]!r} in the configuration's table [limits]")
+    found: dict[str, Any] = {}
+    for field in fields(Limits):
+        given = environ.get(PREFIX + field.name.upper(), "").strip() or table.get(field.name)
+        if given is not None:
+            found[field.name] = _number(field.name, given, field.default)
+    return Limits(**found)
+
+
+def _number(name: str, given: object, default: Any) -> float:
+    """Return the bound of this name; 0 becomes the largest number of its type."""
+    try:
+        value = type(default)(given)
+    except (TypeError, ValueError, OverflowError):
+        value = -1
+    if not value >= 0:  # not a number is neither
+        log.warning("%s%s is no positive number, using %s", PREFIX, name.upper(), default)
+        return default
+    return value or (sys.maxsize if isinstance(default, int) else math.inf)
