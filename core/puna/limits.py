@@ -28,6 +28,13 @@ class Limits:
     max_request_bytes: int = 64 << 20
     """Bytes of the body of a request that is not an upload, after decompression."""
 
+    # Answers.
+    max_kept_answer_bytes: int = 16 << 20
+    """Bytes of answers of /v1/responses that are kept in memory, so that later requests may name their items."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
 
 def read_limits(environ: Mapping[str, str], table: Mapping[str, Any] | None = None) -> Limits:
     """Read the bounds from the environment and the configuration's table.
@@ -42,11 +49,11 @@ def read_limits(environ: Mapping[str, str], table: Mapping[str, Any] | None = No
     for field in fields(Limits):
         given = environ.get(PREFIX + field.name.upper(), "").strip() or table.get(field.name)
         if given is not None:
-            found[field.name] = _number(field.name, given, field.default)
+            found[field.name] = _number(field.name, given, getattr(DEFAULT_LIMITS, field.name))
     return Limits(**found)
 
 
-def _number(name: str, given: object, default: Any) -> float:
+def _number(name: str, given: str | float, default: float) -> float:
     """Return the bound of this name; 0 becomes the largest number of its type."""
     try:
         value = type(default)(given)

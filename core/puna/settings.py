@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from puna.duration import parse_duration
-from puna.limits import Limits, read_limits
+from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Settings:
     """Docker's configuration itself, as DOCKER_AUTH_CONFIG holds it."""
     docker_config: Path | None = None
     """Docker's configuration file, for the credentials in it."""
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     """The bounds on what requests, connections, models and peers may take."""
 
 

@@ -11,9 +11,11 @@ import grpc.aio
 from aiohttp import web
 
 from puna.frames import where
+from puna.limits import DEFAULT_LIMITS, Limits
 from puna_rest import answers, cors, hosts, routing
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
 from puna_rest.errors import NativeError, RestError, failure
+from puna_rest.items import ITEMS, Items
 from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)
@@ -25,10 +27,11 @@ _ORIGIN: Final = "origin"
 _POLICY: Final = web.AppKey("policy", cors.Policy)
 
 
-def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
+def build(core: Core, origins: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS) -> web.Application:
     """Build the application over a core. Raises cors.BadOriginError."""
     app = web.Application(client_max_size=sys.maxsize)  # 0 means none at all to forms
     app[CORE] = core
+    app[ITEMS] = Items(limits.max_kept_answer_bytes)
     app[_POLICY] = cors.policy(origins)
     app.router.add_route("*", "/{path:.*}", dispatch)
     app.on_response_prepare.append(_trim)
@@ -37,7 +40,12 @@ def build(core: Core, origins: Sequence[str] = ()) -> web.Application:
 
 @asynccontextmanager
 async def bridging(
-    core: str | grpc.aio.Channel, *, host: str, port: int, origins: Sequence[str] = ()
+    core: str | grpc.aio.Channel,
+    *,
+    host: str,
+    port: int,
+    origins: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncGenerator[str]:
     """Bridge a core, at an address or behind an open channel, to HTTP and yield the URL.
 
@@ -46,12 +54,12 @@ async def bridging(
     if isinstance(core, str):
         async with (
             grpc.aio.insecure_channel(core, options=CHANNEL_OPTIONS) as channel,
-            bridging(channel, host=host, port=port, origins=origins) as url,
+            bridging(channel, host=host, port=port, origins=origins, limits=limits) as url,
         ):
             yield url
         return
     runner = web.AppRunner(
-        build(connect(core), origins),
+        build(connect(core), origins, limits),
         # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
         handler_cancellation=True,
         auto_decompress=False,

@@ -77,7 +77,9 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
             from puna_rest.app import bridging
 
             reached = channel if core else target or settings.grpc_host
-            bridge = bridging(reached, host=settings.host, port=settings.port, origins=settings.origins)
+            bridge = bridging(
+                reached, host=settings.host, port=settings.port, origins=settings.origins, limits=settings.limits
+            )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")

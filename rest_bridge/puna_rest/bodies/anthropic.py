@@ -27,9 +27,17 @@ BLOCK: Final = Struct(
         "source": Pointer(
             Struct(
                 "anthropic.ImageSource",
-                {"type": String(), "media_type": String(), "data": String(), "url": String()},
+                {
+                    "type": String(),
+                    "media_type": String(),
+                    "data": String(),
+                    "url": String(),
+                    "content": Anything(),
+                },
             )
         ),
+        "title": Anything(),
+        "context": Anything(),
         "id": String(),
         "name": String(),
         "input": Custom("api.ToolCallFunctionArguments", arguments),

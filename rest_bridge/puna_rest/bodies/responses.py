@@ -55,6 +55,7 @@ _REASONING: Final = Struct(
     "openai.ResponsesReasoningInput",
     {"id": String(), "type": String(), "summary": Slice(_SUMMARY), "encrypted_content": String()},
 )
+_REFERENCE: Final = Struct(anonymous(type="string", id="string"), {"type": String(), "id": String()})
 _SEARCH: Final = Struct(
     "openai.ResponsesWebSearchCall",
     {
@@ -104,6 +105,8 @@ def _item(document: Document, node: Node) -> dict[str, Any]:
         item["output"] = _contents(document, item["output"], "output")
     elif kind == "reasoning":
         item = _fields(document, node, _REASONING)
+    elif kind == "item_reference":
+        item = _fields(document, node, _REFERENCE)
     elif kind == "web_search_call":
         item = _fields(document, node, _SEARCH)
     elif kind:
@@ -175,6 +178,7 @@ RESPONSES: Final = Struct(
         "top_p": Pointer(Float()),
         "truncation": Pointer(String()),
         "tools": Slice(TOOL),
+        "store": Raw(),
         "stream": Pointer(Bool()),
         "tool_choice": Raw(),
     },

@@ -18,12 +18,12 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     start = time.time_ns()
     document, body = await reading.compatible(http_request, MESSAGES)
     message = request.request(document, body, start)
-    searching = request.has_web_search(body)
+    form = {"searching": request.has_web_search(body), "signed": "anthropic-version" in http_request.headers}
     service = http_request.app[CORE].chat
     if not body["stream"]:
         part = whole(await service.Chat(message, metadata=METADATA))
-        return answers.json_line(http_request, answer.message(body["model"], part, searching=searching))
-    events = answer.Events(body["model"], estimate(document, body), searching=searching)
+        return answers.json_line(http_request, answer.message(body["model"], part, **form))
+    events = answer.Events(body["model"], estimate(document, body), **form)
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error

@@ -8,6 +8,7 @@ from puna_rest import answers, reading, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import Failure, RestError
+from puna_rest.items import ITEMS
 from puna_rest.translate import search
 from puna_rest.translate.parts import whole
 from puna_rest.translate.responses import answer, request, stream
@@ -17,7 +18,10 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     """POST /v1/responses."""
     start = time.time_ns()
     document, body = await reading.compatible(http_request, RESPONSES)
+    items = http_request.app[ITEMS]
+    body = {**body, "input": {**body["input"], "items": items.resolve(body["input"]["items"])}}
     message = request.request(document, body, start)
+    keep = items.forget if body["store"] == "false" else items.keep
     service = http_request.app[CORE].chat
     if not body["stream"]:
         part = whole(await service.Chat(message, metadata=METADATA))
@@ -25,8 +29,10 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
             if not search.query_of(asked):
                 raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
             raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
-        return answers.json_line(http_request, answer.whole(document, body, part))
-    events = stream.Events(document, body)
+        found = answer.whole(document, body, part)
+        keep(found["output"])
+        return answers.json_line(http_request, found)
+    events = stream.Events(document, body, keep)
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, events.write, events.write_error, early_error=_early_error

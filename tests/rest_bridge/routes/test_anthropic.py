@@ -242,3 +242,66 @@ async def test_a_search_in_a_stream_without_a_cloud(core, client):
     begun = [each["content_block"]["type"] for each in blocks if each["type"] == "content_block_start"]
     assert begun == ["text", "server_tool_use", "web_search_tool_result"]
     assert blocks[-2]["delta"] == {"stop_reason": "end_turn"}
+
+
+async def test_clients_of_anthropics_api_get_signed_thinking(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(thinking="t"), finish=FINISH))
+    headers = {"anthropic-version": "2023-06-01"}
+    async with client.post("/v1/messages", data=json.dumps(body()), headers=headers) as response:
+        (block,) = (await response.json())["content"]
+    assert list(block) == ["type", "thinking", "signature"]
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(deltas=[chat_pb2.ChatDelta(thinking="t")]),
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(finish=FINISH)),
+    )
+    async with client.post("/v1/messages", data=json.dumps(body(stream=True)), headers=headers) as response:
+        text = await response.text()
+    assert (
+        event("content_block_start", ',"index":0,"content_block":{"type":"thinking","thinking":"","signature":""}')
+        in text
+    )
+    delta = f',"index":0,"delta":{{"type":"signature_delta","signature":"{block["signature"]}"}}'
+    assert event("content_block_delta", delta) + event("content_block_stop", ',"index":0') in text
+
+
+DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "The key is blue."}}
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="}}
+
+
+async def test_the_text_of_documents_reaches_the_model(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    blocks = {
+        "type": "document",
+        "title": "T",
+        "source": {"type": "content", "content": [{"type": "text", "text": "d"}]},
+    }
+    found = {"type": "search_result", "source": "S", "title": "U", "content": [{"type": "text", "text": "e"}]}
+    content = [
+        {"type": "text", "text": "a"},
+        DOCUMENT,
+        blocks,
+        {"type": "text", "text": "b"},
+        {"type": "text", "text": "c"},
+        {"type": "tool_result", "tool_use_id": "i", "content": [DOCUMENT, found, {"type": "text", "text": "r"}]},
+    ]
+    await asked(client, body(messages=[{"role": "user", "content": content}]))
+    result, said = core.requests[0].messages
+    assert said.content == "a\n\nThe key is blue.\n\nT\nd\n\nbc"
+    assert (result.role, result.content) == ("tool", "The key is blue.\n\nU\nS\ne\n\nr")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([PDF], 'document source type \\"base64\\" (application/pdf) is not supported: send the document\'s text'),
+        ([{"type": "document"}], 'document source type \\"\\" is not supported'),
+        ([{"type": "container_upload"}], 'content block type \\"container_upload\\" is not supported'),
+        ([{"type": "tool_result", "content": [PDF]}], 'document source type \\"base64\\" (application/pdf)'),
+        ([{"type": "tool_result", "content": [{"type": "video"}]}], 'content block type \\"video\\" is not supported'),
+    ],
+)
+async def test_a_block_that_cannot_be_used_is_refused_by_name(client, content, text):
+    response, answered = await asked(client, body(messages=[{"role": "user", "content": content}]))
+    assert response.status == 400
+    assert text in answered

@@ -187,3 +187,77 @@ async def test_a_search_without_a_cloud(core, client, query, status, text):
     assert [each["type"].removeprefix("response.") for each in found] == ["created", "in_progress", *searched, "failed"]
     assert found[-1]["response"]["error"] == {"code": "api_error", "message": text}
     assert found[-1]["response"]["usage"] == {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+
+
+def kept(text):
+    return {item["type"]: item["id"] for item in json.loads(text)["output"]}
+
+
+async def answered(client, **fields):
+    async with client.post("/v1/responses", data=json.dumps({"model": "m", "input": "x", **fields})) as response:
+        return response.status, await response.text()
+
+
+async def test_a_reference_stands_for_an_item_of_an_earlier_answer(core, client):
+    said = message_pb2.Message(role="assistant", content="a", thinking="t", tool_calls=[CALL])
+    core.script("Chat", chat_pb2.ChatResponse(message=said, finish=FINISH))
+    ids = kept((await answered(client))[1])
+    items = [
+        {"role": "user", "content": "x"},
+        {"type": "item_reference", "id": ids["reasoning"]},
+        {"type": "item_reference", "id": ids["message"]},
+        {"type": "item_reference", "id": ids["function_call"]},
+        {"type": "function_call_output", "call_id": "c", "output": "r"},
+    ]
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    assert (await answered(client, input=items))[0] == 200
+    user, assistant, result = core.requests[-1].messages
+    assert (assistant.content, assistant.thinking, assistant.tool_calls[0].name) == ("a", "t", "f")
+    assert json.loads(assistant.tool_calls[0].arguments_json) == {"b": 1}
+    assert (user.content, result.content) == ("x", "r")
+
+
+async def test_a_stream_keeps_its_items_before_it_says_that_it_is_complete(core, client):
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="a"), finish=FINISH)),
+    )
+    _, text = await answered(client, stream=True)
+    (item,) = events(text)[-1]["response"]["output"]
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    assert (await answered(client, input=[{"type": "item_reference", "id": item["id"]}]))[0] == 200
+    assert core.requests[-1].messages[0].content == "a"
+
+
+async def test_an_item_that_is_not_kept_is_named(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(content="a"), finish=FINISH))
+    ids = kept((await answered(client, store=False))[1])
+    for missing in ("msg_1", ids["message"]):
+        status, text = await answered(client, input=[{"type": "item_reference", "id": missing}])
+        assert status == 404
+        assert f"input[0]: no item with id '{missing}' is kept" in json.loads(text)["error"]["message"]
+
+
+async def test_an_answer_that_was_cut_is_incomplete(core, client):
+    cut = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_LENGTH, usage=FINISH.usage)
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(content="a"), finish=cut))
+    found = json.loads((await answered(client))[1])
+    assert (found["status"], found["completed_at"]) == ("incomplete", None)
+    assert found["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert found["output"][0]["status"] == "incomplete"
+    core.script(
+        "StreamChat",
+        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="a"), finish=cut)),
+    )
+    last = events((await answered(client, stream=True))[1])[-1]
+    assert (last["type"], last["response"]["status"]) == ("response.incomplete", "incomplete")
+
+
+async def test_text_files_are_read_and_others_refused(core, client):
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    file = {"type": "input_file", "file_data": "data:text/plain;base64,aGk="}
+    await answered(client, input=[{"role": "user", "content": [file]}])
+    assert core.requests[-1].messages[0].content == "hi"
+    for data in ("data:application/pdf;base64,aGk=", "data:text/plain;base64,/w==", "data:text/plain,hi", ""):
+        status, text = await answered(client, input=[{"role": "user", "content": [{**file, "file_data": data}]}])
+        assert (status, json.loads(text)["error"]["message"]) == (400, "file inputs are not currently supported")

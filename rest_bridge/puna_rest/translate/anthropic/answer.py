@@ -1,5 +1,13 @@
-"""Answers of /v1/messages."""
+"""Answers of /v1/messages.
 
+Anthropic's schema wants a signature in every thinking block, and SDKs that validate answers refuse a block without one.
+Ollama writes none. A client of that API says which version it speaks in the header anthropic-version; its answers are
+signed, and all others keep Ollama's bytes. A signature proves nothing here: it is made of the text's hash, and requests
+that bring it back are not checked.
+"""
+
+import base64
+import hashlib
 import secrets
 from typing import Any, Final
 
@@ -48,15 +56,20 @@ def event(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {gojson.dumps(data)}\n\n"
 
 
-def message(model: str, part: Part, *, searching: bool = False) -> dict[str, Any]:
-    """Write an answer in one piece. `searching`: whether the model was offered the search that servers carry out."""
+def message(model: str, part: Part, *, searching: bool = False, signed: bool = False) -> dict[str, Any]:
+    """Write an answer in one piece.
+
+    searching: whether the model was offered the search that servers carry out. signed: whether thinking has a
+    signature.
+    """
     message_id = new_id("msg")
     if searching and (asked := search.asked_for(part.tool_calls)):
         found = _search_blocks(asked, message_id)
         return _message(message_id, model, found, "end_turn", part.prompt_tokens, part.output_tokens)
     content: list[dict[str, Any]] = []
     if part.thinking:
-        content.append({"type": "thinking", "thinking": part.thinking})
+        signature = {"signature": _signature(part.thinking)} if signed else {}
+        content.append({"type": "thinking", "thinking": part.thinking, **signature})
     if part.content:
         content.append({"type": "text", "text": part.content})
     content += [
@@ -87,6 +100,10 @@ def _message(
     }
 
 
+def _signature(thinking: str) -> str:
+    return base64.b64encode(hashlib.sha256(thinking.encode()).digest()).decode()
+
+
 def _search_blocks(asked: message_pb2.ToolCall, message_id: str) -> list[dict[str, Any]]:
     """Write a search of the web that came to nothing."""
     search_id = "srvtoolu_" + message_id.removeprefix("msg_")
@@ -105,11 +122,13 @@ def _stop_reason(part: Part, *, called: bool) -> str:
 class Events:
     """Writes a stream. At most one block is open at a time."""
 
-    def __init__(self, model: str, estimate: int, *, searching: bool = False) -> None:
-        """`searching`: whether the model was offered the search that servers carry out."""
+    def __init__(self, model: str, estimate: int, *, searching: bool = False, signed: bool = False) -> None:
+        """searching: whether the model was offered the search that servers carry out. signed: see message."""
         self._model = model
         self._id = new_id("msg")
         self._searching = searching
+        self._signed = signed
+        self._thinking = ""
         self._search: message_pb2.ToolCall | None = None
         self._estimate = estimate
         self._started = False
@@ -129,6 +148,7 @@ class Events:
             return "" if part.finish is None else self._end_with_search(part, self._search)
         out = "" if self._started else self._start(part)
         if part.thinking and not self._thought:
+            self._thinking += part.thinking
             out += self._delta("thinking", part.thinking)
         if part.content:
             out += self._delta("text", part.content)
@@ -147,7 +167,10 @@ class Events:
     def _delta(self, kind: str, text: str) -> str:
         out = ""
         if self._open != kind:
-            out = self._close() + self._begin({"type": kind, kind: ""})
+            block = {"type": kind, kind: ""}
+            if kind == "thinking" and self._signed:
+                block["signature"] = ""
+            out = self._close() + self._begin(block)
             self._open = kind
         return out + self._add({"type": f"{kind}_delta", kind: text})
 
@@ -166,10 +189,14 @@ class Events:
     def _close(self) -> str:
         if not self._open:
             return ""
-        self._thought = self._thought or self._open == "thinking"
+        out = ""
+        if self._open == "thinking":
+            self._thought = True
+            if self._signed:
+                out = self._add({"type": "signature_delta", "signature": _signature(self._thinking)})
         self._open = ""
         self._index += 1
-        return event("content_block_stop", {"type": "content_block_stop", "index": self._index - 1})
+        return out + event("content_block_stop", {"type": "content_block_stop", "index": self._index - 1})
 
     def _end_with_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
         """What the model says after its search is for nobody: the reference would have asked it anew."""

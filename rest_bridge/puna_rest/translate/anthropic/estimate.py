@@ -58,7 +58,9 @@ def _written(document: Document, block: Body) -> dict[str, Any]:
             for each in block["citations"]
         ]
     if block["source"] is not None:
-        out["source"] = {name: value for name, value in block["source"].items() if value or name == "type"}
+        out["source"] = {
+            name: value for name, value in block["source"].items() if name != "content" and (value or name == "type")
+        }
     for name in ("id", "name"):
         if block[name]:
             out[name] = block[name]

@@ -10,6 +10,7 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import decode_base64, plain
 from puna_rest.gobody.scanner import Document
+from puna_rest.translate.documents import document_text, joined, refuse_block, search_result_text, texts
 from puna_rest.translate.options import LEVELS, Body, moment
 
 SEARCH: Final = "web_search"
@@ -71,11 +72,7 @@ def has_web_search(body: Body) -> bool:
 def _system(document: Document, body: Body) -> list[message_pb2.Message]:
     value = plain(document, body["system"])
     if isinstance(value, list):
-        value = "".join(
-            each["text"]
-            for each in value
-            if isinstance(each, dict) and each.get("type") == "text" and isinstance(each.get("text"), str)
-        )
+        value = texts(value)
     return [message_pb2.Message(role="system", content=value)] if isinstance(value, str) and value else []
 
 
@@ -129,10 +126,13 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
     role = body["role"].lower()
     said = message_pb2.Message(role=role)
     results: list[message_pb2.Message] = []
+    paragraphs = [""]
     for block in body["content"] or ():
         kind = block["type"]
         if kind == "text":
-            said.content += block["text"] or ""
+            paragraphs[-1] += block["text"] or ""
+        elif kind == "document":
+            paragraphs += [_document(document, block), ""]
         elif kind == "image":
             if block["source"] is None:
                 raise RestError(400, "invalid image source")
@@ -144,10 +144,21 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
         elif kind == "web_search_tool_result":
             content = _search_result(plain(document, block["content"]))
             results.append(message_pb2.Message(role="tool", content=content, tool_call_id=block["tool_use_id"]))
-        elif kind == "thinking" and block["thinking"] is not None:
-            said.thinking = block["thinking"]
+        elif kind == "thinking":
+            said.thinking = block["thinking"] or said.thinking
+        elif kind != "redacted_thinking":  # only the maker of that can read it
+            raise refuse_block(kind)
+    said.content = joined(*paragraphs)
     spoken = [said] if said.content or said.media or said.tool_calls or said.thinking else []
     return [*results, *spoken] if role == "user" else [*spoken, *results]
+
+
+def _document(document: Document, block: Body) -> str:
+    fields = {name: plain(document, block[name]) for name in ("title", "context")}
+    source = block["source"]
+    if source is not None:
+        fields["source"] = {**source, "content": plain(document, source["content"])}
+    return document_text(fields)
 
 
 def _call(block: Body) -> message_pb2.ToolCall:
@@ -173,16 +184,26 @@ def _result(document: Document, block: Body) -> message_pb2.Message:
     content = plain(document, block["content"])
     if isinstance(content, str):
         message.content = content
+    paragraphs = [""]
     for each in content if isinstance(content, list) else ():
         kind = each.get("type") if isinstance(each, dict) else ""
         if kind == "text" and isinstance(each.get("text"), str):
-            message.content += each["text"]
+            paragraphs[-1] += each["text"]
+        elif kind == "document":
+            paragraphs += [document_text(each), ""]
+        elif kind == "search_result":
+            paragraphs += [search_result_text(each), ""]
+        elif kind == "tool_reference" and isinstance(each.get("tool_name"), str):
+            paragraphs += [each["tool_name"], ""]
         elif kind == "image":
             source = each.get("source")
             if not isinstance(source, dict):
                 raise RestError(400, "invalid tool_result image source")
             strings = {name: value for name, value in source.items() if isinstance(value, str)}
             message.media.append(_image({**_SOURCE, **strings}))
+        else:
+            raise refuse_block(kind)
+    message.content += joined(*paragraphs)
     return message
 
 

@@ -11,6 +11,7 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError
 from puna_rest.gobody.kinds import decode_base64, plain
 from puna_rest.gobody.scanner import BodyError, Document, Node, parse_whole
+from puna_rest.translate.documents import file_text
 from puna_rest.translate.messages import tools
 from puna_rest.translate.options import LEVELS, Body, int32, moment, output_constraint
 
@@ -33,6 +34,8 @@ _CHOICES: Final = {
     "required": message_pb2.ToolChoice.MODE_REQUIRED,
 }
 FORMAT_ERROR: Final = RestError(400, "invalid message format")
+FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
+"""Ollama's words; files of text are read all the same."""
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
@@ -163,6 +166,10 @@ def _part(role: str, part: Any) -> message_pb2.Message:  # noqa: ANN401 - any JS
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return message_pb2.Message(role=role, content=part["text"])
+    if kind == "refusal" and isinstance(part.get("refusal"), str):
+        return message_pb2.Message(role=role, content=part["refusal"])
+    if kind == "file" and isinstance(part.get("file"), dict):
+        return message_pb2.Message(role=role, content=_file(part["file"]))
     if kind == "image_url":
         url = part.get("image_url")
         url = url.get("url") if isinstance(url, dict) else url
@@ -171,6 +178,14 @@ def _part(role: str, part: Any) -> message_pb2.Message:  # noqa: ANN401 - any JS
     if kind == "input_audio":
         return message_pb2.Message(role=role, media=[options_pb2.Media(data=_audio(part.get("input_audio")))])
     raise FORMAT_ERROR
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    data = file.get("file_data")
+    text = file_text(data) if isinstance(data, str) else None
+    if text is None:
+        raise FILE_ERROR
+    return text
 
 
 def _audio(value: object) -> bytes:

@@ -1,6 +1,6 @@
 """Answers of /v1/responses in one piece."""
 
-import random
+import secrets
 import time
 from typing import Any, Final
 
@@ -21,8 +21,13 @@ ORDER: Final = (
 
 
 def new_number() -> int:
-    """Return a number for an id."""
-    return random.randrange(999_999)
+    """Return a number for an id. It cannot be guessed: a later request may name an item by its id alone."""
+    return secrets.randbelow(10**24)
+
+
+def status_of(part: Part) -> str:
+    """Return the status of an answer that ends with this part."""
+    return "incomplete" if part.reason == "length" else "completed"
 
 
 def response(
@@ -36,7 +41,7 @@ def response(
         "created_at": now,
         "completed_at": now if status == "completed" else None,
         "status": status,
-        "incomplete_details": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "model": body["model"],
         "previous_response_id": None,
         "instructions": body["instructions"] or None,
@@ -71,13 +76,13 @@ def whole(document: Document, body: Body, part: Part) -> dict[str, Any]:
     output: list[dict[str, Any]] = []
     if part.thinking:
         output.append(reasoning_item(f"rs_{response_id}", part.thinking))
-    if part.tool_calls:
-        output += [
-            call_item(f"fc_{response_id}_{index}", call) for index, call in enumerate(tool_calls(part.tool_calls))
-        ]
-    else:
-        output.append(message_item(f"msg_{new_number()}", part.content))
-    return response(document, body, response_id, output, usage=usage(part))
+    status = status_of(part)
+    if part.content or not part.tool_calls:
+        # The text stands before the calls, as the model wrote it. Only an answer's last item can be cut.
+        cut = "completed" if part.tool_calls else status
+        output.append(message_item(f"msg_{new_number()}", part.content, status=cut))
+    output += [call_item(f"fc_{response_id}_{index}", call) for index, call in enumerate(tool_calls(part.tool_calls))]
+    return response(document, body, response_id, output, usage=usage(part), status=status)
 
 
 def usage(part: Part) -> dict[str, Any]:
@@ -111,12 +116,12 @@ def call_item(item_id: str, call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if value}
 
 
-def message_item(item_id: str, text: str) -> dict[str, Any]:
-    """Write what was said."""
+def message_item(item_id: str, text: str, *, status: str = "completed") -> dict[str, Any]:
+    """Write the text of an answer as an item."""
     return {
         "id": item_id,
         "type": "message",
-        "status": "completed",
+        "status": status,
         "role": "assistant",
         "content": [text_part(text)],
     }

@@ -10,7 +10,8 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
 from puna_rest.gobody.scanner import BodyError, Document, parse_whole
-from puna_rest.translate.openai.chat_request import image, thinking, tool_choice
+from puna_rest.translate.documents import file_text
+from puna_rest.translate.openai.chat_request import FILE_ERROR, image, thinking, tool_choice
 from puna_rest.translate.options import Body, moment, output_constraint
 
 WEB_SEARCH: Final = "web_search"
@@ -125,7 +126,9 @@ def _content(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[options_pb2.
         if part["type"] in ("input_text", "output_text"):
             text += part["text"]
         elif part["type"] == "input_file":
-            raise RestError(400, "file inputs are not currently supported")
+            if (found := file_text(part["file_data"])) is None:
+                raise FILE_ERROR
+            text += found
         elif part["image_url"]:
             media.append(options_pb2.Media(data=image(part["image_url"])))
     return text, media

@@ -1,5 +1,6 @@
 """Answers of /v1/responses as events."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from puna import gojson
@@ -16,6 +17,7 @@ from puna_rest.translate.responses.answer import (
     new_number,
     reasoning_item,
     response,
+    status_of,
     text_part,
     usage,
 )
@@ -25,7 +27,9 @@ from puna_rest.translate.responses.request import has_web_search
 class Events:
     """Writes a stream. At most one item is open at a time: what the model thinks, or what it says."""
 
-    def __init__(self, document: Document, body: Body) -> None:
+    def __init__(self, document: Document, body: Body, keep: Callable[[Sequence[dict[str, Any]]], None]) -> None:
+        """keep: takes the output items of a finished answer before its last event is written."""
+        self._keep = keep
         self._document = document
         self._body = body
         self._id_number = new_number()
@@ -66,11 +70,13 @@ class Events:
         elif part.content and not self._called:
             out += self._say(part.content)
         if part.finish is not None:
-            out += self._close()
-            done = response(self._document, self._body, self._id, self._output, usage=usage(part))
+            status = status_of(part)
+            out += self._close(status)
+            self._keep(self._output)
+            done = response(self._document, self._body, self._id, self._output, usage=usage(part), status=status)
             done["reasoning"] = self._reasoning()
             done["tools"] = self._tools(done)
-            out += self._event("response.completed", response=done)
+            out += self._event(f"response.{status}", response=done)
         return out
 
     def _fail_to_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
@@ -136,8 +142,8 @@ class Events:
             out += self._finish({**item, "call_id": call["id"]})
         return out
 
-    def _close(self) -> str:
-        """End the item that is open, if one is."""
+    def _close(self, status: str = "completed") -> str:
+        """End the item that is open, if one is. status: of a message that ends here."""
         out = ""
         if self._thinking_id:
             item = reasoning_item(self._thinking_id, self._thinking)
@@ -151,7 +157,7 @@ class Events:
             self._thinking_id = self._thinking = ""
             return out + self._finish(item)
         if self._text_id:
-            item = message_item(self._text_id, self._text)
+            item = message_item(self._text_id, self._text, status=status)
             out = self._of_text("response.output_text.done", text=self._text, logprobs=[])
             out += self._of_text("response.content_part.done", part=text_part(self._text))
             self._text_id = self._text = ""
