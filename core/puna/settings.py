@@ -61,6 +61,8 @@ class Settings:
     """0 info, 1 debug, 2 trace."""
     default_backend: str = ""
     """Backend of models that name none; empty: the format decides."""
+    backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The operator's options of single backends, by the plugin's name: the tables [backends.NAME] of the file."""
     registry_host: str = ""
     """The registry that the next three are for: host, and port if it has one. They are sent nowhere else."""
     registry_username: str = ""
@@ -99,6 +101,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
+        backend_options=_tables(own.get("backends", {})),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
         registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),
         registry_password=environ.get("PUNA_REGISTRY_PASSWORD", ""),
@@ -120,6 +123,13 @@ def _file(config: Path | None) -> Mapping[str, Any]:
         return {}
     with path.open("rb") as file:
         return tomllib.load(file)
+
+
+def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:
+    """Check that the configuration's `backends` holds tables. Raises ValueError."""
+    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+        raise ValueError("the configuration's [backends] must hold a table for each backend")
+    return value
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:

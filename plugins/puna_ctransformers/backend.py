@@ -15,6 +15,7 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     ModelSpec,
+    Option,
     SequenceEvent,
     SequenceRequest,
     UnsupportedError,
@@ -103,6 +104,7 @@ class CTransformersBackend(Backend):
     """Loads GGUF files of the llama family with a SentencePiece tokenizer, as the library of 2023 knows them."""
 
     preference = -10  # whoever else can serve a model does it better
+    options = (Option(name="lib", kind=str),)  # a library to load, so it is the operator's alone
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Make a model ready. The library tells no progress and cannot be interrupted."""

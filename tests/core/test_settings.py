@@ -83,3 +83,12 @@ def test_a_named_file_must_exist(tmp_path):
 
 def test_types_of_the_cache_may_be_written_large():
     assert from_environment({"OLLAMA_KV_CACHE_TYPE": "Q8_0"}).kv_cache_type == "q8_0"
+
+
+def test_options_of_backends_are_tables_of_the_file(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('[backends.ctransformers]\nlib = "avx2"\n')
+    assert from_environment({}, file).backend_options == {"ctransformers": {"lib": "avx2"}}
+    file.write_text('[backends]\nctransformers = "avx2"\n')
+    with pytest.raises(ValueError, match="must hold a table for each backend"):
+        from_environment({}, file)

@@ -20,6 +20,7 @@ crash of native code costs the requests of one model. Import heavy libraries in 
 imports the module to read the class's attributes.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,33 @@ class UnsupportedError(BackendError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option of one backend.
+
+    The operator sets it in the configuration's table [backends.NAME]. A request may set it only if `by_request` says
+    so. Requests come from strangers, so they never set an option that holds a path, an address, a program or a library:
+    an option with free text is refused here unless it is the operator's alone.
+    """
+
+    name: str
+    kind: type[bool] | type[int] | type[float] | type[str]
+    minimum: float = -math.inf
+    """The least number."""
+    maximum: float = math.inf
+    """The largest number."""
+    choices: tuple[str, ...] = ()
+    """The texts that are allowed; empty: any."""
+    by_request: bool = False
+    """Whether a request may set it. A number then needs both bounds, and a text its choices."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if a request may set what has no bounds."""
+        bounded = {bool: True, str: bool(self.choices)}.get(self.kind, math.isfinite(self.maximum - self.minimum))
+        if self.by_request and not bounded:
+            raise ValueError(f"option {self.name!r} must be bounded, since a request may set it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model and how to load it. Paths are absolute."""
 
@@ -76,7 +104,7 @@ class ModelSpec:
     kv_cache_type: str = ""
     """Type of the KV cache, such as "q8_0"; empty: f16."""
     backend_options: Mapping[str, object] = field(default_factory=dict)
-    """Options of this backend alone, as parsed from JSON."""
+    """Those of the backend's own options that were set, each of its declared kind."""
     memory_bytes: int = 0
     """Memory of the machine that is free for it; 0: not known."""
 
@@ -281,6 +309,9 @@ class Backend(ABC):
 
     preference: ClassVar[int] = 0
     """Who serves a model that names no backend: the largest preference, then the first name."""
+
+    options: ClassVar[tuple[Option, ...]] = ()
+    """Its own options. The core refuses every other option before `load`."""
 
     @abstractmethod
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
+from puna import children
+
 _PROGRESS: Final = re.compile(r"progress (\d+) (\d+)")
 
 
@@ -33,7 +35,9 @@ def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, in
     ):
         source.write(given)
         source.seek(0)
-        with subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=errors, text=True, env=children.environment()
+        ) as process:
             try:
                 for line in process.stdout or ():
                     if match := _PROGRESS.match(line):

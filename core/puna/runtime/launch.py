@@ -12,7 +12,7 @@ from puna.blocking import stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.host import inprocess
 from puna.plugins import Registry
-from puna.runtime import hosts, memory
+from puna.runtime import backend_options, hosts, memory
 from puna.runtime.wanted import Loading, Report, Wanted
 from puna.settings import Settings
 
@@ -38,6 +38,14 @@ class Launcher:
         self._settings = settings
         self._sockets = (folder / str(number) for number in itertools.count(1))
 
+    async def checked(self, want: Wanted) -> Wanted:
+        """Return `want` with the options for its backend, which is chosen here. InvalidRequestError: one is refused."""
+        if not want.backend_options:
+            return want
+        name, backend = await asyncio.to_thread(self._backend, want)
+        options = backend_options.of_request(name, backend, want.backend_options.get(name, {}))
+        return replace(want, spec=replace(want.spec, backend_options=options))
+
     async def launch(self, want: Wanted, report: Report, *, on_death: Callable[[], None]) -> Launched:
         """Load a model. Errors: see `hosts.load`; BackendNotFoundError: no plugin serves it.
 
@@ -61,7 +69,9 @@ class Launcher:
         def tell(fraction: float) -> None:
             report(Loading(fraction))
 
-        spec = replace(want.spec, memory_bytes=memory.free_bytes())
+        own = backend_options.of_operator(name, backend, self._settings.backend_options.get(name, {}))
+        options = {**own, **want.spec.backend_options}
+        spec = replace(want.spec, memory_bytes=memory.free_bytes(), backend_options=options)
         if not backend.needs_host:
             return Launched(await inprocess.load(backend, spec, tell), name, 0)
         stall_seconds = self._settings.load_timeout

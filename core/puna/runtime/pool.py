@@ -85,9 +85,11 @@ class ModelPool:
         `keep_alive`: seconds that it stays afterwards, from now on for everybody; infinity: for good; None: as before,
         or as the settings say. Giving up while waiting ends the loading, unless somebody else waits for it too.
 
-        QueueFullError: too many wait. BackendNotFoundError, LoadFailedError: it cannot be loaded.
+        QueueFullError: too many wait. BackendNotFoundError, LoadFailedError: it cannot be loaded. InvalidRequestError:
+        the request sets an option of the backend that it may not set.
         """
         began = time.perf_counter_ns()
+        want = await self._launcher.checked(want)
         resident = self._fitting(want)
         if resident is None:
             resident = await self._wait(want, priority, report)

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from puna import children
 from puna.errors import LoadFailedError
 from puna.host.channel import READY, SOCKET_VARIABLE
 from puna.host.stream import address
@@ -61,7 +62,7 @@ class HostProcess:
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            env=os.environ | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
+            env=children.environment() | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
             process_group=0,  # Ctrl-C in a terminal reaches the core alone, which then ends its hosts in order
         )
         async with AsyncExitStack() as undo:

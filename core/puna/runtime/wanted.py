@@ -1,7 +1,7 @@
 """What a request wants of the pool, and what it gets."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from puna.backend import ModelFacts, ModelSpec
@@ -35,6 +35,8 @@ class Wanted:
     format: str = "gguf"
     backend: str = ""
     """The backend that the model asks for; empty: the server decides."""
+    backend_options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Options that the request sets, unchecked, by the backend's name. `spec` has those of the chosen one, checked."""
     automatic: frozenset[str] = frozenset()
     """Fields of `spec` that nobody asked for: "context_length", "batch_size"."""
     file_bytes: int = 0

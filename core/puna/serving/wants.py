@@ -48,7 +48,6 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
         draft_tokens=_draft_tokens(model, options),
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
-        backend_options=_backend_options(backend or settings.default_backend, request),
     )
     return Wanted(
         key=spec.path,
@@ -58,6 +57,7 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
         details=model,
         format=model.config.model_format or "gguf",
         backend=backend,
+        backend_options=request.backend_options,
         automatic=frozenset(automatic),
         file_bytes=_size(model, model.model_path),
         verify=model.verify,
@@ -137,14 +137,6 @@ def _draft_tokens(model: StoredModel, options: Options) -> int:
     if options.draft_num_predict is not None:
         return max(_int32(options.draft_num_predict), 0)
     return DRAFT_TOKENS if model.draft_path else 0
-
-
-def _backend_options(backend: str, request: RequestOptions) -> dict[str, object]:
-    """Pick the options of the backend that will run it; of one that only its format decides, those that are alone."""
-    given = request.backend_options
-    if not backend and len(given) == 1:
-        backend = next(iter(given))
-    return dict(given.get(backend, {}))
 
 
 def _int32(value: int) -> int:

@@ -466,7 +466,9 @@ class RequestOptions(_message.Message):
 
     @_builtins.property
     def backend_options_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Options of single backends: plugin name to the raw text of a JSON object."""
+        """Options of single backends: plugin name to the raw text of a JSON object. Each backend declares which options a
+        request may set, and their ranges. Every other option is an INVALID_ARGUMENT. Options of other backends are ignored.
+        """
 
     def __init__(
         self,

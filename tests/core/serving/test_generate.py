@@ -351,8 +351,14 @@ class TestLoading:
         assert serving.pool.loaded()[0].context_length == got
 
     async def test_options_of_the_backend(self, serving, backend):
-        await ask(serving, "plain", "", backend_options={"played": {"a": 1}})
+        await ask(serving, "plain", "", backend_options={"played": {"a": 1}, "another": {"b": 2}})
         assert backend.specs[0].backend_options == {"a": 1}
+
+    async def test_an_option_that_the_backend_does_not_declare_loads_nothing(self, serving, backend):
+        await ask(serving, "plain", "")
+        with pytest.raises(errors.InvalidRequestError, match="backend 'played' has no option 'lib'"):
+            await ask(serving, "plain", "", backend_options={"played": {"lib": "/tmp/x.so"}})
+        assert (len(backend.specs), backend.closed) == (1, 0)
 
 
 class TestCancelling:

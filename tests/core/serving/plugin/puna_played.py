@@ -14,6 +14,7 @@ from puna.backend import (
     InvalidRequestError,
     LoadedModel,
     ModelFacts,
+    Option,
     Piece,
     Prefill,
     PromptTooLongError,
@@ -106,6 +107,7 @@ class Played(LoadedModel):
 
 class PlayedBackend(Backend):
     formats = ("gguf",)
+    options = (Option(name="a", kind=int, minimum=0, maximum=9, by_request=True),)
     needs_host = False
 
     def __init__(self):

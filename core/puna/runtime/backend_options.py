@@ -1,0 +1,50 @@
+"""Options of single backends: what the backend declares decides what a request and the operator may set."""
+
+import math
+from collections.abc import Mapping
+
+from puna.backend import Backend, Option
+from puna.errors import InvalidRequestError, LoadFailedError
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def of_request(name: str, backend: Backend, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that a request sets. InvalidRequestError: one is unknown, the operator's, or out of range."""
+    declared = {option.name: option for option in backend.options}
+    for key in given:
+        if key not in declared:
+            raise InvalidRequestError(f"backend {name!r} has no option {key[:100]!r}")
+        if not declared[key].by_request:
+            raise InvalidRequestError(
+                f"option {key!r} of backend {name!r} is set in the server's configuration, not by requests"
+            )
+    return {key: _checked(name, declared[key], value) for key, value in given.items()}
+
+
+def of_operator(name: str, backend: Backend, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that the configuration sets. LoadFailedError: one is unknown or out of range."""
+    declared = {option.name: option for option in backend.options}
+    try:
+        if unknown := sorted(given.keys() - declared):
+            raise InvalidRequestError(f"backend {name!r} has no option {unknown[0]!r}")
+        return {key: _checked(name, declared[key], value) for key, value in given.items()}
+    except InvalidRequestError as error:
+        raise LoadFailedError(f"the configuration's table [backends.{name}] is wrong: {error}") from error
+
+
+def _checked(backend: str, option: Option, value: object) -> object:
+    if option.kind is float and type(value) is int and abs(value) < 1 << 53:
+        value = float(value)
+    where = f"option {option.name!r} of backend {backend!r}"
+    if type(value) is not option.kind:
+        raise InvalidRequestError(f"{where} must be {_KINDS[option.kind]}")
+    if isinstance(value, int | float) and not option.minimum <= value <= option.maximum:
+        raise InvalidRequestError(f"{where} must be between {_plain(option.minimum)} and {_plain(option.maximum)}")
+    if isinstance(value, str) and option.choices and value not in option.choices:
+        raise InvalidRequestError(f"{where} must be one of {', '.join(map(repr, option.choices))}")
+    return value
+
+
+def _plain(bound: float) -> str:
+    return str(int(bound)) if math.isfinite(bound) and bound == int(bound) else str(bound)
