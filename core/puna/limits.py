@@ -32,6 +32,10 @@ class Limits:
     max_kept_answer_bytes: int = 16 << 20
     """Bytes of answers of /v1/responses that are kept in memory, so that later requests may name their items."""
 
+    # The event loop, which all requests share.
+    max_loop_seconds: float = 0.1
+    """Seconds that one turn of the event loop may take before the watchdog logs the place."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

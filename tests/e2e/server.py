@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -16,8 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from puna.watchdog import BUSY
+
 PUNA = Path(sys.executable).parent / "puna"
 MODELS = Path(__file__).parents[1] / "models"
+LOOP_SECONDS = "0.25"
+"""Seconds of CPU that a turn of the event loop may take here: two busy cores double what it takes elsewhere."""
 READY = re.compile(r"REST on (http://\S+), gRPC on (\S+)")
 
 
@@ -94,14 +99,20 @@ class Server:
 
 @contextmanager
 def serving(store, **environment):
-    """Run a server until the block ends, and see that it leaves nothing behind."""
+    """Run a server until the block ends. It must leave nothing behind, and its event loop must never stand still."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a pipe that nobody reads would stop the server
     process = subprocess.Popen(
         [PUNA, "serve"],
         env=os.environ
-        | {"OLLAMA_HOST": "127.0.0.1:0", "PUNA_GRPC_HOST": "127.0.0.1:0", "OLLAMA_MODELS": str(store)}
+        | {
+            "OLLAMA_HOST": "127.0.0.1:0",
+            "PUNA_GRPC_HOST": "127.0.0.1:0",
+            "OLLAMA_MODELS": str(store),
+            "PUNA_MAX_LOOP_SECONDS": LOOP_SECONDS,
+        }
         | environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
     try:
@@ -109,8 +120,8 @@ def serving(store, **environment):
         match = READY.search(line)
         if match is None:
             process.kill()
-            pytest.fail(f"the server did not start: {line}{process.stderr.read()}")
-        os.set_blocking(process.stderr.fileno(), False)
+            process.wait()
+            pytest.fail(f"the server did not start: {line}{_text(errors)}")
         server = Server(process, match[1], match[2], Path(store))
         yield server
     finally:
@@ -124,6 +135,13 @@ def serving(store, **environment):
                 process.kill()
                 process.wait()
             process.stdout.close()
-            process.stderr.close()
+            log = _text(errors)
+            errors.close()
     alive = parents()
     assert [pid for pid in hosts if pid in alive] == []
+    assert [line for line in log.splitlines() if BUSY in line] == []
+
+
+def _text(file):
+    file.seek(0)
+    return file.read().decode(errors="replace")

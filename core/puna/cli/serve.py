@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 from puna.settings import Settings
+from puna.watchdog import watching
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -85,6 +86,7 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
             places.insert(0, f"REST on {url}")
         gc.freeze()  # what is there now stays, so nobody need look through it again
         gc.enable()
+        stack.enter_context(watching(settings.limits.max_loop_seconds))
         print("Puna is ready: " + ", ".join(places), flush=True)
         await stop.wait()
         # A second signal need not wait for anything.
