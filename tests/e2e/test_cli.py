@@ -64,8 +64,38 @@ def test_run_shows_metrics(puna, server):
     assert re.search(r"^eval rate: +[\d.]+ tokens/s$", done.stderr, re.MULTILINE)
 
 
+def test_without_a_prompt_and_a_terminal_the_model_is_loaded(puna, server):
+    puna("stop", "scripted")
+    assert puna("run", "scripted") == ""
+    assert "scripted:latest" in puna("ps")
+
+
+def test_options_between_model_and_prompt(puna):
+    assert "blue" in puna("run", "llamita", "--think=false", "--keepalive", "10m", "Why is the sky blue?")
+
+
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_text_that_is_no_utf_8(server, environment):
+    def run(*words, given=b""):
+        done = subprocess.run(
+            [PUNA, "run", "llamita", "--think=false", *words],
+            env=os.environ | {"PUNA_GRPC_HOST": server.grpc} | environment,
+            input=given,
+            capture_output=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.strip()
+
+    run(given=b"caf\xe9")
+    run(b"caf\xe9")
+    run("Repeat: \u2713 é".encode())
+
+
 def test_an_embedding_model_prints_its_vector(puna):
     assert len(json.loads(puna("run", "embedder", "hello world"))) == 32
+    assert len(json.loads(puna("run", "embedder", "--dimensions", "8", "hello world"))) == 8
+    assert "exceeds" in puna("run", "embedder", "--truncate=false", "hello " * 9999, status=1)
 
 
 def test_ps_and_stop(puna, server):
@@ -84,6 +114,9 @@ def test_create_copy_remove(puna, tmp_path):
     assert puna("show", "made", "--system") == "Be brief.\n"
     assert puna("show", "made", "--parameters").split() == ["temperature", "0"]
     assert puna("cp", "made", "again") == "copied 'made' to 'again'\n"
+    (tmp_path / "notes.txt").write_text("no model")
+    assert "notes.txt is no GGUF file" in puna("create", "made", "--gguf", str(tmp_path / "notes.txt"), status=1)
+    assert "known types are" in puna("create", "x", "--from", "made", "-q", "Q99", status=1)
     assert puna("rm", "made", "again") == "deleted 'made'\ndeleted 'again'\n"
 
 

@@ -36,7 +36,10 @@ def test_a_conversation_with_commands(repl):
             ("/set system You are Kuntur.", "Set system message."),
             ("/show system", r"\nYou are Kuntur\."),
             ("/show info", "architecture +llama"),
-            ("/set nonsense", "/set parameter"),
+            ("/set nonsense", r"Unknown command '/set nonsense'"),
+            ("/show nonsense", r"Unknown command '/show nonsense'"),
+            ("/set parameter", "/set parameter num_ctx"),
+            ("/show parameters", r"Parameters set here:\s+temperature +0"),
             ("/what", r"Unknown command '/what'\. Type /\? for help"),
             ("/?", "Available Commands:"),
             ("/save kept", "Created new model 'kept'"),
@@ -44,6 +47,7 @@ def test_a_conversation_with_commands(repl):
             ("/load nowhere", "Couldn't find model 'nowhere'"),
             ("/load kept", "Loading model 'kept'"),
             ("/show system", r"\nYou are Kuntur\."),
+            ("/show parameters", r"Parameters set here:\s+temperature +0"),
         ):
             shown.enter(said)
             shown.expect(answered)
@@ -100,6 +104,44 @@ def test_what_is_typed_ahead_is_asked_next(repl):
         shown.expect(PROMPT)
         shown.enter("/bye")
         assert shown.ended() == 0
+
+
+def test_lines_that_are_typed_while_it_starts_are_asked(server, tmp_path):
+    server.upload("typed", MODELS / "scripted.gguf", template="{{ .Prompt }}")
+    with terminal([PUNA, "run", "typed"], PUNA_GRPC_HOST=server.grpc, HOME=str(tmp_path)) as shown:
+        shown.press("early a\nsecond ")
+        shown.expect(">>> early a")
+        shown.expect("Hello, world!")
+        shown.expect(PROMPT + "second")
+        shown.enter("a")
+        shown.expect("Hello, world!")
+        shown.expect(PROMPT)
+
+
+def test_words_are_not_parted_at_the_edge(repl):
+    with repl("typed") as shown:
+        shown.enter("without end b")
+        text = shown.expect(r"(?s)w0 w1 .*w39 w0 ")[0]
+        shown.press(CTRL_C)
+        assert "\n" in text
+        shown.expect(PROMPT)
+        shown.enter("/set nowordwrap")
+        shown.expect("Set 'nowordwrap' mode")
+        shown.expect(PROMPT)
+        shown.enter("without end b")
+        assert "\n" not in shown.expect(r"(?s)w0 w1 .*w39 w0 ")[0]
+        shown.press(CTRL_C)
+        shown.expect(PROMPT)
+
+
+def test_a_file_is_hashed_and_sent_under_ones_eyes(server, tmp_path):
+    (tmp_path / "kid.gguf").write_bytes((MODELS / "scripted.gguf").read_bytes() + bytes(12_000_000))
+    command = [PUNA, "create", "kid", "--gguf", str(tmp_path / "kid.gguf")]
+    with terminal(command, PUNA_GRPC_HOST=server.grpc) as shown:
+        shown.expect(r"hashing kid\.gguf.*12\.7/12\.7 MB")
+        assert shown.ended() == 0
+        shown.expect(r"using kid\.gguf|uploading kid\.gguf.*12\.7/12\.7 MB")
+    assert server.ask("/api/delete", {"model": "kid"}, method="DELETE")[0] == 200
 
 
 def test_a_picture_by_its_path(repl, tmp_path):

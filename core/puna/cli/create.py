@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from pathlib import Path
 
 import grpc.aio
@@ -14,10 +15,14 @@ from puna.cli import modelfile
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
+from puna.cli.texts import readable
+from puna.models import quantization
 from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 
 CHUNK = 1 << 20
+MAGICS = (b"GGUF", b"FUGG")
+"""How GGUF files begin, in either order of bytes."""
 PATTERNS = (
     ("model*.safetensors", "*/model*.safetensors"),
     ("consolidated*.safetensors",),
@@ -32,6 +37,8 @@ COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model")
 
 async def create(settings: Settings, told: argparse.Namespace) -> None:
     """Make a model."""
+    if told.quantize:
+        quantization.check(told.quantize)
     request = models_pb2.CreateModelRequest(
         name=told.name, template=told.template, system=told.system, backend=told.backend, quantize=told.quantize or ""
     )
@@ -39,16 +46,35 @@ async def create(settings: Settings, told: argparse.Namespace) -> None:
     if told.source:
         setattr(request, "from", told.source)
     elif told.gguf:
-        files["files"] = [told.gguf]
+        files["files"] = [_checked(told.gguf)]
     else:
         _read_modelfile(told.file, request, files)
-    async with connected(settings) as channel:
-        stub = models_pb2_grpc.ModelsServiceStub(channel)
-        for field, paths in files.items():
-            for name, path in _named(paths).items():
-                getattr(request, field).add(name=name, digest=await upload(stub, path))
-        request.has_files = bool(request.files)
-        await follow(stub.CreateModel(request), as_json=told.json)
+    async with (
+        connected(settings) as channel,
+        aclosing(_steps(models_pb2_grpc.ModelsServiceStub(channel), request, files)) as steps,
+    ):
+        await follow(steps, as_json=told.json)
+
+
+async def _steps(
+    stub: "models_pb2_grpc.ModelsServiceAsyncStub", request: models_pb2.CreateModelRequest, files: dict[str, list[Path]]
+) -> AsyncGenerator[models_pb2.CreateModelResponse]:
+    """Upload the files and make the model; yield how far it is."""
+    for field, paths in files.items():
+        for name, path in _named(paths).items():
+            digest = ""
+            async with aclosing(upload(stub, path)) as steps:
+                async for step in steps:
+                    digest = step.progress.digest or digest
+                    yield step
+            getattr(request, field).add(name=readable(name), digest=digest)
+    request.has_files = bool(request.files)
+    call = stub.CreateModel(request)
+    try:
+        async for response in call:
+            yield response
+    finally:
+        call.cancel()
 
 
 def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, files: dict[str, list[Path]]) -> None:
@@ -92,14 +118,22 @@ def expand(text: str, folder: Path) -> Path:
 
 
 def model_files(path: Path) -> list[Path]:
-    """Return the files that make a model: a file itself, or what a folder holds. Raises CommandError."""
+    """Return the files that make a model: a file itself, or the files of a folder. Raises CommandError."""
     if path.is_file():
-        return [path]
+        return [path if path.suffix == ".safetensors" else _checked(path)]
     for patterns in PATTERNS:
         found = _inside(path, patterns)
         if found:
             return found if found[0].suffix == ".gguf" else found + _inside(path, COMPANIONS)
     raise CommandError("no Modelfile or safetensors files found")
+
+
+def _checked(path: Path) -> Path:
+    """Return the path of a GGUF file. CommandError: the file is of another kind."""
+    with path.open("rb") as file:
+        if file.read(4) not in MAGICS:
+            raise CommandError(f"{path} is no GGUF file")
+    return path
 
 
 def _inside(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -118,27 +152,39 @@ def _named(paths: list[Path]) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in paths}
 
 
-async def upload(stub: "models_pb2_grpc.ModelsServiceAsyncStub", path: Path) -> str:
-    """Store a file as a blob unless it is there; return its digest."""
-    digest = await asyncio.to_thread(_digest, path)
+async def upload(
+    stub: "models_pb2_grpc.ModelsServiceAsyncStub", path: Path
+) -> AsyncGenerator[models_pb2.CreateModelResponse]:
+    """Store a file as a blob unless it is there; yield how far it is. Every step after the hashing has the digest."""
+    title, hasher = readable(path.name), hashlib.sha256()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            await asyncio.to_thread(hasher.update, chunk)
+            yield _step(f"hashing {title}", size, file.tell())
+    digest = f"sha256:{hasher.hexdigest()}"
     try:
         await stub.StatBlob(models_pb2.StatBlobRequest(digest=digest))
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
-        await stub.UploadBlob(_parts(path, digest))
-    return digest
+        call = stub.UploadBlob()
+        try:
+            await call.write(models_pb2.UploadBlobRequest(digest=digest, size_bytes=size))
+            with path.open("rb") as file:
+                while chunk := await asyncio.to_thread(file.read, CHUNK):
+                    await call.write(models_pb2.UploadBlobRequest(chunk=chunk))
+                    yield _step(f"uploading {title}", size, file.tell(), digest)
+            await call.done_writing()
+            await call
+        except asyncio.InvalidStateError:  # the server ended the call; its status says why
+            await call
+        finally:
+            call.cancel()
+    yield _step(f"using {title}", size, size, digest)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def _parts(path: Path, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=size)
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            yield models_pb2.UploadBlobRequest(chunk=chunk)
+def _step(status: str, total: int, completed: int, digest: str = "") -> models_pb2.CreateModelResponse:
+    return models_pb2.CreateModelResponse(
+        progress=models_pb2.TransferProgress(status=status, digest=digest, total_bytes=total, completed_bytes=completed)
+    )

@@ -2,21 +2,51 @@
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from puna.cli.arguments import Command, environment
+from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
 from puna.settings import Settings, from_environment
 
+CLIENT_VARIABLE = ("PUNA_GRPC_HOST", "address of the core (default 127.0.0.1:11435)")
+SERVER_VARIABLES = {
+    "OLLAMA_HOST": "address of the REST bridge (default 127.0.0.1:11434)",
+    "OLLAMA_ORIGINS": "origins that browsers may send, beside the local ones",
+}
+CORE_VARIABLES = {
+    "PUNA_GRPC_HOST": "address of the gRPC core (default: the port after the bridge's)",
+    "OLLAMA_MODELS": "the store (default ~/.ollama/models)",
+    "OLLAMA_CONTEXT_LENGTH": "tokens of context, where neither request nor model says (default 4096)",
+    "OLLAMA_NUM_PARALLEL": "sequences of one model at once (default 16)",
+    "OLLAMA_MAX_LOADED_MODELS": "models at once (default 3)",
+    "OLLAMA_MAX_QUEUE": "requests that may wait (default 512)",
+    "OLLAMA_KEEP_ALIVE": "how long a model stays after its last request (default 5m)",
+    "OLLAMA_LOAD_TIMEOUT": "how long a load may show no sign of life (default 5m)",
+    "OLLAMA_FLASH_ATTENTION": "1 or 0 (default: llama.cpp decides)",
+    "OLLAMA_KV_CACHE_TYPE": "type of the KV cache, such as q8_0 (default f16)",
+    "OLLAMA_NOPRUNE": "1 keeps blobs that no model uses when the server starts",
+    "OLLAMA_DEBUG": "1 logs more",
+    "PUNA_BACKEND": "backend of models that name none (default: by format)",
+}
+LIMITS = (("PUNA_MAX_...", "limits; SECURITY.md lists them"),)
+ASKING = environment(CLIENT_VARIABLE)
 SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
-    told = parser().parse_args(argv)
+    _tolerate_other_encodings()
+    root = parser()
+    told = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
+    if told.command in (None, "help"):
+        about = getattr(told, "about", None)
+        root.parse_args([about, "--help"] if about else ["--help"])
     try:
         settings = from_environment(os.environ, told.config)
     except (OSError, ValueError) as error:
@@ -33,93 +63,112 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    root = argparse.ArgumentParser(prog="puna", description="A model server: gRPC inside, the Ollama API outside.")
+    root = argparse.ArgumentParser(
+        prog="puna", description="A model server: gRPC inside, the Ollama API outside.", allow_abbrev=False
+    )
     root.add_argument("-v", "--version", action="version", version=f"puna {version('puna')}")
     root.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
-    commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Command)
     _add_servers(commands)
     _add_models(commands)
     _add_create(commands)
     _add_upkeep(commands)
     _add_run(commands)
+    helping = commands.add_parser("help", help="show help on a command")
+    helping.add_argument("about", nargs="?", choices=list(commands.choices), metavar="COMMAND")
     return root
 
 
-def _add_servers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    commands.add_parser("serve", aliases=["start"], help="run the core and the REST bridge")
-    commands.add_parser("core", help="run the gRPC core alone")
-    rest = commands.add_parser("rest", help="run the REST bridge alone")
+def _add_servers(commands: "argparse._SubParsersAction[Command]") -> None:
+    served = environment(*(SERVER_VARIABLES | CORE_VARIABLES).items(), *LIMITS)
+    commands.add_parser("serve", aliases=["start"], help="run the core and the REST bridge", epilog=served)
+    commands.add_parser("core", help="run the gRPC core alone", epilog=environment(*CORE_VARIABLES.items(), *LIMITS))
+    rest = commands.add_parser(
+        "rest",
+        help="run the REST bridge alone",
+        epilog=environment(*SERVER_VARIABLES.items(), CLIENT_VARIABLE, *LIMITS),
+    )
     rest.add_argument("--core", metavar="HOST:PORT", help="address of the core (default: PUNA_GRPC_HOST)")
     commands.add_parser("plugins", help="list the backends that are installed")
-    commands.add_parser("demo", help="put the demo model llamita into the store")
+    store = environment(("OLLAMA_MODELS", CORE_VARIABLES["OLLAMA_MODELS"]))
+    commands.add_parser("demo", help="put the demo model llamita into the store", epilog=store)
     commands.add_parser("version", help="print the version")
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     for name, alias, text in (("list", ["ls"], "list the models of the store"), ("ps", [], "list the loaded models")):
-        each = commands.add_parser(name, aliases=alias, help=text)
+        each = commands.add_parser(name, aliases=alias, help=text, epilog=ASKING)
         each.add_argument("prefix", nargs="?", default="", help="only names that begin with this")
-        each.add_argument("--json", action="store_true", help="for scripts")
-    show = commands.add_parser("show", help="tell what a model is")
+        each.add_flag("--json", help="for scripts")
+    show = commands.add_parser("show", help="show facts about a model", epilog=ASKING)
     show.add_argument("model")
-    show.add_argument("--verbose", "-v", action="store_true", help="with metadata and tensors")
+    show.add_flag("--verbose", "-v", help="with metadata and tensors")
     for name in SHOW_ONE:
         show.add_argument(f"--{name}", dest="wanted", action="append_const", const=name, help=f"only its {name}")
-    copy = commands.add_parser("cp", help="give a model a second name")
+    copy = commands.add_parser("cp", help="give a model a second name", epilog=ASKING)
     copy.add_argument("source")
     copy.add_argument("destination")
-    remove = commands.add_parser("rm", help="remove models")
+    remove = commands.add_parser("rm", help="remove models", epilog=ASKING)
     remove.add_argument("models", nargs="+", metavar="model")
-    stop = commands.add_parser("stop", help="unload a model")
+    stop = commands.add_parser("stop", help="unload a model", epilog=ASKING)
     stop.add_argument("model")
     for name, text in (("pull", "fetch a model from a registry"), ("push", "send a model to a registry")):
-        each = commands.add_parser(name, help=text)
+        each = commands.add_parser(name, help=text, epilog=ASKING)
         each.add_argument("model")
-        each.add_argument("--insecure", action="store_true", help="speak plain HTTP")
-        each.add_argument("--json", action="store_true", help="for scripts")
+        each.add_flag("--insecure", help="speak plain HTTP")
+        each.add_flag("--json", help="for scripts")
 
 
-def _add_create(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    create = commands.add_parser("create", help="make a model out of a Modelfile, another model or a GGUF file")
+def _add_create(commands: "argparse._SubParsersAction[Command]") -> None:
+    create = commands.add_parser(
+        "create", help="make a model out of a Modelfile, another model or a GGUF file", epilog=ASKING
+    )
     create.add_argument("name", help="name of the new model")
     source = create.add_mutually_exclusive_group()
     source.add_argument("-f", "--file", type=Path, help='Modelfile (default: "Modelfile")')
     source.add_argument("--from", dest="source", metavar="MODEL", help="model to start from")
     source.add_argument("--gguf", type=Path, metavar="FILE", help="GGUF file to start from")
     create.add_argument("-q", "--quantize", metavar="TYPE", help="type to quantize to, such as Q4_K_M")
-    create.add_argument("--backend", default="", help="backend that shall run it (default: by format)")
+    create.add_argument("--backend", default="", help="backend that runs it (default: by format)")
     create.add_argument("--template", default="", help="Go template")
     create.add_argument("--system", default="", help="system message")
-    create.add_argument("--json", action="store_true", help="for scripts")
+    create.add_flag("--json", help="for scripts")
 
 
-def _add_upkeep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    imports = commands.add_parser("import", help="make models of GGUF files that stay where they are")
+def _add_upkeep(commands: "argparse._SubParsersAction[Command]") -> None:
+    imports = commands.add_parser("import", help="make models of GGUF files that stay where they are", epilog=ASKING)
     imports.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="GGUF file, or folder to look through")
-    imports.add_argument("--name", default="", help="what to call the model, if there is just one")
+    imports.add_argument("--name", default="", help="name of the model, if there is just one")
     imports.add_argument("--link", choices=("auto", "hard", "symbolic", "copy"), default="auto", help="how it is kept")
-    imports.add_argument("--replace", action="store_true", help="models that have the names already lose them")
-    imports.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    imports.add_argument("--backend", default="", help="backend that shall run them (default: by format)")
-    imports.add_argument("--json", action="store_true", help="for scripts")
-    doctor = commands.add_parser("doctor", help="look for damage in the store; status 1 if there is any")
-    doctor.add_argument("--repair", action="store_true", help="repair what can be")
-    doctor.add_argument("--quick", action="store_true", help="read only blobs that look as if they had been written to")
-    doctor.add_argument("--offline", action="store_true", help="look at the folder itself, without a server")
-    doctor.add_argument("--json", action="store_true", help="for scripts")
+    imports.add_flag("--replace", help="replace models that have the names already")
+    imports.add_flag("--dry-run", help="say what would be done, and do nothing")
+    imports.add_argument("--backend", default="", help="backend that runs them (default: by format)")
+    imports.add_flag("--json", help="for scripts")
+    doctor = commands.add_parser(
+        "doctor",
+        help="look for damage in the store; status 1 if there is any",
+        epilog=environment(CLIENT_VARIABLE, ("OLLAMA_MODELS", CORE_VARIABLES["OLLAMA_MODELS"])),
+    )
+    doctor.add_flag("--repair", help="repair what can be")
+    doctor.add_flag("--quick", help="read only blobs that look as if they had been written to")
+    doctor.add_flag("--offline", help="look at the folder itself, without a server")
+    doctor.add_flag("--json", help="for scripts")
 
 
-def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    run = commands.add_parser("run", help="talk to a model")
+def _add_run(commands: "argparse._SubParsersAction[Command]") -> None:
+    history = ("OLLAMA_NOHISTORY", "1 keeps no history of the lines that are typed")
+    run = commands.add_parser("run", help="talk to a model", epilog=environment(CLIENT_VARIABLE, history))
     run.add_argument("model")
     run.add_argument("prompt", nargs="*")
     run.add_argument("--format", default="", help="json, or a JSON Schema")
-    run.add_argument("--think", nargs="?", const="true", default="", help="true, false, low, medium, high or max")
-    run.add_argument("--hidethinking", action="store_true", help="do not show the thinking")
+    run.add_optional("--think", alone="true", help="true, false, low, medium, high or max")
+    run.add_flag("--hidethinking", help="do not show the thinking")
     run.add_argument("--keepalive", default="", help="how long the model stays loaded, such as 5m")
-    run.add_argument("--verbose", action="store_true", help="show counts and durations")
-    run.add_argument("--nowordwrap", action="store_true", help="accepted; the terminal wraps")
-    run.add_argument("--insecure", action="store_true", help="pull by plain HTTP")
+    run.add_flag("--verbose", help="show counts and durations")
+    run.add_flag("--nowordwrap", help="do not break lines between words")
+    run.add_flag("--insecure", help="pull by plain HTTP")
+    run.add_argument("--dimensions", type=int, default=0, help="length of the vector of an embedding model")
+    run.add_flag("--truncate", default=True, help="cut a text that an embedding model has no room for (default: true)")
 
 
 def _run(told: argparse.Namespace, settings: Settings) -> int:
@@ -175,6 +224,21 @@ async def _ask_server(told: argparse.Namespace, settings: Settings) -> None:
             await create.create(settings, told)
         case "run":
             await run.run(settings, told)
+
+
+def _tolerate_other_encodings() -> None:
+    """Write "?" for a character that the terminal's encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _texts(words: Sequence[str]) -> list[str]:
+    """Return arguments as text: bytes that are no UTF-8 become U+FFFD, but for names of files that exist."""
+    return [
+        word if word.isascii() or os.path.exists(word) else readable(word)  # noqa: PTH110
+        for word in words
+    ]
 
 
 def _fail(text: str) -> int:

@@ -66,6 +66,9 @@ async def _bars(steps: AsyncIterable[Step]) -> None:
         async for step in steps:
             each = step.progress
             if not each.total_bytes:
+                # Bytes were counted for the steps before this one, which are over.
+                for task in progress.tasks:
+                    progress.update(task.id, completed=task.total)
                 progress.console.print(each.status, highlight=False)
                 continue
             key = each.digest or each.status

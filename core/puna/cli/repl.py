@@ -5,9 +5,8 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +16,15 @@ from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from puna.cli import modelfile
+from puna.cli import modelfile, typed_ahead
 from puna.cli.client import text_of
 from puna.cli.conversation import LEVELS, Conversation
 from puna.cli.errors import CommandError
 from puna.cli.listing import list_models
-from puna.cli.run import answer, take_media
 from puna.cli.show import sections
+from puna.cli.talk import answer, take_media
+from puna.cli.texts import readable
+from puna.cli.waiting import Waiting
 from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 
@@ -52,6 +53,20 @@ SET_HELP: Final = """Available Commands:
   /set quiet             Disable LLM stats
   /set think             Enable thinking
   /set nothink           Disable thinking
+"""
+PARAMETERS_HELP: Final = """Available Parameters:
+  /set parameter seed <int>             Seed of the random numbers
+  /set parameter num_predict <int>      Tokens of an answer at most
+  /set parameter top_k <int>            Choose among this many tokens
+  /set parameter top_p <float>          Choose among tokens that have this probability together
+  /set parameter min_p <float>          Choose among tokens that are this probable, beside the most probable
+  /set parameter num_ctx <int>          Tokens of context
+  /set parameter temperature <float>    How freely tokens are chosen; 0: the most probable
+  /set parameter repeat_penalty <float> Weight against repetition
+  /set parameter repeat_last_n <int>    Tokens in which repetition is looked for
+  /set parameter num_gpu <int>          Layers on the GPU
+  /set parameter num_keep <int>         Tokens of the prompt that stay when the context is full
+  /set parameter stop <string> ...      Texts that end an answer
 """
 SHOW_HELP: Final = """Available Commands:
   /show info         Show details for this model
@@ -93,11 +108,11 @@ async def converse(
 ) -> None:
     """Read and answer until the end."""
     repl = _Repl(channel, settings, conversation, told)
-    await conversation.load(channel)
+    with Waiting():
+        await conversation.load(channel)
     for message in model.messages:
         print(f">>> {message.content}" if message.role == "user" else message.content)
-    with _typed_ahead():
-        await repl.loop()
+    await repl.loop()
 
 
 class _Repl:
@@ -106,6 +121,8 @@ class _Repl:
     ) -> None:
         self._channel, self._settings, self._conversation, self._told = channel, settings, conversation, told
         self._models = models_pb2_grpc.ModelsServiceStub(channel)
+        self._lines: list[str] = []
+        self._beginning = ""
         self._session: PromptSession[str] = PromptSession(history=_history(), key_bindings=_keys())
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "/set": self._set,
@@ -119,6 +136,8 @@ class _Repl:
         }
 
     async def loop(self) -> None:
+        self._lines, beginning = typed_ahead.lines()
+        self._beginning = beginning if beginning.isprintable() else ""
         while True:
             try:
                 text = await self._read()
@@ -144,12 +163,18 @@ class _Repl:
 
     async def _read(self) -> str:
         placeholder = HTML("<style fg='ansibrightblack'>Send a message (/? for help)</style>")
-        text = await self._session.prompt_async(">>> ", placeholder=placeholder)
+        if self._lines:
+            text = self._lines.pop(0)
+            print(f">>> {text}")
+        else:
+            beginning, self._beginning = self._beginning, ""
+            text = await self._session.prompt_async(">>> ", placeholder=placeholder, default=beginning)
+        text = readable(text)
         head, opened, rest = text.partition(QUOTES)
         if not opened or (head.strip() and not head.startswith("/set system")):
             return text
         while not rest.rstrip().endswith(QUOTES):
-            rest += "\n" + await self._session.prompt_async("... ")
+            rest += "\n" + readable(await self._session.prompt_async("... "))
         return head + rest.rstrip().removesuffix(QUOTES)
 
     async def _answer(self, text: str) -> None:
@@ -169,8 +194,11 @@ class _Repl:
     async def _set(self, rest: str) -> None:
         what, _, value = rest.partition(" ")
         values = value.split()
+        if what == "parameter" and len(values) < 2:
+            print(PARAMETERS_HELP)
+            return
         conversation, told = self._conversation, self._told
-        if what == "parameter" and len(values) >= 2:
+        if what == "parameter":
             self._set_parameter(values[0], values[1:])
         elif what == "system" and values:
             conversation.set_system(value.strip())
@@ -185,6 +213,7 @@ class _Repl:
             told.verbose = what == "verbose"
             print(f"Set '{what}' mode.")
         elif what in ("wordwrap", "nowordwrap"):
+            told.nowordwrap = what == "nowordwrap"
             print(f"Set '{what}' mode.")
         elif what == "think" and (not values or values[0] in LEVELS):
             conversation.think = values[0] if values else "true"
@@ -194,8 +223,10 @@ class _Repl:
             print("Set 'nothink' mode.")
         elif what in ("history", "nohistory"):
             self._session.history = _history() if what == "history" else InMemoryHistory()
-        else:
+        elif what in ("", "system", "format"):
             print(SET_HELP)
+        else:
+            print(f"Unknown command '/set {rest}'. Type /? set for help")
 
     def _set_parameter(self, name: str, values: list[str]) -> None:
         try:
@@ -208,7 +239,7 @@ class _Repl:
 
     async def _show(self, what: str) -> None:
         if what != "info" and what not in MISSING:
-            print(SHOW_HELP)
+            print(f"Unknown command '/show {what}'. Type /? show for help" if what else SHOW_HELP)
             return
         conversation = self._conversation
         model = await self._models.GetModel(
@@ -218,16 +249,32 @@ class _Repl:
                 options_json=json.dumps(conversation.parameters) if conversation.parameters else "",
             )
         )
-        print("\n".join(sections(model, verbose=False)) if what == "info" else getattr(model, what) or MISSING[what])
+        if what == "info":
+            print("\n".join(sections(model, verbose=False)))
+        elif what == "parameters":
+            self._show_parameters(model.parameters)
+        else:
+            print(getattr(model, what) or MISSING[what])
+
+    def _show_parameters(self, of_model: str) -> None:
+        print("Parameters of the model:")
+        print("\n".join(f"  {line}" for line in of_model.splitlines()) or f"  {MISSING['parameters']}")
+        if self._conversation.parameters:
+            print("\nParameters set here:")
+            for name, value in self._conversation.parameters.items():
+                values = value if isinstance(value, list) else [value]
+                print("\n".join(f"  {name:<30} {json.dumps(each)}" for each in values))
 
     async def _load(self, name: str) -> None:
         if len(name.split()) != 1:
             print("Usage:\n  /load <modelname>")
             return
         print(f"Loading model '{name}'")
-        fresh = Conversation(model=name, keep_alive_ns=self._conversation.keep_alive_ns)
+        fresh = replace(self._conversation, model=name, finish=None)
+        fresh.clear()
         try:
-            await fresh.load(self._channel)
+            with Waiting():
+                await fresh.load(self._channel)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -269,24 +316,6 @@ def _history() -> FileHistory | InMemoryHistory:
     path = Path.home() / ".ollama" / "puna_history"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileHistory(str(path))
-
-
-@contextmanager
-def _typed_ahead() -> Generator[None]:
-    """Let Enter be Enter while an answer comes too: the terminal would make a newline of it, which is another key."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import termios  # not everywhere
-
-    before = termios.tcgetattr(sys.stdin)
-    now = list(before)
-    now[0] = before[0] & ~termios.ICRNL
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _keys() -> KeyBindings:

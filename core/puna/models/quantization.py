@@ -15,6 +15,14 @@ _SHORT: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _TYPES: Final = frozenset((*_SUPPORTED.split(", "), "BF16", *_FURTHER.split()))
 
 
+def check(text: str) -> None:
+    """Refuse a type that models cannot be quantized to. CreateFailedError: its text lists every type that is known."""
+    if text.upper() not in _TYPES | _GUIDED | _SHORT.keys():
+        raise CreateFailedError(
+            f"unknown quantization type {text!r}; known types are {', '.join(sorted(_TYPES | _SHORT.keys()))}"
+        )
+
+
 def named(text: str) -> str:
     """Return the type that a client means. Raises CreateFailedError."""
     upper = text.upper()

@@ -37,6 +37,12 @@ def test_a_folder_with_gguf_files_brings_only_them(tmp_path):
     assert found(tmp_path) == ["a.gguf", "b.gguf"]
 
 
+def test_a_file_of_another_kind_is_named_before_it_is_sent(tmp_path):
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(CommandError, match=r"notes\.txt is no GGUF file$"):
+        model_files(tmp_path / "notes.txt")
+
+
 def test_what_is_no_model(tmp_path):
     fill(tmp_path / "a", "notes.txt")
     with pytest.raises(CommandError, match=r"^no Modelfile or safetensors files found$"):

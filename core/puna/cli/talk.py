@@ -1,0 +1,102 @@
+"""Asking a model once: what is taken out of the text, and how the answer is shown as it comes."""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc.aio
+
+from puna.cli.conversation import Conversation
+from puna.cli.errors import CommandError
+from puna.cli.tables import SECOND, duration
+from puna.cli.waiting import Waiting
+from puna.cli.wrapping import Wrapper
+from puna.v1 import usage_pb2
+
+GREY, PLAIN = "\x1b[90m", "\x1b[0m"
+MEDIA = re.compile(r"(?:[a-zA-Z]:)?(?:\.{0,2}/|~)?(?:\\ |[^\s'\"\\])+\.(?:jpe?g|png|webp|wav)\b", re.IGNORECASE)
+LARGEST_MEDIA = 100 * 1024 * 1024
+NARROWEST = 10
+"""Cells of a terminal below which lines are not wrapped."""
+
+
+def take_media(prompt: str) -> tuple[str, list[bytes]]:
+    """Take the names of existing picture and sound files out of a prompt; return the rest and the files' bytes."""
+    media: list[bytes] = []
+    for match in MEDIA.finditer(prompt):
+        path = Path(match[0].replace("\\ ", " ")).expanduser()
+        if not path.is_file():
+            continue
+        if path.stat().st_size > LARGEST_MEDIA:
+            raise CommandError(f"{path}: larger than 100 MB")
+        kind = "audio" if path.suffix.lower() == ".wav" else "image"
+        print(f"Added {kind} '{path}'", file=sys.stderr)
+        media.append(path.read_bytes())
+        prompt = prompt.replace(match[0], "")
+    return (prompt.strip() if media else prompt), media
+
+
+async def answer(
+    channel: grpc.aio.Channel, conversation: Conversation, text: str, media: list[bytes], told: argparse.Namespace
+) -> None:
+    """Ask and print the answer as it comes."""
+    color = sys.stdout.isatty()
+    thinking = False
+    write = _writer(told)
+    with Waiting() as waiting:
+        async with aclosing(conversation.ask(channel, text, media)) as deltas:
+            async for delta in deltas:
+                if delta.content or (delta.thinking and not told.hidethinking):
+                    waiting.stop()
+                if delta.thinking and not told.hidethinking:
+                    if not thinking:
+                        print(f"{GREY if color else ''}Thinking...")
+                        thinking = True
+                    write(delta.thinking)
+                if delta.content:
+                    if thinking:
+                        print(f"\n...done thinking.{PLAIN if color else ''}\n")
+                        thinking = False
+                        write = _writer(told)
+                    write(delta.content)
+    print()
+    if told.verbose and conversation.finish is not None:
+        print("\n".join(metrics(conversation.finish)), file=sys.stderr)
+
+
+def _writer(told: argparse.Namespace) -> Callable[[str], None]:
+    """Return a function that writes an answer's text, wrapped for a terminal unless the user wants it as it is."""
+    width = shutil.get_terminal_size().columns - 1  # a full line would be wrapped by the terminal too
+    wrap = sys.stdout.isatty() and not told.nowordwrap and width >= NARROWEST
+    wrapper = Wrapper(width) if wrap else None
+
+    def write(text: str) -> None:
+        print(wrapper.feed(text) if wrapper is not None else text, end="", flush=True)
+
+    return write
+
+
+def metrics(finish: usage_pb2.Finish) -> list[str]:
+    """Write counts and durations, one a line."""
+    timings, usage = finish.timings, finish.usage
+    lines = [
+        ("total duration:", timings.total.ToNanoseconds(), 0),
+        ("load duration:", timings.load.ToNanoseconds(), 0),
+        ("prompt eval", timings.prompt_eval.ToNanoseconds(), usage.prompt_tokens),
+        ("eval", timings.eval.ToNanoseconds(), usage.output_tokens),
+    ]
+    out = []
+    for title, spent, count in lines:
+        if title.endswith(":"):
+            out.append(f"{title:<21} {duration(spent)}")
+            continue
+        if count:
+            out.append(f"{title + ' count:':<21} {count} token(s)")
+        if spent:
+            out.append(f"{title + ' duration:':<21} {duration(spent)}")
+            out.append(f"{title + ' rate:':<21} {count / spent * SECOND:.2f} tokens/s")
+    return out

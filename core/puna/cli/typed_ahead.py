@@ -1,0 +1,57 @@
+"""Lines that are typed before the prompt of `run` is there.
+
+Until a program says otherwise, the terminal turns Enter into a newline. The prompt takes a newline as a key of its own,
+which adds a line to the message. So the translation is switched off early, and lines that were typed before that are
+read here and answered first.
+"""
+
+import os
+import select
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+LARGEST = 1 << 20
+
+
+@contextmanager
+def enter_is_enter() -> Generator[None]:
+    """Keep the terminal from turning Enter into a newline until the block ends."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios  # not everywhere
+
+    before = termios.tcgetattr(sys.stdin)
+    now = list(before)
+    now[0] = before[0] & ~termios.ICRNL
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def lines() -> tuple[list[str], str]:
+    """Return the whole lines that wait in the terminal, and the beginning of the next one."""
+    if not sys.stdin.isatty():
+        return [], ""
+    import termios  # not everywhere
+
+    before = termios.tcgetattr(sys.stdin)
+    now = list(before)
+    now[3] = before[3] & ~termios.ICANON  # a line without its end can be read only so
+    now[6] = [*before[6]]
+    now[6][termios.VMIN], now[6][termios.VTIME] = 0, 0
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
+    try:
+        typed = b""
+        while len(typed) < LARGEST and select.select([sys.stdin], [], [], 0)[0]:
+            part = os.read(sys.stdin.fileno(), 1 << 16)
+            if not part:
+                break
+            typed += part
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+    *whole, last = typed.decode(errors="replace").replace("\r", "\n").split("\n")
+    return whole, last

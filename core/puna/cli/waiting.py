@@ -1,0 +1,32 @@
+"""A sign on a terminal that something is being waited for."""
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+
+class Waiting:
+    """Shows a spinner on a terminal's standard error until it is stopped; without a terminal it shows nothing."""
+
+    def __init__(self, text: str = "") -> None:
+        self._status: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status(text)
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Erase the spinner. Further calls do nothing."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
