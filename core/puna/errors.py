@@ -29,6 +29,7 @@ PunaError
 ├── CreateFailedError              a model cannot be made, whoever is to blame
 ├── CloudDisabledError
 ├── NotLocalError                  who speaks of this machine's disk must be on this machine
+├── RegistryNotAllowedError        the operator's list of registries does not have this one
 ├── QueueFullError
 ├── StoreFailedError               the disk refuses: it is full, or may not be written, or fails
 ├── TransferError                  a registry or the way to it failed
@@ -276,6 +277,15 @@ class NotLocalError(PunaError):
 
     def __init__(self) -> None:
         super().__init__("files on the server's disk can be imported only by callers on the same machine")
+
+
+class RegistryNotAllowedError(PunaError):
+    """The operator lists the registries that may be used, and this is none of them."""
+
+    reason = "REGISTRY_NOT_ALLOWED"
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(f"registry {registry} is not allowed: PUNA_ALLOWED_REGISTRIES does not list it")
 
 
 class QueueFullError(PunaError):

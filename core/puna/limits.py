@@ -36,6 +36,14 @@ class Limits:
     max_loop_seconds: float = 0.1
     """Seconds that one turn of the event loop may take before the watchdog logs the place."""
 
+    # Registries.
+    max_manifest_bytes: int = 1 << 20
+    """Bytes of the manifest that a registry sends."""
+    max_manifest_layers: int = 10_000
+    """Layers that the manifest of a registry may name."""
+    max_model_bytes: int = 1 << 42
+    """Bytes that a pulled model may have in all, and each of its blobs."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

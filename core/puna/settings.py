@@ -64,7 +64,8 @@ class Settings:
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The operator's options of single backends, by the plugin's name: the tables [backends.NAME] of the file."""
     registry_host: str = ""
-    """The registry that the next three are for: host, and port if it has one. They are sent nowhere else."""
+    """The registry that the next three are for: [scheme://]host[:port], https if no scheme is said. They are sent
+    nowhere else."""
     registry_username: str = ""
     registry_password: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
@@ -72,6 +73,12 @@ class Settings:
     """Docker's configuration itself, as DOCKER_AUTH_CONFIG holds it."""
     docker_config: Path | None = None
     """Docker's configuration file, for the credentials in it."""
+    allowed_registries: tuple[str, ...] = ()
+    """Registries that models may come from and go to: [scheme://]host[:port] or *.domain. Empty: all."""
+    registry_peers: tuple[str, ...] = ()
+    """Hosts that registries may refer to although they are not public, in the same form."""
+    registry_realms: tuple[str, ...] = ()
+    """Token servers that get a registry's credentials although they are elsewhere: registry=host."""
     limits: Limits = DEFAULT_LIMITS
     """The bounds on what requests, connections, models and peers may take."""
 
@@ -108,6 +115,9 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         registry_token=environ.get("PUNA_REGISTRY_TOKEN", ""),
         docker_auth=environ.get("DOCKER_AUTH_CONFIG", ""),
         docker_config=Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json",
+        allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES") or _texts(own, "allowed_registries"),
+        registry_peers=_list(environ, "PUNA_REGISTRY_PEERS") or _texts(own, "registry_peers"),
+        registry_realms=_list(environ, "PUNA_REGISTRY_REALMS") or _texts(own, "registry_realms"),
         limits=read_limits(environ, own.get("limits")),
     )
 
@@ -138,6 +148,14 @@ def _text(environ: Mapping[str, str], name: str) -> str:
 
 def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in _text(environ, name).split(",") if each.strip())
+
+
+def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list of texts in the configuration file. Raises ValueError when it is another thing."""
+    value = table.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} in the configuration file is a list of texts")
+    return tuple(value)
 
 
 def _truth(text: str) -> bool:

@@ -76,6 +76,17 @@ def test_the_environment_wins_over_the_file(tmp_path):
     assert (settings.grpc_host, settings.default_backend) == ("127.0.0.1:2", "parrot")
 
 
+def test_lists_of_registries(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('allowed_registries = ["a", "b:5000"]\nregistry_peers = ["c"]\n')
+    settings = from_environment({"PUNA_REGISTRY_PEERS": "d, e", "PUNA_REGISTRY_REALMS": "a=f"}, file)
+    assert settings.allowed_registries == ("a", "b:5000")
+    assert (settings.registry_peers, settings.registry_realms) == (("d", "e"), ("a=f",))
+    file.write_text('allowed_registries = "a"')
+    with pytest.raises(ValueError, match="allowed_registries"):
+        from_environment({}, file)
+
+
 def test_a_named_file_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError):
         from_environment({}, tmp_path / "none.toml")

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, Sequence
 
 from puna.models.registry.authorization import identity_of
+from puna.models.registry.limits import limits_of
+from puna.models.registry.policy import policy_of
 from puna.models.registry.registries import Registries
 from puna.models.store import ModelStore
 from puna.plugins import PluginInfo, Registry
@@ -33,7 +35,8 @@ class Serving:
         self.settings = settings
         self.activity = Activity()
         self.access = Access(store, pool, settings)
-        self.catalogue = Catalogue(store, Registries(store, identity_of(settings)))
+        registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
+        self.catalogue = Catalogue(store, registries)
         self._backends = backends
 
     def generate(self, request: GenerateRequest, tell: Tell = unheard) -> AsyncGenerator[Event]:

@@ -152,7 +152,7 @@ class ModelsServiceServicer(object):
 
     def PullModel(self, request, context):
         """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-        UNAVAILABLE (REGISTRY_FAILED), DATA_LOSS (DIGEST_MISMATCH). Cancelling keeps the parts for a next call.
+        UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class ModelsServiceStub:
     """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model."""
     PullModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]
     """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-    UNAVAILABLE (REGISTRY_FAILED), DATA_LOSS (DIGEST_MISMATCH). Cancelling keeps the parts for a next call.
+    UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
     """
     PushModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PushModelRequest, _models_pb2.PushModelResponse]
     """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
@@ -98,7 +98,7 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model."""
     PullModel: _aio.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]  # type: ignore[assignment]
     """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-    UNAVAILABLE (REGISTRY_FAILED), DATA_LOSS (DIGEST_MISMATCH). Cancelling keeps the parts for a next call.
+    UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
     """
     PushModel: _aio.UnaryStreamMultiCallable[_models_pb2.PushModelRequest, _models_pb2.PushModelResponse]  # type: ignore[assignment]
     """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
@@ -181,7 +181,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.PullModelResponse], _abc.AsyncIterator[_models_pb2.PullModelResponse]]:
         """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-        UNAVAILABLE (REGISTRY_FAILED), DATA_LOSS (DIGEST_MISMATCH). Cancelling keeps the parts for a next call.
+        UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
         """
 
     @_abc_1.abstractmethod

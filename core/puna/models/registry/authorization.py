@@ -5,23 +5,31 @@ import base64
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from puna.models.registry import challenge as challenges
 from puna.models.registry.challenge import Challenge
-from puna.models.registry.credentials import Credential, Keyring
-from puna.models.registry.failures import RegistryError, UnauthorizedError
+from puna.models.registry.credentials import HUB, Credential, Keyring
+from puna.models.registry.failures import RegistryError, UnauthorizedError, one_line, shown_url
+from puna.models.registry.origin import Origin, credentials_origin
 from puna.models.registry.ssh_key import Key, KeyFileError, load_or_make
 from puna.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _CLIENT: Final = "puna"
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+"""What may stand in a header."""
+_REALMS: Final = (*((registry, "auth.docker.io") for registry in HUB), ("registry.gitlab.com", "gitlab.com"))
+
+
+_KNOWN_REALMS: Final = frozenset((Origin("https", a, 443), Origin("https", b, 443)) for a, b in _REALMS)
+"""Registries whose token servers are elsewhere, and these."""
 
 
 class Fetch(Protocol):
@@ -39,7 +47,13 @@ class Identity:
 
     keyring: Keyring = field(default_factory=Keyring)
     key_file: Path | None = None
-    """OpenSSH key for token servers like the reference's, made when it is first needed; None: never sign."""
+    """OpenSSH key for token servers like Ollama's, made when it is first needed; None: never sign."""
+    realms: frozenset[tuple[Origin, Origin]] = frozenset()
+    """Registries and the token servers elsewhere that the operator lets see their credentials."""
+
+    def shares(self, registry: Origin, realm: Origin) -> bool:
+        """Return whether a token server may see the credentials of a registry."""
+        return realm == registry or (registry, realm) in _KNOWN_REALMS or (registry, realm) in self.realms
 
 
 def identity_of(settings: Settings) -> Identity:
@@ -52,7 +66,18 @@ def identity_of(settings: Settings) -> Identity:
     keyring = Keyring(
         host=settings.registry_host, own=own, docker_text=settings.docker_auth, docker_file=settings.docker_config
     )
-    return Identity(keyring=keyring, key_file=Path.home() / ".ollama" / "id_ed25519")
+    realms = frozenset(pair for text in settings.registry_realms if (pair := _pair(text)) is not None)
+    return Identity(keyring=keyring, key_file=Path.home() / ".ollama" / "id_ed25519", realms=realms)
+
+
+def _pair(text: str) -> tuple[Origin, Origin] | None:
+    """Read an entry of PUNA_REGISTRY_REALMS: registry=host. One that makes no sense is logged and means nothing."""
+    registry, _, realm = text.partition("=")
+    found = credentials_origin(registry), credentials_origin(realm)
+    if found[0] is None or found[1] is None or found[1].scheme != "https":
+        log.warning("PUNA_REGISTRY_REALMS: %r is not registry=host, where the host is asked by https", text)
+        return None
+    return found[0], found[1]
 
 
 class Authorization:
@@ -76,21 +101,33 @@ class Authorization:
             self.header = await self._found(challenges.parse(asked), url, fetch)
 
     async def _found(self, asked: Sequence[Challenge], url: str, fetch: Fetch) -> str:
-        host = urlsplit(url).netloc
-        credential = await self._identity.keyring.find(host)
+        registry = Origin.of(url)
+        credential = await self._identity.keyring.find(registry)
         for challenge in asked:
             if challenge.scheme == "bearer":
                 if credential is not None and credential.token:
                     return f"Bearer {credential.token}"
-                return "Bearer " + await self._token(challenge, url, credential, fetch)
+                return "Bearer " + await self._token(challenge, registry, credential, fetch)
             if challenge.scheme == "basic" and credential is not None and credential.username:
                 return credential.basic
         raise UnauthorizedError
 
-    async def _token(self, challenge: Challenge, url: str, credential: Credential | None, fetch: Fetch) -> str:
-        realm = urlsplit(challenge.realm)
-        if realm.scheme not in ("https", urlsplit(url).scheme):
-            raise RegistryError(f"realm {challenge.realm} is not safe to ask from {url}", status=401)
+    async def _token(self, challenge: Challenge, registry: Origin, credential: Credential | None, fetch: Fetch) -> str:
+        """Fetch a token. Only a token server that the registry's credentials are meant for gets to see them."""
+        try:
+            realm, address = Origin.of(challenge.realm), challenges.token_url(challenge)
+        except ValueError:
+            raise RegistryError(f"realm {one_line(challenge.realm)} is no address", status=401) from None
+        if realm.scheme not in ("https", registry.scheme):
+            shown = shown_url(challenge.realm)
+            raise RegistryError(f"realm {shown} is not safe to ask from {registry}", status=401)
+        if credential is not None and not self._identity.shares(registry, realm):
+            log.warning(
+                "%s names the token server %s, which PUNA_REGISTRY_REALMS does not: it is asked without credentials",
+                registry,
+                realm,
+            )
+            credential = None
         if credential is not None and credential.identity_token:
             form = {
                 "grant_type": "refresh_token",
@@ -101,9 +138,8 @@ class Authorization:
             }
             return _token_in(*await fetch("POST", challenge.realm, {}, form))
         if credential is not None and credential.username:
-            headers = {"Authorization": credential.basic}
-            return _token_in(*await fetch("GET", challenges.token_url(challenge), headers))
-        key = await self._key() if realm.netloc == urlsplit(url).netloc else None
+            return _token_in(*await fetch("GET", address, {"Authorization": credential.basic}))
+        key = await self._key() if realm == registry else None
         if key is not None:
             nonce = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
             signed = challenges.token_url(challenge, [("nonce", nonce), ("ts", str(int(time.time())))])
@@ -111,8 +147,8 @@ class Authorization:
             status, body = await fetch("GET", signed, headers)
             if status < 400:
                 return _token_in(status, body)
-        # Whoever does not know such signatures may still have tokens for everybody.
-        return _token_in(*await fetch("GET", challenges.token_url(challenge), {}))
+        # A token server that does not know such signatures may still have tokens for everybody.
+        return _token_in(*await fetch("GET", address, {}))
 
     async def _key(self) -> Key | None:
         if self._identity.key_file is None:
@@ -128,13 +164,13 @@ def _token_in(status: int, body: bytes) -> str:
     if status in (401, 403):
         raise UnauthorizedError
     text = body.decode(errors="replace").strip()
-    if status >= 400:
-        raise RegistryError(f"{status}: {text}", status=status)
+    if status >= 300:
+        raise RegistryError(f"{status}: {one_line(text)}", status=status)
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RegistryError("the token server's answer is not JSON") from error
     token = (value.get("token") or value.get("access_token")) if isinstance(value, dict) else None
-    if not isinstance(token, str):
+    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise UnauthorizedError
     return token

@@ -1,4 +1,7 @@
-"""Requests to a registry: authorized when it asks, redirected without showing who asks, errors as the reference's."""
+"""Requests to a registry: authorized when it asks, redirected without showing who asks, errors as Ollama's.
+
+A registry is not trusted. Where it may send this server is decided in `reach`; what it says is bounded here.
+"""
 
 import asyncio
 import contextlib
@@ -6,16 +9,24 @@ import logging
 import platform
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from puna.gojson import quote
 from puna.models.registry.authorization import Authorization
-from puna.models.registry.failures import MissingError, RegistryError, UnauthorizedError, connecting_text, system_text
+from puna.models.registry.failures import (
+    MissingError,
+    ReferralError,
+    RegistryError,
+    UnauthorizedError,
+    connecting_text,
+    one_line,
+    shown_url,
+    system_text,
+)
 from puna.models.registry.limits import Limits
+from puna.models.registry.reach import Connections, ForbiddenAddressError, Reach, connections
 from puna.models.registry.repository import Repository
 from puna.settings import REST_VERSION
 
@@ -29,17 +40,26 @@ _MACHINE: Final = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine()
 USER_AGENT: Final = f"ollama/{REST_VERSION} ({_MACHINE} {platform.system().lower()}) Go/go1.26"
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _MOST_REDIRECTS: Final = 10
-_LONGEST_ERROR: Final = 1 << 16
-_LONGEST_TEXT: Final = 16 << 20
+_LONGEST_ERROR: Final = 1 << 12
+_LONGEST_TOKEN: Final = 1 << 16
+_ERROR_SECONDS: Final = 10
+_DIGITS: Final = 18
+"""Digits of the largest number that a header may have."""
 
 
 class Client:
     """Sends requests about one repository."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, repository: Repository, authorization: Authorization, limits: Limits
+        self,
+        opened: Connections,
+        reach: Reach,
+        repository: Repository,
+        authorization: Authorization,
+        limits: Limits,
     ) -> None:
-        self._session = session
+        self._connections = opened
+        self._reach = reach
         self.repository = repository
         self._authorization = authorization
         self._limits = limits
@@ -73,12 +93,23 @@ class Client:
             raise await _refusal(response)
         raise UnauthorizedError
 
-    async def text(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> bytes:
-        """Return the body of a small answer."""
+    async def text(self, method: str, url: str, limit: int, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the body of an answer of at most `limit` bytes."""
         response = await self.request(method, url, headers=headers, seconds=self._limits.answer)
         async with response:
             with _told(method, url):
-                return await _read(response, _LONGEST_TEXT)
+                async with asyncio.timeout(self._limits.answer):
+                    data = await _read(response, limit + 1)
+        if len(data) > limit:
+            raise RegistryError(f"{method.title()} {quote(shown_url(url))}: the answer has more than {limit} bytes")
+        return data
+
+    def location(self, response: aiohttp.ClientResponse, location: str) -> str:
+        """Return the address that a header of an answer refers to. Raises ReferralError where it may not."""
+        came_from = str(response.url)
+        target = joined(came_from, location)
+        self._reach.check(target, came_from)
+        return target
 
     async def _followed(
         self,
@@ -94,7 +125,11 @@ class Client:
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or not location:
                 return response
-            target = joined(url, location)
+            try:
+                target = self.location(response, location)
+            except ReferralError:
+                response.close()
+                raise
             if not redirects(url, target):
                 return response
             response.close()
@@ -109,38 +144,38 @@ class Client:
             sent["Authorization"] = self._authorization.header
         with _told(method, url):
             async with asyncio.timeout(seconds):
-                return await self._session.request(
+                session, proxy = await self._connections.session(url)
+                return await session.request(
                     method,
                     URL(url, encoded=True),
                     headers=sent,
                     data=body() if body is not None else None,
                     allow_redirects=False,
-                    proxy=proxy_for(url),
+                    proxy=proxy,
                 )
 
     async def _fetch(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        sent = {"User-Agent": USER_AGENT, **headers}
+        self._reach.check(url, str(self.repository.origin))
+        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         with _told(method, url):
-            async with (
-                asyncio.timeout(self._limits.answer),
-                self._session.request(
-                    method, URL(url, encoded=True), headers=sent, data=form, proxy=proxy_for(url)
-                ) as response,
-            ):
-                return response.status, await _read(response, _LONGEST_ERROR)
+            async with asyncio.timeout(self._limits.answer):
+                session, proxy = await self._connections.session(url)
+                # Who is redirected would have to be trusted too: token servers answer themselves.
+                async with session.request(
+                    method, URL(url, encoded=True), headers=sent, data=form, allow_redirects=False, proxy=proxy
+                ) as response:
+                    return response.status, await _read(response, _LONGEST_TOKEN)
 
 
 @contextlib.asynccontextmanager
-async def connected(repository: Repository, authorization: Authorization, limits: Limits) -> AsyncGenerator[Client]:
+async def connected(
+    repository: Repository, reach: Reach, authorization: Authorization, limits: Limits
+) -> AsyncGenerator[Client]:
     """Open a client."""
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    ) as session:
-        yield Client(session, repository, authorization, limits)
+    async with connections(reach, limits.connect) as opened:
+        yield Client(opened, reach, repository, authorization, limits)
 
 
 async def chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
@@ -151,18 +186,17 @@ async def chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
 
 
 def joined(url: str, location: str) -> str:
-    """Return the address that a Location header means; signed addresses are not touched."""
-    target = URL(location, encoded=True)
-    return str(target if target.absolute else URL(url, encoded=True).join(target))
+    """Return the address that a Location header means; signed addresses are not touched. Raises ReferralError."""
+    try:
+        target = URL(location, encoded=True)
+        return str(target if target.absolute else URL(url, encoded=True).join(target))
+    except ValueError:
+        raise ReferralError(location, "is no address") from None
 
 
-def proxy_for(url: str) -> str | None:
-    """Return the environment's proxy for an address. As in Go, this machine is always reached directly."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
+def number(text: str) -> int | None:
+    """Read a number that a header has, None if it is none or too long to be one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 @contextlib.contextmanager
@@ -170,11 +204,11 @@ def _told(method: str, url: str) -> Iterator[None]:
     """Turn what a connection fails with into a RegistryError in Go's words: Get "http://…": EOF."""
     try:
         yield
-    except aiohttp.ClientConnectorDNSError as error:
-        text = connecting_text(error.os_error, error.host, error.port)
     except aiohttp.ClientConnectorCertificateError as error:
-        text = f"tls: failed to verify certificate: x509: {error.certificate_error}"
+        text = one_line(f"tls: failed to verify certificate: x509: {error.certificate_error}")
     except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ForbiddenAddressError):
+            raise ReferralError(url, str(error.os_error)) from error
         text = connecting_text(error.os_error, error.host, error.port)
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             text = f"proxyconnect tcp: {text}"
@@ -185,10 +219,10 @@ def _told(method: str, url: str) -> Iterator[None]:
     except aiohttp.InvalidURL as error:
         text = f"invalid URL: {error}"
     except (aiohttp.ClientError, ConnectionError) as error:
-        text = system_text(error) if isinstance(error, OSError) else str(error)
+        text = system_text(error) if isinstance(error, OSError) else one_line(str(error))
     else:
         return
-    raise RegistryError(f"{method.title()} {quote(url)}: {text}")
+    raise RegistryError(f"{method.title()} {quote(shown_url(url))}: {text}")
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> RegistryError:
@@ -196,14 +230,12 @@ async def _refusal(response: aiohttp.ClientResponse) -> RegistryError:
         if response.status == 404:
             return MissingError()
         try:
-            async with asyncio.timeout(10):
-                text = (await _read(response, _LONGEST_ERROR)).decode(errors="replace")
+            async with asyncio.timeout(_ERROR_SECONDS):
+                text = one_line((await _read(response, _LONGEST_ERROR)).decode(errors="replace"))
         except (aiohttp.ClientError, TimeoutError):
             text = ""
-        wait = response.headers.get("Retry-After", "")
-        return RegistryError(
-            f"{response.status}: {text}", status=response.status, wait=float(wait) if wait.isdigit() else 0.0
-        )
+        wait = number(response.headers.get("Retry-After", "")) or 0
+        return RegistryError(f"{response.status}: {text}", status=response.status, wait=float(wait))
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -1,6 +1,8 @@
 """Who a user is to a registry: from the settings, and from docker's configuration with its helpers.
 
-Credentials belong to a host. Whoever may ask this server to pull could otherwise have them sent to a host of his own.
+Credentials belong to an origin: scheme, host and port. A client that may ask this server to pull could otherwise have
+them sent to a host of its own, or in clear. An entry that names a registry without a scheme is for https, as docker
+means it. Only an entry that begins with http:// is sent in clear, and that one only in clear.
 """
 
 import asyncio
@@ -9,16 +11,22 @@ import binascii
 import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+
+from puna.models.registry.origin import Origin, credentials_origin
 
 log = logging.getLogger(__name__)
 
 _HELPER: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _HELPER_SECONDS: Final = 15.0
 _TOKEN_USER: Final = "<token>"  # what helpers and docker call the user of an identity token
+_HUB_KEY: Final = "https://index.docker.io/v1/"
+"""What docker's configuration calls Docker Hub."""
+HUB: Final = ("index.docker.io", "docker.io", "registry-1.docker.io")
+"""The names of Docker Hub. The first stands in docker's configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +58,15 @@ class Keyring:
     docker_file: Path | None = None
     """Docker's configuration on the disk."""
 
-    async def find(self, host: str) -> Credential | None:
+    async def find(self, registry: Origin) -> Credential | None:
         """Return what is known for a registry, None if nothing is. A bad configuration is logged and passed over."""
-        if self.host and self.host.lower() == host.lower():
+        own = credentials_origin(self.host) if self.host else None
+        if own == registry:
             return self.own
+        if own is not None and (own.scheme, own.netloc) == ("https", registry.netloc):
+            log.warning("the credentials of %s are for https and are not sent by http", self.host)
         for config in await asyncio.to_thread(self._configurations):
-            found = await _from_docker(config, host)
+            found = await _from_docker(config, _of_hub(registry))
             if found is not None:
                 return found
         return None
@@ -73,7 +84,7 @@ class Keyring:
         for text in texts:
             try:
                 value = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 log.warning("docker's configuration is not JSON")
                 continue
             if isinstance(value, dict):
@@ -81,24 +92,41 @@ class Keyring:
         return found
 
 
-async def _from_docker(config: Mapping[str, Any], host: str) -> Credential | None:
-    helpers = config.get("credHelpers")
-    helper = helpers.get(host) if isinstance(helpers, dict) else None
-    if isinstance(helper, str):
-        return await _ask(helper, host)
-    auths = config.get("auths")
-    for key, entry in auths.items() if isinstance(auths, dict) else ():
-        if registry_of(key) == host.lower() and isinstance(entry, dict):
-            found = entry_credential(entry)
-            if found is not None:
-                return found
+async def _from_docker(config: Mapping[str, Any], registry: Origin) -> Credential | None:
+    for key, helper in _table(config, "credHelpers"):
+        if registry_of(key) == registry and isinstance(helper, str):
+            return await _ask(helper, key)
+    in_clear = None
+    for key, entry in _table(config, "auths"):
+        origin = registry_of(key)
+        if origin is None or not isinstance(entry, dict):
+            continue
+        if origin == registry and (found := entry_credential(entry)) is not None:
+            return found
+        if registry.scheme == "http" and (origin.host, origin.netloc) == (registry.host, registry.netloc):
+            in_clear = key
+    if in_clear is not None:
+        log.warning("docker's credentials of %s are for https and are not sent by http", in_clear)
     store = config.get("credsStore")
-    return await _ask(store, host) if isinstance(store, str) and store else None
+    if not isinstance(store, str) or not store or registry.scheme != "https":
+        return None
+    return await _ask(store, _HUB_KEY if registry.host == HUB[0] else registry.netloc)
 
 
-def registry_of(key: str) -> str:
-    """Return the host of a key of docker's `auths`, which may be an address with a path."""
-    return key.lower().partition("://")[2].partition("/")[0] or key.lower().partition("/")[0]
+def _table(config: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
+    value = config.get(name)
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _of_hub(registry: Origin) -> Origin:
+    """Return Docker Hub under the name that docker's configuration has for it, other registries as they are."""
+    return replace(registry, host=HUB[0]) if registry in {replace(registry, host=each) for each in HUB} else registry
+
+
+def registry_of(key: str) -> Origin | None:
+    """Return the origin of a key of docker's configuration, which may be an address with a path."""
+    origin = credentials_origin(key)
+    return _of_hub(origin) if origin is not None else None
 
 
 def entry_credential(entry: Mapping[str, Any]) -> Credential | None:

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from puna.blocking import stoppable
 from puna.errors import TransferError
 from puna.models.registry import parts as parts_
-from puna.models.registry.client import Client
+from puna.models.registry.client import Client, number
 from puna.models.registry.failures import MissingError, RegistryError
 from puna.models.registry.fetch import Source, fetch
 from puna.models.registry.limits import Limits
@@ -31,15 +31,13 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Client]]
 _SIZE_TRIES: Final = 3
 _GET_ONLY: Final = (403, 405)
 """What storages answer whose signed addresses are for reading, and not for asking how long it would be."""
-_LARGEST: Final = 1 << 45
-"""Bytes that a blob may have: each part is a file, and a registry may say what it likes."""
 
 
 class Download(Transfer):
     """A blob on its way here."""
 
     def __init__(self, partial: PartialBlob, digest: str, size: int, connect: Connect, limits: Limits) -> None:
-        """`size` is what the manifest says, 0 if it does not: the registry's own word counts."""
+        """`size` is what the manifest says, 0 if it does not: then what the registry answers counts."""
         super().__init__(limits)
         self._partial = partial
         self._digest = digest
@@ -101,10 +99,14 @@ class Download(Transfer):
                     raise
                 continue
             async with answer:
-                length = answer.headers.get("Content-Length", "")
-                size = int(length) if length.isdigit() else self._size
-                if size > _LARGEST:
-                    raise TransferError(f"the registry says that {self._digest} has {size} bytes")
+                told = number(answer.headers.get("Content-Length", ""))
+                size = self._size if told is None else told
+                if size > self._limits.model:
+                    raise too_large(self._digest, size, self._limits)
+                if self._size not in (0, size):
+                    raise TransferError(
+                        f"the registry says that {self._digest} has {size} bytes, and its manifest says {self._size}"
+                    )
                 return size
 
     async def _bring(self, client: Client) -> None:
@@ -156,6 +158,11 @@ class Download(Transfer):
             await in_thread(self._partial.discard)
             raise TransferError(f"digest mismatch, file must be downloaded again: want {self._digest}, got {found}")
         await in_thread(self._partial.settle)
+
+
+def too_large(digest: str, size: int, limits: Limits) -> TransferError:
+    """Refuse a blob, or a whole model, for its size."""
+    return TransferError(f"the registry says that {digest} has {size} bytes: PUNA_MAX_MODEL_BYTES is {limits.model}")
 
 
 def is_present(partial: PartialBlob, size: int) -> bool:

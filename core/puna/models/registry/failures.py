@@ -5,8 +5,13 @@ import os
 import socket
 import ssl
 from pathlib import Path
+from typing import Final
 
 from puna.errors import TransferError
+from puna.gojson import quote
+
+_LONGEST: Final = 300
+"""Characters of what a peer says that an error repeats."""
 
 
 class RegistryError(TransferError):
@@ -43,6 +48,31 @@ class StalledError(RegistryError):
 
     def __init__(self) -> None:
         super().__init__("the transfer stalled")
+
+
+class ReferralError(RegistryError):
+    """A registry refers to an address that it has no say over. Trying again does not help."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"the registry refers to {quote(shown_url(url))}: it {why}")
+
+    @property
+    def is_passing(self) -> bool:
+        """Never."""
+        return False
+
+
+def one_line(text: str) -> str:
+    """Return what a peer says as one line of bounded length without control characters."""
+    words = "".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST]).split()
+    line = " ".join(words)
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
+
+
+def shown_url(url: str) -> str:
+    """Return an address as errors show it. The query may be a signature, which is a secret."""
+    path, mark, _ = url.partition("?")
+    return one_line(path) + ("?…" if mark else "")
 
 
 def of_system(error: OSError, operation: str, path: Path) -> TransferError:

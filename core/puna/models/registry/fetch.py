@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from puna.errors import TransferError
-from puna.models.registry.client import Client, chunks, joined
-from puna.models.registry.failures import RegistryError, StalledError
+from puna.models.registry.client import Client, chunks
+from puna.models.registry.failures import RegistryError, StalledError, one_line
 from puna.models.registry.limits import Limits
 from puna.models.registry.partial import PartialBlob
 from puna.models.registry.parts import Part
@@ -72,7 +72,7 @@ class Source:
         async with answer:
             location = answer.headers.get("Location", "")
             if location:
-                return joined(str(answer.url), location)
+                return self._client.location(answer, location)
             return str(answer.url)
 
     async def open(self, url: str, first: int, last: int) -> aiohttp.ClientResponse:
@@ -97,12 +97,14 @@ async def fetch(
         try:
             url = await source.url()
             await _attempt(source, url, partial, before, limits, advance)
-        except StalledError:
-            continue
         except RegistryError as error:
+            gained = part().completed - before.completed
+            if isinstance(error, StalledError) and gained >= limits.trickle:
+                tries.reset()
+                continue
             if error.status in _LOST:
                 source.forget(url)
-            if not await tries.another(error, part().completed - before.completed):
+            if not await tries.another(error, gained):
                 raise TransferError(f"max retries exceeded: {error}") from error
 
 
@@ -116,6 +118,7 @@ async def _attempt(
 ) -> None:
     first, last = part.offset + part.completed, part.offset + part.size - 1
     loop = asyncio.get_running_loop()
+    noted = 0
     try:
         async with asyncio.timeout(limits.stall) as patience:
             response = await source.open(url, first, last)
@@ -123,11 +126,17 @@ async def _attempt(
                 skipped = _skipped(response, first)
                 async with aclosing(chunks(response)) as body:
                     async for chunk in body:
+                        deadline, before = patience.when(), loop.time()
                         patience.reschedule(None)  # a slow disk is not a slow line
                         fresh, skipped = chunk[skipped:], max(skipped - len(chunk), 0)
                         if await gathering.add(fresh):
                             return
-                        patience.reschedule(loop.time() + limits.stall)
+                        noted += len(chunk)
+                        if noted >= limits.trickle or deadline is None:
+                            noted, deadline = 0, loop.time() + limits.stall
+                        else:
+                            deadline += loop.time() - before
+                        patience.reschedule(deadline)
                 await gathering.flush()
     except TimeoutError as error:
         raise StalledError from error
@@ -139,7 +148,7 @@ def _skipped(response: aiohttp.ClientResponse, first: int) -> int:
     if response.status == 206:
         told = response.headers.get("Content-Range", "")
         if told and not told.replace(" ", "").startswith(f"bytes{first}-"):
-            raise RegistryError(f"the registry sent another range: {told}")
+            raise RegistryError(f"the registry sent another range: {one_line(told)}")
         return 0
     if response.status == 200:
         return first

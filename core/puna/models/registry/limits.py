@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from puna.limits import Limits as Bounds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -34,5 +36,18 @@ class Limits:
     """Between two notes of how far the parts are; a killed server loses this much."""
     keep: float = 300.0
     """Between two touches of what a long transfer has brought, so that no server prunes it."""
+    trickle: int = 1 << 10
+    """Bytes that must come within `stall`, and a try that stalls must bring for it not to count."""
+    manifest: int = 1 << 20
+    """Bytes of a manifest."""
+    layers: int = 10_000
+    """Layers that a manifest may name."""
+    model: int = 1 << 42
+    """Bytes of all blobs of a model."""
     poll: float = 0.25
     """Between two looks at a download that another process is busy with."""
+
+
+def limits_of(bounds: Bounds) -> Limits:
+    """Return the limits with the bounds that are settings."""
+    return Limits(manifest=bounds.max_manifest_bytes, layers=bounds.max_manifest_layers, model=bounds.max_model_bytes)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.blocking import stoppable
-from puna.errors import InvalidDigestError, TransferError
+from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
 from puna.models import manifest as manifests
 from puna.models import media_types
 from puna.models.blobs import Claims
@@ -23,10 +23,12 @@ from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected
-from puna.models.registry.download import Connect, Download, is_present
+from puna.models.registry.download import Connect, Download, is_present, too_large
 from puna.models.registry.failures import of_system, system_text
 from puna.models.registry.limits import Limits
 from puna.models.registry.partial import PartialBlob
+from puna.models.registry.policy import Policy
+from puna.models.registry.reach import Reach
 from puna.models.registry.repository import Repository
 from puna.models.registry.sharing import Shared
 from puna.models.registry.upload import Blob, Upload, has_blob
@@ -44,8 +46,15 @@ _SHORT: Final = slice(7, 19)
 class Registries:
     """Brings models into a store and out of it. Requests for the same blob share one transfer."""
 
-    def __init__(self, store: ModelStore, identity: Identity | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        identity: Identity | None = None,
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self._store = store
+        self._policy = policy or Policy()
         self._identity = identity or Identity()
         self._limits = limits or Limits()
         self._downloads: Shared[str, Download] = Shared()
@@ -55,13 +64,15 @@ class Registries:
         """Fetch a model, step by step. The name must be valid; it is not resolved.
 
         Nothing is listed before all of it is here. Closing this keeps what has come for the next time, and ends
-        transfers that nobody else waits for. TransferError for all that registries, lines and disks fail with.
+        transfers that nobody else waits for. RegistryNotAllowedError before the first step; TransferError for all that
+        registries, lines and disks fail with.
         """
-        yield TransferStep("pulling manifest")
-        repository = Repository.of(name, insecure=insecure)
+        repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
+        yield TransferStep("pulling manifest")
         data, manifest = await self._asked_manifest(repository, name.tag, connect)
         layers = _layers(manifest, name)
+        _check_sizes(layers, self._limits)
         with self._store.blobs.claiming() as claims:
             async with AsyncExitStack() as stack:
                 downloads: dict[str, Download] = {}
@@ -99,8 +110,11 @@ class Registries:
     async def _asked_manifest(self, repository: Repository, tag: str, connect: Connect) -> tuple[bytes, Manifest]:
         try:
             async with connect() as client:
-                data = await client.text("GET", repository.manifest(tag), {"Accept": media_types.MANIFEST})
-            return data, manifests.loads(data)
+                address, headers = repository.manifest(tag), {"Accept": media_types.MANIFEST}
+                data = await client.text("GET", address, self._limits.manifest, headers)
+            return data, await in_thread(_bounded_manifest, data, self._limits)
+        except RecursionError:
+            raise TransferError("pull model manifest: it is nested too deep") from None
         except (TransferError, ValueError) as error:
             raise TransferError(f"pull model manifest: {error}") from error
 
@@ -145,7 +159,8 @@ class Registries:
         return before - manifest.digests
 
     async def push(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
-        """Send a model, step by step. TransferError for all that fails."""
+        """Send a model, step by step. RegistryNotAllowedError; TransferError for all that fails."""
+        self._check_allowed(name, insecure=insecure)
         yield TransferStep("retrieving manifest")
         if not name.is_valid:
             yield TransferStep("couldn't retrieve manifest")
@@ -160,7 +175,7 @@ class Registries:
         except ValueError as error:
             yield TransferStep("couldn't retrieve manifest")
             raise TransferError(str(error)) from error
-        repository = Repository.of(name, insecure=insecure)
+        repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
         async with connect() as client:
             for layer in _layers(manifest, name, pushing=True):
@@ -195,7 +210,43 @@ class Registries:
 
     def _connect(self, repository: Repository) -> Connect:
         """Return how to reach a repository; what it asks for is found once for all connections."""
-        return partial(connected, repository, Authorization(self._identity), self._limits)
+        reach = Reach(repository.origin, self._policy.peers)
+        return partial(connected, repository, reach, Authorization(self._identity), self._limits)
+
+    def _repository(self, name: ModelName, *, insecure: bool) -> Repository:
+        """Return where a model lies. RegistryNotAllowedError; TransferError when its host is none."""
+        self._check_allowed(name, insecure=insecure)
+        return Repository.of(name, insecure=insecure)
+
+    def _check_allowed(self, name: ModelName, *, insecure: bool) -> None:
+        try:
+            origin = Repository.of(name, insecure=insecure).origin
+        except ValueError:
+            if name.is_valid:
+                raise TransferError(f"{name.host} is no host of a registry") from None
+            return  # the name is refused in words of its own
+        if not self._policy.allows(origin):
+            raise RegistryNotAllowedError(origin.netloc)
+
+
+def _bounded_manifest(data: bytes, limits: Limits) -> Manifest:
+    """Read a manifest that a registry sent. ValueError when it is none, TransferError when it is too long."""
+    value = json.loads(data)
+    layers = value.get("layers") if isinstance(value, dict) else None
+    if isinstance(layers, list) and len(layers) > limits.layers:
+        raise TransferError(f"it names {len(layers)} layers: PUNA_MAX_MANIFEST_LAYERS is {limits.layers}")
+    return manifests.loads(data)
+
+
+def _check_sizes(layers: list[Layer], limits: Limits) -> None:
+    """Raise TransferError when a manifest speaks of sizes that no blob has, or of more than a model may have."""
+    total = 0
+    for layer in layers:
+        if layer.size < 0:
+            raise TransferError(f"the registry says that {layer.digest} has {layer.size} bytes")
+        total += layer.size
+        if total > limits.model:
+            raise too_large(layer.digest if layer.size > limits.model else "the model", total, limits)
 
 
 def _layers(manifest: Manifest, name: ModelName, *, pushing: bool = False) -> list[Layer]:

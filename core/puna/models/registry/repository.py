@@ -1,9 +1,10 @@
 """Where a model lies: the addresses of its manifest, blobs and uploads."""
 
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from puna.models.name import ModelName
+from puna.models.registry.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,9 @@ class Repository:
         return cls(f"{'http' if insecure else 'https'}://{name.host}/v2/{name.namespace}/{name.model}")
 
     @property
-    def host(self) -> str:
-        """Host, and port if there is one."""
-        return urlsplit(self.base).netloc
+    def origin(self) -> Origin:
+        """The registry. Raises ValueError when the name's host is none."""
+        return Origin.of(self.base)
 
     def manifest(self, tag: str) -> str:
         """Return the address of a manifest."""
@@ -37,6 +38,5 @@ class Repository:
         return f"{self.base}/blobs/uploads/{query}"
 
     def is_trusted(self, url: str) -> bool:
-        """Whether a request to `url` may show who asks: the same host, and not in the clear if it was not before."""
-        own, other = urlsplit(self.base), urlsplit(url)
-        return own.hostname == other.hostname and (other.scheme == "https" or own.scheme == "http")
+        """Whether a request to `url` may show who asks: only the registry itself, by scheme, host and port."""
+        return Origin.of(url) == self.origin

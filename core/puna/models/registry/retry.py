@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from puna.models.registry.failures import RegistryError
+from puna.models.registry.failures import ReferralError, RegistryError
 from puna.models.registry.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -16,11 +16,17 @@ class Tries:
         self._limits = limits
         self._failed = 0
 
+    def reset(self) -> None:
+        """Forget the failures: the line is alive."""
+        self._failed = 0
+
     async def another(self, error: RegistryError, gained: int = 0) -> bool:
         """Count a failure, and wait if it may be tried again; whether it may.
 
-        A try that gained enough bytes begins the count anew.
+        A try that gained enough bytes begins the count anew. A ReferralError is raised: it will not pass.
         """
+        if isinstance(error, ReferralError):
+            raise error
         self._failed = 1 if gained >= self._limits.progress else self._failed + 1
         if self._failed >= self._limits.tries:
             return False

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from puna.models.registry import parts as parts_
-from puna.models.registry.client import Client, joined
+from puna.models.registry.client import Client, number
 from puna.models.registry.download import Connect
 from puna.models.registry.failures import MissingError, RegistryError, StalledError, of_system
 from puna.models.registry.limits import Limits
@@ -88,7 +88,7 @@ class Upload(Transfer):
         async with answer:
             if answer.status == 201:
                 return ""
-            found = _session(answer, "")
+            found = _session(client, answer, "")
         if not found:
             raise RegistryError("http: no Location header in response")
         return found
@@ -134,9 +134,10 @@ class Upload(Transfer):
                 async with answer:
                     if answer.status == _REDIRECTED:
                         self._sent[part.number] = 0
-                        target = joined(str(answer.url), answer.headers.get("Location", ""))
-                        return answer.headers.get("Docker-Upload-Location") or url, target
-                    return _session(answer, url), ""
+                        target = client.location(answer, answer.headers.get("Location", ""))
+                        session = answer.headers.get("Docker-Upload-Location")
+                        return client.location(answer, session) if session else url, target
+                    return _session(client, answer, url), ""
             except RegistryError as error:
                 self._sent[part.number] = start - part.offset
                 if isinstance(error, MissingError):
@@ -157,10 +158,11 @@ class Upload(Transfer):
         async with answer:
             last = answer.headers.get("Range", "").rpartition("-")[2]
             # "0-0" is what registries say of nothing as well as of one byte.
-            start = int(last) + 1 if last.isdigit() and int(last) else part.offset
+            received = number(last)
+            start = received + 1 if received else part.offset
             if not part.offset <= start < part.offset + part.size:
                 raise _SessionLostError("the upload is not where it was left")
-            return _session(answer, url), start
+            return _session(client, answer, url), start
 
     async def _store(self, client: Client, part: Part, url: str) -> None:
         """Put a part into the storage that the registry has named."""
@@ -243,9 +245,9 @@ async def has_blob(client: Client, digest: str, limits: Limits) -> bool:
     return True
 
 
-def _session(answer: aiohttp.ClientResponse, default: str) -> str:
+def _session(client: Client, answer: aiohttp.ClientResponse, default: str) -> str:
     location = answer.headers.get("Docker-Upload-Location") or answer.headers.get("Location", "")
-    return joined(str(answer.url), location) if location else default
+    return client.location(answer, location) if location else default
 
 
 def _md5(path: Path, part: Part) -> bytes:

@@ -1,6 +1,7 @@
 import pytest
 
-from puna.models.registry.client import joined, proxy_for
+from puna.models.registry.client import joined
+from puna.models.registry.reach import proxy_for
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ def test_what_may_pass(status, passing):
     ("base", "url", "trusted"),
     [
         ("https://r/v2/a/b", "https://r/v2/a/b/blobs/x", True),
-        ("https://r/v2/a/b", "https://r:444/x", True),
+        ("https://r/v2/a/b", "https://R:443/x", True),
+        ("https://r/v2/a/b", "https://r:444/x", False),
+        ("http://r/v2/a/b", "https://r/x", False),
         ("https://r/v2/a/b", "http://r/x", False),
         ("http://r:5000/v2/a/b", "http://r:5000/x", True),
         ("https://r/v2/a/b", "https://storage/x", False),

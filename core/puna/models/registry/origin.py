@@ -1,0 +1,85 @@
+"""Origins, the scheme, host and port that a request goes to, and patterns of them that settings name.
+
+Addresses are read by yarl, as the HTTP client reads them, so that both mean the same host.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from yarl import URL
+
+PORTS: Final = {"http": 80, "https": 443}
+_HOST: Final = re.compile(r"[a-z0-9_.:-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request goes. Host and scheme are in lower case."""
+
+    scheme: str
+    """http or https."""
+    host: str
+    """Name or address; IPv6 without brackets."""
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> "Origin":
+        """Return the origin of an address. Raises ValueError when it has none, or a user's name in it."""
+        parsed = URL(url, encoded=True)
+        host = (parsed.raw_host or "").lower()
+        if parsed.scheme not in PORTS or not host or parsed.port is None or parsed.raw_user or parsed.raw_password:
+            raise ValueError(f"{url!r} is not an address of http or https")
+        return cls(parsed.scheme, host, parsed.port)
+
+    @property
+    def netloc(self) -> str:
+        """Host, and port if it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """An entry of a list of hosts: [scheme://]host[:port], where *.example.com means all hosts below example.com."""
+
+    scheme: str
+    """Empty: both."""
+    host: str
+    port: int
+    """0: the scheme's own."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Read an entry. Raises ValueError."""
+        scheme, separator, rest = text.strip().rpartition("://")
+        origin = Origin.of(f"{scheme or 'https'}://{rest.removeprefix('*.')}")
+        if URL(f"https://{rest}").path not in ("", "/") or _HOST.fullmatch(origin.host) is None:
+            raise ValueError(f"{text!r} is no host")
+        explicit = URL(f"{origin.scheme}://{rest.removeprefix('*.')}").explicit_port
+        wild = "*." if rest.startswith("*.") else ""
+        return cls(origin.scheme if separator else "", wild + origin.host, explicit or 0)
+
+    def covers(self, origin: Origin) -> bool:
+        """Return whether an origin is one of those that are meant."""
+        if self.scheme not in ("", origin.scheme) or (self.port or PORTS[origin.scheme]) != origin.port:
+            return False
+        if self.host.startswith("*."):
+            return origin.host.endswith(self.host[1:]) and origin.host != self.host[1:]
+        return origin.host == self.host
+
+
+def credentials_origin(text: str) -> Origin | None:
+    """Return the origin that a credential is for, None if the text names none.
+
+    The text is PUNA_REGISTRY_HOST or a key of docker's configuration, which may have a path. A registry without a
+    scheme is one that is asked by https.
+    """
+    scheme, _, rest = text.strip().rpartition("://")
+    try:
+        return Origin.of(f"{scheme.lower() or 'https'}://{rest.partition('/')[0]}")
+    except ValueError:
+        return None
