@@ -74,6 +74,8 @@ WHILE_RUNNING: Final = frozenset(
         "BACKEND_FAILED",
     }
 )
+UNEXPECTED: Final = "internal error, see the server's log"
+"""What clients hear of an error that nobody foresaw."""
 LONG_ERRORS: Final = ("puna-long-errors", "1")
 """Metadata of a call whose errors may be longer than a status message."""
 _LONG_ERROR: Final = "puna-error-bin"

@@ -1,5 +1,6 @@
 """Answers in pieces. Headers wait for the first piece, so that an error before it keeps its own status."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
@@ -7,8 +8,11 @@ import grpc.aio
 from aiohttp import web
 
 from puna import gojson
+from puna.frames import where
 from puna_rest import answers
-from puna_rest.errors import Failure, failure
+from puna_rest.errors import UNEXPECTED, Failure, RestError, failure
+
+log = logging.getLogger(__name__)
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 SSE: Final = {"Content-Type": "text/event-stream"}
@@ -45,8 +49,8 @@ async def relay(
     """Answer with what `write` makes of each message; all pieces of a message go out together.
 
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
-    before anything is written is answered by `early_error`, or else raised. When the client hangs up, this is
-    cancelled, and so is the call.
+    before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
+    `write_error` makes of it, whatever it is. When the client hangs up, this is cancelled, and so is the call.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
@@ -66,6 +70,13 @@ async def relay(
             if not response.prepared:
                 raise
             tail = write_error(failed)
+        except ConnectionError:
+            raise  # the client is gone
+        except Exception as error:
+            if not response.prepared:
+                raise
+            log.error("a stream of %s failed: %s", request.path, where(error))
+            tail = write_error(failure(RestError(500, UNEXPECTED)))
         if not response.prepared:
             await response.prepare(request)
         if tail:

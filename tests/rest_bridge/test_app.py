@@ -6,8 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tests.rest_bridge.conftest import Wait
 
-from puna.v1 import models_pb2, server_pb2
+from puna.v1 import chat_pb2, generate_pb2, models_pb2, server_pb2
+from puna_rest import streams
 
 RECORDED = json.loads((Path(__file__).parent / "wire.json").read_text())
 
@@ -53,3 +55,49 @@ async def test_what_the_bridge_did_not_foresee_is_a_500_without_the_text(core, c
         assert response.status == 500
         assert "error" in await response.json()
     assert "Server" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "method", "end"),
+    [
+        ("/api/generate", {"model": "m", "prompt": "a"}, "StreamGenerate", b'{"error":"internal error'),
+        ("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "a"}]}, "StreamChat", b'{"error":"int'),
+        (
+            "/v1/chat/completions",
+            {"model": "m", "stream": True, "messages": [{"role": "user", "content": "a"}]},
+            "StreamChat",
+            b'data: {"error":{"message":"internal error',
+        ),
+    ],
+)
+async def test_a_stream_that_the_bridge_cannot_go_on_with_ends_with_an_error(
+    core, client, monkeypatch, path, body, method, end
+):
+    native = method == "StreamGenerate"
+    delta = generate_pb2.GenerateDelta(text="a") if native else chat_pb2.ChatDelta(content="a")
+    kind = generate_pb2.StreamGenerateResponse if native else chat_pb2.StreamChatResponse
+    core.script(method, kind(deltas=[delta]), Wait())
+    relayed = streams.relay
+
+    async def failing(request, call, headers, write, *rest, **more):
+        async def broken():
+            async for message in call:
+                yield message
+                raise ValueError("a text that quotes the prompt")
+
+        class Call:
+            def __aiter__(self):
+                return broken()
+
+            def cancel(self):
+                return call.cancel()
+
+        return await relayed(request, Call(), headers, write, *rest, **more)
+
+    monkeypatch.setattr(streams, "relay", failing)
+    async with client.post(path, json=body) as response:
+        lines = [line async for line in response.content if line.strip()]
+    assert response.status == 200
+    assert lines[-1].startswith(end)
+    assert b"quotes" not in b"".join(lines)
+    await core.until_cancelled()

@@ -8,14 +8,18 @@ one lets go of it.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
+from puna.rpc.wall import cancelled
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Pairs: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+STOPPING: Final = "the server is shutting down"
 
 
 class InProcessChannel:
@@ -54,7 +58,7 @@ class InProcessChannel:
 
         async def call(request: object, *, metadata: Pairs = ()) -> object:
             told = _Told(metadata)
-            return await self._task(told.guard(handler(request, told)))
+            return await _result(self._task(told.guard(handler(request, told))))
 
         return call
 
@@ -82,7 +86,7 @@ class InProcessChannel:
                 await asyncio.wait({answer, handing}, return_when=asyncio.FIRST_COMPLETED)
                 if handing.done():
                     handing.result()  # what the caller's own generator raises is raised to the caller
-                return await answer
+                return await _result(answer)
             finally:
                 handing.cancel()
                 answer.cancel()
@@ -170,9 +174,23 @@ class _Stream(_Told, Generic[Response]):
             raise asyncio.CancelledError
         message = await self._messages.get()
         if message is None:
-            await self.task  # raises what it ended with
+            await _result(self.task)  # raises what it ended with
             raise StopAsyncIteration
         return message
+
+
+async def _result(task: asyncio.Task[Response]) -> Response:
+    """Return what a handler's task returns, or raise what it raises.
+
+    AioRpcError: the handler was cancelled, and not by its caller. A CancelledError would look to the caller as if its
+    own client had left, and would end an answer without a word.
+    """
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not task.cancelled() or cancelled():
+            raise
+    raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), STOPPING)
 
 
 async def _hand(requests: AsyncGenerator[Request], handed: asyncio.Queue[Request | None]) -> None:

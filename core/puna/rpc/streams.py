@@ -31,7 +31,11 @@ async def written(
     context: Context,
     entry: Entry,
 ) -> None:
-    """Write an answer as it comes, with the news that it tells. Being cancelled closes it first."""
+    """Write an answer as it comes, with the news that it tells. Being cancelled closes it first.
+
+    RuntimeError: the answer stopped without a Done.
+    """
+    ended = False
 
     def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
         def hear(news: Event) -> None:
@@ -44,4 +48,7 @@ async def written(
     async with aclosing(batches(started)) as together:
         async for batch in together:
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
+            ended = isinstance(batch[-1], Done)
             await context.write(message(batch))
+    if not ended:
+        raise RuntimeError("the answer has no end")

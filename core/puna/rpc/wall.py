@@ -55,8 +55,10 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         failure = error
     except CancelledByRequestError:
         await context.abort(grpc.StatusCode.CANCELLED, "the request was cancelled by another one")
-    except asyncio.CancelledError:
-        raise
+    except asyncio.CancelledError as error:
+        if cancelled():
+            raise
+        await _unexpected(handler, error, context)  # something that the handler waited for was cancelled by others
     except grpc.aio.BaseError:
         raise
     except (ConnectionError, TimeoutError) as error:
@@ -73,6 +75,12 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     raise failure
 
 
-async def _unexpected(handler: Handler[S, Request, Response], error: Exception, context: Context) -> None:
+def cancelled() -> bool:
+    """Say whether the current task was asked to end. A CancelledError alone does not tell whose end was asked for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _unexpected(handler: Handler[S, Request, Response], error: BaseException, context: Context) -> None:
     log.error("%s failed: %s", handler.__qualname__, where(error))
     await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")

@@ -104,24 +104,23 @@ class HostedModel(LoadedModel):
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the ids of a text."""
         request = wire.TokenizeRequest(text=text, add_special=add_special, parse_special=parse_special)
-        return list((await self._answer(self._stub.Tokenize(request))).token_ids)
+        return list((await self._answer(self._stub.Tokenize, request)).token_ids)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return each token's bytes."""
         request = wire.DetokenizeRequest(token_ids=tokens, special=special)
-        return list((await self._answer(self._stub.Detokenize(request))).pieces)
+        return list((await self._answer(self._stub.Detokenize, request)).pieces)
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the vectors of texts."""
         request = wire.EmbedRequest(inputs=[convert.input_to_wire(each) for each in inputs], raw=raw)
-        answer = await self._answer(self._stub.Embed(request))
+        answer = await self._answer(self._stub.Embed, request)
         return [convert.embedding_from_wire(each) for each in answer.embeddings]
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return how well each document fits the query."""
-        return list(
-            (await self._answer(self._stub.Rerank(wire.RerankRequest(query=query, documents=documents)))).scores
-        )
+        request = wire.RerankRequest(query=query, documents=documents)
+        return list((await self._answer(self._stub.Rerank, request)).scores)
 
     async def aclose(self) -> None:
         """End the process and wait for its end."""
@@ -168,18 +167,34 @@ class HostedModel(LoadedModel):
             self._process.log_last_words()
             self._on_death()
 
-    async def _answer(self, call: "grpc.aio.UnaryUnaryCall[Any, T]") -> T:
+    async def _answer(self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object) -> T:
+        """Return the answer to a call of one message. Being cancelled cancels the call.
+
+        Closing the channel cancels its calls too. Only a cancelled task means that the caller left; a call that ends
+        cancelled under a caller that waits is a host that is gone.
+        """
         self._check()
+        call = method(request)
+        answer = asyncio.ensure_future(call)
         try:
-            return await asyncio.shield(call)
+            await asyncio.wait({answer})
         except asyncio.CancelledError:
+            answer.add_done_callback(_unheard)
             _give_up(call)
             raise
+        if answer.cancelled():
+            await self._see_death()
+            raise BackendCrashedError(self._crash)
+        try:
+            return answer.result()
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 await self._see_death()
                 self._check()
             raise _error(error) from None
+        except grpc.aio.UsageError:  # the channel was closed before the call was on its way
+            await self._see_death()
+            raise BackendCrashedError(self._crash) from None
 
 
 class RunCall:
@@ -284,6 +299,12 @@ async def _load(
     if facts is None:
         raise LoadFailedError("unable to load model: the host did not say what it loaded")
     return facts
+
+
+def _unheard(answer: "asyncio.Future[Any]") -> None:
+    """Take note of an answer's error that nobody waits for, which asyncio would log."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _give_up(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> None:

@@ -95,8 +95,43 @@ async def test_leaving_the_channel_ends_its_calls(serving, backend):
         asking = asyncio.create_task(Stubs(channel).generate.Generate(request()))
         await until(lambda: backend.running)
     assert not backend.running
-    await asyncio.wait({asking})
-    assert asking.cancelled()
+    with pytest.raises(grpc.aio.AioRpcError, match="the server is shutting down") as raised:
+        await asking
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_ends_with_a_status_when_the_channel_is_left(serving, backend):
+    backend.play("a", 60)
+
+    async def read(call):
+        async for _ in call:
+            pass
+
+    async with InProcessChannel() as channel:
+        add_services(serving, channel)
+        reading = asyncio.create_task(read(Stubs(channel).generate.StreamGenerate(request())))
+        await until(lambda: backend.running)
+    with pytest.raises(grpc.aio.AioRpcError, match="the server is shutting down"):
+        await reading
+
+
+async def test_what_others_cancel_ends_an_answer_with_a_status(inside, stubs, backend, monkeypatch):
+    """A CancelledError that is not the caller's own must not pass for it: the caller would wait for ever."""
+
+    async def cancelled_by_others(*_args, **_named):
+        lost = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        await lost
+
+    backend.play("a", "b")
+    monkeypatch.setattr("puna.serving.generate._done", cancelled_by_others)
+    for each in (inside, stubs):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await asyncio.wait_for(each.generate.Generate(request()), 10)
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            [message async for message in each.generate.StreamGenerate(request(), metadata=())]
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
 
 
 def digest_of(data):

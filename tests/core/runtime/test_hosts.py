@@ -111,6 +111,22 @@ async def test_cancelling_the_task_stops_the_sequence_at_once(load_hosted, journ
         await task
 
 
+async def test_a_call_under_way_when_the_model_goes_ends_with_an_error(load_hosted):
+    """Closing the channel cancels its calls. Their callers have not left, and must hear of it."""
+    model = await load_hosted()
+    os.kill(model.pid, signal.SIGSTOP)
+    calls = [asyncio.ensure_future(model.tokenize("a", add_special=False, parse_special=False)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.ensure_future(model.aclose())
+    for call in calls:
+        with pytest.raises(BackendCrashedError, match="unloaded"):
+            await call
+    os.kill(model.pid, signal.SIGCONT)
+    await closing
+    with pytest.raises(BackendCrashedError, match="unloaded"):
+        await model.tokenize("a", add_special=False, parse_special=False)
+
+
 async def test_a_cancelled_call_is_cancelled_in_the_host(load_hosted):
     model = await load_hosted()
     task = asyncio.ensure_future(model.tokenize("a", add_special=False, parse_special=False))
