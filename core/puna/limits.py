@@ -44,6 +44,12 @@ class Limits:
     max_model_bytes: int = 1 << 42
     """Bytes that a pulled model may have in all, and each of its blobs."""
 
+    # Hosts.
+    max_host_silence_seconds: float = 30.0
+    """Seconds that the process of a loaded model may leave a sign of life owing."""
+    max_step_seconds: float = 600.0
+    """Seconds that a loaded model may work without a step: a batch of a prompt, a token, a batch of embeddings."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

@@ -88,6 +88,10 @@ class CTransformersModel(LoadedModel):
         async with self._turn, aclosing(iterate(vectors)) as embeddings:
             return [each async for each in embeddings]
 
+    def step(self) -> int | None:
+        """Return how many evaluations there were, while a call has its turn."""
+        return self._engine.steps if self._turn.locked() else None
+
     async def aclose(self) -> None:
         """Free the model."""
         async with self._turn:

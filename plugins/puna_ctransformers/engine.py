@@ -36,6 +36,8 @@ class Engine:
         self._room = model.context_length
         self._threads = threads
         self._cached: list[int] = []
+        self.steps = 0
+        """Calls of the library that have evaluated something so far."""
 
     def generate(
         self, tokens: list[int], request: SequenceRequest, stopped: Callable[[], bool]
@@ -85,6 +87,7 @@ class Engine:
         for begin in range(0, len(tokens), SLICE):
             part = tokens[begin : begin + SLICE]
             self._model.evaluate(part, len(self._cached), self._threads)
+            self.steps += 1
             self._cached += part
             yield begin + len(part)
             if stopped():
@@ -108,6 +111,7 @@ class Engine:
                 run.reason = "stop"
             elif run.count < run.request.max_tokens:
                 self._model.evaluate([token], len(self._cached), self._threads)
+                self.steps += 1
                 self._cached.append(token)
         if text:
             yield Piece(text, run.take_logprobs())

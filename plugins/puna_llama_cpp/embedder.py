@@ -1,5 +1,6 @@
 """A loaded model that embeds or ranks texts."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import llama_cpp.llama_cpp as lib
@@ -20,6 +21,9 @@ from puna_llama_cpp.embedding import CPU_BATCH, GPU_BATCH, EmbeddingEngine, norm
 from puna_llama_cpp.model import LlamaModel
 from puna_llama_cpp.turns import Job
 from puna_llama_cpp.weights import Weights
+
+_SLICE = 64
+"""Vectors that are turned into numbers without a pause for the event loop."""
 
 
 class EmbeddingModel(LlamaModel):
@@ -45,12 +49,21 @@ class EmbeddingModel(LlamaModel):
             raise UnsupportedError("Pooling type 'none' is not OAI compatible. Please use a different pooling type")
         if self._ranks:
             raise UnsupportedError("this model ranks and does not embed")
-        texts = [await self._tokens(text) for text in inputs]
+        texts = []
+        for text in inputs:
+            texts.append(await self._tokens(text))
+            await asyncio.sleep(0)  # a short text is tokenized at once, and many of them would hold up the event loop
         vectors = await self._evaluate(texts)
-        return [
-            Embedding(vector.tolist() if raw else normalized(vector), len(tokens))
-            for vector, tokens in zip(vectors, texts, strict=True)
-        ]
+        embeddings = []
+        for index, (vector, tokens) in enumerate(zip(vectors, texts, strict=True)):
+            embeddings.append(Embedding(vector.tolist() if raw else normalized(vector), len(tokens)))
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        return embeddings
+
+    def step(self) -> int | None:
+        """Return how many batches were evaluated, while there is work."""
+        return self._engine.step()
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return how well each document fits the query, in order; larger is better."""

@@ -67,6 +67,10 @@ class EmbeddingEngine:
             if self._evaluating and all(text.job.cancelled for text in self._evaluating):
                 self._context.abort(True)
 
+    def step(self) -> int | None:
+        """Return how many steps were made; None while there is no work."""
+        return self._thread.step()
+
     def close(self) -> None:
         """Stop and wait until the thread lets go of the context."""
         with self._lock:

@@ -76,6 +76,10 @@ class Engine:
                 self._context.abort(True)
         self._thread.wake()
 
+    def step(self) -> int | None:
+        """Return how many steps were made; None while there is no work."""
+        return self._thread.step()
+
     def close(self) -> None:
         """Stop and wait until the thread lets go of the context."""
         with self._lock:

@@ -96,6 +96,10 @@ class WritingModel(LlamaModel):
         finally:
             self._engine.cancel(running)
 
+    def step(self) -> int | None:
+        """Return how many steps the decode thread has made, while it has work."""
+        return self._engine.step()
+
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
         sampling.check(request.sampling)
         self._vocabulary.check(list(request.sampling.logit_bias))

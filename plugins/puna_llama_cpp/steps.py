@@ -64,6 +64,8 @@ class StepThread:
         self._step, self._ended = step, ended
         self._wake = threading.Event()
         self._closing = False
+        self._steps = 0
+        self._busy = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -73,6 +75,10 @@ class StepThread:
     def wake(self) -> None:
         """Have it look for work. From any thread."""
         self._wake.set()
+
+    def step(self) -> int | None:
+        """Return how many steps were made; None while it sleeps. From any thread."""
+        return self._steps if self._busy else None
 
     def close(self) -> None:
         """Have it end after the running step, and wait for that."""
@@ -84,7 +90,11 @@ class StepThread:
         try:
             while not self._closing:
                 self._wake.clear()
-                if not self._step() and not self._closing:
+                self._busy = True
+                more = self._step()
+                self._steps += 1
+                if not more and not self._closing:
+                    self._busy = False
                     self._wake.wait()
         finally:
             self._ended()

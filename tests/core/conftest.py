@@ -1,4 +1,5 @@
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
 @pytest.fixture
 def registry(monkeypatch):
     """The installed plugins, among them `scripted` (tests/plugins/scripted), for us and for the hosts we start."""
-    monkeypatch.setenv("PYTHONPATH", str(SCRIPTED))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SCRIPTED), os.environ.get("PYTHONPATH")])))
     monkeypatch.syspath_prepend(SCRIPTED)
     return Registry.discover()
 

@@ -294,6 +294,14 @@ class LoadedModel(ABC):
         """
         raise UnsupportedError("this model does not support reranking")
 
+    def step(self) -> int | None:
+        """Return a number that changes with each step of the work under way; None: no work is under way.
+
+        The core asks every few seconds and kills the host of a model whose number stays the same for longer than
+        PUNA_MAX_STEP_SECONDS. Without this method each event of a sequence counts as a step.
+        """
+        return None
+
     async def aclose(self) -> None:  # noqa: B027 (a model with nothing to free need not say so)
         """Free what the model holds. Called once, when no generator is open."""
 

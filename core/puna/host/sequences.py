@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
@@ -13,6 +14,15 @@ from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class Pulse:
+    """What a host's sequences do, counted over all of its streams."""
+
+    running: int = 0
+    events: int = 0
+    """Of all sequences since the start."""
+
+
 class Sequences:
     """Starts and cancels sequences as told, and hands out what they make. Leaving the context ends all of them.
 
@@ -20,8 +30,10 @@ class Sequences:
     loop, so what they make is gathered until the turn is over and travels as one message.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, pulse: Pulse | None = None) -> None:
+        """`pulse`: where they are counted with those of other streams."""
         self._model = model
+        self._pulse = pulse or Pulse()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._ready: list[wire.SequenceEvent] = []
         self._news = asyncio.Event()
@@ -55,6 +67,7 @@ class Sequences:
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
         task = asyncio.create_task(self._generate(sequence_id, start))
         self._running[sequence_id] = task
+        self._pulse.running += 1
         task.add_done_callback(lambda _: self._ended(sequence_id))
 
     def _cancel(self, sequence_id: int) -> None:
@@ -65,6 +78,7 @@ class Sequences:
 
     def _ended(self, sequence_id: int) -> None:
         del self._running[sequence_id]
+        self._pulse.running -= 1
         self._news.set()
 
     async def _generate(self, sequence_id: int, start: wire.StartSequence) -> None:
@@ -84,6 +98,7 @@ class Sequences:
 
     def _tell(self, event: wire.SequenceEvent) -> None:
         self._ready.append(event)
+        self._pulse.events += 1
         self._news.set()
 
     async def _end(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
@@ -14,18 +14,21 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.errors import BackendNotFoundError
 from puna.frames import where
 from puna.host import convert
-from puna.host.sequences import Sequences
+from puna.host.sequences import Pulse, Sequences
 from puna.plugins import Registry
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CODES = {
     wire.Failure.KIND_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     wire.Failure.KIND_CONTEXT_OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
     wire.Failure.KIND_UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
 }
+SLICE = 64
+"""Texts or vectors that are converted without a pause. Beats are answered, and pieces sent, in the pauses."""
 SHORT = 200
 """Characters of an error that fit into a status; the whole text travels in the Failure."""
 
@@ -40,6 +43,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     def __init__(self, backends: Registry) -> None:
         self._backends = backends
         self._model: LoadedModel | None = None
+        self.pulse = Pulse()
+        """Where the sequences of all streams are counted."""
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -85,7 +90,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
     ) -> None:
         """Run sequences until the core is done."""
-        sequences = Sequences(await self._loaded(context))
+        sequences = Sequences(await self._loaded(context), self.pulse)
         async with aclosing(sequences.run(request_iterator)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -95,9 +100,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.EmbedResponse:
         """Embed texts."""
         model = await self._loaded(context)
-        inputs = [convert.input_from_wire(each) for each in request.inputs]
+        inputs = await sliced(request.inputs, convert.input_from_wire)
         embeddings = await _answer(model.embed(inputs, raw=request.raw), context)
-        return wire.EmbedResponse(embeddings=[convert.embedding_to_wire(each) for each in embeddings])
+        return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
 
     async def Rerank(
         self, request: wire.RerankRequest, context: grpc.aio.ServicerContext[wire.RerankRequest, wire.RerankResponse]
@@ -126,10 +131,28 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         pieces = model.detokenize(tuple(request.token_ids), special=request.special)
         return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
 
+    async def Beat(  # type: ignore[override]
+        self, request: wire.BeatRequest, context: grpc.aio.ServicerContext[wire.BeatRequest, wire.BeatResponse]
+    ) -> wire.BeatResponse:
+        """Show that the event loop runs, and how far the model's work is."""
+        step = self._model.step() if self._model is not None else None
+        if step is None and self.pulse.running:
+            step = self.pulse.events
+        return wire.BeatResponse(step=step)
+
     async def _loaded(self, context: grpc.aio.ServicerContext[Any, Any]) -> LoadedModel:
         if self._model is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
         return self._model
+
+
+async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:
+    """Convert items one after the other, and let the event loop run between slices of them."""
+    converted: list[R] = []
+    for begin in range(0, len(items), SLICE):
+        converted += map(convert_one, items[begin : begin + SLICE])
+        await asyncio.sleep(0)
+    return converted
 
 
 async def _answer(call: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any]) -> T:

@@ -28,6 +28,7 @@ from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
+from puna.runtime.heartbeat import Heartbeat, Patience, UnjudgedError
 from puna.runtime.process import HostProcess, terminated
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,14 @@ class HostedModel(LoadedModel):
         self._gone = asyncio.Event()
         self._stream: Frames | RunCall | None = None
         self._following = asyncio.create_task(self._follow())
+        self._watching: asyncio.Task[None] | None = None
 
-    async def connect(self, socket: Path) -> None:
-        """Open the stream on which sequences run."""
+    async def connect(self, socket: Path, patience: Patience) -> None:
+        """Open the stream on which sequences run, and watch the host from now on."""
         self._stream = await connect(address(socket), self._hear, self._gone.set)
         if self._stream is None:
             self._stream = RunCall(self._stub, self._hear, self._gone.set)
+        self._watching = asyncio.create_task(self._watch(patience))
 
     @property
     def facts(self) -> ModelFacts:
@@ -125,6 +128,8 @@ class HostedModel(LoadedModel):
     async def aclose(self) -> None:
         """End the process and wait for its end."""
         self._crash = self._crash or "the model was unloaded"
+        if self._watching is not None:
+            self._watching.cancel()
         if self._stream is not None:
             self._stream.close()
         await asyncio.wait({self._following}, timeout=GOODBYE_SECONDS)
@@ -155,6 +160,22 @@ class HostedModel(LoadedModel):
             await self._see_death()
             for events in self._sequences.values():
                 events.put_nowait(None)
+
+    async def _watch(self, patience: Patience) -> None:
+        """End the host when it hangs, and all that waits for it with an error."""
+        heartbeat = Heartbeat(lambda: self._stub.Beat(wire.BeatRequest()), patience)
+        try:
+            wrong = await heartbeat.hang()
+        except UnjudgedError:
+            return
+        if self._crash:
+            return
+        self._crash = f"{CRASHED}: {wrong}"
+        log.error("host %d hangs and is killed: %s", self.pid, wrong)
+        self._process.kill()
+        self._process.log_last_words()
+        self._gone.set()  # a process in the kernel's hands may take its time, which those who wait need not
+        self._on_death()
 
     async def _see_death(self) -> None:
         """Find out why the host is gone, once. A host that lives but no longer talks counts as dead, and is ended."""
@@ -239,11 +260,12 @@ async def load(
     report: Callable[[float], None],
     stall_seconds: float,
     on_death: Callable[[], None],
+    patience: Patience = Patience(),
 ) -> HostedModel:
     """Load a model in a new host that listens on `socket`. Cancelling ends the host.
 
     LoadFailedError: the host died, made no progress for `stall_seconds`, or its backend refused.
-    OutOfMemoryError: there was no room. `on_death` is called if the host dies later.
+    OutOfMemoryError: there was no room. `on_death` is called if the host dies later, or hangs longer than `patience` says.
     """
     async with AsyncExitStack() as undo:
         process = await HostProcess.start(socket)
@@ -254,7 +276,7 @@ async def load(
         model = HostedModel(process, channel, facts, on_death)
         undo.pop_all()
         undo.push_async_callback(model.aclose)
-        await model.connect(socket)
+        await model.connect(socket, patience)
         undo.pop_all()
     return model
 

@@ -13,6 +13,7 @@ from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.host import inprocess
 from puna.plugins import Registry
 from puna.runtime import backend_options, hosts, memory
+from puna.runtime.heartbeat import Patience
 from puna.runtime.wanted import Loading, Report, Wanted
 from puna.settings import Settings
 
@@ -75,8 +76,15 @@ class Launcher:
         if not backend.needs_host:
             return Launched(await inprocess.load(backend, spec, tell), name, 0)
         stall_seconds = self._settings.load_timeout
+        limits = self._settings.limits
         model = await hosts.load(
-            name, spec, next(self._sockets), report=tell, stall_seconds=stall_seconds, on_death=on_death
+            name,
+            spec,
+            next(self._sockets),
+            report=tell,
+            stall_seconds=stall_seconds,
+            on_death=on_death,
+            patience=Patience(limits.max_host_silence_seconds, limits.max_step_seconds),
         )
         return Launched(model, name, model.pid)
 

@@ -23,6 +23,8 @@ READY_SECONDS = 60.0
 """How long a host may take from its start until it listens. Nothing heavy is imported before."""
 TERM_SECONDS = 5.0
 """How long a host may take to end by itself after SIGTERM."""
+KILL_SECONDS = 5.0
+"""How long a host may take to end after SIGKILL. One that waits for a broken disk may take for ever."""
 KEPT_LINES = 20
 TOLD_LINES = 3
 """Of the last lines, how many an error tells."""
@@ -94,17 +96,27 @@ class HostProcess:
         lines = [line for line in self._lines if line.strip()][-TOLD_LINES:]
         return ": ".join([cause(self._process.returncode), *([" | ".join(lines)[-TOLD_CHARACTERS:]] if lines else [])])
 
+    def kill(self) -> None:
+        """End it, and what the backend itself may have started, by force."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     async def stop(self) -> None:
-        """End it, by force if need be, and wait until nothing of it is left."""
-        for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, None)):
+        """End it, by force if need be, and wait until nothing of it is left.
+
+        A process that the kernel holds on to even then is left to the kernel, with a line in the log.
+        """
+        for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
             if self._process.returncode is not None:
                 break
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), seconds)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # what the backend itself may have started
+        else:
+            if self._process.returncode is None:
+                log.error("host %d does not end, although it was killed", self.pid)
+        self.kill()
         await self._last_words()
         if self._process.stdin is not None:
             self._process.stdin.close()

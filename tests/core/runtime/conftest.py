@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.runtime.heartbeat import Patience
 from puna.runtime.hosts import load
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
@@ -20,10 +21,20 @@ async def load_hosted(registry, short_path, want):
     """Loads the scripted model in a host; every one is closed at the end."""
     models = []
 
-    async def load_hosted(stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, **options):
+    async def load_hosted(
+        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, patience=Patience(), **options
+    ):
         socket = short_path / str(len(models))
         spec = want(**options).spec
-        model = await load("scripted", spec, socket, report=report, stall_seconds=stall_seconds, on_death=on_death)
+        model = await load(
+            "scripted",
+            spec,
+            socket,
+            report=report,
+            stall_seconds=stall_seconds,
+            on_death=on_death,
+            patience=patience,
+        )
         models.append(model)
         return model
 

@@ -18,6 +18,7 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
+from puna.runtime.heartbeat import Patience
 
 
 def resident():
@@ -201,6 +202,50 @@ async def test_pieces_that_came_before_the_crash_are_handed_out(load_hosted):
         async for event in model.generate(SequenceRequest(prompt="a b @wait 0.05 @crash SIGKILL")):
             seen.append(event.text)  # noqa: PERF401 (they are wanted although it raises)
     assert seen == ["a", "b"]
+
+
+@pytest.mark.parametrize("prompt", ["a @wait 60", "a @hang"])
+async def test_a_host_that_hangs_is_killed_and_all_that_wait_for_it_hear_of_it(load_hosted, prompt):
+    deaths = []
+    model = await load_hosted(on_death=lambda: deaths.append(1), patience=Patience(silence=1.0), parallel=2)
+    running = asyncio.ensure_future(collect(model, prompt))
+    await asyncio.sleep(0.2)
+    os.kill(model.pid, signal.SIGSTOP if "wait" in prompt else signal.SIGCONT)
+    calls = [running, collect(model, "a"), model.tokenize("a", add_special=True, parse_special=True)]
+    async with asyncio.timeout(10):
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(answer, BackendCrashedError)
+            assert str(answer).endswith("check ollama server logs for details: it has not answered for 1 seconds")
+    assert deaths == [1]
+    await model.aclose()
+    with pytest.raises(ProcessLookupError):
+        os.kill(model.pid, 0)
+
+
+async def test_a_host_that_hangs_while_idle_is_noticed(load_hosted):
+    dead = asyncio.Event()
+    model = await load_hosted(on_death=dead.set, patience=Patience(silence=0.5))
+    os.kill(model.pid, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        await dead.wait()
+
+
+async def test_work_that_makes_no_step_is_a_hang_too(load_hosted):
+    model = await load_hosted(patience=Patience(step=1.0))
+    assert await collect(model, "@prefill 10 0.3 a")  # longer, but step by step
+    await asyncio.sleep(1.5)  # without work
+    with pytest.raises(BackendCrashedError, match="its work has made no step for 1 seconds$"):
+        await collect(model, "a @wait 60")
+
+
+async def test_a_host_that_ignores_its_end_is_killed(load_hosted, monkeypatch):
+    monkeypatch.setattr("puna.runtime.process.TERM_SECONDS", 0.3)
+    model = await load_hosted()
+    await collect(model, "@ignore")
+    async with asyncio.timeout(5):
+        await model.aclose()
+    with pytest.raises(ProcessLookupError):
+        os.kill(model.pid, 0)
 
 
 async def test_a_closed_model_has_no_process_left(load_hosted, journal):

@@ -7,6 +7,8 @@ Prompts: words that are given back one piece each, with commands among them:
     @exit N       end the process with a status
     @refuse @long @unsupported @raise   raise InvalidRequestError, PromptTooLongError(9, 4) and so on
     @endless      pieces for ever
+    @hang         keep the event loop for ever
+    @ignore       ignore SIGTERM from now on
     @together N   N pieces at once
     @unended      end without a Finish
 
@@ -102,6 +104,12 @@ class Scripted(LoadedModel):
         elif word == "@endless":
             while True:
                 yield Piece("x")
+        elif word == "@hang":
+            while True:
+                pass
+        elif word == "@ignore":
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif word == "@together":
             for number in range(int(next(words))):
                 yield Piece(str(number))

@@ -73,6 +73,11 @@ class BackendServiceStub(object):
                 request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeRequest.SerializeToString,
                 response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeResponse.FromString,
                 _registered_method=True)
+        self.Beat = channel.unary_unary(
+                '/puna.backend.v1.BackendService/Beat',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.FromString,
+                _registered_method=True)
 
 
 class BackendServiceServicer(object):
@@ -131,6 +136,15 @@ class BackendServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Beat(self, request, context):
+        """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
+        host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
+        method is not judged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BackendServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +177,11 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     servicer.Detokenize,
                     request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeRequest.FromString,
                     response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeResponse.SerializeToString,
+            ),
+            'Beat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Beat,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -336,6 +355,33 @@ class BackendService(object):
             '/puna.backend.v1.BackendService/Detokenize',
             puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeRequest.SerializeToString,
             puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Beat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.backend.v1.BackendService/Beat',
+            puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,11 @@ class BackendServiceStub:
     """Tokenizes without taking a sequence's place."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_backend_pb2.DetokenizeRequest, _backend_pb2.DetokenizeResponse]
     """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
+    Beat: _grpc.UnaryUnaryMultiCallable[_backend_pb2.BeatRequest, _backend_pb2.BeatResponse]
+    """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
+    host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
+    method is not judged.
+    """
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
@@ -89,6 +94,11 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """Tokenizes without taking a sequence's place."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_backend_pb2.DetokenizeRequest, _backend_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
+    Beat: _aio.UnaryUnaryMultiCallable[_backend_pb2.BeatRequest, _backend_pb2.BeatResponse]  # type: ignore[assignment]
+    """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
+    host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
+    method is not judged.
+    """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
@@ -153,5 +163,16 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.DetokenizeResponse, _abc.Awaitable[_backend_pb2.DetokenizeResponse]]:
         """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
+
+    @_abc_1.abstractmethod
+    def Beat(
+        self,
+        request: _backend_pb2.BeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_pb2.BeatResponse, _abc.Awaitable[_backend_pb2.BeatResponse]]:
+        """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
+        host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
+        method is not judged.
+        """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,99 @@
+import asyncio
+import math
+import time
+
+import grpc
+import grpc.aio
+import pytest
+
+from puna.backend.v1 import backend_pb2 as wire
+from puna.runtime.heartbeat import Heartbeat, Patience, UnjudgedError
+
+SHORT = Patience(silence=0.3, step=0.3)
+
+
+class Host:
+    """Answers beats as told."""
+
+    def __init__(self, *steps, delay=0.0):
+        self.steps = list(steps)
+        self.delay = delay
+        self.beats = 0
+
+    async def beat(self):
+        self.beats += 1
+        await asyncio.sleep(self.delay)
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return wire.BeatResponse(step=step)
+
+
+async def verdict(host, patience=SHORT, seconds=1.0):
+    """What is wrong with a host; None if nothing is seen within some seconds."""
+    try:
+        return await asyncio.wait_for(Heartbeat(host.beat, patience).hang(), seconds)
+    except TimeoutError:
+        return None
+
+
+def status(code):
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+
+async def test_a_host_that_does_not_answer_hangs():
+    host = Host(None, delay=60)
+    assert await verdict(host) == "it has not answered for 0.3 seconds"
+    assert host.beats == 1
+
+
+async def test_a_host_that_stops_answering_later_hangs():
+    host = Host(None)
+    asyncio.get_running_loop().call_later(0.2, setattr, host, "delay", 60)
+    assert await verdict(host) == "it has not answered for 0.3 seconds"
+    assert host.beats > 1
+
+
+async def test_work_without_a_step_hangs():
+    assert await verdict(Host(1, 2, 3)) == "its work has made no step for 0.3 seconds"
+
+
+async def test_slow_answers_count_as_time_without_a_step():
+    patience = Patience(silence=10, step=0.3)
+    assert await verdict(Host(5, delay=0.2), patience, 2) == "its work has made no step for 0.3 seconds"
+
+
+@pytest.mark.parametrize(
+    "host", [Host(None), Host(*range(1000)), Host(1, None, *[1, None] * 100), Host(None, delay=0.1)]
+)
+async def test_rest_and_progress_are_no_hang(host):
+    assert await verdict(host) is None
+    assert host.beats > 3
+
+
+async def test_an_error_of_the_hosts_own_is_a_sign_of_life():
+    assert await verdict(Host(status(grpc.StatusCode.INTERNAL))) is None
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE])
+async def test_a_host_that_knows_no_beats_or_is_gone_is_not_judged(code):
+    with pytest.raises(UnjudgedError):
+        await verdict(Host(status(code)))
+
+
+async def test_a_core_that_stood_still_itself_blames_nobody():
+    """As after a laptop's sleep: clocks have gone on, and answers come soon after."""
+    host = Host(1, 2, 3, 4, *range(5, 1000), delay=0.05)
+    watching = asyncio.ensure_future(verdict(host, seconds=2.0))
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        time.sleep(0.4)  # noqa: ASYNC251 (the standstill)
+    assert not watching.done()
+    assert await watching is None
+
+
+async def test_without_limits_nothing_is_a_hang():
+    heartbeat = Heartbeat(Host(None, delay=60).beat, Patience(math.inf, math.inf))
+    heartbeat._tick = 0.01
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(heartbeat.hang(), 0.5)
