@@ -12,7 +12,7 @@ from aiohttp import web
 
 from puna.frames import where
 from puna.limits import DEFAULT_LIMITS, Limits
-from puna_rest import answers, cors, hosts, routing
+from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
 from puna_rest.errors import UNEXPECTED, NativeError, RestError, failure
 from puna_rest.items import ITEMS, Items
@@ -127,7 +127,8 @@ async def _handle(request: web.Request, route: routing.Route) -> web.StreamRespo
         raise  # the client is gone, or aiohttp cannot read it
     except Exception as error:
         log.error("%s %s failed: %s", request.method, route.path, where(error))
-        return route.error(request, failure(RestError(500, UNEXPECTED)))
+        failed = failure(RestError(500, UNEXPECTED))
+        return await streams.cut(request, failed) or route.error(request, failed)
 
 
 async def _trim(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,23 +1,21 @@
 """Answers in pieces. Headers wait for the first piece, so that an error before it keeps its own status."""
 
-import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import grpc.aio
 from aiohttp import web
 
 from puna import gojson
-from puna.frames import where
 from puna_rest import answers
-from puna_rest.errors import UNEXPECTED, Failure, RestError, failure
-
-log = logging.getLogger(__name__)
+from puna_rest.errors import Failure, failure
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 SSE: Final = {"Content-Type": "text/event-stream"}
 LASTING: Final = {"Cache-Control": "no-cache", "Connection": "keep-alive"}
 LASTING_SSE: Final = {**SSE, **LASTING}
+_CUT: Final = "cut"
+"""Key in a request's match_info once its answer has begun to stream: what ends the stream with a Failure."""
 Message_co = TypeVar("Message_co", covariant=True)
 Message = TypeVar("Message")
 
@@ -50,7 +48,8 @@ async def relay(
 
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
     before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
-    `write_error` makes of it, whatever it is. When the client hangs up, this is cancelled, and so is the call.
+    `write_error` makes of it; what nobody foresaw is raised, and `cut` ends the stream. When the client hangs up,
+    this is cancelled, and so is the call.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
@@ -62,6 +61,7 @@ async def relay(
                 if piece := write(message):
                     if not response.prepared:
                         await response.prepare(request)
+                        _kept(request)[_CUT] = lambda failed: _end(response, write_error(failed))
                     await response.write(piece.encode())
         except grpc.aio.AioRpcError as error:
             failed = failure(error)
@@ -70,18 +70,27 @@ async def relay(
             if not response.prepared:
                 raise
             tail = write_error(failed)
-        except ConnectionError:
-            raise  # the client is gone
-        except Exception as error:
-            if not response.prepared:
-                raise
-            log.error("a stream of %s failed: %s", request.path, where(error))
-            tail = write_error(failure(RestError(500, UNEXPECTED)))
         if not response.prepared:
             await response.prepare(request)
-        if tail:
-            await response.write(tail.encode())
-        await response.write_eof()
+        return await _end(response, tail)
     finally:
         call.cancel()  # nothing happens when it is over; when the client is gone, the model stops
+
+
+async def cut(request: web.BaseRequest, failed: Failure) -> web.StreamResponse | None:
+    """End the stream that answers a request with an error, and return it; None: no stream has begun."""
+    end = _kept(request).get(_CUT)
+    return await end(failed) if end is not None else None
+
+
+def _kept(request: web.BaseRequest) -> dict[str, Callable[[Failure], Awaitable[web.StreamResponse]]]:
+    """Return where a request keeps how its stream ends: beside what the router found, as other notes of the bridge."""
+    return cast("dict[str, Any]", request.match_info) if isinstance(request, web.Request) else {}
+
+
+async def _end(response: web.StreamResponse, tail: str) -> web.StreamResponse:
+    """End a stream, with a last word if there is one."""
+    if tail:
+        await response.write(tail.encode())
+    await response.write_eof()
     return response

@@ -131,8 +131,10 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         pieces = model.detokenize(tuple(request.token_ids), special=request.special)
         return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
 
-    async def Beat(  # type: ignore[override]
-        self, request: wire.BeatRequest, context: grpc.aio.ServicerContext[wire.BeatRequest, wire.BeatResponse]
+    async def Beat(
+        self,
+        request: wire.BeatRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[wire.BeatRequest, wire.BeatResponse],  # noqa: ARG002
     ) -> wire.BeatResponse:
         """Show that the event loop runs, and how far the model's work is."""
         step = self._model.step() if self._model is not None else None

@@ -35,6 +35,10 @@ class Patience:
     """How long work may go on without a step."""
 
 
+PATIENCE: Final = Patience()
+"""No limit."""
+
+
 class UnjudgedError(Exception):
     """The host knows no beats, or is gone."""
 

@@ -28,7 +28,7 @@ from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
-from puna.runtime.heartbeat import Heartbeat, Patience, UnjudgedError
+from puna.runtime.heartbeat import PATIENCE, Heartbeat, Patience, UnjudgedError
 from puna.runtime.process import HostProcess, terminated
 
 log = logging.getLogger(__name__)
@@ -260,12 +260,12 @@ async def load(
     report: Callable[[float], None],
     stall_seconds: float,
     on_death: Callable[[], None],
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
 ) -> HostedModel:
     """Load a model in a new host that listens on `socket`. Cancelling ends the host.
 
     LoadFailedError: the host died, made no progress for `stall_seconds`, or its backend refused.
-    OutOfMemoryError: there was no room. `on_death` is called if the host dies later, or hangs longer than `patience` says.
+    OutOfMemoryError: there was no room. `on_death` is called if the host dies later, or hangs and is killed.
     """
     async with AsyncExitStack() as undo:
         process = await HostProcess.start(socket)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.runtime.heartbeat import Patience
+from puna.runtime.heartbeat import PATIENCE
 from puna.runtime.hosts import load
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
@@ -22,7 +22,7 @@ async def load_hosted(registry, short_path, want):
     models = []
 
     async def load_hosted(
-        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, patience=Patience(), **options
+        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, patience=PATIENCE, **options
     ):
         socket = short_path / str(len(models))
         spec = want(**options).spec

@@ -234,7 +234,7 @@ async def test_work_that_makes_no_step_is_a_hang_too(load_hosted):
     model = await load_hosted(patience=Patience(step=1.0))
     assert await collect(model, "@prefill 10 0.3 a")  # longer, but step by step
     await asyncio.sleep(1.5)  # without work
-    with pytest.raises(BackendCrashedError, match="its work has made no step for 1 seconds$"):
+    with pytest.raises(BackendCrashedError, match=r"its work has made no step for 1 seconds$"):
         await collect(model, "a @wait 60")
 
 
