@@ -1,7 +1,7 @@
-r"""Reading Modelfiles. Pure: text in, commands out; errors in the reference's words.
+"""Reading Modelfiles. Pure: text in, commands out; errors in Ollama's words.
 
-A value runs to the end of its line; one that begins with a quote, single or triple, runs on until a line ends with the
-same. There are no escapes. `#` begins a comment only where a command could stand.
+`puna.models.modelfile` has the rules of values. `#` begins a comment only where a command could stand. Every character
+of a value is kept; Ollama drops characters that are not printable, such as the joiners of Persian and of emoji.
 """
 
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from puna.cli.errors import CommandError
+from puna.models.modelfile import read_value
 
 COMMANDS: Final = (
     "from",
@@ -164,29 +165,16 @@ class _Reader:
 
     def _value(self, part: str) -> str:
         """Read a value, over several lines if it is quoted."""
-        begin = self._place
-        value = self._line().strip()
-        quote = '"""' if value.startswith('"""') else '"' if value.startswith('"') else ""
-        if not quote:
-            if not value:
-                raise CommandError(f"unexpected EOF: {part}" if part and self._peek() else "unexpected EOF")
-            return _printable(value)
-        while not (value.endswith(quote) and len(value) >= 2 * len(quote)):
-            if not self._peek():
-                raise CommandError("unexpected EOF")
-            self._place += 1
-            self._line()
-            value = self._text[begin : self._place].strip()
-        return _printable(value[len(quote) : -len(quote)])
+        if (found := read_value(self._text, self._place)) is None:
+            empty = not self._line().strip()
+            raise CommandError(f"unexpected EOF: {part}" if part and empty and self._peek() else "unexpected EOF")
+        value, self._place = found
+        return value
 
     def _fail(self, text: str) -> None:
         before = self._text[: self._place]
         line = 1 + before.count("\n") + before.count("\r")
         raise CommandError(f"(line {line}): {text}")
-
-
-def _printable(text: str) -> str:
-    return "".join(char for char in text if char in "\n\r\t " or char.isprintable())
 
 
 def parameters(commands: list[Command]) -> dict[str, object]:

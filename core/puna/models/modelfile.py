@@ -1,5 +1,18 @@
-"""The two texts of a show: a Modelfile that makes the model again, and its parameters, one a line."""
+"""The values of Modelfiles, and the two texts of a show: a Modelfile that makes the model again, and its parameters.
 
+A value runs to the end of its line, without the white space around it. A value that begins with a quote, single or
+triple, runs on until a line ends with the same quote. There are no escapes, so a text in which a line before the last
+one ends with three quotes cannot be written in this way. Such texts are written between two lines, which Ollama does
+not understand:
+
+    SYSTEM <<END
+    any text
+    END
+
+`quoted` writes what Ollama writes wherever `read_value` gets the same text back.
+"""
+
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +30,49 @@ _HINT = """# To build a new Modelfile based on this, replace FROM with:
 """
 
 
+_BLOCK = re.compile(r"<<([A-Za-z]\w*)")
+_LINE_END = re.compile(r"[\r\n]|\Z")
+
+
 def quoted(text: str) -> str:
-    """Quote a value as Modelfiles do: only what needs it, without escapes."""
-    if "\n" not in text and not text.startswith(" ") and not text.endswith(" "):
-        return text
-    return f'"""{text}"""' if '"' in text else f'"{text}"'
+    """Write a value so that read_value gets the same text back. Only values that need quotes have them."""
+    needs = "\n" in text or text.startswith(" ") or text.endswith(" ")
+    ways = [] if needs else [text]
+    ways += [f'"""{text}"""', f'"{text}"'] if '"' in text else [f'"{text}"', f'"""{text}"""']
+    for way in ways:
+        # What follows must not become a part of the value, nor a later line the end of a block.
+        if _BLOCK.fullmatch(way) is None and read_value(way + "\n", 0) == (text, len(way)):
+            return way
+    lines = text.split("\n")
+    number = next(number for number in range(len(lines) + 1) if f"END{number or ''}" not in lines)
+    end = f"END{number or ''}"
+    return f"<<{end}\n{text}\n{end}"
+
+
+def read_value(text: str, place: int) -> tuple[str, int] | None:
+    """Return the value that begins at a place, and the place of its end; None: it is empty or has no end."""
+    end = _line_end(text, place)
+    first = text[place:end].strip()
+    if match := _BLOCK.fullmatch(first):
+        closing = re.compile(rf"\n{match[1]}(?=[\r\n]|\Z)").search(text, end)
+        if closing is not None:
+            return text[end + 1 : closing.start()], closing.end()
+    quote = '"""' if first.startswith('"""') else '"' if first.startswith('"') else ""
+    if not quote:
+        return (first, end) if first else None
+    begin = text.index(quote, place) + len(quote)
+    line = begin
+    while not (last := text[line:end].rstrip()).endswith(quote):
+        if end == len(text):
+            return None
+        line, end = end + 1, _line_end(text, end + 1)
+    return text[begin : line + len(last) - len(quote)], end
+
+
+def _line_end(text: str, place: int) -> int:
+    match = _LINE_END.search(text, place)
+    assert match is not None  # the end of the text is one
+    return match.start()
 
 
 def modelfile(

@@ -1,7 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from puna.cli.errors import CommandError
 from puna.cli.modelfile import Command, check_requires, decode, parameters, parse
+from puna.models.modelfile import quoted
 
 
 def test_commands_of_every_kind():
@@ -42,8 +45,14 @@ def test_a_quoted_value_swallows_lines_until_one_ends_with_its_quote():
     assert commands[1] == Command("stop", 'a" b\nSYSTEM "c', is_parameter=True)
 
 
-def test_unprintable_characters_are_dropped():
-    assert parse("FROM x\nSYSTEM a\u00a0b\u200dc\td")[1].value == "abc\td"
+def test_every_character_is_kept():
+    assert parse("FROM x\nSYSTEM a\u00a0b\u200dc\td\u2028e")[1].value == "a\u00a0b\u200dc\td\u2028e"
+
+
+@given(st.lists(st.text('a"<\n\t \u200dEND#', min_size=1, max_size=9), min_size=1, max_size=4))
+def test_show_and_parse_are_inverse(values):
+    text = "FROM x\n" + "".join(f"PARAMETER stop {quoted(each)}\n" for each in values)
+    assert [each.value for each in parse(text)[1:]] == values
 
 
 @pytest.mark.parametrize(
