@@ -36,7 +36,7 @@ class EmbeddingModel(LlamaModel):
         length = weights.labels if self._ranks else weights.embedding_length
         together = GPU_BATCH if facts.vram_bytes else CPU_BATCH
         self._engine = EmbeddingEngine(context, slots=slots, together=together, length=length)
-        self._limit = min(context.length, context.batch_size)
+        self._limit = facts.embedding_tokens
 
     async def generate(self, _request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Refuse."""

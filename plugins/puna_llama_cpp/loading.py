@@ -1,5 +1,6 @@
 """Opening a model: weights, then a context that fits it. Blocks; runs in a thread."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Opened:
 
 def open_model(spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> Opened:
     """Load a model and make its context. For errors see Weights, Projector and Context."""
+    # An abort would have gdb print a backtrace, which takes two seconds and pushes the reason out of the last lines.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     with ExitStack() as stack:
         weights = Weights(spec, report, stopped)
         stack.callback(weights.close)
@@ -106,6 +109,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         eos_id=vocabulary.eos,
         bos_text=vocabulary.text(vocabulary.bos),
         eos_text=vocabulary.text(vocabulary.eos),
+        embedding_tokens=min(context.length, context.batch_size) if embeds else 0,
         embedding_length=weights.embedding_length if embeds and context.pooling != lib.LLAMA_POOLING_TYPE_RANK else 0,
         generates=not embeds,
         vision=projector is not None and projector.vision,

@@ -129,6 +129,8 @@ class ModelFacts:
     eos_text: str = ""
     embedding_length: int = 0
     """Length of its embedding vectors; 0 when it makes none."""
+    embedding_tokens: int = 0
+    """Tokens of the longest text that it embeds; 0: as many as the context has."""
     generates: bool = True
     vision: bool = False
     audio: bool = False

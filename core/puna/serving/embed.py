@@ -40,7 +40,8 @@ async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings
         if not request.inputs:
             return Embeddings()
         # A context that is raised to what is possible still cuts texts to what was asked.
-        longest = min(lease.facts.context_length, options.num_ctx or lease.facts.context_length)
+        context = lease.facts.context_length
+        longest = min(context, options.num_ctx or context, lease.facts.embedding_tokens or context)
         texts = [await _fitting(text, lease, found.model, longest, request.truncate) for text in request.inputs]
         if not lease.facts.embedding_length:
             raise EmbeddingsUnsupportedError

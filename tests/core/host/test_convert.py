@@ -93,6 +93,7 @@ def test_facts_come_back():
         bos_id=1,
         eos_text="</s>",
         embedding_length=4,
+        embedding_tokens=64,
         generates=False,
         vision=True,
         audio=True,

@@ -14,7 +14,7 @@ from puna.messages import Tool
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.serving.answers import Delta
-from puna.serving.requests import EmbedRequest, OutputFormat, ToolChoice
+from puna.serving.requests import EmbedRequest, OutputFormat, RequestOptions, ToolChoice
 from puna.serving.serving import Serving
 
 
@@ -44,6 +44,17 @@ async def test_a_form_that_cannot_be_enforced(serving):
     request = prompted("plain", "e", output=OutputFormat("json_schema", '{"type": "array", "uniqueItems": true}'))
     with pytest.raises(errors.UnsupportedConstraintError, match="uniqueItems"):
         await answered(serving.generate(request))
+
+
+@pytest.mark.parametrize("values", [{"num_batch": 64}, {"num_ctx": 64}])
+async def test_a_text_to_embed_is_cut_to_the_batch(serving, values):
+    def request(**fields):
+        options = RequestOptions(values=values)
+        return EmbedRequest(model="embedder", inputs=("hello " * 100,), options=options, **fields)
+
+    assert (await serving.embed(request(truncate=True))).token_counts[0] <= 64
+    with pytest.raises(errors.InputTooLongError):
+        await serving.embed(request(truncate=False))
 
 
 async def test_native_calls(serving):

@@ -166,6 +166,7 @@ class Loaded(_message.Message):
     EOS_ID_FIELD_NUMBER: _builtins.int
     VISION_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
+    EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Context length in tokens, for each sequence, after clamping to what the model was trained for."""
     parallel: _builtins.int
@@ -194,6 +195,8 @@ class Loaded(_message.Message):
     """Whether it takes pictures."""
     audio: _builtins.bool
     """Whether it takes sounds."""
+    embedding_tokens: _builtins.int
+    """Tokens of the longest text that it embeds; 0: as many as the context has."""
     def __init__(
         self,
         *,
@@ -211,10 +214,11 @@ class Loaded(_message.Message):
         eos_id: _builtins.int = ...,
         vision: _builtins.bool = ...,
         audio: _builtins.bool = ...,
+        embedding_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
