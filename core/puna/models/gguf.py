@@ -2,15 +2,17 @@
 
 Vocabularies are most of a head, 150,000 strings and more, and nobody but a verbose show wants them. So arrays are
 skipped unless asked for, and a list of models reads only up to the first `tokenizer.` key (`peek`).
+
+The head is read in pieces and never mapped into memory: touching a page of a mapped file that has been truncated kills
+the process with SIGBUS, and the core must survive every file.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from puna.errors import PunaError
 from puna.gojson import Float32
@@ -22,6 +24,9 @@ MAX_STRING: Final = 16 << 20
 MAX_ARRAY: Final = 64 << 20
 MAX_DIMENSIONS: Final = 4
 DEFAULT_ALIGNMENT: Final = 32
+_FIRST_PIECE: Final = 64 << 10
+_LARGEST_PIECE: Final = 1 << 20
+"""Bytes read at once. Pieces double from the first size to the largest: most heads that are listed need only one."""
 
 
 class GGUFError(PunaError):
@@ -139,24 +144,17 @@ def is_gguf(path: Path) -> bool:
 def read(path: Path, *, arrays: bool = False) -> GGUF:
     """Read the head of a file, with the elements of arrays only if wanted. Raises GGUFError and OSError."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size == 0:
-            raise GGUFError("EOF")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
-            return _Reader(head).gguf(size, arrays=arrays)
+        return _Reader(file).gguf(arrays=arrays)
 
 
 def peek(path: Path) -> GGUF:
     """Read metadata up to the tokenizer's, without tensors: enough for a list. Raises GGUFError and OSError."""
     with path.open("rb") as file:
-        if file.seek(0, 2) == 0:
-            raise GGUFError("EOF")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
-            metadata: dict[str, object] = {}
-            kinds: dict[str, int] = {}
-            for key, kind, value in _Reader(head).metadata(arrays=False, until="tokenizer."):
-                metadata[key], kinds[key] = value, kind
-            return GGUF(metadata, kinds, (), 0)
+        metadata: dict[str, object] = {}
+        kinds: dict[str, int] = {}
+        for key, kind, value in _Reader(file).metadata(arrays=False, until="tokenizer."):
+            metadata[key], kinds[key] = value, kind
+        return GGUF(metadata, kinds, (), 0)
 
 
 def _architecture(metadata: Mapping[str, object]) -> str:
@@ -165,12 +163,22 @@ def _architecture(metadata: Mapping[str, object]) -> str:
 
 
 class _Reader:
-    """A position in a mapped file. Version 1 differs in its counts of 32 bits."""
+    """A position in a file that only moves forward. Version 1 differs in its counts of 32 bits.
 
-    def __init__(self, head: mmap.mmap) -> None:
-        self._head = head
+    `_head` holds the piece of the file that begins at byte `_base`, and `_at` is the position in this piece.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, 2)
+        if self._size == 0:
+            raise GGUFError("EOF")
+        file.seek(0)
+        self._base = 0
+        self._piece = _FIRST_PIECE
+        self._head = file.read(_FIRST_PIECE)
         self._at = 4
-        magic = head[:4]
+        magic = self._head[:4]
         if magic not in (MAGIC, MAGIC_SWAPPED):
             raise GGUFError("invalid file magic")
         self._swap = magic == MAGIC_SWAPPED
@@ -180,7 +188,7 @@ class _Reader:
         self._tensors = self._integer(self._count)
         self._pairs = self._integer(self._count)
 
-    def gguf(self, size: int, *, arrays: bool) -> GGUF:
+    def gguf(self, *, arrays: bool) -> GGUF:
         metadata: dict[str, object] = {}
         kinds: dict[str, int] = {}
         for key, kind, value in self.metadata(arrays=arrays):
@@ -189,11 +197,12 @@ class _Reader:
         alignment = metadata.get("general.alignment")
         if not isinstance(alignment, int) or alignment <= 0:
             alignment = DEFAULT_ALIGNMENT
-        start = self._at + -self._at % alignment
+        position = self._base + self._at
+        start = position + -position % alignment
         for tensor in tensors:
             end = start + tensor.offset + tensor.size
-            if end > size:
-                raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({size})')
+            if end > self._size:
+                raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({self._size})')
         return GGUF(metadata, kinds, tensors, start)
 
     def metadata(self, *, arrays: bool, until: str = "") -> Iterator[tuple[str, int, object]]:
@@ -214,11 +223,29 @@ class _Reader:
     def _ordered(self, form: struct.Struct) -> struct.Struct:
         return struct.Struct(">" + form.format[1:]) if self._swap else form
 
+    def _has(self, count: int) -> bool:
+        """Have the next `count` bytes in `_head`, and say whether the file has as many."""
+        missing = self._at + count - len(self._head)
+        if missing > 0:
+            self._base += self._at
+            self._piece = min(2 * self._piece, _LARGEST_PIECE)
+            self._head = self._head[self._at :] + self._file.read(max(missing, self._piece))
+            self._at = 0
+        return len(self._head) >= self._at + count
+
+    def _skip(self, count: int) -> None:
+        """Go on `count` bytes, without reading those that are not in `_head`."""
+        if self._base + self._at + count > self._size:
+            raise GGUFError("unexpected EOF")
+        self._at += count
+        if self._at > len(self._head):
+            self._base = self._file.seek(self._base + self._at)
+            self._head, self._at = b"", 0
+
     def _scalar(self, form: struct.Struct) -> int | float | bool:
-        try:
-            value: int | float | bool = form.unpack_from(self._head, self._at)[0]
-        except struct.error:
-            raise GGUFError("EOF" if self._at >= len(self._head) else "unexpected EOF") from None
+        if self._at + form.size > len(self._head) and not self._has(form.size):
+            raise GGUFError("EOF" if self._at >= len(self._head) else "unexpected EOF")
+        value: int | float | bool = form.unpack_from(self._head, self._at)[0]
         self._at += form.size
         return value
 
@@ -229,9 +256,9 @@ class _Reader:
         length = self._integer(self._count)
         if length > MAX_STRING:
             raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
-        data = self._head[self._at : self._at + length]
-        if len(data) < length:
+        if self._at + length > len(self._head) and not self._has(length):
             raise GGUFError("unexpected EOF")
+        data = self._head[self._at : self._at + length]
         self._at += length
         if self._ends_in_nul:
             data = data.removesuffix(b"\0")
@@ -258,26 +285,33 @@ class _Reader:
             self._skip_strings(length)
         elif kind in SCALARS:
             form = self._ordered(SCALARS[kind])
-            end = self._at + length * form.size
-            if end > len(self._head):
+            size = length * form.size
+            if not wanted:
+                self._skip(size)
+            elif not self._has(size):
                 raise GGUFError("unexpected EOF")
-            start, self._at = self._at, end
-            if wanted:
-                values = [each[0] for each in form.iter_unpack(self._head[start:end])]
+            else:
+                start, self._at = self._at, self._at + size
+                values = [each[0] for each in form.iter_unpack(self._head[start : self._at])]
                 return Array(kind, length, tuple(map(Float32, values)) if kind == F32 else tuple(values))
         else:
             raise GGUFError(f"invalid array type: {kind}")
         return Array(kind, length, () if length == 0 else None)
 
     def _skip_strings(self, length: int) -> None:
-        head, at, width = self._head, self._at, self._count.size
-        unpack = self._count.unpack_from
-        try:
-            for _ in range(length):
-                at += width + unpack(head, at)[0]
-        except struct.error:
-            raise GGUFError("unexpected EOF") from None
-        self._at = at
+        width, unpack = self._count.size, self._count.unpack_from
+        left = length
+        while left:
+            if not self._has(width):
+                raise GGUFError("unexpected EOF")
+            head, at, done = self._head, self._at, 0
+            try:
+                for done in range(left):  # noqa: B007 (how far it came is what counts)
+                    at += width + unpack(head, at)[0]
+                left = 0
+            except (struct.error, OverflowError):  # the next length is not in this piece
+                left -= done
+            self._skip(at - self._at)
 
     def _tensor(self) -> Tensor:
         name = self._string()

@@ -1,4 +1,5 @@
 import math
+import os
 import struct
 
 import pytest
@@ -144,3 +145,47 @@ def test_the_scripted_models_are_read(scripted_models):
     assert math.isclose(head.get("attention.layer_norm_rms_epsilon"), 1e-5, rel_tol=1e-6)
     assert gguf.is_gguf(scripted_models / "scripted.gguf")
     assert not gguf.is_gguf(scripted_models / "make_models.py")
+
+
+@pytest.fixture
+def wide(tmp_path, make_gguf):
+    """A file whose head takes many pieces."""
+    path = tmp_path / "wide.gguf"
+    words = ["word" * (number % 40) for number in range(5000)]
+    pairs = [("general.architecture", "str", "z"), ("words", "arr", ("str", words)), ("after", "u8", 7)]
+    path.write_bytes(
+        make_gguf(*pairs, ("numbers", "arr", ("u32", list(range(50_000)))), ("last", "str", "x" * 300_000))
+    )
+    return path, words
+
+
+def test_a_head_is_read_in_pieces(wide):
+    path, words = wide
+    whole, skimmed = gguf.read(path, arrays=True), gguf.read(path)
+    assert whole.metadata["words"].values == tuple(words)
+    assert whole.metadata["numbers"].values == tuple(range(50_000))
+    for head in (whole, skimmed):
+        assert (head.metadata["after"], head.metadata["last"]) == (7, "x" * 300_000)
+    assert skimmed.metadata["words"].length == 5000
+    assert skimmed.data_start == whole.data_start == path.stat().st_size - 32  # of its one tensor
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+@pytest.mark.parametrize("length", [0, 70_000, 600_000])
+def test_a_file_that_is_truncated_while_it_is_read_is_refused(wide, arrays, length):
+    path, _ = wide
+    with path.open("rb") as file:
+        pairs = gguf._Reader(file).metadata(arrays=arrays)
+        next(pairs)
+        os.truncate(path, length)
+        with pytest.raises(GGUFError, match="EOF"):
+            list(pairs)
+
+
+def test_a_string_in_an_array_that_is_longer_than_any_file_is_refused(tmp_path):
+    path = tmp_path / "a.gguf"
+    for length in (1 << 40, (1 << 63) - 8, 1 << 63, (1 << 64) - 1):
+        array = struct.pack("<IIQQ", 9, 8, 2, length) + bytes(64)
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a" + array)
+        with pytest.raises(GGUFError, match=r"^unexpected EOF$"):
+            gguf.read(path)
