@@ -1,13 +1,12 @@
 """Putting llamita into a store, as an ordinary model that can be shown, copied and deleted."""
 
 import logging
-import shutil
-import tempfile
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from puna import scratch
 from puna.models import config as configs
 from puna.models import gguf, media_types
 from puna.models import manifest as manifests
@@ -17,6 +16,7 @@ from puna.models.details import completed
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 from puna.models.store import ModelStore
+from puna.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,14 @@ def install_in_new_store(root: Path) -> bool:
         return False
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        try:
+        prefix = f".{root.name}-"
+        scratch.sweep(root.parent, prefix)
+        with Scratch(root.parent, prefix) as around:
+            made = around.path / root.name
+            made.mkdir()
             made.chmod(0o755)
             install(ModelStore(made))
             made.rename(root)  # fails if somebody else was faster and has put something there
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         log.warning("cannot make a store with the demo model in %s: %s", root, error)
         return False

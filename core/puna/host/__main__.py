@@ -1,7 +1,6 @@
 """`python -m puna.host`: serve on the socket that PUNA_HOST_SOCKET names until told to end, or the core is gone."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -16,9 +15,9 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS, READY, SOCKET_VARIABLE
 from puna.host.servicer import BackendServicer
 from puna.host.stream import address, streaming
+from puna.lifeline import die_with_parent
 from puna.plugins import Registry
 
-PR_SET_PDEATHSIG = 1
 CLOSING_SECONDS = 3.0
 """How long the model may take to free itself before the process ends regardless."""
 
@@ -28,13 +27,6 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     die_with_parent()
     asyncio.run(serve(os.environ[SOCKET_VARIABLE]))
-
-
-def die_with_parent() -> None:
-    """Have the kernel end us when the core dies, where it can. The watch on standard input does it everywhere."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def serve(path: str) -> None:

@@ -12,6 +12,7 @@ OPTIONS = (
     ("grpc.max_metadata_size", 4 << 20),  # errors may echo long input
     ("grpc.absolute_max_metadata_size", 8 << 20),
     ("grpc.keepalive_time_ms", 2**31 - 1),  # a dead process closes its socket: no need to ask
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),  # the socket's file may be gone when an idle channel connects again
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),

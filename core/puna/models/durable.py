@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from puna import leaving
+
 FILE_MODE: Final = 0o644
 
 
@@ -20,6 +22,7 @@ def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
     path = Path(name)
+    leaving.PATHS.add(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             os.fchmod(descriptor, FILE_MODE)
@@ -28,6 +31,7 @@ def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
             yield path, file
     finally:
         path.unlink(missing_ok=True)
+        leaving.PATHS.discard(name)
 
 
 def settle(file: BinaryIO, path: Path, target: Path) -> None:

@@ -1,13 +1,18 @@
 """Running a program that tells its progress, so that what it loads and what it crashes on stay outside."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Final
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
 
-from puna import children
+from puna import children, leaving
+from puna.scratch import Scratch
 
 _PROGRESS: Final = re.compile(r"progress (\d+) (\d+)")
 
@@ -26,25 +31,51 @@ class ProgramError(Exception):
 def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, int]]:
     """Run `python -m module`; yields the numbers of its lines `progress DONE TOTAL`. `given` is its standard input.
 
-    Closing the iterator before its end kills the program. Raises ProgramError.
+    Closing the iterator before its end kills the program. The program also ends with this process, however that dies;
+    its temporary files go with it, or are swept up by the next server. Raises ProgramError and OSError.
     """
-    command = [sys.executable, "-P", "-m", module, *arguments]
     with (
+        Scratch() as scratch,
         tempfile.TemporaryFile("w+", encoding="utf-8") as source,
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
     ):
         source.write(given)
         source.seek(0)
-        with subprocess.Popen(
-            command, stdin=source, stdout=subprocess.PIPE, stderr=errors, text=True, env=children.environment()
-        ) as process:
+        with _started([module, *arguments], source, errors, scratch.path) as process:
             try:
                 for line in process.stdout or ():
                     if match := _PROGRESS.match(line):
                         yield int(match[1]), int(match[2])
                 status = process.wait()
             finally:
-                process.kill()
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                leaving.GROUPS.discard(process.pid)
         if status != 0:
             errors.seek(0)
             raise ProgramError(status, errors.read().strip())
+
+
+@contextmanager
+def _started(
+    command: list[str], source: IO[str], errors: IO[str], temporary: Path
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a program in a process group of its own, so that Ctrl-C in a terminal does not reach it."""
+    reading, writing = os.pipe()
+    with ExitStack() as ends:
+        ends.callback(os.close, writing)
+        with ExitStack() as childs:
+            childs.callback(os.close, reading)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "puna.lifeline", str(reading), *command],
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=children.environment() | {"TMPDIR": str(temporary)},
+                pass_fds=[reading],
+                process_group=0,
+            )
+        leaving.GROUPS.add(process.pid)
+        with process:
+            yield process

@@ -1,11 +1,9 @@
 """Bringing a model up: in a host of its own, or in this process if its backend may."""
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from puna.backend import Backend, LoadedModel
 from puna.blocking import stoppable
@@ -14,6 +12,7 @@ from puna.host import inprocess
 from puna.plugins import Registry
 from puna.runtime import backend_options, hosts, memory
 from puna.runtime.heartbeat import Patience
+from puna.runtime.sockets import Sockets
 from puna.runtime.wanted import Loading, Report, Wanted
 from puna.settings import Settings
 
@@ -33,11 +32,11 @@ class Launched:
 class Launcher:
     """Knows which backend serves a model, and where its host listens."""
 
-    def __init__(self, backends: Registry, settings: Settings, folder: Path) -> None:
-        """`folder`: where sockets are made."""
+    def __init__(self, backends: Registry, settings: Settings, sockets: Sockets) -> None:
+        """`sockets`: where hosts listen."""
         self._backends = backends
         self._settings = settings
-        self._sockets = (folder / str(number) for number in itertools.count(1))
+        self._sockets = sockets
 
     async def checked(self, want: Wanted) -> Wanted:
         """Return `want` with the options for its backend, which is chosen here. InvalidRequestError: one is refused."""
@@ -80,7 +79,7 @@ class Launcher:
         model = await hosts.load(
             name,
             spec,
-            next(self._sockets),
+            self._sockets.next(),
             report=tell,
             stall_seconds=stall_seconds,
             on_death=on_death,

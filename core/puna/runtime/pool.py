@@ -58,8 +58,8 @@ class ModelPool:
         self._exits = ExitStack()
 
     async def __aenter__(self) -> Self:
-        folder = self._exits.enter_context(sockets.folder(self._socket_dir))
-        self._launcher = Launcher(self._backends, self._settings, folder)
+        addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
+        self._launcher = Launcher(self._backends, self._settings, addresses)
         self._scheduling = asyncio.create_task(self._schedule())
         return self
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from puna import children
+from puna import children, leaving
 from puna.errors import LoadFailedError
 from puna.host.channel import READY, SOCKET_VARIABLE
 from puna.host.stream import address
@@ -67,6 +67,7 @@ class HostProcess:
             env=children.environment() | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
             process_group=0,  # Ctrl-C in a terminal reaches the core alone, which then ends its hosts in order
         )
+        leaving.GROUPS.add(process.pid)
         async with AsyncExitStack() as undo:
             host = cls(process, socket)
             undo.push_async_callback(host.stop)
@@ -117,6 +118,7 @@ class HostProcess:
             if self._process.returncode is None:
                 log.error("host %d does not end, although it was killed", self.pid)
         self.kill()
+        leaving.GROUPS.discard(self.pid)
         await self._last_words()
         if self._process.stdin is not None:
             self._process.stdin.close()
