@@ -2,8 +2,12 @@
 
     <|channel|>analysis<|message|>thoughts<|end|><|start|>assistant<|channel|>final<|message|>answer
 
-Bodies of "analysis" are thinking, of "final" and of "commentary" without a recipient content; what goes to
-"functions.NAME" is a call of that tool. The first header continues the prompt's "<|start|>assistant".
+A body of "analysis" is thinking, every other body is content. A body for the recipient "functions.NAME", or for the
+bare name of a tool that the client offers, is a call of that tool if it is a JSON object. The first header continues
+the prompt's "<|start|>assistant".
+
+Models write headers that the format does not allow. Of several channels the last one counts. A recipient that is no
+tool changes nothing. Text that never gets a header is content. So no body is lost.
 """
 
 import json
@@ -29,6 +33,9 @@ _MESSAGE: Final = "<|message|>"
 _ENDS: Final = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _CHANNEL: Final = re.compile(r"<\|channel\|>(\w+)")
 _RECIPIENT: Final = re.compile(r"to=([^\s<]+)")
+_HEADER_PART: Final = re.compile(
+    r"(?:\A|<\|start\|>)\s*(?:assistant\b)?|<\|channel\|>\s*\w*|<\|constrain\|>\s*\w*|\bto=\S+|<\|[^|>]*\Z"
+)
 
 
 class ChannelParser:
@@ -38,7 +45,7 @@ class ChannelParser:
 
     def __init__(self, tools: Sequence[Tool], opened: str = "") -> None:
         """`opened` is the beginning of the answer that already stands in the prompt."""
-        self._has_tools = bool(tools)
+        self._tools = {tool.name for tool in tools}
         self._buffer = opened
         self._channel: str | None = None
         """Of the body that is being read; None: a header is."""
@@ -65,19 +72,21 @@ class ChannelParser:
             content += self._close()
 
     def _open(self, header: str) -> None:
-        channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
-        self._channel = channel[1] if channel else "final"
-        target = recipient[1] if recipient else ""
-        self._tool = target.removeprefix("functions.") if target.startswith("functions.") else ""
-        if target and not self._tool:
-            self._channel = "unsolicited"
+        channels = _CHANNEL.findall(header)
+        self._channel = channels[-1] if channels else "final"
+        role, *parts = header.split("<|channel|>")
+        # A recipient stands before the first channel or behind the last one. Only "final" overrides others.
+        places = [role, *parts[-1:]] if self._channel == "final" else [header]
+        target = next((found[1] for place in places if (found := _RECIPIENT.search(place))), "")
+        is_tool = target.startswith("functions.") or target in self._tools
+        self._tool = target.removeprefix("functions.") if is_tool else ""
 
     def _add(self, body: str, content: str, thinking: str) -> tuple[str, str]:
         if self._tool:
             self._body += body
         elif self._channel == "analysis":
             thinking += body
-        elif self._channel != "unsolicited":
+        else:
             content += body
         return content, thinking
 
@@ -91,7 +100,7 @@ class ChannelParser:
             arguments = json.loads(text, parse_int=float)
         except ValueError:
             return text
-        if not isinstance(arguments, Mapping) or not self._has_tools:
+        if not isinstance(arguments, Mapping) or not self._tools:
             return text
         call = ToolCall(name=name, arguments=gojson.dumps(arguments), index=len(self._calls), id=new_id())
         self._calls.append(call)
@@ -104,4 +113,6 @@ class ChannelParser:
         if self._channel is not None:
             content, thinking = self._add(rest, "", "")
             content += self._close()
+        else:
+            content = _HEADER_PART.sub("", rest).strip()
         return Parsed(content, thinking, tuple(self._calls))

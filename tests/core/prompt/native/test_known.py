@@ -105,6 +105,45 @@ ONE = {
         "Hm.",
         [],
     ),
+    "gpt-oss, several channels in one header": (
+        "{# <|channel|> #}",
+        "<|channel|>analysis<|message|>Let me see.<|end|><|start|>assistant<|channel|>commentary to=user"
+        "<|channel|>final<|message|>It is noon.",
+        "It is noon.",
+        "Let me see.",
+        [],
+    ),
+    "gpt-oss, a tool without its namespace": (
+        "{# <|channel|> #}",
+        '<|channel|>commentary to=add<|message|>{"a": 1}<|end|><|start|>assistant to=get_weather<|channel|>commentary'
+        ' <|constrain|>json<|message|>{"city": "Oslo"}<|call|>',
+        "",
+        "",
+        [("add", {"a": 1}), ("get_weather", {"city": "Oslo"})],
+    ),
+    "gpt-oss, recipients that are no tools": (
+        "{# <|channel|> #}",
+        "<|channel|>analysis to=python code<|message|>1+1<|end|><|start|>assistant<|channel|>commentary to=user"
+        "<|message|>Look. <|end|><|start|>assistant<|channel|>commentary to=browser.find<|message|>{}<|end|>",
+        "Look. {}",
+        "1+1",
+        [],
+    ),
+    "gpt-oss, a call whose arguments are no object": (
+        "{# <|channel|> #}",
+        '<|channel|>commentary to=functions.add<|message|>{"a": 1<|call|>',
+        '{"a": 1',
+        "",
+        [],
+    ),
+    "gpt-oss, no header": ("{# <|channel|> #}", "It is noon.", "It is noon.", "", []),
+    "gpt-oss, half a header": (
+        "{# <|channel|> #}",
+        "<|channel|>final<|message|>Noon.<|end|><|start|>assistant<|channel|>fin",
+        "Noon.",
+        "",
+        [],
+    ),
     "nemotron": (
         "{# <SPECIAL_10> <SPECIAL_11> <SPECIAL_12> <TOOL_RESPONSE> #}",
         '<think>\nHm.\n</think>Look. <TOOLCALL>[{"name": "add", "arguments": {"a": 1}}]</TOOLCALL>',
@@ -145,12 +184,6 @@ def test_a_call_of_gpt_oss_that_is_no_json_is_content():
     parser = ChatTemplate("{# <|channel|> #}" + BODY).parser([USER], TOOLS)
     events, calls = parse(parser, [" to=functions.add<|channel|>commentary<|message|>{oops"])
     assert (joined(events, "c"), calls) == ("{oops", ())
-
-
-def test_what_goes_to_other_recipients_is_dropped():
-    parser = ChatTemplate("{# <|channel|> #}" + BODY).parser([USER])
-    events, _ = parse(parser, ["<|channel|>commentary to=browser.open<|message|>{}<|end|>"])
-    assert events == []
 
 
 @pytest.mark.parametrize(
