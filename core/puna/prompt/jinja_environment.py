@@ -3,7 +3,8 @@
 Templates come with models from strangers, so they run sandboxed. They are tried on llama.cpp's engine as often as on
 jinja2, and where the two differ the prompt that the model was served with by the reference counts: nothing prints as
 nothing (jinja2 would print "None"), lists print as their parts in a row, attributes of what is undefined are undefined,
-JSON has spaces after commas and colons and no HTML escapes, and floats have six digits.
+JSON has spaces after commas and colons and no HTML escapes, and floats in it have six digits. Printed floats have all
+their digits, and the filter `string` makes "None" of None.
 """
 
 import json
@@ -70,17 +71,14 @@ def as_text(value: Value) -> str:
         return ""
     if isinstance(value, bool):
         return "True" if value else "False"
-    if isinstance(value, float):
-        text = f"{value:g}"
-        return text + ".0" if text.lstrip("-").isdigit() else text
     if isinstance(value, list | tuple):
         return "".join([as_text(each) for each in value])
     return str(value)
 
 
 def as_string(value: Value) -> str:
-    """The filter `string`: lists and objects as Python writes them."""
-    return str(value) if isinstance(value, Mapping | list | tuple) else as_text(value)
+    """The filter `string`: lists, objects and None as Python writes them."""
+    return str(value) if value is None or isinstance(value, Mapping | list | tuple) else as_text(value)
 
 
 def to_json(value: Value, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:

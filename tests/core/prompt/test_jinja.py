@@ -134,3 +134,23 @@ def test_a_template_that_would_never_end_is_stopped(source):
 def test_what_goes_wrong_in_a_template_is_refused(source):
     with pytest.raises(TemplateRefusedError, match="Automatic parser generation failed"):
         ChatTemplate(source).render([USER])
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("1234567.25", "1234567.25"),
+        ("0.1", "0.1"),
+        ("2.0", "2.0"),
+        ("3.141592653589793", "3.141592653589793"),
+        ("1234567.25 ~ ''", "1234567.25"),
+        ("1234567.25 | string", "1234567.25"),
+        ("1234567.25 | tojson", "1.23457e+06"),
+        ("none", ""),
+        ("'a' ~ none", "a"),
+        ("none | string", "None"),
+        ("none | tojson", "null"),
+    ],
+)
+def test_numbers_and_none_are_printed(expression, text):
+    assert ChatTemplate("{{ " + expression + " }}").render([Message(role="user", content="x")]) == text
