@@ -163,9 +163,20 @@ class StoredModel:
         return head.text("tokenizer.chat_template") if head else ""
 
     @cached_property
+    def tool_chat_template(self) -> str:
+        """The variant of chat_template for conversations with tools; empty if there is none."""
+        head = self._model_head
+        return head.text("tokenizer.chat_template.tool_use") if head else ""
+
+    @property
+    def _jinja(self) -> str:
+        """The text of both templates, whose words tell what the model can do."""
+        return self.chat_template + self.tool_chat_template
+
+    @cached_property
     def mode(self) -> selection.Mode:
         """How prompts are made: "rendered" or "native"."""
-        return selection.mode(self.config, self.parsed_template, self.chat_template, self._go_template)
+        return selection.mode(self.config, self.parsed_template, self._jinja, self._go_template)
 
     @property
     def uses_jinja(self) -> bool:
@@ -186,7 +197,7 @@ class StoredModel:
             self.config,
             self._model_head,
             self.projectors,
-            jinja=self.chat_template if self.uses_jinja else "",
+            jinja=self._jinja if self.uses_jinja else "",
             template=selection.template_capabilities(in_use) if in_use else (),
         )
 

@@ -63,6 +63,7 @@ class Forms:
                 self._model.chat_template,
                 facts.bos_text,
                 facts.eos_text,
+                tool_source=self._model.tool_chat_template,
                 adds_bos=facts.adds_bos,
                 adds_eos=facts.adds_eos,
             )

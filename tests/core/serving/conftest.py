@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.models import gguf, gguf_write
 from puna.models.create import create
 from puna.models.create_request import CreateRequest
 from puna.models.store import ModelStore
@@ -70,6 +71,12 @@ def stocked(tmp_path_factory):
         parameters={"num_predict": 3, "stop": ["END"], "temperature": 0.5},
     )
     make(store, "native", files={"b.gguf": upload(store, MODELS / "jinja-tools.gguf")})
+    variants = tmp_path_factory.mktemp("variants") / "variants.gguf"
+    tool_use = gguf.read(MODELS / "jinja-tools.gguf").text("tokenizer.chat_template")
+    with variants.open("wb") as file:
+        part = gguf_write.Part(MODELS / "jinja.gguf", gguf.read(MODELS / "jinja.gguf", arrays=True))
+        gguf_write.with_text(part, "tokenizer.chat_template.tool_use", tool_use, file)
+    make(store, "variants", files={"v.gguf": upload(store, variants)})
     make(store, "coder", base="plain", renderer="qwen3-coder", parser="qwen3-coder")
     make(store, "reasoner", base="plain", renderer="qwen3.5", parser="qwen3.5")
     for parser in ("harmony", "gemma4", "functiongemma", "olmo3", "glimmer"):

@@ -57,8 +57,9 @@ async def test_a_text_to_embed_is_cut_to_the_batch(serving, values):
         await serving.embed(request(truncate=False))
 
 
-async def test_native_calls(serving):
-    _, done = await answered(serving.chat(said("native", "g", tools=(WEATHER,))))
+@pytest.mark.parametrize("model", ["native", "variants"])
+async def test_native_calls(serving, model):
+    _, done = await answered(serving.chat(said(model, "g", tools=(WEATHER,))))
     (call,) = done.delta.tool_calls
     assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris", "days": 2})
 
