@@ -31,6 +31,8 @@ PunaError
 ├── NotLocalError                  who speaks of this machine's disk must be on this machine
 ├── RegistryNotAllowedError        the operator's list of registries does not have this one
 ├── QueueFullError
+├── TooLargeError                  a request, or all together, have more bytes than they may
+├── ClientStalledError             a client does not send or read what it should
 ├── StoreFailedError               the disk refuses: it is full, or may not be written, or fails
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
@@ -295,6 +297,21 @@ class QueueFullError(PunaError):
 
     def __init__(self) -> None:
         super().__init__("server busy, please try again.  maximum pending requests exceeded")
+
+
+class TooLargeError(PunaError):
+    """A request, or all requests together, have more bytes than a limit allows."""
+
+    reason = "TOO_LARGE"
+
+
+class ClientStalledError(PunaError):
+    """A client does not send or read what it should."""
+
+    reason = "CLIENT_STALLED"
+
+    def __init__(self, text: str = "the client does not read its answer") -> None:
+        super().__init__(text)
 
 
 class StoreFailedError(PunaError):

@@ -27,6 +27,32 @@ class Limits:
     # Requests.
     max_request_bytes: int = 64 << 20
     """Bytes of the body of a request that is not an upload, after decompression."""
+    max_control_bytes: int = 1 << 20
+    """Bytes of the body of a request that only names models: show, copy, delete, pull and push."""
+    max_bodies_bytes: int = 1 << 30
+    """Bytes that all bodies above 64 KiB may have together while their requests are answered."""
+    max_upload_bytes: int = 1 << 40
+    """Bytes of an uploaded blob."""
+
+    # Connections.
+    max_connections: int = 4096
+    """Connections to the REST listener."""
+    max_connections_per_address: int = 2048
+    """Connections to the REST listener from one IPv4 address or one IPv6 network of 64 bits."""
+    max_grpc_connections: int = 1024
+    """Connections to the gRPC listener."""
+    max_grpc_streams: int = 1024
+    """Calls at once on one gRPC connection."""
+    max_grpc_calls: int = 4096
+    """gRPC calls at once."""
+    header_timeout: float = 30.0
+    """Seconds from the first byte of an HTTP request to the end of its headers."""
+    idle_timeout: float = 600.0
+    """Seconds that a connection may wait for its next request."""
+    body_timeout: float = 60.0
+    """Seconds in which more of a body, or a gRPC call's first message, must arrive."""
+    write_timeout: float = 120.0
+    """Seconds in which a client must read some of what is sent to it."""
 
     # Answers.
     max_kept_answer_bytes: int = 16 << 20

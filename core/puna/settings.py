@@ -39,6 +39,8 @@ class Settings:
     """Root of the store: the folder with `blobs` and `manifests`."""
     origins: tuple[str, ...] = ()
     """Origins that browsers may send, beside the local ones."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may name, beside addresses and this machine's own names; see puna_rest.hosts."""
     keep_alive: float = 300.0
     """Seconds that a model stays loaded after its last request; infinity: for good."""
     load_timeout: float = 300.0
@@ -95,6 +97,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or _beside(port),
         models=Path(_text(environ, "OLLAMA_MODELS") or Path.home() / ".ollama" / "models"),
         origins=_list(environ, "OLLAMA_ORIGINS"),
+        allowed_hosts=_list(environ, "PUNA_ALLOWED_HOSTS") or tuple(map(str, own.get("allowed_hosts", ()))),
         keep_alive=_seconds(environ, "OLLAMA_KEEP_ALIVE", 300.0, forever_at_zero=False),
         load_timeout=_seconds(environ, "OLLAMA_LOAD_TIMEOUT", 300.0, forever_at_zero=True),
         context_length=_count(environ, "OLLAMA_CONTEXT_LENGTH", 0),

@@ -1,39 +1,42 @@
 """The bridge as an aiohttp application, and running it for as long as a context lasts."""
 
 import logging
-import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import unquote
 
 import grpc.aio
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from puna.frames import where
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna_rest import answers, cors, hosts, routing, streams
+from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
-from puna_rest.errors import UNEXPECTED, NativeError, RestError, failure
+from puna_rest.errors import UNEXPECTED, BusyError, NativeError, RestError, failure
 from puna_rest.items import ITEMS, Items
+from puna_rest.listening import listening
+from puna_rest.reading import LIMITS
 from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)
 
-LONGEST_HEADER: Final = 1024 * 1024
-"""Bytes of the request line and of each header."""
+RETRY_AFTER: Final = "1"
+"""Seconds after which a refused request may be sent again."""
 _ORIGIN: Final = "origin"
 """Key in a request's match_info: the origin that its answer shall allow."""
-_POLICY: Final = web.AppKey("policy", cors.Policy)
+_RULES: Final = web.AppKey("rules", hosts.Rules)
 
 
-def build(core: Core, origins: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS) -> web.Application:
-    """Build the application over a core. Raises cors.BadOriginError."""
-    app = web.Application(client_max_size=sys.maxsize)  # 0 means none at all to forms
+def build(core: Core, rules: hosts.Rules, limits: Limits) -> web.Application:
+    """Build the application over a core."""
+    app = web.Application()
     app[CORE] = core
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
-    app[_POLICY] = cors.policy(origins)
-    app.router.add_route("*", "/{path:.*}", dispatch)
+    app[_RULES] = rules
+    app[LIMITS] = limits
+    app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_expect)
     app.on_response_prepare.append(_trim)
     return app
 
@@ -45,40 +48,43 @@ async def bridging(
     host: str,
     port: int,
     origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncGenerator[str]:
     """Bridge a core, at an address or behind an open channel, to HTTP and yield the URL.
 
-    Raises OSError when the address cannot be had.
+    Raises OSError when the address cannot be had, cors.BadOriginError.
     """
     if isinstance(core, str):
         async with (
             grpc.aio.insecure_channel(core, options=CHANNEL_OPTIONS) as channel,
-            bridging(channel, host=host, port=port, origins=origins, limits=limits) as url,
+            bridging(channel, host=host, port=port, origins=origins, allowed_hosts=allowed_hosts, limits=limits) as url,
         ):
             yield url
         return
-    runner = web.AppRunner(
-        build(connect(core), origins, limits),
-        # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
-        handler_cancellation=True,
-        auto_decompress=False,
-        access_log=None,
-        max_line_size=LONGEST_HEADER,
-        max_field_size=LONGEST_HEADER,
-    )
+    rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
+    # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
+    runner = web.AppRunner(build(connect(core), rules, limits), handler_cancellation=True)
     await runner.setup()
+    server = runner.server
+    assert server is not None
+
+    def make(connections: Connections) -> Connection:
+        return Connection(server, connections)
+
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        address = f"[{host}]" if ":" in host else host
-        yield f"http://{address}:{runner.addresses[0][1]}"
+        async with listening(host, port, limits, make) as bound:
+            address = f"[{host}]" if ":" in host else host
+            yield f"http://{address}:{bound}"
     finally:
         await runner.cleanup()
 
 
 async def dispatch(request: web.Request) -> web.StreamResponse:
     """Answer any request: redirects first, then who may ask, then what is asked."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.begin(request)
     if (redirect := TABLE.redirect(request)) is not None:
         return redirect
     # What follows a # is of the path, since no client sends fragments on purpose.
@@ -98,13 +104,16 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
 
 
 def _judge(request: web.Request) -> tuple[web.Response | None, str]:
-    refusal, origin = cors.judge(request, request.app[_POLICY])
-    if refusal is None and _is_local(request):
-        # A whole URL in the request line names the host, whatever the header says.
-        host = request.headers.get("Host", "") if request.raw_path.startswith("/") else request.url.raw_authority
-        verdict = hosts.judge(host)
+    rules = request.app[_RULES]
+    # A whole URL in the request line names the host, whatever the header says.
+    host = request.headers.get("Host", "") if request.raw_path.startswith("/") else request.url.raw_authority
+    refusal, origin = cors.judge(request, rules.origins, host)
+    if refusal is None:
+        verdict = rules.judge(host, request.headers, local=_is_local(request))
         if verdict == "refused":
             refusal = web.Response(status=403)
+        elif verdict == "unlisted":
+            refusal = answers.native_error(request, failure(hosts.unlisted(host)))
         elif verdict == "name" and request.method == "OPTIONS":
             refusal = web.Response(status=204)
     return refusal, origin
@@ -116,11 +125,25 @@ def _is_local(request: web.Request) -> bool:
     return isinstance(name, tuple) and hosts.is_loopback(name[0])
 
 
+async def _expect(request: web.Request) -> None:
+    """Ask a client for the body that it announces, unless the announced length is refused anyway."""
+    upload = request.path.startswith("/api/blobs/")
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    if upload or (request.content_length or 0) <= request.app[LIMITS].max_request_bytes:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # it is no part of the answer
+
+
 async def _handle(request: web.Request, route: routing.Route) -> web.StreamResponse:
     try:
         return await route.handlers[request.method](request)
     except NativeError as error:
         return answers.native_error(request, failure(error))
+    except BusyError as error:
+        response = route.error(request, failure(error))
+        response.headers["Retry-After"] = RETRY_AFTER
+        return response
     except (grpc.aio.AioRpcError, RestError) as error:
         return route.error(request, failure(error))
     except (ConnectionError, web.HTTPException):
@@ -136,5 +159,9 @@ async def _trim(request: web.Request, response: web.StreamResponse) -> None:
     if origin := request.match_info.get(_ORIGIN):
         cors.allow(response, origin)
     response.headers.pop("Server", None)
+    if request.version < HttpVersion11 and response.content_length is None and request.method != "HEAD":
+        # Such a client knows the end of a body without a length by the end of the connection.
+        response.force_close()
+        response.headers.pop("Connection", None)
     if request.method == "HEAD" and not 0 < (response.content_length or 0) <= answers.CHUNKED_ABOVE:
         response.headers.pop("Content-Length", None)  # what would be sent in chunks has none either

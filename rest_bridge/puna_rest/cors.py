@@ -69,10 +69,12 @@ def policy(origins: Sequence[str]) -> Policy:
     return Policy(frozenset(exact), tuple(wild), everyone=("", "") in wild)
 
 
-def judge(request: web.BaseRequest, rules: Policy) -> tuple[web.Response | None, str]:
-    """Return an answer, if the request ends here, and the origin that any other answer shall allow, if any."""
+def judge(request: web.BaseRequest, rules: Policy, host: str) -> tuple[web.Response | None, str]:
+    """Return an answer, if the request ends here, and the origin that any other answer shall allow, if any.
+
+    `host` is the one that the request names: pages from there may ask.
+    """
     origin = request.headers.get("Origin", "")
-    host = request.headers.get("Host", "")
     if not origin or origin in (f"http://{host}", f"https://{host}"):
         return None, ""
     if not rules.allows(origin):

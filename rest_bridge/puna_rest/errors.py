@@ -12,6 +12,7 @@ CANCELED: Final = 499
 BY_REASON: Final = {
     "INVALID_REQUEST": 400,
     "MODEL_REQUIRED": 400,
+    "TOO_LARGE": 413,
     "INVALID_MODEL_NAME": 400,
     "CAPABILITY_MISSING": 400,
     "CONTEXT_OVERFLOW": 400,
@@ -39,6 +40,7 @@ BY_REASON: Final = {
     "NOT_LOCAL": 403,
     "REGISTRY_NOT_ALLOWED": 403,
     "QUEUE_FULL": 503,
+    "CLIENT_STALLED": 408,
     "STORE_FAILED": 500,
     "TRANSFER_FAILED": 500,
     "BACKEND_NOT_FOUND": 500,
@@ -90,6 +92,22 @@ class RestError(Exception):
         super().__init__(text)
         self.status = status
         self.reason = reason
+
+
+class TooLargeError(RestError):
+    """A request whose body has more bytes than its route takes."""
+
+    def __init__(self, most: int, setting: str = "") -> None:
+        """`setting` is the environment variable that changes the limit, if there is one."""
+        how = f"; {setting} changes the limit" if setting else ""
+        super().__init__(413, f"the request's body is larger than {most} bytes{how}")
+
+
+class BusyError(RestError):
+    """A request that may succeed when it is sent again a little later."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(503, text)
 
 
 class NativeError(RestError):

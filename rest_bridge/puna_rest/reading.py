@@ -1,34 +1,91 @@
-"""Reading the bodies of requests."""
+"""Reading the bodies of requests.
 
-from collections.abc import Mapping
-from typing import Any
+A body is measured while it is read. Its declared length is looked at first, and nothing is read of a body that says
+itself that it is too long.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
 
 from aiohttp import web
 
-from puna_rest.errors import NativeError, RestError
+from puna.limits import Limits
+from puna_rest import zstd
+from puna_rest.connections import Connection
+from puna_rest.errors import NativeError, RestError, TooLargeError
 from puna_rest.gobody.decoder import decode
 from puna_rest.gobody.kinds import Struct
 from puna_rest.gobody.scanner import BodyError, Document, EmptyBodyError, parse
 from puna_rest.translate import cloud
 from puna_rest.zstd import PackedBodyError, unpack
 
+QUICK_BODY: Final = 1024
+"""Bytes of a packed body that is unpacked sooner than a thread is found for it."""
+LIMITS: Final = web.AppKey("limits", Limits)
+_LARGE: Final = "PUNA_MAX_REQUEST_BYTES"
+_SMALL: Final = "PUNA_MAX_CONTROL_BYTES"
 
-async def native(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body of /api/*. Raises RestError."""
+
+async def whole(request: web.Request, *, small: bool = False) -> bytes:
+    """Read a body. `small`: the request only names models. RestError: it is too long, or does not arrive."""
+    limits = request.app[LIMITS]
+    most = limits.max_control_bytes if small else limits.max_request_bytes
+    return await _read(request, most, _SMALL if small else _LARGE)
+
+
+async def _read(request: web.Request, most: int, setting: str) -> bytes:
+    if (request.content_length or 0) > most:
+        raise TooLargeError(most, setting)
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in chunks(request, None):
+        size += len(piece)
+        if size > most:
+            raise TooLargeError(most, setting)
+        connection.hold(size)
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def chunks(request: web.Request, most: int | None) -> AsyncGenerator[bytes]:
+    """Yield a body as it comes, in pieces of at most `most` bytes. RestError: it does not arrive, or is garbled."""
+    connection, content = request.protocol, request.content
+    assert isinstance(connection, Connection)
+    connection.receive(content)
     try:
-        return typed(await request.read(), kind)
+        while True:
+            connection.want()
+            piece = await (content.readany() if most is None else content.read(most))
+            connection.silent_since = None
+            if not piece:
+                break
+            yield piece
+    except web.RequestPayloadError:
+        raise RestError(400, "the request's body is cut or garbled") from None
+    connection.received()
+
+
+async def native(request: web.Request, kind: Struct, *, small: bool = False) -> tuple[Document, Mapping[str, Any]]:
+    """Read a body of /api/*. `small`: it only names models. Raises RestError."""
+    try:
+        return typed(await whole(request, small=small), kind)
     except EmptyBodyError:
         raise RestError(400, "missing request body") from None
     except BodyError as error:
         raise RestError(400, str(error)) from None
 
 
-async def compatible(request: web.BaseRequest, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
+async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
     """Read a body of /v1/*. Raises RestError; NativeError if it names a model in the cloud or cannot be unpacked."""
-    body = await request.read()
-    if request.headers.get("Content-Encoding") == "zstd":
+    packed = request.headers.get("Content-Encoding") == "zstd"
+    most = min(zstd.LONGEST, request.app[LIMITS].max_request_bytes)
+    body = await (_read(request, most, "") if packed else whole(request))
+    if packed:
         try:
-            body = unpack(body)
+            body = await _unpacked(request, body, most)
         except PackedBodyError as error:
             raise NativeError(400, str(error)) from None
     if cloud.body_names_cloud(body):
@@ -37,6 +94,15 @@ async def compatible(request: web.BaseRequest, kind: Struct) -> tuple[Document, 
         return typed(body, kind)
     except BodyError as error:
         raise RestError(400, str(error)) from None
+
+
+async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
+    """Unpack a body, outside of the event loop unless that takes no time. Raises PackedBodyError, RestError."""
+    unpacked = unpack(body, most) if len(body) < QUICK_BODY else await asyncio.to_thread(unpack, body, most)
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.hold(len(body) + len(unpacked))
+    return unpacked
 
 
 def typed(body: bytes, kind: Struct) -> tuple[Document, Mapping[str, Any]]:

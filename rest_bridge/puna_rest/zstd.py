@@ -24,8 +24,8 @@ class PackedBodyError(ValueError):
     """A body that cannot be unpacked; the text is for the client."""
 
 
-def unpack(body: bytes) -> bytes:
-    """Unpack frames that follow each other. Raises PackedBodyError."""
+def unpack(body: bytes, most: int = LONGEST) -> bytes:
+    """Unpack frames that follow each other, to at most so many bytes. Raises PackedBodyError."""
     rest = memoryview(body)
     out = bytearray()
     while rest:
@@ -36,7 +36,7 @@ def unpack(body: bytes) -> bytes:
             rest = _after_skippable(rest)
         elif kind == _MAGIC:
             _check_head(bytes(rest[:32]))
-            rest = _unpack_frame(rest, out)
+            rest = _unpack_frame(rest, out, most)
         else:
             raise PackedBodyError("invalid input: magic number mismatch")
     return bytes(out)
@@ -65,7 +65,7 @@ def _check_head(head: bytes) -> None:
         raise PackedBodyError("decompressed size exceeds configured limit" if whole else "window size exceeded")
 
 
-def _unpack_frame(rest: memoryview, out: bytearray) -> memoryview:
+def _unpack_frame(rest: memoryview, out: bytearray, most: int) -> memoryview:
     """Append a frame's content; return what follows the frame."""
     frame = zstandard.ZstdDecompressor(max_window_size=WIDEST).decompressobj()
     for start in range(0, len(rest), _SLICE):
@@ -73,7 +73,7 @@ def _unpack_frame(rest: memoryview, out: bytearray) -> memoryview:
             out += frame.decompress(rest[start : start + _SLICE])
         except zstandard.ZstdError as error:
             raise PackedBodyError(_told(str(error))) from None
-        if len(out) > LONGEST:
+        if len(out) > most:
             raise PackedBodyError("http: request body too large")
         if frame.eof:
             return rest[min(len(rest), start + _SLICE) - len(frame.unused_data) :]

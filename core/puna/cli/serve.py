@@ -5,13 +5,16 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
 
+from puna.limits import Limits
 from puna.settings import Settings
 from puna.watchdog import watching
 
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     import grpc.aio
 
 log = logging.getLogger(__name__)
+
+MOST_HANDLES: Final = 1 << 20
+"""Open files that are asked for when connections have no limit."""
+HANDLES: Final = 1024
+"""Open files for everything but connections: models, their hosts, downloads, logs."""
 
 
 def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> int:
@@ -30,12 +38,31 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
         level=logging.DEBUG if settings.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    settings = replace(settings, limits=_within_handles(settings.limits))
     try:
         asyncio.run(_serve(settings, core=core, rest=rest, target=target))
     except OSError as error:
         print(f"Error: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _within_handles(limits: Limits) -> Limits:
+    """Raise the limit on open files as far as it is of use, and return limits whose connections it has room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(limits.max_connections + limits.max_grpc_connections + HANDLES, MOST_HANDLES)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    room = max(soft - HANDLES, soft // 2)
+    rest = min(limits.max_connections, max(room - limits.max_grpc_connections, room * 3 // 4))
+    found = replace(limits, max_connections=rest, max_grpc_connections=min(limits.max_grpc_connections, room - rest))
+    log.info("%d open files are allowed, so that there may be %d connections to REST", soft, rest)
+    return found
 
 
 def _try(host: str, port: int) -> None:
@@ -79,7 +106,12 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
 
             reached = channel if core else target or settings.grpc_host
             bridge = bridging(
-                reached, host=settings.host, port=settings.port, origins=settings.origins, limits=settings.limits
+                reached,
+                host=settings.host,
+                port=settings.port,
+                origins=settings.origins,
+                allowed_hosts=settings.allowed_hosts,
+                limits=settings.limits,
             )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)

@@ -130,5 +130,6 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         self, request: AsyncIterator[models_pb2.UploadBlobRequest], context: Context
     ) -> models_pb2.UploadBlobResponse:
         """Store a blob."""
-        blob = await received(self._serving.store.blobs, request)
+        most = self._serving.settings.limits.max_upload_bytes
+        blob = await received(self._serving.store.blobs, request, most)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)

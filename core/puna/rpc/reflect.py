@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from typing import Final
 
 import grpc
-import grpc.aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from puna.rpc.intake import Guarded
 
 V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
-def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
+def add_reflection(services: Iterable[str], server: Guarded) -> None:
     """Let clients ask for the services' descriptors."""
     names = (*services, reflection.SERVICE_NAME, V1)
     servicer = ReflectionServicer(names)
@@ -20,9 +21,5 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers(
-        tuple(
-            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
-            for name in (reflection.SERVICE_NAME, V1)
-        )
-    )
+    for name in (reflection.SERVICE_NAME, V1):
+        server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})

@@ -4,15 +4,18 @@ import asyncio
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from puna.limits import Limits
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
+from puna.rpc.intake import Guarded, Intake
 from puna.rpc.models import ModelsServicer
 from puna.rpc.rank import RankServicer
 from puna.rpc.reflect import add_reflection
@@ -36,15 +39,16 @@ from puna.v1 import (
     tokenize_pb2_grpc,
 )
 
-OPTIONS: Final = (
-    # Conversations may hold many pictures, answers a whole vocabulary.
-    ("grpc.max_receive_message_length", 512 << 20),
-    ("grpc.max_send_message_length", 512 << 20),
-    ("grpc.max_metadata_size", 1 << 20),
-    ("grpc.absolute_max_metadata_size", 4 << 20),
-    # A second server on the port must fail, not take half of the calls.
-    ("grpc.so_reuseport", 0),
-)
+LARGEST: Final = 2**31 - 1
+"""The largest number that an option of gRPC takes."""
+ANSWERS: Final = 512 << 20
+"""Bytes of an answer, which may be a whole vocabulary."""
+PINGS: Final = 5.0
+"""Seconds between two pings of a client that are no abuse. Clients are told to ping every ten seconds at most."""
+DEAD: Final = 20.0
+"""Seconds in which a client that sends nothing must answer a ping."""
+MEASURES_PACKED: Final = (1, 85)
+"""The version of gRPC from which on it stops unpacking a message that grows too large. Older ones unpack all of it."""
 GRACE: Final = 0.5
 """Seconds that calls have to end by themselves when the server stops."""
 SERVICES: Final = (
@@ -73,11 +77,15 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
 
     Yields the address bound. Leaving ends the calls under way. OSError: the address cannot be had.
     """
-    server = grpc.aio.server(options=OPTIONS)
-    add_services(core, server)
+    limits = core.settings.limits
+    calls = min(limits.max_grpc_calls, LARGEST)
+    server = grpc.aio.server(options=options(limits), maximum_concurrent_rpcs=calls)
+    guard = Guarded(server, Intake(limits))
+    guarded = cast("grpc.aio.Server", guard)
+    add_services(core, guarded)
     healthy = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, guarded)
+    add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
     port = _bound(server, address)
     if uds is not None:
         _bound(server, f"unix:{uds}")
@@ -92,6 +100,29 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
         # stop() cancels what is left and does not wait for it; the pool below must not close under anybody's feet.
         if ending := [entry.task for entry in core.activity.entries()]:
             await asyncio.wait(ending, timeout=LAST_GRACE)
+
+
+def options(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """Return the options of a gRPC server within these limits."""
+    found = (
+        ("grpc.max_receive_message_length", limits.max_request_bytes),
+        ("grpc.max_send_message_length", ANSWERS),
+        ("grpc.max_metadata_size", 1 << 20),
+        ("grpc.absolute_max_metadata_size", 4 << 20),
+        # A second server on the port must fail, not take half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", limits.max_grpc_connections),
+        ("grpc.max_concurrent_streams", limits.max_grpc_streams),
+        ("grpc.server_handshake_timeout_ms", limits.header_timeout * 1000),
+        ("grpc.max_connection_idle_ms", limits.idle_timeout * 1000),
+        ("grpc.keepalive_time_ms", limits.write_timeout * 1000),
+        ("grpc.keepalive_timeout_ms", DEAD * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PINGS * 1000),
+    )
+    version = tuple(int(each) for each in grpc.__version__.split(".")[:2])
+    packed = () if version >= MEASURES_PACKED else (("grpc.compression_enabled_algorithms_bitset", 1),)
+    return tuple((name, int(min(value, LARGEST))) for name, value in found) + packed
 
 
 def add_services(core: Serving, server: grpc.aio.Server) -> None:

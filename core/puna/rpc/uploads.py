@@ -1,25 +1,41 @@
-"""Receiving a blob: each chunk is written before the next is taken, so a fast client waits for a slow disk."""
+"""Receiving a blob: each chunk is written before the next is taken, so a fast client waits for a slow disk.
+
+A blob may not be larger than a limit, and an upload may not fill the disk to its last byte: others write there too. An
+announced size is checked before anything is received.
+"""
 
 import asyncio
 import contextlib
+import errno
+import os
+import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Final, ParamSpec, TypeVar
 
-from puna.errors import InvalidDigestError, InvalidRequestError
-from puna.models.blobs import Blob, BlobStore
+from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
+from puna.models.blobs import Blob, BlobStore, BlobWriter
 from puna.v1 import models_pb2
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _DRAIN_SECONDS: Final = 60.0
+_LEFT_FREE: Final = 64 << 20
+"""Bytes of the disk that an upload leaves free, unless that is more than _LEFT_PART of the disk."""
+_LEFT_PART: Final = 0.05
+_CHECK_EVERY: Final = 64 << 20
+"""Bytes of an upload between two looks at the free space."""
 
 
-async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobRequest]) -> Blob:
-    """Store a blob; one that is there already is not read. What is broken off leaves nothing behind.
+async def received(
+    blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobRequest], most: int = sys.maxsize
+) -> Blob:
+    """Store a blob of at most `most` bytes; one that is there already is not read.
 
-    InvalidDigestError, DigestMismatchError; InvalidRequestError: the first message has no digest.
+    What is broken off leaves nothing behind. Errors: InvalidDigestError, DigestMismatchError; InvalidRequestError: the
+    first message has no digest; TooLargeError; OSError, also where there is no room for the blob.
     """
     first = await anext(parts, None)
     if first is None or first.WhichOneof("part") != "digest":
@@ -29,7 +45,7 @@ async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobR
     if await asyncio.to_thread(blobs.has, first.digest):
         return Blob(first.digest, await asyncio.to_thread(blobs.size, first.digest), created=False)
     try:
-        return await _written(blobs, first, parts)
+        return await _written(blobs, first, parts, most)
     except OSError:
         # A client of grpc.aio that is still sending when its call ends hears "Internal error", and not why.
         with contextlib.suppress(TimeoutError):
@@ -40,15 +56,39 @@ async def received(blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobR
 
 
 async def _written(
-    blobs: BlobStore, first: models_pb2.UploadBlobRequest, parts: AsyncIterator[models_pb2.UploadBlobRequest]
+    blobs: BlobStore,
+    first: models_pb2.UploadBlobRequest,
+    parts: AsyncIterator[models_pb2.UploadBlobRequest],
+    most: int,
 ) -> Blob:
+    _check_size(first.size_bytes, most)
     with ExitStack() as stack:
         writer = await _in_thread(stack.enter_context, blobs.writer())
+        await _in_thread(_check_room, blobs, first.size_bytes)
         async for part in parts:
-            await _in_thread(writer.write, part.chunk)
+            _check_size(writer.size + len(part.chunk), most)
+            await _in_thread(_append, blobs, writer, part.chunk)
         # An upload that is broken off may look like one that has ended: only what was announced can be known as whole.
         whole = first.size_bytes > 0 and writer.size == first.size_bytes
         return await _in_thread(writer.commit, first.digest, keep=whole)
+
+
+def _append(blobs: BlobStore, writer: BlobWriter, chunk: bytes) -> None:
+    if writer.size // _CHECK_EVERY != (writer.size + len(chunk)) // _CHECK_EVERY:
+        _check_room(blobs, len(chunk))
+    writer.write(chunk)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise TooLargeError(f"the blob is larger than {most} bytes; PUNA_MAX_UPLOAD_BYTES changes the limit")
+
+
+def _check_room(blobs: BlobStore, size: int) -> None:
+    """Raise OSError where so many more bytes would fill the disk."""
+    disk = shutil.disk_usage(blobs.folder)
+    if size > disk.free - min(_LEFT_FREE, disk.total * _LEFT_PART):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -8,7 +8,7 @@ import grpc.aio
 from aiohttp import web
 
 from puna.v1 import models_pb2
-from puna_rest import answers
+from puna_rest import answers, reading
 from puna_rest.core import CORE, METADATA
 from puna_rest.routing import PARAMETER
 
@@ -41,5 +41,5 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 async def _parts(request: web.Request, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
     yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=request.content_length or 0)
-    async for chunk in request.content.iter_chunked(CHUNK):
+    async for chunk in reading.chunks(request, CHUNK):
         yield models_pb2.UploadBlobRequest(chunk=chunk)

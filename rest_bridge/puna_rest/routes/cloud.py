@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from puna_rest import answers
+from puna_rest import answers, reading
 from puna_rest.errors import RestError
 
 RECOMMENDATIONS: Final[tuple[dict[str, Any], ...]] = (
@@ -72,6 +72,6 @@ async def recommendations(request: web.Request) -> web.StreamResponse:
 
 
 async def _disabled(request: web.Request, what: str) -> RestError:
-    if not (await request.read()).strip():
+    if not (await reading.whole(request, small=True)).strip():
         return RestError(400, "missing request body")
     return RestError(403, f"ollama cloud is disabled: {what} is unavailable")

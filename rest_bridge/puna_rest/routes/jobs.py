@@ -31,7 +31,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     """POST /api/pull."""
-    _, body = await reading.native(request, native.PULL)
+    _, body = await reading.native(request, native.PULL, small=True)
     message = models_pb2.PullModelRequest(name=body["model"] or body["name"], insecure=body["insecure"])
     call = request.app[CORE].models.PullModel(message, metadata=METADATA)
     return await _job(request, call, stream=body["stream"] is not False)
@@ -39,7 +39,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
 
 async def push(request: web.Request) -> web.StreamResponse:
     """POST /api/push."""
-    _, body = await reading.native(request, native.PUSH)
+    _, body = await reading.native(request, native.PUSH, small=True)
     name = body["model"] or body["name"]
     if not name:
         raise RestError(400, "model is required")

@@ -25,7 +25,7 @@ async def ps(request: web.Request) -> web.StreamResponse:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """POST /api/show."""
-    document, body = await reading.native(request, native.SHOW)
+    document, body = await reading.native(request, native.SHOW, small=True)
     message = models_json.show_request(document, body)
     response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
     basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
@@ -34,7 +34,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 async def copy(request: web.Request) -> web.StreamResponse:
     """POST /api/copy."""
-    _, body = await reading.native(request, native.COPY)
+    _, body = await reading.native(request, native.COPY, small=True)
     message = models_pb2.CopyModelRequest(source=body["source"], destination=body["destination"])
     await request.app[CORE].models.CopyModel(message, metadata=METADATA)
     return answers.empty()
@@ -42,7 +42,7 @@ async def copy(request: web.Request) -> web.StreamResponse:
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """DELETE /api/delete."""
-    _, body = await reading.native(request, native.DELETE)
+    _, body = await reading.native(request, native.DELETE, small=True)
     message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
     await request.app[CORE].models.DeleteModel(message, metadata=METADATA)
     return answers.empty()

@@ -1,12 +1,14 @@
 """/v1/audio/transcriptions."""
 
+import asyncio
+import sys
 import time
 from typing import Final
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 
 from puna.v1 import chat_pb2, message_pb2, options_pb2
-from puna_rest import answers
+from puna_rest import answers, reading
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import RestError
 from puna_rest.translate.options import moment
@@ -48,6 +50,15 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
     return answers.json_line(request, {"text": text})
 
 
+async def _parts(request: web.Request) -> MultipartReader:
+    """Read a form within the limits of all bodies, and take it apart. Raises RestError."""
+    body = await reading.whole(request)
+    content = StreamReader(request.protocol, sys.maxsize, loop=asyncio.get_running_loop())
+    content.feed_data(body)
+    content.feed_eof()
+    return MultipartReader(request.headers, content)
+
+
 async def _form(request: web.Request) -> tuple[dict[str, str], bytes | None]:
     """Read a form: its texts and its file. Raises RestError."""
     if request.content_type != "multipart/form-data":
@@ -55,7 +66,7 @@ async def _form(request: web.Request) -> tuple[dict[str, str], bytes | None]:
     fields: dict[str, str] = {}
     audio: bytes | None = None
     try:
-        async for part in await request.multipart():
+        async for part in await _parts(request):
             if not isinstance(part, BodyPartReader):
                 continue
             data = bytes(await part.read(decode=False))
