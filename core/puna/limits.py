@@ -76,6 +76,16 @@ class Limits:
     max_step_seconds: float = 600.0
     """Seconds that a loaded model may work without a step: a batch of a prompt, a token, a batch of embeddings."""
 
+    # Constraints on the output: JSON schemas, grammars, expressions.
+    max_constraint_bytes: int = 4 << 20
+    """Bytes of the text of one."""
+    max_constraint_seconds: float = 5.0
+    """Processor time to read one."""
+    max_mask_seconds: float = 1.0
+    """Processor time to find out which tokens one allows next."""
+    max_constraint_memory_bytes: int = 256 << 20
+    """Memory of all constraints of one model together."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

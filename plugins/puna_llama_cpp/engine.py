@@ -29,6 +29,12 @@ from puna_llama_cpp.steps import Post, StepThread, ended_error
 from puna_llama_cpp.vocabulary import Vocabulary
 
 _ANY_TOKEN = 0
+_GRACE = 0.05
+"""Seconds that everybody waits for the mask of one sequence, once."""
+_MOMENT = 0.001
+"""Seconds that everybody waits, in a step, for a mask that was late before."""
+_IDLE = 0.005
+"""Seconds between two looks at what else there is to do, while only late masks are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Engine:
         self._arrived: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []
         self._evaluating: frozenset[Sequence] = frozenset()
+        self._late: list[Sequence] = []
+        """Sequences that sit out this step, since their constraints' masks are late."""
         self._post = Post()
         self._ended = False
         self._thread = StepThread("llama-decode", self._step, self._end)
@@ -103,6 +111,7 @@ class Engine:
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> bool:
+        self._late = [sequence for sequence in self._slots.running if _sits_out(sequence, _MOMENT)]
         self._admit()
         for sequence in self._slots.running:
             self._make_room(sequence)
@@ -126,7 +135,7 @@ class Engine:
 
     def _room(self) -> int:
         """Return how many prompt tokens may go into the next step."""
-        running = self._slots.running
+        running = [sequence for sequence in self._slots.running if sequence not in self._late]
         streams = sum(sequence.streaming for sequence in running)
         if not streams:
             return self._context.batch_size
@@ -182,10 +191,13 @@ class Engine:
             pending = sequence.pending
             now = self._slots.stop(sequence) - sequence.evaluated
             text = sequence.pictures.text_length(sequence.evaluated, now)
-            if text > 0:
+            if text > 0 and sequence not in self._late:
                 final = text == pending
                 wants.append(schedule.Want(sequence, text, sequence.streaming, sequence.request.priority, final))
         if not wants:
+            if self._late:
+                self._post.send()  # no batch follows that would
+                _sits_out(self._late[0], _IDLE)
             return
         streams = sum(want.streaming for want in wants)
         shares = schedule.plan(wants, self._context.batch_size, self._room())
@@ -270,6 +282,10 @@ class Engine:
     def _advance(self, part: Part) -> None:
         """Count what was evaluated and, if that was all, draw what follows."""
         sequence = part.share.key
+        if part.share.completes and sequence.matcher and not sequence.matcher.wait(_GRACE):
+            sequence.matcher.late = True
+            sequence.evaluated = self._slots.rewind(sequence, sequence.evaluated)
+            return
         sequence.evaluated += part.share.count
         if not part.share.completes:
             if not sequence.begun:
@@ -288,6 +304,9 @@ class Engine:
         right = 0
         while not self._draw_one(sequence, part.row + right):
             if right == len(part.guess) or sequence.tokens[-1] != part.guess[right]:
+                break
+            if sequence.matcher and not sequence.matcher.wait(_GRACE):
+                sequence.matcher.late = True
                 break
             right += 1
             sequence.evaluated += 1
@@ -312,8 +331,6 @@ class Engine:
             if matcher:
                 matcher.mask(logits)
         token = sequence.chain.draw(self._context, row)
-        if matcher:
-            matcher.accept(token)
         logprob = None
         if top is not None and plain is not None:
             logprob = token_logprob(plain, token, top, self._vocabulary, sequence.preserved)
@@ -323,4 +340,12 @@ class Engine:
             self._release(sequence)
         elif full:
             self._finish(sequence, "length")
+        elif matcher:
+            matcher.accept(token)
         return over or full
+
+
+def _sits_out(sequence: Sequence, seconds: float) -> bool:
+    """Whether a sequence waits for a mask that has been late before and does not come within these seconds."""
+    matcher = sequence.matcher
+    return matcher is not None and matcher.late and not matcher.wait(seconds)

@@ -1,190 +1,243 @@
-"""Constrained output: llguidance says at every step which tokens the grammar allows."""
+"""Constrained output, as the model's host sees it: which tokens the constraint of a sequence allows next.
 
-import ctypes
-import json
-import re
+Constraints are read and followed in processes of their own; `grammar_server` says why and how. Here are their
+counterparts: `Grammars` starts the server with the first constraint, and a `Matcher` asks one child. A mask does not
+depend on logits, so a child computes it while llama.cpp evaluates the token before; the decode thread waits for a
+mask for a moment at most, and a sequence whose mask is late sits out steps.
+"""
+
+import asyncio
+import marshal
+import select
+import socket
+import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Final
 
-import llama_cpp.llama_cpp as lib
-import llguidance
 import numpy as np
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
-from puna.backend import BackendError, Constraint, InvalidRequestError
-from puna_llama_cpp.schema import patterns, tightened
+from puna.backend import BackendError, Constraint, ConstraintLimits, InvalidRequestError
+from puna_llama_cpp.grammar_wire import DIED, FAILED, GONE, HEADER, LARGE, MASK, NAMES, REFUSED, SLOW, TOKEN
 from puna_llama_cpp.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from llguidance._lib import JsonCompileOptions
-
-# A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
-# some models go on for ever.
 _SPECIAL = b"\xff"  # in front of tokens that no text can stand for
-_SPACE = r"( |\n{1,2}[ \t]{0,20})"
-# By \u every letter has a second spelling, and a name spelled so would not be known for a property that has a schema.
-_ESCAPES = 'nrbtf\\"'
-_GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
-_TRIED_STEPS = 3  # tokens
-_TRIED_PATTERNS = 100  # a schema that has more is tried in part
-_SHOWN = 80  # letters of a pattern in an error
-_LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*|%mark\s*')
-"""What may hold our words in a grammar without meaning them, or the words themselves."""
+_SLACK: Final = 10
+"""How much longer than its processor time a child may take by the clock: others need the processors too."""
+_STARTING: Final = 60.0
+"""Seconds that a busy machine may take to start processes."""
+_ENDING: Final = 5.0
+
+
+class _GoneError(BackendError):
+    """The server has died before the child could say anything."""
 
 
 class Matcher:
-    """What one sequence has written so far, held against its grammar."""
+    """What one sequence has written so far, held against its constraint by a child of the server."""
 
-    def __init__(self, native: llguidance.LLMatcher, vocabulary_size: int) -> None:
-        """Start at the grammar's beginning."""
-        self._native = native
-        self._size = vocabulary_size
+    def __init__(
+        self, line: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
+    ) -> None:
+        """Own the socket that leads to the child."""
+        self._line, self._kind, self._size, self._limits = line, constraint.kind, vocabulary_size, limits
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
+        self._received = bytearray()
+        self._message: tuple[bytes, bytes] | None = None
+        self._asked = time.monotonic()
+        self.late = False
+        """Whether a mask was waited for in vain. From then on the sequence takes part in steps that follow its mask."""
+
+    async def begin(self, constraint: Constraint) -> None:
+        """Send the constraint and wait for the first mask. InvalidRequestError: it cannot be enforced."""
+        loop = asyncio.get_running_loop()
+        data = f"{constraint.kind}\n{constraint.text}".encode("utf-8", "surrogatepass")
+        try:
+            async with asyncio.timeout(_STARTING + _SLACK * self._limits.seconds):
+                with suppress(ConnectionError):  # a child that has died says why
+                    await loop.sock_sendall(self._line, HEADER.pack(MASK, len(data)) + data)
+                while not self._complete():
+                    with suppress(ConnectionError):
+                        self._take(await loop.sock_recv(self._line, 1 << 16))
+        except TimeoutError as error:
+            raise BackendError("the constraint cannot be enforced: its process does not answer") from error
+        kind, text = self._message or (GONE, b"")
+        if kind == MASK:
+            return
+        if kind == REFUSED:
+            raise InvalidRequestError(text.decode("utf-8", "replace"))
+        if kind == GONE:
+            raise _GoneError("the constraint cannot be enforced: its process has ended")
+        raise InvalidRequestError(f"{NAMES[self._kind]} cannot be enforced: {self._excess(kind, self._limits.seconds)}")
+
+    def _excess(self, kind: bytes, seconds: float) -> str:
+        name = "PUNA_MAX_CONSTRAINT_SECONDS" if seconds == self._limits.seconds else "PUNA_MAX_MASK_SECONDS"
+        if kind == SLOW:
+            return f"it takes more than {seconds:g} seconds of processor time, the limit that {name} sets"
+        if kind == LARGE:
+            memory = f"{self._limits.memory_bytes / (1 << 20):g} MiB"
+            return f"it takes more than {memory} of memory, the limit that PUNA_MAX_CONSTRAINT_MEMORY_BYTES sets"
+        return "it is nested too deeply, or refers to itself too often" if kind == DIED else "its process has ended"
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the next mask, or for the news that there is none, and return whether it has come."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                while not self._complete():
+                    try:
+                        self._take(self._line.recv(1 << 16))
+                    except BlockingIOError:
+                        break
+                    except OSError:  # closed meanwhile
+                        self._take(b"")
+            if self._complete():
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._give_up_on_silence()
+                return False
+            self._poll.poll(left * 1000)
+
+    def _give_up_on_silence(self) -> None:
+        if time.monotonic() - self._asked > _STARTING + _SLACK * self._limits.mask_seconds:
+            self._message = (GONE, b"")
 
     def mask(self, logits: NDArray[np.float32]) -> None:
-        """Rule out, in place, what may not come next. BackendError: the grammar outgrew llguidance's limits."""
-        if self._native.is_error():
-            raise BackendError(f"the constraint cannot be followed further: {_first_line(self._native.get_error())}")
-        if self._native.is_stopped() and not self._native.is_accepting():
-            raise BackendError("the constraint cannot be followed further: nothing satisfies the rest of it")
-        bits = np.unpackbits(np.frombuffer(self._native.compute_bitmask(), np.uint8), bitorder="little")
+        """Rule out, in place, what may not come next. BackendError: the constraint cannot be followed further."""
+        while not self.wait(1.0):
+            pass
+        kind, data = self._message or (GONE, b"")
+        if kind != MASK:
+            why = data.decode("utf-8", "replace") if kind == FAILED else self._excess(kind, self._limits.mask_seconds)
+            raise BackendError(f"the constraint cannot be followed further: {why}")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         logits[bits[: self._size] == 0] = -np.inf
 
     def accept(self, token: int) -> None:
         """Go on by the token that was drawn."""
-        self._native.consume_token(token)
+        self._message, self._asked = None, time.monotonic()
+        with suppress(OSError):  # a child that has died says why
+            self._line.send(TOKEN.pack(token))
+
+    def close(self) -> None:
+        """End the child. From any thread, any number of times."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # whoever waits for a mask stops waiting
+        with self._lock:
+            self._line.close()
+
+    def _complete(self) -> bool:
+        """Take the next message apart, if all of it has come."""
+        if self._message is None and len(self._received) >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._received)
+            if len(self._received) >= HEADER.size + length:
+                self._message = kind, bytes(self._received[HEADER.size : HEADER.size + length])
+                del self._received[: HEADER.size + length]
+        return self._message is not None
+
+    def _take(self, data: bytes) -> None:
+        self._received += data
+        if not data:
+            self._message = self._message or (GONE, b"")
 
 
 class Grammars:
-    """Makes matchers for one vocabulary. May be used from any thread."""
+    """Makes matchers for one vocabulary."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, limits: ConstraintLimits) -> None:
         """Wait with the costly reading of the vocabulary until a constraint comes."""
-        self._vocabulary = vocabulary
+        self._vocabulary, self._limits = vocabulary, limits
         self._lock = threading.Lock()
-        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._ready = False
 
-    def matcher(self, constraint: Constraint) -> Matcher:
-        """Compile a constraint. InvalidRequestError: it is wrong, or uses what cannot be enforced, which is named."""
-        grammar = _compile(constraint, self._vocabulary)
+    async def matcher(self, constraint: Constraint) -> Matcher:
+        """Have a constraint read. InvalidRequestError: it is wrong, too large, or uses what cannot be enforced."""
+        if constraint.kind not in NAMES:
+            raise InvalidRequestError(f'unknown kind of constraint "{constraint.kind}"')
+        try:
+            return await self._begin(constraint)
+        except _GoneError:  # the server had died
+            return await self._begin(constraint)
+
+    async def _begin(self, constraint: Constraint) -> Matcher:
+        line = self._connect() if self._ready and self._running() else await asyncio.to_thread(self._connect)
+        line.setblocking(False)
+        matcher = Matcher(line, constraint, self._vocabulary.size, self._limits)
+        try:
+            await matcher.begin(constraint)
+        except BaseException:
+            matcher.close()
+            raise
+        return matcher
+
+    def _running(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
+    def _connect(self) -> socket.socket:
+        """Return a socket that leads to a new child; start the server if there is none."""
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = _tokenizer(self._vocabulary)
-        native = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
-        if native.is_error():
-            raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: {_gist(native.get_error())}")
-        if native.is_stopped() and not native.is_accepting():
-            raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: nothing satisfies it")
-        self._try(constraint, native, self._tokenizer)
-        return Matcher(native, self._vocabulary.size)
+            for _ in range(2):
+                if not self._running():
+                    self._stop()
+                    self._start()
+                assert self._control is not None
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    try:
+                        socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+                    except OSError:  # it has died just now
+                        ours.close()
+                        self._stop()
+                        continue
+                return ours
+        raise BackendError("constraints cannot be enforced: their process does not start")
 
-    def _try(self, constraint: Constraint, native: llguidance.LLMatcher, tokenizer: llguidance.LLTokenizer) -> None:
-        """Find expressions that outgrow llguidance's limits, which it notices not before their first letters."""
-        if constraint.kind != "json_schema":
-            if not self._goes(native.deep_copy()):
-                raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be enforced: it is too complex")
-            return
-        for pattern in sorted(patterns(constraint.text))[:_TRIED_PATTERNS]:  # wherever in a schema they stand
-            grammar = _compile(
-                Constraint("json_schema", json.dumps({"type": "string", "pattern": pattern})), self._vocabulary
+    def _start(self) -> None:
+        """Start the server and tell it the vocabulary. Takes up to a second."""
+        vocabulary = self._vocabulary
+        special = {token for token in range(vocabulary.size) if vocabulary.looks_special(token)}
+        spelled = [vocabulary.spell(token, special=True) for token in range(vocabulary.size)]
+        tokens = [_SPECIAL * (token in special) + raw for token, raw in enumerate(spelled)]
+        marks = {spelled[token].decode("utf-8", "replace"): token for token in sorted(special, reverse=True)}
+        ends = sorted(vocabulary.ends, key=lambda token: token != vocabulary.eos)
+        data = marshal.dumps((tokens, ends, vocabulary.eos, marks, asdict(self._limits)))
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "puna_llama_cpp.grammar_server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # llguidance may quote the constraint
             )
-            alone = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
-            if not alone.is_error() and not self._goes(alone):  # one that is wrong stands where nothing looks
-                shown = pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}…"
-                raise InvalidRequestError(f'JSON schema cannot be enforced: the pattern "{shown}" is too complex')
+        self._control.settimeout(_STARTING)
+        with suppress(OSError):  # found out by who uses it
+            self._control.sendall(HEADER.pack(MASK, len(data)) + data)
+        self._ready = True
 
-    def _goes(self, native: llguidance.LLMatcher) -> bool:
-        """Whether the first tokens of some text can be followed."""
-        for _ in range(_TRIED_STEPS):
-            if native.is_stopped():
-                break
-            bits = np.unpackbits(np.frombuffer(native.compute_bitmask(), np.uint8), bitorder="little")
-            allowed = (int(token) for token in np.flatnonzero(bits[: self._vocabulary.size]))
-            token = next((token for token in allowed if token not in self._vocabulary.ends), None)
-            if token is None:
-                break
-            native.consume_token(token)
-        return not native.is_error()
-
-
-def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:
-    """Tell llguidance the vocabulary. Takes up to a second; its own helper for this calls what llama.cpp deprecates."""
-    ends = sorted(vocabulary.ends, key=lambda token: token != vocabulary.eos)
-    tokenizer: llguidance.LLTokenizer = llguidance.LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # no stub
-        tokens=[
-            _SPECIAL * vocabulary.looks_special(token) + vocabulary.spell(token, special=True)
-            for token in range(vocabulary.size)
-        ],
-        vocab_ptr=vocabulary.pointer,
-        tokenize_fptr=ctypes.cast(lib.llama_tokenize, ctypes.c_void_p).value,
-        eos_token=ends or vocabulary.eos,
-        slices=None,
-    )
-    return tokenizer
-
-
-_WORDS = {
-    "min/maxProperties only": "minProperties/maxProperties only",
-    "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf": (
-        "oneOf whose options might hold at once"
-    ),
-}
-_NAMES = {"json_schema": "JSON schema", "gbnf": "GBNF grammar", "lark": "Lark grammar", "regex": "regular expression"}
-
-
-def _compile(constraint: Constraint, vocabulary: Vocabulary) -> str:
-    text = constraint.text
-    try:
-        match constraint.kind:
-            case "json_schema":
-                return llguidance.LLMatcher.grammar_from_json_schema(tightened(text), defaults=_GUIDANCE)
-            case "gbnf":
-                return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
-            case "lark":
-                return llguidance.LLMatcher.grammar_from_lark(_resolved(text, vocabulary))
-            case "regex":
-                return llguidance.LLMatcher.grammar_from_regex(text)
-            case other:
-                raise InvalidRequestError(f'unknown kind of constraint "{other}"')
-    except (ValueError, GbnfToLarkError) as error:
-        raise InvalidRequestError(f"{_NAMES[constraint.kind]} cannot be read: {_first_line(str(error))}") from error
-
-
-def _resolved(text: str, vocabulary: Vocabulary) -> str:
-    """Hold the schemas in a Lark grammar to what a schema of its own is held to; name the tokens of its marks."""
-    written, at = [], 0
-    while match := _LARK.search(text, at):
-        written.append(text[at : match.end()])
-        at = match.end()
-        if match[0].startswith(("%json", "%mark")):
+    def _stop(self) -> None:
+        self._ready = False
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._server is not None:
             try:
-                schema, at = json.JSONDecoder().raw_decode(text, at)
-            except ValueError:
-                continue  # llguidance says what is wrong
-            if match[0].startswith("%mark"):
-                written[-1] = written[-1].removesuffix(match[0]) + _mark(schema, vocabulary)
-                continue
-            strict = json.loads(tightened(json.dumps(schema)))
-            written.append(json.dumps({**strict, "x-guidance": _GUIDANCE} if isinstance(strict, dict) else strict))
-    return "".join([*written, text[at:]])
+                self._server.wait(_ENDING)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._server = None
 
-
-def _mark(text: object, vocabulary: Vocabulary) -> str:
-    """Return the special token that is spelled so; where there is none, the text."""
-    tokens = vocabulary.special([text]) if isinstance(text, str) else ()
-    special = [token for token in tokens if vocabulary.looks_special(token)]
-    return f"<[{special[0]}]>" if special else json.dumps(text)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
-
-
-def _gist(text: str) -> str:
-    """Return the telling lines of llguidance's message: for expressions the reason stands in the last ones."""
-    text = text.partition("\n<state>")[0]
-    for theirs, ours in _WORDS.items():
-        text = text.replace(theirs, ours)
-    lines = [line.strip() for line in text.splitlines()]
-    reasons = [line for line in lines if line.startswith("error:")]
-    return " ".join([lines[0], *reasons]) if lines else text
+    def close(self) -> None:
+        """End the server and with it all children."""
+        with self._lock:
+            self._stop()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
 
-from puna.backend import ModelFacts, ModelSpec
+from puna.backend import ConstraintLimits, ModelFacts, ModelSpec
 from puna_llama_cpp.context import KV_CACHE_TYPES, Context, ContextOptions
 from puna_llama_cpp.embedder import EmbeddingModel
 from puna_llama_cpp.lazy_memory import lazily_zeroed
@@ -39,11 +39,12 @@ class Opened:
     slots: int
     """Sequences that the context can hold."""
     projector: Projector | None
+    constraints: ConstraintLimits
 
     def start(self) -> LlamaModel:
         """Put the model to work, on the running event loop."""
         if self.facts.generates:
-            return WritingModel(self.weights, self.context, self.facts, self.projector)
+            return WritingModel(self.weights, self.context, self.facts, self.projector, self.constraints)
         return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         generates=not embeds,
         vision=projector is not None and projector.vision,
     )
-    return Opened(weights, context, facts, slots, projector)
+    return Opened(weights, context, facts, slots, projector, spec.constraint_limits)
 
 
 def _padded(length: int) -> int:

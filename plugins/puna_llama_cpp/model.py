@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from puna.backend import (
+    ConstraintLimits,
     Finish,
     InvalidRequestError,
     LoadedModel,
@@ -77,24 +78,33 @@ class LlamaModel(LoadedModel):
 class WritingModel(LlamaModel):
     """A model that writes text."""
 
-    def __init__(self, weights: Weights, context: Context, facts: ModelFacts, projector: Projector | None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        context: Context,
+        facts: ModelFacts,
+        projector: Projector | None,
+        constraints: ConstraintLimits,
+    ) -> None:
         """Own the projector too, and start the engine."""
         super().__init__(weights, context, facts)
         self._projector = projector
         self._lookers = ThreadPoolExecutor(_LOOKERS, "look")
-        self._grammars = Grammars(self._vocabulary)
+        self._grammars = Grammars(self._vocabulary, constraints)
         self._engine = Engine(context, self._vocabulary, facts.parallel)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Go on from a prompt."""
         running = await self._prepare(request)
-        self._engine.submit(running)
         try:
+            self._engine.submit(running)
             while not isinstance(event := await running.mailbox.get(), Finish):
                 yield event
             yield event
         finally:
             self._engine.cancel(running)
+            if running.matcher:
+                running.matcher.close()
 
     def step(self) -> int | None:
         """Return how many steps the decode thread has made, while it has work."""
@@ -114,10 +124,8 @@ class WritingModel(LlamaModel):
         if self._projector:
             # as in the reference, whatever the prompt: what a shift leaves of a picture would mean nothing
             request = replace(request, shift=False)
-        matcher = None
-        if request.constraint:
-            matcher = await asyncio.to_thread(self._grammars.matcher, request.constraint)
         preserved = self._vocabulary.special(request.preserved_tokens)
+        matcher = await self._grammars.matcher(request.constraint) if request.constraint else None
         return sequence.Sequence(request, tokens, matcher, preserved, pictures)
 
     async def _look(self, request: SequenceRequest) -> Look:
@@ -137,5 +145,6 @@ class WritingModel(LlamaModel):
     def _close_engine(self) -> None:
         self._lookers.shutdown(cancel_futures=True)
         self._engine.close()
+        self._grammars.close()
         if self._projector:
             self._projector.close()

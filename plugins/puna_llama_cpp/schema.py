@@ -49,19 +49,6 @@ def tightened(text: str) -> str:
         raise InvalidRequestError("JSON schema cannot be read: it is nested too deeply") from error
 
 
-def patterns(text: str) -> frozenset[str]:
-    """Return the regular expressions in a schema that could be tightened."""
-    found: set[str] = set()
-    waiting = [json.loads(text)] if '"pattern' in text else []
-    while waiting:
-        schema = waiting.pop()
-        if isinstance(schema, dict):
-            found.update(each for each in [schema.get("pattern")] if isinstance(each, str))
-            found.update(schema["patternProperties"] if isinstance(schema.get("patternProperties"), dict) else ())
-            waiting += _inner(schema)
-    return frozenset(found)
-
-
 def _tighten(schema: dict[str, Any]) -> None:
     for inner in list(_inner(schema)):
         _tighten(inner)

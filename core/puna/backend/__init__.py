@@ -79,6 +79,18 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConstraintLimits:
+    """What constraints may take. A backend refuses one that takes more, and names the limit."""
+
+    seconds: float = 5.0
+    """Processor time to read one."""
+    mask_seconds: float = 1.0
+    """Processor time to find out which tokens may come next."""
+    memory_bytes: int = 256 << 20
+    """Memory of all constraints of a model together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model and how to load it. Paths are absolute."""
 
@@ -107,6 +119,7 @@ class ModelSpec:
     """Those of the backend's own options that were set, each of its declared kind."""
     memory_bytes: int = 0
     """Memory of the machine that is free for it; 0: not known."""
+    constraint_limits: ConstraintLimits = ConstraintLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

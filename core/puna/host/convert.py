@@ -35,6 +35,11 @@ def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
         kv_cache_type=spec.kv_cache_type,
         backend_options_json=json.dumps(dict(spec.backend_options)) if spec.backend_options else "",
         memory_bytes=spec.memory_bytes,
+        constraint_limits=wire.ConstraintLimits(
+            seconds=spec.constraint_limits.seconds,
+            mask_seconds=spec.constraint_limits.mask_seconds,
+            memory_bytes=spec.constraint_limits.memory_bytes,
+        ),
     )
 
 
@@ -43,6 +48,7 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
     options = json.loads(request.backend_options_json or "{}")
     if not isinstance(options, dict):
         raise ValueError("backend options must be a JSON object")
+    limits = request.constraint_limits
     return contract.ModelSpec(
         path=request.path,
         adapter_paths=tuple(request.adapter_paths),
@@ -60,6 +66,11 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
         kv_cache_type=request.kv_cache_type,
         backend_options=options,
         memory_bytes=request.memory_bytes,
+        constraint_limits=contract.ConstraintLimits(
+            seconds=limits.seconds, mask_seconds=limits.mask_seconds, memory_bytes=limits.memory_bytes
+        )
+        if request.HasField("constraint_limits")
+        else contract.ConstraintLimits(),
     )
 
 

@@ -19,7 +19,7 @@ from puna.errors import (
     PunaError,
 )
 from puna.gojson import quote
-from puna.messages import Think
+from puna.messages import Think, Tool
 from puna.models.name import Reference, Source, parse_reference
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
@@ -29,7 +29,7 @@ from puna.runtime.wanted import Lease, Loading, Queued
 from puna.serving.answers import Progress
 from puna.serving.forms import Forms
 from puna.serving.requests import RequestOptions
-from puna.serving.wants import wanted
+from puna.serving.wants import check_size, wanted
 from puna.settings import Settings
 
 REMEMBERED: Final = 64
@@ -84,6 +84,10 @@ class Access:
         except LookupError:
             raise unknown(sent) from None
         return Found(sent, reference, model, forms)
+
+    def check_form(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
+        """Refuse a form that is too large to be read. `tools`: those of which one must be called."""
+        check_size(request, tools, self._settings.limits.max_constraint_bytes)
 
     def lease(
         self, model: StoredModel, options: Options, request: RequestOptions, tell: Tell

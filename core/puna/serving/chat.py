@@ -54,6 +54,7 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
     asked = request.options
     clock = Clock(asked.start_ns)
     check_logprobs(asked)
+    access.check_form(asked, request.tools if request.tool_choice.mode == "required" else ())
     found = await access.find(request.model)
     if not request.messages and asked.keep_alive == 0:
         await access.unload(found.model)

@@ -38,6 +38,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
     asked = request.options
     clock = Clock(asked.start_ns)
     check_logprobs(asked)
+    access.check_form(asked)
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model))
     access.refuse_remote(found)
     empty = len(request.prompt) == 0

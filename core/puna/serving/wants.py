@@ -1,12 +1,14 @@
 """From options to what a backend is asked: how a model is loaded, and how a sequence is drawn."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from puna.backend import Constraint, ModelSpec, Sampling
-from puna.errors import InvalidFormatError, InvalidRequestError
+from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
+from puna.errors import InvalidFormatError, InvalidRequestError, UnsupportedConstraintError
 from puna.gojson import quote
+from puna.messages import Tool
 from puna.models.integrity import never
 from puna.models.stored import StoredModel
 from puna.options import Options
@@ -48,6 +50,11 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
         draft_tokens=_draft_tokens(model, options),
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
+        constraint_limits=ConstraintLimits(
+            seconds=settings.limits.max_constraint_seconds,
+            mask_seconds=settings.limits.max_mask_seconds,
+            memory_bytes=settings.limits.max_constraint_memory_bytes,
+        ),
     )
     return Wanted(
         key=spec.path,
@@ -113,6 +120,17 @@ def constraint(output: OutputFormat | None) -> Constraint | None:
     if output.kind == "json_schema":
         return _schema(output.text)
     return Constraint(output.kind, output.text)
+
+
+def check_size(request: RequestOptions, tools: Sequence[Tool], most: int) -> None:
+    """Refuse a form that is longer than `most` bytes, before anything reads it. `tools`: those that must be called."""
+    sizes = {"format": len(request.output.text) if request.output else 0}
+    sizes |= {f"tool {quote(tool.name)}": len(tool.parameters or "") for tool in tools}
+    if sum(sizes.values()) > most:
+        name = max(sizes, key=sizes.__getitem__)
+        raise UnsupportedConstraintError(
+            f"{name} is too large: it has {sizes[name]} bytes, and PUNA_MAX_CONSTRAINT_BYTES allows {most}"
+        )
 
 
 def shifts(model: StoredModel, request: RequestOptions) -> bool:

@@ -42,6 +42,7 @@ class LoadRequest(_message.Message):
     KV_CACHE_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_LIMITS_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend plugin."""
     path: _builtins.str
@@ -80,6 +81,10 @@ class LoadRequest(_message.Message):
     def projector_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Projectors for pictures and sounds."""
 
+    @_builtins.property
+    def constraint_limits(self) -> Global___ConstraintLimits:
+        """What constraints on the output may take. A host refuses one that takes more with KIND_INVALID."""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class LoadRequest(_message.Message):
         kv_cache_type: _builtins.str = ...,
         backend_options_json: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        constraint_limits: Global___ConstraintLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "constraint_limits", b"constraint_limits", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "use_mmap", b"use_mmap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
     _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
@@ -115,6 +121,36 @@ class LoadRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__use_mmap) -> _WhichOneofReturnType__use_mmap | None: ...
 
 Global___LoadRequest: _TypeAlias = LoadRequest  # noqa: Y015
+
+@_typing.final
+class ConstraintLimits(_message.Message):
+    """Bounds on constraints, which a client writes and which may be made to take any time and memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    MASK_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """Seconds of processor time to read one."""
+    mask_seconds: _builtins.float
+    """Seconds of processor time to find out which tokens may come next."""
+    memory_bytes: _builtins.int
+    """Bytes of memory of all constraints of the model together."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        mask_seconds: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_seconds", b"mask_seconds", "memory_bytes", b"memory_bytes", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConstraintLimits: _TypeAlias = ConstraintLimits  # noqa: Y015
 
 @_typing.final
 class LoadResponse(_message.Message):
