@@ -1,7 +1,24 @@
-"""`python -m puna`."""
+"""`python -m puna`, and the program `puna`."""
 
 import sys
 
-from puna.cli.main import main
+from puna.cli import early
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command that the arguments name and return its exit status."""
+    early.begin()
+    from puna.cli import signals
+    from puna.cli.main import main as run
+
+    try:
+        status = run()
+    except KeyboardInterrupt:
+        status = early.status_of(early.ENDING[0])
+    if status > early.status_of(0):
+        signals.finish(status)  # interrupted in the midst of something, which a shutdown would only run on
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

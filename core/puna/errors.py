@@ -33,6 +33,7 @@ PunaError
 ├── QueueFullError
 ├── TooLargeError                  a request, or all together, have more bytes than they may
 ├── ClientStalledError             a client does not send or read what it should
+├── ServerEndingError              the server takes no more requests, and ends those that take too long
 ├── StoreFailedError               the disk refuses: it is full, or may not be written, or fails
 ├── TransferError                  a registry or the way to it failed
 ├── BackendNotFoundError           a model asks for a backend that is not installed
@@ -312,6 +313,15 @@ class ClientStalledError(PunaError):
 
     def __init__(self, text: str = "the client does not read its answer") -> None:
         super().__init__(text)
+
+
+class ServerEndingError(PunaError):
+    """The server takes no more requests, and ends those that take too long."""
+
+    reason = "SERVER_ENDING"
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
 
 
 class StoreFailedError(PunaError):

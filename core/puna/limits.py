@@ -62,6 +62,10 @@ class Limits:
     max_loop_seconds: float = 0.1
     """Seconds that one turn of the event loop may take before the watchdog logs the place."""
 
+    # The end of the server.
+    max_drain_seconds: float = 5.0
+    """Seconds that requests have to finish after the first signal."""
+
     # Registries.
     max_manifest_bytes: int = 1 << 20
     """Bytes of the manifest that a registry sends."""

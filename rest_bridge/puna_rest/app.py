@@ -1,6 +1,8 @@
 """The bridge as an aiohttp application, and running it for as long as a context lasts."""
 
+import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -14,7 +16,7 @@ from puna.limits import DEFAULT_LIMITS, Limits
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
-from puna_rest.errors import UNEXPECTED, BusyError, NativeError, RestError, failure
+from puna_rest.errors import UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
 from puna_rest.items import ITEMS, Items
 from puna_rest.listening import listening
 from puna_rest.reading import LIMITS
@@ -22,11 +24,18 @@ from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)
 
+LAST_GRACE: Final = 1.0
+"""Seconds that ended requests may take to tell their clients so."""
 RETRY_AFTER: Final = "1"
 """Seconds after which a refused request may be sent again."""
 _ORIGIN: Final = "origin"
 """Key in a request's match_info: the origin that its answer shall allow."""
 _RULES: Final = web.AppKey("rules", hosts.Rules)
+_RUNNING: Final = web.AppKey("running", set[asyncio.Task[object]])
+"""The requests that are being answered."""
+_ENDED: Final = web.AppKey("ended", set[asyncio.Task[object]])
+"""Those that the bridge has ended because it ends itself."""
+_ENDING: Final = Failure(503, "the server is shutting down")
 
 
 def build(core: Core, rules: hosts.Rules, limits: Limits) -> web.Application:
@@ -36,6 +45,7 @@ def build(core: Core, rules: hosts.Rules, limits: Limits) -> web.Application:
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
     app[_RULES] = rules
     app[LIMITS] = limits
+    app[_RUNNING], app[_ENDED] = set(), set()
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_expect)
     app.on_response_prepare.append(_trim)
     return app
@@ -50,21 +60,32 @@ async def bridging(
     origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
+    drain_seconds: float = 1.0,
 ) -> AsyncGenerator[str]:
     """Bridge a core, at an address or behind an open channel, to HTTP and yield the URL.
 
+    Leaving gives the requests under way `drain_seconds` to finish, and ends the rest with an error.
     Raises OSError when the address cannot be had, cors.BadOriginError.
     """
     if isinstance(core, str):
         async with (
             grpc.aio.insecure_channel(core, options=CHANNEL_OPTIONS) as channel,
-            bridging(channel, host=host, port=port, origins=origins, allowed_hosts=allowed_hosts, limits=limits) as url,
+            bridging(
+                channel,
+                host=host,
+                port=port,
+                origins=origins,
+                allowed_hosts=allowed_hosts,
+                limits=limits,
+                drain_seconds=drain_seconds,
+            ) as url,
         ):
             yield url
         return
     rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
-    # Without it a client that hangs up leaves its handler, and the decoding behind it, running.
-    runner = web.AppRunner(build(connect(core), rules, limits), handler_cancellation=True)
+    app = build(connect(core), rules, limits)
+    # Without handler_cancellation a client that hangs up leaves its handler, and the decoding behind it, running.
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_GRACE)
     await runner.setup()
     server = runner.server
     assert server is not None
@@ -77,6 +98,7 @@ async def bridging(
             address = f"[{host}]" if ":" in host else host
             yield f"http://{address}:{bound}"
     finally:
+        await _drain(app, drain_seconds)
         await runner.cleanup()
 
 
@@ -135,7 +157,33 @@ async def _expect(request: web.Request) -> None:
         request.writer.output_size = 0  # it is no part of the answer
 
 
+async def _drain(app: web.Application, seconds: float) -> None:
+    """Give the requests under way some seconds to finish, and end the rest."""
+    running = app[_RUNNING]
+    if running:
+        await asyncio.wait(running, timeout=seconds if seconds < math.inf else None)
+    for task in running:
+        app[_ENDED].add(task)
+        task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=LAST_GRACE)
+
+
 async def _handle(request: web.Request, route: routing.Route) -> web.StreamResponse:
+    task = asyncio.current_task()
+    assert task is not None, "requests are answered in tasks"
+    request.app[_RUNNING].add(task)
+    try:
+        return await _answered(request, route)
+    except asyncio.CancelledError:
+        if task not in request.app[_ENDED]:
+            raise
+        return await streams.cut(request, _ENDING) or route.error(request, _ENDING)
+    finally:
+        request.app[_RUNNING].discard(task)
+
+
+async def _answered(request: web.Request, route: routing.Route) -> web.StreamResponse:
     try:
         return await route.handlers[request.method](request)
     except NativeError as error:

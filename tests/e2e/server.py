@@ -99,7 +99,10 @@ class Server:
 
 @contextmanager
 def serving(store, **environment):
-    """Run a server until the block ends. It must leave nothing behind, and its event loop must never stand still."""
+    """Run a server until the block ends.
+
+    It must leave nothing behind, its event loop must never stand still, and its log must have no traceback.
+    """
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a pipe that nobody reads would stop the server
     process = subprocess.Popen(
         [PUNA, "serve"],
@@ -140,6 +143,7 @@ def serving(store, **environment):
     alive = parents()
     assert [pid for pid in hosts if pid in alive] == []
     assert [line for line in log.splitlines() if BUSY in line] == []
+    assert "Traceback" not in log, log
 
 
 def _text(file):

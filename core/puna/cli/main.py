@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from puna.cli import early
 from puna.cli.arguments import Command, environment
 from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(str(StoreFailedError(error)))
     except KeyboardInterrupt:
-        return 130
+        return early.status_of(signal.SIGINT)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,7 +179,8 @@ def _run(told: argparse.Namespace, settings: Settings) -> int:
         from puna.cli.serve import run as run_server
 
         core, rest = command != "rest", command != "core"
-        return run_server(settings, core=core, rest=rest, target=getattr(told, "core", None))
+        run_server(settings, core=core, rest=rest, target=getattr(told, "core", None))
+    early.interruptible()
     if command == "version":
         print(f"puna {version('puna')}")
     elif command in ("plugins", "demo"):

@@ -6,20 +6,22 @@ import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
+from puna.cli.signals import Signals, finish
 from puna.limits import Limits
 from puna.settings import Settings
 from puna.watchdog import watching
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from puna.models.store import ModelStore
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,19 @@ HANDLES: Final = 1024
 """Open files for everything but connections: models, their hosts, downloads, logs."""
 
 
-def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; return 0, or 1 with a word on stderr when an address cannot be had."""
+BRIDGE_SECONDS = 1.0
+"""How long the bridge may take to tell its clients what has become of requests that the core has ended."""
+CLOSING_SECONDS = 30.0
+"""How long a server that has stopped serving may take to end."""
+
+
+def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> NoReturn:
+    """Serve until SIGINT or SIGTERM, and end this process.
+
+    The status is 0 after a first signal, 1 with a word on stderr when an address or the store cannot be had, and what
+    `puna.cli.signals` says otherwise.
+    """
+    signals = Signals()
     gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
     # gRPC's C core would print its own words beside ours, before logging is told where to go.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -40,11 +53,11 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     )
     settings = replace(settings, limits=_within_handles(settings.limits))
     try:
-        asyncio.run(_serve(settings, core=core, rest=rest, target=target))
+        asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))
     except OSError as error:
         print(f"Error: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 0
+        finish(1)
+    finish(0)
 
 
 def _within_handles(limits: Limits) -> Limits:
@@ -86,32 +99,32 @@ async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
         raise OSError(error.errno, text) from error
 
 
-async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | None) -> None:
+async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool, target: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    seconds = settings.limits.max_drain_seconds
     async with AsyncExitStack() as stack:
         places = []
+        running = None
         if core and rest:
             # The port that users know is named before the one that they may not, and before anything is opened.
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 _try(settings.host, settings.port)
         if core:
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
-                channel, address = await stack.enter_async_context(running_core(settings))
-            places.append(f"gRPC on {address}")
+                running = await stack.enter_async_context(running_core(settings))
+            places.append(f"gRPC on {running.address}")
         if rest:
             from puna_rest.app import bridging
 
-            reached = channel if core else target or settings.grpc_host
             bridge = bridging(
-                reached,
+                running.channel if running else target or settings.grpc_host,
                 host=settings.host,
                 port=settings.port,
                 origins=settings.origins,
                 allowed_hosts=settings.allowed_hosts,
                 limits=settings.limits,
+                drain_seconds=BRIDGE_SECONDS if running else seconds,
             )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
@@ -119,20 +132,53 @@ async def _serve(settings: Settings, *, core: bool, rest: bool, target: str | No
         gc.freeze()  # what is there now stays, so nobody need look through it again
         gc.enable()
         stack.enter_context(watching(settings.limits.max_loop_seconds))
+        signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
         print("Puna is ready: " + ", ".join(places), flush=True)
         await stop.wait()
-        # A second signal need not wait for anything.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        log.info("ending: requests have %g s to finish; a second signal ends them at once", seconds)
+        if running is not None:
+            await running.drain(seconds)
+        signals.end_within(CLOSING_SECONDS if running else seconds + CLOSING_SECONDS)
+
+
+def _open(store: "ModelStore") -> None:
+    """Make the store if there is none, and tidy it up. OSError: it cannot be made or read."""
+    from puna.demo.install import install_in_new_store
+
+    root = store.root
+    try:
+        if root.is_symlink() and not root.exists():
+            raise FileNotFoundError(errno.ENOENT, f"it is a link to {root.readlink()}, which does not exist")
+        if not root.exists() and not install_in_new_store(root):
+            root.mkdir(parents=True, exist_ok=True)
+        store.check()
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"the store {root} cannot be used: {why[:1].lower() + why[1:]}. OLLAMA_MODELS chooses another folder"
+        raise OSError(error.errno, text) from error
+    if not os.access(root, os.W_OK):
+        log.warning("the store %s cannot be written: models can be neither pulled nor created nor removed", root)
+    store.prune()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCore:
+    """The core, as it runs."""
+
+    channel: "grpc.aio.Channel"
+    """To it, within this process."""
+    address: str
+    """Where it serves gRPC."""
+    drain: Callable[[float], Awaitable[None]]
+    """Takes no more requests, and ends those that take longer than some seconds."""
 
 
 @asynccontextmanager
-async def running_core(settings: Settings) -> AsyncGenerator[tuple["grpc.aio.Channel", str]]:
-    """Run the core; yield a channel to it within this process, and its gRPC address.
+async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
+    """Run the core.
 
     Leaving stops the server, then unloads every model.
     """
-    from puna.demo.install import install_in_new_store
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.rpc.inprocess import InProcessChannel
@@ -140,9 +186,8 @@ async def running_core(settings: Settings) -> AsyncGenerator[tuple["grpc.aio.Cha
     from puna.runtime.pool import ModelPool
     from puna.serving.serving import Serving
 
-    await asyncio.to_thread(install_in_new_store, settings.models)
     store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
-    await asyncio.to_thread(store.prune)
+    await asyncio.to_thread(_open, store)
     backends = Registry.discover()
     async with (
         ModelPool(backends, settings) as pool,
@@ -150,4 +195,4 @@ async def running_core(settings: Settings) -> AsyncGenerator[tuple["grpc.aio.Cha
         InProcessChannel() as channel,
     ):
         add_services(core, cast("grpc.aio.Server", channel))
-        yield cast("grpc.aio.Channel", channel), address
+        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity.drain)

@@ -45,6 +45,13 @@ class ModelStore:
         self._heads = Heads()
         self._writing = threading.RLock()
 
+    def check(self) -> None:
+        """Raise OSError where the store cannot be read: it is gone, or is no folder, or may not be entered."""
+        os.scandir(self.root).close()
+        for folder in (self.blobs.folder, self._manifests):
+            with contextlib.suppress(FileNotFoundError):  # nothing has been stored yet
+                os.scandir(folder).close()
+
     def prune(self) -> None:
         """Tidy up at start: old blobs nobody uses, unfinished files, empty folders. An unreadable manifest stops it."""
         prune.rename_legacy(self.blobs.folder)

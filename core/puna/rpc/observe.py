@@ -4,17 +4,23 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from puna.errors import ServerEndingError
 from puna.rpc.wall import CancelledByRequestError
 from puna.serving.activity import Activity, Entry
 
 
 @contextmanager
 def observed(activity: Activity, model: str, method: str) -> Generator[Entry]:
-    """List the current call for as long as the block lasts. CancelledByRequestError: somebody cancelled it."""
+    """List the current call for as long as the block lasts.
+
+    CancelledByRequestError: somebody cancelled it. ServerEndingError: the server takes no calls, or has ended this one.
+    """
     with activity.entered(model, method) as entry:
         try:
             yield entry
         except asyncio.CancelledError:
+            if entry.ended:
+                raise ServerEndingError from None
             if entry.cancelled:
                 raise CancelledByRequestError from None
             raise

@@ -9,18 +9,19 @@ from typing import Final, cast
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
 
 from puna.limits import Limits
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
+from puna.rpc.health import HealthServicer
 from puna.rpc.intake import Guarded, Intake
 from puna.rpc.models import ModelsServicer
 from puna.rpc.rank import RankServicer
 from puna.rpc.reflect import add_reflection
 from puna.rpc.server_info import ServerServicer
 from puna.rpc.tokenize import TokenizeServicer
+from puna.serving.activity import LAST_GRACE
 from puna.serving.serving import Serving
 from puna.v1 import (
     chat_pb2,
@@ -67,10 +68,6 @@ SERVICES: Final = (
 )
 
 
-LAST_GRACE: Final = 10.0
-"""Seconds that cancelled calls may take to let go."""
-
-
 @asynccontextmanager
 async def serving(core: Serving, address: str, *, uds: str | None = None) -> AsyncGenerator[str]:
     """Serve on `address` ("host:port"; port 0 picks a free one), and on a Unix socket of this path if one is given.
@@ -83,19 +80,16 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     guard = Guarded(server, Intake(limits))
     guarded = cast("grpc.aio.Server", guard)
     add_services(core, guarded)
-    healthy = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, guarded)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(core, SERVICES), guarded)
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
     port = _bound(server, address)
     if uds is not None:
         _bound(server, f"unix:{uds}")
     await server.start()
-    for name in ("", *SERVICES):
-        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         yield f"{address.rpartition(':')[0]}:{port}"
     finally:
-        await healthy.enter_graceful_shutdown()
+        core.activity.ending = True
         await server.stop(GRACE)
         # stop() cancels what is left and does not wait for it; the pool below must not close under anybody's feet.
         if ending := [entry.task for entry in core.activity.entries()]:

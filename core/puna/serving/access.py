@@ -82,6 +82,7 @@ class Access:
         try:
             model, forms = await asyncio.to_thread(self._get, reference)
         except LookupError:
+            await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
         return Found(sent, reference, model, forms)
 

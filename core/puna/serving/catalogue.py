@@ -34,8 +34,15 @@ class Catalogue:
         self._registries = registries or Registries(store)
 
     async def list(self) -> list[ModelSummary]:
-        """Return all models, newest first."""
-        return await asyncio.to_thread(self._store.list)
+        """Return all models, newest first. OSError: the store is gone."""
+
+        def read() -> list[ModelSummary]:
+            found = self._store.list()
+            if not found:
+                self._store.check()
+            return found
+
+        return await asyncio.to_thread(read)
 
     async def show(
         self, name: str, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
@@ -51,6 +58,7 @@ class Catalogue:
             try:
                 model = self._store.get(reference.name)
             except LookupError:
+                self._store.check()
                 raise ModelNotFoundError(reference.name.shortest) from None
             return show(model, verbose=verbose, system=system, options=options)
 
@@ -65,6 +73,7 @@ class Catalogue:
         try:
             await asyncio.to_thread(self._store.copy, *names)
         except LookupError:
+            await asyncio.to_thread(self._store.check)
             raise ModelNotFoundError(source, f"model {quote(source)} not found") from None
 
     async def delete(self, name: str) -> None:
@@ -75,6 +84,7 @@ class Catalogue:
         try:
             await asyncio.to_thread(self._store.delete, target)
         except LookupError:
+            await asyncio.to_thread(self._store.check)
             raise ModelNotFoundError(name) from None
 
     async def create(self, request: CreateRequest) -> AsyncGenerator[Step]:

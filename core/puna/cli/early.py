@@ -1,0 +1,29 @@
+"""Signals before the command is known. A program of ours imports this module first, so the module imports little."""
+
+import os
+import signal
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def status_of(number: int) -> int:
+    """Return the exit status of a process that a signal has ended, as shells count."""
+    return 128 + number
+
+
+def begin() -> None:
+    """Have signals end this process quietly. There is nothing yet to clean up."""
+    for number in ENDING:
+        signal.signal(number, _leave)
+
+
+def interruptible() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt again, for a command that is no server. Nothing happens without `begin`."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as Python calls it)
+    os._exit(status_of(number))

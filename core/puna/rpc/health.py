@@ -1,0 +1,62 @@
+"""grpc.health.v1: whether the server can do its work now.
+
+It can as long as its store can be read and it has not begun to end. Every service shares both conditions.
+"""
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from puna.rpc.wall import Context, streaming
+from puna.serving.serving import Serving
+
+LOOK_SECONDS: Final = 2.0
+"""How long the store's disk may take to answer."""
+WATCH_SECONDS: Final = 1.0
+"""How long a watcher may know an old status."""
+UNKNOWN: Final = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Tells whether services serve."""
+
+    def __init__(self, core: Serving, services: Collection[str]) -> None:
+        """`services`: their full names; the empty name is the server."""
+        self._core = core
+        self._services = {"", *services}
+        self._look: asyncio.Future[None] | None = None
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return await self._answer()
+
+    @streaming
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+        """Tell the status of a service, and each change of it."""
+        answer, told = UNKNOWN, None
+        while True:
+            if request.service in self._services:
+                answer = await self._answer()
+            if answer.status != told:
+                await context.write(answer)
+                told = answer.status
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _answer(self) -> health_pb2.HealthCheckResponse:
+        if self._core.activity.ending or not await self._store_answers():
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    async def _store_answers(self) -> bool:
+        """Look at the store. One look at a time: a disk that hangs holds one thread."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(asyncio.to_thread(self._core.store.check))
+        look = self._look
+        await asyncio.wait({look}, timeout=LOOK_SECONDS)
+        return look.done() and look.exception() is None
