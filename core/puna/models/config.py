@@ -1,11 +1,10 @@
 """A model's configuration: the JSON blob that says what its files are and how they are to be run."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from puna import gojson
+from puna import gojson, json_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +52,11 @@ class Config:
 
 
 def loads(data: bytes) -> Config:
-    """Read a configuration; keys that are not known are ignored. Raises ValueError when it is none."""
-    value = json.loads(data)
+    """Read a configuration; keys that are not known and values of a wrong type are ignored.
+
+    Raises ValueError when it is none.
+    """
+    value = json_text.loads(data)
     if not isinstance(value, Mapping):
         raise ValueError("a configuration is a JSON object")
     draft = value.get("draft")
@@ -126,14 +128,13 @@ def _plain_draft(draft: Draft) -> dict[str, str]:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return text if isinstance(text, str) else ""
+    return json_text.whole(text) if isinstance(text, str) else ""
 
 
 def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
     texts = value.get(key)
-    return tuple(each for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
+    return tuple(json_text.whole(each) for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
 
 
 def _count(value: Mapping[str, Any], key: str) -> int:
-    count = value.get(key)
-    return count if type(count) is int else 0
+    return json_text.int64(value.get(key))

@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from puna.errors import InvalidDigestError, PunaError, StoreFailedError
-from puna.models import durable, locks, prune
+from puna.errors import InvalidDigestError, StoreFailedError
+from puna.models import bounded, durable, locks, prune
 from puna.models import manifest as manifests
 from puna.models.blobs import PRIVATE
 from puna.models.create_request import TransferStep
@@ -26,6 +27,7 @@ from puna.models.integrity import StoppedError, damage, never
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 from puna.models.store import ModelStore
+from puna.models.stored import FAULTS
 
 _TICK: Final = 0.06
 _READERS: Final = min(4, os.cpu_count() or 1)
@@ -105,10 +107,12 @@ class _Examination:
                     yield self._stray(path, text if len(parts) == _DEPTH else "no manifest can lie here")
                     continue
                 try:
-                    manifest = manifests.loads(path.read_bytes())
+                    manifest = manifests.loads(bounded.read(path, bounded.MANIFEST))
                     for layer in _layers(manifest):
                         self.users[file_name(layer.digest)].append(name.shortest)
                 except FileNotFoundError:
+                    if path.is_symlink():
+                        yield Finding(kind=Kind.UNREADABLE, path=str(path), text="it is a link that leads nowhere")
                     continue  # removed meanwhile
                 except OSError as error:
                     yield Finding(kind=Kind.UNREADABLE, path=str(path), text=str(error.strerror))
@@ -161,7 +165,7 @@ class _Examination:
 
     def _blobs(self) -> Iterator[TransferStep | Finding]:
         """Compare all blobs with their digests and sizes, several at once."""
-        sizes = {file_name(layer.digest): layer.size for each in self.named for layer in _layers(each.manifest)}
+        sizes = self._sizes()
         for name in sorted(set(sizes) - {path.name for path in self.store.blobs.files()}):
             yield from self._missing(name)
         todo = [(path.name, sizes.get(path.name, 0)) for path in self.store.blobs.files()]
@@ -184,12 +188,23 @@ class _Examination:
                 over.set()
                 pool.shutdown(cancel_futures=True)
 
+    def _sizes(self) -> dict[str, int]:
+        """Return the bytes that each blob should have by the manifests, 0 where they disagree."""
+        sizes: dict[str, int] = {}
+        for each in self.named:
+            for layer in _layers(each.manifest):
+                name = file_name(layer.digest)
+                sizes[name] = layer.size if sizes.get(name, layer.size) == layer.size else 0
+        return sizes
+
     def _look(self, name: str, size: int, is_over: Callable[[], bool]) -> str:
         if is_over():
             raise StoppedError
-        return damage(
-            self.store.blobs, name, size, thorough=not self.quick, sealed=self.quick, stopped=is_over, heard=self._heard
-        )
+        look = partial(damage, self.store.blobs, name, thorough=not self.quick, sealed=self.quick, stopped=is_over)
+        text = look(size, heard=self._heard)
+        if text and not self.quick:  # the digest decides, not what a manifest says of the size
+            text = look(0, heard=self._heard) and text
+        return text
 
     def _heard(self, count: int) -> None:
         with self.counting:
@@ -249,13 +264,14 @@ class _Examination:
             if names & self.damaged or not all((self.store.blobs.folder / name).exists() for name in names):
                 continue
             try:
+                _check_sizes(self.store, each.manifest)
                 model = self.store.get(each.name)
                 _ = model.parameters, model.messages, model.parsed_template, model.system, model.licenses
                 if model.model_path is not None and model.config.is_gguf:
                     _ = model.gguf
             except LookupError:
                 continue  # removed meanwhile
-            except (PunaError, OSError, ValueError) as error:
+            except FAULTS as error:
                 shortest = each.name.shortest
                 yield Finding(
                     kind=Kind.BROKEN_MODEL, path=str(each.path), text=str(error), advice=_AGAIN, models=(shortest,)
@@ -310,6 +326,14 @@ class _Examination:
             if self.repair and free and prune.is_old(path):
                 return self._repaired(finding, lambda: _removed(path))
         return finding
+
+
+def _check_sizes(store: ModelStore, manifest: Manifest) -> None:
+    """Raise ValueError if a manifest is wrong about the size of a blob, and OSError."""
+    for layer in _layers(manifest):
+        path = store.blobs.path(layer.digest)
+        if layer.size and layer.size != (size := path.stat().st_size):
+            raise ValueError(f"the manifest says that {path.name} has {layer.size} bytes instead of {size}")
 
 
 def _layers(manifest: Manifest) -> list[Layer]:

@@ -23,6 +23,14 @@ MAGIC_SWAPPED: Final = b"FUGG"
 MAX_STRING: Final = 16 << 20
 MAX_ARRAY: Final = 64 << 20
 MAX_DIMENSIONS: Final = 4
+MAX_PAIRS: Final = 1 << 16
+MAX_TENSORS: Final = 1 << 17
+MAX_STRINGS: Final = 1 << 24
+"""Strings in all arrays of a head together: a second's work. The largest vocabularies have a million."""
+MAX_TEXT: Final = 64 << 20
+"""Bytes of all strings that are kept of a head."""
+MAX_ELEMENTS: Final = 1 << 23
+"""Elements of all arrays that are kept of a head."""
 DEFAULT_ALIGNMENT: Final = 32
 _FIRST_PIECE: Final = 64 << 10
 _LARGEST_PIECE: Final = 1 << 20
@@ -31,6 +39,8 @@ _LARGEST_PIECE: Final = 1 << 20
 
 class GGUFError(PunaError):
     """A file that is not readable as GGUF."""
+
+    reason = "MODEL_UNREADABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +195,17 @@ class _Reader:
         version = self._integer(self._u32)
         self._count = self._ordered(struct.Struct("<I" if version == 1 else "<Q"))
         self._ends_in_nul = version == 1
-        self._tensors = self._integer(self._count)
-        self._pairs = self._integer(self._count)
+        self._tensors = self._bounded("tensor count", self._integer(self._count), MAX_TENSORS)
+        self._pairs = self._bounded("metadata count", self._integer(self._count), MAX_PAIRS)
+        self._text = 0
+        self._strings = 0
+        self._elements = 0
+
+    @staticmethod
+    def _bounded(what: str, number: int, most: int) -> int:
+        if number > most:
+            raise GGUFError(f"{what} {number} exceeds maximum {most}")
+        return number
 
     def gguf(self, *, arrays: bool) -> GGUF:
         metadata: dict[str, object] = {}
@@ -258,6 +277,7 @@ class _Reader:
             raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
         if self._at + length > len(self._head) and not self._has(length):
             raise GGUFError("unexpected EOF")
+        self._text = self._bounded("size of all strings", self._text + length, MAX_TEXT)
         data = self._head[self._at : self._at + length]
         self._at += length
         if self._ends_in_nul:
@@ -279,7 +299,10 @@ class _Reader:
         length = self._integer(self._count)
         if length > MAX_ARRAY:
             raise GGUFError(f"array size {length} exceeds maximum {MAX_ARRAY}")
+        if wanted:
+            self._elements = self._bounded("size of all arrays", self._elements + length, MAX_ELEMENTS)
         if kind == STRING:
+            self._strings = self._bounded("size of all arrays of strings", self._strings + length, MAX_STRINGS)
             if wanted:
                 return Array(kind, length, tuple([self._string() for _ in range(length)]))
             self._skip_strings(length)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from puna.gotemplate.parser import parse
 from puna.gotemplate.template import Template
 from puna.models import gguf
-from puna.models.gguf import GGUF
+from puna.models.gguf import GGUF, GGUFError
 
 T = TypeVar("T")
 
@@ -26,11 +26,25 @@ class Heads:
 
     def head(self, path: Path) -> GGUF:
         """Return the head of a file, arrays left out. Raises GGUFError and OSError."""
-        return self.remember(("head", *stamp(path)), lambda: gguf.read(path))
+        return self._of_file("head", path, gguf.read)
 
     def peek(self, path: Path) -> GGUF:
         """Return the metadata before the tokenizer's. Raises GGUFError and OSError."""
-        return self.remember(("peek", *stamp(path)), lambda: gguf.peek(path))
+        return self._of_file("peek", path, gguf.peek)
+
+    def _of_file(self, what: str, path: Path, read: Callable[[Path], GGUF]) -> GGUF:
+        """Read a file once, also when it cannot be read: lists come back to it every few seconds."""
+
+        def tried() -> GGUF | GGUFError:
+            try:
+                return read(path)
+            except GGUFError as error:
+                return error.with_traceback(None)
+
+        found = self.remember((what, *stamp(path)), tried)
+        if isinstance(found, GGUFError):
+            raise GGUFError(str(found))
+        return found
 
     def template(self, text: str) -> Template:
         """Return a parsed Go template. Raises TemplateError."""

@@ -1,12 +1,13 @@
 """Manifests: which blobs a model is made of."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from puna import gojson
+from puna import gojson, json_text
 from puna.models import media_types
+
+MOST_LAYERS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes of all layers and the configuration; a digest listed twice counts twice."""
-        return self.config.size + sum(layer.size for layer in self.layers)
+        return min(sum(max(layer.size, 0) for layer in (self.config, *self.layers)), json_text.LARGEST_INT)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -53,13 +54,15 @@ class Manifest:
 
 
 def loads(data: bytes) -> Manifest:
-    """Read a manifest. Raises ValueError when it is none."""
-    value = json.loads(data)
+    """Read a manifest. Sizes beyond 64 bits are cut to what fits. Raises ValueError when it is none."""
+    value = json_text.loads(data)
     if not isinstance(value, dict):
         raise ValueError("a manifest is a JSON object")
     layers = value.get("layers") or []
     if not isinstance(layers, list):
         raise ValueError("layers are a JSON array")
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"it has more than {MOST_LAYERS} layers")
     return Manifest(_layer(value.get("config") or {}), tuple(_layer(each) for each in layers))
 
 
@@ -77,14 +80,22 @@ def dumps(manifest: Manifest) -> bytes:
 def _layer(value: object) -> Layer:
     if not isinstance(value, Mapping):
         raise ValueError("a layer is a JSON object")
-    size = value.get("size")
     return Layer(
-        media_type=str(value.get("mediaType") or ""),
-        digest=str(value.get("digest") or ""),
-        size=size if isinstance(size, int) else 0,
-        source=str(value.get("from") or ""),
-        name=str(value.get("name") or ""),
+        media_type=_text(value, "mediaType"),
+        digest=_text(value, "digest"),
+        size=_size(value.get("size")),
+        source=_text(value, "from"),
+        name=_text(value, "name"),
     )
+
+
+def _size(value: object) -> int:
+    return max(-json_text.LARGEST_INT, min(value, json_text.LARGEST_INT)) if type(value) is int else 0
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    text = value.get(key)
+    return json_text.whole(text) if isinstance(text, str) else ""
 
 
 def _plain(layer: Layer) -> dict[str, Any]:

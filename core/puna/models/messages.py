@@ -1,18 +1,18 @@
 """Preset messages as they stand in a layer: a JSON array of messages."""
 
 import base64
-import binascii
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from puna import gojson
+from puna import gojson, json_text
 from puna.messages import Message, ToolCall
+
+_LARGEST_INDEX: Final = 2**31 - 1
 
 
 def loads(data: bytes) -> tuple[Message, ...]:
     """Read the layer. Raises ValueError when it is no array of messages."""
-    value = json.loads(data)
+    value = json_text.loads(data)
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
         raise ValueError("messages are a JSON array of objects")
     return tuple(_message(each) for each in value)
@@ -24,33 +24,42 @@ def dumps(messages: Sequence[Message]) -> bytes:
 
 
 def _message(value: Mapping[str, Any]) -> Message:
-    calls = value.get("tool_calls") or []
     return Message(
-        role=str(value.get("role") or ""),
-        content=str(value.get("content") or ""),
-        thinking=str(value.get("thinking") or ""),
-        media=tuple(_bytes(each) for each in value.get("images") or []),
-        tool_calls=tuple(_call(each) for each in calls if isinstance(each, Mapping)),
-        tool_name=str(value.get("tool_name") or ""),
-        tool_call_id=str(value.get("tool_call_id") or ""),
+        role=_text(value, "role"),
+        content=_text(value, "content"),
+        thinking=_text(value, "thinking"),
+        media=tuple(_bytes(each) for each in _list(value, "images")),
+        tool_calls=tuple(_call(each) for each in _list(value, "tool_calls") if isinstance(each, Mapping)),
+        tool_name=_text(value, "tool_name"),
+        tool_call_id=_text(value, "tool_call_id"),
     )
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    text = value.get(key)
+    return json_text.whole(text) if isinstance(text, str) else ""
+
+
+def _list(value: Mapping[str, Any], key: str) -> list[Any]:
+    items = value.get(key)
+    return items if isinstance(items, list) else []
 
 
 def _bytes(text: object) -> bytes:
     try:
         return base64.b64decode(str(text), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError("an image is no base64") from error
 
 
 def _call(value: Mapping[str, Any]) -> ToolCall:
     function = value.get("function")
     function = function if isinstance(function, Mapping) else {}
-    index = function.get("index")
+    index = json_text.int64(function.get("index"))
     return ToolCall(
-        id=str(value.get("id") or ""),
-        index=index if isinstance(index, int) else 0,
-        name=str(function.get("name") or ""),
+        id=_text(value, "id"),
+        index=index if index <= _LARGEST_INDEX else 0,
+        name=_text(function, "name"),
         arguments=gojson.dumps(function.get("arguments") or {}),
     )
 
@@ -71,7 +80,7 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def _plain_call(call: ToolCall) -> dict[str, Any]:
-    arguments = json.loads(call.arguments or "{}", parse_int=float)
+    arguments = json_text.loads(call.arguments or "{}", integer=float)
     if isinstance(arguments, dict):  # Go keeps the order of the arguments, but sorts inside them
         inner = ",".join(
             f"{gojson.string(key)}:{gojson.dumps(each, sort_keys=True)}" for key, each in arguments.items()

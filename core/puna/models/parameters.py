@@ -1,15 +1,14 @@
 """Parameters of models as they stand in a layer: a JSON object with sorted keys."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from puna import gojson
+from puna import gojson, json_text
 
 
 def loads(data: bytes) -> dict[str, Any]:
     """Read a layer for writing it again: all numbers are floats, as in Go. Raises ValueError when it is no object."""
-    value = json.loads(data, parse_int=float)
+    value = json_text.loads(data, integer=float)
     if not isinstance(value, dict):
         raise ValueError("parameters are a JSON object")
     return value

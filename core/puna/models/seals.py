@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from puna import json_text
 from puna.models import durable
 
 TEMPORARY_PREFIX: Final = ".new-"
@@ -75,7 +76,7 @@ class Seals:
     def read(self, blob: Path) -> Seal | None:
         """Return a blob's seal; None if it has none, or one of a file whose place the blob's has taken."""
         try:
-            seal = Seal(**json.loads((self.folder / blob.name).read_bytes()))
+            seal = Seal(**json_text.loads((self.folder / blob.name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
         return seal if self._belongs(seal, blob) else None

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from puna.errors import InvalidDigestError, TemplateError
+from puna.errors import InvalidDigestError, PunaError
+from puna.frames import where
+from puna.models import bounded, durable, prune, seals
 from puna.models import config as configs
-from puna.models import durable, prune, seals
 from puna.models import manifest as manifests
 from puna.models.blobs import BlobStore, Claims
 from puna.models.config import Config
@@ -24,12 +25,18 @@ from puna.models.digest import file_name, is_digest
 from puna.models.heads import Heads, stamp
 from puna.models.manifest import Manifest
 from puna.models.name import ModelName
-from puna.models.stored import StoredModel, UnreadableModelError
+from puna.models.stored import FAULTS, StoredModel, UnreadableModelError
 
 log = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX: Final = ".puna-"  # directly in `manifests`, where nobody looks for manifests
 _ATTEMPTS: Final = 10
+_TOLD: Final = 300
+"""Characters of a reason that are logged."""
+_DAY_NS: Final = 86_400 * 10**9
+_EARLIEST_NS: Final = -62_135_596_800 * 10**9 + _DAY_NS
+_LATEST_NS: Final = 253_402_300_799 * 10**9 - _DAY_NS
+"""The first and the last moment of the calendar, in nanoseconds since 1970, with room for every time zone."""
 
 
 class ModelStore:
@@ -43,6 +50,8 @@ class ModelStore:
         self._manifests = root / "manifests"
         self._go_template = go_template
         self._heads = Heads()
+        self._left_out: dict[ModelName, str] = {}
+        """Models that are not listed, and why."""
         self._writing = threading.RLock()
 
     def check(self) -> None:
@@ -115,11 +124,19 @@ class ModelStore:
         for name, path in self._walk():
             try:
                 found.append(self._load(name, path).summary)
+                self._left_out.pop(name, None)
             except FileNotFoundError:
                 continue  # removed meanwhile, or never complete
-            except (ValueError, OSError, InvalidDigestError, TemplateError, UnreadableModelError) as error:
-                log.warning("leaving %s out of the list: %s", name.shortest, error)
+            except FAULTS as error:  # one bad model must not hide the others
+                self._leave_out(name, error)
         return sorted(found, key=lambda each: (-(each.modified_ns // 1_000_000_000), each.name.folded))
+
+    def _leave_out(self, name: ModelName, error: Exception) -> None:
+        """Log why a model is not listed, once for each reason. Lists are asked for every few seconds."""
+        told = str(error) if isinstance(error, PunaError | ValueError | OSError) else where(error)
+        if self._left_out.get(name) != told:
+            self._left_out[name] = told
+            log.warning("leaving %s out of the list: %s", name.shortest, told[:_TOLD])
 
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Give a model a second name; a model that had it loses it. Raises LookupError when there is no such model."""
@@ -131,36 +148,38 @@ class ModelStore:
                 data = self._claimed(self._manifest_path(source), claims)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise LookupError(source.shortest) from error
+            except ValueError as error:
+                raise UnreadableModelError(f"{source.shortest}: {error}") from error
             stale = self.replace_manifest(destination, data)
         self.forget(stale)
 
     def _claimed(self, path: Path, claims: Claims) -> bytes:
         """Return a manifest whose blobs are claimed; if somebody was faster and removed them, its successor."""
-        data, before = path.read_bytes(), b""
+        data, before = bounded.read(path, bounded.MANIFEST), b""
         while data != before:
             with contextlib.suppress(ValueError):
-                for digest in manifests.loads(data).digests:
+                for digest in filter(is_digest, manifests.loads(data).digests):
                     claims.add(digest)
-            data, before = path.read_bytes(), data
+            data, before = bounded.read(path, bounded.MANIFEST), data
         return data
 
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError when there is no such model."""
         resolved = self.resolve(name)
         path = self._manifest_path(resolved)
+        manifest = self.read_manifest(resolved)
         try:
-            data = path.read_bytes()
             path.unlink()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise LookupError(resolved.shortest) from error
         prune.remove_empty_folders(self._manifests)
-        with contextlib.suppress(ValueError):
-            self._remove_unused(manifests.loads(data).digests)
+        if manifest is not None:
+            self._remove_unused(manifest.digests)
 
     def read_manifest(self, name: ModelName) -> Manifest | None:
         """Return a manifest as it stands, None if there is none or it cannot be read. The name is not resolved."""
         try:
-            return manifests.loads(self._manifest_path(name).read_bytes())
+            return manifests.loads(bounded.read(self._manifest_path(name), bounded.MANIFEST))
         except (OSError, ValueError):
             return None
 
@@ -196,13 +215,13 @@ class ModelStore:
         return self._heads.remember(("model", *stamp(path)), lambda: self._read(name, path))
 
     def _read(self, name: ModelName, path: Path) -> StoredModel:
-        data = path.read_bytes()
+        data = bounded.read(path, bounded.MANIFEST)
         manifest = manifests.loads(data)
         return StoredModel(
             name,
             manifest,
             digest=hashlib.sha256(data).hexdigest(),
-            modified_ns=path.stat().st_mtime_ns,
+            modified_ns=max(_EARLIEST_NS, min(path.stat().st_mtime_ns, _LATEST_NS)),
             config=self._config(manifest),
             blobs=self.blobs,
             heads=self._heads,
@@ -212,7 +231,11 @@ class ModelStore:
     def _config(self, manifest: Manifest) -> Config:
         if not manifest.config.digest:
             return Config()
-        return configs.loads(self.blobs.path(manifest.config.digest).read_bytes())
+        path = self.blobs.path(manifest.config.digest)
+        try:
+            return configs.loads(bounded.read(path, bounded.MANIFEST))
+        except ValueError as error:
+            raise ValueError(f"configuration {path.name}: {error}") from error
 
     def _manifest_path(self, name: ModelName) -> Path:
         return self._manifests.joinpath(*name.parts)
@@ -228,13 +251,13 @@ class ModelStore:
     def used(self, *, strict: bool) -> frozenset[str]:
         """Return the digests of all manifests. When strict, one that cannot be read raises ValueError."""
         used: set[str] = set()
-        for path in _files(self._manifests, 4):
+        for path in _files(self._manifests, 4, strict=strict):
             if not ModelName(*path.parts[-4:]).is_valid:
                 if strict:
                     raise ValueError(f"{path} is no manifest")
                 continue
             try:
-                used |= manifests.loads(path.read_bytes()).digests
+                used |= manifests.loads(bounded.read(path, bounded.MANIFEST)).digests
             except FileNotFoundError:
                 continue
             except ValueError as error:
@@ -243,14 +266,24 @@ class ModelStore:
         return frozenset(used)
 
 
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield the files exactly `depth` levels below a folder."""
+def _files(folder: Path, depth: int, *, strict: bool = False) -> Iterator[Path]:
+    """Yield the files exactly `depth` levels below a folder. What cannot be read is left out, or raises if strict."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError:
+        if strict:
+            raise
+        return
     for entry in entries:
-        if depth > 1 and entry.is_dir():
-            yield from _files(folder / entry.name, depth - 1)
-        elif depth == 1 and entry.is_file():
+        try:
+            is_wanted = entry.is_dir() if depth > 1 else entry.is_file()
+        except OSError:  # a link that leads to itself
+            if strict:
+                raise
+            continue
+        if is_wanted and depth > 1:
+            yield from _files(folder / entry.name, depth - 1, strict=strict)
+        elif is_wanted:
             yield folder / entry.name

@@ -1,16 +1,16 @@
 """A model of the store: everything about it, read when it is asked for."""
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from puna import json_text
 from puna.errors import PunaError
 from puna.gotemplate.template import Template
 from puna.messages import Message
-from puna.models import capabilities, integrity, media_types, messages, selection
+from puna.models import bounded, capabilities, integrity, media_types, messages, selection
 from puna.models.blobs import BlobStore
 from puna.models.config import Config
 from puna.models.details import Details, ModelSummary, describe, local_time
@@ -21,9 +21,14 @@ from puna.models.linked import InPlace, linked
 from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 
+FAULTS: Final = (PunaError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What reading a model may raise when its files are wrong in a way that no check foresees."""
+
 
 class UnreadableModelError(PunaError):
     """A model whose files are there but make no sense."""
+
+    reason = "MODEL_UNREADABLE"
 
 
 class StoredModel:
@@ -139,8 +144,9 @@ class StoredModel:
         layer = self.manifest.last(media_types.MESSAGES)
         if layer is None:
             return ()
+        data = self._bytes(layer)
         try:
-            return messages.loads(self._bytes(layer))
+            return messages.loads(data)
         except ValueError as error:
             raise UnreadableModelError(f"messages of {self.name.shortest}: {error}") from error
 
@@ -252,13 +258,17 @@ class StoredModel:
         return self._blobs.path(layer.digest) if layer else None
 
     def _bytes(self, layer: Layer) -> bytes:
-        return self._blobs.path(layer.digest).read_bytes()
+        try:
+            return bounded.read(self._blobs.path(layer.digest), bounded.LAYER)
+        except ValueError as error:
+            raise UnreadableModelError(f"{self.name.shortest}: {error}") from error
 
     def _text(self, layer: Layer) -> str:
         return self._bytes(layer).decode("utf-8", "replace")
 
     def _json(self, layer: Layer) -> object:
+        data = self._bytes(layer)
         try:
-            return json.loads(self._bytes(layer))
+            return json_text.loads(data)
         except ValueError as error:
             raise UnreadableModelError(f"parameters of {self.name.shortest}: {error}") from error

@@ -34,6 +34,8 @@ from puna.errors import (
     UnknownRendererError,
     UnsupportedOperationError,
 )
+from puna.models.gguf import GGUFError
+from puna.models.stored import UnreadableModelError
 
 DOMAIN: Final = "puna"
 LONGEST_TEXT: Final = 1024
@@ -65,6 +67,8 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
     DamagedModelError: grpc.StatusCode.DATA_LOSS,
     LoadFailedError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnreadableModelError: grpc.StatusCode.DATA_LOSS,
+    GGUFError: grpc.StatusCode.FAILED_PRECONDITION,
     BackendCrashedError: grpc.StatusCode.UNAVAILABLE,
     BackendFailedError: grpc.StatusCode.INTERNAL,
     PunaError: grpc.StatusCode.INTERNAL,

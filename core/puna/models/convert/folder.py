@@ -1,12 +1,12 @@
 """A folder as model hubs have it: settings as JSON, and weights in one file or several."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from puna import json_text
 from puna.models.convert import safetensors
 from puna.models.convert.failure import ConversionError
 from puna.models.convert.safetensors import Weights
@@ -50,7 +50,7 @@ class Folder:
         if ".." in path.parts or not path.is_relative_to(self.path):
             raise ConversionError(f"insecure path: {name}")
         try:
-            return json.loads(path.read_bytes()) if path.is_file() else None
+            return json_text.loads(path.read_bytes()) if path.is_file() else None
         except ValueError as error:
             raise ConversionError(f"parse {name}: {error}") from None
 

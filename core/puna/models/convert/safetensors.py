@@ -1,6 +1,5 @@
 """Reading safetensors: eight bytes of length, a header of JSON, and the numbers, left on the disk until asked for."""
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from puna import json_text
 from puna.models.convert.failure import ConversionError
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Weights]:
             raise ConversionError(f"{path.name}: unexpected EOF in the header")
         text = file.read(length)
     try:
-        header = json.loads(text)
+        header = json_text.loads(text)
     except ValueError as error:
         raise ConversionError(f"{path.name}: the header is not JSON: {error}") from None
     if not isinstance(header, dict):

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna import json_text
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_honest_json_is_read_as_ever(value):
+    assert json_text.loads(json.dumps(value)) == value
+    assert json_text.loads(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+def test_depth_counts_levels_outside_strings():
+    level = json_text.DEEPEST
+    json_text.loads("[" * level + "]" * level)
+    json_text.loads("[" + '"[[[{{{\\"[[["' + ",[],{}" * 1000 + "]")
+    for opening, closing in (("[", "]"), ('{"a":', "}"), ('[{"]":', "}]")):
+        with pytest.raises(ValueError, match="nested deeper than 200 levels"):
+            json_text.loads(opening * (level + 1) + "1" + closing * (level + 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "1e999",
+        "9" * 309,
+        "9" * 100_000,
+        "\ufeff{}",
+        "[" * 10**6,
+        '{"a":' * 10**6,
+    ],
+)
+def test_the_rest_is_a_value_error(text):
+    for given_text in (text, text.encode()):
+        with pytest.raises(ValueError, match=r"."):
+            json_text.loads(given_text)
+
+
+def test_bytes_that_are_no_text_are_replaced():
+    assert json_text.loads(b'"a\xff"') == "a\ufffd"
+    assert json_text.whole("a\ud800b") == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(5, 5), (2**63 - 1, 2**63 - 1), (2**63, 0), (-1, 0), (True, 0), (1.0, 0), ("7", 0)]
+)
+def test_counts_are_whole_and_fit(value, kept):
+    assert json_text.int64(value) == kept
