@@ -23,7 +23,7 @@ from puna.prompt.jinja_environment import (
     place_in_source,
 )
 from puna.prompt.jinja_probe import Abilities, probe
-from puna.prompt.native import channels, known
+from puna.prompt.native import channels, known, recipients
 from puna.prompt.native.derive import derive
 from puna.prompt.native.form import Form
 from puna.prompt.native.parser import OutputParser
@@ -150,13 +150,15 @@ class ChatTemplate:
 
     def parser(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
-    ) -> OutputParser | channels.ChannelParser:
+    ) -> OutputParser | channels.ChannelParser | recipients.RecipientParser:
         """Return a parser of what the model says to these messages. Raises as `render` does."""
         prefill = _prefill(messages)
         shown = self._shown(messages[:-1] if prefill else messages, tools, think)
         _, opened = self._opening(shown, prefill)
         if shown.template.form is channels.FORM:
             return channels.ChannelParser(tools, opened)
+        if shown.template.form is recipients.FORM:
+            return recipients.RecipientParser(tools, opened, think)
         return OutputParser(shown.template.form, tools, opened)
 
     def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
@@ -167,6 +169,8 @@ class ChatTemplate:
     def _apply(self, shown: "_Shown", *, generation: bool) -> str:
         more = {"add_generation_prompt": True} if generation else {}
         text = shown.template.apply(shown.messages, shown.variables | more)
+        if generation:
+            text = known.opened(text, shown.template.source)
         if self._bos and text.startswith(self._bos):
             text = text[len(self._bos) :]
         if self._eos and text.endswith(self._eos):
@@ -214,6 +218,7 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
         "datetime": now.strftime("%b %d %Y"),
         "date_string": now.strftime("%d %b %Y"),
         **_KEPT_REASONING,
+        **known.variables(template.source, think),
     }
     if think and think.level:
         out |= {"reasoning_effort": think.level, "reasoning_strength": think.level}

@@ -43,9 +43,11 @@ def by_form(tools: Sequence[Tool], form: Form, marks: Sequence[str] = ()) -> Con
         case CallLayout.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
             opening, closing = ("[", "]") if names.in_array else ("", "")
             return _either([[before + opening, _call(tools, names), closing + after]], marks)
-        case CallLayout.TAGGED_JSON if not form.tagged.before_id:
+        case CallLayout.TAGGED_JSON if not (form.tagged.before_id or form.tagged.id_first):
             return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools], marks)
-        case CallLayout.TAGGED if not form.tagged.before_id and len(form.tagged.after_value.strip()) > 1:
+        case CallLayout.TAGGED if (
+            not (form.tagged.before_id or form.tagged.after_attributes) and len(form.tagged.after_value.strip()) > 1
+        ):
             to = {tool.name: f"{form.addressee}{tool.name}" if form.addressee else "" for tool in tools}
             ways = [_tagged(tool, form.tagged, to[tool.name] + before, after, marks) for tool in tools]
             return _either(ways, marks)

@@ -44,7 +44,9 @@ class GlimmerParser:
     has_thinking = True
     preserved_tokens: tuple[str, ...] = (START, MESSAGE, END_OF_MESSAGE, END_OF_TURN)
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = True) -> None:
+        """strict: whether a call that cannot be read is an error; otherwise it is content."""
+        self._strict = strict
         self._tools: Sequence[Tool] = ()
         self._shows = False
         self._state = _State.HEADER
@@ -151,11 +153,11 @@ class GlimmerParser:
         try:
             name, parameters = read_call(body.strip(SPACE))
         except ValueError as error:
-            if expected:
+            if expected and self._strict:
                 raise BackendFailedError(f"parse Glimmer call to {expected}: {error}") from None
             return Piece(body)
         called = name.removeprefix(f"{expected}.") if expected else name
-        if expected and called != expected:
+        if expected and called != expected and self._strict:
             invoked = f"does not match ATEM invoke {gojson.quote(name)}"
             raise BackendFailedError(f"Glimmer recipient {gojson.quote(expected)} {invoked}")
         tool = self._tool(called)

@@ -1,11 +1,15 @@
 """Values of arguments that a model wrote between tags, typed by the tool's schema."""
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from puna.messages import Tool
 from puna.prompt.jinja_environment import Value
+
+_LONGEST_LITERAL: Final = 1 << 16
+"""Characters of a literal in Python's notation; its parser's memory grows with depth."""
 
 
 class Schemas:
@@ -13,30 +17,38 @@ class Schemas:
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         """Read the schemas; one that is no JSON object counts as empty."""
-        self._properties = {tool.name: _properties(tool.parameters) for tool in tools}
+        self._schemas = {tool.name: _schema(tool.parameters) for tool in tools}
+
+    def of(self, tool: str) -> dict[str, Any]:
+        """Return the schema of a tool's arguments; empty if the tool is not known."""
+        return self._schemas.get(tool, {})
 
     def value(self, tool: str, key: str, text: str) -> Value:
         """Return the value that a text means: JSON where the schema allows other than strings, else the text itself."""
-        schema = self._properties.get(tool, {}).get(key)
-        kinds = _kinds(schema)
-        if kinds == {"string"}:
-            return text
-        value = parsed(text)
-        if "string" in kinds and (isinstance(value, str) or _kind(value) not in kinds):
-            return text
-        return value
+        properties = self.of(tool).get("properties")
+        return typed(properties.get(key) if isinstance(properties, Mapping) else None, text)
 
 
-def _properties(text: str) -> dict[str, Any]:
+def typed(schema: object, text: str) -> Value:
+    """Return the value that a text means to a schema."""
+    kinds = _kinds(schema)
+    if kinds == {"string"}:
+        return text
+    value = parsed(text)
+    if "string" in kinds and (isinstance(value, str) or _kind(value) not in kinds):
+        return text
+    return value
+
+
+def _schema(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    found = schema.get("properties") if isinstance(schema, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
+    return schema if isinstance(schema, dict) else {}
 
 
-def _kinds(schema: Value) -> set[str]:
+def _kinds(schema: object) -> set[str]:
     """Return the JSON types that a schema allows; "string" alone if it does not say."""
     if not isinstance(schema, Mapping):
         return {"string"}
@@ -62,9 +74,19 @@ def _kind(value: Value) -> str:
 
 
 def parsed(text: str) -> Value:
-    """Return what a text means as JSON, or as one of Python's words; itself if it is neither."""
+    """Return what a text means as JSON, or as a literal of Python's; itself if it is neither."""
     bare = text.strip()
     try:
         return json.loads({"True": "true", "False": "false", "None": "null"}.get(bare, bare), parse_int=float)
-    except ValueError:
+    except (ValueError, RecursionError):
+        return _python_literal(bare) if bare[:1] in ("[", "{", "(", "'") else text
+
+
+def _python_literal(text: str) -> Value:
+    """Return a list, an object or a string in Python's notation; the text itself if it is none."""
+    if len(text) > _LONGEST_LITERAL:
+        return text
+    try:
+        return json.loads(json.dumps(ast.literal_eval(text), allow_nan=False), parse_int=float)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text

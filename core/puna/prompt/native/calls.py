@@ -18,9 +18,11 @@ from puna.prompt.jinja_environment import Value
 from puna.prompt.native.arguments import Schemas, parsed
 from puna.prompt.native.form import CallLayout, Form
 from puna.prompt.native.loose import loose_value
+from puna.prompt.native.nested import members
 
 _ID_LETTERS: Final = string.ascii_letters + string.digits
 _ID_LENGTH: Final = 32
+_CDATA: Final = re.compile(r"\s*<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _ONLY_MARKERS: Final = re.compile(r"(?:<[^<>]*>\s*)*")
 
 
@@ -56,6 +58,7 @@ class _Reader:
             CallLayout.JSON: self._json_call,
             CallLayout.TAGGED_JSON: self._tagged_call,
             CallLayout.TAGGED: self._tagged_call,
+            CallLayout.NESTED: self._tagged_call,
             CallLayout.LOOSE: self._loose_call,
             CallLayout.PYTHON: self._python_calls,
         }.get(form.layout)
@@ -178,16 +181,36 @@ class _Reader:
             ends.append("{")
         name = self._name(*(ends or ["\n"]))
         self._take(tagged.after_name)
+        self._pass_attributes()
         if not tagged.id_first:
             if tagged.before_id.strip() and self._take(tagged.before_id):
                 made = self._until(*[each for each in (tagged.after_id.strip(), "{") if each]).strip().strip('"')
             self._take(tagged.after_id)
         self._take(tagged.separator)
         self._take(tagged.before_arguments)
-        arguments = self._json() if form.layout is CallLayout.TAGGED_JSON else self._tagged_arguments(name)
+        if form.layout is CallLayout.TAGGED_JSON:
+            arguments = self._json()
+        elif form.layout is CallLayout.NESTED:
+            arguments = self._nested_arguments(name)
+        else:
+            arguments = self._tagged_arguments(name)
         self._take(tagged.after_arguments)
         self._take(tagged.close)
-        self._add(name, arguments, made)
+        self._add(name, arguments, tagged.whole_id.format(name=name, id=made) if made else None)
+
+    def _pass_attributes(self) -> None:
+        if self._form.tagged.after_attributes:
+            self._until(self._form.tagged.after_attributes)
+            self._take(self._form.tagged.after_attributes)
+
+    def _nested_arguments(self, name: str) -> dict[str, Any]:
+        """Read arguments in elements. The text before each element's "<" is the layout's before_key."""
+        mark = self._form.tagged.before_key.removesuffix("<")
+        try:
+            arguments, self._at = members(self._text, self._at, mark, self._schemas.of(name))
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError from error
+        return arguments
 
     def _first_id(self) -> str:
         self._take(self._form.tagged.before_id)
@@ -212,6 +235,7 @@ class _Reader:
         while self._take(tagged.before_key):
             key = self._until(tagged.after_key.strip() or "\n").strip().strip("\"'")
             self._exactly(tagged.after_key)
+            self._pass_attributes()
             if tagged.before_json and self._take(tagged.before_json):
                 out[key] = parsed(self._value(tagged.after_value))
                 continue
@@ -232,6 +256,12 @@ class _Reader:
         end = self._text.find(bare, self._at) if bare else -1
         if end < 0:
             raise UnreadableError
+        if self._form.tagged.cdata and (found := _CDATA.match(self._text, self._at)):
+            end = self._text.find(bare, found.end())
+            if end < 0:
+                raise UnreadableError
+            self._at = end + len(bare)
+            return found[1]
         lead = closing[: len(closing) - len(closing.lstrip())]
         value = self._text[self._at : end]
         self._at = end + len(bare)

@@ -15,6 +15,8 @@ class CallLayout(Enum):
     """The name within markers, the arguments as JSON: `<function=NAME>{…}</function>`."""
     TAGGED = "tagged"
     """Name and every argument within markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
+    NESTED = "nested"
+    """Every member of an argument within markers that bear its name, down to texts and numbers."""
     LOOSE = "loose"
     """Name and an object with bare keys; what quotes texts is a special token: `NAME{KEY:<|"|>TEXT<|"|>}`."""
     PYTHON = "python"
@@ -41,11 +43,15 @@ class TaggedCall:
 
     before_name: str = ""
     after_name: str = ""
+    after_attributes: str = ""
+    """Ends what follows a name or a key and is not read; empty: nothing follows."""
     separator: str = ""
     """Between the name and the arguments."""
     before_id: str = ""
     """Before the call's id, which stands between name and arguments; empty: no id."""
     after_id: str = ""
+    whole_id: str = "{id}"
+    """The id that clients get, of the call's {name} and the {id} that the model writes."""
     id_first: bool = False
     """Whether the id stands before the name instead."""
     before_arguments: str = ""
@@ -56,6 +62,8 @@ class TaggedCall:
     after_value: str = ""
     before_json: str = ""
     """In place of `before_value`, if the value is JSON whatever the schema says."""
+    cdata: bool = False
+    """Whether a value may stand in <![CDATA[…]]>."""
     close: str = ""
     """At the end of a call, before what closes it from outside."""
 
@@ -88,6 +96,12 @@ class Form:
     thinking_end: str = ""
     calls_end_thinking: bool = False
     """Whether the start of a call ends thinking that is not closed."""
+    content_ends_thinking: bool = False
+    """Whether the start of content ends thinking that is not closed."""
+    thinks_again: bool = False
+    """Whether thinking may begin anew after content."""
+    strays: tuple[str, ...] = ()
+    """Markers that models write where they mean nothing; they are dropped from content."""
     skips_space: bool = False
     """Whether all white space after the markers of thinking is dropped, not only what the template writes there."""
     content_start: str = ""

@@ -6,7 +6,8 @@ Such templates are known by texts in their source, as the reference knows them.
 from dataclasses import replace
 from typing import Any, Final
 
-from puna.prompt.native import channels
+from puna.messages import Think
+from puna.prompt.native import channels, recipients
 from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
 
 _REFUSES_CHANNELS: Final = (
@@ -16,9 +17,6 @@ _REFUSES_EMPTY: Final = (
     "{%- if (message['content'] is none or message['content'] == '' or message['content']|length == 0) and "
     "(message['tool_calls'] is not defined or message['tool_calls'] is none or message['tool_calls']|length == 0) %}"
 )
-
-_STRANGE: Final = ("<|end_of_msg|>", "]<]minimax[>[", "<atem:function_calls>")
-"""In templates whose output is laid out as nothing here can read: it comes through as it is."""
 
 _QWEN_CODER: Final = Form(
     name="qwen3-coder",
@@ -70,7 +68,12 @@ _KIMI: Final = Form(
     call_start="<|tool_call_begin|>",
     call_end="<|tool_call_end|>",
     bare_calls=("<|tool_call_begin|>",),
-    tagged=TaggedCall(before_name="functions.", before_id=":", after_id="<|tool_call_argument_begin|>"),
+    tagged=TaggedCall(
+        before_name="functions.",
+        before_id=":",
+        after_id="<|tool_call_argument_begin|>",
+        whole_id="functions.{name}:{id}",
+    ),
     preserved_tokens=(
         "<|tool_calls_section_begin|>",
         "<|tool_calls_section_end|>",
@@ -86,6 +89,8 @@ _GEMMA: Final = Form(
     thinks=True,
     thinking_start="<|channel>thought\n",
     thinking_end="<channel|>",
+    thinks_again=True,
+    strays=("<channel|>",),
     skips_space=True,
     layout=CallLayout.LOOSE,
     call_start="<|tool_call>",
@@ -93,6 +98,69 @@ _GEMMA: Final = Form(
     tagged=TaggedCall(before_name="call:"),
     before_prefill="<|channel>thought\n<channel|>",
     preserved_tokens=("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|turn>"),
+)
+_KIMI_3: Final = Form(
+    name="kimi-k3",
+    thinks=True,
+    thinking_start="<|open|>think<|sep|>",
+    thinking_end="<|close|>think<|sep|>",
+    calls_end_thinking=True,
+    content_ends_thinking=True,
+    content_start="<|open|>response<|sep|>",
+    content_end="<|close|>response<|sep|>",
+    strays=("<|close|>message<|sep|>", "<|end_of_msg|>"),
+    before_prefill="<|close|>think<|sep|><|open|>response<|sep|>",
+    layout=CallLayout.TAGGED,
+    section_start="<|open|>tools<|sep|>",
+    section_end="<|close|>tools<|sep|>",
+    call_end="<|close|>call<|sep|>",
+    tagged=TaggedCall(
+        before_name='<|open|>call tool="',
+        after_name='"',
+        after_attributes="<|sep|>",
+        before_key='<|open|>argument key="',
+        after_key='"',
+        after_value="<|close|>argument<|sep|>",
+    ),
+    preserved_tokens=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+)
+_MINIMAX_MARK: Final = "]<]minimax[>["
+_MINIMAX_3: Final = Form(
+    name="minimax-m3",
+    thinks=True,
+    thinking_start="<mm:think>",
+    thinking_end="</mm:think>",
+    calls_end_thinking=True,
+    strays=("</mm:think>",),
+    before_prefill="</mm:think>",
+    layout=CallLayout.NESTED,
+    section_start=f"{_MINIMAX_MARK}<tool_call>",
+    section_end=f"{_MINIMAX_MARK}</tool_call>",
+    tagged=TaggedCall(
+        before_name=f'{_MINIMAX_MARK}<invoke name="',
+        after_name='">',
+        before_key=f"{_MINIMAX_MARK}<",
+        close=f"{_MINIMAX_MARK}</invoke>",
+    ),
+    preserved_tokens=(_MINIMAX_MARK, "<tool_call>", "</tool_call>", "<mm:think>", "</mm:think>"),
+)
+_SOLAR_MARK: Final = "<|begin|>assistant<|think|>"
+_SOLAR: Final = Form(
+    name="solar-open",
+    thinks=True,
+    thinking_start="<|think|>",
+    thinking_end="<|end|>",
+    strays=("<|begin|>assistant", "<|content|>", "<|end|>"),
+    layout=CallLayout.TAGGED_JSON,
+    section_start="<|tool_calls|>",
+    section_end="<|calls|>",
+    call_start="<|tool_call:begin|>",
+    call_end="<|tool_call:end|>",
+    tagged=TaggedCall(id_first=True, after_id="<|tool_call:name|>", after_name="<|tool_call:args|>"),
+    preserved_tokens=(
+        *("<|begin|>", "<|think|>", "<|content|>", "<|end|>", "<|tool_calls|>", "<|calls|>"),
+        *("<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"),
+    ),
 )
 _LFM: Final = Form(
     name="lfm2",
@@ -122,12 +190,34 @@ def form(source: str) -> Form | None:
         return _deepseek_markup("function_calls" if "function_calls" in source else "tool_calls")
     if "'<|tool_call>call:'" in source:
         return _GEMMA
-    if any(each in source for each in _STRANGE):
-        return Form(name="plain")
+    if _is_k3(source):
+        return _KIMI_3
+    if _MINIMAX_MARK in source:
+        return _MINIMAX_3
+    if _SOLAR_MARK in source:
+        return _SOLAR
+    if "<atem:function_calls>" in source:
+        return recipients.FORM
     tagged = "<tool_call>" in source and "<function=" in source and "<parameter=" in source
     if tagged and "'<tool_call><function=' ~ tool_call.name ~ '>'" not in source:
         return _qwen_coder(thinks="<think>" in source)
     return None
+
+
+def _is_k3(source: str) -> bool:
+    return "<|end_of_msg|>" in source
+
+
+def variables(source: str, think: Think | None) -> dict[str, Any]:
+    """Return what known templates want to be told of thinking by names of their own."""
+    if think is None:
+        return {}
+    if _is_k3(source):
+        effort = {"thinking_effort": think.level} if think.level in ("low", "high", "max") else {}
+        return {"thinking": think.on, **effort}
+    if _SOLAR_MARK in source:
+        return {} if think.on else {"reasoning_effort": "minimal"}
+    return {"thinking_mode": "enabled" if think.on else "disabled"} if _MINIMAX_MARK in source else {}
 
 
 def _qwen_coder(*, thinks: bool) -> Form:
@@ -211,6 +301,10 @@ def corrected(derived: Form, source: str) -> Form:
             json=JsonCall(in_array=True),
             preserved_tokens=("<SPECIAL_11>", "</think>", "<TOOLCALL>", "</TOOLCALL>"),
         )
+    if "<![CDATA[" in source:
+        derived = replace(derived, tagged=replace(derived.tagged, cdata=True))
+    if "<|role_end|>" in source:
+        derived = replace(derived, calls_end_thinking=True, stops=(*derived.stops, "<|role_end|>"))
     if "laguna_glm_thinking" in source:
         tagged = replace(derived.tagged, before_value=derived.tagged.before_value.strip())
         return replace(
@@ -245,6 +339,14 @@ def _distilled(bar: str, dash: str) -> dict[str, Any]:
 def patched(source: str) -> str:
     """Return a source without checks that refuse ordinary conversations."""
     return source.replace(_REFUSES_CHANNELS, "{%- if false %}").replace(_REFUSES_EMPTY, "{%- if false %}")
+
+
+def opened(prompt: str, source: str) -> str:
+    """Return a prompt that ends with the opening of the model's turn, which one known template may leave out.
+
+    Gemma 4's template does so after an answer with both text and calls, and the model then does not think.
+    """
+    return prompt + "<|turn>model\n" if form(source) is _GEMMA and prompt.endswith("<turn|>\n") else prompt
 
 
 def adjusted(messages: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:

@@ -78,6 +78,8 @@ class OutputParser:
             return Parsed(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
             calls, after = read_calls(rest, self.form, self._tools)
+            for stray in self.form.strays if calls else ():
+                after = after.replace(stray, "").strip()
             return Parsed(sure.content + (after if calls else rest), sure.thinking, calls)
         return Parsed(sure.content + rest, sure.thinking)
 
@@ -130,6 +132,8 @@ class OutputParser:
         markers = [ending]
         if self.form.calls_end_thinking:
             markers += self._starts or (self.form.calls_begin,)
+        if self.form.content_ends_thinking:
+            markers.append(self.form.content_start.strip())
         end, found = find(self._buffer, markers)
         thought = self._thinking(self._pass(end))
         if found:
@@ -162,12 +166,18 @@ class OutputParser:
 
     def _content(self) -> str:
         closing = self.form.content_end.strip() if self.form.content_start.strip() else ""
-        end, found = find(self._buffer, [*self._starts, *([closing] if closing else [])])
+        thought = self.form.thinking_start.strip() if self.form.thinks_again else ""
+        markers = [each for each in (closing, thought, *self.form.strays) if each]
+        end, found = find(self._buffer, [*self._starts, *markers])
         out = self._pass(end)
         if found and found == closing:
             self._pass(len(found))
             self._buffer = self._buffer.lstrip()
-            self._state = _State.ANSWER if self._calls else _State.PLAIN
+            self._state = _State.ANSWER if self._calls or self.form.strays else _State.PLAIN
+        elif found and found == thought:
+            self._state = _State.START
+        elif found in self.form.strays:
+            self._pass(len(found))
         elif found:
             self._state = _State.CALLS
         return out

@@ -4,12 +4,13 @@ import pytest
 from tests.core.prompt.native.samples import TOOLS
 from tests.core.prompt.native.test_parser import joined, parse
 
-from puna.messages import Message, Tool
+from puna.messages import Message, Think, Tool
 from puna.prompt.jinja import ChatTemplate
 
 USER = Message(role="user", content="hi")
 BODY = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 BAR, DASH = "\uff5c", "\u2581"
+NS = "]<]minimax[>["
 DSML = f"{BAR}DSML{BAR}"
 
 ONE = {
@@ -144,6 +145,73 @@ ONE = {
         "",
         [],
     ),
+    "gemma, markers that mean nothing": (
+        "{# '<|tool_call>call:' #}",
+        "It <channel|>rains.<|channel>thought\n<channel|><channel|>",
+        "It rains.",
+        "",
+        [],
+    ),
+    "gemma, thoughts again": (
+        "{# '<|tool_call>call:' #}",
+        "<|channel>thought\nHm.<channel|>One.<|channel>thought\nSo.<channel|>Two.",
+        "One.Two.",
+        "Hm.So.",
+        [],
+    ),
+    "kimi 3": (
+        "{# <|end_of_msg|> #}",
+        "<|open|>think<|sep|>Hm.<|close|>think<|sep|><|open|>response<|sep|>Look.<|close|>response<|sep|>"
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" type="string"'
+        '<|sep|>Rome <b><|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>2<|close|>argument'
+        '<|sep|><|close|>call<|sep|><|open|>call tool="add" index="2"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+        "<|close|>message<|sep|><|end_of_msg|>",
+        "Look.",
+        "Hm.",
+        [("get_weather", {"city": "Rome <b>", "days": 2}), ("add", {})],
+    ),
+    "kimi 3, thoughts that are not closed": (
+        "{# <|end_of_msg|> #}",
+        "<|open|>think<|sep|>Hm.<|open|>response<|sep|>Noon.<|close|>response<|sep|><|close|>message<|sep|>",
+        "Noon.",
+        "Hm.",
+        [],
+    ),
+    "minimax 3": (
+        f"{{# {NS} #}}",
+        f'<mm:think>Hm.</mm:think>Look.{NS}<tool_call>\n{NS}<invoke name="get_weather">{NS}<city>Rome <b>{NS}</city>'
+        f"{NS}<days>2{NS}</days>{NS}</invoke>\n"
+        f'{NS}<invoke name="nest">{NS}<list>{NS}<item>1{NS}</item>{NS}<item>2{NS}</item>{NS}</list>'
+        f"{NS}<deep>{NS}<k>v{NS}</k>{NS}</deep>{NS}</invoke>\n{NS}</tool_call>",
+        "Look.",
+        "Hm.",
+        [("get_weather", {"city": "Rome <b>", "days": 2}), ("nest", {"list": ["1", "2"], "deep": {"k": "v"}})],
+    ),
+    "minimax 3, no thoughts": (f"{{# {NS} #}}", "</mm:think>Noon.", "Noon.", "", []),
+    "muse": (
+        "{# <atem:function_calls> #}",
+        " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Look.<|eom|><|start|>assistant to=add"
+        '<|message|><atem:function_calls><atem:invoke name="add"><atem:parameter name="a">1</atem:parameter>'
+        "</atem:invoke></atem:function_calls><|eot|>",
+        "Look.",
+        "Hm.",
+        [("add", {"a": 1})],
+    ),
+    "muse, a call that cannot be read": (
+        "{# <atem:function_calls> #}",
+        " to=add<|message|><atem:function_calls>oops<|eot|>",
+        "<atem:function_calls>oops",
+        "",
+        [],
+    ),
+    "solar": (
+        "{# <|begin|>assistant<|think|> #}",
+        "<|think|>Hm.<|end|><|begin|>assistant<|content|>Look.<|end|><|begin|>assistant<|tool_calls|>"
+        '<|tool_call:begin|>c1<|tool_call:name|>add<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>',
+        "Look.",
+        "Hm.",
+        [("add", {"a": 1})],
+    ),
     "nemotron": (
         "{# <SPECIAL_10> <SPECIAL_11> <SPECIAL_12> <TOOL_RESPONSE> #}",
         '<think>\nHm.\n</think>Look. <TOOLCALL>[{"name": "add", "arguments": {"a": 1}}]</TOOLCALL>',
@@ -174,10 +242,69 @@ def test_a_known_form_is_read(name, size):
     assert [(each.name, json.loads(each.arguments)) for each in made] == calls
 
 
-def test_a_strange_form_comes_through_as_it_is():
-    text = "<|open|>think<|sep|>Hm.<|close|>think<|sep|><|end_of_msg|>"
-    events, calls = parse(ChatTemplate("{# <|end_of_msg|> #}" + BODY).parser([USER], TOOLS), [text])
-    assert (joined(events, "c"), calls) == (text, ())
+def test_a_list_in_minimax_3_is_typed_by_its_items():
+    nest = Tool(
+        name="nest",
+        parameters='{"type":"object","properties":{"list":{"type":"array","items":{"type":"integer"}},'
+        '"item":{"type":"object","properties":{"item":{"type":"string"}}}}}',
+    )
+    parser = ChatTemplate(f"{{# {NS} #}}" + BODY).parser([USER], [nest])
+    text = (
+        f'{NS}<tool_call>{NS}<invoke name="nest">{NS}<list>{NS}<item>1{NS}</item>{NS}</list>'
+        f"{NS}<item>{NS}<item>2{NS}</item>{NS}</item>{NS}</invoke>{NS}</tool_call>"
+    )
+    _, (call,) = parse(parser, [text])
+    assert json.loads(call.arguments) == {"list": [1], "item": {"item": "2"}}
+
+
+def test_ids_of_kimi_2_name_the_tool():
+    parser = ChatTemplate("{# <|tool_calls_section_begin|> <|tool_call_begin|> #}" + BODY).parser([USER], TOOLS)
+    calls = "".join(
+        f"<|tool_call_begin|>functions.add:{number}<|tool_call_argument_begin|>{{}}<|tool_call_end|>"
+        for number in (0, 1)
+    )
+    _, made = parse(parser, [f"<|tool_calls_section_begin|>{calls}<|tool_calls_section_end|>"])
+    assert [call.id for call in made] == ["functions.add:0", "functions.add:1"]
+
+
+MARKED = (
+    "{# <![CDATA[ #}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls %}"
+    '<function name="{{ c.function.name }}">{% for k, v in c.function.arguments.items() %}'
+    '<param name="{{ k }}">{{ v }}</param>{% endfor %}</function>{% endfor %}<|end|>{% endfor %}{{ tools }}'
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "city"),
+    [("<![CDATA[a < b & c]]>", "a < b & c"), ("\n<![CDATA[</param>]]>\n", "</param>"), ("plain", "plain")],
+)
+def test_a_value_may_stand_in_cdata(value, city):
+    text = f'<function name="get_weather"><param name="city">{value}</param><param name="days">2</param></function>'
+    _, (call,) = parse(ChatTemplate(MARKED).parser([USER], TOOLS), [text])
+    assert json.loads(call.arguments) == {"city": city, "days": 2}
+
+
+def test_the_turn_of_gemma_is_opened_after_text_and_calls():
+    left_open = "{# '<|tool_call>call:' #}{% for m in messages %}{{ m.content }}<turn|>\n{% endfor %}"
+    assert ChatTemplate(left_open).render([USER]) == "hi<turn|>\n<|turn>model\n"
+    opens = left_open + "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+    assert ChatTemplate(opens).render([USER]) == "hi<turn|>\n<|turn>model\n"
+
+
+@pytest.mark.parametrize(
+    ("mark", "variable", "on", "off"),
+    [
+        ("<|end_of_msg|>", "thinking", "True", "False"),
+        (NS, "thinking_mode", "enabled", "disabled"),
+        ("<|begin|>assistant<|think|>", "reasoning_effort", "high", "minimal"),
+    ],
+)
+def test_templates_are_told_of_thinking_by_their_own_names(mark, variable, on, off):
+    template = ChatTemplate(f"{{# {mark} #}}{{{{ {variable} }}}}")
+    assert [template.render([USER], think=Think(think, "high" if think else "")) for think in (True, False)] == [
+        on,
+        off,
+    ]
 
 
 def test_a_call_of_gpt_oss_that_is_no_json_is_content():
@@ -190,6 +317,11 @@ def test_a_call_of_gpt_oss_that_is_no_json_is_content():
     ("schema", "text", "value"),
     [
         ({"type": "string"}, "5", "5"),
+        ({"type": "string"}, "['a']", "['a']"),
+        ({"type": "array"}, "['a', True, None, 1.5]", ["a", True, None, 1.5]),
+        ({"type": "object"}, "{'a': ('b',)}", {"a": ["b"]}),
+        ({"type": "array"}, "['a'", "['a'"),
+        ({"type": "array"}, "[1e999, {1}]", "[1e999, {1}]"),
         ({"type": "integer"}, "5", 5),
         ({"type": ["string", "integer"]}, "5", 5),
         ({"type": ["string", "integer"]}, "five", "five"),
