@@ -28,6 +28,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from puna.models.registry.addresses import address_of, is_public
 from puna.models.registry.failures import ReferralError
+from puna.models.registry.lookup import addresses
 from puna.models.registry.origin import PORTS, Origin, Pattern
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -108,10 +109,10 @@ class Reach:
         if target.scheme != "https":
             raise ReferralError(url, _IN_CLEAR)
         try:
-            found = await aiohttp.ThreadedResolver().resolve(target.host, target.port, socket.AF_UNSPEC)
+            found = await addresses(target.host, target.port)
         except OSError:
             return
-        if not all(_is_public_text(each["host"]) for each in found):
+        if not all(_is_public_text(each) for _, each in found):
             raise ReferralError(url, _NOT_PUBLIC)
 
     def _is_peer(self, target: Origin) -> bool:
@@ -124,17 +125,21 @@ class _Resolver(AbstractResolver):
     def __init__(self, reach: Reach, *, secure: bool) -> None:
         self._reach = reach
         self._secure = secure
-        self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        kept = self._reach.admitted(host, port, [each["host"] for each in found], secure=self._secure)
-        return [each for each in found if each["host"] in kept]
+        found = await addresses(host, port, family)
+        kept = self._reach.admitted(host, port, [each for _, each in found], secure=self._secure)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=kind, proto=socket.IPPROTO_TCP, flags=flags)
+            for kind, each in found
+            if each in kept
+        ]
 
     async def close(self) -> None:
-        await self._inner.close()
+        """Nothing is open."""
 
 
 class Connections:

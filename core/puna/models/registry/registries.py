@@ -57,7 +57,8 @@ class Registries:
         self._policy = policy or Policy()
         self._identity = identity or Identity()
         self._limits = limits or Limits()
-        self._downloads: Shared[str, Download] = Shared()
+        self._downloads: Shared[tuple[str, str], Download] = Shared()
+        """By registry and digest: one registry that fails or stalls must not do so for others."""
         self._uploads: Shared[tuple[str, str], Upload] = Shared()
 
     async def pull(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
@@ -83,7 +84,7 @@ class Registries:
                         log.warning("%s: it is fetched again", found)
                         yield TransferStep(f"removing damaged blob {layer.digest[_SHORT]}")
                         await in_thread(self._store.blobs.path(layer.digest).unlink, missing_ok=True)
-                    download = downloads.get(layer.digest) or await self._joined(layer, connect, stack)
+                    download = downloads.get(layer.digest) or await self._joined(layer, repository, connect, stack)
                     if download is None or layer.digest in downloads:
                         size = download.total if download else self._store.blobs.size(layer.digest)
                         yield _step("pulling", layer.digest, size, size)
@@ -129,14 +130,17 @@ class Registries:
         except OSError as error:
             raise of_system(error, "read", blobs.path(layer.digest)) from error
 
-    async def _joined(self, layer: Layer, connect: Connect, stack: AsyncExitStack) -> Download | None:
+    async def _joined(
+        self, layer: Layer, repository: Repository, connect: Connect, stack: AsyncExitStack
+    ) -> Download | None:
         """Take part in a blob's download; None if it is there."""
         partial_blob = PartialBlob(self._store.blobs.path(layer.digest))
         if await in_thread(is_present, partial_blob, layer.size):
             await in_thread(self._store.blobs.touch, layer.digest)
             return None
         make = partial(Download, partial_blob, layer.digest, layer.size, connect, self._limits)
-        return await stack.enter_async_context(self._downloads.joined(file_name(layer.digest), make))
+        key = str(repository.origin), file_name(layer.digest)
+        return await stack.enter_async_context(self._downloads.joined(key, make))
 
     async def _keep(self, manifest: Manifest) -> None:
         """Touch what is here already while the rest comes, so that no other server takes it for forgotten."""
