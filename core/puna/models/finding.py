@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,12 +54,17 @@ class Skipped:
     reason: str
 
 
-def find(paths: Iterable[Path]) -> tuple[list[Found], list[Skipped]]:
-    """Look at files, and at folders and all below them. InvalidCreateError: a path is relative, or nothing is there."""
+def find(paths: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> tuple[list[Found], list[Skipped]]:
+    """Look at files, and at folders and all below them. InvalidCreateError: a path is relative, or nothing is there.
+
+    It ends early when `stopped()` is true: a disk takes minutes. What it returns then does not matter.
+    """
     skipped: list[Skipped] = []
     models: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     projectors: dict[Path, list[Path]] = defaultdict(list)
-    for path in dict.fromkeys(each for start in paths for each in _files(start)):
+    for path in dict.fromkeys(each for start in paths for each in _files(start, stopped)):
+        if stopped():
+            break
         try:
             kind = _kind(path)
         except (OSError, GGUFError) as error:
@@ -85,7 +90,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Found], list[Skipped]]:
     return _distinct(found, skipped), skipped
 
 
-def _files(start: Path) -> Iterator[Path]:
+def _files(start: Path, stopped: Callable[[], bool]) -> Iterator[Path]:
     """Yield a file itself, or the GGUF files below a folder; links to files are followed, links to folders are not."""
     if not start.is_absolute():
         raise InvalidCreateError(f"{start}: the path must be absolute")
@@ -93,6 +98,8 @@ def _files(start: Path) -> Iterator[Path]:
         yield start
     elif start.is_dir():
         for folder, folders, names in os.walk(start):
+            if stopped():
+                return
             folders.sort()
             for name in sorted(names):
                 if name.lower().endswith(SUFFIX) and (Path(folder) / name).is_file():

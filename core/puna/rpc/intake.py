@@ -20,8 +20,9 @@ from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from puna.errors import ClientStalledError, PunaError, TooLargeError
+from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
 from puna.limits import Limits
 from puna.rpc.status import code_of, trailers
 from puna.rpc.wall import Context
@@ -69,13 +70,13 @@ class Intake:
 
     def serving(self, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
         """Return a handler that serves a method within the bounds."""
+        parse = _parsing(handler.request_deserializer)
         behaviour = handler.stream_unary or handler.stream_stream
         if behaviour is not None:
-            return handler._replace(**_named(handler, self._streaming(behaviour)))
+            return handler._replace(request_deserializer=parse, **_named(handler, self._streaming(behaviour)))
         behaviour = handler.unary_unary or handler.unary_stream
         if not inspect.iscoroutinefunction(behaviour):
             return handler
-        parse = handler.request_deserializer
         whole = handler._replace(
             request_streaming=True,
             request_deserializer=lambda data: (len(data), parse(data)),
@@ -90,7 +91,7 @@ class Intake:
         async def serve(messages: AsyncIterator[tuple[int, Any]], context: Context) -> Any:  # noqa: ANN401
             try:
                 size, message = await self._message(messages)
-            except (ClientStalledError, TooLargeError) as error:
+            except (ClientStalledError, InvalidRequestError, TooLargeError) as error:
                 await _abort(context, error)
             if size <= SMALL:
                 return await behaviour(message, context)
@@ -133,7 +134,7 @@ class Intake:
         return serve
 
     async def _message(self, messages: AsyncIterator[tuple[int, Any]]) -> tuple[int, Any]:
-        """Receive a call's only message. Raises _BusyError, ClientStalledError."""
+        """Receive a call's only message. Raises _BusyError, ClientStalledError, InvalidRequestError."""
         if len(self._sending) >= self._places:
             await self._place()
         task = asyncio.current_task()
@@ -228,6 +229,18 @@ class Guarded:
         """Serve a service, as the generated `add_…_to_server` asks for."""
         served = {name: self._intake.serving(handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
+
+
+def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a deserializer that raises InvalidRequestError; gRPC logs any other as a failure of the server."""
+
+    def parsed(data: bytes) -> Any:  # noqa: ANN401 - gRPC's messages have no common type
+        try:
+            return parse(data)
+        except DecodeError:
+            raise InvalidRequestError("the message cannot be read") from None
+
+    return parsed
 
 
 def _named(handler: Any, behaviour: object) -> dict[str, object]:  # noqa: ANN401

@@ -71,9 +71,9 @@ async def import_models(store: ModelStore, request: ImportRequest) -> AsyncGener
 
 
 def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Iterator[News]:
-    plan = _plan(store, request)
+    plan = _plan(store, request, stopped)
     yield plan
-    if request.dry_run:
+    if request.dry_run or stopped():
         return
     for found in plan.found:
         name = ModelName.parse(found.name)
@@ -90,10 +90,10 @@ def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], boo
             yield Imported(name, made.in_place)
 
 
-def _plan(store: ModelStore, request: ImportRequest) -> Plan:
+def _plan(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Plan:
     if not request.paths:
         raise InvalidCreateError("no path is given")
-    found, skipped = find(map(Path, request.paths))
+    found, skipped = find(map(Path, request.paths), stopped)
     if request.name:
         if not ModelName.parse(request.name).is_valid:
             raise InvalidModelNameError
