@@ -11,7 +11,7 @@ SLOW := -mno-avx512fp16
 BUILD := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo \
   $(foreach lang,C CXX,--config-settings-package llama-cpp-python:cmake.define.CMAKE_$(lang)_FLAGS=$(SLOW)))
 
-.PHONY: serve test check proto bench-models soak clean
+.PHONY: serve test fuzz check proto bench-models soak clean
 
 serve: .venv/.installed
 	@exec .venv/bin/puna serve
@@ -24,6 +24,12 @@ check: .venv/.installed
 
 proto: .venv/.installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python tools/gen_proto.py
+
+SECONDS ?= 600
+
+# Attacks the server at random: SECONDS in all, divided among the properties of tests/hostile.
+fuzz: .venv/.installed
+	PUNA_FUZZ_SECONDS=$(SECONDS) .venv/bin/python -m pytest -q -m fuzz tests/hostile
 
 SECONDS_OF_SOAK ?= 3600
 KILLS_OF_SOAK ?= 10000

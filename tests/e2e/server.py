@@ -14,6 +14,7 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -57,6 +58,7 @@ class Server:
     url: str
     grpc: str
     store: Path
+    errors: BinaryIO
 
     def ask(self, path, body=None, method=None, timeout=60):
         """Send a request; return status, headers and body as bytes."""
@@ -80,6 +82,10 @@ class Server:
         return urllib.request.urlopen(
             urllib.request.Request(self.url + path, json.dumps(body).encode()), timeout=timeout
         )
+
+    def log(self):
+        """Return what the server has written to standard error."""
+        return _text(self.errors)
 
     def hosts(self):
         """Process ids of the model hosts."""
@@ -125,7 +131,7 @@ def serving(store, **environment):
             process.kill()
             process.wait()
             pytest.fail(f"the server did not start: {line}{_text(errors)}")
-        server = Server(process, match[1], match[2], Path(store))
+        server = Server(process, match[1], match[2], Path(store), errors)
         yield server
     finally:
         hosts = [pid for pid, parent in parents().items() if parent == process.pid]
@@ -147,5 +153,4 @@ def serving(store, **environment):
 
 
 def _text(file):
-    file.seek(0)
-    return file.read().decode(errors="replace")
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")

@@ -1,7 +1,10 @@
-"""A server for the attacks of one module, with the scripted models in its store."""
+"""A server for the attacks of one module, with the scripted models in its store; the time of properties."""
 
 import pytest
 from tests.e2e.server import MODELS, serving
+from tests.hostile import fuzz
+
+SHARES = pytest.StashKey()
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +14,25 @@ def server(tmp_path_factory):
         running.upload("scripted", MODELS / "scripted.gguf")
         running.upload("embedder", MODELS / "embedder.gguf")
         yield running
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark properties, so that `-m fuzz` selects them."""
+    for item in items:
+        if fuzz.is_fuzz(item) and "hostile" in item.path.parts:
+            item.add_marker("fuzz")
+
+
+def pytest_collection_finish(session):
+    """Count the properties that share the time."""
+    session.config.stash[SHARES] = sum(item.get_closest_marker("fuzz") is not None for item in session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Repeat a property for its share of the time, if there is a time."""
+    if not fuzz.SECONDS or pyfuncitem.get_closest_marker("fuzz") is None:
+        return None
+    fuzz.repeat(pyfuncitem, fuzz.SECONDS / pyfuncitem.config.stash[SHARES])
+    return True
