@@ -79,6 +79,8 @@ class Limits:
     """Seconds that the process of a loaded model may leave a sign of life owing."""
     max_step_seconds: float = 600.0
     """Seconds that a loaded model may work without a step: a batch of a prompt, a token, a batch of embeddings."""
+    max_silent_load_seconds: float = 5.0
+    """Seconds without progress after which a load no longer keeps other models from being loaded."""
 
     # Constraints on the output: JSON schemas, grammars, expressions.
     max_constraint_bytes: int = 4 << 20

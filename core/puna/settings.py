@@ -52,7 +52,7 @@ class Settings:
     max_loaded_models: int = 0
     """0: three for each GPU, at least three."""
     max_queue: int = 512
-    """Requests that may wait for a model to be loaded."""
+    """Requests that may wait for whatever: a model to be loaded, a place, others' texts."""
     no_prune: bool = False
     flash_attention: str = ""
     kv_cache_type: str = ""

@@ -123,6 +123,7 @@ class Engine:
 
     def _admit(self) -> None:
         with self._lock:
+            arrived = bool(self._arrived)
             self._waiting.extend(self._arrived)
             self._arrived.clear()
         self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
@@ -130,7 +131,8 @@ class Engine:
             if sequence.cancelled:
                 self._release(sequence)
         if self._waiting:
-            self._waiting.sort(key=lambda sequence: -sequence.request.priority)
+            if arrived:
+                self._waiting.sort(key=lambda sequence: -sequence.request.priority)
             self._waiting = self._slots.admit(self._waiting, self._room())
 
     def _room(self) -> int:

@@ -1,5 +1,7 @@
 """Whose texts are embedded next: every request that waits gets an equal part of the time, whatever others have sent."""
 
+import heapq
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna_llama_cpp.steps import Mailbox
+
+_FEW = 64
+"""Entries of dropped requests that a heap may keep."""
 
 
 class Job:
@@ -29,13 +34,17 @@ class Text:
 
 
 class Turns:
-    """Texts that wait. Who has had least is next; who comes new counts as having had as much as whoever had least."""
+    """Texts that wait. Who has had least is next; who comes new counts as having had as much as whoever had least.
+
+    A heap orders the requests. Entries of requests that were dropped stay in it until they come up, or are the most.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._waiting: dict[Job, deque[Text]] = {}
-        self._had: dict[Job, int] = {}
-        """Tokens that were taken of a request."""
+        self._heap: list[tuple[int, int, int, Job]] = []
+        """What a request has had in tokens, the length of its next text, a number that makes entries unequal."""
+        self._numbers = itertools.count()
 
     @property
     def jobs(self) -> list[Job]:
@@ -44,26 +53,43 @@ class Turns:
 
     def add(self, job: Job, texts: Sequence[list[int]]) -> None:
         """Add a request, which has one text at least."""
-        self._had[job] = min(self._had.values(), default=0)
+        had = self._heap[0][0] if self._next() else 0
         self._waiting[job] = deque(Text(job, index, tokens) for index, tokens in enumerate(texts))
+        self._push(job, had)
 
     def drop(self, job: Job) -> None:
         """Forget what is left of a request."""
         self._waiting.pop(job, None)
-        self._had.pop(job, None)
+        if len(self._heap) > 2 * len(self._waiting) + _FEW:
+            self._heap = [entry for entry in self._heap if entry[-1] in self._waiting]
+            heapq.heapify(self._heap)
 
     def take(self, slots: int, room: int) -> list[Text]:
         """Take the next texts for a batch of at most `room` tokens, of which a longer one is all of it."""
         taken: list[Text] = []
         total = 0
-        while self._waiting and len(taken) < slots:
-            job = min(self._waiting, key=lambda job: (self._had[job], len(self._waiting[job][0].tokens)))
-            texts = self._waiting[job]
-            total += len(texts[0].tokens)
+        while len(taken) < slots and (job := self._next()):
+            had, length = self._heap[0][:2]
+            total += length
             if taken and total > room:
                 break
+            heapq.heappop(self._heap)
+            texts = self._waiting[job]
             taken.append(texts.popleft())
-            self._had[job] += len(taken[-1].tokens)
-            if not texts:
-                self.drop(job)
+            if texts:
+                self._push(job, had + length)
+            else:
+                del self._waiting[job]
         return taken
+
+    def _push(self, job: Job, had: int) -> None:
+        heapq.heappush(self._heap, (had, len(self._waiting[job][0].tokens), next(self._numbers), job))
+
+    def _next(self) -> Job | None:
+        """Return whose turn it is; the first entry of the heap is that request's."""
+        while self._heap:
+            job = self._heap[0][-1]
+            if job in self._waiting:
+                return job
+            heapq.heappop(self._heap)
+        return None

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 from puna.backend import LoadedModel
 from puna.runtime.admission import Gate
-from puna.runtime.wanted import LoadedEntry, Wanted
+from puna.runtime.wanted import LoadedEntry, Use, Wanted
 
 FOREVER_NS = 2**63 - 1
 """The longest duration that the API can tell, some 292 years."""
+
+CALLS_AT_ONCE = 16
+"""How many requests without a sequence a model serves at once. A backend takes them in turns, and evaluates texts of
+several together; more of them than that count as waiting."""
 
 
 def expiry_ns(now_ns: int, seconds: float) -> int:
@@ -33,20 +37,39 @@ class Resident:
     holders: int = 0
     leaving: bool = False
     """Whether it goes as soon as it is idle, and nobody new may hold it."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once its memory is free."""
+    sequences: int = 0
+    """Those of its holders that run a sequence, or wait for a place to run one."""
+    calls: int = 0
+    """Those that embed, rank or tokenize."""
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the pool has forgotten it. Its memory may be in use for a while longer."""
     _idle_until_ns: int | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def hold(self) -> None:
+    def hold(self, use: Use = Use.NOTHING) -> None:
         """Keep it from going."""
         self.holders += 1
+        self.sequences += use is Use.SEQUENCE
+        self.calls += use is Use.CALL
         self.stop_timer()
 
-    def release(self, expire: Callable[[], None]) -> None:
+    def release(self, expire: Callable[[], None], use: Use = Use.NOTHING) -> None:
         """Let it go; `expire` is called when nobody has held it for its keep-alive, at once if that is none."""
         self.holders -= 1
+        self.sequences -= use is Use.SEQUENCE
+        self.calls -= use is Use.CALL
         self.rest(expire)
+
+    def full(self, use: Use) -> bool:
+        """Say whether one more of a kind would have to wait."""
+        if use is Use.SEQUENCE:
+            return self.sequences >= self.gate.places
+        return use is Use.CALL and self.calls >= CALLS_AT_ONCE
+
+    @property
+    def waiting(self) -> int:
+        """How many holders wait: for a place, or for others' texts."""
+        return max(self.sequences - self.gate.places, 0) + max(self.calls - CALLS_AT_ONCE, 0)
 
     def rest(self, expire: Callable[[], None]) -> None:
         """Start the timer if nobody holds it."""

@@ -5,44 +5,41 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from puna.errors import OutOfMemoryError, QueueFullError
+from puna.frames import where
 from puna.plugins import Registry
 from puna.runtime import memory, sockets
-from puna.runtime.admission import Gate, Line
+from puna.runtime.admission import Gate
 from puna.runtime.gated import GatedModel
 from puna.runtime.keep_alive import Resident, victim
 from puna.runtime.launch import Launcher
 from puna.runtime.reload import difference
-from puna.runtime.wanted import Lease, LoadedEntry, Loading, Queued, Report, Wanted
+from puna.runtime.scheduling import Scheduler, Turn
+from puna.runtime.wanted import Lease, LoadedEntry, Queued, Report, Use, Wanted
 from puna.settings import Settings
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LOADED = 3
+CLOSING_SECONDS = 3.0
+"""How long a load waits for the memory of a model that is being freed."""
+EXIT_SECONDS = 20.0
+"""How long models may take to be freed when the server ends. Hosts are killed long before."""
 FILLED = 0.8
 """The part of the free memory that a model's file may take; its cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
 """What a context that nobody asked for shrinks to when there is no room."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pending:
-    """A request in the queue. Its future is done once it has its model, or has left."""
-
-    want: Wanted
-    report: Report
-    given: asyncio.Future[Resident]
-
-
 class ModelPool:
     """Loads each model once and lends it out. Leaving its context ends every host.
 
-    What is loaded and fits is lent at once. Everything else goes through one queue, and one load happens at a time.
+    What is loaded and fits is lent at once. Everything else goes through one queue, and models are loaded in turns.
     """
 
     def __init__(self, backends: Registry, settings: Settings, *, socket_dir: Path | None = None) -> None:
@@ -52,33 +49,37 @@ class ModelPool:
         self._socket_dir = socket_dir
         self._residents: dict[str, Resident] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._queue: Line[_Pending] = Line()
-        self._arrived = asyncio.Event()
-        self._busy = False
+        self._stuck: set[asyncio.Task[None]] = set()
+        """Those of them that nobody waits for any more."""
+        self._changed = asyncio.Event()
+        """Set, and made anew, whenever a model has become idle or has gone."""
+        self._scheduler: Scheduler[Resident] = Scheduler(self, settings.limits.max_silent_load_seconds)
         self._exits = ExitStack()
 
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
         self._launcher = Launcher(self._backends, self._settings, addresses)
-        self._scheduling = asyncio.create_task(self._schedule())
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._scheduling.cancel()
-        await asyncio.wait({self._scheduling})
-        while self._queue:
-            self._queue.next().given.cancel()
+        await self._scheduler.close()
         for resident in list(self._residents.values()):
             self._remove(resident)
         if self._closing:
-            await asyncio.wait(self._closing)
+            await asyncio.wait(self._closing, timeout=EXIT_SECONDS)
         self._exits.close()
 
     @asynccontextmanager
     async def lease(
-        self, want: Wanted, *, keep_alive: float | None = None, priority: int = 0, report: Report = lambda _: None
+        self,
+        want: Wanted,
+        *,
+        keep_alive: float | None = None,
+        priority: int = 0,
+        report: Report = lambda _: None,
+        use: Use = Use.SEQUENCE,
     ) -> AsyncGenerator[Lease]:
         """Lend a model, loading it first if need be; `report` hears of waiting and loading.
 
@@ -92,9 +93,13 @@ class ModelPool:
         want = await self._launcher.checked(want)
         resident = self._fitting(want)
         if resident is None:
-            resident = await self._wait(want, priority, report)
+            if self._scheduler.waiting and self._queued() >= self._settings.max_queue:
+                raise QueueFullError
+            resident = await self._scheduler.wait(want, use, priority, report)
         else:
-            resident.hold()
+            if resident.full(use) and self._queued() >= self._settings.max_queue:
+                raise QueueFullError
+            self.lend(resident, use)
         try:
             if keep_alive is not None:
                 resident.keep_alive = keep_alive
@@ -106,7 +111,7 @@ class ModelPool:
                 load_ns=time.perf_counter_ns() - began,
             )
         finally:
-            resident.release(lambda: self._remove(resident))
+            self.give_back(resident, use)
 
     async def unload(self, key: str) -> bool:
         """Have a model go as soon as it is idle, and say whether there is one. Waits for nothing."""
@@ -125,7 +130,51 @@ class ModelPool:
 
     def waiting(self) -> int:
         """Return how many requests wait for a model to be loaded."""
-        return len(self._queue) + self._busy
+        return self._scheduler.waiting
+
+    def _queued(self) -> int:
+        """Return how many requests wait for whatever: a load, a place, others' texts. One being served is none."""
+        return max(self._scheduler.waiting - 1, 0) + sum(each.waiting for each in self._residents.values())
+
+    # ---- what the scheduler asks for ---------------------------------------------------------------------------------
+
+    def fits(self, made: Resident, want: Wanted) -> bool:
+        """Say whether a model does for another request."""
+        return self._fitting(want) is made
+
+    def lend(self, made: Resident, use: Use) -> None:
+        """Keep a model for a request."""
+        made.hold(use)
+
+    def give_back(self, made: Resident, use: Use) -> None:
+        """End that."""
+        made.release(lambda: self._remove(made), use)
+        if not made.holders:
+            self._notify()
+
+    async def provide(self, want: Wanted, turn: Turn[Resident]) -> Resident:
+        """Return a resident that fits, after making room and loading as need be."""
+        while (resident := self._fitting(want)) is None:
+            if (stale := self._residents.get(want.key)) is not None:
+                await self._retire(stale, turn)
+            elif await self._memory_comes():
+                continue
+            elif len(self._residents) >= self._most:
+                await self._make_room(turn)
+            elif (idle := self._idle()) and self._lacks_memory(want):
+                log.info("%s needs the memory of %s", want.name, victim(idle).want.name)
+                await self._retire(victim(idle), turn)
+            else:
+                resident = await self._load(want, turn)
+                self._trim(resident)
+                return resident
+        return resident
+
+    # ---- models ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _most(self) -> int:
+        return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
 
     def _fitting(self, want: Wanted) -> Resident | None:
         resident = self._residents.get(want.key)
@@ -137,87 +186,6 @@ class ModelPool:
             return None
         return resident
 
-    async def _wait(self, want: Wanted, priority: int, report: Report) -> Resident:
-        """Queue up. The resident that comes back is held."""
-        if self.waiting() > self._settings.max_queue:  # one is being served, the others wait
-            raise QueueFullError
-        pending = _Pending(want, report, asyncio.get_running_loop().create_future())
-        ticket = self._queue.join(pending, priority)
-        self._tell()
-        self._arrived.set()
-        try:
-            return await pending.given
-        except asyncio.CancelledError:
-            self._queue.leave(ticket)
-            self._tell()
-            if not pending.given.cancelled():  # it came in the very moment
-                resident = pending.given.result()
-                resident.release(lambda: self._remove(resident))
-            raise
-
-    async def _schedule(self) -> None:
-        while True:
-            self._busy = False
-            while not self._queue:
-                self._arrived.clear()
-                await self._arrived.wait()
-            self._busy = True
-            pending = self._queue.next()
-            self._tell()
-            await self._serve(pending)
-
-    async def _serve(self, pending: _Pending) -> None:
-        """Get a request its model. It may leave meanwhile; then the work goes on only for others of the same model."""
-
-        def report(news: Queued | Loading) -> None:
-            for each in self._alike(pending):
-                each.report(news)
-
-        work = asyncio.create_task(self._provide(pending.want, report))
-        try:
-            while not work.done() and (alike := self._alike(pending)):
-                futures: set[asyncio.Future[Any]] = {work, *(each.given for each in alike)}
-                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            pending.given.cancel()
-            raise
-        finally:
-            work.cancel()
-            await asyncio.wait({work})
-        if work.cancelled():
-            return
-        error = work.exception()
-        if pending.given.done():  # it has left
-            if error is None:
-                resident = work.result()
-                resident.rest(lambda: self._remove(resident))
-        elif error is not None:
-            pending.given.set_exception(error)
-        else:
-            work.result().hold()
-            pending.given.set_result(work.result())
-
-    def _alike(self, pending: _Pending) -> list[_Pending]:
-        """Return who waits for the same model, those that have left excluded."""
-        same = [pending, *(each for each in self._queue if each.want.key == pending.want.key)]
-        return [each for each in same if not each.given.done()]
-
-    async def _provide(self, want: Wanted, report: Report) -> Resident:
-        """Return a resident that fits, after making room and loading as need be."""
-        while (resident := self._fitting(want)) is None:
-            if (stale := self._residents.get(want.key)) is not None:
-                await self._retire(stale)
-            elif self._closing:
-                await asyncio.wait(self._closing)  # their memory is needed
-            elif len(self._residents) >= (self._settings.max_loaded_models or DEFAULT_MAX_LOADED):
-                await self._retire(victim(self._residents.values()))
-            elif (idle := self._idle()) and self._lacks_memory(want):
-                log.info("%s needs the memory of %s", want.name, victim(idle).want.name)
-                await self._retire(victim(idle))
-            else:
-                return await self._load(want, report)
-        return resident
-
     def _idle(self) -> list[Resident]:
         return [resident for resident in self._residents.values() if not resident.holders]
 
@@ -226,10 +194,29 @@ class ModelPool:
         free = memory.free_bytes()
         return 0 < free * FILLED < want.file_bytes
 
-    async def _load(self, want: Wanted, report: Report) -> Resident:
+    async def _memory_comes(self) -> bool:
+        """Wait until models that are being freed are gone; say whether there was anything to wait for.
+
+        One that does not go is not waited for longer than CLOSING_SECONDS, as nobody knows when it will.
+        """
+        freed = {task for task in self._closing if task not in self._stuck}
+        if not freed:
+            return False
+        _, pending = await asyncio.wait(freed, timeout=CLOSING_SECONDS)
+        self._stuck |= pending
+        return True
+
+    async def _make_room(self, turn: Turn[Resident]) -> None:
+        """Have a model go, and wait until it, or another, has. A busy one may take its time."""
+        leaving = victim(self._residents.values())
+        self._send_away(leaving)
+        if leaving.holders:
+            await turn.aside(self._changed.wait())
+
+    async def _load(self, want: Wanted, turn: Turn[Resident]) -> Resident:
         """Load a model; when there is no room, once more with a smaller context, or with all others gone."""
         try:
-            return await self._launch(want, report)
+            return await self._launch(want, turn.report)
         except OutOfMemoryError:
             smaller = next((size for size in SMALLER_CONTEXTS if size < want.spec.context_length), 0)
             if smaller and "context_length" in want.automatic:
@@ -238,11 +225,28 @@ class ModelPool:
                 raise
         log.warning("no room for %s: trying once more", want.name)
         for other in list(self._residents.values()):
-            await self._retire(other)
-        return await self._launch(want, report)
+            await self._retire(other, turn)
+        await self._memory_comes()
+        return await self._launch(want, turn.report)
+
+    def _trim(self, loaded: Resident) -> None:
+        """Send away what is too many: while a load was slow, others may have been loaded beside it."""
+        others = [each for each in self._residents.values() if each is not loaded and not each.leaving]
+        while len(others) >= self._most:
+            leaving = victim(others)
+            others.remove(leaving)
+            self._send_away(leaving)
 
     async def _launch(self, want: Wanted, report: Report) -> Resident:
-        launched = await self._launcher.launch(want, report, on_death=lambda: self._died(want.key))
+        dead, resident = False, None
+
+        def died() -> None:  # perhaps before there is a resident
+            nonlocal dead
+            dead = True
+            if resident is not None:
+                self._remove(resident)
+
+        launched = await self._launcher.launch(want, report, on_death=died)
         resident = self._residents[want.key] = Resident(
             want=want,
             backend=launched.backend,
@@ -251,17 +255,24 @@ class ModelPool:
             gate=Gate(launched.model.facts.parallel),
             keep_alive=self._settings.keep_alive,
         )
+        if dead:
+            self._remove(resident)
         return resident
 
-    async def _retire(self, resident: Resident) -> None:
-        """Let nobody new hold it, and wait until it is gone."""
+    async def _retire(self, resident: Resident, turn: Turn[Resident]) -> None:
+        """Let nobody new hold it, and wait until it is removed. Others have their turns while it is busy."""
+        self._send_away(resident)
+        if resident.holders:
+            await turn.aside(resident.removed.wait())
+
+    def _send_away(self, resident: Resident) -> None:
+        """Let nobody new hold a model, which goes as soon as nobody does."""
         resident.leaving = True
         resident.rest(lambda: self._remove(resident))
-        await resident.gone.wait()
 
-    def _died(self, key: str) -> None:
-        if (resident := self._residents.get(key)) is not None:
-            self._remove(resident)
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def _remove(self, resident: Resident) -> None:
         """Forget a model and free it. One that is removed already stays so: its last holder comes after its death."""
@@ -270,16 +281,14 @@ class ModelPool:
         del self._residents[resident.want.key]
         resident.leaving = True
         resident.stop_timer()
-        closing = asyncio.create_task(self._close(resident))
+        resident.removed.set()
+        closing = asyncio.create_task(resident.model.aclose())
         self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        closing.add_done_callback(self._closed)
+        self._notify()
 
-    async def _close(self, resident: Resident) -> None:
-        try:
-            await resident.model.aclose()
-        finally:
-            resident.gone.set()
-
-    def _tell(self) -> None:
-        for position, pending in enumerate(self._queue):
-            pending.report(Queued(position + self._busy))
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing.discard(closing)
+        self._stuck.discard(closing)
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            log.error("a model could not be freed: %s", where(error))

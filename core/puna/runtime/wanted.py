@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from puna.backend import ModelFacts, ModelSpec
@@ -42,6 +43,17 @@ class Wanted:
     file_bytes: int = 0
     """Size of the file; ps shows it when the backend does not know its memory."""
     verify: Verify = trusting
+
+
+class Use(Enum):
+    """What a request does with a model, which decides what it may have to wait for."""
+
+    SEQUENCE = "sequence"
+    """It runs sequences, one after the other."""
+    CALL = "call"
+    """It embeds, ranks or tokenizes."""
+    NOTHING = "nothing"
+    """It has the model loaded, no more."""
 
 
 @dataclass(frozen=True, slots=True)

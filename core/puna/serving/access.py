@@ -25,7 +25,7 @@ from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options, merge
 from puna.runtime.pool import ModelPool
-from puna.runtime.wanted import Lease, Loading, Queued
+from puna.runtime.wanted import Lease, Loading, Queued, Use
 from puna.serving.answers import Progress
 from puna.serving.forms import Forms
 from puna.serving.requests import RequestOptions
@@ -91,7 +91,7 @@ class Access:
         check_size(request, tools, self._settings.limits.max_constraint_bytes)
 
     def lease(
-        self, model: StoredModel, options: Options, request: RequestOptions, tell: Tell
+        self, model: StoredModel, options: Options, request: RequestOptions, tell: Tell, use: Use
     ) -> AbstractAsyncContextManager[Lease]:
         """Lease a model with these options; it is loaded if need be. Errors: see ModelPool.lease."""
 
@@ -106,6 +106,7 @@ class Access:
             keep_alive=request.keep_alive,
             priority=request.priority,
             report=report,
+            use=use,
         )
 
     async def unload(self, model: StoredModel) -> bool:

@@ -18,7 +18,7 @@ from puna.prompt.native.form import Form
 from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
 from puna.prompt.tool_calls import ToolCallParser
-from puna.runtime.wanted import Lease
+from puna.runtime.wanted import Lease, Use
 from puna.serving import answers, forced
 from puna.serving.access import (
     Access,
@@ -64,7 +64,8 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
     think = thinking_of(found, asked)
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     options = options_of(found.model, asked)
-    async with access.lease(found.model, options, asked, tell) as lease:
+    use = Use.SEQUENCE if request.messages else Use.NOTHING
+    async with access.lease(found.model, options, asked, tell, use) as lease:
         clock.granted()
         if not request.messages:
             yield Done(reason="load")

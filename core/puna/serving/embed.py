@@ -15,7 +15,7 @@ from puna.errors import (
 )
 from puna.gojson import quote
 from puna.models.stored import StoredModel
-from puna.runtime.wanted import Lease
+from puna.runtime.wanted import Lease, Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.clock import Clock
@@ -35,7 +35,7 @@ async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model), unknown=unknown)
     access.refuse_remote(found)
     options = options_of(found.model, request.options)
-    async with access.lease(found.model, options, request.options, tell) as lease:
+    async with access.lease(found.model, options, request.options, tell, Use.CALL) as lease:
         clock.granted()
         if not request.inputs:
             return Embeddings()

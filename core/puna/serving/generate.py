@@ -16,7 +16,7 @@ from puna.messages import Message, Think
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.render import Rendered, render_go, render_suffix
 from puna.prompt.thinking import ThinkingParser
-from puna.runtime.wanted import Lease
+from puna.runtime.wanted import Lease, Use
 from puna.serving import answers
 from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
 from puna.serving.answers import Done, Event, Progress
@@ -48,7 +48,8 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         return
     think = _checked(found, request)
     options = options_of(found.model, asked)
-    async with access.lease(found.model, options, asked, tell) as lease:
+    use = Use.NOTHING if empty else Use.SEQUENCE
+    async with access.lease(found.model, options, asked, tell, use) as lease:
         clock.granted()
         if empty:
             yield Done(reason="load")

@@ -9,7 +9,7 @@ from puna.models.registry.registries import Registries
 from puna.models.store import ModelStore
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.wanted import LoadedEntry
+from puna.runtime.wanted import LoadedEntry, Use
 from puna.serving import chat, embed, generate, tokens
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.activity import Activity
@@ -97,7 +97,8 @@ class Serving:
         asked = options or RequestOptions()
         found = await self.access.find(name)
         self.access.refuse_remote(found)
-        async with self.access.lease(found.model, options_of(found.model, asked), asked, tell) as lease:
+        merged = options_of(found.model, asked)
+        async with self.access.lease(found.model, merged, asked, tell, Use.NOTHING) as lease:
             return next(each for each in self.pool.loaded() if str(each.details.model_path) == lease.key)
 
     async def unload(self, name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import InvalidTokenError, PunaError, RankingUnsupportedError
+from puna.runtime.wanted import Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Ranking, Tokens
 from puna.serving.clock import Clock
@@ -26,7 +27,7 @@ async def tokenize(
     """Return a text's tokens. Errors: those of Access.find and ModelPool.lease, OptionTypeError."""
     found = await access.find(name)
     access.refuse_remote(found)
-    async with access.lease(found.model, options_of(found.model, options), options, tell) as lease:
+    async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
         with translating():
             ids = await lease.model.tokenize(text, add_special=add_special, parse_special=parse_special)
             pieces = await lease.model.detokenize(ids, special=True) if with_pieces else []
@@ -39,7 +40,7 @@ async def detokenize(
     """Put tokens together. Errors: as tokenize, and InvalidTokenError."""
     found = await access.find(name)
     access.refuse_remote(found)
-    async with access.lease(found.model, options_of(found.model, options), options, tell) as lease:
+    async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
         try:
             with translating():
                 return b"".join(await lease.model.detokenize(ids, special=special))
@@ -55,7 +56,7 @@ async def rerank(access: Access, request: RerankRequest, tell: Tell) -> Ranking:
     found = await access.find(request.model)
     access.refuse_remote(found)
     options = options_of(found.model, request.options)
-    async with access.lease(found.model, options, request.options, tell) as lease:
+    async with access.lease(found.model, options, request.options, tell, Use.CALL) as lease:
         clock.granted()
         try:
             with translating():

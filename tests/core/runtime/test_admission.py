@@ -86,7 +86,7 @@ async def test_those_who_wait_hear_how_many_are_in_front(guests):
     await guests.send("urgent", priority=1)
     await guests.dismiss("a")
     await guests.dismiss("b")
-    assert guests.positions == {"c": [1, 1, 2, 1, 0], "d": [2, 3, 2, 1], "urgent": [1, 0]}
+    assert guests.positions == {"c": [1, 2, 1, 0], "d": [2, 3, 2, 1], "urgent": [1, 0]}
 
 
 async def test_one_that_gives_up_waiting_leaves_the_line(guests):

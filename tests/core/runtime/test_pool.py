@@ -11,8 +11,10 @@ import pytest
 
 from puna.backend import Piece, SequenceRequest
 from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
-from puna.runtime.keep_alive import FOREVER_NS
-from puna.runtime.wanted import Loading, Queued
+from puna.limits import Limits
+from puna.runtime.admission import NEAR
+from puna.runtime.keep_alive import CALLS_AT_ONCE, FOREVER_NS
+from puna.runtime.wanted import Loading, Queued, Use
 
 
 async def text(model, prompt):
@@ -226,10 +228,173 @@ async def test_one_load_at_a_time_and_a_full_queue_refuses(make_pool, want):
 
 async def test_a_queue_of_none_refuses_when_busy(make_pool, want):
     pool = await make_pool(max_queue=0)
-    answers = await asyncio.gather(use(pool, want("a")), use(pool, want("b")), return_exceptions=True)
+    two = want("a", parallel=2)
+    answers = await asyncio.gather(use(pool, two), use(pool, want("b")), return_exceptions=True)
     assert isinstance(answers[1], QueueFullError)
-    await asyncio.gather(use(pool, want("a")), use(pool, want("a")))  # what is loaded needs no queue
+    await asyncio.gather(use(pool, two), use(pool, two))  # what is loaded and has a place needs no queue
+    with pytest.raises(QueueFullError):
+        await asyncio.gather(*(use(pool, two) for _ in range(3)))
     await use(pool, want("b"))
+
+
+async def test_the_queue_bounds_all_that_wait(make_pool, want):
+    pool = await make_pool(max_queue=3)
+    busy = want("busy", parallel=1)
+    running = [started(pool, busy, "@wait 60")]
+    await until(lambda: pool.loaded() and pool.loaded()[0].active == 1)
+    running += [started(pool, busy, "a") for _ in range(2)]
+    await until(lambda: pool.loaded()[0].queued == 2)
+    loading = started(pool, want("a", load="stall"))  # served, so it does not wait
+    await until(lambda: pool.waiting() == 1)
+    running.append(started(pool, want("b")))
+    await until(lambda: pool.waiting() == 2)
+    for wanted in (busy, want("a", load="stall"), want("c")):
+        with pytest.raises(QueueFullError):
+            await use(pool, wanted)
+    async with pool.lease(busy, use=Use.NOTHING), pool.lease(busy, use=Use.CALL) as lease:
+        assert await lease.model.tokenize("a", add_special=False, parse_special=False) == [97]
+    running[2].cancel()
+    await until(lambda: pool.loaded()[0].queued == 1)
+    running.append(started(pool, busy, "a"))
+    await until(lambda: pool.loaded()[0].queued == 2)
+    for task in (loading, *running):
+        task.cancel()
+    await asyncio.wait([loading, *running])
+    await until(lambda: pool.waiting() == 0)
+    await use(pool, busy)
+
+
+async def test_calls_beyond_what_a_model_serves_at_once_wait_and_are_bounded(make_pool, want):
+    pool = await make_pool(max_queue=2)
+    async with AsyncExitStack() as stack:
+        for _ in range(CALLS_AT_ONCE + 2):
+            await stack.enter_async_context(pool.lease(want(), use=Use.CALL))
+        with pytest.raises(QueueFullError):
+            await stack.enter_async_context(pool.lease(want(), use=Use.CALL))
+    async with pool.lease(want(), use=Use.CALL):
+        pass
+
+
+async def test_those_who_wait_for_the_same_load_share_its_error(make_pool, want, journal):
+    pool = await make_pool()
+    tasks = [started(pool, want(load="stall")) for _ in range(5)]
+    await journal.until("loading")
+    os.kill(int(journal.lines()[0].split()[1]), signal.SIGKILL)
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(answer) for answer in answers] == 5 * [LoadFailedError]
+    assert journal.lines().count("loading") == 1
+
+
+async def test_a_load_that_shows_no_progress_does_not_keep_others_waiting(make_pool, want):
+    pool = await make_pool(limits=Limits(max_silent_load_seconds=0.3), max_loaded_models=1)
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    async with asyncio.timeout(20):
+        await use(pool, want("b"))
+        await use(pool, want("c"))
+    assert not stuck.done()
+    stuck.cancel()
+    await asyncio.wait({stuck})
+    assert names(pool) == ["c:latest"]
+
+
+async def test_a_slow_load_beside_others_leaves_no_more_models_than_allowed(make_pool, want):
+    pool = await make_pool(limits=Limits(max_silent_load_seconds=0.05), max_loaded_models=1)
+    slow = started(pool, want("a", load="slow"))
+    await until(lambda: pool.waiting() == 1)
+    await use(pool, want("b"))
+    await slow
+    assert names(pool) == ["a:latest"]
+
+
+async def test_waiting_for_a_busy_model_to_be_loaded_anew_blocks_no_other(make_pool, want):
+    pool = await make_pool()
+    async with pool.lease(want("a")) as lease:
+        again = started(pool, want("a", context_length=2048))
+        await until(lambda: pool.waiting() == 1)
+        async with asyncio.timeout(20):
+            await use(pool, want("b"))
+        assert await text(lease.model, "x") == ["x"]
+        assert not again.done()
+    await again
+
+
+async def test_waiting_for_room_blocks_no_reload_of_another(make_pool, want):
+    pool = await make_pool(max_loaded_models=2)
+    async with pool.lease(want("a"), keep_alive=1), pool.lease(want("b"), keep_alive=100) as lease:
+        third = started(pool, want("c"))
+        await until(lambda: pool.waiting() == 1)
+        again = started(pool, want("b", context_length=2048))
+        await until(lambda: pool.waiting() == 2)
+        assert await text(lease.model, "x") == ["x"]
+    async with asyncio.timeout(20):
+        await asyncio.gather(third, again)
+
+
+async def test_a_host_that_ignores_its_end_delays_nobody_for_long(make_pool, want, monkeypatch):
+    monkeypatch.setattr("puna.runtime.pool.CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("puna.runtime.process.TERM_SECONDS", 3.0)
+    pool = await make_pool(max_loaded_models=1)
+    pid = await use(pool, want("a"), "@ignore")
+    await use(pool, want("b"))
+    os.kill(pid, 0)  # it is still there
+    assert names(pool) == ["b:latest"]
+
+
+async def test_a_hung_host_lets_its_model_be_loaded_anew(make_pool, want):
+    pool = await make_pool(limits=Limits(max_host_silence_seconds=1.0))
+    hung = started(pool, want("a"), "@wait 60")
+    await until(lambda: pool.loaded() and pool.loaded()[0].active == 1)
+    os.kill(pool.loaded()[0].pid, signal.SIGSTOP)
+    again = started(pool, want("a", context_length=2048))
+    async with asyncio.timeout(20):
+        await use(pool, want("b"))
+        with pytest.raises(BackendCrashedError, match="has not answered for 1 seconds"):
+            await hung
+        await again
+
+
+async def test_a_host_that_dies_as_soon_as_it_is_loaded_is_not_kept(make_pool, want, monkeypatch):
+    """Its death may be seen before the pool knows the model, which then must not stay for ever."""
+    pool = await make_pool()
+    launch = pool._launcher.launch
+
+    async def dying(wanted, report, *, on_death):
+        launched = await launch(wanted, report, on_death=on_death)
+        os.kill(launched.pid, signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        return launched
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._launcher, "launch", dying)
+        with pytest.raises(BackendCrashedError):
+            await use(pool, want())
+    assert names(pool) == []
+    await use(pool, want())
+
+
+@pytest.mark.parametrize("beside", [300, 3000])
+async def test_a_long_line_costs_each_of_its_members_little(make_pool, want, beside):
+    """Whoever joins or leaves makes a bounded number of positions be told, however long the line is."""
+    pool = await make_pool(max_queue=10_000)
+    told = 0
+
+    def hear(_):
+        nonlocal told
+        told += 1
+
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    waiting = [started(pool, want("b"), report=hear) for _ in range(beside)]
+    await until(lambda: pool.waiting() == beside + 1)
+    assert told <= beside + 2 * NEAR
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert pool.waiting() == 1
+    assert told <= 2 * beside + 10 * NEAR
+    stuck.cancel()
+    await asyncio.wait({stuck})
 
 
 async def test_priority_goes_first(make_pool, want, journal):
