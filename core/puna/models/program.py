@@ -1,5 +1,6 @@
 """Running a program that tells its progress, so that what it loads and what it crashes on stay outside."""
 
+import logging
 import os
 import re
 import signal
@@ -14,7 +15,10 @@ from typing import IO, Final
 from puna import children, leaving
 from puna.scratch import Scratch
 
+log = logging.getLogger(__name__)
+
 _PROGRESS: Final = re.compile(r"progress (\d+) (\d+)")
+_WARNING: Final = re.compile(r"warning (.*)")
 
 
 class ProgramError(Exception):
@@ -29,7 +33,8 @@ class ProgramError(Exception):
 
 
 def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, int]]:
-    """Run `python -m module`; yields the numbers of its lines `progress DONE TOTAL`. `given` is its standard input.
+    """Run `python -m module`; yields the numbers of its lines `progress DONE TOTAL`, and logs its lines `warning TEXT`.
+    `given` is its standard input.
 
     Closing the iterator before its end kills the program. The program also ends with this process, however that dies;
     its temporary files go with it, or are swept up by the next server. Raises ProgramError and OSError.
@@ -46,6 +51,8 @@ def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, in
                 for line in process.stdout or ():
                     if match := _PROGRESS.match(line):
                         yield int(match[1]), int(match[2])
+                    elif match := _WARNING.match(line):
+                        log.warning("%s: %s", module, match[1])
                 status = process.wait()
             finally:
                 with suppress(ProcessLookupError, PermissionError):

@@ -84,3 +84,8 @@ def test_what_a_dead_parent_left_is_swept_up(script, tmp_path):
         parent.wait()
     assert [path.exists() for path in left] == [True]
     wait_until(lambda: scratch.sweep(tmp_path) or not left[0].exists(), 5)
+
+
+def test_warnings_are_logged(script, caplog):
+    assert list(program.run(script("print('warning the pattern is unknown')"))) == []
+    assert caplog.messages == ["script: the pattern is unknown"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from puna.models.convert.family import Pairs
 from puna.models.convert.folder import Folder
 from puna.models.convert.tokens import Kind, Token, Vocabulary, added, base
 
@@ -14,9 +15,27 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
     for place, token in added(folder, tokenizer, escaped=False):
         tokens[place] = token if token.kind is Kind.CONTROL else Token(_marked(token.text, prefix), token.kind)
     settings = folder.json("config.json")
-    return Vocabulary(
-        "bert", tokens, pairs={"tokenizer.ggml.token_type_count": int(settings.get("type_vocab_size", 2))}
-    )
+    lowercase, strip_accents = _normalizer(tokenizer)
+    pairs: Pairs = {
+        "tokenizer.ggml.token_type_count": int(settings.get("type_vocab_size", 2)),
+        "tokenizer.ggml.normalizer.lowercase": lowercase,
+        "tokenizer.ggml.normalizer.strip_accents": strip_accents,
+    }
+    return Vocabulary("bert", tokens, pairs=pairs)
+
+
+def _normalizer(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Tell whether texts lose their capitals, and whether they lose their accents."""
+    step = tokenizer.get("normalizer") or {}
+    steps = step.get("normalizers", []) if step.get("type") == "Sequence" else [step]
+    names = {each.get("type") for each in steps}
+    lowercase, strip_accents = "Lowercase" in names, "StripAccents" in names
+    for each in steps:
+        if each.get("type") == "BertNormalizer":
+            lowercase = bool(each.get("lowercase", True))
+            told = each.get("strip_accents")
+            strip_accents = lowercase if told is None else bool(told)
+    return lowercase, strip_accents
 
 
 def _marked(text: str, prefix: str) -> str:

@@ -5,6 +5,11 @@ from tests.core.models.convert import tokenizers
 
 from puna.models.convert import bpe
 
+DEEPSEEK_3 = (
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+)
+"""As the published file has it: with a carriage return and a line feed themselves."""
 TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
@@ -26,8 +31,9 @@ DIGITS = {"type": "Digits", "individual_digits": True}
         ([split(tokenizers.SPLITS["llama3"]), BYTES], "llama-bpe"),
         ([split(tokenizers.SPLITS["qwen2"]), BYTES], "qwen2"),
         ([split(TEKKEN), BYTES], "tekken"),
-        ([split(r"\p{N}{1,3}"), split("[一-龥]+"), split(bpe._DEEPSEEK_V3), BYTES], "deepseek-v3"),
+        ([split(r"\p{N}{1,3}"), split("[一-龥]+"), split(DEEPSEEK_3), BYTES], "deepseek-v3"),
         ([split(r"[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), DIGITS, BYTES], "deepseek-coder"),
+        ([split(r"\p{N}{1,3}"), split(tokenizers.SPLITS["qwen2"].replace(r"|\p{N}|", r"|\p{N}+|")), BYTES], "minicpm5"),
         ([DIGITS, {"type": "ByteLevel"}], "smollm"),
         ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
     ],

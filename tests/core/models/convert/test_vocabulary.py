@@ -59,6 +59,35 @@ def test_words_and_their_parts(convert, tmp_path):
     assert converted.tokenize("The cats on") == [["[CLS]", "▁the", "▁cat", "s", "▁on", "[SEP]"]]
 
 
+LOWER, STRIP = {"type": "Lowercase"}, {"type": "StripAccents"}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "lowercase", "strip_accents"),
+    [
+        ({"type": "BertNormalizer"}, True, True),
+        ({"type": "BertNormalizer", "lowercase": False}, False, False),
+        ({"type": "BertNormalizer", "lowercase": True, "strip_accents": False}, True, False),
+        ({"type": "BertNormalizer", "lowercase": False, "strip_accents": True}, False, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFD"}, LOWER, STRIP]}, True, True),
+        (LOWER, True, False),
+        (None, False, False),
+    ],
+)
+def test_words_keep_their_capitals_and_accents_if_the_tokenizer_says_so(
+    normalizer, lowercase, strip_accents, convert, tmp_path
+):
+    folder = folders.bert()
+    folder.files["tokenizer.json"]["normalizer"] = normalizer
+    converted = convert(folders.write_sentences(folder, tmp_path / "m"))
+    keys = converted.keys()
+    found = [keys[f"tokenizer.ggml.normalizer.{name}"] for name in ("lowercase", "strip_accents")]
+    assert found == [lowercase, strip_accents]
+    capital, accent = converted.tokenize("The", "thé")
+    assert ("▁the" in capital) == lowercase
+    assert ("▁the" in accent) == strip_accents
+
+
 def test_every_end_ends(convert, tmp_path):
     folder = folders.llama()
     folder.files["tokenizer_config.json"]["eos_token"] = "Ġthe"
