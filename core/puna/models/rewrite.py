@@ -24,7 +24,7 @@ Rewrite = Callable[[Path, Path, str], Iterator[tuple[int, int]]]
 
 
 class RewriteError(CreateFailedError):
-    """The quantizer refused the file; the text is for the client, the cause is in the log."""
+    """The quantizer refused the file. The text is for the client; the log has everything that llama.cpp said."""
 
 
 def available() -> bool:
@@ -38,4 +38,10 @@ def rewrite(source: Path, target: Path, kind: str) -> Iterator[tuple[int, int]]:
         yield from program.run(QUANTIZER, str(source), str(target), kind)
     except ProgramError as error:
         log.warning("the quantizer refused %s: %s", source.name, error.said[-2000:])
-        raise RewriteError(f"llama-quantize failed: {error}") from error
+        raise RewriteError(f"llama-quantize failed: {error}{_reason(error.said, source)}") from error
+
+
+def _reason(said: str, source: Path) -> str:
+    """Return what llama.cpp says of a file, without the file's place on this machine; empty: it says nothing of it."""
+    reason = said.rpartition("failed to quantize: ")[2].partition("\n")[0] if "failed to quantize: " in said else ""
+    return f": {reason}".replace(str(source), source.name) if reason else ""
