@@ -1,8 +1,11 @@
 """A server for the attacks of one module, with the scripted models in its store; the time of properties."""
 
+import contextlib
+
 import pytest
 from tests.e2e.server import MODELS, serving
 from tests.hostile import fuzz
+from tests.hostile.started import Started, stocked
 
 SHARES = pytest.StashKey()
 
@@ -36,3 +39,22 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     fuzz.repeat(pyfuncitem, fuzz.SECONDS / pyfuncitem.config.stash[SHARES])
     return True
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A store with a model that does what the prompt says."""
+    return stocked(tmp_path_factory.mktemp("home") / "models")
+
+
+@pytest.fixture
+def start(store):
+    """Starts processes of ours over this store, which are closed at the end."""
+    with contextlib.ExitStack() as exits:
+
+        def start(*command, **environment):
+            process = Started(*command, store=store, **environment)
+            exits.callback(process.close)
+            return process
+
+        yield start

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
+from puna.blocking import unheard
 from puna.frames import where
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
 
@@ -42,6 +43,7 @@ class Sequences:
     async def run(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
         """Follow the requests until they end and every sequence has, yielding the news of each turn."""
         self._reading = asyncio.create_task(self._read(requests))
+        self._reading.add_done_callback(unheard)
         try:
             while not (self._reading.done() and not self._running and not self._ready):
                 await self._news.wait()

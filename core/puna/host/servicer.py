@@ -11,6 +11,7 @@ import grpc
 from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
+from puna.blocking import unheard
 from puna.errors import BackendNotFoundError
 from puna.frames import where
 from puna.host import convert
@@ -74,6 +75,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             return await backend.load(convert.spec_from_wire(request), report)
 
         loading = asyncio.create_task(load())
+        loading.add_done_callback(unheard)
         loading.add_done_callback(lambda _: fractions.put_nowait(None))
         try:
             while (fraction := await fractions.get()) is not None:

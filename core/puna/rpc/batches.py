@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
+from puna.blocking import unheard
+
 T = TypeVar("T")
 
 AHEAD: Final = 256
@@ -35,6 +37,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                 ready.put_nowait(None)
 
     drawing = asyncio.create_task(draw())
+    drawing.add_done_callback(unheard)
     try:
         while True:
             batch: list[T] = []

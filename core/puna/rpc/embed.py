@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
+from puna.blocking import unheard
 from puna.errors import InvalidRequestError
 from puna.rpc import answers, convert
 from puna.rpc.observe import observed
@@ -52,6 +53,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
 
         with observed(self._serving.activity, config.model, "StreamEmbed"):
             reading = asyncio.create_task(read())
+            reading.add_done_callback(unheard)
             try:
                 while items := await _next(arrived):
                     await self._embed(config, items, context)

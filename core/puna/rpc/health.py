@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from puna.blocking import unheard
 from puna.rpc.wall import Context, streaming
 from puna.serving.serving import Serving
 
@@ -57,6 +58,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """Look at the store. One look at a time: a disk that hangs holds one thread."""
         if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(asyncio.to_thread(self._core.store.check))
+            self._look.add_done_callback(unheard)
         look = self._look
         await asyncio.wait({look}, timeout=LOOK_SECONDS)
         return look.done() and look.exception() is None

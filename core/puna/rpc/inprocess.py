@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from puna.blocking import unheard
 from puna.rpc.wall import cancelled
 
 Request = TypeVar("Request")
@@ -58,7 +59,7 @@ class InProcessChannel:
 
         async def call(request: object, *, metadata: Pairs = ()) -> object:
             told = _Told(metadata)
-            return await _result(self._task(told.guard(handler(request, told))))
+            return await _result(self._task(told.guard(handler, request)))
 
         return call
 
@@ -68,7 +69,7 @@ class InProcessChannel:
 
         def call(request: object, *, metadata: Pairs = ()) -> _Stream[Any]:
             stream = _Stream[Any](metadata)
-            stream.task = self._task(stream.run(handler(request, stream)))
+            stream.task = self._task(stream.run(handler, request))
             return stream
 
         return call
@@ -80,7 +81,7 @@ class InProcessChannel:
         async def call(requests: AsyncGenerator[Any], *, metadata: Pairs = ()) -> object:
             told = _Told(metadata)
             handed = asyncio.Queue[Any](1)
-            answer = self._task(told.guard(handler(_taken(handed), told)))
+            answer = self._task(told.guard(handler, _taken(handed)))
             handing = self._task(_hand(requests, handed))
             try:
                 await asyncio.wait({answer, handing}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +107,7 @@ class InProcessChannel:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(unheard)
         return task
 
 
@@ -126,10 +128,13 @@ class _Told:
         self._status = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
         raise grpc.aio.AbortError
 
-    async def guard(self, work: Awaitable[Response]) -> Response:
-        """Return what a handler returns. AioRpcError: it aborted."""
+    async def guard(self, handler: Callable[[Any, Any], Awaitable[Response]], request: object) -> Response:
+        """Return what a handler returns. AioRpcError: it aborted.
+
+        The handler is called here and not before: a task that is cancelled before its first step runs no code at all.
+        """
         try:
-            return await work
+            return await handler(request, self)
         except grpc.aio.AbortError:
             if self._status is None:
                 raise
@@ -149,10 +154,10 @@ class _Stream(_Told, Generic[Response]):
         self._messages = asyncio.Queue[Response | None](1)
         self._left = False
 
-    async def run(self, work: Awaitable[None]) -> None:
+    async def run(self, handler: Callable[[Any, Any], Awaitable[None]], request: object) -> None:
         """Be the handler's task."""
         try:
-            await self.guard(work)
+            await self.guard(handler, request)
         finally:
             if not self._left:
                 await self._messages.put(None)

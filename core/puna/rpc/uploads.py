@@ -10,16 +10,14 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
 from puna.models.blobs import Blob, BlobStore, BlobWriter
+from puna.models.registry.waiting import in_thread
 from puna.v1 import models_pb2
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _DRAIN_SECONDS: Final = 60.0
 _LEFT_FREE: Final = 64 << 20
@@ -63,14 +61,14 @@ async def _written(
 ) -> Blob:
     _check_size(first.size_bytes, most)
     with ExitStack() as stack:
-        writer = await _in_thread(stack.enter_context, blobs.writer())
-        await _in_thread(_check_room, blobs, first.size_bytes)
+        writer = await in_thread(stack.enter_context, blobs.writer())
+        await in_thread(_check_room, blobs, first.size_bytes)
         async for part in parts:
             _check_size(writer.size + len(part.chunk), most)
-            await _in_thread(_append, blobs, writer, part.chunk)
+            await in_thread(_append, blobs, writer, part.chunk)
         # An upload that is broken off may look like one that has ended: only what was announced can be known as whole.
         whole = first.size_bytes > 0 and writer.size == first.size_bytes
-        return await _in_thread(writer.commit, first.digest, keep=whole)
+        return await in_thread(writer.commit, first.digest, keep=whole)
 
 
 def _append(blobs: BlobStore, writer: BlobWriter, chunk: bytes) -> None:
@@ -89,13 +87,3 @@ def _check_room(blobs: BlobStore, size: int) -> None:
     disk = shutil.disk_usage(blobs.folder)
     if size > disk.free - min(_LEFT_FREE, disk.total * _LEFT_PART):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function in a thread. Being cancelled waits for it first, since it uses what its caller then closes."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        raise

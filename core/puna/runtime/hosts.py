@@ -24,6 +24,7 @@ from puna.backend import (
 )
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
+from puna.blocking import unheard
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError, PunaError
 from puna.host import convert
 from puna.host.channel import OPTIONS
@@ -200,7 +201,7 @@ class HostedModel(LoadedModel):
         try:
             await asyncio.wait({answer})
         except asyncio.CancelledError:
-            answer.add_done_callback(_unheard)
+            answer.add_done_callback(unheard)
             _give_up(call)
             raise
         if answer.cancelled():
@@ -321,12 +322,6 @@ async def _load(
     if facts is None:
         raise LoadFailedError("unable to load model: the host did not say what it loaded")
     return facts
-
-
-def _unheard(answer: "asyncio.Future[Any]") -> None:
-    """Take note of an answer's error that nobody waits for, which asyncio would log."""
-    if not answer.cancelled():
-        answer.exception()
 
 
 def _give_up(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> None:

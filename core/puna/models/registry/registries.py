@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from puna.blocking import stoppable
+from puna.blocking import stoppable, unheard
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
 from puna.models import manifest as manifests
 from puna.models import media_types
@@ -78,6 +78,7 @@ class Registries:
             async with AsyncExitStack() as stack:
                 downloads: dict[str, Download] = {}
                 keeping = asyncio.create_task(self._keep(manifest))
+                keeping.add_done_callback(unheard)
                 stack.callback(keeping.cancel)
                 for layer in layers:
                     if layer.digest not in downloads and (found := await self._damage(layer, claims)):

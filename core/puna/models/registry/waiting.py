@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from puna.blocking import unheard
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -14,12 +16,11 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     So files that it uses may be closed, and what it decided may be relied upon.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    work.add_done_callback(unheard)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
-        if not work.cancelled():
-            work.exception()  # nobody is there to hear of it
         raise
 
 
