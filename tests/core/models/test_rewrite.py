@@ -14,7 +14,10 @@ def test_copying_writes_the_references_bytes_and_tells_its_progress(tmp_path, sc
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(RewriteError, match=r"^llama-quantize failed: exit status 1$"):
+    with pytest.raises(
+        RewriteError,
+        match=r"^llama-quantize failed: exit status 1: llama_model_loader: failed to load model from nothing$",
+    ):
         list(rewrite.rewrite(tmp_path / "nothing", tmp_path / "out", "COPY"))
 
 
