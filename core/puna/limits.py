@@ -53,6 +53,18 @@ class Limits:
     """Seconds in which more of a body, or a gRPC call's first message, must arrive."""
     write_timeout: float = 120.0
     """Seconds in which a client must read some of what is sent to it."""
+    max_json_values: int = 500_000
+    """Values in the JSON of one body: members of objects, elements of arrays and the containers themselves."""
+    max_options_bytes: int = 1 << 20
+    """Characters of the JSON text of a request's options, or of the parameters or the info of a model to be made."""
+    max_stops: int = 1_000
+    """Stop strings of one request."""
+    max_inputs: int = 100_000
+    """Texts to embed, or documents to rank, in one request."""
+    max_messages: int = 20_000
+    """Messages of one conversation, and tool calls in it."""
+    max_tools: int = 5_000
+    """Tools of one request."""
 
     # Answers.
     max_kept_answer_bytes: int = 16 << 20

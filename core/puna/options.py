@@ -7,11 +7,15 @@ an unknown name is ignored, an integer may be written as any JSON number and is 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from puna.errors import OptionTypeError
 
 log = logging.getLogger(__name__)
+
+_SHOWN: Final = 5
+"""Unknown options that the log names."""
+_SHOWN_CHARACTERS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +59,17 @@ _KINDS: Mapping[str, str] = {
 def merge(*layers: Mapping[str, object]) -> Options:
     """Merge maps over the defaults, later ones winning. Raises OptionTypeError."""
     values: dict[str, Any] = {}
+    unknown: list[str] = []
     for layer in layers:
         for name, value in layer.items():
             if name not in _KINDS:
-                log.warning("ignoring unknown option %r", name)
+                unknown.append(name)
             elif value is not None:
                 values[name] = _typed(name, value)
+    if unknown:
+        names = ", ".join(repr(each[:_SHOWN_CHARACTERS]) for each in unknown[:_SHOWN])
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        log.warning("ignoring unknown options: %s%s", names, more)
     return replace(Options(), **values)
 
 

@@ -31,7 +31,12 @@ def json(request: web.BaseRequest, value: object, content_type: str = JSON_UTF8,
 
 def json_line(request: web.BaseRequest, value: object, status: int = 200) -> web.Response:
     """Answer with a JSON value and a newline, as /v1/* does."""
-    return text(request, gojson.dumps(value) + "\n", JSON, status)
+    return line(request, gojson.dumps(value), status)
+
+
+def line(request: web.BaseRequest, encoded: str, status: int = 200) -> web.Response:
+    """Answer with a JSON text and a newline."""
+    return text(request, encoded + "\n", JSON, status)
 
 
 def empty(status: int = 200) -> web.Response:

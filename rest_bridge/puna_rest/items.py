@@ -38,18 +38,30 @@ class Items:
         """Do nothing: the client asks for an answer that is not kept."""
 
     def resolve(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Replace references by the items that they name. RestError: an item is not kept."""
-        return [
-            self._named(index, item["id"]) if item["type"] == "item_reference" else item
-            for index, item in enumerate(items)
-        ]
+        """Replace references by the items that they name.
 
-    def _named(self, index: int, item_id: str) -> Mapping[str, Any]:
+        RestError: an item is not kept, or all together are larger than everything that is kept.
+        """
+        found: list[Mapping[str, Any]] = []
+        room = self._limit
+        for index, item in enumerate(items):
+            if item["type"] != "item_reference":
+                found.append(item)
+                continue
+            size, named = self._named(index, item["id"])
+            room -= size
+            if room < 0:
+                raise RestError(400, f"input[{index}]: the items that are referred to exceed {self._limit} bytes")
+            found.append(named)
+        return found
+
+    def _named(self, index: int, item_id: str) -> tuple[int, Mapping[str, Any]]:
         if item_id not in self._kept:
             text = f"input[{index}]: no item with id {item_id[:64]!r} is kept; send the item instead of a reference"
             raise RestError(404, text)
         self._kept.move_to_end(item_id)
-        return _CALL | self._kept[item_id][1]
+        size, item = self._kept[item_id]
+        return size, _CALL | item
 
 
 ITEMS: Final = web.AppKey("items", Items)

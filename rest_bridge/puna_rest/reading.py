@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from puna.aside import aside, weight_of_body
 from puna.limits import Limits
 from puna_rest import zstd
 from puna_rest.connections import Connection
@@ -69,9 +70,11 @@ async def chunks(request: web.Request, most: int | None) -> AsyncGenerator[bytes
 
 
 async def native(request: web.Request, kind: Struct, *, small: bool = False) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body of /api/*. `small`: it only names models. Raises RestError."""
+    """Read a body of /api/*, a large one beside the event loop. `small`: it only names models. Raises RestError."""
+    body = await whole(request, small=small)
     try:
-        return typed(await whole(request, small=small), kind)
+        most = request.app[LIMITS].max_json_values
+        return await aside(await weight_of_body(body), typed, body, kind, most)
     except EmptyBodyError:
         raise RestError(400, "missing request body") from None
     except BodyError as error:
@@ -88,10 +91,9 @@ async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapp
             body = await _unpacked(request, body, most)
         except PackedBodyError as error:
             raise NativeError(400, str(error)) from None
-    if cloud.body_names_cloud(body):
-        raise NativeError(403, cloud.REFUSED)
     try:
-        return typed(body, kind)
+        values = request.app[LIMITS].max_json_values
+        return await aside(await weight_of_body(body), _checked, body, kind, values)
     except BodyError as error:
         raise RestError(400, str(error)) from None
 
@@ -105,9 +107,20 @@ async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
     return unpacked
 
 
-def typed(body: bytes, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
+def typed(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mapping[str, Any]]:
     """Read a body: its text and its fields. Raises BodyError."""
-    document = parse(body)
+    return _fields(parse(body, most_values), kind)
+
+
+def _checked(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mapping[str, Any]]:
+    """Do the same. NativeError: it names a model in the cloud. Ollama looks before it reads the body in earnest."""
+    document = parse(body, most_values)
+    if cloud.names_cloud_model(document):
+        raise NativeError(403, cloud.REFUSED)
+    return _fields(document, kind)
+
+
+def _fields(document: Document, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
     fields = decode(document, kind)
     assert isinstance(fields, Mapping)
     return document, fields

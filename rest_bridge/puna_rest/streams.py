@@ -7,6 +7,7 @@ import grpc.aio
 from aiohttp import web
 
 from puna import gojson
+from puna.aside import aside, weight_of_message
 from puna_rest import answers
 from puna_rest.errors import Failure, failure
 
@@ -43,22 +44,25 @@ async def relay(
     write_error: Callable[[Failure], str],
     single: Callable[[Message], str] | None = None,
     early_error: Callable[[web.BaseRequest, Failure], web.Response] | None = None,
+    weight_beside: int = 0,
 ) -> web.StreamResponse:
     """Answer with what `write` makes of each message; all pieces of a message go out together.
 
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
     before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
     `write_error` makes of it; what nobody foresaw is raised, and `cut` ends the stream. When the client hangs up,
-    this is cancelled, and so is the call.
+    this is cancelled, and so is the call. `weight_beside`: of what `write` goes through beside the message, for
+    puna.aside.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
     try:
         try:
             async for message in call:
-                if not response.prepared and single and (whole := single(message)):
+                weight = weight_beside + weight_of_message(message)
+                if not response.prepared and single and (whole := await aside(weight, single, message)):
                     return answers.text(request, whole)
-                if piece := write(message):
+                if piece := await aside(weight, write, message):
                     if not response.prepared:
                         await response.prepare(request)
                         _kept(request)[_CUT] = lambda failed: _end(response, write_error(failed))

@@ -87,3 +87,57 @@ def test_any_32_bit_float_comes_back_with_at_most_nine_digits(value):
 )
 def test_any_value_reads_back(value):
     assert json.loads(gojson.dumps(value)) == value
+
+
+# What Go's encoding/json writes for a float32 with these bits.
+FLOATS32 = {
+    0x39800000: "0.00024414063",  # two texts are equally near: the larger
+    0x0F800000: "1.2621775e-29",  # a shorter text above than below
+    0x6B000000: "1.5474251e+26",
+    0x6C800000: "1.2379401e+27",
+    0x358637BD: "0.000001",  # 1e-6 is rounded to 32 bits before it is compared
+    0x358637BC: "9.999999e-7",
+    0x6258D727: "1e+21",
+    0x6258D726: "999999950000000000000",
+    0x00008108: "4.6288e-41",
+    0x00000001: "1e-45",
+    0x80000000: "-0",
+    0x00000000: "0",
+    0x3F800000: "1",
+    0x3D4CCCCD: "0.05",
+    0xBE99999A: "-0.3",
+    0x7F7FFFFF: "3.4028235e+38",
+    0x4B189680: "10000000",
+}
+
+
+@pytest.mark.parametrize("with_numpy", [True, False])
+def test_arrays_of_floats_have_go_digits(with_numpy, monkeypatch):
+    if not with_numpy:
+        monkeypatch.setattr(gojson, "_fast_floats", lambda: None)
+    packed = struct.pack(f"<{len(FLOATS32)}I", *FLOATS32)
+    assert gojson.floats32(packed) == "[" + ",".join(FLOATS32.values()) + "]"
+    assert gojson.floats32(b"") == "[]"
+    with pytest.raises(ValueError, match="unsupported value"):
+        gojson.floats32(struct.pack("<f", float("nan")))
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_fast_and_slow_digits_are_the_same(values):
+    packed = struct.pack(f"<{len(values)}f", *values)
+    assert gojson.floats32(packed) == gojson.dumps([gojson.Float32(each) for each in values])
+
+
+@given(st.text(), st.integers(1, 5))
+def test_long_strings_are_encoded_as_short_ones(text, length):
+    with pytest.MonkeyPatch.context() as patch:
+        whole = gojson.string(text)
+        patch.setattr(gojson, "LONG", length)
+        assert gojson.string(text) == whole
+
+
+def test_quoting_cuts_what_is_long():
+    quoted = gojson.quote("a\n" * gojson.QUOTED)
+    assert quoted.startswith('"a\\na\\n')
+    assert quoted.endswith('…"')
+    assert len(quoted) < 2 * gojson.QUOTED

@@ -40,3 +40,11 @@ def test_wrong_types_are_refused(option, text):
     with pytest.raises(OptionTypeError) as caught:
         merge(option)
     assert str(caught.value) == text
+
+
+def test_unknown_names_are_logged_once_and_in_few_words(caplog):
+    merge({f"name{number}" + "x" * 100: 1 for number in range(10_000)})
+    (record,) = caplog.records
+    assert "name0" in record.getMessage()
+    assert "and 9995 more" in record.getMessage()
+    assert len(record.getMessage()) < 500

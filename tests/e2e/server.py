@@ -148,7 +148,8 @@ def serving(store, **environment):
             errors.close()
     alive = parents()
     assert [pid for pid in hosts if pid in alive] == []
-    assert [line for line in log.splitlines() if BUSY in line] == []
+    busy = [line for line in log.splitlines() if BUSY in line]
+    assert not busy, "\n".join(busy)
     assert "Traceback" not in log, log
 
 

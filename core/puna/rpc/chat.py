@@ -1,10 +1,12 @@
 """ChatService."""
 
-from puna.rpc import answers, convert
+from puna.aside import aside, weight_of_message
+from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
-from puna.rpc.streams import collected, written
+from puna.rpc.streams import collected, weight_of_deltas, written
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Delta, Event, Progress
+from puna.serving.requests import ChatRequest
 from puna.serving.serving import Serving
 from puna.v1 import chat_pb2, chat_pb2_grpc
 
@@ -19,15 +21,23 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         """Answer a conversation in one message."""
         with observed(self._serving.activity, request.model, "Chat") as entry:
-            deltas, done = await collected(self._serving.chat(convert.chat_request(request), entry.hear), entry)
-        return answers.whole_chat(deltas, done)
+            asked = await self._asked(request)
+            deltas, done = await collected(self._serving.chat(asked, entry.hear), entry)
+        return await aside(weight_of_deltas(deltas), answers.whole_chat, deltas, done)
 
     @streaming
     async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> None:
         """Answer a conversation as it is decoded."""
         with observed(self._serving.activity, request.model, "StreamChat") as entry:
-            asked = convert.chat_request(request)
+            asked = await self._asked(request)
             await written(lambda tell: self._serving.chat(asked, tell), _message, context, entry)
+
+    async def _asked(self, request: chat_pb2.ChatRequest) -> ChatRequest:
+        limits = self._serving.settings.limits
+        bounds.check_chat(request, limits)
+        asked = await aside(weight_of_message(request), convert.chat_request, request)
+        bounds.check_stops(asked.options.values.get("stop"), limits)
+        return asked
 
 
 def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:

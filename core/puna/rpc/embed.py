@@ -1,17 +1,21 @@
 """EmbedService."""
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator
+import sys
+from array import array
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Final
 
+from puna.aside import aside, weight_of_message
 from puna.blocking import unheard
 from puna.errors import InvalidRequestError
-from puna.rpc import answers, convert
+from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, streaming, unary
+from puna.serving.answers import Embeddings
+from puna.serving.embed import weight_of_vectors
 from puna.serving.serving import Serving
 from puna.v1 import embed_pb2, embed_pb2_grpc
 
@@ -29,13 +33,10 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     async def Embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
         """Embed a list of texts."""
         with observed(self._serving.activity, request.model, "Embed") as entry:
-            found = await self._serving.embed(convert.embed_request(request), entry.hear)
-        return embed_pb2.EmbedResponse(
-            vectors=[vector(each, request.encoding) for each in found.vectors],
-            usage=answers.usage(found.usage),
-            timings=answers.timings(found.timings),
-            encoding=request.encoding or embed_pb2.VECTOR_ENCODING_FLOAT_LIST,
-        )
+            bounds.check_embed(request, self._serving.settings.limits)
+            asked = await aside(weight_of_message(request), convert.embed_request, request)
+            found = await self._serving.embed(asked, entry.hear)
+        return await aside(weight_of_vectors(found.vectors), _response, found, request.encoding)
 
     @streaming
     async def StreamEmbed(self, request: AsyncIterator[embed_pb2.StreamEmbedRequest], context: Context) -> None:
@@ -64,6 +65,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     async def _embed(
         self, config: embed_pb2.EmbedRequest, items: list[embed_pb2.StreamEmbedRequest.Item], context: Context
     ) -> None:
+        bounds.check_embed(config, self._serving.settings.limits)
         request = convert.embed_request(config)
         found = await self._serving.embed(replace(request, inputs=tuple(each.input for each in items)))
         for item, values, place in zip(items, found.vectors, count(), strict=False):
@@ -91,8 +93,20 @@ async def _next(
     return items
 
 
-def vector(values: tuple[float, ...], encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.Vector:
+def _response(found: Embeddings, encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.EmbedResponse:
+    return embed_pb2.EmbedResponse(
+        vectors=[vector(each, encoding) for each in found.vectors],
+        usage=answers.usage(found.usage),
+        timings=answers.timings(found.timings),
+        encoding=encoding or embed_pb2.VECTOR_ENCODING_FLOAT_LIST,
+    )
+
+
+def vector(values: Sequence[float], encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.Vector:
     """Write a vector."""
     if encoding == embed_pb2.VECTOR_ENCODING_FLOAT32_LE:
-        return embed_pb2.Vector(packed=struct.pack(f"<{len(values)}f", *values))
+        packed = array("f", values)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return embed_pb2.Vector(packed=packed.tobytes())
     return embed_pb2.Vector(values=values)

@@ -1,10 +1,12 @@
 """GenerateService."""
 
-from puna.rpc import answers, convert
+from puna.aside import aside, weight_of_message
+from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
-from puna.rpc.streams import collected, written
+from puna.rpc.streams import collected, weight_of_deltas, written
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Delta, Event, Progress
+from puna.serving.requests import GenerateRequest
 from puna.serving.serving import Serving
 from puna.v1 import generate_pb2, generate_pb2_grpc
 
@@ -19,15 +21,23 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
     async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> generate_pb2.GenerateResponse:
         """Complete a prompt in one message."""
         with observed(self._serving.activity, request.model, "Generate") as entry:
-            deltas, done = await collected(self._serving.generate(convert.generate_request(request), entry.hear), entry)
-        return answers.whole_generate(deltas, done)
+            asked = await self._asked(request)
+            deltas, done = await collected(self._serving.generate(asked, entry.hear), entry)
+        return await aside(weight_of_deltas(deltas), answers.whole_generate, deltas, done)
 
     @streaming
     async def StreamGenerate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
         """Complete a prompt as it is decoded."""
         with observed(self._serving.activity, request.model, "StreamGenerate") as entry:
-            asked = convert.generate_request(request)
+            asked = await self._asked(request)
             await written(lambda tell: self._serving.generate(asked, tell), _message, context, entry)
+
+    async def _asked(self, request: generate_pb2.GenerateRequest) -> GenerateRequest:
+        limits = self._serving.settings.limits
+        bounds.check_generate(request, limits)
+        asked = await aside(weight_of_message(request), convert.generate_request, request)
+        bounds.check_stops(asked.options.values.get("stop"), limits)
+        return asked
 
 
 def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:

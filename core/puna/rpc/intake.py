@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
 from puna.limits import Limits
+from puna.rpc.large import begin, finish
 from puna.rpc.status import code_of, trailers
 from puna.rpc.wall import Context
 
@@ -59,6 +60,7 @@ class Intake:
         """`limits` has the bytes of one message and of all, and the time in which a message must arrive."""
         self._places = min(max(limits.max_bodies_bytes // limits.max_request_bytes, FEWEST), MOST)
         self._most = limits.max_bodies_bytes
+        self._most_elements = limits.max_json_values
         self._timeout = limits.body_timeout
         self._patience = limits.write_timeout
         self._sending: OrderedDict[_Sending, None] = OrderedDict()
@@ -79,13 +81,21 @@ class Intake:
             return handler
         whole = handler._replace(
             request_streaming=True,
-            request_deserializer=lambda data: (len(data), parse(data)),
+            request_deserializer=lambda data: (len(data), begin(parse, data)),
             unary_unary=None,
             unary_stream=None,
         )
         if handler.response_streaming:
             behaviour = self._patient(behaviour)
-        return whole._replace(**_named(whole, self._single(behaviour)))
+
+        async def parsed(message: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
+            try:
+                request = await finish(parse, message, self._most_elements)
+            except InvalidRequestError as error:
+                await _abort(context, error)
+            return await behaviour(request, context)
+
+        return whole._replace(**_named(whole, self._single(parsed)))
 
     def _single(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[AsyncIterator[Any], Context], Any]:
         async def serve(messages: AsyncIterator[tuple[int, Any]], context: Context) -> Any:  # noqa: ANN401

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from puna.rpc import convert, model_answers, upkeep
+from puna.aside import aside, weight_of_message
+from puna.models.details import ModelSummary
+from puna.rpc import bounds, convert, model_answers, upkeep
 from puna.rpc.convert import create_request, json_object
 from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
@@ -28,16 +30,17 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         """List the models of the store."""
         found = await self._catalogue.list()
-        return models_pb2.ListModelsResponse(models=map(model_answers.summary, found))
+        return await aside(5 * len(found), _listed, found)
 
     @unary
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
         """Describe a model."""
+        bounds.check_length("options", request.options_json, self._serving.settings.limits)
         options = json_object(request.options_json, "options_json")
         found = await self._catalogue.show(
             request.name, verbose=request.verbose, system=request.system, options=options
         )
-        return model_answers.shown(found)
+        return await aside(len(found.tensors), model_answers.shown, found)
 
     @unary
     async def ListLoadedModels(
@@ -83,7 +86,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
         """Make a model."""
         with observed(self._serving.activity, request.name, "CreateModel"):
-            async with aclosing(self._catalogue.create(create_request(request))) as steps:
+            bounds.check_create(request, self._serving.settings.limits)
+            asked = await aside(weight_of_message(request), create_request, request)
+            async with aclosing(self._catalogue.create(asked)) as steps:
                 async for step in steps:
                     await context.write(models_pb2.CreateModelResponse(progress=progress(step)))
 
@@ -133,3 +138,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         most = self._serving.settings.limits.max_upload_bytes
         blob = await received(self._serving.store.blobs, request, most)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
+
+
+def _listed(found: list[ModelSummary]) -> models_pb2.ListModelsResponse:
+    return models_pb2.ListModelsResponse(models=map(model_answers.summary, found))

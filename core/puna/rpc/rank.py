@@ -2,7 +2,8 @@
 
 import grpc
 
-from puna.rpc import answers, convert
+from puna.aside import aside, weight_of_message
+from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, unary
 from puna.serving.serving import Serving
@@ -19,7 +20,9 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
     async def Rerank(self, request: rank_pb2.RerankRequest, context: Context) -> rank_pb2.RerankResponse:
         """Order documents by relevance."""
         with observed(self._serving.activity, request.model, "Rerank") as entry:
-            ranking = await self._serving.rerank(convert.rerank_request(request), entry.hear)
+            bounds.check_rerank(request, self._serving.settings.limits)
+            asked = await aside(weight_of_message(request), convert.rerank_request, request)
+            ranking = await self._serving.rerank(asked, entry.hear)
         return rank_pb2.RerankResponse(
             results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],
             usage=answers.usage(ranking.usage),

@@ -25,6 +25,11 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
     raise RuntimeError("the answer has no end")
 
 
+def weight_of_deltas(deltas: list[Delta]) -> int:
+    """Return what it weighs to write them at once, for puna.aside."""
+    return len(deltas) + sum(2 + len(each.top) for delta in deltas for each in delta.logprobs)
+
+
 async def written(
     answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
     message: Callable[[list[Event]], Message],

@@ -1,6 +1,6 @@
 """TokenizeService."""
 
-from puna.rpc import convert
+from puna.rpc import bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, unary
 from puna.serving.serving import Serving
@@ -17,6 +17,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
     async def Tokenize(self, request: tokenize_pb2.TokenizeRequest, context: Context) -> tokenize_pb2.TokenizeResponse:
         """Tokenize a text."""
         with observed(self._serving.activity, request.model, "Tokenize"):
+            bounds.check_options(request.options, self._serving.settings.limits)
             tokens = await self._serving.tokenize(
                 request.model,
                 request.text,
@@ -35,6 +36,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
     ) -> tokenize_pb2.DetokenizeResponse:
         """Put tokens together."""
         with observed(self._serving.activity, request.model, "Detokenize"):
+            bounds.check_detokenize(request, self._serving.settings.limits)
             raw = await self._serving.detokenize(
                 request.model,
                 tuple(request.token_ids),

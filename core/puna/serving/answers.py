@@ -1,5 +1,6 @@
 """What the core answers with, free of any wire format."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -92,7 +93,7 @@ Event: TypeAlias = Progress | Delta | Done
 class Embeddings:
     """Vectors in the order of the inputs."""
 
-    vectors: tuple[tuple[float, ...], ...] = ()
+    vectors: tuple[Sequence[float], ...] = ()
     token_counts: tuple[int, ...] = ()
     """Of each input."""
     usage: Usage = field(default_factory=Usage)

@@ -1,9 +1,11 @@
 """Turning texts into vectors."""
 
+import asyncio
 import math
 from array import array
 from collections.abc import Sequence
 
+from puna.aside import aside
 from puna.backend import Embedding, PromptTooLongError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
@@ -23,6 +25,8 @@ from puna.serving.requests import EmbedRequest
 from puna.serving.sequences import translating
 
 LEAST_NORM = 1e-12
+AT_ONCE = 1024
+"""Texts that travel to the model together: the event loop turns between them."""
 
 
 async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings:
@@ -42,11 +46,18 @@ async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings
         # A context that is raised to what is possible still cuts texts to what was asked.
         context = lease.facts.context_length
         longest = min(context, options.num_ctx or context, lease.facts.embedding_tokens or context)
-        texts = [await _fitting(text, lease, found.model, longest, request.truncate) for text in request.inputs]
+        texts: list[str] = []
+        for start in range(0, len(request.inputs), AT_ONCE):
+            some = request.inputs[start : start + AT_ONCE]
+            texts += [await _fitting(text, lease, found.model, longest, request.truncate) for text in some]
+            await asyncio.sleep(0)
         if not lease.facts.embedding_length:
             raise EmbeddingsUnsupportedError
-        made = await _embedded(texts, lease, raw=request.raw)
-    vectors = tuple(_shaped(each.values, request.dimensions, raw=request.raw) for each in made)
+        made: list[Embedding] = []
+        for start in range(0, len(texts), AT_ONCE):
+            made += await _embedded(texts[start : start + AT_ONCE], lease, raw=request.raw)
+    values = [each.values for each in made]
+    vectors = await aside(weight_of_vectors(values), _all_shaped, values, request.dimensions, raw=request.raw)
     counts = tuple(each.token_count for each in made)
     return Embeddings(
         vectors=vectors, token_counts=counts, usage=Usage(prompt_tokens=sum(counts)), timings=clock.timings()
@@ -98,15 +109,24 @@ def _specials(model: StoredModel) -> tuple[bool, bool]:
     return before is not False, after is not False
 
 
-def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> tuple[float, ...]:
+def weight_of_vectors(vectors: Sequence[Sequence[float]]) -> int:
+    """Return what it weighs to go through all numbers of vectors, for puna.aside."""
+    return sum(map(len, vectors)) // 8
+
+
+def _all_shaped(vectors: Sequence[Sequence[float]], dimensions: int, *, raw: bool) -> tuple[Sequence[float], ...]:
+    return tuple(_shaped(each, dimensions, raw=raw) for each in vectors)
+
+
+def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> Sequence[float]:
     """Give a vector length 1, unless the backend's own is wanted; cut it, and give it length 1 again."""
-    if any(not math.isfinite(value) for value in values):
+    if not all(map(math.isfinite, values)):
         raise InvalidRequestError("embedding contains NaN or Inf values")
     shaped = tuple(values) if raw else _normalised(values)
     return _normalised(shaped[:dimensions]) if 0 < dimensions < len(shaped) else shaped
 
 
-def _normalised(values: Sequence[float]) -> tuple[float, ...]:
+def _normalised(values: Sequence[float]) -> Sequence[float]:
     """Give a vector length 1, rounding to 32 bits at each step as the reference does: all digits are its own."""
     box = array("f", (0.0, 0.0))
     for value in values:
@@ -114,4 +134,4 @@ def _normalised(values: Sequence[float]) -> tuple[float, ...]:
         box[0] += box[1]
     box[1] = 1.0 / max(math.sqrt(box[0]), LEAST_NORM)
     factor = box[1]
-    return tuple(array("f", (value * factor for value in values)))
+    return array("f", [value * factor for value in values])

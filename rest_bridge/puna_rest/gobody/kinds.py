@@ -1,16 +1,16 @@
 """The Go types that request bodies are made of."""
 
-import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
-from puna_rest.gobody.scanner import Document, Node
+from puna_rest.gobody.scanner import Document, Merged, Node
 
 _INTEGER: Final = re.compile(r"-?[0-9]+")
 _FLOAT32_LARGEST: Final = 3.4028235677973366e38  # halfway to what would be the next float32: less is rounded down
+_NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/\r\n]")
 _FOLDED: Final = {"\u017f": "S", "\u212a": "K"}  # the two characters outside ASCII that Go folds to an ASCII letter
 
 
@@ -109,8 +109,11 @@ class AnyMap(Type):
             decoder.mismatch(node.kind, self.go)
             return old
         check_numbers(decoder, node)
+        if isinstance(old, Merged):
+            old.value.extend(node.value)
+            return old
         if isinstance(old, Node):  # Go adds to the map that an earlier key of the same name made
-            return Node("object", node.start, node.end, [*old.value, *node.value])
+            return Merged("object", node.start, node.end, [*old.value, *node.value])
         return node
 
 
@@ -126,7 +129,7 @@ class StringMap(Type):
         if node.kind != "object":
             decoder.mismatch(node.kind, self.go)
             return old
-        out: dict[str, object] = dict(old) if isinstance(old, dict) else {}
+        out: dict[str, object] = old if isinstance(old, dict) else {}  # one that an earlier key of the same name made
         for key, value in node.value:
             out[key] = String().decode(decoder, value, "")
         return out
@@ -325,16 +328,20 @@ def _plain(document: Document, node: Node) -> Any:  # noqa: ANN401
 
 def decode_base64(text: str) -> bytes:
     """Decode standard padded base64 with line breaks. Raises ValueError with Go's text."""
+    groups = text.replace("\n", "").replace("\r", "")
     try:
-        return base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError(f"illegal base64 data at input byte {_illegal_byte(text.encode())}") from None
+        if len(groups) % 4 == 0:  # binascii takes a lone "="
+            return binascii.a2b_base64(groups, strict_mode=True)
+    except ValueError:
+        pass
+    raise ValueError(f"illegal base64 data at input byte {_illegal_byte(text.encode())}")
 
 
 def _illegal_byte(data: bytes) -> int:
     """Find the byte at which Go's decoder gives up: it reads groups of four, line breaks aside."""
     alphabet = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-    at, length = 0, len(data)
+    length = len(data)
+    at = _last_group(data)
     while True:
         group = 0
         while group < 4:
@@ -362,3 +369,14 @@ def _illegal_byte(data: bytes) -> int:
             while at < length and data[at] in b"\r\n":
                 at += 1
             return min(at, length)
+
+
+def _last_group(data: bytes) -> int:
+    """Return where the last group of four begins that has only valid bytes before it."""
+    odd = _NOT_BASE64.search(data)
+    at = odd.start() if odd else len(data)
+    over = (at - data.count(b"\n", 0, at) - data.count(b"\r", 0, at)) % 4
+    while over:
+        at -= 1
+        over -= data[at] not in b"\r\n"
+    return at

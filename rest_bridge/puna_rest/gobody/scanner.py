@@ -1,15 +1,19 @@
 """Go's JSON scanner: which text is JSON, where a value ends, and what is said when it is none.
 
 The tokens are found by regular expressions; only a text that is refused is looked at character by character. Nothing
-after the first value is looked at, and the depth is bounded as in Go instead of by Python's stack.
+after the first value is looked at, and the depth is bounded as in Go instead of by Python's stack. Long texts are read
+in pieces, so that no call into native code keeps the interpreter for long.
 """
 
+import codecs
 import re
+import sys
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, Literal
 
 from puna import gojson
+from puna.aside import BYTES, PIECE, check_wanted
 
 Kind = Literal["object", "array", "string", "number", "bool", "null"]
 
@@ -22,12 +26,36 @@ _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
     "f": ("false", "bool", False),
     "n": ("null", "null", None),
 }
+_TEXT: Final = re.compile(
+    r'(?:[^"\\\x00-\x1f]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
+)
+"""What may stand in a string, as far as it is complete."""
+_SCALAR: Final = (
+    r'(?:"([^"\\\x00-\x1f]{0,4096}+)"|(-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][-+]?[0-9]{1,9})?)|(true|false|null))'
+    r"[ \t\r\n]*,[ \t\r\n]*"
+)
+_ELEMENT: Final = re.compile(_SCALAR)
+"""A usual element of an array with the comma behind it: most of a long array is made of such."""
+_MEMBER: Final = re.compile(r'"([^"\\\x00-\x1f]{0,4096}+)"[ \t\r\n]*:[ \t\r\n]*' + _SCALAR)
+"""A usual member of an object with the comma behind it."""
+_FIRST_HALF: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
+"""The first of two escapes that are one character."""
+_EVERY: Final = 4096
+"""Values between two looks at whether anybody still waits."""
 _ESCAPES: Final = frozenset('bfnrt\\/"')
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
 class BodyError(ValueError):
     """A body that Go's decoder refuses; the text is Go's."""
+
+
+class TooManyValuesError(BodyError):
+    """A body has more values than a body may have. Go knows no such bound."""
+
+    def __init__(self, field: str, limit: int) -> None:
+        place = f"{gojson.quote(field[:100])}: " if field else ""
+        super().__init__(f"{place}a request's JSON may have at most {limit} values")
 
 
 class EmptyBodyError(BodyError):
@@ -56,6 +84,13 @@ class Document:
     text: str
     """Bytes that are no UTF-8 stand in it as lone surrogates."""
     root: Node
+    values: int = 0
+    """How many values were read."""
+
+    @property
+    def weight(self) -> int:
+        """What it weighs to go through all of it, for puna.aside."""
+        return self.values + len(self.text) // BYTES
 
     def raw(self, node: Node) -> str:
         """Return the text of a value as it was sent, with U+FFFD for bytes that are no UTF-8."""
@@ -64,15 +99,30 @@ class Document:
 
 def whole(text: str) -> str:
     """Replace lone surrogates by U+FFFD, as Go does."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    if text.isascii():
+        return text
+    return "".join([_SURROGATE.sub("\ufffd", text[at : at + PIECE]) for at in range(0, len(text), PIECE)])
 
 
-def parse(body: bytes) -> Document:
-    """Read the first value of a body. Raises BodyError; EmptyBodyError when there is none."""
-    text = body.decode("utf-8", "surrogateescape")
+def parse(body: bytes, most: int = sys.maxsize) -> Document:
+    """Read the first value of a body, which may have `most` values in it, itself included.
+
+    Raises BodyError; EmptyBodyError when there is none.
+    """
+    text = _decoded(body)
     if len(text) == _space(text, 0):
         raise EmptyBodyError
-    return Document(text, _Scanner(text).value())
+    scanner = _Scanner(text, most)
+    root = scanner.value()
+    return Document(text, root, scanner.values)
+
+
+def _decoded(body: bytes) -> str:
+    if len(body) <= PIECE:
+        return body.decode("utf-8", "surrogateescape")
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    pieces = [decoder.decode(body[at : at + PIECE]) for at in range(0, len(body), PIECE)]
+    return "".join([*pieces, decoder.decode(b"", final=True)])
 
 
 def parse_whole(text: str) -> Document:
@@ -109,11 +159,20 @@ def _unexpected(text: str, at: int, where: str) -> BodyError:
     return BodyError(f"invalid character {name} {where}")
 
 
+class Merged(Node):
+    """An object that several keys of one name made together. Its list is its own."""
+
+    __slots__ = ()
+
+
 class _Scanner:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, most: int = sys.maxsize) -> None:
         self._text = text
         self._open: list[Node] = []
         self._keys: list[str] = []
+        self._most = most
+        self.values = 0
+        self._look = 0
 
     def value(self) -> Node:
         text = self._text
@@ -149,8 +208,9 @@ class _Scanner:
     def _next_item(self, at: int) -> int:
         """Go to the value that follows, past its key if it stands in an object."""
         text = self._text
-        at = _space(text, at)
-        if self._open[-1].kind == "array":
+        parent = self._open[-1]
+        at = self._usual(parent, _space(text, at))
+        if parent.kind == "array":
             return at
         if text[at : at + 1] != '"':
             raise _unexpected(text, at, "looking for beginning of object key string")
@@ -161,8 +221,36 @@ class _Scanner:
         self._keys.append(key)
         return _space(text, at + 1)
 
+    def _usual(self, parent: Node, at: int) -> int:
+        """Take usual items up to one that is not, or that is the last; return where that begins."""
+        text, in_object = self._text, parent.kind == "object"
+        match, shift, add = (_MEMBER if in_object else _ELEMENT).match, int(in_object), parent.value.append
+        while found := match(text, at):
+            self.values += 1
+            if self.values >= self._look:
+                if in_object:
+                    self._keys.append(found[1])
+                self._check_values()
+                if in_object:
+                    self._keys.pop()
+            start, end = found.span(found.lastindex or 0)
+            kind = (found.lastindex or 0) - shift
+            if kind == 1:
+                node = Node("string", start - 1, end + 1, whole(text[start:end]))
+            elif kind == 2:
+                node = Node("number", start, end, None)
+            else:
+                _, name, truth = _LITERALS[text[start]]
+                node = Node(name, start, end, truth)
+            add((whole(found[1]), node) if in_object else node)
+            at = found.end()
+        return at
+
     def _begin(self, at: int) -> Node | None:
         """Read the value that begins here, whole if it is not a container with something in it."""
+        self.values += 1
+        if self.values >= self._look:
+            self._check_values()
         text = self._text
         char = text[at : at + 1]
         if char == '"':
@@ -201,12 +289,42 @@ class _Scanner:
             sign = text[end + 1 : end + 2] in ("+", "-") and bool(text[end + 1 : end + 2])
             raise _unexpected(text, end + 1 + sign, "in exponent of numeric literal")
 
+    def _check_values(self) -> None:
+        check_wanted()
+        self._look = min(self.values + _EVERY, self._most + 1)
+        if self.values > self._most:
+            in_object = self._open and self._open[0].kind == "object"
+            raise TooManyValuesError(self._keys[0] if in_object else "", self._most)
+
     def _string(self, at: int) -> tuple[str, int]:
+        text = self._text
+        if len(text) > PIECE:
+            quote = text.find('"', at + 1, at + PIECE)
+            if quote < 0 or text[quote - 1] == "\\":  # longer than a piece, perhaps
+                return self._long_string(at + 1)
         try:
-            value, end = scanstring(self._text, at + 1, True)
+            value, end = scanstring(text, at + 1, True)
         except ValueError:
             raise self._bad_string(at + 1) from None
         return whole(value), end
+
+    def _long_string(self, at: int) -> tuple[str, int]:
+        text, pieces = self._text, []
+        while True:
+            check_wanted()
+            match = _TEXT.match(text, at, at + PIECE)
+            assert match is not None
+            piece = match[0]
+            if len(piece) > 6 and _FIRST_HALF.match(piece, len(piece) - 6):
+                before = piece[:-6]
+                if (len(before) - len(before.rstrip("\\"))) % 2 == 0:  # else the backslash itself is escaped
+                    piece = before
+            pieces.append(whole(scanstring(piece + '"', 0, True)[0]))
+            at += len(piece)
+            if text[at : at + 1] == '"':
+                return "".join(pieces), at + 1
+            if not piece:
+                raise self._bad_string(at)
 
     def _bad_string(self, at: int) -> BodyError:
         text = self._text

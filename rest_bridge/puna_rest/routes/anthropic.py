@@ -4,6 +4,7 @@ import time
 
 from aiohttp import web
 
+from puna.aside import aside, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies.anthropic import MESSAGES
 from puna_rest.core import CORE, METADATA
@@ -17,13 +18,14 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     """POST /v1/messages."""
     start = time.time_ns()
     document, body = await reading.compatible(http_request, MESSAGES)
-    message = request.request(document, body, start)
+    message = await aside(document.weight, request.request, document, body, start)
     form = {"searching": request.has_web_search(body), "signed": "anthropic-version" in http_request.headers}
     service = http_request.app[CORE].chat
     if not body["stream"]:
-        part = whole(await service.Chat(message, metadata=METADATA))
-        return answers.json_line(http_request, answer.message(body["model"], part, **form))
-    events = answer.Events(body["model"], estimate(document, body), **form)
+        response = await service.Chat(message, metadata=METADATA)
+        written = await aside(weight_of_message(response), answer.message, body["model"], whole(response), **form)
+        return answers.json_line(http_request, written)
+    events = answer.Events(body["model"], await aside(document.weight, estimate, document, body), **form)
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error

@@ -5,6 +5,7 @@ import time
 import grpc.aio
 from aiohttp import web
 
+from puna.aside import aside, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native
@@ -21,12 +22,12 @@ async def embed(request: web.Request) -> web.StreamResponse:
     start = time.time_ns()
     document, body = await reading.native(request, native.EMBED)
     try:
-        message = embed_json.request(document, body, start)
+        message = await aside(document.weight, embed_json.request, document, body, start)
     except RestError:
         await refuse_name(request.app[CORE], body["model"])
         raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
-    return answers.text(request, embed_json.answer(body["model"], response))
+    return answers.text(request, await aside(weight_of_message(response), embed_json.answer, body["model"], response))
 
 
 async def refuse_name(core: Core, model: str) -> None:
@@ -51,7 +52,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     document, body = await reading.native(request, native.EMBEDDINGS)
     if not body["model"].strip():
         raise RestError(400, "model is required")
-    message = embed_json.legacy_request(document, body, start)
+    message = await aside(document.weight, embed_json.legacy_request, document, body, start)
     try:
         response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
     except grpc.aio.AioRpcError as error:

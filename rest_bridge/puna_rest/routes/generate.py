@@ -4,6 +4,7 @@ import time
 
 from aiohttp import web
 
+from puna.aside import aside, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA
@@ -15,11 +16,13 @@ async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/generate."""
     start = time.time_ns()
     document, body = await reading.native(request, native.GENERATE)
-    message = generate_json.request(document, body, start)
-    answer = generate_json.Answer(body["model"])
+    message = await aside(document.weight, generate_json.request, document, body, start)
+    answer, stream = generate_json.Answer(body["model"]), body["stream"] is not False
+    del document, body  # they may be much larger than the message, and the answer may take long
     service = request.app[CORE].generate
-    if body["stream"] is False:
-        return answers.text(request, answer.whole(await service.Generate(message, metadata=METADATA)))
+    if not stream:
+        response = await service.Generate(message, metadata=METADATA)
+        return answers.text(request, await aside(weight_of_message(response), answer.whole, response))
     call = service.StreamGenerate(message, metadata=METADATA)
     return await streams.relay(
         request,
@@ -36,11 +39,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """POST /api/chat."""
     start = time.time_ns()
     document, body = await reading.native(request, native.CHAT)
-    message = chat_json.request(document, body, start)
-    answer = chat_json.Answer(body["model"])
+    message = await aside(document.weight, chat_json.request, document, body, start)
+    answer, stream = chat_json.Answer(body["model"]), body["stream"] is not False
+    del document, body
     service = request.app[CORE].chat
-    if body["stream"] is False:
-        return answers.text(request, answer.whole(await service.Chat(message, metadata=METADATA)))
+    if not stream:
+        response = await service.Chat(message, metadata=METADATA)
+        return answers.text(request, await aside(weight_of_message(response), answer.whole, response))
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         request,

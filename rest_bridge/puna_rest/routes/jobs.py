@@ -6,6 +6,7 @@ from typing import TypeVar
 import grpc.aio
 from aiohttp import web
 
+from puna.aside import aside
 from puna.v1 import models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import native
@@ -21,7 +22,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     """POST /api/create."""
     document, body = await reading.native(request, native.CREATE)
     try:
-        message = create_json.request(document, body)
+        message = await aside(document.weight, create_json.request, document, body)
     except JobError as error:
         refused = _error(request, failure(error))
         return refused if body["stream"] is False else answers.flushed(request, refused)

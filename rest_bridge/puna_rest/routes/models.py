@@ -2,6 +2,8 @@
 
 from aiohttp import web
 
+from puna import gojson
+from puna.aside import aside, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native
@@ -14,7 +16,7 @@ COPILOT = "GitHubCopilotChat/"
 async def tags(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/tags."""
     response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
-    return answers.json(request, models_json.tags(response))
+    return answers.text(request, await aside(weight_of_message(response), _tags, response))
 
 
 async def ps(request: web.Request) -> web.StreamResponse:
@@ -26,10 +28,10 @@ async def ps(request: web.Request) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """POST /api/show."""
     document, body = await reading.native(request, native.SHOW, small=True)
-    message = models_json.show_request(document, body)
+    message = await aside(document.weight, models_json.show_request, document, body)
     response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
     basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
-    return answers.json(request, models_json.show(response, basename))
+    return answers.text(request, await aside(weight_of_message(response), _show, response, basename))
 
 
 async def copy(request: web.Request) -> web.StreamResponse:
@@ -46,3 +48,11 @@ async def delete(request: web.Request) -> web.StreamResponse:
     message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
     await request.app[CORE].models.DeleteModel(message, metadata=METADATA)
     return answers.empty()
+
+
+def _tags(response: models_pb2.ListModelsResponse) -> str:
+    return gojson.dumps(models_json.tags(response))
+
+
+def _show(response: models_pb2.GetModelResponse, basename: str) -> str:
+    return gojson.dumps(models_json.show(response, basename))

@@ -4,7 +4,9 @@ import time
 
 from aiohttp import web
 
-from puna.v1 import models_pb2
+from puna import gojson
+from puna.aside import aside, weight_of_message
+from puna.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, METADATA
@@ -21,11 +23,11 @@ async def chat(request: web.Request) -> web.StreamResponse:
     document, body = await reading.compatible(request, openai.CHAT_COMPLETION)
     if not body["messages"]:
         raise RestError(400, "[] is too short - 'messages'")
-    message = chat_request.request(document, body, start)
+    message = await aside(document.weight, chat_request.request, document, body, start)
     service = request.app[CORE].chat
     if not body["stream"]:
-        answer = chat_answer.completion(body["model"], await service.Chat(message, metadata=METADATA))
-        return answers.json_line(request, answer)
+        response = await service.Chat(message, metadata=METADATA)
+        return answers.line(request, await aside(weight_of_message(response), _chat, body["model"], response))
     chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
@@ -35,11 +37,11 @@ async def completion(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     start = time.time_ns()
     document, body = await reading.compatible(request, openai.COMPLETION)
-    message = completions.request(document, body, start)
+    message = await aside(document.weight, completions.request, document, body, start)
     service = request.app[CORE].generate
     if not body["stream"]:
-        answer = completions.completion(body["model"], await service.Generate(message, metadata=METADATA))
-        return answers.json_line(request, answer)
+        response = await service.Generate(message, metadata=METADATA)
+        return answers.line(request, await aside(weight_of_message(response), _completion, body["model"], response))
     chunks = completions.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamGenerate(message, metadata=METADATA)
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
@@ -48,21 +50,21 @@ async def completion(request: web.Request) -> web.StreamResponse:
 async def embed(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings."""
     start = time.time_ns()
-    _, body = await reading.compatible(request, openai.EMBEDDINGS)
+    document, body = await reading.compatible(request, openai.EMBEDDINGS)
     try:
-        message = embeddings.request(body, start)
+        message = await aside(document.weight, embeddings.request, body, start)
     except RestError as error:
         if error.reason:  # the reference has called its own route by then, which looks at the name first
             await refuse_name(request.app[CORE], body["model"])
         raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
-    return answers.json_line(request, embeddings.answer(body, response))
+    return answers.line(request, await aside(weight_of_message(response), embeddings.answer, body, response))
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models."""
     response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
-    return answers.json_line(request, models.listing(response))
+    return answers.line(request, await aside(weight_of_message(response), _listing, response))
 
 
 async def get_model(request: web.Request) -> web.StreamResponse:
@@ -72,6 +74,18 @@ async def get_model(request: web.Request) -> web.StreamResponse:
         raise NativeError(403, cloud.DETAILS_REFUSED)
     response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=METADATA)
     return answers.json_line(request, models.model(response.model, name))
+
+
+def _chat(model: str, response: chat_pb2.ChatResponse) -> str:
+    return gojson.dumps(chat_answer.completion(model, response))
+
+
+def _completion(model: str, response: generate_pb2.GenerateResponse) -> str:
+    return gojson.dumps(completions.completion(model, response))
+
+
+def _listing(response: models_pb2.ListModelsResponse) -> str:
+    return gojson.dumps(models.listing(response))
 
 
 def _include_usage(stream_options: dict[str, bool] | None) -> bool:

@@ -4,6 +4,7 @@ import time
 
 from aiohttp import web
 
+from puna.aside import aside, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, METADATA
@@ -20,22 +21,29 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     document, body = await reading.compatible(http_request, RESPONSES)
     items = http_request.app[ITEMS]
     body = {**body, "input": {**body["input"], "items": items.resolve(body["input"]["items"])}}
-    message = request.request(document, body, start)
+    message = await aside(document.weight, request.request, document, body, start)
     keep = items.forget if body["store"] == "false" else items.keep
     service = http_request.app[CORE].chat
     if not body["stream"]:
-        part = whole(await service.Chat(message, metadata=METADATA))
+        response = await service.Chat(message, metadata=METADATA)
+        part = whole(response)
         if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
             if not search.query_of(asked):
                 raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
             raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
-        found = answer.whole(document, body, part)
+        found = await aside(document.weight + weight_of_message(response), answer.whole, document, body, part)
         keep(found["output"])
         return answers.json_line(http_request, found)
     events = stream.Events(document, body, keep)
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
-        http_request, call, streams.LASTING_SSE, events.write, events.write_error, early_error=_early_error
+        http_request,
+        call,
+        streams.LASTING_SSE,
+        events.write,
+        events.write_error,
+        early_error=_early_error,
+        weight_beside=document.weight,
     )
 
 

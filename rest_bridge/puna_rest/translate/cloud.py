@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from puna_rest.gobody.scanner import BodyError, Node, parse
+from puna_rest.gobody.scanner import Document, Node
 
 REFUSED: Final = "ollama cloud is disabled: remote model is unavailable"
 DETAILS_REFUSED: Final = "ollama cloud is disabled: remote model details are unavailable"
@@ -21,13 +21,9 @@ def names_cloud(name: str) -> bool:
     return tag.endswith("-cloud") and "/" not in tag
 
 
-def body_names_cloud(body: bytes) -> bool:
-    """Tell whether a body asks for such a model. The reference looks before it reads the body in earnest."""
-    try:
-        root = parse(body).root
-    except BodyError:
+def names_cloud_model(document: Document) -> bool:
+    """Tell whether a body asks for such a model."""
+    if document.root.kind != "object":
         return False
-    if root.kind != "object":
-        return False
-    named: list[Node] = [value for key, value in root.value if key == "model"]
+    named: list[Node] = [value for key, value in document.root.value if key == "model"]
     return bool(named) and named[-1].kind == "string" and names_cloud(named[-1].value)

@@ -49,7 +49,7 @@ def inputs(node: Node | None) -> list[str]:
 
 def answer(model: str, response: embed_pb2.EmbedResponse) -> str:
     """Write an answer of /api/embed."""
-    vectors = ",".join("[" + ",".join(map(gojson.number, floats(each))) + "]" for each in response.vectors)
+    vectors = ",".join([gojson.floats32(packed(each)) for each in response.vectors])
     out = f'{{"model":{gojson.string(model)},"embeddings":[{vectors}]'
     if response.vectors:
         for name, value in (
@@ -68,8 +68,8 @@ def legacy_answer(response: embed_pb2.EmbedResponse) -> str:
     The vector gets length 1 as the reference's engine gives it: summed in 64 bits, multiplied in 32. Its server does so
     once more for /api/embed, which changes last digits, but not here.
     """
-    values = [gojson.number(each) for vector in response.vectors[:1] for each in _of_length_1(unpack(vector))]
-    return '{"embedding":[' + ",".join(values) + "]}"
+    values = "".join([gojson.floats64(_of_length_1(unpack(vector))) for vector in response.vectors[:1]])
+    return '{"embedding":' + (values or "[]") + "}"
 
 
 def _of_length_1(vector: Sequence[float]) -> Sequence[float]:
@@ -78,9 +78,9 @@ def _of_length_1(vector: Sequence[float]) -> Sequence[float]:
     return array("f", (each * factor for each in vector))
 
 
-def floats(vector: embed_pb2.Vector) -> list[gojson.Float32]:
-    """Return values that print with the digits that 32 bits need."""
-    return [gojson.Float32(each) for each in unpack(vector)]
+def packed(vector: embed_pb2.Vector) -> bytes:
+    """Return a vector's values as 32-bit floats, the lowest byte first."""
+    return vector.packed or struct.pack(f"<{len(vector.values)}f", *vector.values)
 
 
 def unpack(vector: embed_pb2.Vector) -> Sequence[float]:

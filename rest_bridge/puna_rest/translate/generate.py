@@ -87,7 +87,7 @@ class Answer:
         if reason := DONE_REASONS[finish.reason]:
             out["done_reason"] = reason
         if context:
-            out["context"] = list(context)
+            out["context"] = gojson.Raw("[" + ",".join(map(str, context)) + "]")
         out |= metrics(finish)
         if content.tool_calls:
             out["tool_calls"] = tool_calls(content.tool_calls)

@@ -1,6 +1,7 @@
 import pytest
 
-from puna_rest.translate.cloud import body_names_cloud, names_cloud
+from puna_rest.gobody.scanner import parse
+from puna_rest.translate.cloud import names_cloud, names_cloud_model
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,11 @@ def test_names(name, cloud):
 @pytest.mark.parametrize(
     ("body", "cloud"),
     [
-        (b'{"model":"m:cloud","rest":[1,', False),
         (b'{"model":"m:cloud","messages":3}', True),
         (b'{"MODEL":"m:cloud"}', False),
         (b'{"model":3}', False),
         (b'["m:cloud"]', False),
-        (b"", False),
     ],
 )
 def test_bodies(body, cloud):
-    assert body_names_cloud(body) is cloud
+    assert names_cloud_model(parse(body)) is cloud

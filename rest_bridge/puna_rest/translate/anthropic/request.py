@@ -126,13 +126,14 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
     role = body["role"].lower()
     said = message_pb2.Message(role=role)
     results: list[message_pb2.Message] = []
-    paragraphs = [""]
+    thinking = ""
+    paragraphs: list[list[str]] = [[]]
     for block in body["content"] or ():
         kind = block["type"]
         if kind == "text":
-            paragraphs[-1] += block["text"] or ""
+            paragraphs[-1].append(block["text"] or "")
         elif kind == "document":
-            paragraphs += [_document(document, block), ""]
+            paragraphs += [[_document(document, block)], []]
         elif kind == "image":
             if block["source"] is None:
                 raise RestError(400, "invalid image source")
@@ -145,10 +146,11 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
             content = _search_result(plain(document, block["content"]))
             results.append(message_pb2.Message(role="tool", content=content, tool_call_id=block["tool_use_id"]))
         elif kind == "thinking":
-            said.thinking = block["thinking"] or said.thinking
+            thinking = block["thinking"] or thinking
         elif kind != "redacted_thinking":  # only the maker of that can read it
             raise refuse_block(kind)
-    said.content = joined(*paragraphs)
+    said.content = joined(*map("".join, paragraphs))
+    said.thinking = thinking
     spoken = [said] if said.content or said.media or said.tool_calls or said.thinking else []
     return [*results, *spoken] if role == "user" else [*spoken, *results]
 
@@ -184,17 +186,17 @@ def _result(document: Document, block: Body) -> message_pb2.Message:
     content = plain(document, block["content"])
     if isinstance(content, str):
         message.content = content
-    paragraphs = [""]
+    paragraphs: list[list[str]] = [[]]
     for each in content if isinstance(content, list) else ():
         kind = each.get("type") if isinstance(each, dict) else ""
         if kind == "text" and isinstance(each.get("text"), str):
-            paragraphs[-1] += each["text"]
+            paragraphs[-1].append(each["text"])
         elif kind == "document":
-            paragraphs += [document_text(each), ""]
+            paragraphs += [[document_text(each)], []]
         elif kind == "search_result":
-            paragraphs += [search_result_text(each), ""]
+            paragraphs += [[search_result_text(each)], []]
         elif kind == "tool_reference" and isinstance(each.get("tool_name"), str):
-            paragraphs += [each["tool_name"], ""]
+            paragraphs += [[each["tool_name"]], []]
         elif kind == "image":
             source = each.get("source")
             if not isinstance(source, dict):
@@ -203,7 +205,7 @@ def _result(document: Document, block: Body) -> message_pb2.Message:
             message.media.append(_image({**_SOURCE, **strings}))
         else:
             raise refuse_block(kind)
-    message.content += joined(*paragraphs)
+    message.content += joined(*map("".join, paragraphs))
     return message
 
 

@@ -1,10 +1,12 @@
 """Bodies of /v1/chat/completions."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna import gojson
+from puna.aside import PIECE
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import arguments
 from puna_rest.errors import RestError
@@ -33,6 +35,7 @@ _CHOICES: Final = {
     "none": message_pb2.ToolChoice.MODE_NONE,
     "required": message_pb2.ToolChoice.MODE_REQUIRED,
 }
+_WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 FORMAT_ERROR: Final = RestError(400, "invalid message format")
 FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
 """Ollama's words; files of text are read all the same."""
@@ -41,8 +44,9 @@ FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
     turns: list[message_pb2.Message] = []
+    called = _called(body["messages"])
     for each in body["messages"]:
-        turns += _messages(document, body["messages"], each)
+        turns += _messages(document, called, each)
     options = options_pb2.RequestOptions(
         options_json=gojson.dumps(_options(document, body)),
         constraint=_constraint(body["response_format"]),
@@ -76,7 +80,7 @@ def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
 
 def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
     """Read which tools may be called; what is not understood is ignored."""
-    value = json.loads(raw) if raw else None
+    value = json.loads(raw) if raw and len(raw) <= PIECE else None
     if isinstance(value, str) and value in _CHOICES:
         return message_pb2.ToolChoice(mode=_CHOICES[value])
     if isinstance(value, dict):
@@ -113,7 +117,7 @@ def stops(document: Document, node: Node | None) -> list[str] | None:
 
 def _options(document: Document, body: Body) -> dict[str, Any]:
     limit = body["max_tokens"]
-    if limit is None and body["max_completion_tokens"].lstrip("-").isdigit():
+    if limit is None and _WHOLE.fullmatch(body["max_completion_tokens"]):
         limit = int(body["max_completion_tokens"])
     every = {
         "stop": stops(document, body["stop"]),
@@ -136,12 +140,12 @@ def _constraint(wanted: Body | None) -> options_pb2.OutputConstraint | None:
     return None
 
 
-def _messages(document: Document, history: Sequence[Body], body: Body) -> list[message_pb2.Message]:
+def _messages(document: Document, called: Mapping[str, str], body: Body) -> list[message_pb2.Message]:
     """Read a message; each part of a content becomes a message of its own, as in the reference."""
     role = body["role"].lower()
     name = ""
     if role == "tool":
-        name = body["name"] or _called(history, body["tool_call_id"])
+        name = body["name"] or called.get(body["tool_call_id"], "")
     content = body["content"]
     if content is not None and content.kind == "array":
         found = [_part(role, plain(document, each)) for each in content.value]
@@ -199,15 +203,12 @@ def _audio(value: object) -> bytes:
         raise RestError(400, f"invalid input_audio base64 data: {error}") from None
 
 
-def _called(history: Sequence[Body], call_id: str) -> str:
-    """Return the name of the last call with an id."""
-    if not call_id:
-        return ""
-    for message in reversed(history):
-        for call in message["tool_calls"] or ():
-            if call["id"] == call_id:
-                return str(call["function"]["name"])
-    return ""
+def _called(history: Sequence[Body]) -> dict[str, str]:
+    """Map the ids of all calls to their names: of the last message with an id, the first call."""
+    names: dict[str, str] = {}
+    for message in history:
+        names |= {call["id"]: call["function"]["name"] for call in reversed(message["tool_calls"] or ()) if call["id"]}
+    return names
 
 
 def _calls(bodies: Sequence[Body]) -> list[message_pb2.ToolCall]:

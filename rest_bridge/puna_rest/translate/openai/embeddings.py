@@ -1,13 +1,12 @@
 """/v1/embeddings."""
 
 import base64
-import struct
-from typing import Any
 
+from puna import gojson
 from puna.v1 import embed_pb2, options_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.scanner import Node
-from puna_rest.translate.embed import floats, inputs, unpack
+from puna_rest.translate.embed import inputs, packed
 from puna_rest.translate.options import Body, int32, moment
 
 
@@ -26,20 +25,18 @@ def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
     )
 
 
-def answer(body: Body, response: embed_pb2.EmbedResponse) -> dict[str, Any]:
+def answer(body: Body, response: embed_pb2.EmbedResponse) -> str:
     """Write the vectors, as numbers or as text."""
-    as_text = body["encoding_format"].lower() == "base64"
-    data = [
-        {"object": "embedding", "embedding": _base64(vector) if as_text else floats(vector), "index": index}
-        for index, vector in enumerate(response.vectors)
-    ]
+    form = _base64 if body["encoding_format"].lower() == "base64" else gojson.floats32
+    data = ",".join(
+        [
+            f'{{"object":"embedding","embedding":{form(packed(vector))},"index":{index}}}'
+            for index, vector in enumerate(response.vectors)
+        ]
+    )
     count = response.usage.prompt_tokens
-    return {
-        "object": "list",
-        "data": data,
-        "model": body["model"],
-        "usage": {"prompt_tokens": count, "total_tokens": count},
-    }
+    rest = gojson.dumps({"model": body["model"], "usage": {"prompt_tokens": count, "total_tokens": count}})
+    return f'{{"object":"list","data":[{data}],{rest[1:]}'
 
 
 def _inputs(node: Node | None) -> list[str]:
@@ -53,6 +50,5 @@ def _inputs(node: Node | None) -> list[str]:
         raise RestError(error.status, str(error), reason="INVALID_REQUEST") from None
 
 
-def _base64(vector: embed_pb2.Vector) -> str:
-    values = unpack(vector)
-    return base64.b64encode(vector.packed or struct.pack(f"<{len(values)}f", *values)).decode()
+def _base64(floats: bytes) -> str:
+    return '"' + base64.b64encode(floats).decode() + '"'

@@ -1,0 +1,70 @@
+"""Bounds on what one request may hold, looked at before it is converted: one rule for REST and gRPC."""
+
+from puna.errors import InvalidRequestError
+from puna.limits import Limits
+from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2, rank_pb2, tokenize_pb2
+
+
+def check_generate(wire: generate_pb2.GenerateRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for a completion that asks for too much."""
+    _check("context", len(wire.context.ids), limits.max_json_values, "tokens")
+    _check("token_ids", len(wire.token_ids.ids), limits.max_json_values, "tokens")
+    check_options(wire.options, limits)
+
+
+def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for a conversation that asks for too much."""
+    _check("messages", len(wire.messages), limits.max_messages, "messages")
+    _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
+    _check("tools", len(wire.tools), limits.max_tools, "tools")
+    check_options(wire.options, limits)
+
+
+def check_embed(wire: embed_pb2.EmbedRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for texts that are too many."""
+    _check("input", len(wire.inputs), limits.max_inputs, "texts")
+    check_options(wire.options, limits)
+
+
+def check_rerank(wire: rank_pb2.RerankRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for documents that are too many."""
+    _check("documents", len(wire.documents), limits.max_inputs, "documents")
+    check_options(wire.options, limits)
+
+
+def check_detokenize(wire: tokenize_pb2.DetokenizeRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for tokens that are too many."""
+    _check("token_ids", len(wire.token_ids), limits.max_json_values, "tokens")
+    check_options(wire.options, limits)
+
+
+def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError for a model of too many parts."""
+    _check("messages", len(wire.messages), limits.max_messages, "messages")
+    check_length("parameters", wire.parameters_json, limits)
+    check_length("info", wire.info_json, limits)
+
+
+def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
+    """Raise InvalidRequestError for options that are too many or too long."""
+    check_length("options", wire.options_json, limits)
+    _check("stop", len(wire.sampling.stop), limits.max_stops, "strings")
+    _check("logit_bias", len(wire.sampling.logit_bias), limits.max_json_values, "tokens")
+    texts = wire.backend_options_json
+    _check("backend_options_json", sum(map(len, texts.values())), limits.max_options_bytes, "characters")
+
+
+def check_length(field: str, text: str, limits: Limits) -> None:
+    """Raise InvalidRequestError for the text of an object of options that is too long."""
+    _check(field, len(text), limits.max_options_bytes, "characters")
+
+
+def check_stops(values: object, limits: Limits) -> None:
+    """Raise InvalidRequestError for stop strings that are too many."""
+    if isinstance(values, list):
+        _check("stop", len(values), limits.max_stops, "strings")
+
+
+def _check(field: str, count: int, most: int, things: str) -> None:
+    if count > most:
+        raise InvalidRequestError(f"{field}: {count} {things} are more than the limit of {most}")
