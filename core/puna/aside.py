@@ -34,6 +34,8 @@ SWITCH_SECONDS: Final = 0.001
 TRIM_SECONDS: Final = 1.0
 """How long after heavy work its memory is given back; the request is mostly over by then."""
 
+_MMAP_THRESHOLD: Final = -3
+"""glibc's number for the size from which on memory is a mapping of its own."""
 _LIBRARY: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _SHORT: Final = ThreadPoolExecutor(2, "short")
 _LONG: Final = ThreadPoolExecutor(1, "long")
@@ -84,6 +86,11 @@ class _Collector:
         self._lock = threading.Lock()
         self._resting = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no large values are made now."""
+        return self._resting == 0
+
     @contextmanager
     def resting(self) -> Generator[None]:
         """Keep it off in this block; it is the same for all threads."""
@@ -107,9 +114,17 @@ class _Collector:
 _COLLECTOR: Final = _Collector()
 
 
+def prepare() -> None:
+    """Set this process up for large work: threads take turns often, and memory of large texts is given back."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    if (tune := getattr(_LIBRARY, "mallopt", None)) is not None:
+        tune(_MMAP_THRESHOLD, 1 << 20)  # glibc would raise it with the first large text, and then keep what is freed
+
+
 def _trim() -> None:
     """Give memory that was freed back to the system; glibc keeps what a thread has freed for that thread."""
-    gc.collect()  # errors hold frames, and those hold what was refused
+    if _COLLECTOR.is_idle:  # else there is much to look through
+        gc.collect()  # errors hold frames, and those hold what was refused
     if (trim := getattr(_LIBRARY, "malloc_trim", None)) is not None:
         trim(0)
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from puna.aside import SWITCH_SECONDS
+from puna import aside
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
 from puna.settings import Settings
@@ -45,7 +45,7 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     `puna.cli.signals` says otherwise.
     """
     signals = Signals()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    aside.prepare()
     gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
     # gRPC's C core would print its own words beside ours, before logging is told where to go.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -20,26 +20,16 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
+        self._info: server_pb2.GetServerInfoResponse | None = None
 
     @unary
     async def GetServerInfo(
         self, request: server_pb2.GetServerInfoRequest, context: Context
     ) -> server_pb2.GetServerInfoResponse:
-        """Tell versions and backends."""
-        return server_pb2.GetServerInfoResponse(
-            version=version("puna"),
-            rest_version=REST_VERSION,
-            backends=[
-                server_pb2.BackendInfo(
-                    name=each.name,
-                    distribution=each.distribution,
-                    version=each.version,
-                    error=each.error,
-                    formats=each.formats,
-                )
-                for each in await asyncio.to_thread(self._serving.plugins)
-            ],
-        )
+        """Tell versions and backends, which are looked up once: clients ask often whether the server is there."""
+        if self._info is None:
+            self._info = await asyncio.to_thread(_info, self._serving)
+        return self._info
 
     @unary
     async def ListRequests(
@@ -93,3 +83,20 @@ def _timestamp(nanoseconds: int) -> Timestamp:
     stamp = Timestamp()
     stamp.FromNanoseconds(nanoseconds)
     return stamp
+
+
+def _info(serving: Serving) -> server_pb2.GetServerInfoResponse:
+    return server_pb2.GetServerInfoResponse(
+        version=version("puna"),
+        rest_version=REST_VERSION,
+        backends=[
+            server_pb2.BackendInfo(
+                name=each.name,
+                distribution=each.distribution,
+                version=each.version,
+                error=each.error,
+                formats=each.formats,
+            )
+            for each in serving.plugins()
+        ],
+    )
