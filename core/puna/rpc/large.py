@@ -19,13 +19,13 @@ _EVERY: Final = 4096
 
 
 def begin(parse: Callable[[bytes], Any], data: bytes) -> Any:  # noqa: ANN401 - a message of any type, or bytes
-    """Parse a small request; return a large one as it is."""
-    return data if len(data) > SMALL else parse(data)
+    """Parse a small request, and one that is no message; return a large one as it is."""
+    return data if len(data) > SMALL and hasattr(parse, "__self__") else parse(data)
 
 
 async def finish(parse: Any, request: Any, most: int) -> Any:  # noqa: ANN401 - the FromString of any type
     """Return what `begin` returned as a message of at most `most` elements. InvalidRequestError: it has more."""
-    if not isinstance(request, bytes):
+    if not (isinstance(request, bytes) and hasattr(parse, "__self__")):
         return request
     return await aside(len(request) // 32, _read, parse, request, most)
 
