@@ -14,7 +14,7 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from puna.backend import InvalidRequestError
 from puna_llama_cpp.grammar_wire import NAMES
-from puna_llama_cpp.schema import tightened
+from puna_llama_cpp.schema import spells_controls, tightened
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
 # some models go on for ever.
 _SPACE = r"( |\n{1,2}[ \t]{0,20})"
-# By \u every letter has a second spelling, and a name spelled so would not be known for a property that has a schema.
+# With \u a name of an open object may be spelled by numbers, and would not be known for a property that has a schema.
 _ESCAPES = 'nrbtf\\"'
 _GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _SPACE, "json_allowed_escapes": _ESCAPES}
 # Forced text comes in whatever tokens the model chooses, as in llama.cpp. llguidance would tokenize it, which takes a
@@ -131,7 +131,10 @@ def advance(native: llguidance.LLMatcher) -> bytes:
 def _strict(text: str) -> str:
     """Return a schema as llguidance is to follow it, with the options that hold for all of them."""
     schema = json.loads(tightened(text))
-    return json.dumps({**schema, "x-guidance": _GUIDANCE} if isinstance(schema, dict) else schema)
+    if not isinstance(schema, dict):
+        return json.dumps(schema)
+    guidance = {**_GUIDANCE, "json_allowed_escapes": f"{_ESCAPES}u"} if spells_controls(schema) else _GUIDANCE
+    return json.dumps({**schema, "x-guidance": guidance})
 
 
 def _first_line(text: str) -> str:

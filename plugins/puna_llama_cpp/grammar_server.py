@@ -25,7 +25,6 @@ import select
 import signal
 import socket
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -40,8 +39,8 @@ _STACK: Final = 64 << 20
 """Bytes. llguidance follows references and nested schemas by recursion."""
 _TICK: Final = 0.05
 """Seconds between two looks at the children's memory."""
-_PATIENCE: Final = 0.25
-"""Seconds after which reading a constraint yields to everything else on the machine."""
+_PATIENCE: Final = 0.1
+"""Seconds of processor time after which a child yields to everything else on the machine."""
 _MOST: Final = 1 << 60
 """Bytes that no process has."""
 _PAGE: Final = resource.getpagesize()
@@ -54,7 +53,6 @@ class _Child:
 
     def __init__(self, line: socket.socket) -> None:
         self.line = line
-        self.began = time.monotonic()
         self.nice = False
         self.too_large = False
 
@@ -155,9 +153,9 @@ class Server:
 
     def _look(self) -> None:
         """Let those that take long yield to others, and end the largest when all together have too much memory."""
-        now, sizes = time.monotonic(), {}
+        sizes = {}
         for pid, child in self._children.items():
-            if not child.nice and now - child.began > _PATIENCE and _processor_seconds(pid) > _PATIENCE:
+            if not child.nice and _processor_seconds(pid) > _PATIENCE:
                 child.nice = True
                 with suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, pid, 10)

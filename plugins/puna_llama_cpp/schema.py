@@ -4,21 +4,37 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from puna.backend import InvalidRequestError
+from puna_llama_cpp.patterns import expressions
+from puna_llama_cpp.schema_formats import enforceable
+from puna_llama_cpp.schema_numbers import listed_multiples
+from puna_llama_cpp.schema_objects import (
+    Resolve,
+    disjoint_options,
+    named_properties,
+    required_properties,
+    resolver,
+    unique_items,
+)
 
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _DATA = frozenset(("const", "enum", "default", "examples", "example", "required", "type"))
+_TEXTS = frozenset(
+    ("title", "description", "$comment", "examples", "default", "example", "pattern", "patternProperties")
+)
 _OPEN = frozenset(("additionalProperties", "patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "$ref"))
 _EXACT = 2**53
 """Up to here every whole number is a float."""
 _LARGE = 10**18
+_NEVER: Final[tuple[object, ...]] = ({"not": {}}, {"not": True})
+_LONGEST = 100_000
+"""Characters or items. llguidance counts up to the largest number, which a schema uses for "any"."""
+_DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[467]|draft/2019-09|draft/2020-12)/schema#?")
 _STEP = 1e-6
 """How far from an excluded bound numbers begin."""
-_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f]")
-_CONTROL_ESCAPE = re.compile(r"\\(x[01]|x\{|u00[01]|u\{|c|0|v)")
-_PARTS = re.compile(r"\\(?:x[0-9a-fA-F{]{2}|u[0-9a-fA-F{]{4}|.)|\[\^?|.", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 # llguidance knows no calendar, and lets every minute have a second 60.
 _YEAR = "^(000[1-9]|00[1-9]|0[1-9]|[1-9])"
 _DAY = (
@@ -38,8 +54,8 @@ def tightened(text: str) -> str:
     try:
         schema = json.loads(text)
         if isinstance(schema, dict):
-            schema.pop("x-guidance", None)  # llguidance would take options from it, one of them to be lenient
             _tighten(schema)
+            _restate(schema, resolver(schema))
             if '"allOf"' not in text:  # whose parts must leave room for each other
                 _close(schema)
         return json.dumps(schema, allow_nan=False)
@@ -49,19 +65,51 @@ def tightened(text: str) -> str:
         raise InvalidRequestError("JSON schema cannot be read: it is nested too deeply") from error
 
 
+def spells_controls(schema: object) -> bool:
+    """Say whether an answer must hold control characters, which JSON writes as numbers: llguidance must be told so.
+
+    InvalidRequestError: it must, and may have names of its own too, which then could be spelled by numbers.
+    """
+    found, open_objects, waiting = False, False, [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found = found or bool(_CONTROL.search(value))
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            data = {key: each for key, each in value.items() if key not in _TEXTS}
+            open_objects = open_objects or ("properties" in value and value.get("additionalProperties") is not False)
+            waiting += [*data, *data.values()]
+    if found and open_objects:
+        raise InvalidRequestError(
+            'JSON schema cannot be enforced: "const" with a control character beside open objects'
+        )
+    return found
+
+
 def _tighten(schema: dict[str, Any]) -> None:
+    for keyword in [key for key, value in schema.items() if value is None and key not in _DATA - {"required", "type"}]:
+        del schema[keyword]  # says nothing, and would be refused
+    schema.pop("x-guidance", None)  # llguidance would take options from it, one of them to be lenient
+    if not _DRAFT.fullmatch(str(schema.get("$schema", ""))):
+        schema.pop("$schema", None)  # llguidance would try to fetch it
     for inner in list(_inner(schema)):
         _tighten(inner)
-    if schema.get("uniqueItems") is False:
-        del schema["uniqueItems"]  # means nothing, and would be refused
+    _modernize(schema)
+    listed_multiples(schema)
+    enforceable(schema)
+    _shorten(schema)
     _check_properties(schema)
     _tighten_bounds(schema)
     for keyword in ("const", "enum"):
-        _check_texts(keyword, schema.get(keyword))
+        _check_numbers(keyword, schema.get(keyword))
     if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = _pattern(schema["pattern"])
+        *more, schema["pattern"] = expressions(schema["pattern"])
+        if more and isinstance(schema.setdefault("allOf", []), list):
+            schema["allOf"] = [*schema["allOf"], *({"pattern": each} for each in more)]
     if isinstance(schema.get("patternProperties"), dict):
-        schema["patternProperties"] = {_pattern(key): value for key, value in schema["patternProperties"].items()}
+        schema["patternProperties"] = {_name(key): value for key, value in schema["patternProperties"].items()}
     form = schema.get("format")
     patterns = _PATTERNS.get(form, ()) if isinstance(form, str) else ()
     if patterns and isinstance(schema.setdefault("allOf", []), list):
@@ -73,7 +121,10 @@ def _close(schema: dict[str, Any]) -> None:
     """Let objects whose properties are listed have no others, unless told: what llama.cpp's own grammars do."""
     for inner in _inner(schema):
         _close(inner)
+    if isinstance(schema.get("patternProperties"), dict) and "unevaluatedProperties" not in schema:
+        schema.setdefault("additionalProperties", False)
     if isinstance(schema.get("properties"), dict) and not schema.keys() & _OPEN:
+        required_properties(schema)
         schema["additionalProperties"] = False
 
 
@@ -118,32 +169,52 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
         schema[keyword] = int(narrow)
 
 
-def _check_texts(keyword: str, value: object) -> None:
-    """Refuse control characters that JSON writes as numbers: llguidance is told to know no such spelling."""
-    if isinstance(value, str) and _CONTROL.search(value):
-        raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" with a control character')
+def _modernize(schema: dict[str, Any]) -> None:
+    """Put what only older drafts write, or what llguidance knows by another word, in the words that it knows."""
+    for keyword, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(schema.get(keyword), bool):
+            excluded = schema.pop(keyword)
+            if excluded and plain in schema:
+                schema[keyword] = schema.pop(plain)
+    for keyword in ("properties", "patternProperties"):
+        listed = schema.get(keyword)
+        if isinstance(listed, dict):
+            schema[keyword] = {name: False if each in _NEVER else each for name, each in listed.items()}
+
+
+def _check_numbers(keyword: str, value: object) -> None:
+    """Refuse whole numbers that llguidance would change: it takes all of them for floats."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT and int(float(value)) != value:
+        raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" with the number {value}')
     if isinstance(value, list | dict):
-        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            _check_texts(keyword, inner)
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(keyword, inner)
 
 
-def _pattern(pattern: str) -> str:
-    """Keep control characters out of a pattern: where a class has them, llguidance lets `"` and `\\` in with them."""
-    if _CONTROL.search(pattern):
-        raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with a control character')
-    written: list[str] = []
-    within = negated = False
-    for part in _PARTS.findall(pattern):
-        if within and part == "]":
-            if written[-1].startswith("["):
-                raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with an empty class')
-            within = negated = False
-        elif within and part.startswith("["):
-            part = "\\" + part  # ECMAScript has no class in a class
-        elif part in ("[", "[^"):
-            within, negated = True, part == "[^"
-            part += r"\x00-\x1f" * negated
-        elif not negated and _CONTROL_ESCAPE.match(part):
-            raise InvalidRequestError(f'JSON schema cannot be enforced: "pattern" with the control character {part}')
-        written.append(part)
-    return "".join(written)
+def _shorten(schema: dict[str, Any]) -> None:
+    """Lower what llguidance would have to count to; a text that is shorter is allowed too."""
+    for keyword, least in (("maxLength", "minLength"), ("maxItems", "minItems"), ("maxProperties", "minProperties")):
+        for each in (keyword, least):
+            value = schema.get(each)
+            if isinstance(value, float) and value == int(value):
+                schema[each] = int(value)
+        most, fewest = schema.get(keyword), schema.get(least, 0)
+        if isinstance(most, int) and most > _LONGEST and isinstance(fewest, int):
+            schema[keyword] = max(_LONGEST, fewest)
+
+
+def _restate(schema: dict[str, Any], resolve: Resolve) -> None:
+    """Put keywords that llguidance does not know in those that it knows."""
+    for inner in list(_inner(schema)):
+        _restate(inner, resolve)
+    named_properties(schema, resolve)
+    unique_items(schema, resolve)
+    disjoint_options(schema, resolve)
+
+
+def _name(pattern: str) -> str:
+    """Return the expression for names; one that takes two has no place where names stand."""
+    found = expressions(pattern)
+    if len(found) > 1:
+        raise InvalidRequestError('JSON schema cannot be enforced: "patternProperties" with look-ahead')
+    return found[0]

@@ -17,7 +17,7 @@ from tests.hostile.bounds import unharmed
 from puna.v1 import generate_pb2, generate_pb2_grpc, options_pb2
 
 HONEST = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}, "required": ["city"]}
-NUMBER = {"type": "integer", "multipleOf": 123456789}
+SLOW = {"allOf": [{"type": "integer", "multipleOf": n} for n in (997, 991, 983)]}
 ROUTES = ("generate", "chat", "openai", "tool")
 
 
@@ -32,7 +32,8 @@ def nested(depth, schema):
 
 
 HUGE = {
-    "a large multiple": NUMBER,
+    "a large multiple": {"type": "integer", "multipleOf": 123456789},
+    "small multiples that hold together": SLOW,
     "a multiple of a fraction": {"type": "number", "multipleOf": 1.23456789},
     "multiples that hold together": {"allOf": [{"type": "integer", "multipleOf": n} for n in (9973, 9967, 9949)]},
     "a large enum": {"enum": [f"value {i:x} {i * 7919 % 99991:x}" for i in range(20000)]},
@@ -96,7 +97,7 @@ def leave(server, path, body, after):
 def test_clients_that_left_occupy_nothing(server, route):
     hosts = server.hosts()
     with unharmed(server):
-        threads = [threading.Thread(target=leave, args=(server, *request(route, NUMBER), 0.4)) for _ in range(8)]
+        threads = [threading.Thread(target=leave, args=(server, *request(route, SLOW), 0.4)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -110,8 +111,8 @@ def test_clients_that_left_occupy_nothing(server, route):
 
 
 def test_honest_forms_are_had_while_others_are_compiled(server):
-    with unharmed(server), ThreadPoolExecutor(8) as pool:
-        attacks = [pool.submit(server.ask, *request("generate", NUMBER)) for _ in range(8)]
+    with unharmed(server, within=2), ThreadPoolExecutor(8) as pool:
+        attacks = [pool.submit(server.ask, *request("generate", SLOW)) for _ in range(6)]
         began = time.monotonic()
         assert server.ask(*request("generate", HONEST))[0] == 200
         assert time.monotonic() - began < 5

@@ -87,9 +87,8 @@ async def test_marks_are_the_vocabularys_tokens_where_it_has_them(chatter, write
     ("constraint", "named"),
     [
         (Constraint("json_schema", '{"type": "array", "uniqueItems": true}'), "uniqueItems"),
-        (Constraint("json_schema", '{"properties": {"a": {"not": {}}}}'), "not"),
+        (Constraint("json_schema", '{"properties": {"a": {"not": {"const": 1}}}}'), "not"),
         (Constraint("json_schema", '{"type": "string", "pattern": "(?=a)b"}'), "look-ahead"),
-        (Constraint("json_schema", '{"type": "string", "format": "shoe-size"}'), "shoe-size"),
         (Constraint("json_schema", '{"type": "nosuch"}'), "nosuch"),
         (Constraint("json_schema", "{"), "cannot be"),
         (Constraint("gbnf", 'root ::= "a'), "GBNF"),
@@ -108,7 +107,7 @@ async def test_what_cannot_be_enforced_is_refused_and_named(chatter, write, cons
 
 
 TINY = ConstraintLimits(seconds=0.3, mask_seconds=0.2, memory_bytes=64 << 20)
-SLOW = Constraint("json_schema", '{"type": "integer", "multipleOf": 12345678}')
+SLOW = Constraint("json_schema", json.dumps({"allOf": [{"type": "integer", "multipleOf": n} for n in (997, 991, 983)]}))
 REFERENCES = {f"d{i}": {"type": "array", "items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(30000)}
 
 

@@ -1,0 +1,199 @@
+"""Regular expressions of schemas, as llguidance can follow them: ECMAScript's, in part, put in Rust's notation.
+
+Three things are changed. Control characters are kept out of classes. A look-ahead at the beginning becomes an
+expression of its own, which must hold too. Repetition within repetition, for which the automaton grows with the product
+of the counts, is put as one repetition where that is the same, and is otherwise counted less far: a text that is
+repeated less often is allowed by the first expression too.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from puna.backend import InvalidRequestError
+
+_CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+_CONTROL_ESCAPE: Final = re.compile(r"\\(x[01]|x7[fF]|x\{|u00[01]|u007[fF]|u\{|c|0|v)")
+_PARTS: Final = re.compile(r"\\(?:x[0-9a-fA-F{]{2}|u[0-9a-fA-F{]{4}|.)|\[\^?|.", re.DOTALL)
+_TOKENS: Final = re.compile(
+    r"(?P<open>\((?:\?(?:[:=!]|<[=!]|P?<\w+>|[a-z]+:))?)|(?P<close>\))|(?P<or>\|)"
+    r"|(?P<count>\{(?P<least>\d+)(?P<comma>,?)(?P<most>\d*)\}|[*+?])"
+    r"|(?P<atom>\\p\{[^}]*\}|\\P\{[^}]*\}|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|\[(?:\\.|[^\]\\])*\]|.)",
+    re.DOTALL,
+)
+_MOST_COUNTED: Final = 2000
+"""Product of nested counts that llguidance follows quickly."""
+_FAMILIAR: Final = {
+    r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": (
+        r"^P(\d+W|(\d+Y(\d+M)?(\d+D)?|\d+M(\d+D)?|\d+D)(T@)?|T@)$".replace(
+            "@", r"(\d+H(\d+M)?(\d+([.,]\d+)?S)?|\d+M(\d+([.,]\d+)?S)?|\d+([.,]\d+)?S)"
+        )
+    ),
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$": (
+        r"^([A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+    ),
+}
+"""Expressions that zod writes with look-around inside, and what they mean without it."""
+
+
+def expressions(pattern: str) -> list[str]:
+    """Return expressions that together say what one says. InvalidRequestError: it has what nothing can stand for."""
+    pattern = _without_controls(_FAMILIAR.get(pattern, pattern))
+    try:
+        ways = _read(pattern)
+    except _UnreadableError:
+        return [pattern]  # llguidance says what is wrong
+    found = []
+    if len(ways) == 1 and ways[0] and ways[0][0].text == "^":
+        while len(ways[0]) > 1 and ways[0][1].opening == "(?=" and ways[0][1].once:
+            found.append(f"^(?:{_spelled(ways[0].pop(1).ways or [])})")
+    _simplify(ways)
+    return [*found, _spelled(ways)]
+
+
+def _without_controls(pattern: str) -> str:
+    """Keep control characters out of a pattern: where a class has them, llguidance lets `"` and `\\` in with them."""
+    if _CONTROL.search(pattern):
+        raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with a control character')
+    written: list[str] = []
+    within = negated = False
+    for part in _PARTS.findall(pattern):
+        if within and part == "]":
+            if written[-1].startswith("["):
+                raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with an empty class')
+            within = negated = False
+        elif within and part.startswith("["):
+            part = "\\" + part  # ECMAScript has no class in a class
+        elif part in ("[", "[^"):
+            within, negated = True, part == "[^"
+            part += r"\x00-\x1f" * negated
+        elif not negated and _CONTROL_ESCAPE.match(part):
+            raise InvalidRequestError(f'JSON schema cannot be enforced: "pattern" with the control character {part}')
+        written.append(part)
+    return "".join(written)
+
+
+class _UnreadableError(Exception):
+    """The expression has what this module does not know."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """Something and how often it is repeated."""
+
+    text: str = ""
+    opening: str = ""
+    ways: "list[list[_Item]] | None" = None
+    """What a group may be; None: it is no group, but a text."""
+    least: int = 1
+    most: int | None = 1
+    """None: without end."""
+    lazy: str = field(default="")
+
+    @property
+    def once(self) -> bool:
+        return self.least == self.most == 1
+
+
+def _read(pattern: str) -> list[list[_Item]]:
+    """Take an expression apart."""
+    open_groups: list[tuple[str, list[list[_Item]]]] = [("", [[]])]
+    for match in _TOKENS.finditer(pattern):
+        ways = open_groups[-1][1]
+        match match.lastgroup if match.lastgroup in ("open", "close", "or", "atom") else "count":
+            case "open":
+                open_groups.append((match[0], [[]]))
+            case "close":
+                if len(open_groups) == 1:
+                    raise _UnreadableError
+                opening, inner = open_groups.pop()
+                open_groups[-1][1][-1].append(_Item(opening=opening, ways=inner))
+            case "or":
+                ways.append([])
+            case "atom":
+                ways[-1].append(_Item(match[0]))
+            case _:
+                _repeat(ways[-1], match)
+    if len(open_groups) > 1:
+        raise _UnreadableError
+    return open_groups[0][1]
+
+
+def _repeat(way: list[_Item], match: re.Match[str]) -> None:
+    """Say of the last item how often it is repeated."""
+    if not way:
+        raise _UnreadableError
+    item = way[-1]
+    if not item.once or item.lazy:
+        if match[0] != "?" or item.lazy:
+            raise _UnreadableError
+        item.lazy = "?"
+    elif match["least"]:
+        item.least = int(match["least"])
+        item.most = int(match["most"]) if match["most"] else None if match["comma"] else item.least
+        item.lazy = " " if item.once else ""  # {1} is a count too
+    else:
+        item.least, item.most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
+
+
+def _simplify(ways: list[list[_Item]]) -> int:
+    """Make repetition within repetition small; return the largest product of counts that vary."""
+    largest = 1
+    for way in ways:
+        for item in way:
+            inner = 1
+            if item.ways is not None:
+                inner = _simplify(item.ways)
+                if item.opening in ("(", "(?:"):
+                    inner = _flatten(item, inner)
+            if item.most is not None and item.most > 1:
+                if inner > 1:
+                    item.most = max(item.least, min(item.most, max(_MOST_COUNTED // inner, 1)))
+                if inner > 1 or item.least != item.most:
+                    inner *= item.most
+            largest = max(largest, inner)
+    return largest
+
+
+def _flatten(item: _Item, inner: int) -> int:
+    """Put a repeated repetition as one, if every number of times in between can be had; return what is inside then."""
+    assert item.ways is not None
+    if len(item.ways) != 1 or len(item.ways[0]) != 1:
+        return inner
+    one = item.ways[0][0]
+    while one.once and one.opening in ("(", "(?:") and one.ways and len(one.ways) == len(one.ways[0]) == 1:
+        one = one.ways[0][0]
+    if one.once or one.lazy or item.lazy or one.text in ("^", "$") or (one.opening and one.opening not in ("(", "(?:")):
+        return inner
+    if item.least != item.most:
+        gap = (item.least + 1) * one.least - 1
+        if one.most is not None and item.least * one.most < gap:
+            return inner
+    elif one.least != one.most and one.most is not None and item.most is None:
+        return inner
+    endless = (one.most is None and item.most != 0) or (item.most is None and one.most != 0)
+    most = None if endless else (one.most or 0) * (item.most or 0)
+    one.least, one.most, item.least, item.most = one.least * item.least, most, 1, 1
+    return most if most is not None and most != one.least else 1
+
+
+def _spelled(ways: list[list[_Item]]) -> str:
+    return "|".join("".join(map(_spelled_item, way)) for way in ways)
+
+
+def _spelled_item(item: _Item) -> str:
+    text = item.text if item.ways is None else f"{item.opening}{_spelled(item.ways)})"
+    lazy = item.lazy.strip()
+    match item.least, item.most:
+        case 1, 1:
+            return text
+        case 0, None:
+            return f"{text}*{lazy}"
+        case 1, None:
+            return f"{text}+{lazy}"
+        case 0, 1:
+            return f"{text}?{lazy}"
+        case least, most if least == most:
+            return f"{text}{{{least}}}{lazy}"
+        case least, most:
+            return f"{text}{{{least},{'' if most is None else most}}}{lazy}"

@@ -1,0 +1,83 @@
+"""Multiples, for which llguidance makes an automaton with a state for each remainder.
+
+A multiple of a large number would take millions of states, so such multiples are listed: all if the bounds allow
+few enough, otherwise those nearest to zero. A list of twenty thousand numbers is compiled in a tenth of a second. The
+list is a part of what the schema allows, never more.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+_FEW_STATES: Final = 1000
+"""Up to here llguidance's own way is fast, also together with bounds."""
+_MOST_LISTED: Final = 20_000
+_LARGEST: Final = 10**15
+"""No listed number is larger: a float holds all of its digits."""
+
+
+def listed_multiples(schema: dict[str, Any]) -> None:
+    """Replace `multipleOf` and its bounds by a list where an automaton would be large."""
+    divisor = _decimal(schema.get("multipleOf"))
+    if divisor is None or divisor == 0:
+        return
+    divisor = abs(divisor)
+    digits = int(divisor.scaleb(-min(int(divisor.as_tuple().exponent), 0)))
+    if digits <= _FEW_STATES:
+        return
+    values = _multiples(divisor, schema)
+    others = [kind for kind in _types(schema) if kind not in ("integer", "number")]
+    if "number" not in _types(schema):
+        values = [value for value in values if value == value.to_integral_value()]
+    for keyword in ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        schema.pop(keyword, None)
+    listed = {"enum": [int(value) if value == value.to_integral_value() else float(value) for value in values]}
+    choice = {"anyOf": [listed, {"type": others}]} if others else listed
+    if not others:
+        schema.pop("type", None)
+        if not schema.keys() & {"enum", "const", "allOf"}:
+            schema |= listed
+            return
+    if isinstance(schema.setdefault("allOf", []), list):
+        schema["allOf"] = [*schema["allOf"], choice]
+
+
+def _types(schema: dict[str, Any]) -> list[Any]:
+    given = schema.get("type", ["null", "boolean", "number", "string", "array", "object"])
+    return given if isinstance(given, list) else [given]
+
+
+def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
+    """Return the multiples within the bounds, ascending; of more than can be listed those nearest to zero."""
+    least, most = _bounds(divisor, schema)
+    if most - least >= _MOST_LISTED:
+        half = _MOST_LISTED // 2
+        least, most = (least, least + _MOST_LISTED) if least > -half else (max(least, -half), min(most, half))
+        if most <= -half:
+            least = most - _MOST_LISTED
+    return [divisor * factor for factor in range(least, most + 1)]
+
+
+def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
+    """Return the least and the largest factor."""
+    least, most = -int(_LARGEST // divisor), int(_LARGEST // divisor)
+    for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
+        bound = _decimal(schema.get(keyword))
+        if bound is None:
+            continue
+        quotient = bound / divisor
+        whole = int(quotient.to_integral_value("ROUND_CEILING" if "inimum" in keyword else "ROUND_FLOOR"))
+        beyond = keyword.startswith("exclusive") and whole * divisor == bound
+        if "inimum" in keyword:
+            least = max(least, whole + beyond)
+        else:
+            most = min(most, whole - beyond)
+    return least, most
+
+
+def _decimal(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return Decimal(repr(value))
+    except InvalidOperation:
+        return None

@@ -1,0 +1,122 @@
+"""What schemas allow: texts made by chance, without a model, keep to them."""
+
+import json
+import re
+
+import llguidance
+import pytest
+from tests.plugins.llama_cpp.walking import COMPILER, allows, faults
+
+from puna.backend import InvalidRequestError
+from puna_llama_cpp.compiling import advance
+from puna_llama_cpp.patterns import expressions
+from puna_llama_cpp.schema_formats import expression
+
+TTL = {"type": "integer", "multipleOf": 86400, "minimum": 0, "maximum": 31536000}
+CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}}
+DOG = {"type": "object", "properties": {"kind": {"const": "dog"}, "good": {"type": "boolean"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"ttl": TTL}, "required": ["ttl"]},
+        {"type": "integer", "multipleOf": 123456789},
+        {"type": "integer", "multipleOf": 1000000, "exclusiveMaximum": -3},
+        {"type": ["integer", "null"], "multipleOf": 5000, "minimum": 100},
+        {"type": "integer", "multipleOf": 65537, "minimum": 10**12},
+        {"multipleOf": 4099},
+        {"type": "number", "multipleOf": 2048.5},
+        {"type": "string", "pattern": "^((a{1,50}){1,50}){1,50}$"},
+        {"type": "string", "pattern": "^(a{1,300}b?){1,300}c$"},
+        {"type": "string", "pattern": "^(?=.*[0-9])[a-z0-9]{3,9}$"},
+        {"oneOf": [CAT, DOG]},
+        {"$defs": {"cat": CAT, "dog": DOG}, "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}]},
+        {"oneOf": [{"properties": {name: {}}, "additionalProperties": False} for name in ("a", "b")]},
+        {"type": "object", "properties": {"a": {}}, "required": ["b"]},
+        {"type": "object", "additionalProperties": {"type": "number"}, "propertyNames": {"type": "string"}},
+        {"type": "object", "additionalProperties": {"type": "number"}, "propertyNames": {"enum": ["a", "b"]}},
+        {"type": "object", "propertyNames": {"pattern": "^[a-z]{2}$"}},
+        {"type": "object", "propertyNames": {"maxLength": 3}},
+        {"type": "object", "propertyNames": {"format": "uuid"}, "maxProperties": 2},
+        {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 2},
+        {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True},
+        {"type": "string", "maxLength": 2**40},
+        {"type": "array", "items": {"type": "integer"}, "maxItems": 2**40},
+        {"$schema": "urn:nowhere", "type": "boolean"},
+        {"type": "object", "properties": {"a": {"not": {}}, "b": {"type": "integer"}}},
+        {"const": "a\x7fb"},
+        {"type": "object", "properties": {"a\x7f": {"const": "\x01\n"}}, "required": ["a\x7f"]},
+    ],
+)
+def test_what_may_be_written_keeps_to_the_schema(schema):
+    assert faults(schema) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (TTL, ["0", "86400", "31536000"], ["2", "31536001", "31622400", "-86400"]),
+        ({"type": "integer", "multipleOf": 5000, "minimum": 1}, ["5000", "100000000"], ["0", "5001", "-5000"]),
+        ({"oneOf": [CAT, DOG]}, ['{"kind":"cat"}', '{"kind":"dog","good":true}'], ["{}", '{"lives":9}']),
+        ({"type": "object", "propertyNames": {"enum": ["a"]}}, ['{"a":[]}', "{}"], ['{"b":1}']),
+        ({"type": "object", "propertyNames": {"pattern": "^x"}}, ['{"xy":1}'], ['{"y":1}']),
+        ({"items": {"enum": [1, 2]}, "type": "array", "uniqueItems": True}, ["[]", "[1,2]"], ["[1,1]"]),
+        ({"maximum": 5, "exclusiveMaximum": True, "type": "integer"}, ["4"], ["5"]),
+        ({"const": "a\x7fb"}, ['"a\\u007fb"'], ['"ab"', '"a\\u007f\\u0062"']),
+        ({"type": "string", "pattern": "^(?=.{2,3}$)a+$"}, ['"aa"', '"aaa"'], ['"a"', '"aaaa"']),
+        ({"type": "string", "format": "path"}, ['"any/thing"'], []),
+        ({"patternProperties": {"^a": {"type": "integer"}}, "type": "object"}, ['{"ab":1}'], ['{"b":1}', '{"a":"x"}']),
+    ],
+)
+def test_what_is_allowed_and_what_is_not(schema, right, wrong):
+    assert [text for text in right if not allows(schema, text)] == []
+    assert [text for text in wrong if allows(schema, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "wrong"),
+    [
+        ("uuid4", "18afc9fb-a494-4bd4-82fa-b3bdade6bfea", "18afc9fb-a494-1bd4-82fa-b3bdade6bfea"),
+        ("base64", "Zm9vYg==", "Zm9vYg"),
+        ("base64url", "_-8=", "+/8="),
+        ("ulid", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "91ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        ("e164", "+4915112345678", "015112345678"),
+        ("ipv4network", "10.1.2.0/24", "10.1.2.3/24"),
+        ("ipv4interface", "10.1.2.3/24", "10.1.2.3/33"),
+        ("cidrv6", "2001:db8::/32", "2001:db8::/129"),
+        ("json-pointer", "/a/b~1c", "a"),
+        ("mac", "00:1b:44:11:3a:b7", "00:1b:44:11:3a"),
+    ],
+)
+def test_more_formats_are_known(form, right, wrong):
+    assert re.search(expression(form), right)
+    assert not re.search(expression(form), wrong)
+    assert allows({"type": "string", "format": form}, json.dumps(right))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("^((a{1,50}){1,50}){1,50}$", ["^((a{1,125000}))$"]),
+        ("(a{2}){0,3}", ["(a{2}){0,3}"]),
+        ("(a{2,3}){2}", ["(a{4,6})"]),
+        ("((a?){3})+", ["((a*))"]),
+        ("^(a{1,300}b?){1,300}$", ["^(a{1,300}b?){1,6}$"]),
+        ("^(?=.{1,9}$)a*(?:b|c)?$", ["^(?:.{1,9}$)", "^a*(?:b|c)?$"]),
+        (r"[)](\)|b)*?x{2,}\p{L}", [r"[)](\)|b)*?x{2,}\p{L}"]),
+        ("(a", ["(a"]),
+    ],
+)
+def test_patterns_stay_small(pattern, found):
+    assert expressions(pattern) == found
+
+
+def test_an_answer_that_its_constraint_outgrows_is_an_error():
+    """llguidance then allows the end alone, with which a text that is cut would seem complete."""
+    limits = llguidance.LLParserLimits(step_lexer_fuel=20_000)
+    native = llguidance.LLMatcher(COMPILER._tokenizer, "start: /((a{1,50}){1,50}){1,50}b/", log_level=0, limits=limits)
+    with pytest.raises(InvalidRequestError, match="too complex"):
+        for _ in range(100):
+            advance(native)
+            native.consume_token(ord("a"))
