@@ -25,6 +25,10 @@ _LONGEST_INT: Final = 308
 """Characters of a whole number: a float64 can have as many."""
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]+|[\]}]+', re.DOTALL)
+_ESCAPE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+"""A pair of halves, a lone half, any other escape."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -57,6 +61,16 @@ def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -
 def whole(text: str) -> str:
     """Replace lone halves of characters by U+FFFD: no wire can carry them."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def repaired(text: str) -> str:
+    """Replace escapes of lone halves of characters in JSON text by that of U+FFFD, as Go's decoder reads them.
+
+    Requests hold JSON as text. It is repaired where it arrives, so that no later reader of it makes such a half.
+    """
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return _ESCAPE.sub(lambda match: r"\ufffd" if match[1] else match[0], text)
 
 
 def int64(value: object) -> int:

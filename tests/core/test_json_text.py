@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -63,3 +64,28 @@ def test_bytes_that_are_no_text_are_replaced():
 )
 def test_counts_are_whole_and_fit(value, kept):
     assert json_text.int64(value) == kept
+
+
+@given(
+    st.recursive(
+        st.text(st.sampled_from('a\\"\n\ud83d\ude00\ud800\U0001f600')),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from("k\\\ud800\udc00")), inner, max_size=1),
+    ),
+    st.booleans(),
+)
+def test_repaired_text_has_no_halves_and_is_else_the_same(value, upper):
+    text = json.dumps(value)
+    if upper:
+        text = re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda match: match[0].upper(), text)
+
+    def wholes(each):
+        if isinstance(each, dict):
+            return {json_text.whole(key): wholes(item) for key, item in each.items()}
+        return list(map(wholes, each)) if isinstance(each, list) else json_text.whole(each)
+
+    assert json.loads(json_text.repaired(text)) == wholes(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "x", r"\\ud800", r'"\ud83d\ude00"', "{", r"\ud8", r"\u12"])
+def test_other_text_is_not_touched(text):
+    assert json_text.repaired(text) == text

@@ -1,15 +1,14 @@
 """Answers from the core's own words to the wire."""
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 from puna.backend import TokenLogprob
+from puna.json_text import whole
 from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, Progress, SpokenLogprob, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _REASONS: Final = {
     "stop": usage_pb2.FINISH_REASON_STOP,
     "length": usage_pb2.FINISH_REASON_LENGTH,
@@ -168,8 +167,3 @@ def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
         top=map(logprob, entry.top),
         piece=whole(entry.piece) if isinstance(entry, SpokenLogprob) else None,
     )
-
-
-def whole(text: str) -> str:
-    """Replace lone surrogates, which the wire cannot carry."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

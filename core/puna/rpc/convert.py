@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna.errors import InvalidRequestError
+from puna.json_text import repaired
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.models.create_request import CreateRequest
 from puna.serving.requests import (
@@ -80,9 +81,9 @@ def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
             Tool(
                 name=each.name,
                 description=each.description,
-                parameters=each.parameters_json,
+                parameters=repaired(each.parameters_json),
                 type=each.type,
-                items=each.items_json,
+                items=repaired(each.items_json),
             )
             for each in wire.tools
         ),
@@ -125,7 +126,7 @@ def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
             thinking=each.thinking,
             media=tuple(media.data for media in each.media),
             tool_calls=tuple(
-                ToolCall(name=call.name, arguments=call.arguments_json or "{}", index=call.index, id=call.id)
+                ToolCall(name=call.name, arguments=repaired(call.arguments_json) or "{}", index=call.index, id=call.id)
                 for call in each.tool_calls
             ),
             tool_name=each.tool_name,
@@ -172,7 +173,7 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        value = json.loads(text)
+        value = json.loads(repaired(text))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{field} is not JSON: {error}") from error
     if value is None:

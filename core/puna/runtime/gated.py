@@ -1,10 +1,16 @@
-"""A loaded model as one request sees it: its sequences take places, everything else passes."""
+"""A loaded model as one request sees it: its sequences take places, everything else passes.
+
+Texts go from here to backends of every kind. A template may have made lone halves of characters, which no wire can
+carry: they become U+FFFD.
+"""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from puna.backend import Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
+from puna.json_text import whole
 from puna.runtime.admission import Gate
 
 
@@ -32,13 +38,13 @@ class GatedModel(LoadedModel):
         began = time.perf_counter_ns()
         async with self._gate.place(request.priority, self._report):
             self.queued_ns += time.perf_counter_ns() - began
-            async with aclosing(self._model.generate(request)) as events:
+            async with aclosing(self._model.generate(_whole_request(request))) as events:
                 async for event in events:
                     yield event
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the ids of a text."""
-        return await self._model.tokenize(text, add_special=add_special, parse_special=parse_special)
+        return await self._model.tokenize(whole(text), add_special=add_special, parse_special=parse_special)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return each token's bytes."""
@@ -46,8 +52,17 @@ class GatedModel(LoadedModel):
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the vectors of texts."""
-        return await self._model.embed(inputs, raw=raw)
+        texts = [whole(each) if isinstance(each, str) else each for each in inputs]
+        return await self._model.embed(texts, raw=raw)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return how well each document fits the query."""
-        return await self._model.rerank(query, documents)
+        return await self._model.rerank(whole(query), [whole(each) for each in documents])
+
+
+def _whole_request(request: SequenceRequest) -> SequenceRequest:
+    prompt = whole(request.prompt) if isinstance(request.prompt, str) else request.prompt
+    stop = tuple(map(whole, request.stop))
+    if prompt is request.prompt and stop == request.stop:
+        return request
+    return replace(request, prompt=prompt, stop=stop)

@@ -8,6 +8,7 @@ from typing import Final
 from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
 from puna.errors import InvalidFormatError, InvalidRequestError, UnsupportedConstraintError
 from puna.gojson import quote
+from puna.json_text import repaired
 from puna.messages import Tool
 from puna.models.integrity import never
 from puna.models.stored import StoredModel
@@ -148,7 +149,7 @@ def _schema(text: str) -> Constraint:
         fits = False
     if not fits:
         raise InvalidFormatError(f'invalid format: {quote(text)}; expected "json" or a valid JSON Schema object')
-    return Constraint("json_schema", stripped)
+    return Constraint("json_schema", repaired(stripped))
 
 
 def _draft_tokens(model: StoredModel, options: Options) -> int:

@@ -1,6 +1,5 @@
 """Bodies of /v1/chat/completions."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -80,7 +79,10 @@ def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
 
 def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
     """Read which tools may be called; what is not understood is ignored."""
-    value = json.loads(raw) if raw and len(raw) <= PIECE else None
+    value = None
+    if raw and len(raw) <= PIECE:
+        document = parse_whole(raw)
+        value = plain(document, document.root)
     if isinstance(value, str) and value in _CHOICES:
         return message_pb2.ToolChoice(mode=_CHOICES[value])
     if isinstance(value, dict):
