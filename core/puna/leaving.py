@@ -6,6 +6,7 @@ shutdown, which would run code of half-finished requests. Adding to a set and di
 thread may do either.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ def kill_groups() -> None:
 
 def at_once(status: int) -> NoReturn:
     """End this process from any thread, with its processes and temporary files."""
+    logging.disable()  # other threads run on for a moment, and would wonder what has become of the processes
     kill_groups()
     for path in tuple(PATHS):
         shutil.rmtree(path, ignore_errors=True)

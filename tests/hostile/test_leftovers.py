@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.server import MODELS, parents, serving, wait_until
 
+QUANTIZED = {"model": "q", "from": "scripted", "quantize": "q8_0"}
 ASKED = {"model": "scripted", "prompt": "a", "raw": True, "stream": False}
 
 
@@ -65,11 +66,10 @@ def test_a_killed_server_takes_its_programs_and_its_folders_go_at_the_next_start
     with start() as server:
         server.upload("scripted", MODELS / "scripted.gguf")
         assert server.json("/api/generate", ASKED)["done"]
-        body = {"model": "q", "from": "scripted", "quantize": "q8_0", "stream": False}
 
         def create():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                server.ask("/api/create", body)
+                server.ask("/api/create", QUANTIZED)
 
         asking = threading.Thread(target=create)
         asking.start()
@@ -85,6 +85,25 @@ def test_a_killed_server_takes_its_programs_and_its_folders_go_at_the_next_start
         assert not {path.name for path in temporary.iterdir()} & set(left)
         assert server.json("/api/generate", ASKED)["done"]
     assert list(temporary.iterdir()) == []
+
+
+def test_a_signal_ends_a_quantizer_that_is_silent(temporary, tmp_path):
+    short = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "PUNA_MAX_DRAIN_SECONDS": "0.3"}
+    with serving(tmp_path / "models", **short) as server:
+        server.upload("scripted", MODELS / "scripted.gguf")
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(server.ask("/api/create", QUANTIZED)))
+        asking.start()
+        (quantizer,) = wait_until(lambda: children(server, "puna_llama_cpp.quantize"))
+        os.kill(quantizer, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        asking.join(10)
+        ((status, _, text),) = answers
+        assert (status, text) == (503, b'{"error":"the server is shutting down"}')
+        assert quantizer not in parents()
+    assert list(temporary.iterdir()) == []
+    assert not list((tmp_path / "models" / "blobs").glob("[!s]*"))
 
 
 def test_what_a_first_start_left_is_removed_by_the_next(start, tmp_path):

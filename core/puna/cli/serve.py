@@ -57,7 +57,8 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     try:
         asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))
     except OSError as error:
-        print(f"Error: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
         finish(1)
     finish(0)
 

@@ -127,9 +127,8 @@ class _Creation:
         """Convert safetensors to a file that is not stored yet: its layer has no digest."""
         target = self.scratch.enter_context(self.store.blobs.temporary())
         paths = {name: self._uploaded(digest) for name, digest in files.items()}
-        for _ in conversion.convert(paths, target, base):
-            if self.stopped():
-                raise CreateFailedError("request canceled")
+        for _ in conversion.convert(paths, target, base, self.stopped):
+            pass
         layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
         return Piece(layer=layer, head=gguf.read(target), path=target, uploaded=True)
 
@@ -261,7 +260,7 @@ class _Creation:
         status = f"quantizing {piece.head.file_type} model to {kind}"
         spoken = time.monotonic()
         try:
-            for done, total in self.rewriter(source, target, kind):
+            for done, total in self.rewriter(source, target, kind, self.stopped):
                 if self.stopped():
                     raise CreateFailedError("request canceled")
                 now = time.monotonic()

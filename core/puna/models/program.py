@@ -3,21 +3,25 @@
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
 from puna import children, leaving
+from puna.errors import CreateFailedError
 from puna.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
 _PROGRESS: Final = re.compile(r"progress (\d+) (\d+)")
+_LOOK_MS: Final = 200
+"""Milliseconds between two looks at whether a silent program is still wanted."""
 _WARNING: Final = re.compile(r"warning (.*)")
 
 
@@ -32,12 +36,15 @@ class ProgramError(Exception):
         """What it wrote to standard error."""
 
 
-def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, int]]:
+def run(
+    module: str, *arguments: str, given: str = "", stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, int]]:
     """Run `python -m module`; yields the numbers of its lines `progress DONE TOTAL`, and logs its lines `warning TEXT`.
     `given` is its standard input.
 
-    Closing the iterator before its end kills the program. The program also ends with this process, however that dies;
-    its temporary files go with it, or are swept up by the next server. Raises ProgramError and OSError.
+    Closing the iterator before its end kills the program; so does `stopped`, which is asked also while the program is
+    silent. The program also ends with this process, however that dies; its temporary files go with it, or are swept up
+    by the next server. Raises ProgramError, OSError, and CreateFailedError when it was stopped.
     """
     with (
         Scratch() as scratch,
@@ -48,7 +55,7 @@ def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, in
         source.seek(0)
         with _started([module, *arguments], source, errors, scratch.path) as process:
             try:
-                for line in process.stdout or ():
+                for line in _lines(process, stopped):
                     if match := _PROGRESS.match(line):
                         yield int(match[1]), int(match[2])
                     elif match := _WARNING.match(line):
@@ -63,10 +70,29 @@ def run(module: str, *arguments: str, given: str = "") -> Iterator[tuple[int, in
             raise ProgramError(status, errors.read().strip())
 
 
+def _lines(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> Iterator[str]:
+    """Yield the lines of a program's output."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    rest = b""
+    while True:
+        if stopped():
+            raise CreateFailedError("request canceled")
+        if ready.poll(_LOOK_MS):
+            chunk = os.read(descriptor, 1 << 16)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines if chunk else [rest]:
+                yield line.decode(errors="replace")
+            if not chunk:
+                return
+
+
 @contextmanager
 def _started(
     command: list[str], source: IO[str], errors: IO[str], temporary: Path
-) -> Iterator["subprocess.Popen[str]"]:
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a program in a process group of its own, so that Ctrl-C in a terminal does not reach it."""
     reading, writing = os.pipe()
     with ExitStack() as ends:
@@ -78,7 +104,6 @@ def _started(
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
                 env=children.environment() | {"TMPDIR": str(temporary)},
                 pass_fds=[reading],
                 process_group=0,

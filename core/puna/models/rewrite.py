@@ -19,8 +19,11 @@ log = logging.getLogger(__name__)
 COPY: Final = "COPY"
 QUANTIZER: Final = "puna_llama_cpp.quantize"
 
-Rewrite = Callable[[Path, Path, str], Iterator[tuple[int, int]]]
-"""Write a file anew: source, target, and a file type or "COPY". Yields tensors done and in all; raises RewriteError."""
+Rewrite = Callable[[Path, Path, str, Callable[[], bool]], Iterator[tuple[int, int]]]
+"""Write a file anew: source, target, a file type or "COPY", and whether to stop.
+
+Yields tensors done and in all; raises RewriteError, and CreateFailedError when it was stopped.
+"""
 
 
 class RewriteError(CreateFailedError):
@@ -32,10 +35,12 @@ def available() -> bool:
     return importlib.util.find_spec("llama_cpp") is not None
 
 
-def rewrite(source: Path, target: Path, kind: str) -> Iterator[tuple[int, int]]:
+def rewrite(
+    source: Path, target: Path, kind: str, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, int]]:
     """Run the quantizer. Closing the iterator before its end kills it."""
     try:
-        yield from program.run(QUANTIZER, str(source), str(target), kind)
+        yield from program.run(QUANTIZER, str(source), str(target), kind, stopped=stopped)
     except ProgramError as error:
         log.warning("the quantizer refused %s: %s", source.name, error.said[-2000:])
         raise RewriteError(f"llama-quantize failed: {error}{_reason(error.said, source)}") from error

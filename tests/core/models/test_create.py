@@ -92,7 +92,7 @@ def test_an_unknown_architecture_is_named(workshop):
 def test_progress_of_a_long_quantization_is_told_and_stopping_is_heard(workshop, monkeypatch):
     monkeypatch.setattr("puna.models.create._PROGRESS_SECONDS", 0)
 
-    def rewriter(source, target, kind):
+    def rewriter(source, target, kind, stopped):
         yield 1, 4
         yield 4, 4
         shutil.copy(source, target)

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.server import parents, wait_until
 
 from puna import scratch
+from puna.errors import CreateFailedError
 from puna.models import program
 from puna.models.program import ProgramError
 
@@ -44,6 +45,15 @@ def test_closing_ends_it(script):
     running = program.run(script("import time\nprint('progress 1 2', flush=True)\ntime.sleep(600)"))
     assert next(running) == (1, 2)
     running.close()
+
+
+def test_a_silent_program_can_be_stopped(script):
+    asked = iter([False, False, True])
+    running = program.run(
+        script("import time\nprint('progress 1 2', flush=True)\ntime.sleep(600)"), stopped=lambda: next(asked)
+    )
+    with pytest.raises(CreateFailedError, match=r"^request canceled$"):
+        list(running)
 
 
 def test_it_may_leave_temporary_files(script, monkeypatch, tmp_path):

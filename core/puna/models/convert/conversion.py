@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +23,13 @@ MISSING: Final = (
 _NEEDED: Final = ("gguf", "numpy")
 
 
-def convert(files: Mapping[str, Path], target: Path, base: GGUF | None = None) -> Iterator[tuple[int, int]]:
+def convert(
+    files: Mapping[str, Path], target: Path, base: GGUF | None = None, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, int]]:
     """Write the model, or the adapter of `base`, that files by name are; yields bytes done and in all.
 
-    Closing the iterator before its end kills the program. Raises InvalidCreateError for files that are wrong, and
-    CreateFailedError where the kind of model is not known, the library is missing, or the program dies.
+    Closing the iterator before its end kills the program, as `stopped` does. Raises InvalidCreateError for files that
+    are wrong, and CreateFailedError where the kind of model is not known, the library is missing, or the program dies.
     """
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise CreateFailedError(MISSING)
@@ -40,7 +42,7 @@ def convert(files: Mapping[str, Path], target: Path, base: GGUF | None = None) -
             "kv_heads": base.integer("attention.head_count_kv"),
         }
     try:
-        yield from program.run(CONVERTER, given=json.dumps(job))
+        yield from program.run(CONVERTER, given=json.dumps(job), stopped=stopped)
     except ProgramError as error:
         said = error.said.rpartition("\n")[2]
         if error.status == ConversionError.status:
