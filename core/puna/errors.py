@@ -19,6 +19,7 @@ PunaError
 ├── OptionTypeError                an option's value has the wrong type
 ├── InvalidFormatError             `format` is neither "json" nor a schema
 ├── TemplateError                  a template cannot be read or run
+│   └── TemplateLimitError         it is larger, or does more, than the settings allow
 ├── UnknownRendererError
 ├── NotFoundError
 │   ├── ModelNotFoundError
@@ -205,6 +206,16 @@ class TemplateError(PunaError):
     """A template cannot be read or run."""
 
     reason = "TEMPLATE_FAILED"
+
+
+class TemplateLimitError(TemplateError):
+    """A template is larger, or does more, than the settings allow."""
+
+    reason = "TEMPLATE_LIMIT"
+
+    def __init__(self, limit: str, variable: str) -> None:
+        """`limit` is the bound with its unit, `variable` the setting's name."""
+        super().__init__(f"template exceeds the limit of {limit} ({variable})")
 
 
 class UnknownRendererError(PunaError):

@@ -104,6 +104,18 @@ class Limits:
     max_constraint_memory_bytes: int = 256 << 20
     """Memory of all constraints of one model together."""
 
+    # Templates, which are programs of whoever wrote the request or the model.
+    template_bytes: int = 256 << 10
+    """Bytes of a template's source."""
+    template_seconds: float = 5.0
+    """Seconds of processor time that rendering, reading or probing a template may take."""
+    template_memory_bytes: int = 256 << 20
+    """Bytes of address space of a process that runs templates."""
+    template_output_bytes: int = 16 << 20
+    """Bytes of text that a template may write."""
+    template_workers: int = 2
+    """Processes that run templates, and as many more for templates that are slow."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

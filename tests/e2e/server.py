@@ -41,6 +41,14 @@ def parents():
     return found
 
 
+def command(pid):
+    """Return a process's command line; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def wait_until(condition, seconds=20.0):
     """Wait for something that has no event to wait for; fail when it does not come."""
     deadline = time.monotonic() + seconds
@@ -89,7 +97,7 @@ class Server:
 
     def hosts(self):
         """Process ids of the model hosts."""
-        return [pid for pid, parent in parents().items() if parent == self.process.pid]
+        return [pid for pid, parent in parents().items() if parent == self.process.pid and b"puna.host" in command(pid)]
 
     def upload(self, name, *paths, **fields):
         """Make a model of GGUF files."""

@@ -187,14 +187,22 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
     from puna.rpc.inprocess import InProcessChannel
     from puna.rpc.server import add_services, serving
     from puna.runtime.pool import ModelPool
+    from puna.sandbox.sandbox import Sandbox
     from puna.serving.serving import Serving
 
-    store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
+    sandbox = Sandbox(settings.limits)
+    store = ModelStore(
+        settings.models,
+        no_prune=settings.no_prune,
+        go_template=settings.go_template,
+        read_template=sandbox.read,
+    )
     await asyncio.to_thread(_open, store)
     backends = Registry.discover()
     async with (
+        sandbox,
         ModelPool(backends, settings) as pool,
-        serving(core := Serving(store, pool, settings, backends), settings.grpc_host) as address,
+        serving(core := Serving(store, pool, settings, backends, sandbox), settings.grpc_host) as address,
         InProcessChannel() as channel,
     ):
         add_services(core, cast("grpc.aio.Server", channel))

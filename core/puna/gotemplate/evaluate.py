@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from puna import gojson
 from puna.gotemplate import operands
+from puna.gotemplate.budget import BudgetSpentError
 from puna.gotemplate.formatting import printed, text
 from puna.gotemplate.nodes import (
     ActionNode,
@@ -36,10 +37,13 @@ Step = Callable[[Run, Value], Signal | None]
 def compile_list(node: ListNode) -> Step:
     """Turn a list of nodes into a step that writes to the run's output."""
     steps = [_step(child) for child in node.nodes]
-    if len(steps) == 1:
-        return steps[0]
+    weight = 1 + sum(map(_weight, node.nodes))
 
     def walk(run: Run, dot: Value) -> Signal | None:
+        budget = run.budget
+        budget.left -= weight
+        if budget.left < 0:
+            raise BudgetSpentError
         for step in steps:
             signal = step(run, dot)
             if signal is not None:
@@ -47,6 +51,18 @@ def compile_list(node: ListNode) -> Step:
         return None
 
     return walk
+
+
+def _weight(node: Node) -> int:
+    """Return the units of a budget that a statement costs at most, without the lists of nodes inside it."""
+    match node:
+        case TextNode():
+            return 1 + (len(node.text) >> 8)
+        case ActionNode() | BranchNode():
+            return 1 + operands.size(node.pipe)
+        case TemplateNode():
+            return 2 + (operands.size(node.pipe) if node.pipe else 0)
+    return 1
 
 
 def _step(node: Node) -> Step:
@@ -84,6 +100,7 @@ def _action(node: ActionNode) -> Step:
 
     def write(run: Run, dot: Value) -> None:
         value = evaluate(run, dot)
+        run.budget.print(value)
         run.out.append(value if type(value) is str else printed(value))
 
     return write
@@ -159,8 +176,10 @@ def _pairs(run: Run, value: Value, names: int) -> Sequence[tuple[Value, Value]]:
             return ()
     if (mapping := entries(value)) is not None:
         items, type_ = mapping
+        run.budget.spend(len(items))
         return [(key, Boxed(items[key]) if type_.boxed else items[key]) for key in sorted_keys(items)]
     if (found := elements(value)) is not None:
+        run.budget.spend(len(found[0]) >> 2)
         return list(enumerate(map(Boxed, found[0]) if found[1] else found[0]))
     if isinstance(value, int) and not isinstance(value, bool):
         if names > 1:

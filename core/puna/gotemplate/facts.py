@@ -1,6 +1,8 @@
 """What a template's tree says about the model it is for: pure functions, nothing is run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from puna.gotemplate.nodes import (
     ActionNode,
@@ -15,6 +17,29 @@ from puna.gotemplate.nodes import (
 from puna.gotemplate.space import SPACE
 from puna.gotemplate.template import Template
 
+LONGEST_TAG: Final = 1024
+"""Characters beyond which a text around thinking or calls is none that a model was trained to write."""
+_NAMES: Final = frozenset(("messages", "response", "suffix", "toolcalls", "tools"))
+"""Of the names that a template may use, those that tell what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a template without its tree."""
+
+    uses: frozenset[str] = frozenset()
+    """The names of fields and variables that tell what it is for, in lower case."""
+    thinking_tags: tuple[str, str] | None = None
+    tool_tag: str = "{"
+    full_tool_round_trip: bool = False
+
+
+def of(template: Template) -> Facts:
+    """Return what there is to know of a template."""
+    return Facts(
+        identifiers(template) & _NAMES, thinking_tags(template), tool_tag(template), full_tool_round_trip(template)
+    )
+
 
 def walk(template: Template) -> Iterator[Node]:
     """Yield every node of the root and of all defined templates, each before what stands inside it."""
@@ -25,23 +50,27 @@ def walk(template: Template) -> Iterator[Node]:
 
 
 def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in children(node):
-        yield from _walk(child)
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(reversed(list(children(node))))
 
 
 def identifiers(template: Template) -> frozenset[str]:
     """Return the names of fields and variables used, in lower case; `(f .X).Y` counts for nothing."""
-    return frozenset(
-        name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
-    )
+    if template.names is None:
+        template.names = frozenset(
+            name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
+        )
+    return template.names
 
 
 def thinking_tags(template: Template) -> tuple[str, str] | None:
     """Return the texts around `.Thinking` in the loop over the messages; None without both. The last place wins."""
     tags = ["", ""]
     _find_tags(template.root, [], tags)
-    return (tags[0], tags[1]) if all(tags) else None
+    return (tags[0], tags[1]) if all(0 < len(tag) <= LONGEST_TAG for tag in tags) else None
 
 
 def _find_tags(node: Node, above: list[Node], tags: list[str]) -> None:
@@ -66,7 +95,8 @@ def tool_tag(template: Template) -> str:
     """Return the text that begins a tool call in this template, such as `<tool_call>`; `{` where none shows."""
     branch = _calls_branch(template.root.nodes)
     text = _first_text(branch.body.nodes) if branch else ""
-    return text.partition("{")[0].strip(SPACE) or "{"
+    tag = text.partition("{")[0].strip(SPACE)
+    return tag if 0 < len(tag) <= LONGEST_TAG else "{"
 
 
 def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:

@@ -37,6 +37,7 @@ def _field(run: Run, receiver: Value, name: str, arguments: int) -> Value:
     if method is not None:
         if arguments:
             raise run.error(f"wrong number of args for {name}: want 0 got {arguments}")
+        run.budget.spend(run.budget.bulk)
         return method(value)
     struct = value.target if isinstance(value, Pointer) else value
     if isinstance(struct, Struct):

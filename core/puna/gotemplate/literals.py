@@ -9,7 +9,8 @@ from puna.gotemplate.nodes import NumberNode
 
 _ESCAPES: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 _UNDERSCORES: Final = re.compile(r"[0-9a-fA-F](?:_?[0-9a-fA-F])*")
-_FLOAT: Final = re.compile(r"[+-]?(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][+-]?\d+(?:_\d+)*)?")
+_DIGITS: Final = r"\d+(?:_\d+)*"
+_FLOAT: Final = re.compile(rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?")
 _HEX_FLOAT: Final = re.compile(r"([+-]?)0[xX]_?([0-9a-fA-F_]*)(?:\.([0-9a-fA-F_]*))?[pP]([+-]?\d+)")
 SYNTAX_ERROR: Final = "invalid syntax"
 
@@ -133,7 +134,7 @@ def number(position: int, text: str, kind: Kind) -> NumberNode:
     if node.integer is not None or node.unsigned is not None:
         node.float = float(node.integer if node.integer is not None else node.unsigned or 0)
         return node
-    value_ = floating(text) if whole is None or not text.isdecimal() else float(whole)
+    value_ = floating(text)
     if value_ is None:
         raise ValueError(f"illegal number syntax: {gojson.quote(text)}")
     if not set(text) & set(".eEpP"):

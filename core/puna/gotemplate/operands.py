@@ -28,6 +28,20 @@ Command = Callable[[Run, Value, Value], Value]
 """Computes a value from a run, the dot, and the value piped in (ABSENT at the head of a pipeline)."""
 
 
+def size(node: Node) -> int:
+    """Return how many steps it takes at most to compute what a pipeline or an operand stands for."""
+    match node:
+        case PipeNode():
+            return sum(map(size, node.commands)) + len(node.variables)
+        case CommandNode():
+            return sum(map(size, node.arguments))
+        case FieldNode() | VariableNode():
+            return len(node.path)
+        case ChainNode():
+            return len(node.path) + size(node.node)
+    return 1
+
+
 def pipeline(node: PipeNode) -> Evaluate:
     """Return what computes a pipeline's value and binds its variables. Never yields None or Boxed."""
     commands = [_command(command) for command in node.commands]
@@ -241,6 +255,7 @@ def _call(node: IdentifierNode, arguments: Sequence[Node], command: Node) -> Com
         if final is not ABSENT:
             type_ = fixed[given - 1] if given <= len(fixed) else signature.rest
             values.append(_checked(run, final, type_))
+        run.budget.call(name, values)
         try:
             return signature.call(*values)
         except (CallError, ComparisonError) as error:

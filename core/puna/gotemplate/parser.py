@@ -1,5 +1,6 @@
 """Reads the text of a template into trees, with the error texts of Go's text/template."""
 
+from collections import Counter
 from typing import Final, Literal
 
 from puna import gojson
@@ -93,9 +94,15 @@ class _Tree:
         self._name = name
         self._tokens = source
         self._trees = trees
-        self._variables = ["$"]
+        self._variables: list[str] = []
+        self._declared: Counter[str] = Counter()
+        self._declare("$")
         self._action_line = 0
         self._ranges = 0
+
+    def _declare(self, name: str) -> None:
+        self._variables.append(name)
+        self._declared[name] += 1
 
     def _error(self, text: str) -> TemplateSyntaxError:
         return TemplateSyntaxError(f"template: :{self._tokens.line}: {text}")
@@ -230,6 +237,7 @@ class _Tree:
                 otherwise, end = self._items()
                 if not isinstance(end, _End):
                     raise self._error(f"expected end; found {end}")
+        self._declared.subtract(self._variables[known:])
         del self._variables[known:]
         self._tokens.depth -= 1
         return BranchNode(position=pipe.position, word=word, pipe=pipe, body=body, otherwise=otherwise)
@@ -294,7 +302,7 @@ class _Tree:
                 return
             self._tokens.next_word()
             pipe.variables.append(VariableNode(position=variable.position, path=(variable.value,)))
-            self._variables.append(variable.value)
+            self._declare(variable.value)
             if not comma:
                 pipe.assigns = after.kind is Kind.ASSIGN
                 return
@@ -354,7 +362,7 @@ class _Tree:
             case Kind.NIL:
                 return NilNode(position=at)
             case Kind.VARIABLE:
-                if token.value not in self._variables:
+                if not self._declared[token.value]:
                     raise self._error(f"undefined variable {gojson.quote(token.value)}")
                 return VariableNode(position=at, path=(token.value,))
             case Kind.FIELD:

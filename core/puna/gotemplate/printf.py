@@ -8,6 +8,8 @@ from puna.gotemplate.formatting import Verb, formatted, text
 from puna.gotemplate.values import Boxed, type_name
 
 _FLAGS: Final = "+-# 0"
+_WIDEST: Final = 1_000_000
+"""Beyond this fmt takes a width or a precision for a mistake."""
 
 
 def sprintf(form: str, arguments: Sequence[object]) -> str:
@@ -84,7 +86,7 @@ class _Printer:
         end = self._form.find("]", self._at)
         digits = self._form[self._at + 1 : end] if end > 0 else ""
         self._at = end + 1 if end > 0 else self._at + 1
-        if digits.isdecimal() and 0 < int(digits) <= len(self._arguments):
+        if digits.isdecimal() and len(digits) < 9 and 0 < int(digits) <= len(self._arguments):
             self._next = int(digits) - 1
         else:
             self._good_index = False
@@ -96,13 +98,17 @@ class _Printer:
             if self._next < len(self._arguments):
                 value = self._arguments[self._next]
                 self._next += 1
-                if isinstance(value, int) and not isinstance(value, bool):
+                if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _WIDEST:
                     return value, ""
             return None, f"%!(BAD{what})"
-        begin = self._at
-        while self._peek().isdecimal() and self._peek().isascii():
+        number: int | None = None
+        while (digit := self._peek()).isdecimal() and digit.isascii():
+            if number is not None and number > _WIDEST:
+                self._at = len(self._form)  # fmt reads no further than this
+                return None, ""
+            number = (number or 0) * 10 + int(digit)
             self._at += 1
-        return (int(self._form[begin : self._at]), "") if self._at > begin else (None, "")
+        return number, ""
 
 
 def _flagged(verb: Verb, flag: str) -> Verb:

@@ -5,6 +5,7 @@ from typing import Any
 
 from puna import gojson
 from puna.errors import TemplateError
+from puna.gotemplate.budget import Budget
 from puna.gotemplate.functions import Function
 from puna.gotemplate.nodes import Node
 from puna.gotemplate.values import Value
@@ -16,7 +17,7 @@ Evaluate = Callable[["Run", Any], Any]
 class Run:
     """One run of a template, or of one that it calls."""
 
-    __slots__ = ("functions", "lenient", "name", "node", "out", "source", "steps", "variables")
+    __slots__ = ("budget", "functions", "lenient", "name", "node", "out", "source", "steps", "variables")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Run:
         functions: Mapping[str, Function],
         steps: Callable[[str], Callable[["Run", Any], Any] | None],
         lenient: bool,
+        budget: Budget,
     ) -> None:
         """`steps` finds a defined template; `lenient`: a missing key is no value, not a nil of its type."""
         self.name = name
@@ -36,6 +38,7 @@ class Run:
         self.functions = functions
         self.steps = steps
         self.lenient = lenient
+        self.budget = budget
         self.node: Node | None = None
         self.variables: list[list[Any]] = [["$", data]]
 
@@ -49,12 +52,14 @@ class Run:
             functions=self.functions,
             steps=self.steps,
             lenient=self.lenient,
+            budget=self.budget,
         )
         run.node = self.node
         return run
 
     def variable(self, name: str) -> Value:
         """Return the value of the innermost variable of a name."""
+        self.budget.spend(len(self.variables) >> 4)
         for known in reversed(self.variables):
             if known[0] == name:
                 return known[1]
@@ -62,6 +67,7 @@ class Run:
 
     def assign(self, name: str, value: object) -> None:
         """Give the innermost variable of a name a value."""
+        self.budget.spend(len(self.variables) >> 4)
         for known in reversed(self.variables):
             if known[0] == name:
                 known[1] = value

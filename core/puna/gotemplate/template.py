@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from puna.errors import TemplateError
+from puna.gotemplate.budget import Budget
 from puna.gotemplate.evaluate import Step, compile_list
 from puna.gotemplate.functions import FUNCTIONS, Function
 from puna.gotemplate.nodes import ListNode
@@ -16,21 +17,29 @@ _STRAY_BYTES: Final = re.compile("[\udc80-\udcff]")
 class Template:
     """A template: its text, its tree, and the templates it defines. Compiled when first run; safe to share."""
 
-    __slots__ = ("_steps", "definitions", "root", "text")
+    __slots__ = ("_steps", "definitions", "names", "root", "text")
 
     def __init__(self, text: str, root: ListNode, definitions: Mapping[str, ListNode]) -> None:
         """`definitions` maps names to trees and may hold the root as ""."""
         self.text = text
         self.root = root
         self.definitions = {**definitions, "": root}
+        self.names: frozenset[str] | None = None
+        """Names that are used, once somebody has asked for them: see puna.gotemplate.facts."""
         self._steps: dict[str, Step] = {}
 
     def execute(
-        self, data: Mapping[str, Any], *, functions: Mapping[str, Function] = FUNCTIONS, lenient: bool = False
+        self,
+        data: Mapping[str, Any],
+        *,
+        functions: Mapping[str, Function] = FUNCTIONS,
+        lenient: bool = False,
+        budget: Budget | None = None,
     ) -> str:
         """Run the template over `data`. Raises TemplateError with Go's text.
 
         `lenient`: a missing key is no value at all, of which any field may be asked (Go's default), not a nil.
+        `budget` is what the run may do (BudgetSpentError); None: it has no bound.
         """
         out: list[str] = []
         run = Run(
@@ -41,6 +50,7 @@ class Template:
             functions=functions,
             steps=self._step,
             lenient=lenient,
+            budget=budget or Budget(),
         )
         try:
             step = self._step("")

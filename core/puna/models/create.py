@@ -101,7 +101,8 @@ class _Creation:
                 config = completed(config, piece.head)
                 known += layers.detected(piece.head) if not self.request.base else []
         config, request = layers.with_defaults(config, self.request)
-        return (yield from self._write(config, layers.with_texts(entries + known, request, self._read)))
+        texts = layers.with_texts(entries + known, request, self._read, self.store.read_template)
+        return (yield from self._write(config, texts))
 
     def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
         """Return the configuration and the layers to start from."""

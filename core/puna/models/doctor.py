@@ -266,7 +266,7 @@ class _Examination:
             try:
                 _check_sizes(self.store, each.manifest)
                 model = self.store.get(each.name)
-                _ = model.parameters, model.messages, model.parsed_template, model.system, model.licenses
+                _ = model.parameters, model.messages, model.template_facts, model.system, model.licenses
                 if model.model_path is not None and model.config.is_gguf:
                     _ = model.gguf
             except LookupError:

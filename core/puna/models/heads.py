@@ -6,20 +6,31 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from puna.errors import TemplateError, TemplateLimitError
+from puna.gotemplate import facts
+from puna.gotemplate.facts import Facts
 from puna.gotemplate.parser import parse
-from puna.gotemplate.template import Template
 from puna.models import gguf
 from puna.models.gguf import GGUF, GGUFError
 
 T = TypeVar("T")
 
 CAPACITY: Final = 1024
+ReadTemplate = Callable[[str], Facts]
+"""Tells what is known of a Go template. Raises TemplateError."""
+
+
+def read_template(text: str) -> Facts:
+    """Read a Go template in this process, however long that takes. Raises TemplateError."""
+    return facts.of(parse(text))
 
 
 class Heads:
-    """Heads of GGUF files, parsed templates and models, known by what they were made of. Safe between threads."""
+    """Heads of GGUF files, facts of templates and models, known by what they were made of. Safe between threads."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, read: ReadTemplate = read_template) -> None:
+        """`read` reads Go templates, which may be made to take for ever."""
+        self._read_template = read
         self._capacity = capacity
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
@@ -46,9 +57,20 @@ class Heads:
             raise GGUFError(str(found))
         return found
 
-    def template(self, text: str) -> Template:
-        """Return a parsed Go template. Raises TemplateError."""
-        return self.remember(("template", text), lambda: parse(text))
+    def template(self, text: str) -> Facts:
+        """Return what is known of a Go template. Raises TemplateError; it is remembered too that one cannot be read."""
+        found = self.remember(("template", text), lambda: self._try(text))
+        if isinstance(found, str):
+            raise TemplateError(found)
+        return found
+
+    def _try(self, text: str) -> Facts | str:
+        try:
+            return self._read_template(text)
+        except TemplateLimitError:
+            raise
+        except TemplateError as error:
+            return str(error)
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for this key before, or make it now."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from puna.errors import InvalidCreateError, TemplateError
-from puna.gotemplate.parser import parse
 from puna.models import known_templates, media_types, messages, parameters
 from puna.models.blobs import digest_of
 from puna.models.config import Config
 from puna.models.create_request import CreateRequest
 from puna.models.gguf import GGUF
+from puna.models.heads import ReadTemplate
 from puna.models.manifest import Layer
 
 _GEMMA_STOP: Final = "<turn|>"
@@ -69,12 +69,14 @@ def with_defaults(config: Config, request: CreateRequest) -> tuple[Config, Creat
     return replace(config, renderer=config.renderer or default, parser=config.parser or default), request
 
 
-def with_texts(entries: list[Entry], request: CreateRequest, read: Callable[[str], bytes]) -> list[Entry]:
+def with_texts(
+    entries: list[Entry], request: CreateRequest, read: Callable[[str], bytes], read_template: ReadTemplate
+) -> list[Entry]:
     """Add the layers that the request brings; `read` gives a blob. Raises InvalidCreateError for a bad template."""
     out = list(entries)
     if request.template:
         try:
-            parse(request.template)
+            read_template(request.template)
         except TemplateError as error:
             raise InvalidCreateError(f"template error: {error}") from error
         out = _without(out, media_types.TEMPLATE, media_types.PROMPT)

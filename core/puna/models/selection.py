@@ -6,8 +6,7 @@ their results both ways.
 
 from typing import Final, Literal
 
-from puna.gotemplate import facts
-from puna.gotemplate.template import Template
+from puna.gotemplate.facts import Facts
 from puna.models import chat_template
 from puna.models.config import Config
 
@@ -18,13 +17,12 @@ HARMONY_FAMILIES: Final = frozenset(("gptoss", "gpt-oss"))
 DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
 
-def template_capabilities(template: Template) -> tuple[str, ...]:
+def template_capabilities(template: Facts) -> tuple[str, ...]:
     """Return "tools", "insert" and "thinking", as far as the Go template knows them."""
-    names = facts.identifiers(template)
     found = (
-        ("tools", "tools" in names),
-        ("insert", "suffix" in names),
-        ("thinking", facts.thinking_tags(template) is not None),
+        ("tools", "tools" in template.uses),
+        ("insert", "suffix" in template.uses),
+        ("thinking", template.thinking_tags is not None),
     )
     return tuple(name for name, there in found if there)
 
@@ -36,22 +34,25 @@ def is_harmony(config: Config, template: str | None) -> bool:
     return "<|start|>" in template and "<|end|>" in template
 
 
-def prefers_jinja(jinja: str, template: Template) -> bool:
+def prefers_jinja(jinja: str, template: Facts) -> bool:
     """Whether the Jinja template is the better of the two."""
     ours, theirs = set(template_capabilities(template)), set(chat_template.capabilities(jinja))
-    go_trip, jinja_trip = facts.full_tool_round_trip(template), chat_template.has_tool_round_trip(jinja)
+    go_trip, jinja_trip = template.full_tool_round_trip, chat_template.has_tool_round_trip(jinja)
     if len(theirs) > len(ours):
         return jinja_trip or not go_trip
     return ours == theirs and "tools" in ours and jinja_trip and not go_trip
 
 
-def mode(config: Config, template: Template | None, jinja: str, go_template: bool | None) -> Mode:
-    """Choose how prompts are made. `template` is the model's own Go template, `go_template` what the settings say."""
+def mode(config: Config, text: str | None, template: Facts | None, jinja: str, go_template: bool | None) -> Mode:
+    """Choose how prompts are made.
+
+    `text` is the model's own Go template, `template` what is known of it, `go_template` what the settings say.
+    """
     if config.model_format == "safetensors" or config.renderer or config.parser:
         return "rendered"
     if template is None:
         return "native"
-    if is_harmony(config, template.text):
+    if is_harmony(config, text):
         return "rendered"
     if go_template is not None:
         return "rendered" if go_template else "native"

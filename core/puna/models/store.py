@@ -22,7 +22,7 @@ from puna.models.blobs import BlobStore, Claims
 from puna.models.config import Config
 from puna.models.details import ModelSummary
 from puna.models.digest import file_name, is_digest
-from puna.models.heads import Heads, stamp
+from puna.models.heads import Heads, ReadTemplate, read_template, stamp
 from puna.models.manifest import Manifest
 from puna.models.name import ModelName
 from puna.models.stored import FAULTS, StoredModel, UnreadableModelError
@@ -42,14 +42,25 @@ _LATEST_NS: Final = 253_402_300_799 * 10**9 - _DAY_NS
 class ModelStore:
     """The models on this machine."""
 
-    def __init__(self, root: Path, *, no_prune: bool = False, go_template: bool | None = None) -> None:
-        """`go_template` says whether Go templates are used where there is one; None: unless Jinja is more capable."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        no_prune: bool = False,
+        go_template: bool | None = None,
+        read_template: ReadTemplate = read_template,
+    ) -> None:
+        """`go_template` says whether Go templates are used where there is one; None: unless Jinja is more capable.
+
+        `read_template` reads Go templates. They are strangers' programs, so a server does it where it can be ended.
+        """
         self.root = root
         self.no_prune = no_prune
         self.blobs = BlobStore(root / "blobs")
         self._manifests = root / "manifests"
         self._go_template = go_template
-        self._heads = Heads()
+        self.read_template = read_template
+        self._heads = Heads(read=read_template)
         self._left_out: dict[ModelName, str] = {}
         """Models that are not listed, and why."""
         self._writing = threading.RLock()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from puna import json_text
-from puna.errors import PunaError
-from puna.gotemplate.template import Template
+from puna.errors import PunaError, TemplateLimitError
+from puna.gotemplate.facts import Facts
 from puna.messages import Message
 from puna.models import bounded, capabilities, integrity, media_types, messages, selection
 from puna.models.blobs import BlobStore
@@ -113,9 +113,17 @@ class StoredModel:
         return self._text(layer) if layer else None
 
     @cached_property
-    def parsed_template(self) -> Template | None:
-        """The Go template, parsed. Raises TemplateError."""
-        return self._heads.template(self.template) if self.template is not None else None
+    def template_facts(self) -> Facts | None:
+        """What is known of the Go template. Raises TemplateError.
+
+        Nothing is known of one that exceeds a limit; prompts that are to be made with it tell which.
+        """
+        if self.template is None:
+            return None
+        try:
+            return self._heads.template(self.template)
+        except TemplateLimitError:
+            return Facts()
 
     @cached_property
     def system(self) -> str:
@@ -182,7 +190,7 @@ class StoredModel:
     @cached_property
     def mode(self) -> selection.Mode:
         """How prompts are made: "rendered" or "native"."""
-        return selection.mode(self.config, self.parsed_template, self._jinja, self._go_template)
+        return selection.mode(self.config, self.template, self.template_facts, self._jinja, self._go_template)
 
     @property
     def uses_jinja(self) -> bool:
@@ -197,8 +205,8 @@ class StoredModel:
     @cached_property
     def capabilities(self) -> tuple[str, ...]:
         """What it can do, in the reference's order."""
-        parsed = self.parsed_template
-        in_use = parsed if parsed is not None and self.mode == "rendered" else None
+        known = self.template_facts
+        in_use = known if known is not None and self.mode == "rendered" else None
         return capabilities.detect(
             self.config,
             self._model_head,
@@ -215,7 +223,7 @@ class StoredModel:
     @cached_property
     def summary(self) -> ModelSummary:
         """Its entry of a list. Reads no more of the model file than the metadata before the vocabulary."""
-        parsed = self.parsed_template
+        known = self.template_facts
         head = self._peeked()
         # A file type that is not written down may stand behind the vocabulary: llama.cpp's quantizer puts it there.
         whole = self._model_head if head is not None and self.config.file_type in ("", UNKNOWN) else None
@@ -229,7 +237,7 @@ class StoredModel:
                 self.config,
                 head,
                 has_projector=bool(self.projector_paths),
-                template=selection.template_capabilities(parsed) if parsed else (),
+                template=selection.template_capabilities(known) if known else (),
             ),
             remote_host=self.config.remote_host,
             remote_model=self.config.remote_model,

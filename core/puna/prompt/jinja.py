@@ -14,21 +14,18 @@ from jinja2 import TemplateSyntaxError
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.messages import Message, Think, Tool
 from puna.prompt.jinja_environment import (
-    EFFORT,
     FAILURES,
-    TRIAL_EFFORT,
     ChatEnvironment,
     RaisedByTemplateError,
-    Value,
     place_in_source,
 )
 from puna.prompt.jinja_probe import Abilities, probe
-from puna.prompt.native import channels, known, recipients
+from puna.prompt.native import known, reading
 from puna.prompt.native.derive import derive
 from puna.prompt.native.form import Form
-from puna.prompt.native.parser import OutputParser
 from puna.prompt.native.repairs import conversation
 from puna.prompt.native.tools import tool_objects
+from puna.prompt.value import Value
 
 DEFAULT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -68,19 +65,24 @@ class Template:
     @cached_property
     def form(self) -> Form:
         """How the model's output will be laid out."""
-        return known.form(self.source) or known.corrected(derive(self._try, self.abilities), self.source)
+        return known.form(self.source) or known.corrected(self.derived, self.source)
+
+    @cached_property
+    def derived(self) -> Form:
+        """What of that layout the template itself shows."""
+        return derive(self._try, self.abilities)
 
     def _try(self, messages: list[dict[str, Any]], **variables: Value) -> str | None:
         """Render for analysis; None if the template fails."""
         try:
-            return self._render({"messages": messages, **self._texts, **variables}, TRIAL_EFFORT)
+            return self._render({"messages": messages, **self._texts, **variables})
         except FAILURES:
             return None
 
     def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         """Render. Raises TemplateRefusedError with the text that the reference's engine has."""
         try:
-            return self._render({"messages": messages, **self._texts, **variables}, EFFORT)
+            return self._render({"messages": messages, **self._texts, **variables})
         except RaisedByTemplateError as error:
             text = f"Jinja Exception: {error.raised.message}"
             if error.raised.offset >= 0:
@@ -94,6 +96,14 @@ class Template:
         if known.form(self.source):
             return ""
         return "Unable to generate parser for this template. Automatic parser generation failed: "
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A prompt, and what of the answer it holds already."""
+
+    text: str
+    opened: str
 
 
 class ChatTemplate:
@@ -125,6 +135,18 @@ class ChatTemplate:
         """Return how output will be laid out, in conversations with or without tools."""
         return (self._for_tools if tools else self._plain).form
 
+    def derived(self, *, tools: bool = False) -> Form:
+        """Return what of the output's layout the template shows; `form` knows some templates better."""
+        return (self._for_tools if tools else self._plain).derived
+
+    def turn(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None) -> Turn:
+        """Return the prompt, as `render` does, and what of the answer it holds already, as a parser needs to know."""
+        prefill = _prefill(messages)
+        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
+        head, opened = _opening(shown, prefill, without, prompt)
+        return Turn(prompt if prefill is None else without + head + opened, opened)
+
     def render(
         self,
         messages: Sequence[Message],
@@ -144,22 +166,14 @@ class ChatTemplate:
             return self._apply(shown, generation=False)
         if prefill is None:
             return self._apply(shown, generation=True)
-        without = self._apply(shown, generation=False)
-        head, opened = self._opening(shown, prefill)
-        return without + head + opened
+        return self.turn(messages, tools, think=think).text
 
     def parser(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
-    ) -> OutputParser | channels.ChannelParser | recipients.RecipientParser:
+    ) -> reading.AnyParser:
         """Return a parser of what the model says to these messages. Raises as `render` does."""
-        prefill = _prefill(messages)
-        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
-        _, opened = self._opening(shown, prefill)
-        if shown.template.form is channels.FORM:
-            return channels.ChannelParser(tools, opened)
-        if shown.template.form is recipients.FORM:
-            return recipients.RecipientParser(tools, opened, think)
-        return OutputParser(shown.template.form, tools, opened)
+        form = self.form(tools=bool(tools))
+        return reading.parser(form, tools, self.turn(messages, tools, think=think).opened, think)
 
     def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
         template = self._for_tools if tools else self._plain
@@ -177,19 +191,6 @@ class ChatTemplate:
             text = text[: -len(self._eos)]
         return text
 
-    def _opening(self, shown: "_Shown", prefill: Message | None) -> tuple[str, str]:
-        """Return how the model's turn opens: what only introduces it, and what of its answer the prompt has already."""
-        without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
-        turn = prompt[_shared(without, prompt) :]
-        form = shown.template.form
-        start = form.thinking_start.strip()
-        head = turn.partition(start)[0] if start and start in turn else turn
-        if prefill is None:
-            return head, turn[len(head) :]
-        opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
-        opened = opened if form.before_prefill is None else form.before_prefill
-        return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
-
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
@@ -198,6 +199,22 @@ class _Shown:
     template: Template
     messages: list[dict[str, Any]]
     variables: dict[str, Any]
+
+
+def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) -> tuple[str, str]:
+    """Return how the model's turn opens: what only introduces it, and what of its answer the prompt has already.
+
+    `without` and `prompt` are the conversation without and with the text that asks for an answer.
+    """
+    turn = prompt[_shared(without, prompt) :]
+    form = shown.template.form
+    start = form.thinking_start.strip()
+    head = turn.partition(start)[0] if start and start in turn else turn
+    if prefill is None:
+        return head, turn[len(head) :]
+    opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
+    opened = opened if form.before_prefill is None else form.before_prefill
+    return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
 
 
 def _prefill(messages: Sequence[Message]) -> Message | None:

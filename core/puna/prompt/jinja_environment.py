@@ -1,6 +1,7 @@
 """The Jinja dialect that chat templates are written for: jinja2's sandbox, printing as the reference's engine does.
 
-Templates come with models from strangers, so they run sandboxed. They are tried on llama.cpp's engine as often as on
+Templates come with models from strangers, so they run sandboxed, and in a process that can be killed (puna.sandbox).
+They are tried on llama.cpp's engine as often as on
 jinja2, and where the two differ the prompt that the model was served with by the reference counts: nothing prints as
 nothing (jinja2 would print "None"), lists print as their parts in a row, attributes of what is undefined are undefined,
 JSON has spaces after commas and colons and no HTML escapes, and floats in it have six digits. Printed floats have all
@@ -11,39 +12,25 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from jinja2 import ChainableUndefined, TemplateError, TemplateRuntimeError, Undefined, nodes, pass_context
+from jinja2 import ChainableUndefined, TemplateError, TemplateRuntimeError, Undefined, nodes
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from puna.prompt.value import Value
+
 FAILURES: Final = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What running a template can raise: its own errors, and those of Python that its expressions run into."""
 
-Value: TypeAlias = Any
-"""Whatever a template can hold."""
-
-_METER, _PART = "_metered", "_part"
-"""Names that only rewritten templates use."""
+_PART: Final = "_part"
+"""A name that only rewritten templates use."""
 
 _AROUND: Final = 40
 """Characters of the source shown on each side of the place of an error."""
-
-
-EFFORT: Final = 1_000_000
-"""How much a rendering may do: turns of loops, and sixteenths of the characters that expressions make."""
-TRIAL_EFFORT: Final = 20_000
-"""The same for a rendering of the small conversations that templates are tried with."""
-
-
-@dataclass(slots=True)
-class _Meter:
-    """What one rendering may still do."""
-
-    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,30 +110,6 @@ def tojson(
     return text if not ensure_ascii else "".join([c if c < "\x7f" else json.dumps(c)[1:-1] for c in text])
 
 
-def _spend(context: Context, effort: int) -> None:
-    """Stop a template that would go on for ever: it runs in the server's own process."""
-    meter: Value = context.resolve(_METER)
-    meter.left -= effort
-    if meter.left < 0:
-        raise TemplateRuntimeError("the template does too much")
-
-
-@pass_context
-def _metered(context: Context, items: Value) -> Iterator[Value]:
-    """Pass on what a loop runs over, counting."""
-    for item in items:
-        _spend(context, 1)
-        yield item
-
-
-@pass_context
-def _part(context: Context, value: Value) -> str:
-    """Return an operand of `~`."""
-    text = as_text(value)
-    _spend(context, len(text) // 16)
-    return text
-
-
 class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}`, which marks for training what the model says: here just its content."""
 
@@ -169,7 +132,6 @@ class _Adapter(NodeTransformer):
         """Return what rewrites a node; None: only its children are looked at."""
         rewriting: dict[type[nodes.Node], Callable[..., nodes.Node]] = {
             nodes.Concat: self._concat,
-            nodes.For: self._for,
             nodes.Call: self._call,
         }
         return rewriting.get(type(node))
@@ -178,12 +140,6 @@ class _Adapter(NodeTransformer):
         """Have `~` print nothing for nothing."""
         self.generic_visit(node)
         node.nodes = [nodes.Filter(each, _PART, [], [], None, None, lineno=node.lineno) for each in node.nodes]
-        return node
-
-    def _for(self, node: nodes.For) -> nodes.Node:
-        """Count the turns of loops."""
-        self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, _METER, [], [], None, None, lineno=node.lineno)
         return node
 
     def _call(self, node: nodes.Call) -> nodes.Node:
@@ -200,7 +156,7 @@ class _Adapter(NodeTransformer):
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """Compiles and runs chat templates."""
 
-    intercepted_binops = frozenset(["+", "*", "**"])
+    intercepted_binops = frozenset(["+"])
 
     def __init__(self) -> None:
         super().__init__(
@@ -211,17 +167,14 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[LoopControlExtension, _Generation],
             cache_size=0,
         )
-        self.filters |= {"tojson": tojson, _PART: _part, _METER: _metered, "string": as_string, "safe": as_string}
+        self.filters |= {"tojson": tojson, _PART: as_text, "string": as_string, "safe": as_string}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
-    def compiled(self, source: str) -> Callable[[Mapping[str, Value], int], str]:
-        """Return a function from variables, and how much it may do, to text. Raises jinja2.TemplateSyntaxError."""
+    def compiled(self, source: str) -> Callable[[Mapping[str, Value]], str]:
+        """Return a function from variables to text. Raises jinja2.TemplateSyntaxError."""
         tree = _Adapter(source).visit(self.parse(source))
         template = self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
-
-        def render(variables: Mapping[str, Value], effort: int) -> str:
-            return template.render(variables, **{_METER: _Meter(effort)})
-
+        render: Callable[[Mapping[str, Value]], str] = template.render
         return render
 
     def is_safe_attribute(self, obj: Value, attr: str, value: Value) -> bool:
@@ -231,23 +184,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Value, right: Value) -> Value:
-        """Have `+` with a string on one side join texts, and what could make too much be counted."""
+        """Have `+` with a string on one side join texts."""
         if operator == "+" and (isinstance(left, str) or isinstance(right, str)):
             left, right = as_text(left), as_text(right)
-        _spend(context, _size(operator, left, right) // 16)
         return super().call_binop(context, operator, left, right)
-
-
-def _size(operator: str, left: Value, right: Value) -> int:
-    """Return about how long the result of an operator is."""
-    lengths = [len(each) if isinstance(each, str | list | tuple) else 0 for each in (left, right)]
-    if operator == "+":
-        return sum(lengths)
-    if operator == "*":
-        counts = [abs(each) if isinstance(each, int) else 0 for each in (left, right)]
-        return max(lengths[0] * counts[1], lengths[1] * counts[0], *[each.bit_length() for each in counts])
-    both_whole = isinstance(left, int) and isinstance(right, int)
-    return left.bit_length() * abs(right) if both_whole else 0
 
 
 def place_in_source(source: str, offset: int, what: str, message: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from jinja2 import TemplateRuntimeError
 
-from puna.prompt.jinja_environment import FAILURES, TRIAL_EFFORT, ChatEnvironment, Value, as_string, tojson
+from puna.prompt.jinja_environment import FAILURES, ChatEnvironment, as_string, tojson
+from puna.prompt.value import Value
 
 _TEXT: Final = "STRING_MARKER"
 _PLACEHOLDER: Final = "<REASONING_CONTENT_PLACEHOLDER>"
@@ -217,7 +218,7 @@ def probe(source: str) -> Abilities:
         shown = {"messages": _watched(messages, "messages", watch), "tools": _watched(tools or [], "tools", watch)}
         try:
             given = shown | more | {"bos_token": "", "eos_token": "", "add_generation_prompt": True}
-            text = render(given, TRIAL_EFFORT)
+            text = render(given)
         except FAILURES:
             return _Trial(None, watch)
         return _Trial(text, watch)

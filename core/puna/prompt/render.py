@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from puna.errors import TemplateError
 from puna.gotemplate import facts
+from puna.gotemplate.budget import Budget
 from puna.gotemplate.functions import BUILTINS
 from puna.gotemplate.template import Template
 from puna.messages import Message, Think, Tool
@@ -18,13 +19,21 @@ class Rendered:
 
     text: str
     media: tuple[bytes, ...] = ()
+    opened: str = ""
+    """What of the answer the text holds already, where the model file's own template wrote it."""
 
 
-def render_go(template: Template, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-    """Render a conversation. Raises TemplateError with Go's text."""
+def render_go(
+    template: Template,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    think: Think | None,
+    budget: Budget | None = None,
+) -> str:
+    """Render a conversation. Raises TemplateError with Go's text, and BudgetSpentError where there is a budget."""
     system, collated = collate(messages)
     if "messages" not in facts.identifiers(template):
-        return _render_turns(template, collated, think)
+        return _render_turns(template, collated, think, budget)
     return template.execute(
         {
             "System": system,
@@ -32,13 +41,17 @@ def render_go(template: Template, messages: Sequence[Message], tools: Sequence[T
             "Tools": template_data.tools(tools),
             "Response": "",
             **template_data.thinking(think),
-        }
+        },
+        budget=budget,
     )
 
 
-def render_suffix(template: Template, prompt: str, suffix: str, think: Think | None) -> str:
-    """Render the text before and after a gap that a model shall fill. Raises TemplateError."""
-    return template.execute({"Prompt": prompt, "Suffix": suffix, "Response": "", **template_data.thinking(think)})
+def render_suffix(
+    template: Template, prompt: str, suffix: str, think: Think | None, budget: Budget | None = None
+) -> str:
+    """Render the text before and after a gap that a model shall fill. Raises as `render_go` does."""
+    data = {"Prompt": prompt, "Suffix": suffix, "Response": "", **template_data.thinking(think)}
+    return template.execute(data, budget=budget)
 
 
 def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
@@ -56,14 +69,14 @@ def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     return "\n\n".join(message.content for message in messages if message.role == "system"), collated
 
 
-def _render_turns(template: Template, messages: Sequence[Message], think: Think | None) -> str:
+def _render_turns(template: Template, messages: Sequence[Message], think: Think | None, budget: Budget | None) -> str:
     """Render turn by turn, for templates that know one prompt and one response."""
     out: list[str] = []
     flags = template_data.thinking(think)
     turn = {"System": "", "Prompt": "", "Response": ""}
 
     def finish() -> None:
-        out.append(template.execute({**turn, **flags}))
+        out.append(template.execute({**turn, **flags}, budget=budget))
         turn.update(System="", Prompt="", Response="")
 
     for message in messages:
@@ -83,5 +96,5 @@ def _render_turns(template: Template, messages: Sequence[Message], think: Think 
         # The reference's handler dies here, and its answer is a 500 without a word.
         raise TemplateError("template: .Response in an if with an else")
     # The reference makes this template anew and forgets its own functions and options.
-    out.append(last.execute({**turn, **flags}, functions=BUILTINS, lenient=True))
+    out.append(last.execute({**turn, **flags}, functions=BUILTINS, lenient=True, budget=budget))
     return "".join(out)

@@ -2,23 +2,39 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from puna.messages import Message
 from puna.prompt.conversation import mark_media
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A prompt, and what of the answer it holds already, where that is known."""
+
+    text: str
+    opened: str = ""
+
+
+class Render(Protocol):
+    """Writes the prompt of a conversation."""
+
+    async def __call__(self, messages: Sequence[Message], /) -> Written:
+        """Return it. Raises TemplateError."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
-    """What is left of a conversation, its text, and the media that `[img-N]` in it stand for."""
+    """What is left of a conversation, its prompt, and the media that `[img-N]` in it stand for."""
 
     messages: tuple[Message, ...]
-    text: str
+    prompt: Written
     media: tuple[bytes, ...]
 
 
 async def fit(
     messages: Sequence[Message],
-    render: Callable[[Sequence[Message]], str],
+    render: Render,
     count: Callable[[str], Awaitable[int]],
     limit: int | None,
     *,
@@ -32,13 +48,21 @@ async def fit(
     Fewer messages are taken never to make more tokens, so that the first that fit are found by halving.
     """
     last = len(messages) - 1
+    found: tuple[int, Written] | None = None
 
     def kept(first: int) -> list[Message]:
         return [message for i, message in enumerate(messages) if i >= first or message.role == "system"]
 
     async def fits(first: int) -> bool:
+        nonlocal found
+        if limit is None:
+            return True
         images = sum(len(message.media) for message in messages[first:])
-        return limit is None or await count(render(kept(first))) + per_image * images <= limit
+        prompt = await render(kept(first))
+        if await count(prompt.text) + per_image * images > limit:
+            return False
+        found = first, prompt
+        return True
 
     low, high = 0, max(last, 0)
     if last < 1 or await fits(0):
@@ -53,7 +77,9 @@ async def fit(
     rest = messages[high:]
     final = [*systems, *(mark_media(rest) if mark else rest)]
     media = tuple(image for message in rest for image in message.media)
-    return Fitted(tuple(final), render(final), media)
+    if found is not None and found[0] == high and not (mark and media):
+        return Fitted(tuple(final), found[1], media)
+    return Fitted(tuple(final), await render(final), media)
 
 
 def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -> list[int]:

@@ -26,6 +26,7 @@ from puna.models.stored import StoredModel
 from puna.options import Options, merge
 from puna.runtime.pool import ModelPool
 from puna.runtime.wanted import Lease, Loading, Queued, Use
+from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
 from puna.serving.forms import Forms
 from puna.serving.requests import RequestOptions
@@ -52,7 +53,9 @@ class Found:
 class Access:
     """Finds models in the store and leases them from the pool."""
 
-    def __init__(self, store: ModelStore, pool: ModelPool, settings: Settings) -> None:
+    def __init__(self, store: ModelStore, pool: ModelPool, settings: Settings, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        """Runs templates."""
         self._store = store
         self._pool = pool
         self._settings = settings
@@ -137,7 +140,7 @@ class Access:
         # What every request asks for is read here, in a thread.
         _ = model.capabilities, model.parameters, model.system, model.messages, model.mode
         with self._lock:
-            self._known[key] = model, Forms(model)
+            self._known[key] = model, Forms(model, self.sandbox)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
             return self._known[key]

@@ -14,6 +14,7 @@ from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_forms
 from puna.prompt.builtin.interface import Parser
+from puna.prompt.native import reading
 from puna.prompt.native.form import Form
 from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
@@ -64,6 +65,8 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
     think = thinking_of(found, asked)
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     options = options_of(found.model, asked)
+    if found.model.mode == "native":
+        access.sandbox.warm()
     use = Use.SEQUENCE if request.messages else Use.NOTHING
     async with access.lease(found.model, options, asked, tell, use) as lease:
         clock.granted()
@@ -109,13 +112,8 @@ class Turn:
     """Whether the answer must be a call."""
     offered: Sequence[Tool] = ()
     """The tools by their own names."""
-
-    @property
-    def form(self) -> Form | None:
-        """How the model file's own template lays out answers; None where that is not in use."""
-        if not self.conversation.native:
-            return None
-        return self.found.forms.chat_template(self.conversation.lease.facts).form(tools=bool(self.tools))
+    form: Form | None = None
+    """How the model file's own template lays out answers; None where that is not in use."""
 
     def forced_call(self) -> Constraint | None:
         """Return the form of an answer that is a call; None where nobody knows how this model writes calls."""
@@ -142,9 +140,8 @@ class Turn:
         """Return a reader of the whole answer; of what follows the thinking if that is over."""
         if self.conversation.native and thought and not self.must_call:
             return PlainReader()
-        if self.conversation.native:
-            template = self.found.forms.chat_template(self.conversation.lease.facts)
-            return NativeReader(template.parser(self.messages, self.tools, think=self.think))
+        if self.form is not None:
+            return NativeReader(reading.parser(self.form, self.tools, self.prompt.opened, self.think))
         if self.parser is not None:
             return BuiltinReader(self.parser, with_ids=True)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
@@ -186,7 +183,8 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         opening, closing = forms.thinking_tags
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
     must_call = request.tool_choice.mode == "required" and request.options.output is None
-    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered)
+    form = await forms.chat_template(lease.facts).form(tools=bool(tools)) if conversation.native else None
+    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered, form)
 
 
 async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:

@@ -9,8 +9,8 @@ from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
 from puna.prompt.builtin.interface import Renderer
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
-from puna.prompt.render import Rendered, render_go
-from puna.prompt.truncate import fit
+from puna.prompt.render import Rendered
+from puna.prompt.truncate import Written, fit
 from puna.runtime.wanted import Lease
 from puna.serving.forms import Forms
 from puna.serving.requests import OutputFormat
@@ -69,20 +69,21 @@ class Conversation:
             per_image=TOKENS_PER_IMAGE if self.model.projector_paths else 0,
             mark=self.marks,
         )
-        return Rendered(fitted.text, fitted.media)
+        return Rendered(fitted.prompt.text, fitted.media, fitted.prompt.opened)
 
     @property
     def _drops(self) -> bool:
         return self.truncate and self.model.config.model_format != "safetensors"
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    async def _render(self, messages: Sequence[Message]) -> Written:
         if self.native:
             if self.marks:
                 messages = [replace(each, media=()) if each.media else each for each in messages]
-            return self.forms.chat_template(self.lease.facts).render(messages, self.tools, think=self.think)
+            template = self.forms.chat_template(self.lease.facts)
+            return await template.turn(messages, self.tools, self.think, reads=not self.marks)
         if self.renderer is not None:
-            return self.renderer.render(messages, self.tools, self.think)
-        return render_go(self.forms.template, messages, self.tools, self.think)
+            return Written(self.renderer.render(messages, self.tools, self.think))
+        return Written(await self.forms.template.render(messages, self.tools, self.think))
 
     async def _count(self, text: str) -> int:
         return len(await self.lease.model.tokenize(text, add_special=False, parse_special=True))

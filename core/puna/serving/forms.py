@@ -4,13 +4,12 @@ from functools import cached_property
 from typing import Final
 
 from puna.backend import ModelFacts
-from puna.gotemplate import facts as template_facts
-from puna.gotemplate.parser import parse
-from puna.gotemplate.template import Template
+from puna.gotemplate.facts import Facts
 from puna.models.stored import StoredModel
 from puna.prompt.builtin import gemma4, registry
 from puna.prompt.builtin.interface import Parser, Renderer
-from puna.prompt.jinja import ChatTemplate
+from puna.sandbox.sandbox import Sandbox
+from puna.sandbox.templates import ChatTemplate, GoTemplate
 
 DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
@@ -18,25 +17,30 @@ DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 class Forms:
     """A model's templates. Reading them may block and may raise TemplateError."""
 
-    def __init__(self, model: StoredModel) -> None:
+    def __init__(self, model: StoredModel, sandbox: Sandbox) -> None:
         self._model = model
+        self._sandbox = sandbox
         self._chat_templates: dict[tuple[str, str, bool, bool], ChatTemplate] = {}
 
     @cached_property
-    def template(self) -> Template:
+    def template(self) -> GoTemplate:
         """The Go template; the default one if the model has none."""
-        parsed = self._model.parsed_template
-        return parse(DEFAULT_TEMPLATE) if parsed is None else parsed
+        text = self._model.template
+        return self._sandbox.go_template(DEFAULT_TEMPLATE if text is None else text, self._model.digest)
 
-    @cached_property
+    @property
     def thinking_tags(self) -> tuple[str, str] | None:
         """The texts around thinking."""
-        return template_facts.thinking_tags(self.template)
+        return self._facts.thinking_tags
 
-    @cached_property
+    @property
     def tool_tag(self) -> str:
         """The text that begins a tool call."""
-        return template_facts.tool_tag(self.template)
+        return self._facts.tool_tag
+
+    @property
+    def _facts(self) -> Facts:
+        return self._model.template_facts or Facts()
 
     def renderer(self) -> Renderer | None:
         """Return the renderer that the model names; None: it names none. UnknownRendererError: nobody knows it."""
@@ -59,7 +63,7 @@ class Forms:
         key = facts.bos_text, facts.eos_text, facts.adds_bos, facts.adds_eos
         found = self._chat_templates.get(key)
         if found is None:
-            found = self._chat_templates[key] = ChatTemplate(
+            found = self._chat_templates[key] = self._sandbox.chat_template(
                 self._model.chat_template,
                 facts.bos_text,
                 facts.eos_text,

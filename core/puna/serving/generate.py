@@ -11,10 +11,9 @@ from puna.errors import (
     ModelNotFoundError,
     UnknownRendererError,
 )
-from puna.gotemplate.parser import parse
 from puna.messages import Message, Think
 from puna.prompt.builtin.interface import Parser
-from puna.prompt.render import Rendered, render_go, render_suffix
+from puna.prompt.render import Rendered
 from puna.prompt.thinking import ThinkingParser
 from puna.runtime.wanted import Lease, Use
 from puna.serving import answers
@@ -48,6 +47,8 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         return
     think = _checked(found, request)
     options = options_of(found.model, asked)
+    if found.model.uses_jinja:
+        access.sandbox.warm()
     use = Use.NOTHING if empty else Use.SEQUENCE
     async with access.lease(found.model, options, asked, tell, use) as lease:
         clock.granted()
@@ -57,7 +58,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         parser = found.forms.parser()
         if parser is not None:
             parser.init((), None, asked.think)
-        prompt = await _prompt(found, lease, request, think)
+        prompt = await _prompt(access, found, lease, request, think)
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
             return
@@ -98,7 +99,9 @@ def _checked(found: Found, request: GenerateRequest) -> Think | None:
     return think
 
 
-async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: Think | None) -> Rendered:
+async def _prompt(
+    access: Access, found: Found, lease: Lease, request: GenerateRequest, think: Think | None
+) -> Rendered:
     """Make the prompt's text. Token ids have none."""
     if not isinstance(request.prompt, str):
         return Rendered("", request.media)
@@ -107,13 +110,14 @@ async def _prompt(found: Found, lease: Lease, request: GenerateRequest, think: T
     model, forms = found.model, found.forms
     before = await _text_of(lease, request.context) if request.context else ""
     if request.suffix:
-        template = parse(request.template) if request.template else forms.template
-        return Rendered(before + render_suffix(template, request.prompt, request.suffix, think), request.media)
+        template = access.sandbox.go_template(request.template) if request.template else forms.template
+        return Rendered(before + await template.fill(request.prompt, request.suffix, think), request.media)
     preset = model.messages if request.context is None else ()
     said = Message(role="user", content=request.prompt, media=request.media)
     messages = assembled(model, preset, request.system or model.system, (said,))
     if request.template:
-        return Rendered(before + render_go(parse(request.template), messages, (), think), request.media)
+        text = await access.sandbox.go_template(request.template).render(messages, (), think)
+        return Rendered(before + text, request.media)
     renderer = forms.renderer()
     conversation = Conversation(
         model=model,

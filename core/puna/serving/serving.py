@@ -10,6 +10,7 @@ from puna.models.store import ModelStore
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.wanted import LoadedEntry, Use
+from puna.sandbox.sandbox import Sandbox
 from puna.serving import chat, embed, generate, tokens
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.activity import Activity
@@ -27,14 +28,22 @@ class Serving:
     """Answers requests out of a store of models and a pool of loaded ones, which the caller opens and closes."""
 
     def __init__(
-        self, store: ModelStore, pool: ModelPool, settings: Settings, backends: Registry | None = None
+        self,
+        store: ModelStore,
+        pool: ModelPool,
+        settings: Settings,
+        backends: Registry | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
-        """`backends` are only told of; None: those that are installed."""
+        """`backends` are only told of; None: those that are installed.
+
+        `sandbox` runs templates. The caller opens and closes it; without one, workers end with this process.
+        """
         self.store = store
         self.pool = pool
         self.settings = settings
         self.activity = Activity()
-        self.access = Access(store, pool, settings)
+        self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits))
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
         self.catalogue = Catalogue(store, registries)
         self._backends = backends

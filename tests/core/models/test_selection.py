@@ -1,7 +1,7 @@
 import pytest
 
-from puna.gotemplate.parser import parse
 from puna.models.config import Config
+from puna.models.heads import read_template
 from puna.models.selection import is_harmony, mode, template_capabilities
 
 PLAIN = "{{ .Prompt }}"
@@ -32,30 +32,30 @@ JINJA_TRIP = JINJA_TOOLS + "tool_calls ipython"
     ],
 )
 def test_the_more_capable_template_is_used(template, jinja, chosen):
-    assert mode(Config(), parse(template) if template else None, jinja, None) == chosen
+    assert mode(Config(), template, read_template(template) if template else None, jinja, None) == chosen
 
 
 @pytest.mark.parametrize(("setting", "chosen"), [(True, "rendered"), (False, "native")])
 @pytest.mark.parametrize("jinja", ["", JINJA_TOOLS])
 def test_a_setting_decides_where_there_is_a_go_template(setting, chosen, jinja):
-    assert mode(Config(), parse(PLAIN), jinja, setting) == chosen
-    assert mode(Config(), None, jinja, setting) == "native"
+    assert mode(Config(), PLAIN, read_template(PLAIN), jinja, setting) == chosen
+    assert mode(Config(), None, None, jinja, setting) == "native"
 
 
 @pytest.mark.parametrize("config", [Config(renderer="x"), Config(parser="x"), Config(model_format="safetensors")])
 def test_builtin_renderers_and_parsers_need_no_template(config):
-    assert mode(config, None, JINJA_TOOLS, False) == "rendered"
+    assert mode(config, None, None, JINJA_TOOLS, False) == "rendered"
 
 
 def test_harmony_is_rendered():
     config, text = Config(model_family="gpt-oss"), "<|start|><|end|>"
-    assert mode(config, parse(text), JINJA_TOOLS, None) == "rendered"
-    assert mode(config, parse(PLAIN), JINJA_TOOLS, None) == "native"
+    assert mode(config, text, read_template(text), JINJA_TOOLS, None) == "rendered"
+    assert mode(config, PLAIN, read_template(PLAIN), JINJA_TOOLS, None) == "native"
     assert is_harmony(config, text)
     assert not is_harmony(Config(model_family="llama"), text)
     assert not is_harmony(config, None)
 
 
 def test_variables_tell_what_a_go_template_can():
-    assert template_capabilities(parse("{{ .SUFFIX }}" + TOOLS + THINKS)) == ("tools", "insert", "thinking")
-    assert template_capabilities(parse(PLAIN)) == ()
+    assert template_capabilities(read_template("{{ .SUFFIX }}" + TOOLS + THINKS)) == ("tools", "insert", "thinking")
+    assert template_capabilities(read_template(PLAIN)) == ()

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from puna.messages import Message
-from puna.prompt.truncate import cut_tokens, fit
+from puna.prompt.truncate import Written, cut_tokens, fit
 
 
 def messages(*parts: str) -> list[Message]:
@@ -15,18 +15,22 @@ def render(given: Sequence[Message]) -> str:
     return "".join(f"<{message.role}>{message.content}" for message in given)
 
 
+async def write(given: Sequence[Message]) -> Written:
+    return Written(render(given))
+
+
 async def count(text: str) -> int:
     return len(text)
 
 
 async def test_what_fits_is_left_alone() -> None:
-    fitted = await fit(messages("user:a", "assistant:b", "user:c"), render, count, 100)
-    assert fitted.text == "<user>a<assistant>b<user>c"
+    fitted = await fit(messages("user:a", "assistant:b", "user:c"), write, count, 100)
+    assert fitted.prompt.text == "<user>a<assistant>b<user>c"
 
 
 async def test_without_a_limit_nothing_is_dropped() -> None:
-    fitted = await fit(messages("user:" + "a" * 99, "user:c"), render, count, None)
-    assert fitted.text.endswith("a<user>c")
+    fitted = await fit(messages("user:" + "a" * 99, "user:c"), write, count, None)
+    assert fitted.prompt.text.endswith("a<user>c")
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 20])
@@ -35,11 +39,11 @@ async def test_as_few_of_the_oldest_are_dropped_as_a_search_one_by_one_would_dro
     given = messages(*(f"{'system' if i % 5 == 3 else 'user'}:{'x' * (i % 4)}" for i in range(size)))
     candidates = [[*(m for m in given[:i] if m.role == "system"), *given[i:]] for i in range(size)]
     first = next((c for c in candidates if len(render(c)) <= limit), candidates[-1])
-    assert (await fit(given, render, count, limit)).messages == tuple(first)
+    assert (await fit(given, write, count, limit)).messages == tuple(first)
 
 
 async def test_system_messages_and_the_last_stay_however_long() -> None:
-    fitted = await fit(messages("system:" + "s" * 50, "user:a", "user:" + "z" * 50), render, count, 10)
+    fitted = await fit(messages("system:" + "s" * 50, "user:a", "user:" + "z" * 50), write, count, 10)
     assert [m.role for m in fitted.messages] == ["system", "user"]
     assert fitted.messages[1].content == "z" * 50
 
@@ -49,13 +53,13 @@ async def test_images_are_numbered_counted_and_dropped_with_their_messages() -> 
         Message(role="user", content="old", media=(b"1",)),
         Message(role="user", content="a [img] b", media=(b"2", b"3")),
     ]
-    everything = await fit(given, render, count, 5000, per_image=768)
-    assert everything.text == "<user>[img-0]old<user>[img-2]a [img-1] b"
+    everything = await fit(given, write, count, 5000, per_image=768)
+    assert everything.prompt.text == "<user>[img-0]old<user>[img-2]a [img-1] b"
     assert everything.media == (b"1", b"2", b"3")
-    fewer = await fit(given, render, count, 2000, per_image=768)
-    assert (fewer.text, fewer.media) == ("<user>[img-1]a [img-0] b", (b"2", b"3"))
-    unmarked = await fit(given, render, count, 2000, per_image=768, mark=False)
-    assert (unmarked.text, unmarked.media) == ("<user>a [img] b", (b"2", b"3"))
+    fewer = await fit(given, write, count, 2000, per_image=768)
+    assert (fewer.prompt.text, fewer.media) == ("<user>[img-1]a [img-0] b", (b"2", b"3"))
+    unmarked = await fit(given, write, count, 2000, per_image=768, mark=False)
+    assert (unmarked.prompt.text, unmarked.media) == ("<user>a [img] b", (b"2", b"3"))
 
 
 async def test_a_long_conversation_is_counted_a_few_times_only() -> None:
@@ -66,7 +70,7 @@ async def test_a_long_conversation_is_counted_a_few_times_only() -> None:
         counted += 1
         return len(text)
 
-    await fit(messages(*(f"user:{i}" for i in range(1000))), render, counting, 100)
+    await fit(messages(*(f"user:{i}" for i in range(1000))), write, counting, 100)
     assert counted < 15
 
 

@@ -11,6 +11,7 @@ from puna.models.create_request import CreateRequest
 from puna.models.store import ModelStore
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
+from puna.sandbox.sandbox import Sandbox
 from puna.serving.serving import Serving
 from puna.settings import Settings
 
@@ -110,5 +111,5 @@ def settings():
 
 @pytest.fixture
 async def serving(stocked, registry, settings, tmp_path):
-    async with ModelPool(registry, settings, socket_dir=tmp_path) as pool:
-        yield Serving(stocked, pool, settings, registry)
+    async with ModelPool(registry, settings, socket_dir=tmp_path) as pool, Sandbox(settings.limits) as sandbox:
+        yield Serving(stocked, pool, settings, registry, sandbox)

@@ -13,6 +13,7 @@ from puna import errors
 from puna.messages import Tool
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
+from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Delta
 from puna.serving.requests import EmbedRequest, OutputFormat, RequestOptions, ToolChoice
 from puna.serving.serving import Serving
@@ -21,8 +22,8 @@ from puna.serving.serving import Serving
 @pytest.fixture
 async def serving(stocked, settings):
     """One server for each test, and one host for each model in it."""
-    async with ModelPool(Registry.discover(), settings) as pool:
-        yield Serving(stocked, pool, settings)
+    async with ModelPool(Registry.discover(), settings) as pool, Sandbox(settings.limits) as sandbox:
+        yield Serving(stocked, pool, settings, sandbox=sandbox)
 
 
 async def test_completing(serving):

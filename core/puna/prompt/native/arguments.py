@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna.messages import Tool
-from puna.prompt.jinja_environment import Value
+from puna.prompt.value import Value
 
 _LONGEST_LITERAL: Final = 1 << 16
 """Characters of a literal in Python's notation; its parser's memory grows with depth."""

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from puna import gojson
 from puna.messages import Tool, ToolCall
-from puna.prompt.jinja_environment import Value
 from puna.prompt.native.arguments import Schemas, parsed
 from puna.prompt.native.form import CallLayout, Form
 from puna.prompt.native.loose import loose_value
 from puna.prompt.native.nested import members
+from puna.prompt.value import Value
 
 _ID_LETTERS: Final = string.ascii_letters + string.digits
 _ID_LENGTH: Final = 32

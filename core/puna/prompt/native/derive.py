@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from puna.prompt.jinja_environment import Value
 from puna.prompt.jinja_probe import Abilities
 from puna.prompt.native.comparison import Difference, compare, is_marker, segments
 from puna.prompt.native.derive_calls import CALL, SECOND_CALL, TOOLS, calls
 from puna.prompt.native.form import CallLayout, Form
+from puna.prompt.value import Value
 
 Attempt = Callable[..., str | None]
 """Renders messages with variables; None if the template fails."""

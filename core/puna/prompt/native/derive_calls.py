@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from puna.prompt.jinja_environment import Value
 from puna.prompt.native.comparison import Difference, compare
 from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.value import Value
 
 FIRST: Final = "FFF_FIRST_FUN_F"
 SECOND: Final = "SSS_SECOND_FUN_S"

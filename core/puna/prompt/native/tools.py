@@ -11,7 +11,7 @@ from typing import Any, Final
 from puna import gojson
 from puna.errors import ToolsRefusedError
 from puna.messages import Tool
-from puna.prompt.jinja_environment import Value
+from puna.prompt.value import Value
 
 FUNCTION: Final = "function"
 

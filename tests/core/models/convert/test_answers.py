@@ -9,6 +9,7 @@ from tests.core.serving.asking import answered, prompted
 
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
+from puna.sandbox.sandbox import Sandbox
 from puna.serving.requests import EmbedRequest
 from puna.serving.serving import Serving
 from puna.settings import Settings
@@ -17,8 +18,8 @@ from puna.settings import Settings
 @pytest.fixture
 async def serving(workshop):
     settings = Settings()
-    async with ModelPool(Registry.discover(), settings) as pool:
-        yield Serving(workshop.store, pool, settings)
+    async with ModelPool(Registry.discover(), settings) as pool, Sandbox(settings.limits) as sandbox:
+        yield Serving(workshop.store, pool, settings, sandbox=sandbox)
 
 
 def greedy(folder, count):

@@ -1,0 +1,1 @@
+"""Runs templates, which are strangers' programs, in processes that can be killed."""

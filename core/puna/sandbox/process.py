@@ -1,0 +1,201 @@
+"""One worker process as the core sees it: started, asked, killed."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from typing import Final, Self
+
+from puna.limits import Limits
+from puna.sandbox import wire
+from puna.sandbox.wire import JSON
+
+START_SECONDS: Final = 60.0
+"""How long a worker may take until it answers for the first time."""
+REMEMBERED: Final = 64
+"""Templates that a worker is sent before it is told to forget them."""
+_CPU_OF_PROCESS: Final = 2
+"""What the kernel adds to a process's id, shifted, for the id of the clock of its processor time."""
+_KEPT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR")
+"""What of the environment a worker inherits. It holds no secret."""
+
+
+class WorkerGoneError(Exception):
+    """A worker ended, was killed or said what no worker says."""
+
+
+class Template:
+    """A template as it is sent to a worker, once for each."""
+
+    __slots__ = ("content", "key")
+
+    def __init__(self, content: JSON) -> None:
+        self.content = content
+        self.key = hashlib.sha256(wire.pack(content)).hexdigest()
+
+
+class _Line(asyncio.Protocol):
+    """Takes the worker's messages apart; one of them is awaited at a time."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._data = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self.answer: asyncio.Future[JSON] = asyncio.get_running_loop().create_future()
+        self.gone = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a message. A worker that sends more than it was asked for is believed no more."""
+        self._data += data
+        if len(self._data) < wire.HEADER.size:
+            return
+        (size,) = wire.HEADER.unpack_from(self._data)
+        end = wire.HEADER.size + size
+        if size > self._longest or len(self._data) > end or self.answer.done():
+            self.fail()
+        elif len(self._data) == end:
+            with memoryview(self._data) as whole:
+                try:
+                    value = wire.unpack(whole[wire.HEADER.size :])
+                except wire.StrangeAnswerError:
+                    value = None
+            self._data.clear()
+            if value is None:
+                self.fail()
+            else:
+                self.answer.set_result(value)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Fail what is awaited."""
+        self.gone = True
+        if not self.answer.done():
+            self.answer.set_exception(WorkerGoneError())
+
+    def fail(self) -> None:
+        """Take nothing more."""
+        self.gone = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def write(self, data: bytes) -> None:
+        """Send a message."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+
+class Worker:
+    """A running `python -m puna.sandbox`. Whoever starts it must close it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, line: _Line) -> None:
+        self._process = process
+        self._line = line
+        self._sent: set[str] = set()
+
+    @classmethod
+    async def start(cls, limits: Limits, *, yielding: bool = False) -> Self:
+        """Start a worker and wait until it listens. Raises WorkerGoneError or OSError.
+
+        `yielding`: whether it leaves the processor to other processes that want it.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                ours.setblocking(False)
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",  # whatever lies in the current folder must not shadow a module
+                    "-m",
+                    "puna.sandbox",
+                    stdin=theirs.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,  # it may quote prompts
+                    env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                    cwd="/",
+                    process_group=0,  # Ctrl-C in a terminal reaches the core alone
+                )
+            longest = 2 * limits.template_output_bytes + wire.SLACK
+            _, line = await asyncio.get_running_loop().create_connection(lambda: _Line(longest), sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        worker = cls(process, line)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await line.answer
+        except BaseException as error:
+            await worker.close()
+            if isinstance(error, TimeoutError):
+                raise WorkerGoneError from error
+            raise
+        told = {"memory": limits.template_memory_bytes, "output": limits.template_output_bytes, "yielding": yielding}
+        line.write(wire.pack(told))
+        return worker
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self._line.gone
+
+    def computed(self) -> float:
+        """Return the seconds for which it has computed; where the system does not tell, those that have passed."""
+        if sys.platform == "linux":
+            with suppress(OSError):
+                return time.clock_gettime(~self.pid << 3 | _CPU_OF_PROCESS)
+        return time.monotonic()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has been asked and has not answered."""
+        return not self._line.answer.done()
+
+    async def settled(self, seconds: float) -> None:
+        """Wait a while for an answer that nobody wants any more; kill the worker if it does not come."""
+        answer = self._line.answer
+        await asyncio.wait((answer,), timeout=seconds)
+        if not answer.done():
+            self.kill()
+            await asyncio.wait((answer,))
+        if not answer.cancelled():
+            answer.exception()  # nobody else looks at it
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ask(self, template: Template, request: dict[str, JSON]) -> asyncio.Future[JSON]:
+        """Send a request; return its answer to come, or WorkerGoneError. It must have answered the one before."""
+        request["key"] = template.key
+        if template.key not in self._sent:
+            if len(self._sent) >= REMEMBERED:
+                self._sent.clear()
+                request["forget"] = True
+            self._sent.add(template.key)
+            request["template"] = template.content
+        self._line.answer = answer = asyncio.get_running_loop().create_future()
+        if self._line.gone:
+            answer.set_exception(WorkerGoneError())
+        else:
+            self._line.write(wire.pack(request))
+        return answer
+
+    def kill(self) -> None:
+        """End it and whatever it started."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._line.fail()
+
+    async def close(self) -> None:
+        """End it and wait until it has."""
+        self.kill()
+        await self._process.wait()

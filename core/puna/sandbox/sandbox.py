@@ -1,0 +1,83 @@
+"""What the core asks of the workers, in one place."""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Self
+
+from puna.errors import TemplateError
+from puna.gotemplate.facts import Facts
+from puna.limits import Limits
+from puna.sandbox.lanes import ENDED, Lanes
+from puna.sandbox.process import WorkerGoneError
+from puna.sandbox.templates import REQUEST, ChatTemplate, GoTemplate
+
+log = logging.getLogger(__name__)
+
+
+class Sandbox:
+    """Makes templates that can be run, and has the workers that run them. No worker starts before one is needed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lanes = Lanes(limits)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._warming: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all workers."""
+        await self._lanes.close()
+
+    def go_template(self, text: str, name: str = REQUEST) -> GoTemplate:
+        """Return a Go template; `name` is whose turn it is when several templates wait for a worker."""
+        return GoTemplate(text, self._lanes, self._limits, name)
+
+    def chat_template(
+        self,
+        source: str,
+        bos_text: str,
+        eos_text: str,
+        *,
+        tool_source: str = "",
+        adds_bos: bool = False,
+        adds_eos: bool = False,
+    ) -> ChatTemplate:
+        """Return a chat template of a model file: see puna.prompt.jinja.ChatTemplate."""
+        return ChatTemplate(
+            source,
+            bos_text,
+            eos_text,
+            self._lanes,
+            self._limits,
+            tool_source=tool_source,
+            adds_bos=adds_bos,
+            adds_eos=adds_eos,
+        )
+
+    def warm(self) -> None:
+        """Start a worker in the background, unless that was done before: it takes a fifth of a second."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm())
+
+    async def _warm(self) -> None:
+        try:
+            await self._lanes.warm()
+        except (WorkerGoneError, OSError) as error:
+            log.warning("no process for templates could be started: %s", error or type(error).__name__)
+
+    def read(self, text: str) -> Facts:
+        """Return what is known of a Go template; for threads, which it blocks. Raises TemplateError."""
+        template = self.go_template(text)
+        if template.small or self._loop is None:
+            return template.facts_here()
+        future = asyncio.run_coroutine_threadsafe(template.facts(), self._loop)
+        try:
+            return future.result()
+        except asyncio.CancelledError:
+            raise TemplateError(ENDED) from None

@@ -1,0 +1,184 @@
+"""A model's or a request's template as the core holds it.
+
+A Go template that is small, over data that is small, runs in the core: puna.gotemplate pays for each step out of a
+budget of some milliseconds, so it is known to end. If the budget does not suffice the run begins anew in a worker, as
+all larger ones do. A chat template runs in a worker whatever it is: no list of what Jinja can do would be complete.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final
+
+from puna.errors import TemplateLimitError
+from puna.gotemplate import facts
+from puna.gotemplate.budget import Budget, BudgetSpentError
+from puna.gotemplate.facts import Facts
+from puna.gotemplate.parser import parse
+from puna.gotemplate.template import Template as GoTree
+from puna.limits import PREFIX, Limits
+from puna.messages import Message, Think, Tool
+from puna.prompt.native import known
+from puna.prompt.native.form import Form
+from puna.prompt.render import render_go, render_suffix
+from puna.prompt.truncate import Written
+from puna.sandbox import wire
+from puna.sandbox.lanes import Lanes
+from puna.sandbox.process import Template
+from puna.sandbox.wire import JSON
+
+SMALL_SOURCE: Final = 8192
+"""Characters of a Go template that are parsed in the core: the densest take 40 ms."""
+SMALL_TEXTS: Final = 256 << 10
+"""Characters of messages that a Go template is given in the core."""
+SMALL_DATA: Final = 16 << 10
+"""Characters of tools and of arguments of calls, which are taken apart one by one."""
+UNITS: Final = 10_000
+"""What a run in the core may do: see puna.gotemplate.budget."""
+REQUEST: Final = "request"
+"""Whose turn it is in a lane when a request brings its own template."""
+_EACH: Final = 256
+"""What a message, a call or a tool adds to the characters in it."""
+
+
+def check_source(text: str, limits: Limits) -> None:
+    """Raise TemplateLimitError for a source that is too long."""
+    if len(text) > limits.template_bytes or len(text.encode("utf-8", "surrogatepass")) > limits.template_bytes:
+        raise TemplateLimitError(f"{limits.template_bytes} bytes", f"{PREFIX}TEMPLATE_BYTES")
+
+
+class GoTemplate:
+    """A Go template. Safe to share."""
+
+    def __init__(self, text: str, lanes: Lanes, limits: Limits, name: str = REQUEST) -> None:
+        """`name` is whose turn it is in a lane."""
+        self._text = text
+        self._lanes = lanes
+        self._limits = limits
+        self._name = name
+
+    async def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
+        """Render a conversation. Raises TemplateError; a template sees that there are media, not what they are."""
+        budget = _budget(messages, tools)
+        shown = [replace(each, media=(b"",) * len(each.media)) if each.media else each for each in messages]
+        return await self._run(
+            budget,
+            lambda: render_go(self._tree, shown, tools, think, budget),
+            lambda: {
+                "ask": "go",
+                "messages": wire.messages_out(shown),
+                "tools": wire.tools_out(tools),
+                "think": wire.think_out(think),
+            },
+        )
+
+    async def fill(self, prompt: str, suffix: str, think: Think | None) -> str:
+        """Render the text before and after a gap that a model shall fill. Raises TemplateError."""
+        small = len(prompt) + len(suffix) <= SMALL_TEXTS
+        budget = Budget(UNITS) if small else None
+        return await self._run(
+            budget,
+            lambda: render_suffix(self._tree, prompt, suffix, think, budget),
+            lambda: {"ask": "suffix", "texts": [prompt, suffix], "think": wire.think_out(think)},
+        )
+
+    async def facts(self) -> Facts:
+        """Return what is known of the template, from a worker. Raises TemplateError."""
+        check_source(self._text, self._limits)
+        found: Facts = await self._lanes.ask(self._name, Template(self._text), {"ask": "facts"}, wire.facts_in)
+        return found
+
+    def facts_here(self) -> Facts:
+        """Return what is known of the template, by reading it in this thread. Raises TemplateError."""
+        check_source(self._text, self._limits)
+        return facts.of(self._tree)
+
+    @property
+    def small(self) -> bool:
+        """Whether it may be parsed in the core."""
+        return len(self._text) <= SMALL_SOURCE
+
+    @cached_property
+    def _tree(self) -> GoTree:
+        return parse(self._text)
+
+    async def _run(self, budget: Budget | None, here: Callable[[], str], there: Callable[[], dict[str, JSON]]) -> str:
+        check_source(self._text, self._limits)
+        if self.small and budget is not None:
+            try:
+                return here()
+            except (BudgetSpentError, RecursionError):
+                pass
+        text: str = await self._lanes.ask(self._name, Template(self._text), there(), wire.text)
+        return text
+
+
+def _budget(messages: Sequence[Message], tools: Sequence[Tool]) -> Budget | None:
+    """Return what a run over this data may do in the core; None: nothing, since there is too much data."""
+    texts = sum(_EACH + len(each.content) + len(each.thinking) for each in messages)
+    data = sum(_EACH + len(call.arguments) + len(call.name) for each in messages for call in each.tool_calls)
+    data += sum(_EACH + len(each.parameters) + len(each.items) + len(each.description) for each in tools)
+    if texts > SMALL_TEXTS or data > SMALL_DATA:
+        return None
+    return Budget(UNITS, bulk=(data >> 3) + (texts >> 6))
+
+
+class ChatTemplate:
+    """A Jinja chat template of a model file, with what the model's tokenizer calls its ends. Safe to share."""
+
+    def __init__(
+        self,
+        source: str,
+        bos_text: str,
+        eos_text: str,
+        lanes: Lanes,
+        limits: Limits,
+        *,
+        tool_source: str = "",
+        adds_bos: bool = False,
+        adds_eos: bool = False,
+    ) -> None:
+        """See puna.prompt.jinja.ChatTemplate for what these are."""
+        self._sources = (source, tool_source)
+        self._template = Template([source, tool_source, bos_text, eos_text, adds_bos, adds_eos])
+        self._lanes = lanes
+        self._limits = limits
+        self._forms: dict[bool, Form] = {}
+
+    async def form(self, *, tools: bool) -> Form:
+        """Return how output will be laid out, in conversations with or without tools. Raises TemplateError."""
+        tools = tools and bool(self._sources[1])
+        if tools not in self._forms:
+            source = self._sources[tools].replace("\r\n", "\n").replace("\r", "\n")
+            self._forms[tools] = known.form(source) or known.corrected(
+                await self._ask({"ask": "form", "tools": tools}, wire.form_in), source
+            )
+        return self._forms[tools]
+
+    async def turn(
+        self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None, *, reads: bool
+    ) -> Written:
+        """Return the prompt, and where `reads` what of the answer it holds already.
+
+        Raises TemplateRefusedError and TemplateError.
+        """
+        request = {
+            "ask": "turn",
+            "messages": wire.messages_out(messages),
+            "tools": wire.tools_out(tools),
+            "think": wire.think_out(think),
+            "reads": reads,
+        }
+        prompt: Written = await self._ask(request, _written)
+        return prompt
+
+    async def _ask(self, request: dict[str, JSON], read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
+        for source in self._sources:
+            check_source(source, self._limits)
+        return await self._lanes.ask(self._template.key, self._template, request, read)
+
+
+def _written(value: JSON) -> Written:
+    if not isinstance(value, list) or len(value) != 2:
+        raise wire.StrangeAnswerError("no prompt")
+    return Written(wire.text(value[0]), wire.text(value[1]))

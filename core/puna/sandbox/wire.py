@@ -1,0 +1,160 @@
+"""What core and worker say to each other: JSON, each message after its length in four bytes.
+
+The core believes nothing of what a worker says: every value has its type and length checked. Of media only the number
+is told, since templates print markers in their place.
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final, TypeAlias
+
+from puna.gotemplate.facts import LONGEST_TAG, Facts
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
+
+JSON: TypeAlias = Any
+"""Any value that JSON can say."""
+HEADER: Final = struct.Struct(">I")
+SLACK: Final = 1 << 20
+"""Bytes of an answer beside the rendered text."""
+MOST_MARKERS: Final = 64
+
+
+class StrangeAnswerError(Exception):
+    """A worker said something that no worker says."""
+
+
+def pack(value: JSON) -> bytes:
+    """Return a message with its length. Halves of surrogate pairs travel as they are."""
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return HEADER.pack(len(data)) + data
+
+
+def unpack(data: bytes | bytearray | memoryview) -> JSON:
+    """Read a message without its length. Raises StrangeAnswerError."""
+    try:
+        return json.loads(str(data, "utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise StrangeAnswerError("no JSON") from error
+
+
+def text(value: JSON, longest: int | None = None) -> str:
+    """Return a text. Raises StrangeAnswerError for anything else, or a longer one."""
+    if not isinstance(value, str) or (longest is not None and len(value) > longest):
+        raise StrangeAnswerError("no text, or one that is too long")
+    return value
+
+
+def messages_out(messages: Sequence[Message]) -> JSON:
+    """Return messages as JSON."""
+    return [
+        [
+            each.role,
+            each.content,
+            each.thinking,
+            len(each.media),
+            [[call.name, call.arguments, call.index, call.id] for call in each.tool_calls],
+            each.tool_name,
+            each.tool_call_id,
+        ]
+        for each in messages
+    ]
+
+
+def messages_in(value: JSON) -> list[Message]:
+    """Return the messages, with nothing in their media."""
+    return [
+        Message(
+            role=role,
+            content=content,
+            thinking=thinking,
+            media=(b"",) * media,
+            tool_calls=tuple(
+                ToolCall(name=name, arguments=arguments, index=index, id=id_) for name, arguments, index, id_ in calls
+            ),
+            tool_name=tool_name,
+            tool_call_id=tool_call_id,
+        )
+        for role, content, thinking, media, calls, tool_name, tool_call_id in value
+    ]
+
+
+def tools_out(tools: Sequence[Tool]) -> JSON:
+    """Return tools as JSON."""
+    return [[each.name, each.description, each.parameters, each.type, each.items] for each in tools]
+
+
+def tools_in(value: JSON) -> list[Tool]:
+    """Return the tools."""
+    return [
+        Tool(name=name, description=description, parameters=parameters, type=type_, items=items)
+        for name, description, parameters, type_, items in value
+    ]
+
+
+def think_out(think: Think | None) -> JSON:
+    """Return how a model shall think as JSON."""
+    return None if think is None else [think.on, think.level]
+
+
+def think_in(value: JSON) -> Think | None:
+    """Return how a model shall think."""
+    return None if value is None else Think(*value)
+
+
+def facts_out(facts: Facts) -> JSON:
+    """Return what is known of a Go template as JSON."""
+    return [sorted(facts.uses), facts.thinking_tags, facts.tool_tag, facts.full_tool_round_trip]
+
+
+def facts_in(value: JSON) -> Facts:
+    """Return what is known of a Go template. Raises StrangeAnswerError."""
+    try:
+        uses, tags, tool_tag, round_trip = value
+        if not isinstance(round_trip, bool):
+            raise StrangeAnswerError("no boolean")
+        opening, closing = tags or ("", "")
+        pair = (text(opening, LONGEST_TAG), text(closing, LONGEST_TAG))
+        names = frozenset(text(each, LONGEST_TAG) for each in uses)
+        return Facts(names, pair if tags else None, text(tool_tag, LONGEST_TAG), round_trip)
+    except (TypeError, ValueError) as error:
+        raise StrangeAnswerError("no facts") from error
+
+
+def form_out(form: Form) -> JSON:
+    """Return a derived form as JSON. `literals` are left out: they are never derived."""
+    return asdict(form) | {"layout": form.layout.value, "literals": None}
+
+
+def form_in(value: JSON) -> Form:
+    """Return a derived form. Raises StrangeAnswerError."""
+    try:
+        members = dict(value)
+        members["layout"] = CallLayout(members["layout"])
+        members["json"] = _made(JsonCall, members["json"])
+        members["tagged"] = _made(TaggedCall, members["tagged"])
+        if members.pop("literals") is not None:
+            raise StrangeAnswerError("literals are never derived")
+        form: Form = _made(Form, members)
+        return form
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise StrangeAnswerError("no form") from error
+
+
+def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401
+    defaults = {each.name: each.default for each in fields(kind)}
+    for name, value in members.items():
+        default = defaults[name]
+        if isinstance(default, tuple):
+            if not isinstance(value, list) or len(value) > MOST_MARKERS:
+                raise StrangeAnswerError("no list of markers")
+            members[name] = tuple(text(each, LONGEST_TAG) for each in value)
+        elif default is None:
+            members[name] = None if value is None else text(value, LONGEST_TAG)
+        elif isinstance(default, str) or name == "name":
+            text(value, LONGEST_TAG)
+        elif type(value) is not type(default):
+            raise StrangeAnswerError("a value of another type")
+    return kind(**members)

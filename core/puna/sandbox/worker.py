@@ -1,0 +1,185 @@
+"""The worker's side: renders, reads and probes templates, one request after the other.
+
+A worker limits itself before it reads the first request: memory, files, processes. A timer of the kernel's ends it when
+a request takes longer than any may, so that it outlives no core that was killed; where there is a parent-death signal
+it ends at once. The core kills it earlier.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from puna.errors import TemplateError, TemplateRefusedError
+from puna.gotemplate import facts
+from puna.gotemplate.parser import parse
+from puna.prompt.jinja import ChatTemplate
+from puna.prompt.render import render_go, render_suffix
+from puna.sandbox import wire
+from puna.sandbox.wire import JSON
+
+REMEMBERED: Final = 64
+"""Templates that a worker keeps; the core knows which it has sent."""
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_LATER: Final = 1.0
+"""Seconds behind the core's limit after which the worker ends by itself."""
+_OPEN_FILES: Final = 16
+_YIELDING: Final = 15
+"""How much nicer to others a worker is that runs a slow template."""
+
+
+def main() -> None:
+    """Answer until the core goes."""
+    _depend_on_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=0) as line:
+        line.sendall(wire.pack("ready"))
+        told = _receive(line)
+        _confine(told["memory"])
+        if told["yielding"]:
+            os.nice(_YIELDING)
+        worker = Worker(told["output"])
+        while (request := _receive(line)) is not None:
+            signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _LATER)
+            answer = worker.answer(request)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            line.sendall(answer)
+            if worker.spent or _resident() > told["memory"] // 2:
+                return  # the core starts another one, which is as small as this one was
+
+
+class Worker:
+    """Templates that were sent, and what can be asked of them."""
+
+    def __init__(self, output: int) -> None:
+        """`output`: the most characters that a template may write."""
+        self._output = output
+        self._sources: dict[str, JSON] = {}
+        self._chat_template = lru_cache(REMEMBERED)(self._compiled)
+        self._parsed = lru_cache(REMEMBERED)(lambda key: parse(self._sources[key]))
+        self.spent = False
+        """Whether memory ran out, after which nothing is sure."""
+
+    def answer(self, request: JSON) -> bytes:
+        """Return the answer to a request, with its length."""
+        try:
+            if request.get("forget"):
+                self._sources.clear()
+            if "template" in request:
+                self._sources[request["key"]] = request["template"]
+            asked: Callable[[JSON], JSON] = getattr(self, "_" + request["ask"])
+            return wire.pack({"answer": asked(request)})
+        except _TooLongError:
+            return wire.pack({"exceeded": "output"})
+        except TemplateRefusedError as error:
+            return wire.pack({"refused": str(error)[: wire.SLACK // 8]})
+        except TemplateError as error:
+            return wire.pack({"failed": str(error)[: wire.SLACK // 8]})
+        except RecursionError:
+            return wire.pack({"failed": "template: nested too deeply"})
+        except MemoryError:
+            self.spent = True
+        except Exception as error:
+            # Whatever a stranger's program runs into is its own fault.
+            return wire.pack({"failed": f"template: {type(error).__name__}: {error}"[: wire.SLACK // 8]})
+        return wire.pack({"exceeded": "memory"})
+
+    def _compiled(self, key: str) -> ChatTemplate:
+        source, tool_source, bos, eos, adds_bos, adds_eos = self._sources[key]
+        return ChatTemplate(source, bos, eos, tool_source=tool_source, adds_bos=adds_bos, adds_eos=adds_eos)
+
+    def _whole(self, text: str) -> str:
+        if len(text) > self._output or len(text.encode("utf-8", "surrogatepass")) > self._output:
+            raise _TooLongError
+        return text
+
+    def _turn(self, request: JSON) -> JSON:
+        """Render a conversation with a chat template; tell how the model's turn opens, where answers are read."""
+        messages, tools = wire.messages_in(request["messages"]), wire.tools_in(request["tools"])
+        template, think = self._chat_template(request["key"]), wire.think_in(request["think"])
+        if not request["reads"]:
+            return [self._whole(template.render(messages, tools, think=think)), ""]
+        turn = template.turn(messages, tools, think=think)
+        return [self._whole(turn.text), self._whole(turn.opened)]
+
+    def _form(self, request: JSON) -> JSON:
+        """Derive the layout of the output."""
+        return wire.form_out(self._chat_template(request["key"]).derived(tools=request["tools"]))
+
+    def _go(self, request: JSON) -> JSON:
+        """Render a conversation with a Go template."""
+        messages, tools = wire.messages_in(request["messages"]), wire.tools_in(request["tools"])
+        return self._whole(render_go(self._parsed(request["key"]), messages, tools, wire.think_in(request["think"])))
+
+    def _suffix(self, request: JSON) -> JSON:
+        """Render the text before and after a gap."""
+        prompt, suffix = request["texts"]
+        return self._whole(render_suffix(self._parsed(request["key"]), prompt, suffix, wire.think_in(request["think"])))
+
+    def _facts(self, request: JSON) -> JSON:
+        """Tell what a Go template is for."""
+        return wire.facts_out(facts.of(self._parsed(request["key"])))
+
+
+class _TooLongError(Exception):
+    """A template writes more than it may."""
+
+
+def _receive(line: socket.socket) -> JSON:
+    """Return the next message; None: the core has gone."""
+    head = _exactly(line, wire.HEADER.size)
+    return wire.unpack(_exactly(line, *wire.HEADER.unpack(head))) if head else None
+
+
+def _exactly(line: socket.socket, size: int) -> bytearray:
+    """Return this many bytes; none: the core has gone."""
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    while got < size:
+        count = line.recv_into(view[got:])
+        if not count:
+            return bytearray()
+        got += count
+    return data
+
+
+def _depend_on_parent() -> None:
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            libc: Any = ctypes.CDLL(None)
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _confine(memory: int) -> None:
+    """Limit what the process may take, as far as this system can."""
+    bounds = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_NPROC: 0,
+    }
+    for kind, bound in bounds.items():
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        with suppress(OSError, ValueError, OverflowError):
+            resource.setrlimit(kind, (bound, bound))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # of all processes of the server this one can be spared
+
+
+def _resident() -> int:
+    """Return the bytes of memory that the process has now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
