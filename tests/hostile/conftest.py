@@ -7,7 +7,7 @@ from tests.e2e.server import MODELS, serving
 from tests.hostile import fuzz
 from tests.hostile.started import Started, stocked
 
-SHARES = pytest.StashKey()
+TIME = pytest.StashKey()
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish(session):
-    """Count the properties that share the time."""
-    session.config.stash[SHARES] = sum(item.get_closest_marker("fuzz") is not None for item in session.items)
+    """Divide the time among the properties."""
+    count = sum(item.get_closest_marker("fuzz") is not None for item in session.items)
+    session.config.stash[TIME] = fuzz.Budget(fuzz.SECONDS, count)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -37,7 +38,8 @@ def pytest_pyfunc_call(pyfuncitem):
     """Repeat a property for its share of the time, if there is a time."""
     if not fuzz.SECONDS or pyfuncitem.get_closest_marker("fuzz") is None:
         return None
-    fuzz.repeat(pyfuncitem, fuzz.SECONDS / pyfuncitem.config.stash[SHARES])
+    with pyfuncitem.config.stash[TIME].share() as seconds:
+        fuzz.repeat(pyfuncitem, seconds)
     return True
 
 

@@ -5,6 +5,7 @@
 share is over. A failure says the example, and the seed that finds it again (PUNA_FUZZ_SEED).
 """
 
+import contextlib
 import os
 import random
 import time
@@ -14,23 +15,40 @@ from hypothesis import HealthCheck, Phase, settings
 
 SECONDS = float(os.environ.get("PUNA_FUZZ_SECONDS") or 0)
 SEED = int(os.environ.get("PUNA_FUZZ_SEED") or 0)
-_PER_ROUND = 25
+_PER_ROUND = 10
 
 
-def fuzz(examples, *, shrink=True):
+def fuzz(examples, *, shrink=True, seconds=None):
     """Decorate a hypothesis test that tries so many examples in `make test`.
 
-    Shrinking asks for hundreds of examples more, which takes minutes where each may wait for a server.
+    Shrinking asks for hundreds of examples more, which takes minutes where each may wait for a server. `seconds` is
+    what an example may take.
     """
     return settings(
         max_examples=_PER_ROUND if SECONDS else examples,
         derandomize=not SECONDS,
         database=None,
-        deadline=None,
+        deadline=None if seconds is None else seconds * 1000,
         print_blob=True,
         phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])],
         suppress_health_check=list(HealthCheck),
     )
+
+
+class Budget:
+    """Time that is divided among properties. What one takes too much, the later ones lack."""
+
+    def __init__(self, seconds, count):
+        self._seconds = seconds
+        self._count = count
+
+    @contextlib.contextmanager
+    def share(self):
+        """Give one property's share, and count what it takes."""
+        start = time.monotonic()
+        yield max(self._seconds, 0) / max(self._count, 1)
+        self._seconds -= time.monotonic() - start
+        self._count -= 1
 
 
 def is_fuzz(item):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.e2e.server import MODELS, PUNA, serving
 from tests.hostile.bounds import unharmed
+from tests.hostile.fuzz import fuzz
 
 from puna.errors import PunaError
 from puna.models import config, gguf, manifest, messages, parameters
@@ -305,7 +306,7 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=2000, suppress_health_check=list(HealthCheck))
+@fuzz(60, seconds=2)
 @given(FIELDS | st.binary(max_size=60) | st.lists(FIELDS, max_size=3))
 def test_files_of_json_are_read_or_refused(value):
     data = value if isinstance(value, bytes) else json.dumps(value).encode("utf-8", "surrogatepass")
@@ -314,7 +315,7 @@ def test_files_of_json_are_read_or_refused(value):
             read(data)
 
 
-@settings(max_examples=100, deadline=2000, suppress_health_check=list(HealthCheck))
+@fuzz(100, seconds=2)
 @given(
     st.lists(st.tuples(st.integers(0, 6000), st.binary(min_size=1, max_size=9)), min_size=1, max_size=6),
     st.integers(0, 6000),
@@ -330,7 +331,7 @@ def test_heads_are_read_or_refused(tmp_path_factory, changes, end):
             read(path)
 
 
-@settings(max_examples=20, deadline=5000, suppress_health_check=list(HealthCheck))
+@fuzz(20, seconds=5)
 @given(FIELDS, st.binary(max_size=200))
 def test_any_model_is_listed_or_left_out(tmp_path_factory, fields, tail):
     root = tmp_path_factory.mktemp("fuzzed")

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.bounds import unharmed
+from tests.hostile.fuzz import fuzz
 
 from puna.v1 import generate_pb2, generate_pb2_grpc, options_pb2
 
@@ -199,7 +200,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(60, shrink=False)
 @given(schema=SCHEMAS.filter(lambda made: isinstance(made, dict)))
 def test_any_schema_is_enforced_or_refused(server, schema):
     hosts = server.hosts()

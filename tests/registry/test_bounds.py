@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import shutil
 import time
 from dataclasses import replace
 
@@ -121,6 +122,14 @@ async def test_lengths(evil, side, length):
     before = time.monotonic()
     await refused(side, name_on(evil))
     assert time.monotonic() - before < 10
+
+
+async def test_a_blob_that_would_fill_the_disk(evil, side, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, 70 << 20))
+    evil.on("GET /v2/tests/m/manifests/", manifest(10 << 20))
+    evil.on("HEAD /v2/", {"headers": {"Content-Length": str(10 << 20)}})
+    assert (await refused(side, name_on(evil))).endswith("-partial: no space left on device")
+    assert [each.method for each in evil.asked] == ["GET", "HEAD"]
 
 
 async def test_a_blob_of_another_length_than_the_manifest_says(evil, side):

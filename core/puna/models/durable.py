@@ -1,8 +1,10 @@
 """Files that are there whole or not at all, also after a crash."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,16 @@ from typing import BinaryIO, Final
 from puna import leaving
 
 FILE_MODE: Final = 0o644
+_LEFT_FREE: Final = 64 << 20
+"""Bytes of the disk that stay free, unless that is more than _LEFT_PART of the disk."""
+_LEFT_PART: Final = 0.05
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OSError where so many more bytes from outside would fill the disk."""
+    disk = shutil.disk_usage(folder)
+    if size > disk.free - min(_LEFT_FREE, disk.total * _LEFT_PART):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager

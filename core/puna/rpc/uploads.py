@@ -6,23 +6,18 @@ announced size is checked before anything is received.
 
 import asyncio
 import contextlib
-import errno
-import os
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Final
 
 from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
+from puna.models import durable
 from puna.models.blobs import Blob, BlobStore, BlobWriter
 from puna.models.registry.waiting import in_thread
 from puna.v1 import models_pb2
 
 _DRAIN_SECONDS: Final = 60.0
-_LEFT_FREE: Final = 64 << 20
-"""Bytes of the disk that an upload leaves free, unless that is more than _LEFT_PART of the disk."""
-_LEFT_PART: Final = 0.05
 _CHECK_EVERY: Final = 64 << 20
 """Bytes of an upload between two looks at the free space."""
 
@@ -62,7 +57,7 @@ async def _written(
     _check_size(first.size_bytes, most)
     with ExitStack() as stack:
         writer = await in_thread(stack.enter_context, blobs.writer())
-        await in_thread(_check_room, blobs, first.size_bytes)
+        await in_thread(durable.check_room, blobs.folder, first.size_bytes)
         async for part in parts:
             _check_size(writer.size + len(part.chunk), most)
             await in_thread(_append, blobs, writer, part.chunk)
@@ -73,17 +68,10 @@ async def _written(
 
 def _append(blobs: BlobStore, writer: BlobWriter, chunk: bytes) -> None:
     if writer.size // _CHECK_EVERY != (writer.size + len(chunk)) // _CHECK_EVERY:
-        _check_room(blobs, len(chunk))
+        durable.check_room(blobs.folder, len(chunk))
     writer.write(chunk)
 
 
 def _check_size(size: int, most: int) -> None:
     if size > most:
         raise TooLargeError(f"the blob is larger than {most} bytes; PUNA_MAX_UPLOAD_BYTES changes the limit")
-
-
-def _check_room(blobs: BlobStore, size: int) -> None:
-    """Raise OSError where so many more bytes would fill the disk."""
-    disk = shutil.disk_usage(blobs.folder)
-    if size > disk.free - min(_LEFT_FREE, disk.total * _LEFT_PART):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -61,6 +61,7 @@ class Download(Transfer):
                 self._parts = list(parts_.plan(await self._asked_size(client), self._limits))
                 await in_thread(self._partial.begin, self._parts)
             self.total = parts_.total(self._parts)
+            await in_thread(self._partial.check_room, self.total - self.completed)
             self._prepared.set()
             await self._bring(client)
             self._arrived.set()
@@ -150,6 +151,7 @@ class Download(Transfer):
             if changed:
                 await in_thread(self._partial.sync)
                 await in_thread(self._partial.note, changed)
+                await in_thread(self._partial.check_room, 0)  # others write to the disk too
             noted = now
 
     async def _settle(self) -> None:

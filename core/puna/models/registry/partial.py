@@ -110,6 +110,13 @@ class PartialBlob:
         except OSError as error:
             raise of_system(error, "truncate", self.path) from error
 
+    def check_room(self, size: int) -> None:
+        """Raise TransferError where so many more bytes would fill the disk."""
+        try:
+            durable.check_room(self.path.parent, size)
+        except OSError as error:
+            raise of_system(error, "write", self.path) from error
+
     def note(self, parts: Iterable[Part]) -> None:
         """Write down how far parts are."""
         for part in parts:
