@@ -33,6 +33,8 @@ class Limits:
     """Bytes that all bodies above 64 KiB may have together while their requests are answered."""
     max_upload_bytes: int = 1 << 40
     """Bytes of an uploaded blob."""
+    max_tokenize_characters: int = 8 << 20
+    """Characters of a text to be tokenized, and tokens to be put together, in TokenizeService."""
 
     # Connections.
     max_connections: int = 4096

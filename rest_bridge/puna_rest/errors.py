@@ -141,6 +141,7 @@ class Failure:
 
 def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     """Read an error."""
+    error.__traceback__ = None  # its frames would keep the body until garbage is collected
     if isinstance(error, RestError):
         return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())

@@ -248,5 +248,12 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
 
 
 def _shared(left: str, right: str) -> int:
-    end = min(len(left), len(right))
-    return next((index for index in range(end) if left[index] != right[index]), end)
+    """Return how many characters two texts begin with alike, by halving: prompts may have millions."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

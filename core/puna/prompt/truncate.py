@@ -87,9 +87,15 @@ def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -
 
     A negative `keep` keeps all that can be kept. `adds_bos`: the tokenizer puts a token of its own in front.
     """
-    most = num_ctx - 1
-    if len(tokens) <= most:
+    if len(tokens) <= num_ctx - 1:
         return list(tokens)
-    keep = min((len(tokens) if keep < 0 else keep) + adds_bos, most)
-    total = num_ctx - max((num_ctx - keep) // 2, 1)
-    return [*tokens[:keep], *tokens[len(tokens) - (total - keep) :]]
+    first, last = kept_ends(num_ctx, keep, adds_bos)
+    return [*tokens[:first], *tokens[len(tokens) - last :]]
+
+
+def kept_ends(num_ctx: int, keep: int, adds_bos: bool) -> tuple[int, int]:
+    """Return how many tokens stay at the beginning and at the end of a prompt that does not fit: see cut_tokens."""
+    most = num_ctx - 1
+    first = min((most if keep < 0 else keep) + adds_bos, most)
+    total = num_ctx - max((num_ctx - first) // 2, 1)
+    return first, total - first

@@ -135,9 +135,10 @@ class _Told:
         """
         try:
             return await handler(request, self)
-        except grpc.aio.AbortError:
+        except grpc.aio.AbortError as aborted:
             if self._status is None:
                 raise
+            aborted.__traceback__ = None  # it would keep the request until garbage is collected
             raise self._status from None
 
 

@@ -28,7 +28,7 @@ from puna.rpc.large import begin, finish
 from puna.rpc.status import code_of, trailers
 from puna.rpc.wall import Context
 
-CROWDED: Final = 0.5
+CROWDED: Final = 1.0
 """Seconds for which a call keeps its place when others wait for one."""
 FEWEST: Final = 4
 MOST: Final = 4096
@@ -97,21 +97,24 @@ class Intake:
 
         return whole._replace(**_named(whole, self._single(parsed)))
 
-    def _single(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[AsyncIterator[Any], Context], Any]:
-        async def serve(messages: AsyncIterator[tuple[int, Any]], context: Context) -> Any:  # noqa: ANN401
+    def _single(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[object, Context], Any]:
+        async def serve(_: object, context: Context) -> Any:  # noqa: ANN401
             try:
-                size, message = await self._message(messages)
+                size, message = await self._message(context)
             except (ClientStalledError, InvalidRequestError, TooLargeError) as error:
                 await _abort(context, error)
-            if size <= SMALL:
-                return await behaviour(message, context)
-            if self._held + size > self._most:
+            held = size if size > SMALL else 0
+            if self._held + held > self._most:
                 await _abort(context, _BusyError())
-            self._held += size
+            self._held += held
             try:
                 return await behaviour(message, context)
+            except grpc.aio.AbortError as aborted:
+                # gRPC keeps the error until garbage is collected. Its frames must not keep the message with it.
+                del message
+                raise aborted.with_traceback(None) from None
             finally:
-                self._held -= size
+                self._held -= held
 
         return serve
 
@@ -143,8 +146,8 @@ class Intake:
 
         return serve
 
-    async def _message(self, messages: AsyncIterator[tuple[int, Any]]) -> tuple[int, Any]:
-        """Receive a call's only message. Raises _BusyError, ClientStalledError, InvalidRequestError."""
+    async def _message(self, context: Context) -> tuple[int, Any]:
+        """Receive a call's only message, with its bytes. Raises _BusyError, ClientStalledError, InvalidRequestError."""
         if len(self._sending) >= self._places:
             await self._place()
         task = asyncio.current_task()
@@ -153,24 +156,27 @@ class Intake:
         self._sending[sending] = None
         self._watch()
         try:
-            return await anext(messages)
+            # The iterator of messages would keep the message for as long as the call lasts.
+            received = await context.read()
         except asyncio.CancelledError:
             if not sending.late:
                 raise
             task.uncancel()
             raise ClientStalledError("the request did not arrive in time") from None
-        except StopAsyncIteration:
-            raise asyncio.CancelledError from None  # the client left without sending anything
         finally:
             del self._sending[sending]
             self._wake()
+        if received is grpc.aio.EOF:
+            raise InvalidRequestError("the call has no message")
+        size, message = received
+        return size, message
 
     async def _place(self) -> None:
         """Wait for a place. Raises _BusyError."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout + 2 * CROWDED):
                 await future
         except (TimeoutError, asyncio.CancelledError) as error:
             if future in self._waiting:

@@ -39,7 +39,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
             bounds.check_detokenize(request, self._serving.settings.limits)
             raw = await self._serving.detokenize(
                 request.model,
-                tuple(request.token_ids),
+                request.token_ids,
                 special=not request.skip_special,
                 options=convert.request_options(request.options),
             )

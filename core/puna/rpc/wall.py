@@ -69,6 +69,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except Exception as error:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
+    failure.__traceback__ = None  # it leads to this frame, which would keep the request until garbage is collected
     await context.abort(
         code_of(failure), short(str(failure)), trailers(failure, whole_text=metadata.get(LONG_ERRORS) == "1")
     )

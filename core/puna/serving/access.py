@@ -58,7 +58,7 @@ class Access:
         """Runs templates."""
         self._store = store
         self._pool = pool
-        self._settings = settings
+        self.settings = settings
         self._known: OrderedDict[tuple[str, str], tuple[StoredModel, Forms]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -91,7 +91,7 @@ class Access:
 
     def check_form(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
         """Refuse a form that is too large to be read. `tools`: those of which one must be called."""
-        check_size(request, tools, self._settings.limits.max_constraint_bytes)
+        check_size(request, tools, self.settings.limits.max_constraint_bytes)
 
     def lease(
         self, model: StoredModel, options: Options, request: RequestOptions, tell: Tell, use: Use
@@ -105,7 +105,7 @@ class Access:
                 tell(Progress(phase="loading", fraction=news.fraction))
 
         return self._pool.lease(
-            wanted(model, options, request, self._settings),
+            wanted(model, options, request, self.settings),
             keep_alive=request.keep_alive,
             priority=request.priority,
             report=report,
@@ -124,7 +124,7 @@ class Access:
         if found.reference.source is Source.LOCAL:
             raise ModelNotFoundError(found.sent)
         host = urlsplit(config.remote_host if "://" in config.remote_host else f"//{config.remote_host}").hostname
-        if host not in self._settings.remotes:
+        if host not in self.settings.remotes:
             raise InvalidRequestError("this server cannot run this remote model")
         raise CloudDisabledError
 

@@ -13,6 +13,7 @@ from puna.prompt.render import Rendered
 from puna.prompt.truncate import Written, fit
 from puna.runtime.wanted import Lease
 from puna.serving.forms import Forms
+from puna.serving.lengths import head, is_long
 from puna.serving.requests import OutputFormat
 from puna.serving.wants import constraint
 
@@ -86,6 +87,9 @@ class Conversation:
         return Written(await self.forms.template.render(messages, self.tools, self.think))
 
     async def _count(self, text: str) -> int:
+        limit = self.lease.facts.context_length
+        if is_long(text, limit):
+            return len((await head(self.lease.model, text, limit + 1)).tokens)
         return len(await self.lease.model.tokenize(text, add_special=False, parse_special=True))
 
 

@@ -6,9 +6,11 @@ from typing import Final
 from puna.backend import Constraint, SequenceRequest
 from puna.errors import ContextOverflowError, EngineRefusedError
 from puna.options import Options
-from puna.prompt.truncate import cut_tokens
+from puna.prompt.truncate import cut_tokens, kept_ends
 from puna.runtime.wanted import Lease
+from puna.serving.lengths import head, is_long, tail
 from puna.serving.requests import RequestOptions
+from puna.serving.sequences import overflow_text
 from puna.serving.wants import sampling, token_limit
 
 NO_MEDIA: Final = (
@@ -45,8 +47,12 @@ class Draft:
         if isinstance(prompt, str):
             if facts.adds_bos:
                 prompt = prompt.removeprefix(self.bos or facts.bos_text)
-            if self.cuts and not media and len(prompt.encode()) >= facts.context_length:
+            if is_long(prompt, facts.context_length):
+                prompt, cut = await self._shortened(prompt, may_cut=self.cuts and not media)
+            elif self.cuts and not media and len(prompt.encode()) >= facts.context_length:
                 prompt, cut = await self._fitting(prompt)
+        elif len(prompt) > facts.context_length:
+            raise ContextOverflowError(overflow_text(len(prompt), facts.context_length))
         return (
             SequenceRequest(
                 prompt=prompt,
@@ -64,6 +70,22 @@ class Draft:
             ),
             cut,
         )
+
+    async def _shortened(self, prompt: str, *, may_cut: bool) -> tuple[str | tuple[int, ...], int]:
+        """Do the same to a prompt that is too long to be tokenized whole; the number of tokens cut is an estimate."""
+        facts, model = self.lease.facts, self.lease.model
+        found = await head(model, prompt, facts.context_length + 1)
+        if found.complete and len(found.tokens) < facts.context_length:
+            return prompt, 0
+        if not may_cut:
+            raise ContextOverflowError(overflow_text(len(found.tokens), facts.context_length, at_least=True))
+        if not self.shift:
+            raise ContextOverflowError
+        begin = [facts.bos_id] if facts.adds_bos else []
+        first, last = kept_ends(facts.context_length, self.options.num_keep, facts.adds_bos)
+        kept = [*begin, *found.tokens][:first] + await tail(model, prompt, last)
+        estimate = len(prompt) * len(found.tokens) // found.characters
+        return tuple(kept), max(estimate - len(kept), 1)
 
     async def _fitting(self, prompt: str) -> tuple[str | tuple[int, ...], int]:
         """Cut a prompt's middle so that there is room for an answer; a byte is a token at most, so short ones fit."""

@@ -21,6 +21,7 @@ from puna.runtime.wanted import Lease, Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.clock import Clock
+from puna.serving.lengths import Head, head, is_long
 from puna.serving.requests import EmbedRequest
 from puna.serving.sequences import translating
 
@@ -87,12 +88,17 @@ async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, tr
     # Every token but the special ones stands for a byte at least, so short texts need no counting.
     if len(text.encode()) + 2 <= longest:
         return text
-    tokens = await lease.model.tokenize(text, add_special=False, parse_special=True)
+    if is_long(text, longest):
+        found = await head(lease.model, text, longest + 1)
+    else:
+        tokens = await lease.model.tokenize(text, add_special=False, parse_special=True)
+        found = Head(tokens, complete=True, characters=len(text))
+    tokens = found.tokens
     adds_bos, adds_eos = _specials(model)
     room = longest
     room -= adds_bos and not (tokens and tokens[0] == facts.bos_id)
-    room -= adds_eos and not (tokens and tokens[-1] == facts.eos_id)
-    if len(tokens) <= room:
+    room -= adds_eos and not (found.complete and tokens and tokens[-1] == facts.eos_id)
+    if found.complete and len(tokens) <= room:
         return text
     if not truncate:
         raise InputTooLongError

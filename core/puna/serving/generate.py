@@ -1,6 +1,6 @@
 """Completing a prompt."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from puna.backend import BackendError, Finish, Piece, Prefill
@@ -22,6 +22,7 @@ from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.drafts import Draft
+from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.readers import BuiltinReader, PlainReader, Reader, ThinkingReader
 from puna.serving.requests import GenerateRequest
 from puna.serving.sequences import run
@@ -85,7 +86,8 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
                 elif isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 else:
-                    yield await _done(event, reader, lease, request, "".join(raw), clock, cut)
+                    told = None if request.raw else (raw, sequence.prompt)
+                    yield await _done(event, reader, lease, clock, cut, told)
 
 
 def _checked(found: Found, request: GenerateRequest) -> Think | None:
@@ -144,6 +146,9 @@ def _beginning(found: Found) -> str:
 
 
 async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
+    most = max(WHOLE, PER_TOKEN * lease.facts.context_length)
+    if len(tokens) > most:
+        raise InvalidRequestError(f"context has {len(tokens)} tokens, at most {most} are taken")
     try:
         return b"".join(await lease.model.detokenize(tokens, special=True)).decode(errors="replace")
     except BackendError as error:
@@ -160,12 +165,31 @@ def _reader(found: Found, parser: Parser | None, think: Think | None, prompt: st
     return PlainReader()
 
 
+async def _context(lease: Lease, prompt: str, answer: str, evaluated: str | Sequence[int]) -> tuple[int, ...]:
+    """Return the tokens with which a next request goes on: those of the prompt, also where it was cut, and the answer.
+
+    Of a prompt too long to be tokenized whole they are the tokens that were evaluated.
+    """
+    facts, model = lease.facts, lease.model
+    if isinstance(evaluated, str) or not is_long(prompt, facts.context_length):
+        return tuple(await model.tokenize(prompt + answer, add_special=False, parse_special=True))
+    begun = evaluated[1:] if facts.adds_bos else evaluated
+    return (*begun, *await model.tokenize(answer, add_special=False, parse_special=True))
+
+
 async def _done(
-    finish: Finish, reader: Reader, lease: Lease, request: GenerateRequest, text: str, clock: Clock, cut: int
+    finish: Finish,
+    reader: Reader,
+    lease: Lease,
+    clock: Clock,
+    cut: int,
+    told: tuple[list[str], str | Sequence[int]] | None,
 ) -> Done:
+    """`told`: the prompt with the pieces of the answer, and the prompt as it was evaluated; None: no context is due."""
     context = None
-    if not request.raw:
-        context = tuple(await lease.model.tokenize(text, add_special=False, parse_special=True))
+    if told is not None:
+        (prompt, *pieces), evaluated = told
+        context = await _context(lease, prompt, "".join(pieces), evaluated)
     return Done(
         reason="length" if finish.reason == "length" else "stop",
         delta=reader.finish(),

@@ -59,10 +59,14 @@ def translating(request: SequenceRequest | None = None) -> Generator[None]:
         raise BackendFailedError(str(error)) from error
 
 
-def overflow_text(prompt_tokens: int, context_length: int) -> str:
-    """Return what the reference's engine answers to a prompt that does not fit; clients look for its words."""
+def overflow_text(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> str:
+    """Return what the reference's engine answers to a prompt that does not fit; clients look for its words.
+
+    `at_least`: the prompt has even more tokens, which nobody counted.
+    """
+    number = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
     return (
-        f'{{"error":{{"code":400,"message":"request ({prompt_tokens} tokens) exceeds the available context size '
+        f'{{"error":{{"code":400,"message":"request ({number} tokens) exceeds the available context size '
         f'({context_length} tokens), try increasing it","type":"exceed_context_size_error",'
         f'"n_prompt_tokens":{prompt_tokens},"n_ctx":{context_length}}}}}'
     )

@@ -1,16 +1,22 @@
 """Text to tokens and back, and what fits a query best: everything that runs no sequence."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
-from puna.errors import InvalidTokenError, PunaError, RankingUnsupportedError
-from puna.runtime.wanted import Use
+from puna.errors import ContextOverflowError, InvalidTokenError, PunaError, RankingUnsupportedError, TooLargeError
+from puna.runtime.wanted import Lease, Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Ranking, Tokens
 from puna.serving.clock import Clock
+from puna.serving.lengths import head, is_long
 from puna.serving.requests import RequestOptions, RerankRequest
-from puna.serving.sequences import translating
+from puna.serving.sequences import overflow_text, translating
+
+AT_ONCE: Final = 256
+"""Documents that are ranked together: each is paired with the query, in memory."""
+LONGEST: Final = "PUNA_MAX_TOKENIZE_CHARACTERS"
 
 
 async def tokenize(
@@ -24,7 +30,8 @@ async def tokenize(
     options: RequestOptions,
     tell: Tell,
 ) -> Tokens:
-    """Return a text's tokens. Errors: those of Access.find and ModelPool.lease, OptionTypeError."""
+    """Return a text's tokens. Errors: TooLargeError, those of Access.find and ModelPool.lease, OptionTypeError."""
+    _check_length("text", len(text), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
     async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
@@ -38,6 +45,7 @@ async def detokenize(
     access: Access, name: str, ids: Sequence[int], *, special: bool, options: RequestOptions, tell: Tell
 ) -> bytes:
     """Put tokens together. Errors: as tokenize, and InvalidTokenError."""
+    _check_length("token_ids", len(ids), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
     async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
@@ -58,12 +66,29 @@ async def rerank(access: Access, request: RerankRequest, tell: Tell) -> Ranking:
     options = options_of(found.model, request.options)
     async with access.lease(found.model, options, request.options, tell, Use.CALL) as lease:
         clock.granted()
+        await _check_fits(lease, (request.query, *request.documents))
+        scores: list[float] = []
         try:
             with translating():
-                scores = await lease.model.rerank(request.query, request.documents)
+                for start in range(0, max(len(request.documents), 1), AT_ONCE):
+                    scores += await lease.model.rerank(request.query, request.documents[start : start + AT_ONCE])
         except PunaError as error:
             if isinstance(error.__cause__, BackendUnsupportedError):
                 raise RankingUnsupportedError from error
             raise
     ranked = sorted(enumerate(scores), key=lambda pair: -pair[1])
     return Ranking(results=tuple(ranked[: request.top_n or None]), timings=clock.timings())
+
+
+def _check_length(field: str, length: int, most: int) -> None:
+    """Raise TooLargeError where a field is longer than the limit of this service."""
+    if length > most:
+        raise TooLargeError(f"{field} has {length} items, at most {most} are taken; {LONGEST} changes the limit")
+
+
+async def _check_fits(lease: Lease, texts: Sequence[str]) -> None:
+    """Raise ContextOverflowError where a text is too long to be tokenized whole and does not fit the context."""
+    limit = lease.facts.context_length
+    for text in texts:
+        if is_long(text, limit) and not (found := await head(lease.model, text, limit + 1)).complete:
+            raise ContextOverflowError(overflow_text(len(found.tokens), limit, at_least=True))
