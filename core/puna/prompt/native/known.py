@@ -301,6 +301,10 @@ def corrected(derived: Form, source: str) -> Form:
             json=JsonCall(in_array=True),
             preserved_tokens=("<SPECIAL_11>", "</think>", "<TOOLCALL>", "</TOOLCALL>"),
         )
+    if derived.thinking_start.strip() == "<|begin_assistant|>":
+        # Thoughts of Apriel begin right behind the marker of the role, which the prompt goes on from in plain words.
+        opening = "Here are my reasoning steps:\n"
+        derived = replace(derived, thinking_start=opening if opening.strip() in source else "")
     if "<![CDATA[" in source:
         derived = replace(derived, tagged=replace(derived.tagged, cdata=True))
     if "<|role_end|>" in source:

