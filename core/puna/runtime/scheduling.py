@@ -113,6 +113,8 @@ class Scheduler(Generic[R]):
         """The works under way, by model."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._current: Turn[R] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """When to look whether it gets on."""
         self._returning: deque[tuple[Turn[R], asyncio.Future[None]]] = deque()
         self._closed = False
 
@@ -188,6 +190,8 @@ class Scheduler(Generic[R]):
         """Give up the turn, if it is this one's."""
         if self._current is turn:
             self._current = None
+            if self._timer is not None:
+                self._timer.cancel()
             self._next()
 
     async def return_to(self, turn: Turn[R]) -> None:
@@ -220,26 +224,26 @@ class Scheduler(Generic[R]):
 
     def _begin(self, turn: Turn[R]) -> None:
         self._current = turn
-        loop = asyncio.get_running_loop()
-        turn.alive = loop.time()
-        self._look_later(turn, self._patience)
+        turn.alive = asyncio.get_running_loop().time()
+        self._look_later(self._patience)
 
-    def _look_later(self, turn: Turn[R], seconds: float) -> None:
+    def _look_later(self, seconds: float) -> None:
         if math.isfinite(seconds):
-            asyncio.get_running_loop().call_later(seconds, self._look, turn)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
-    def _look(self, turn: Turn[R]) -> None:
-        """Take the turn from one that does not get on."""
-        if self._current is not turn:
+    def _look(self) -> None:
+        """Take the turn from one that does not get on, if anybody else wants it."""
+        turn = self._current
+        if turn is None:
             return
         left = turn.alive + self._patience - asyncio.get_running_loop().time()
         if left > 0:
-            self._look_later(turn, left)
-        elif self._line:
+            self._look_later(left)
+        elif self._line or self._returning:
             log.warning("%s does not get on: others are served beside it", turn.pending.want.name)
             self.step_aside(turn)
         else:
-            self._look_later(turn, self._patience)
+            self._look_later(self._patience)
 
     async def _serve(self, turn: Turn[R]) -> None:
         """Do the work for a request, and hand out what it gives, as long as anybody waits for it."""

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -28,6 +29,18 @@ async def test_facts(load):
     assert (facts.generates, facts.embedding_length, facts.vram_bytes) == (True, 0, 0)
     cache = 3 * 2048 * 2 * 2 * 32 * 2  # sequences, cells, layers, keys and values, numbers, bytes
     assert cache < facts.size_bytes < cache + 20 * 2**20
+
+
+async def test_a_sequence_makes_steps_until_it_ends(load):
+    model, steps = await load("scripted"), set()
+    async with asyncio.timeout(10):
+        async with aclosing(model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=100_000))) as events:
+            async for _ in events:
+                steps.add(model.step())
+                if len(steps) > 3:
+                    break
+        while model.step() is not None:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.01)
 
 
 async def test_sixteen_sequences_by_default_or_as_many_as_fit_into_half_of_the_free_memory(load):
