@@ -68,10 +68,16 @@ def string(text: str) -> str:
     if len(text) > LONG:
         return '"' + "".join([string(text[at : at + LONG])[1:-1] for at in range(0, len(text), LONG)]) + '"'
     out = _string(text)
-    if _HTML_RE.search(out):
-        for char, escape in _HTML.items():
-            out = out.replace(char, escape)
+    out = html_escaped(out)
     return out if out.isascii() else whole(out)
+
+
+def html_escaped(text: str) -> str:
+    """Escape what Go escapes in JSON text beside what must be."""
+    if _HTML_RE.search(text):
+        for char, escape in _HTML.items():
+            text = text.replace(char, escape)
+    return text
 
 
 def whole(text: str) -> str:

@@ -1,6 +1,7 @@
 import math
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +190,12 @@ def test_a_string_in_an_array_that_is_longer_than_any_file_is_refused(tmp_path):
         path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a" + array)
         with pytest.raises(GGUFError, match=r"^unexpected EOF$"):
             gguf.read(path)
+
+
+@pytest.mark.parametrize("piece", [4, 24, 64, 1000])
+def test_strings_that_cross_pieces_of_the_file(monkeypatch, piece):
+    path = Path(__file__).parents[2] / "models" / "scripted.gguf"
+    whole = gguf.read(path, arrays=True)
+    monkeypatch.setattr(gguf, "_FIRST_PIECE", max(piece, 24))
+    monkeypatch.setattr(gguf, "_LARGEST_PIECE", piece)
+    assert gguf.read(path, arrays=True) == whole

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from puna.errors import ModelNotFoundError
+from puna.gojson import Float32
 from puna.messages import Message
+from puna.models import show as show_module
+from puna.models.gguf import GGUF, Array
 from puna.models.name import ModelName
 from puna.models.show import show
 
@@ -111,3 +114,27 @@ def test_projectors_are_told(workshop, shown):
     workshop.create("only", files={"p.gguf": projector})
     with pytest.raises(ModelNotFoundError, match="model 'only:latest' not found"):
         shown("only")
+
+
+@pytest.mark.parametrize("at_once", [1, 3, show_module.AT_ONCE])
+@pytest.mark.parametrize(
+    ("kind", "values", "text"),
+    [
+        (
+            8,
+            ("a<b>&", 'q"\\\n', "é\u2028", "\udcff!", ""),
+            '["a\\u003cb\\u003e\\u0026","q\\"\\\\\\n","é\\u2028","\\ufffd!",""]',
+        ),
+        (6, (0.1, -2.0, 1e-7), "[0.1,-2,1e-7]"),
+        (6, (0.5, float("nan"), float("inf")), "[0.5,null,null]"),
+        (12, (0.1, 2.0), "[0.1,2]"),
+        (5, (1, -2, 3), "[1,-2,3]"),
+        (7, (True, False), "[true,false]"),
+        (5, (), "[]"),
+    ],
+)
+def test_arrays_in_slices(monkeypatch, at_once, kind, values, text):
+    monkeypatch.setattr(show_module, "AT_ONCE", at_once)
+    values = tuple(map(Float32, values)) if kind == 6 else values
+    head = GGUF({"general.architecture": "x", "k": Array(kind, len(values), values)}, {}, (), 0)
+    assert f'"k":{text}' in show_module.metadata_json(head)
