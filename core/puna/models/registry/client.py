@@ -93,15 +93,16 @@ class Client:
             raise await _refusal(response)
         raise UnauthorizedError
 
-    async def text(self, method: str, url: str, limit: int, headers: Mapping[str, str] | None = None) -> bytes:
-        """Return the body of an answer of at most `limit` bytes."""
-        response = await self.request(method, url, headers=headers, seconds=self._limits.answer)
+    async def manifest(self, tag: str, headers: Mapping[str, str]) -> bytes:
+        """Return a manifest, of at most as many bytes as the limits allow."""
+        url, limit = self.repository.manifest(tag), self._limits.manifest
+        response = await self.request("GET", url, headers=headers, seconds=self._limits.answer)
         async with response:
-            with _told(method, url):
+            with _told("GET", url):
                 async with asyncio.timeout(self._limits.answer):
                     data = await _read(response, limit + 1)
         if len(data) > limit:
-            raise RegistryError(f"{method.title()} {quote(shown_url(url))}: the answer has more than {limit} bytes")
+            raise RegistryError(f"it has more than {limit} bytes; PUNA_MAX_MANIFEST_BYTES changes the limit")
         return data
 
     def location(self, response: aiohttp.ClientResponse, location: str) -> str:

@@ -164,7 +164,10 @@ class Download(Transfer):
 
 def too_large(digest: str, size: int, limits: Limits) -> TransferError:
     """Refuse a blob, or a whole model, for its size."""
-    return TransferError(f"the registry says that {digest} has {size} bytes: PUNA_MAX_MODEL_BYTES is {limits.model}")
+    return TransferError(
+        f"the registry says that {digest} has {size} bytes, of {limits.model} that it may have; "
+        "PUNA_MAX_MODEL_BYTES changes the limit"
+    )
 
 
 def is_present(partial: PartialBlob, size: int) -> bool:

@@ -71,7 +71,7 @@ class Registries:
         repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
         yield TransferStep("pulling manifest")
-        data, manifest = await self._asked_manifest(repository, name.tag, connect)
+        data, manifest = await self._asked_manifest(name.tag, connect)
         layers = _layers(manifest, name)
         _check_sizes(layers, self._limits)
         with self._store.blobs.claiming() as claims:
@@ -109,11 +109,10 @@ class Registries:
                     yield TransferStep(f"couldn't remove unused layers: {system_text(error)}")
         yield TransferStep("success")
 
-    async def _asked_manifest(self, repository: Repository, tag: str, connect: Connect) -> tuple[bytes, Manifest]:
+    async def _asked_manifest(self, tag: str, connect: Connect) -> tuple[bytes, Manifest]:
         try:
             async with connect() as client:
-                address, headers = repository.manifest(tag), {"Accept": media_types.MANIFEST}
-                data = await client.text("GET", address, self._limits.manifest, headers)
+                data = await client.manifest(tag, {"Accept": media_types.MANIFEST})
             return data, await in_thread(_bounded_manifest, data, self._limits)
         except RecursionError:
             raise TransferError("pull model manifest: it is nested too deep") from None
@@ -239,7 +238,9 @@ def _bounded_manifest(data: bytes, limits: Limits) -> Manifest:
     value = json.loads(data)
     layers = value.get("layers") if isinstance(value, dict) else None
     if isinstance(layers, list) and len(layers) > limits.layers:
-        raise TransferError(f"it names {len(layers)} layers: PUNA_MAX_MANIFEST_LAYERS is {limits.layers}")
+        raise TransferError(
+            f"it names {len(layers)} layers and may name {limits.layers}; PUNA_MAX_MANIFEST_LAYERS changes the limit"
+        )
     return manifests.loads(data)
 
 
