@@ -196,6 +196,16 @@ class OptionTypeError(PunaError):
         super().__init__(f'option "{name}" must be of {wanted}')
 
 
+class OptionRangeError(InvalidRequestError):
+    """An option's value is out of range."""
+
+    reason = "OPTION_RANGE"
+
+    def __init__(self, name: str, wanted: str) -> None:
+        """`wanted` is such as "finite", or "at most 512 (PUNA_MAX_THREADS)"."""
+        super().__init__(f'option "{name}" must be {wanted}')
+
+
 class InvalidFormatError(PunaError):
     """`format` is neither "json" nor a schema."""
 

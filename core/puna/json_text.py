@@ -55,7 +55,14 @@ def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     check_depth(text)
-    return json.loads(text, parse_int=integer or _integer, parse_float=_finite, parse_constant=_refused)
+    kind = integer or int
+
+    def counted(digits: str) -> float:
+        if len(digits) > _LONGEST_INT:
+            raise ValueError(f"a number has more than {_LONGEST_INT} digits")
+        return kind(digits)
+
+    return json.loads(text, parse_int=counted, parse_float=_finite, parse_constant=_refused)
 
 
 def whole(text: str) -> str:
@@ -76,12 +83,6 @@ def repaired(text: str) -> str:
 def int64(value: object) -> int:
     """Return a value if it is a whole number that is not negative and fits into 64 bits with a sign; otherwise 0."""
     return value if type(value) is int and 0 <= value <= LARGEST_INT else 0
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_INT:
-        raise ValueError(f"a number has more than {_LONGEST_INT} digits")
-    return int(digits)
 
 
 def _finite(digits: str) -> float:

@@ -118,6 +118,12 @@ class Limits:
     template_workers: int = 2
     """Processes that run templates, and as many more for templates that are slow."""
 
+    # Options of requests and models.
+    max_threads: int = 512
+    """Threads that the option num_thread may ask for."""
+    max_batch_tokens: int = 8192
+    """Tokens of a prefill batch that the option num_batch may ask for."""
+
 
 DEFAULT_LIMITS: Final = Limits()
 

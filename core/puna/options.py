@@ -5,17 +5,20 @@ an unknown name is ignored, an integer may be written as any JSON number and is 
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from puna.errors import OptionTypeError
+from puna.errors import OptionRangeError, OptionTypeError
 
 log = logging.getLogger(__name__)
 
 _SHOWN: Final = 5
 """Unknown options that the log names."""
 _SHOWN_CHARACTERS: Final = 40
+LARGEST: Final = 2**31 - 1
+"""The largest number that a backend is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +76,20 @@ def merge(*layers: Mapping[str, object]) -> Options:
     return replace(Options(), **values)
 
 
+def _integer(name: str, value: int) -> int:
+    """Return a whole number. The reference takes any; only what nobody clamps later must be in range here."""
+    if name == "num_keep" and not -LARGEST <= value <= LARGEST:
+        raise OptionRangeError(name, f"between {-LARGEST} and {LARGEST}")
+    return value
+
+
 def _typed(name: str, value: object) -> object:
     kind = _KINDS[name]
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise OptionRangeError(name, "finite")
         if kind == "integer":
-            return int(value)
+            return _integer(name, int(value))
         if kind == "float32":
             return float(value)
     if kind == "boolean" and isinstance(value, bool):

@@ -16,7 +16,8 @@ from puna.limits import DEFAULT_LIMITS, Limits
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
-from puna_rest.errors import UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
+from puna_rest.errors import TOO_DEEP, UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
+from puna_rest.gobody.decoder import AbortError
 from puna_rest.items import ITEMS, Items
 from puna_rest.listening import listening
 from puna_rest.reading import LIMITS
@@ -194,6 +195,8 @@ async def _answered(request: web.Request, route: routing.Route) -> web.StreamRes
         return response
     except (grpc.aio.AioRpcError, RestError) as error:
         return route.error(request, failure(error))
+    except (AbortError, RecursionError):
+        return route.error(request, failure(RestError(400, TOO_DEEP)))
     except (ConnectionError, web.HTTPException):
         raise  # the client is gone, or aiohttp cannot read it
     except Exception as error:

@@ -27,6 +27,7 @@ BY_REASON: Final = {
     "MEDIA_UNSUPPORTED": 500,
     "TOOLS_REFUSED": 500,
     "OPTION_TYPE": 500,
+    "OPTION_RANGE": 400,
     "INVALID_FORMAT": 500,
     "TEMPLATE_FAILED": 500,
     "TEMPLATE_LIMIT": 400,
@@ -79,6 +80,8 @@ WHILE_RUNNING: Final = frozenset(
         "BACKEND_FAILED",
     }
 )
+TOO_DEEP: Final = "exceeded max depth"
+"""What clients hear of a value that is nested too deeply to be translated."""
 UNEXPECTED: Final = "internal error, see the server's log"
 """What clients hear of an error that nobody foresaw."""
 LONG_ERRORS: Final = ("puna-long-errors", "1")

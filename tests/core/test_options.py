@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from puna.errors import OptionTypeError
+from puna.errors import OptionRangeError, OptionTypeError
 from puna.options import Options, merge
 
 
@@ -48,3 +50,19 @@ def test_unknown_names_are_logged_once_and_in_few_words(caplog):
     assert "name0" in record.getMessage()
     assert "and 9995 more" in record.getMessage()
     assert len(record.getMessage()) < 500
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ({"num_keep": 2**40}, 'option "num_keep" must be between -2147483647 and 2147483647'),
+        ({"num_keep": -(2**70)}, 'option "num_keep" must be between -2147483647 and 2147483647'),
+        ({"num_ctx": math.inf}, 'option "num_ctx" must be finite'),
+        ({"seed": math.nan}, 'option "seed" must be finite'),
+        ({"temperature": -math.inf}, 'option "temperature" must be finite'),
+    ],
+)
+def test_values_out_of_range_are_refused(option, text):
+    with pytest.raises(OptionRangeError) as caught:
+        merge(option)
+    assert str(caught.value) == text

@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from puna.errors import InvalidRequestError
-from puna.json_text import repaired
-from puna.messages import Message, Think, Tool, ToolCall
+from puna.messages import Message, Think, ToolCall
 from puna.models.create_request import CreateRequest
+from puna.rpc import json_fields
+from puna.rpc.json_fields import json_object
 from puna.serving.requests import (
     ChatRequest,
     EmbedRequest,
@@ -42,6 +44,8 @@ _RUNTIME: Final = {
     "threads": "num_thread",
     "draft_tokens": "draft_num_predict",
 }
+_LONGEST_SECONDS: Final = 100 * 365 * 86_400
+"""A model that is to stay for a century stays for good; no timer counts further."""
 _THINKING: Final[Mapping[int, Think | None]] = {
     options_pb2.THINKING_LEVEL_UNSPECIFIED: None,
     options_pb2.THINKING_LEVEL_OFF: Think(on=False),
@@ -77,16 +81,7 @@ def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
     return ChatRequest(
         model=wire.model,
         messages=messages(wire.messages),
-        tools=tuple(
-            Tool(
-                name=each.name,
-                description=each.description,
-                parameters=repaired(each.parameters_json),
-                type=each.type,
-                items=repaired(each.items_json),
-            )
-            for each in wire.tools
-        ),
+        tools=json_fields.tools(wire.tools),
         tool_choice=_tool_choice(wire.tool_choice),
         render_only=wire.render_only,
         options=request_options(wire.options),
@@ -126,7 +121,12 @@ def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
             thinking=each.thinking,
             media=tuple(media.data for media in each.media),
             tool_calls=tuple(
-                ToolCall(name=call.name, arguments=repaired(call.arguments_json) or "{}", index=call.index, id=call.id)
+                ToolCall(
+                    name=call.name,
+                    arguments=json_fields.arguments(call.arguments_json),
+                    index=call.index,
+                    id=call.id,
+                )
                 for call in each.tool_calls
             ),
             tool_name=each.tool_name,
@@ -146,10 +146,10 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         values["stop"] = list(wire.sampling.stop)
     if wire.HasField("keep_tokens"):
         values["num_keep"] = wire.keep_tokens
-    started = {"start_ns": wire.start_time.ToNanoseconds()} if wire.HasField("start_time") else {}
+    started = {"start_ns": _moment(wire)} if wire.HasField("start_time") else {}
     return RequestOptions(
         values=values,
-        logit_bias=dict(wire.sampling.logit_bias),
+        logit_bias=_logit_bias(wire.sampling.logit_bias),
         truncate=wire.truncate,
         shift=wire.shift if wire.HasField("shift") else None,
         output=_output(wire.constraint),
@@ -168,21 +168,6 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
     )
 
 
-def json_object(text: str, field: str) -> dict[str, Any]:
-    """Parse raw JSON text, empty meaning an empty object. Raises InvalidRequestError naming the field."""
-    if not text:
-        return {}
-    try:
-        value = json.loads(repaired(text))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{field} is not JSON: {error}") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"{field} is not a JSON object")
-    return value
-
-
 def _output(wire: options_pb2.OutputConstraint) -> OutputFormat | None:
     kind = wire.WhichOneof("kind")
     if kind is None or (kind == "json_object" and not wire.json_object):
@@ -195,8 +180,12 @@ def _output(wire: options_pb2.OutputConstraint) -> OutputFormat | None:
         # One JSON string after the other is a Lark grammar of literal texts.
         return OutputFormat("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
     text: str = getattr(wire, kind)
-    if kind == "json_schema" and text.strip() in ("", "null", '""'):
-        return None
+    if kind == "json_schema":
+        if text.strip() in ("", "null", '""'):
+            return None
+        json_fields.check_schema_depth(text)
+    elif kind != "regex" and not text.strip():
+        raise InvalidRequestError(f"the grammar in {kind} is empty")
     return OutputFormat(kind, text)
 
 
@@ -206,8 +195,26 @@ def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:
         return math.inf if wire.forever else None
     if kind is None:
         return None
-    seconds = wire.duration.ToNanoseconds() / 1e9
-    return math.inf if seconds < 0 else seconds
+    try:
+        seconds = wire.duration.ToNanoseconds() / 1e9
+    except ValueError as error:
+        raise InvalidRequestError(f"keep_alive is no duration: {error}") from error
+    return math.inf if seconds < 0 or seconds > _LONGEST_SECONDS else seconds
+
+
+def _moment(wire: options_pb2.RequestOptions) -> int:
+    """Return when a request arrived, in nanoseconds since 1970; a moment to come counts as now."""
+    try:
+        return min(wire.start_time.ToNanoseconds(), time.time_ns())
+    except ValueError as error:
+        raise InvalidRequestError(f"start_time is no moment: {error}") from error
+
+
+def _logit_bias(wire: Mapping[int, float]) -> dict[int, float]:
+    """Return the biases by token. A bias of minus infinity forbids a token; no other may be infinite."""
+    if any(not math.isfinite(bias) and bias != -math.inf for bias in wire.values()):
+        raise InvalidRequestError("every logit_bias must be finite, or minus infinity")
+    return dict(wire)
 
 
 def _tool_choice(wire: message_pb2.ToolChoice) -> ToolChoice:

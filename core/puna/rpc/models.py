@@ -7,7 +7,8 @@ from contextlib import aclosing
 from puna.aside import aside, weight_of_message
 from puna.models.details import ModelSummary
 from puna.rpc import bounds, convert, model_answers, upkeep
-from puna.rpc.convert import create_request, json_object
+from puna.rpc.convert import create_request
+from puna.rpc.json_fields import json_object
 from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
 from puna.rpc.uploads import received

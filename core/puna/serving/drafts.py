@@ -5,6 +5,7 @@ from typing import Final
 
 from puna.backend import Constraint, SequenceRequest
 from puna.errors import ContextOverflowError, EngineRefusedError
+from puna.json_text import whole
 from puna.options import Options
 from puna.prompt.truncate import cut_tokens, kept_ends
 from puna.runtime.wanted import Lease
@@ -45,6 +46,7 @@ class Draft:
             raise EngineRefusedError(NO_MEDIA)
         cut = 0
         if isinstance(prompt, str):
+            prompt = whole(prompt)
             if facts.adds_bos:
                 prompt = prompt.removeprefix(self.bos or facts.bos_text)
             if is_long(prompt, facts.context_length):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
-from puna.errors import InvalidFormatError, InvalidRequestError, UnsupportedConstraintError
+from puna.errors import InvalidFormatError, InvalidRequestError, OptionRangeError, UnsupportedConstraintError
 from puna.gojson import quote
 from puna.json_text import repaired
 from puna.messages import Tool
@@ -43,11 +43,11 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
         draft_path=str(model.draft_path) if model.draft_path else None,
         context_length=context_length(model, options, settings),
         parallel=settings.num_parallel,
-        batch_size=_int32(options.num_batch or 0),
+        batch_size=_bounded("num_batch", _int32(options.num_batch or 0), "max_batch_tokens", settings),
         gpu_layers=_int32(options.num_gpu),
         main_gpu=None if options.main_gpu is None else _int32(options.main_gpu),
         use_mmap=options.use_mmap,
-        threads=max(_int32(options.num_thread), 0),
+        threads=_bounded("num_thread", _int32(options.num_thread), "max_threads", settings),
         draft_tokens=_draft_tokens(model, options),
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
@@ -156,6 +156,14 @@ def _draft_tokens(model: StoredModel, options: Options) -> int:
     if options.draft_num_predict is not None:
         return max(_int32(options.draft_num_predict), 0)
     return DRAFT_TOKENS if model.draft_path else 0
+
+
+def _bounded(name: str, value: int, limit: str, settings: Settings) -> int:
+    """Return an option's value, or 0 for a negative one. OptionRangeError: it exceeds the limit of this name."""
+    most = getattr(settings.limits, limit)
+    if value > most:
+        raise OptionRangeError(name, f"at most {most} (PUNA_{limit.upper()})")
+    return max(value, 0)
 
 
 def _int32(value: int) -> int:

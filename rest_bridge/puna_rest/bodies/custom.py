@@ -1,5 +1,6 @@
 """Types of request bodies that read themselves: durations, thinking levels, tools and their arguments."""
 
+import math
 from typing import Any, Final
 
 from puna import gojson
@@ -31,6 +32,8 @@ def keep_alive(document: Document, node: Node) -> int:
     if node.kind == "number":
         value = unmarshal(document, node, Float())
         assert isinstance(value, float)
+        if not math.isfinite(value * 1e9):
+            raise AbortError(f"keep_alive is out of range: {value}")
         nanoseconds = int(value * 1e9)
         return -1 if nanoseconds < 0 or nanoseconds > LARGEST else nanoseconds
     if node.kind == "string":

@@ -21,7 +21,7 @@ def query_of(call: message_pb2.ToolCall) -> str:
     """Return what is searched for; empty if the model did not say it as a text."""
     try:
         arguments = json.loads(call.arguments_json)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     query = arguments.get("query") if isinstance(arguments, dict) else None
     return query if isinstance(query, str) else ""

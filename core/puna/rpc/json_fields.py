@@ -1,0 +1,77 @@
+"""Fields of the wire that hold JSON as text. Each is read once here, so that the core meets nothing unforeseen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from puna import json_text
+from puna.errors import InvalidRequestError
+from puna.messages import Tool
+from puna.v1 import message_pb2
+
+_LISTS: Final = ("required", "anyOf", "enum")
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """Read an object; empty text and null mean an empty one. InvalidRequestError names the field."""
+    if not text:
+        return {}
+    value = _read(text, field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{field} is not a JSON object")
+    return value
+
+
+def arguments(text: str) -> str:
+    """Return the text of a call's arguments, which must be an object. InvalidRequestError."""
+    json_object(text, "tool_calls.arguments_json")
+    return json_text.repaired(text) or "{}"
+
+
+def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
+    """Read tools. InvalidRequestError: a schema has a shape that no template could write."""
+    found = []
+    for number, each in enumerate(wire):
+        field = f"tools[{number}].parameters_json"
+        _check_schema(json_object(each.parameters_json, field), field)
+        if each.items_json:
+            _read(each.items_json, f"tools[{number}].items_json")
+        found.append(
+            Tool(
+                name=each.name,
+                description=each.description,
+                parameters=json_text.repaired(each.parameters_json),
+                type=each.type,
+                items=json_text.repaired(each.items_json),
+            )
+        )
+    return tuple(found)
+
+
+def check_schema_depth(text: str) -> None:
+    """Raise InvalidRequestError if the schema of an answer is nested too deeply. Whether it is JSON is asked later."""
+    try:
+        json_text.check_depth(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"the JSON schema cannot be enforced: {error}") from error
+
+
+def _read(text: str, field: str) -> json_text.JSON:
+    try:
+        return json_text.loads(json_text.repaired(text))
+    except ValueError as error:
+        raise InvalidRequestError(f"{field} is not JSON: {error}") from error
+
+
+def _check_schema(schema: object, field: str) -> None:
+    if not isinstance(schema, Mapping):
+        return
+    for key in _LISTS:
+        if not isinstance(schema.get(key), list | None):
+            raise InvalidRequestError(f'{field}: "{key}" is not an array')
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping | None):
+        raise InvalidRequestError(f'{field}: "properties" is not an object')
+    for each in (*(properties or {}).values(), *(schema.get("anyOf") or [])):
+        _check_schema(each, field)
