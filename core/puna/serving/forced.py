@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from puna.backend import Constraint
 from puna.errors import InvalidRequestError
@@ -12,6 +12,12 @@ from puna.messages import Tool
 from puna.prompt.native.form import CallLayout, Form, JsonCall, Literals, TaggedCall
 from puna.serving.forced_literals import Writer
 from puna.serving.requests import ToolChoice
+
+_SPACE: Final = "CALL_SPACE?"
+"""White space within a call, in the grammar."""
+_MOST_SPACE: Final = 200
+"""Characters of white space in a row in an argument that is a plain text: some models write it for ever."""
+_ROOT: Final = "tool"
 
 
 def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
@@ -30,7 +36,7 @@ def by_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constr
     """Return the form of a call behind a tag, as the generic parser reads it. `marks` may be special tokens."""
     call = _call(tools, JsonCall())
     if tag == "{":
-        return Constraint("json_schema", json.dumps(call))
+        return _either([[call]], marks)
     before, after = (tag, "]") if tag.endswith("[") else (tag + "\n", "")
     return _either([[before, call, after]], marks)
 
@@ -43,7 +49,7 @@ def by_form(tools: Sequence[Tool], form: Form, marks: Sequence[str] = ()) -> Con
         case CallLayout.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
             opening, closing = ("[", "]") if names.in_array else ("", "")
             return _either([[before + opening, _call(tools, names), closing + after]], marks)
-        case CallLayout.TAGGED_JSON if not (form.tagged.before_id or form.tagged.id_first):
+        case CallLayout.TAGGED_JSON:
             return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools], marks)
         case CallLayout.TAGGED if (
             not (form.tagged.before_id or form.tagged.after_attributes) and len(form.tagged.after_value.strip()) > 1
@@ -77,7 +83,8 @@ def _either(ways: Sequence[Sequence[Part]], marks: Sequence[str], more: Sequence
                 names.append(f"part{len(rules)}")
                 rules.append(f"{names[-1]}: {_expression(part, marks)}")
         starts.append(" ".join(names))
-    return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules, *more]))
+    space = [f"{_SPACE[:-1]}: /( |\\n{{1,2}}[ \\t]{{0,20}})/"] if any(_SPACE in rule for rule in rules) else []
+    return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules, *more, *space]))
 
 
 def _expression(part: Part, marks: Sequence[str]) -> str:
@@ -95,15 +102,24 @@ def _written(text: str, marks: Sequence[str]) -> str:
 
 def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
     """Return a call whose arguments are one JSON object."""
-    name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
-    return [name, _parameters(tool), f"{marks.after_arguments}{marks.close}{after}"]
+    name = f"{marks.before_name}{tool.name}{marks.after_name}"
+    arguments = f"{marks.separator}{marks.before_arguments}"
+    # The id of a call is its number where clients get it with the name; elsewhere Mistral's nine letters and digits.
+    made = Raw("/[0-9]{1,3}/" if "{name}" in marks.whole_id else "/[a-zA-Z0-9]{9}/")
+    parts: list[Part]
+    if marks.id_first:
+        parts = [before + marks.before_id, made, f"{marks.after_id}{name}{arguments}"]
+    elif marks.before_id:
+        parts = [f"{before}{name}{marks.before_id}", made, f"{marks.after_id}{arguments}"]
+    else:
+        parts = [f"{before}{name}{arguments}"]
+    return [*parts, _parameters(tool), f"{marks.after_arguments}{marks.close}{after}"]
 
 
 def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Sequence[str]) -> list[Part]:
     """Return a call whose arguments stand each between marks, in the schema's order, the optional ones at will."""
     name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
     schema = _parameters(tool)
-    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
     parts: list[Part] = [name]
     required = schema.get("required") or ()
     for key, each in (schema.get("properties") or {}).items():
@@ -116,8 +132,7 @@ def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Seq
         elif listed:
             value = f"({' | '.join(_written(f'{one}{marks.after_value}', special) for one in each['enum'])})"
         else:
-            schema_text = json.dumps({**each, **definitions} if isinstance(each, dict) else each)
-            value = f"%json {schema_text} {_written(marks.after_value, special)}"
+            value = f"%json {json.dumps(_property(schema, key))} {_written(marks.after_value, special)}"
         expression = f"{_written(opening, special)} {value}"
         parts.append(Raw(expression if key in required else f"({expression})?"))
     return [*parts, f"{marks.after_arguments}{marks.close}{after}"]
@@ -126,7 +141,9 @@ def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Seq
 def _text_before(mark: str, special: Sequence[str]) -> str:
     """Return an expression for a text and the mark behind it, whose beginning it may not hold."""
     first, second = _escaped(mark.strip()[0]), _escaped(mark.strip()[1])
-    text = f"([^{first}]|{first}+[^{first}{second}])*"
+    spaces = rf"\s{{0,{_MOST_SPACE}}}"
+    word = rf"([^{first}\s]|{first}+[^{first}{second}\s]|{first}+\s)"
+    text = f"{spaces}({word}{spaces})*"
     spelled = f"/{text}{_escaped(mark)}/"
     written = _written(mark, special)
     return f"({spelled} | /{text}/ {written})" if "%mark" in written else spelled
@@ -153,24 +170,65 @@ def _escaped(text: str) -> str:
 
 
 def _parameters(tool: Tool) -> dict[str, Any]:
+    """Return the schema of a call's arguments, which are an object whatever the tool says of their type."""
     parameters = json.loads(tool.parameters) if tool.parameters else {}
-    return parameters if isinstance(parameters, dict) and parameters else {"type": "object"}
+    if not isinstance(parameters, dict):
+        return {"type": "object"}
+    given = parameters.get("type")
+    if given == "object" or (given is None and "$ref" in parameters):
+        return parameters
+    return {**parameters, "type": "object"}
 
 
-def _call(tools: Sequence[Tool], names: JsonCall) -> dict[str, Any]:
-    """Return the schema of an object that calls one of the tools."""
-    definitions: dict[str, Any] = {}
+def _property(tool: dict[str, Any], key: str) -> object:
+    """Return the schema of one argument as one that stands alone.
+
+    References in it count from the root of the tool's schema, so where there are any that root comes along.
+    """
+    schema = tool["properties"][key]
+    if '"$ref"' not in json.dumps(schema):
+        return schema
+    root = _moved(tool, f"#/$defs/{_ROOT}")
+    return {"$defs": {_ROOT: root}, "$ref": f"#/$defs/{_ROOT}/properties/{_pointer(key)}"}
+
+
+def _pointer(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _moved(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
+    """Return a schema whose references to its own root name the place where the root is now."""
+    if isinstance(schema, list):
+        return [_moved(each, to) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {}
+    for key, value in schema.items():
+        if key in ("const", "enum", "default", "examples"):
+            moved[key] = value
+        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
+            moved[key] = to + value[1:]
+        elif key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
+            moved[key] = {name: _moved(each, to) for name, each in value.items()}
+        else:
+            moved[key] = _moved(value, to)
+    return moved
+
+
+def _call(tools: Sequence[Tool], names: JsonCall) -> Raw:
+    """Return the expression of a JSON object that calls one of the tools. Each tool's schema has its own root."""
+
+    def member(name: str, value: str) -> str:
+        return f'{json.dumps(json.dumps(name))} {_SPACE} ":" {_SPACE} {value}'
+
     calls = []
     for tool in tools:
-        parameters = json.loads(tool.parameters) if tool.parameters else {"type": "object"}
-        if isinstance(parameters, dict):
-            # References in it count from the root.
-            definitions |= parameters.pop("$defs", None) or {}
-        members = {names.name: {"const": tool.name}, names.arguments: parameters}
+        members = [
+            member(names.name, json.dumps(json.dumps(tool.name, ensure_ascii=False), ensure_ascii=False)),
+            member(names.arguments, f"%json {json.dumps(_parameters(tool))}"),
+        ]
         if names.id:
-            members[names.id] = {"type": "string"}
-        calls.append(
-            {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
-        )
-    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return schema | ({"$defs": definitions} if definitions else {})
+            members.append(member(names.id, '%json {"type": "string"}'))
+        inside = f' {_SPACE} "," {_SPACE} '.join(members)
+        calls.append(f'"{{" {_SPACE} {inside} {_SPACE} "}}"')
+    return Raw(f"({' | '.join(calls)})")

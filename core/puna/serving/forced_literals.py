@@ -1,6 +1,6 @@
 """Arguments as models write them that have a notation of their own: the grammar of what fits a tool's schema.
 
-Types, properties, items, enumerations and alternatives bind; narrower keywords and references do not.
+Types, properties, items, enumerations, alternatives and references within the schema bind; narrower keywords do not.
 """
 
 import json
@@ -27,6 +27,7 @@ class Writer:
         self._literals = literals
         self._written = written
         self._marked = marked
+        self._root: Mapping[str, Any] = {}
         self.rules: list[str] = []
 
     def members(self, schema: Mapping[str, Any], pair: Callable[[str], str], depth: int = 0) -> str | None:
@@ -34,6 +35,8 @@ class Writer:
 
         `pair` returns what stands before the value of a key.
         """
+        if depth == 0:
+            self._root = schema
         properties = schema.get("properties")
         if not isinstance(properties, Mapping):
             return self._rule('""')
@@ -45,17 +48,16 @@ class Writer:
         }
         comma = "/, ?/" if self._literals.spaced else '","'
 
-        def following(keys: Sequence[str]) -> str:
-            return " ".join(f"({comma} {names[key]})" + ("" if key in required else "?") for key in keys)
-
         optional = [key for key in properties if key not in required]
-        if required:
-            return self._rule(f"{names[required[0]]} {following([*required[1:], *optional])}")
-        ways = [f"{names[key]} {following(optional[i + 1 :])}" for i, key in enumerate(optional)]
-        return self._rule(" | ".join(['""', *ways]))
+        ways, following = [], '""'
+        for key in reversed([*required, *optional]):
+            ways.append(f"{names[key]} {following}")
+            following = self._rule(f"({comma} {names[key]}){'' if key in required else '?'} {following}")
+        return self._rule(ways[-1] if required else " | ".join(['""', *reversed(ways)]))
 
     def value(self, schema: object, depth: int = 0) -> str:
         """Return an expression for a value; for anything if the schema says nothing that could be written."""
+        schema = self._resolved(schema)
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return self._anything()
         listed = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -69,6 +71,17 @@ class Writer:
         if isinstance(types, list) and (types := [one for one in types if self._literals.null or one != "null"]):
             return _either([self._typed(one, schema, depth) for one in types])
         return self._anything()
+
+    def _resolved(self, schema: object) -> object:
+        """Follow references within the tool's schema."""
+        for _ in range(_DEEPEST):
+            reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+            if not isinstance(reference, str) or not reference.startswith("#"):
+                break
+            schema = self._root
+            for part in reference[1:].split("/")[1:]:
+                schema = schema.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
+        return schema
 
     def _typed(self, one: object, schema: Mapping[str, Any], depth: int) -> str:
         match one:

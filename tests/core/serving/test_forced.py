@@ -10,6 +10,7 @@ import pytest
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.call_forms import FORMS
 from puna.prompt.builtin.registry import parser
+from puna.prompt.native.form import CallLayout, Form, TaggedCall
 from puna.serving import forced
 
 SCHEMA = {
@@ -118,6 +119,123 @@ def test_nothing_where_it_cannot_be_written() -> None:
 def test_names_that_cannot_be_written() -> None:
     schema = {"type": "object", "properties": {"a-b": {"type": "integer"}}}
     assert forced.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["gemma4"]) is None
+
+
+ITEM = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+LIST = {"type": "object", "properties": {"item": {"$ref": "#/$defs/Item"}}, "required": ["item"]}
+TREE = {
+    "type": "object",
+    "properties": {"v": {"type": "integer"}, "next": {"$ref": "#"}},
+    "additionalProperties": False,
+}
+FORMS_OF_JSON = ["qwen3", "ministral", "cohere"]
+WRITTEN = {
+    "qwen3": '<tool_call>\n{"name": "NAME", "arguments": ARGUMENTS}\n</tool_call>',
+    "ministral": "[TOOL_CALLS]NAME[ARGS]ARGUMENTS",
+    "cohere": '<|START_ACTION|>[{"tool_name": "NAME", "parameters": ARGUMENTS, "tool_call_id": "0"}]<|END_ACTION|>',
+}
+
+
+def _allowed(form: str, schemas: dict[str, object], name: str, arguments: str) -> bool:
+    tools = [Tool(name=name, parameters=json.dumps(schema)) for name, schema in schemas.items()]
+    constraint = forced.by_form(tools, FORMS[form])
+    assert constraint is not None
+    return _fits(constraint.text, WRITTEN[form].replace("NAME", name).replace("ARGUMENTS", arguments))
+
+
+@pytest.mark.parametrize("form", FORMS_OF_JSON)
+def test_definitions_of_one_name_are_each_tools_own(form: str) -> None:
+    schemas: dict[str, object] = {
+        "count": LIST | {"$defs": {"Item": ITEM}},
+        "name": LIST | {"$defs": {"Item": {"type": "string"}}},
+    }
+    assert _allowed(form, schemas, "count", '{"item":{"n":1}}')
+    assert _allowed(form, schemas, "name", '{"item":"x"}')
+    assert not _allowed(form, schemas, "count", '{"item":"x"}')
+    assert not _allowed(form, schemas, "name", '{"item":{"n":1}}')
+
+
+@pytest.mark.parametrize("form", FORMS_OF_JSON)
+def test_references_count_from_the_tools_own_root(form: str) -> None:
+    old = {
+        "type": "object",
+        "definitions": {"N": {"type": "integer"}},
+        "properties": {"a": {"$ref": "#/definitions/N"}},
+    }
+    same = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}}}
+    schemas: dict[str, object] = {"tree": TREE, "old": old, "same": same}
+    assert _allowed(form, schemas, "tree", '{"v":1,"next":{"v":2,"next":{}}}')
+    assert not _allowed(form, schemas, "tree", '{"v":1,"next":{"name":"tree"}}')
+    assert _allowed(form, schemas, "old", '{"a":1}')
+    assert not _allowed(form, schemas, "old", '{"a":"x"}')
+    assert _allowed(form, schemas, "same", '{"a":1,"b":2}')
+    assert not _allowed(form, schemas, "same", '{"a":1,"b":"x"}')
+
+
+def test_references_in_marked_arguments_count_from_the_tools_own_root() -> None:
+    text = "<tool_call>\n<function=f>\n<parameter=next>\nVALUE\n</parameter>\n</function>\n</tool_call>"
+    constraint = forced.by_form([Tool(name="f", parameters=json.dumps(TREE))], FORMS["qwen3-coder"])
+    assert constraint is not None
+    assert _fits(constraint.text, text.replace("VALUE", '{"v":1,"next":{"v":2}}'))
+    assert not _fits(constraint.text, text.replace("VALUE", '{"v":"x"}'))
+
+
+def test_references_in_literals_are_followed() -> None:
+    constraint = forced.by_form([Tool(name="f", parameters=json.dumps(TREE))], FORMS["lfm2"])
+    assert constraint is not None
+    assert _fits(constraint.text, '<|tool_call_start|>[f(v=1, next={"v":2})]<|tool_call_end|>')
+    assert not _fits(constraint.text, "<|tool_call_start|>[f(v=1, next=2)]<|tool_call_end|>")
+
+
+@pytest.mark.parametrize("form", FORMS_OF_JSON)
+@pytest.mark.parametrize("schema", [{}, {"properties": {"a": {"type": "integer"}}}, True, {"type": ["object", "null"]}])
+def test_arguments_are_an_object(form: str, schema: object) -> None:
+    assert _allowed(form, {"f": schema}, "f", '{"a":1}')
+    for other in ("42.0", "[]", "null", '"x"'):
+        assert not _allowed(form, {"f": schema}, "f", other)
+
+
+def test_white_space_comes_to_an_end() -> None:
+    constraint = forced.by_tag([Tool(name="f", parameters="{}")], "{")
+    for space in ("", " ", "\n  ", "\n\n" + " " * 20):
+        assert _fits(constraint.text, f'{{{space}"name":{space}"f",{space}"arguments": {{}}{space}}}')
+    assert not _fits(constraint.text, f'{{{" " * 30}"name": "f", "arguments": {{}}}}')
+    text = "<tool_call>get<arg_key>city</arg_key><arg_value>aTHENb</arg_value></tool_call>"
+    marked = forced.by_form(TOOLS, FORMS["glm-4.7"])
+    assert marked is not None
+    assert _fits(marked.text, text.replace("THEN", "\n" * 200))
+    assert not _fits(marked.text, text.replace("THEN", "\n" * 300))
+
+
+@pytest.mark.parametrize(
+    ("tagged", "text"),
+    [
+        (TaggedCall(before_id="[CALL_ID]", after_id="[ARGS]"), 'get[CALL_ID]a1B2c3D4e[ARGS]{"city": "x"}'),
+        (
+            TaggedCall(before_name="functions.", before_id=":", after_id="<|args|>", whole_id="functions.{name}:{id}"),
+            'functions.get:0<|args|>{"city": "x"}',
+        ),
+        (
+            TaggedCall(id_first=True, after_id="<|name|>", after_name="<|args|>"),
+            'a1B2c3D4e<|name|>get<|args|>{"city": "x"}',
+        ),
+    ],
+)
+def test_layouts_with_an_id_beside_the_name_are_bound(tagged: TaggedCall, text: str) -> None:
+    form = Form(name="x", layout=CallLayout.TAGGED_JSON, call_start="<call>", call_end="</call>", tagged=tagged)
+    constraint = forced.by_form(TOOLS, form)
+    assert constraint is not None
+    assert _fits(constraint.text, f"<call>{text}</call>")
+    assert not _fits(constraint.text, f"<call>{text.replace('city', 'town')}</call>")
+
+
+def test_many_optional_arguments_take_no_longer_text_than_their_number() -> None:
+    schema = {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(400)}}
+    constraint = forced.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["lfm2"])
+    assert constraint is not None
+    assert len(constraint.text) < 400 * 400
+    assert _fits(constraint.text, "<|tool_call_start|>[get(p3=1, p7=2, p399=3)]<|tool_call_end|>")
+    assert not _fits(constraint.text, "<|tool_call_start|>[get(p7=1, p3=2)]<|tool_call_end|>")
 
 
 def _fits(grammar: str, text: str, special: Sequence[str] = ()) -> bool:
