@@ -91,3 +91,28 @@ def test_the_middle_of_a_long_prompt_is_cut(size: int, num_ctx: int, keep: int, 
 
 def test_a_cut_prompt_leaves_room_for_half_of_what_is_not_kept() -> None:
     assert len(cut_tokens(range(5000), 4096, 5, False)) == 2051
+
+
+async def test_a_result_keeps_its_question_and_its_call() -> None:
+    long = "".join(f"{n:04}," for n in range(200))
+    given = messages("system:s", "user:old", "assistant:" + "y" * 99, "user:why?", "assistant:call", "tool:" + long)
+    fitted = await fit(given, write, count, 300)
+    assert [m.role for m in fitted.messages] == ["system", "user", "assistant", "tool"]
+    assert [m.content for m in fitted.messages[:3]] == ["s", "why?", "call"]
+    result = fitted.messages[3].content
+    assert result.startswith("0000,")
+    assert "\n[…]\n" in result
+    assert result.endswith("0199,")
+    assert 280 <= len(fitted.prompt.text) <= 300
+
+
+async def test_short_results_are_left_as_they_are() -> None:
+    given = messages("user:why?", "assistant:c", "tool:short", "assistant:d", "tool:" + "z" * 500)
+    fitted = await fit(given, write, count, 200)
+    assert fitted.messages[2].content == "short"
+    assert len(fitted.messages[4].content) < 200
+
+
+async def test_a_question_that_does_not_fit_is_dropped() -> None:
+    given = messages("user:" + "q" * 500, "assistant:call", "tool:result")
+    assert [m.role for m in (await fit(given, write, count, 100)).messages] == ["assistant", "tool"]
