@@ -13,6 +13,7 @@ import llguidance
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 from puna.backend import InvalidRequestError
+from puna_llama_cpp.exact import exact_grammar, needs_exact_numbers
 from puna_llama_cpp.grammar_wire import NAMES
 from puna_llama_cpp.schema import spells_controls, tightened
 
@@ -79,7 +80,7 @@ class Compiler:
         try:
             match kind:
                 case "json_schema":
-                    return f"start: %json {_strict(text)}{_OPTIONS}"
+                    return _grammar_of_schema(text) + _OPTIONS
                 case "gbnf":
                     return gbnf_to_lark(text) + _OPTIONS
                 case "lark":
@@ -105,7 +106,7 @@ class Compiler:
                 if match[0].startswith("%mark"):
                     written[-1] = written[-1].removesuffix(match[0]) + self._mark(value)
                 else:
-                    written.append(_strict(json.dumps(value)))
+                    written.append(_strict(tightened(json.dumps(value))))
         return "".join([*written, text[at:]])
 
     def _mark(self, text: object) -> str:
@@ -128,13 +129,26 @@ def advance(native: llguidance.LLMatcher) -> bytes:
     return mask
 
 
+def _grammar_of_schema(text: str) -> str:
+    strict = tightened(text)
+    schema = json.loads(strict)
+    if isinstance(schema, dict) and needs_exact_numbers(schema):
+        return exact_grammar(schema, _guidance(schema))
+    return f"start: %json {_strict(strict)}"
+
+
 def _strict(text: str) -> str:
-    """Return a schema as llguidance is to follow it, with the options that hold for all of them."""
-    schema = json.loads(tightened(text))
+    """Return a schema with the options that hold for all of them. InvalidRequestError: llguidance would change it."""
+    schema = json.loads(text)
     if not isinstance(schema, dict):
         return json.dumps(schema)
-    guidance = {**_GUIDANCE, "json_allowed_escapes": f"{_ESCAPES}u"} if spells_controls(schema) else _GUIDANCE
-    return json.dumps({**schema, "x-guidance": guidance})
+    if needs_exact_numbers(schema):
+        raise InvalidRequestError('JSON schema cannot be enforced: "const" or "enum" with a number beyond 2^53')
+    return json.dumps({**schema, "x-guidance": _guidance(schema)})
+
+
+def _guidance(schema: object) -> "JsonCompileOptions":
+    return {**_GUIDANCE, "json_allowed_escapes": f"{_ESCAPES}u"} if spells_controls(schema) else _GUIDANCE
 
 
 def _first_line(text: str) -> str:

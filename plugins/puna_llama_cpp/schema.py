@@ -102,8 +102,6 @@ def _tighten(schema: dict[str, Any]) -> None:
     _shorten(schema)
     _check_properties(schema)
     _tighten_bounds(schema)
-    for keyword in ("const", "enum"):
-        _check_numbers(keyword, schema.get(keyword))
     if isinstance(schema.get("pattern"), str):
         *more, schema["pattern"] = expressions(schema["pattern"])
         if more and isinstance(schema.setdefault("allOf", []), list):
@@ -180,15 +178,6 @@ def _modernize(schema: dict[str, Any]) -> None:
         listed = schema.get(keyword)
         if isinstance(listed, dict):
             schema[keyword] = {name: False if each in _NEVER else each for name, each in listed.items()}
-
-
-def _check_numbers(keyword: str, value: object) -> None:
-    """Refuse whole numbers that llguidance would change: it takes all of them for floats."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT and int(float(value)) != value:
-        raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" with the number {value}')
-    if isinstance(value, list | dict):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_numbers(keyword, inner)
 
 
 def _shorten(schema: dict[str, Any]) -> None:

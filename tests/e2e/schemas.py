@@ -27,7 +27,7 @@ UNENFORCEABLE = (
     ("maxProperties", {"type": "object", "additionalProperties": True, "maxProperties": 1, "properties": {"a": {}}}),
     ("unevaluatedProperties", {"type": "object", "unevaluatedProperties": False}),
     ("minimum", {"type": "integer", "minimum": 10**19}),
-    ("const", {"const": 10**30}),
+    ("const", {"oneOf": [{"const": 10**30 + 1}, {"const": 1}]}),
     ("pattern", {"type": "string", "pattern": r"^[\x00-\x1f]$"}),
     ("not", {"x-guidance": {"lenient": True}, "type": "object", "properties": {"a": {"not": {"const": 1}}}}),
 )

@@ -100,6 +100,12 @@ def test_what_cannot_be_enforced_is_refused_by_name(server):
         assert word in json.loads(text)["error"]
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_whole_numbers_come_as_they_were_sent(server, number):
+    status, text, _, reason = answer(server, *body(number, {"enum": [1234567890123456789]}))
+    assert (status, text, reason) == (200, "1234567890123456789", "stop")
+
+
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
 def test_json_alone_means_an_object(server, path):
     numbers = [number for number in range(24) if body(number, "json")[0] == path]

@@ -13,6 +13,16 @@ from puna_llama_cpp.patterns import expressions
 from puna_llama_cpp.schema_formats import expression
 
 TTL = {"type": "integer", "multipleOf": 86400, "minimum": 0, "maximum": 31536000}
+BIG = 1234567890123456789
+PART = {
+    "type": "object",
+    "properties": {
+        "id": {"$ref": "#/$defs/Id"},
+        "name": {"$ref": "#/$defs/Name"},
+        "part": {"$ref": "#/$defs/Part"},
+    },
+    "required": ["id"],
+}
 CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}}
 DOG = {"type": "object", "properties": {"kind": {"const": "dog"}, "good": {"type": "boolean"}}}
 
@@ -66,6 +76,25 @@ def test_what_may_be_written_keeps_to_the_schema(schema):
         ({"const": "a\x7fb"}, ['"a\\u007fb"'], ['"ab"', '"a\\u007f\\u0062"']),
         ({"type": "string", "pattern": "^(?=.{2,3}$)a+$"}, ['"aa"', '"aaa"'], ['"a"', '"aaaa"']),
         ({"type": "string", "format": "path"}, ['"any/thing"'], []),
+        ({"enum": [BIG, 5, "x"]}, [str(BIG), "5", '"x"'], ["1234567890123456768", "6"]),
+        ({"const": 10**22 + 1}, ["10000000000000000000001"], ["1e22", "10000000000000000000000"]),
+        ({"const": {"id": BIG}}, [f'{{"id": {BIG}}}'], ['{"id": 1234567890123456768}']),
+        ({"anyOf": [{"const": BIG}, {"type": "null"}]}, ["null", str(BIG)], ["1"]),
+        ({"type": "array", "items": {"const": BIG}, "minItems": 2}, [f"[{BIG}, {BIG},{BIG}]"], [f"[{BIG}]", "[1,1]"]),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "id": {"const": BIG}, "z": {"type": "boolean"}},
+            },
+            ["{}", '{"a":1}', '{ "a" : 1, "z":true}', f'{{"a":1,"id":{BIG},"z":true}}', f'{{"id":{BIG}}}'],
+            ['{"a":1,}', '{,"z":true}', '{"z":true,"a":1}', '{"id":1}'],
+        ),
+        (
+            {"$ref": "#/$defs/Part"}
+            | {"$defs": {"Part": PART, "Id": {"enum": [BIG]}, "Name": {"type": "string", "maxLength": 2}}},
+            [f'{{"id":{BIG},"name":"ab"}}', f'{{"id":{BIG},"part":{{"id":{BIG}}}}}'],
+            ['{"name":"ab"}', f'{{"id":{BIG},"name":"abc"}}', f'{{"id":{BIG},"part":{{}}}}'],
+        ),
         ({"patternProperties": {"^a": {"type": "integer"}}, "type": "object"}, ['{"ab":1}'], ['{"b":1}', '{"a":"x"}']),
     ],
 )

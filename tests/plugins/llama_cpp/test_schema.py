@@ -66,8 +66,6 @@ def test_negated_classes_hold_no_control_characters():
 @pytest.mark.parametrize(
     ("schema", "keyword"),
     [
-        ({"const": 2**53 + 1}, "const"),
-        ({"enum": [[-(10**30)]]}, "enum"),
         ({"type": "string", "pattern": r"\x00"}, "pattern"),
         ({"type": "string", "pattern": "[]"}, "pattern"),
         ({"type": "object", "minProperties": 2, "required": ["a"]}, "minProperties"),
