@@ -121,6 +121,8 @@ class Limits:
     # Options of requests and models.
     max_threads: int = 512
     """Threads that the option num_thread may ask for."""
+    max_context_tokens: int = 1 << 24
+    """Tokens of context that a model is loaded with at most, whatever num_ctx and the model say."""
     max_batch_tokens: int = 8192
     """Tokens of a prefill batch that the option num_batch may ask for."""
 

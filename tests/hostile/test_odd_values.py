@@ -5,6 +5,7 @@ The fields come from the descriptors, so that a new field is attacked from its f
 
 import json
 import math
+import struct
 import urllib.error
 import urllib.request
 
@@ -321,6 +322,28 @@ def test_a_refusal_names_the_option_and_its_limit(server, option, words):
     body = {"model": "scripted", "prompt": "Hi", "stream": False, "options": option}
     status, _, answer = server.ask("/api/generate", body)
     assert (status, words in json.loads(answer)["error"]) == (400, True), answer
+
+
+def test_a_boundless_context_is_cut(server, tmp_path):
+    data = (MODELS / "scripted.gguf").read_bytes()
+    key = b"llama.context_length" + struct.pack("<I", 4)
+    at = data.index(key) + len(key)
+    path = tmp_path / "boundless.gguf"
+    path.write_bytes(data[:at] + struct.pack("<I", 2**31 - 1) + data[at + 4 :])
+    server.upload("boundless", path)
+    body = {"model": "boundless", "prompt": "Hi", "stream": False, "options": {"num_ctx": 2**40, "num_predict": 2}}
+    assert server.json("/api/generate", body)["done"]
+    assert [each["context_length"] for each in server.json("/api/ps")["models"] if "boundless" in each["name"]] == [
+        2**24
+    ]
+    server.json("/api/generate", {"model": "boundless", "keep_alive": 0})
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "/".join(["x" * 200] * 6)])
+def test_names_of_files_that_no_folder_takes_are_refused(server, name):
+    files = {f"{name}.safetensors": "sha256:" + "0" * 64, "config.json": "sha256:" + "0" * 64}
+    status, _, answer = server.ask("/api/create", {"model": "x", "files": files, "stream": False})
+    assert (status, json.loads(answer)["error"]) == (400, "a file's name is too long or has a zero byte in it")
 
 
 BODIES = {

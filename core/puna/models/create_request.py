@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from puna.errors import InvalidCreateError, InvalidDigestError, InvalidModelNameError
 from puna.messages import Message
 from puna.models.name import ModelName
+
+_LONGEST_PATH: Final = 1024
+_LONGEST_PART: Final = 255
+"""Bytes of a path, and of each of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ def check(request: CreateRequest) -> ModelName:
         if not all(is_plain(name) for name in names):
             raise InvalidCreateError("file path must be relative")
     for digests in (request.files or {}, request.adapters, request.draft_files):
+        if not all(is_writable(name) for name in digests):
+            raise InvalidCreateError("a file's name is too long or has a zero byte in it")
         if not all(digests.values()):
             raise InvalidDigestError
     if request.draft_quantize and not request.draft_files:
@@ -64,6 +70,12 @@ def check(request: CreateRequest) -> ModelName:
     if not name.is_valid:
         raise InvalidModelNameError
     return name
+
+
+def is_writable(name: str) -> bool:
+    """Whether file systems take a path: a conversion gives uploaded files their names again."""
+    raw = name.encode("utf-8", "replace")
+    return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART
 
 
 def is_plain(name: str) -> bool:

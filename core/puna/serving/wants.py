@@ -86,7 +86,7 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
     if asked is None:
         asked = settings.context_length or DEFAULT_CONTEXT
     least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
-    return max(_int32(asked), least)
+    return max(_int32(min(asked, settings.limits.max_context_tokens)), least)
 
 
 def token_limit(options: Options, context: int) -> int:
