@@ -132,10 +132,9 @@ class _Listener:
                 return
             except OSError as error:
                 self._trouble.warn("connections cannot be accepted: %s", error.strerror)
-                if error.errno in _EXHAUSTED:
-                    self._connections.evict()
+                freed = error.errno in _EXHAUSTED and sum(self._connections.evict() for _ in range(AT_ONCE)) > 0
                 self._loop.remove_reader(listening)
-                self._loop.call_later(PAUSE, self._resume, listening)
+                self._loop.call_later(PAUSE / AT_ONCE if freed else PAUSE, self._resume, listening)
                 return
             sock.setblocking(False)
             if self._connections.admit(str(address[0])):

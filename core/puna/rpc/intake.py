@@ -188,8 +188,11 @@ class Intake:
             raise _BusyError from None
 
     def _wake(self) -> None:
-        if self._waiting and len(self._sending) < self._places:
-            self._waiting.pop().set_result(None)
+        while self._waiting and len(self._sending) < self._places:
+            future = self._waiting.pop()
+            if not future.done():  # a call that its client gave up has not left the line yet
+                future.set_result(None)
+                return
 
     def _watch(self) -> None:
         if self._next_look is None:
@@ -217,6 +220,7 @@ class _Patient:
     def __init__(self, context: Context, seconds: float) -> None:
         self._context = context
         self._seconds = seconds
+        self._stalled = False
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._context, name)
@@ -227,7 +231,15 @@ class _Patient:
             async with asyncio.timeout(self._seconds):
                 await self._context.write(message)
         except TimeoutError:
+            self._stalled = True
             raise ClientStalledError from None
+
+    async def abort(self, *args: Any) -> NoReturn:  # noqa: ANN401 - as gRPC has it
+        """End the call with a status. A client that does not read gets none: gRPC sends nothing after a lost write."""
+        if self._stalled:
+            raise asyncio.CancelledError
+        await self._context.abort(*args)
+        raise AssertionError
 
 
 class Guarded:
