@@ -26,7 +26,7 @@ from puna.v1 import models_pb2, models_pb2_grpc
 GOOD = {"scripted:latest", "embedder:latest"}
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 SCRIPTED = (MODELS / "scripted.gguf").read_bytes()
-ODD = (None, True, -1, 2**31, 2**63, 2**70, -(2**70), 1.5, 1e300, "", "x" * 5000, "\ud800", [], [[]], {}, {"a": [1]})
+ODD = (None, True, -1, 2**63, 2**70, -(2**70), 1e300, "", "\ud800", [[]], {"a": [1]})
 """Values for fields of every type."""
 
 

@@ -1,6 +1,7 @@
 """Fields of the wire that hold JSON as text. Each is read once here, so that the core meets nothing unforeseen."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from puna import json_text
@@ -8,6 +9,8 @@ from puna.errors import InvalidRequestError
 from puna.messages import Tool
 from puna.v1 import message_pb2
 
+_REMEMBERED: Final = 16 << 10
+"""Characters of a schema that is remembered once it is checked."""
 _LISTS: Final = ("required", "anyOf", "enum")
 
 
@@ -34,7 +37,8 @@ def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
     found = []
     for number, each in enumerate(wire):
         field = f"tools[{number}].parameters_json"
-        _check_schema(json_object(each.parameters_json, field), field)
+        if len(each.parameters_json) > _REMEMBERED or not _is_sound(each.parameters_json):
+            _check_schema(json_object(each.parameters_json, field), field)
         if each.items_json:
             _read(each.items_json, f"tools[{number}].items_json")
         found.append(
@@ -55,6 +59,16 @@ def check_schema_depth(text: str) -> None:
         json_text.check_depth(text)
     except ValueError as error:
         raise InvalidRequestError(f"the JSON schema cannot be enforced: {error}") from error
+
+
+@lru_cache(maxsize=512)
+def _is_sound(text: str) -> bool:
+    """Say whether a tool's schema passes. Clients send the same tools with every turn of a conversation."""
+    try:
+        _check_schema(json_object(text, ""), "")
+    except InvalidRequestError:
+        return False
+    return True
 
 
 def _read(text: str, field: str) -> json_text.JSON:
