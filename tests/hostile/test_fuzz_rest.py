@@ -58,7 +58,7 @@ BY_NAME = {
     "max_completion_tokens": values.small,
     "stream": values.booleans,
     "insecure": values.booleans,
-    "keep_alive": st.sampled_from(("-1", "300", '"5m"', "0", '"5h"', '""', "null")),
+    "keep_alive": st.sampled_from(("-1", "300", '"5m"', "0", '"1e300h"', "1e300", str(2**63), '""', "null")),
     "think": values.booleans | st.sampled_from(('"high"', '"max"', '"x"', "5")),
     "files": values.objects(values.strings, st.just(json.dumps(values.DIGEST)) | values.strings),
     "input": values.strings | values.arrays(values.strings) | values.anything,
