@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -138,6 +139,11 @@ def attack(server, method, path, body, headers=None):
     """Send a request. Fail unless the server is well afterwards and its answer is one that may be."""
     found = exchange(server, method, path, body, headers)
     check(server)
+    judge(found)
+
+
+def judge(found):
+    """Fail unless an answer is one that may be."""
     if found is None:
         return
     status, kind, body = found
@@ -206,3 +212,13 @@ def test_other_routes(server, path, name, data):
 )
 def test_paths(server, verb, path, tail):
     attack(server, verb, path + tail, b"{}")
+
+
+@fuzz(examples=6, shrink=False)
+@given(st.lists(st.sampled_from(sorted(BODIES)).flatmap(lambda path: st.tuples(st.just(path), of(path))), max_size=24))
+def test_many_at_once(server, requests):
+    with ThreadPoolExecutor(len(requests) or 1) as pool:
+        found = list(pool.map(lambda each: exchange(server, method(each[0]), *each), requests))
+    check(server)
+    for each in found:
+        judge(each)
