@@ -51,11 +51,17 @@ async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerato
 async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
     from puna.models.store import ModelStore
     from puna.rpc import upkeep
+    from puna.sandbox.sandbox import Sandbox
     from puna.serving.upkeep import check_store
 
     if not settings.models.is_dir():
         raise CommandError(f"{settings.models}: no such directory")
-    store = ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template)
+    store = ModelStore(
+        settings.models,
+        no_prune=settings.no_prune,
+        go_template=settings.go_template,
+        read_template=Sandbox(settings.limits).read,
+    )
     async with aclosing(check_store(store, repair=told.repair, quick=told.quick)) as seen:
         async for each in seen:
             yield upkeep.seen(each)

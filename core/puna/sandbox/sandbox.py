@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections import OrderedDict
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from puna.errors import TemplateError
 from puna.gotemplate.facts import Facts
@@ -11,6 +12,9 @@ from puna.limits import Limits
 from puna.sandbox.lanes import ENDED, Lanes
 from puna.sandbox.process import WorkerGoneError
 from puna.sandbox.templates import REQUEST, ChatTemplate, GoTemplate
+
+REMEMBERED: Final = 16
+"""Go templates whose facts are kept here; the store keeps them for longer."""
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ class Sandbox:
         self._lanes = Lanes(limits)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._known: OrderedDict[str, Facts | TemplateError] = OrderedDict()
+        """Of Go templates that are to be read, or were just now."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -71,11 +77,29 @@ class Sandbox:
         except (WorkerGoneError, OSError) as error:
             log.warning("no process for templates could be started: %s", error or type(error).__name__)
 
+    async def remember(self, text: str) -> None:
+        """Read a Go template, so that `read` need not block a thread. Errors are for `read` to raise."""
+        template = self.go_template(text)
+        if template.small or text in self._known:
+            return
+        try:
+            self._known[text] = await template.facts()
+        except TemplateError as error:
+            self._known[text] = error.with_traceback(None)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
     def read(self, text: str) -> Facts:
         """Return what is known of a Go template; for threads, which it blocks. Raises TemplateError."""
         template = self.go_template(text)
         if template.small or self._loop is None:
             return template.facts_here()
+        known = self._known.get(text)
+        if isinstance(known, TemplateError):
+            self._known.pop(text, None)  # another time it may be within the limits
+            raise known
+        if known is not None:
+            return known
         future = asyncio.run_coroutine_threadsafe(template.facts(), self._loop)
         try:
             return future.result()

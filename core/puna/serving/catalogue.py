@@ -21,6 +21,7 @@ from puna.models.name import ModelName, Source, parse_reference, stub_name
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore
+from puna.sandbox.sandbox import Sandbox
 
 Step: TypeAlias = TransferStep
 
@@ -28,8 +29,9 @@ Step: TypeAlias = TransferStep
 class Catalogue:
     """Lists, describes and changes the models of a store."""
 
-    def __init__(self, store: ModelStore, registries: Registries | None = None) -> None:
-        """`registries` bring and take models; None: without credentials."""
+    def __init__(self, store: ModelStore, registries: Registries | None = None, sandbox: Sandbox | None = None) -> None:
+        """`registries` bring and take models; None: without credentials. `sandbox` reads templates beforehand."""
+        self._sandbox = sandbox
         self._store = store
         self._registries = registries or Registries(store)
 
@@ -101,6 +103,8 @@ class Catalogue:
 
             return create(self._store, request, pull=pull, stopped=stopped)
 
+        if self._sandbox is not None and request.template:
+            await self._sandbox.remember(request.template)  # threads are few, and a worker may take its time
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step

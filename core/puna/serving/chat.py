@@ -176,6 +176,7 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         tools=tools,
         think=think,
         truncate=request.options.truncate,
+        reads=not request.render_only,
     )
     prompt = await conversation.prompt(messages, request.options.output, early=request.render_only)
     thinking = None

@@ -37,6 +37,8 @@ class Conversation:
     prompt to be completed is taken as it is."""
     marks: bool
     """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
+    reads: bool = False
+    """Whether the answer is read by what the model file's own template tells."""
 
     async def prompt(
         self, messages: Sequence[Message], output: OutputFormat | None = None, *, early: bool = False
@@ -81,7 +83,7 @@ class Conversation:
             if self.marks:
                 messages = [replace(each, media=()) if each.media else each for each in messages]
             template = self.forms.chat_template(self.lease.facts)
-            return await template.turn(messages, self.tools, self.think, reads=not self.marks)
+            return await template.turn(messages, self.tools, self.think, reads=self.reads)
         if self.renderer is not None:
             return Written(self.renderer.render(messages, self.tools, self.think))
         return Written(await self.forms.template.render(messages, self.tools, self.think))

@@ -45,7 +45,7 @@ class Serving:
         self.activity = Activity()
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits))
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
-        self.catalogue = Catalogue(store, registries)
+        self.catalogue = Catalogue(store, registries, self.access.sandbox)
         self._backends = backends
 
     def generate(self, request: GenerateRequest, tell: Tell = unheard) -> AsyncGenerator[Event]:
