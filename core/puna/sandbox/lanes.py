@@ -7,6 +7,7 @@ templates take turns, however many requests each of them has.
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -16,6 +17,8 @@ from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
 from puna.limits import PREFIX, Limits
 from puna.sandbox.process import Template, Worker, WorkerGoneError
 from puna.sandbox.wire import JSON, StrangeAnswerError
+
+log = logging.getLogger(__name__)
 
 QUICK_SECONDS: Final = 0.25
 STARVED: Final = 4
@@ -155,8 +158,11 @@ class Lane:
             if self._closed:
                 await worker.close()
                 raise WorkerGoneError
-        except BaseException:
+        except BaseException as error:
             self._turns.give()
+            if isinstance(error, OSError):
+                log.warning("no process for templates could be started: %s", error)
+                raise WorkerGoneError from error
             raise
         self._busy.add(worker)
         return worker

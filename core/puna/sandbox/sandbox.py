@@ -1,8 +1,8 @@
 """What the core asks of the workers, in one place."""
 
 import asyncio
-import logging
 from collections import OrderedDict
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,8 +15,6 @@ from puna.sandbox.templates import REQUEST, ChatTemplate, GoTemplate
 
 REMEMBERED: Final = 16
 """Go templates whose facts are kept here; the store keeps them for longer."""
-
-log = logging.getLogger(__name__)
 
 
 class Sandbox:
@@ -72,10 +70,8 @@ class Sandbox:
             self._warming = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
-        try:
+        with suppress(WorkerGoneError):  # the first request tries again
             await self._lanes.warm()
-        except (WorkerGoneError, OSError) as error:
-            log.warning("no process for templates could be started: %s", error or type(error).__name__)
 
     async def remember(self, text: str) -> None:
         """Read a Go template, so that `read` need not block a thread. Errors are for `read` to raise."""
