@@ -101,7 +101,7 @@ def test_a_crowd_is_refused_beyond_the_queue_and_may_leave_at_once(crowded, many
         await asyncio.gather(*answers, return_exceptions=True)
 
     crowded.json("/api/generate", {"model": "scripted", "keep_alive": -1})
-    with unharmed(crowded, within=5.0):
+    with unharmed(crowded, within=8.0):  # a crowd of handlers shares two cores; the watchdog sees a blocked loop
         asyncio.run(attack())
     wait_until(lambda: stats(crowded) == ([(0, 0)], []))
     assert crowded.json("/api/generate", ENDLESS | {"stream": False, "options": {"num_predict": 2}})["done"]
