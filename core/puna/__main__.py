@@ -12,7 +12,10 @@ def main() -> int:
     from puna.cli.main import main as run
 
     try:
-        status = run()
+        try:
+            status = run()
+        finally:
+            early.ignore()
     except KeyboardInterrupt:
         status = early.status_of(early.ENDING[0])
     if status > early.status_of(0):

@@ -25,5 +25,11 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ignore() -> None:
+    """Ignore signals from now on. The command is done, and the interpreter's own shutdown ends on no traceback."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as Python calls it)
     os._exit(status_of(number))

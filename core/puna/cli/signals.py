@@ -21,13 +21,13 @@ from types import FrameType
 from typing import NoReturn
 
 from puna import leaving
+from puna.cli import early
 from puna.cli.early import ENDING, status_of
 
 
 def finish(status: int) -> NoReturn:
     """End this process with what it has started, after all is written, without the interpreter's own shutdown."""
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    early.ignore()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
