@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from puna import leaving
 from puna.models.registry.origin import Origin, credentials_origin
 
 log = logging.getLogger(__name__)
@@ -154,11 +155,17 @@ async def _ask(helper: str, host: str) -> Credential | None:
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            f"docker-credential-{helper}", "get", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            f"docker-credential-{helper}",
+            "get",
+            stdin=pipe,
+            stdout=pipe,
+            stderr=asyncio.subprocess.DEVNULL,
+            process_group=0,
         )
     except OSError as error:
         log.warning("cannot run docker-credential-%s: %s", helper, error)
         return None
+    leaving.GROUPS.add(process.pid)
     try:
         async with asyncio.timeout(_HELPER_SECONDS):
             text, _ = await process.communicate(host.encode())
@@ -169,6 +176,7 @@ async def _ask(helper: str, host: str) -> Credential | None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+        leaving.GROUPS.discard(process.pid)
     return _answer(text) if process.returncode == 0 else None
 
 
