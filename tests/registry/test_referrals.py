@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from aiohttp import web
 from tests.registry.peer import LAYER, manifest, peering, to
 
 from puna.errors import TransferError
@@ -46,7 +47,7 @@ def name_on(peer, model="m"):
     return f"{peer.host}/tests/{model}:v1"
 
 
-def host_of(asked):
+def authorizations(asked):
     return [each.headers.get("Authorization", "") for each in asked]
 
 
@@ -84,7 +85,7 @@ class TestPull:
         victims[1].on("GET /x", {"status": 418, "text": "here"})
         with pytest.raises(TransferError, match="418: here"):
             await one.pull(name_on(evil))
-        assert host_of(victims[1].asked) == [""]
+        assert authorizations(victims[1].asked) == [""]
 
     async def test_circles_end(self, evil, side):
         evil.on("GET /v2/", to("/v2/again"))
@@ -151,7 +152,7 @@ class TestCredentials:
         evil.on("GET /token", {"text": '{"token": "for-all"}'})
         with pytest.raises(TransferError, match="unauthorized"):
             await side(identity=known(evil, "https", **what)).pull(name_on(evil))
-        assert set(host_of(evil.asked)) <= {"", "Bearer for-all"}
+        assert set(authorizations(evil.asked)) <= {"", "Bearer for-all"}
         assert not any(b"secret" in each.body for each in evil.asked)
 
     @pytest.mark.parametrize("docker", [True, False])
@@ -164,7 +165,7 @@ class TestCredentials:
             identity = known(evil)
         with pytest.raises(TransferError, match="unauthorized"):
             await side(identity=identity).pull(name_on(evil))
-        assert host_of(evil.asked) == ["", SECRET]
+        assert authorizations(evil.asked) == ["", SECRET]
 
     @pytest.mark.parametrize("what", [{"username": "me", "password": "secret"}, {"identity_token": "secret"}])
     async def test_a_token_server_on_another_port_gets_none(self, evil, victims, side, what):
@@ -202,8 +203,6 @@ class TestCredentials:
         evil.on("GET /v2/", bearer(f"{evil.url}/token"))
 
         async def answer(request):
-            from aiohttp import web
-
             if request.headers.get("Authorization") == "Bearer secret":
                 return web.Response(**to(f"{victims[0].url}/x"))
             return web.Response(**bearer(f"{evil.url}/token"))
@@ -211,7 +210,7 @@ class TestCredentials:
         evil.on("GET /v2/", answer)
         with pytest.raises(TransferError, match="file does not exist"):
             await one.pull(name_on(evil))
-        assert host_of(victims[0].asked) == [""]
+        assert authorizations(victims[0].asked) == [""]
 
     @pytest.mark.parametrize(
         ("registry", "realm", "shared"),

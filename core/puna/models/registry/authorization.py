@@ -29,7 +29,7 @@ _REALMS: Final = (*((registry, "auth.docker.io") for registry in HUB), ("registr
 
 
 _KNOWN_REALMS: Final = frozenset((Origin("https", a, 443), Origin("https", b, 443)) for a, b in _REALMS)
-"""Registries whose token servers are elsewhere, and these."""
+"""Registries and their token servers on other hosts."""
 
 
 class Fetch(Protocol):

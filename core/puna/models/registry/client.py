@@ -163,7 +163,7 @@ class Client:
         with _told(method, url):
             async with asyncio.timeout(self._limits.answer):
                 session, proxy = await self._connections.session(url)
-                # Who is redirected would have to be trusted too: token servers answer themselves.
+                # A redirect would take the credentials to another server; real token servers answer without one.
                 async with session.request(
                     method, URL(url, encoded=True), headers=sent, data=form, allow_redirects=False, proxy=proxy
                 ) as response:
