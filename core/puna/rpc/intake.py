@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
 from puna.limits import Limits
-from puna.rpc.large import begin, finish
+from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.status import code_of, trailers
 from puna.rpc.wall import Context
 
@@ -74,8 +74,12 @@ class Intake:
         """Return a handler that serves a method within the bounds."""
         parse = _parsing(handler.request_deserializer)
         behaviour = handler.stream_unary or handler.stream_stream
+        kind = getattr(handler.request_deserializer, "__self__", None)  # the type whose FromString it is
         if behaviour is not None:
-            return handler._replace(request_deserializer=parse, **_named(handler, self._streaming(behaviour)))
+            return handler._replace(
+                request_deserializer=lambda data: checked(kind, parse, data, IN_STREAM),
+                **_named(handler, self._streaming(behaviour)),
+            )
         behaviour = handler.unary_unary or handler.unary_stream
         if not inspect.iscoroutinefunction(behaviour):
             return handler
@@ -90,7 +94,7 @@ class Intake:
 
         async def parsed(message: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
             try:
-                request = await finish(parse, message, self._most_elements)
+                request = await finish(kind, parse, message, self._most_elements)
             except InvalidRequestError as error:
                 await _abort(context, error)
             return await behaviour(request, context)

@@ -15,24 +15,27 @@ from puna.errors import InvalidRequestError
 
 SMALL: Final = 16 << 10
 """Bytes of a request that the event loop parses by itself."""
+IN_STREAM: Final = 20_000
+"""Elements of a message of a client's stream, which the event loop parses by itself: honest ones have a few."""
 _EVERY: Final = 4096
 
 
 def begin(parse: Callable[[bytes], Any], data: bytes) -> Any:  # noqa: ANN401 - a message of any type, or bytes
-    """Parse a small request, and one that is no message; return a large one as it is."""
-    return data if len(data) > SMALL and hasattr(parse, "__self__") else parse(data)
+    """Parse a small request; return a large one as it is."""
+    return data if len(data) > SMALL else parse(data)
 
 
-async def finish(parse: Any, request: Any, most: int) -> Any:  # noqa: ANN401 - the FromString of any type
-    """Return what `begin` returned as a message of at most `most` elements. InvalidRequestError: it has more."""
-    if not (isinstance(request, bytes) and hasattr(parse, "__self__")):
+async def finish(kind: Any, parse: Callable[[bytes], Any], request: Any, most: int) -> Any:  # noqa: ANN401 - any type
+    """Return what `begin` returned as a message. InvalidRequestError: it has more than `most` elements."""
+    if not isinstance(request, bytes):
         return request
-    return await aside(len(request) // 32, _read, parse, request, most)
+    return await aside(len(request) // 32, checked, kind, parse, request, most)
 
 
-def _read(parse: Any, data: bytes, most: int) -> Any:  # noqa: ANN401 - likewise
-    if count(data, parse.__self__.DESCRIPTOR, most) > most:
-        raise InvalidRequestError(f"a request may have at most {most} elements")
+def checked(kind: Any, parse: Callable[[bytes], Any], data: bytes, most: int) -> Any:  # noqa: ANN401 - any type
+    """Parse a message of at most `most` elements, or raise InvalidRequestError."""
+    if len(data) > SMALL and count(data, kind.DESCRIPTOR, most) > most:
+        raise InvalidRequestError(f"a message may have at most {most} elements")
     return parse(data)
 
 

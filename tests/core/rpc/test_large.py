@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from puna.errors import InvalidRequestError
 from puna.limits import Limits
 from puna.rpc import bounds
-from puna.rpc.large import count
+from puna.rpc.large import IN_STREAM, checked, count
 from puna.v1 import chat_pb2, embed_pb2, generate_pb2, options_pb2
 
 CHAT = chat_pb2.ChatRequest.DESCRIPTOR
@@ -27,6 +27,15 @@ def test_packed_numbers_are_one_element():
 def test_counting_ends_at_the_bound():
     request = chat_pb2.ChatRequest(messages=[{}] * 100_000)
     assert count(request.SerializeToString(), CHAT, 10) == 11
+
+
+def test_a_message_of_a_stream_is_refused_for_its_elements():
+    kind = embed_pb2.StreamEmbedRequest
+    fits = kind(config={"model": "m", "inputs": ["a" * 20_000] * 10})
+    assert checked(kind, kind.FromString, fits.SerializeToString(), IN_STREAM) == fits
+    many = kind(config={"model": "m", "inputs": ["a"] * (IN_STREAM + 1)})
+    with pytest.raises(InvalidRequestError, match="at most 20000 elements"):
+        checked(kind, kind.FromString, many.SerializeToString(), IN_STREAM)
 
 
 @given(st.binary(max_size=200))
