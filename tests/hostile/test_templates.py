@@ -20,7 +20,7 @@ from puna.v1 import (
     models_pb2_grpc,
 )
 
-SECONDS = 0.6
+SECONDS = 0.4
 GO_LIMITED = {
     "a range of numbers": "{{ range 999999999999 }}{{ end }}{{ .Prompt }}",
     "ranges in ranges": "{{ range 99999 }}{{ range 99999 }}{{ end }}{{ end }}{{ .Prompt }}",
@@ -49,7 +49,6 @@ JINJA = {
     "filters": "{{ 'x' | center(10 ** 10) }}{{ 'x' | indent(10 ** 10, true) }}{{ 'x'.ljust(10 ** 10) }}",
     "methods": "{{ ('\\t' * 9999).expandtabs(10 ** 9) }}{{ ('a' * 50000).replace('a', 'b' * 50000) }}",
     "a power": "{{ 10 ** (10 ** 8) }}",
-    "blind text": "{% for i in range(99999) %}{{ lipsum(99999, true, 99, 999) }}{% endfor %}",
 }
 
 

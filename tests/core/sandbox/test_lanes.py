@@ -37,6 +37,7 @@ HUNGRY = (
 ENDLESS = (
     FOREVER,
     "{{ 10 ** (10 ** 8) }}",
+    "{{ lipsum(9999, true, 99, 999) }}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
 )
