@@ -115,12 +115,19 @@ class GoTemplate:
 
 def _budget(messages: Sequence[Message], tools: Sequence[Tool]) -> Budget | None:
     """Return what a run over this data may do in the core; None: nothing, since there is too much data."""
-    texts = sum(_EACH + len(each.content) + len(each.thinking) for each in messages)
-    data = sum(_EACH + len(call.arguments) + len(call.name) for each in messages for call in each.tool_calls)
-    data += sum(_EACH + len(each.parameters) + len(each.items) + len(each.description) for each in tools)
+    texts = sum(
+        _size(each.role, each.content, each.thinking, each.tool_name, each.tool_call_id) + len(each.media)
+        for each in messages
+    )
+    data = sum(_size(call.name, call.arguments, call.id) for each in messages for call in each.tool_calls)
+    data += sum(_size(each.name, each.description, each.parameters, each.type, each.items) for each in tools)
     if texts > SMALL_TEXTS or data > SMALL_DATA:
         return None
     return Budget(UNITS, bulk=(data >> 3) + (texts >> 6))
+
+
+def _size(*texts: str) -> int:
+    return _EACH + sum(map(len, texts))
 
 
 class ChatTemplate:

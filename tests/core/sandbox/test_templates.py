@@ -155,6 +155,23 @@ def test_the_budget_bounds_what_the_densest_templates_take(action):
     assert time.thread_time() - start < 0.5
 
 
+@pytest.mark.parametrize("field", ["name", "description", "parameters", "type", "items"])
+def test_every_text_of_a_tool_counts(field):
+    """`{{ .Tools }}` writes all of them."""
+    assert templates._budget([USER], [Tool(**({"name": "f"} | {field: "x" * 20_000}))]) is None
+
+
+@pytest.mark.parametrize("field", ["role", "content", "thinking", "tool_name", "tool_call_id"])
+def test_every_text_of_a_message_counts(field):
+    assert templates._budget([Message(**({"role": "user"} | {field: "x" * 300_000}))], ()) is None
+
+
+@pytest.mark.parametrize("field", ["name", "arguments", "id"])
+def test_every_text_of_a_call_counts(field):
+    call = ToolCall(**({"name": "f", "arguments": "{}"} | {field: "x" * 20_000}))
+    assert templates._budget([Message(role="assistant", tool_calls=(call,))], ()) is None
+
+
 def test_a_run_without_a_budget_has_no_bound():
     assert len(parse("{{ range 50000 }}x{{ end }}{{ .Response }}").execute({"Response": ""})) == 50000
     with pytest.raises(BudgetSpentError):
