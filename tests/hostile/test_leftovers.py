@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.e2e.server import MODELS, parents, serving, wait_until
+from tests.e2e.server import MODELS, command, parents, serving, wait_until
 
 QUANTIZED = {"model": "q", "from": "scripted", "quantize": "q8_0"}
 ASKED = {"model": "scripted", "prompt": "a", "raw": True, "stream": False}
@@ -35,12 +35,8 @@ def start(temporary, tmp_path):
 
 def children(server, word):
     """Process ids of the server's children whose command line has a word."""
-    found = []
-    for pid in server.hosts():
-        with contextlib.suppress(OSError):
-            if word in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(pid)
-    return found
+    family = [pid for pid, parent in parents().items() if parent == server.process.pid]
+    return [pid for pid in family if word.encode() in command(pid)]
 
 
 def kill(server):
