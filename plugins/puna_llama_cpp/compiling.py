@@ -94,7 +94,9 @@ class Compiler:
 
     def _resolved(self, text: str) -> str:
         """Hold the schemas in a Lark grammar to what a schema of its own is held to; name the tokens of its marks."""
-        written, at = [], 0
+        written: list[str] = []
+        rules: list[str] = []
+        at = 0
         while match := _LARK.search(text, at):
             written.append(text[at : match.end()])
             at = match.end()
@@ -106,8 +108,10 @@ class Compiler:
                 if match[0].startswith("%mark"):
                     written[-1] = written[-1].removesuffix(match[0]) + self._mark(value)
                 else:
-                    written.append(_strict(tightened(json.dumps(value))))
-        return "".join([*written, text[at:]])
+                    expression, more = _of_schema(json.dumps(value), len(written))
+                    written[-1] = written[-1].removesuffix(match[0]) + expression
+                    rules += more
+        return "\n".join(["".join([*written, text[at:]]), *rules])
 
     def _mark(self, text: object) -> str:
         """Return the special token that is spelled so; where there is none, the text."""
@@ -130,21 +134,19 @@ def advance(native: llguidance.LLMatcher) -> bytes:
 
 
 def _grammar_of_schema(text: str) -> str:
-    strict = tightened(text)
-    schema = json.loads(strict)
-    if isinstance(schema, dict) and needs_exact_numbers(schema):
-        return exact_grammar(schema, _guidance(schema))
-    return f"start: %json {_strict(strict)}"
+    start, rules = _of_schema(text)
+    return "\n".join([f"start: {start}", *rules])
 
 
-def _strict(text: str) -> str:
-    """Return a schema with the options that hold for all of them. InvalidRequestError: llguidance would change it."""
-    schema = json.loads(text)
+def _of_schema(text: str, number: int = 0) -> tuple[str, list[str]]:
+    """Return the expression of a schema, and rules that it needs. Of several in a grammar each has a number."""
+    schema = json.loads(tightened(text))
     if not isinstance(schema, dict):
-        return json.dumps(schema)
+        return f"%json {json.dumps(schema)}", []
+    guidance = _guidance(schema)
     if needs_exact_numbers(schema):
-        raise InvalidRequestError('JSON schema cannot be enforced: "const" or "enum" with a number beyond 2^53')
-    return json.dumps({**schema, "x-guidance": _guidance(schema)})
+        return exact_grammar(schema, guidance, number)
+    return f"%json {json.dumps({**schema, 'x-guidance': guidance})}", []
 
 
 def _guidance(schema: object) -> "JsonCompileOptions":

@@ -15,7 +15,6 @@ from puna_llama_cpp.schema_objects import resolver
 _EXACT: Final = 2**53
 """Up to here every whole number is a float."""
 _ROOT: Final = "root"
-_SPACE: Final = "SPACE?"
 _ANNOTATIONS: Final = frozenset(
     ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 )
@@ -45,12 +44,15 @@ def needs_exact_numbers(schema: object) -> bool:
     return False
 
 
-def exact_grammar(schema: dict[str, Any], guidance: Mapping[str, Any]) -> str:
-    """Return the grammar of a schema, in Lark. InvalidRequestError: the way to a large number cannot be written."""
-    writer = _Writer(schema, guidance)
+def exact_grammar(schema: dict[str, Any], guidance: Mapping[str, Any], number: int = 0) -> tuple[str, list[str]]:
+    """Return the expression of a schema in Lark, and the rules that it needs, whose names bear the number.
+
+    InvalidRequestError: the way to a large number cannot be written.
+    """
+    writer = _Writer(schema, guidance, number)
     start = writer.value(schema)
     space = json.dumps(guidance["whitespace_pattern"])[1:-1].replace("\\\\", "\\")
-    return "\n".join([f"start: {start}", *writer.rules, f"SPACE: /{space}/"])
+    return start, [*writer.rules, f"{writer.space[:-1]}: /{space}/"]
 
 
 def _inexact(value: object) -> bool:
@@ -62,7 +64,9 @@ def _inexact(value: object) -> bool:
 class _Writer:
     """Writes values as expressions, and references as rules."""
 
-    def __init__(self, root: dict[str, Any], guidance: Mapping[str, Any]) -> None:
+    def __init__(self, root: dict[str, Any], guidance: Mapping[str, Any], number: int) -> None:
+        self._number = number
+        self.space = f"EXACT_SPACE_{number}?"
         self._root = root
         self._resolve = resolver(root)
         self._guidance = guidance
@@ -124,7 +128,7 @@ class _Writer:
             target = self._resolve({"$ref": reference})
             if isinstance(target, dict) and "$ref" in target:
                 raise InvalidRequestError(f'JSON schema cannot be enforced: the reference "{reference}"')
-            self._names[reference] = name = f"named{len(self._names)}"
+            self._names[reference] = name = f"exact_{self._number}_named{len(self._names)}"
             self.rules.append(f"{name}: {self.value(target)}")
         return self._names[reference]
 
@@ -140,38 +144,37 @@ class _Writer:
     def _array(self, schema: dict[str, Any]) -> str:
         one = self.value(schema.get("items", {}))
         least, most = schema.get("minItems", 0), schema.get("maxItems")
-        more = f'({_SPACE} "," {_SPACE} {one})'
+        more = f'({self.space} "," {self.space} {one})'
         count = f"~{max(least - 1, 0)}..{most - 1}" if most is not None else "*"
         if most is None and least > 1:
             more, count = f"{more}~{least - 1} {more}", "*"
-        filled = f"{one} {more}{count} {_SPACE}"
+        filled = f"{one} {more}{count} {self.space}"
         inside = '""' if most == 0 else filled if least else f"({filled})?"
-        return f'"[" {_SPACE} {inside} "]"'
+        return f'"[" {self.space} {inside} "]"'
 
     def _object(self, schema: dict[str, Any]) -> str:
         """Return the expression of an object whose members come in the schema's order."""
         required, properties = schema.get("required") or [], schema.get("properties") or {}
+        space = self.space
+        names = {key: json.dumps(json.dumps(key, ensure_ascii=False)) for key in properties}
         pairs = [
-            (
-                f'{json.dumps(json.dumps(key, ensure_ascii=False))} {_SPACE} ":" {_SPACE} {self.value(each)} {_SPACE}',
-                key,
-            )
+            (f'{names[key]} {space} ":" {space} {self.value(each)} {space}', key)
             for key, each in properties.items()
             if each is not False
         ]
         # For each member two rules: what follows if one stands before it, and if none does.
         after, first = '""', '""'
         for pair, key in reversed(pairs):
-            follow = f'("," {_SPACE} {pair} {after})'
+            follow = f'("," {self.space} {pair} {after})'
             begin = f"({pair} {after})"
             after, first = (
                 (follow, begin) if key in required else (self._rule(f"{follow} | {after}"), f"({begin} | {first})")
             )
             after, first = self._rule(after), self._rule(first)
-        return f'"{{" {_SPACE} {first} "}}"'
+        return f'"{{" {self.space} {first} "}}"'
 
     def _rule(self, expression: str) -> str:
-        self.rules.append(f"part{len(self.rules)}: {expression}")
+        self.rules.append(f"exact_{self._number}_part{len(self.rules)}: {expression}")
         return self.rules[-1].partition(":")[0]
 
 

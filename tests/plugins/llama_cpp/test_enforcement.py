@@ -149,3 +149,18 @@ def test_an_answer_that_its_constraint_outgrows_is_an_error():
         for _ in range(100):
             advance(native)
             native.consume_token(ord("a"))
+
+
+def test_schemas_within_a_grammar_are_exact_too():
+    """Those of tools that must be called stand in one."""
+    listed = json.dumps({"type": "object", "properties": {"id": {"enum": [BIG, BIG + 1]}}, "required": ["id"]})
+    grammar = f'start: "a" %json {listed} | "b" %json {listed} | "c" %json {{"type": "null"}}'
+    native = COMPILER.matcher("lark", grammar)
+    for text, right in (
+        (f'a{{"id":{BIG}}}', True),
+        (f'b{{"id": {BIG + 1}}}', True),
+        ("cnull", True),
+        ('a{"id":1}', False),
+    ):
+        native.reset()
+        assert (native.try_consume_tokens(list(text.encode())) == len(text) and native.is_accepting()) is right
