@@ -16,7 +16,8 @@ from typing import Any, Final
 
 _HTML: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _HTML_RE: Final = re.compile("[<>&\u2028\u2029]")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""A lone half of a character, which is no text."""
 _PLAIN64: Final = (1e-6, 1e21)
 _PLAIN32: Final = (9.999999974752427e-07, 1.0000000200408773e21)
 """Between which sizes numbers are written without an exponent: the bounds are rounded to 32 bits as the numbers are."""
@@ -81,8 +82,12 @@ def html_escaped(text: str) -> str:
 
 
 def whole(text: str) -> str:
-    """Replace lone surrogates by U+FFFD, as Go does wherever it meets one."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    """Replace lone surrogates by U+FFFD, as Go does wherever it meets one: no wire can carry them."""
+    if text.isascii():
+        return text
+    if len(text) <= LONG:
+        return SURROGATE.sub("\ufffd", text)
+    return "".join([SURROGATE.sub("\ufffd", text[at : at + LONG]) for at in range(0, len(text), LONG)])
 
 
 def number(value: float) -> str:

@@ -29,7 +29,6 @@ _ESCAPE: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
 )
 """A pair of halves, a lone half, any other escape."""
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def check_depth(text: str) -> None:
@@ -63,11 +62,6 @@ def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -
         return kind(digits)
 
     return json.loads(text, parse_int=counted, parse_float=_finite, parse_constant=_refused)
-
-
-def whole(text: str) -> str:
-    """Replace lone halves of characters by U+FFFD: no wire can carry them."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def repaired(text: str) -> str:

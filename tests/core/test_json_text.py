@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna import json_text
+from puna import gojson, json_text
 
 VALUES = st.recursive(
     st.none()
@@ -56,7 +56,7 @@ def test_the_rest_is_a_value_error(text):
 
 def test_bytes_that_are_no_text_are_replaced():
     assert json_text.loads(b'"a\xff"') == "a\ufffd"
-    assert json_text.whole("a\ud800b") == "a\ufffdb"
+    assert gojson.whole("a\ud800b") == "a\ufffdb"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_repaired_text_has_no_halves_and_is_else_the_same(value, upper):
 
     def wholes(each):
         if isinstance(each, dict):
-            return {json_text.whole(key): wholes(item) for key, item in each.items()}
-        return list(map(wholes, each)) if isinstance(each, list) else json_text.whole(each)
+            return {gojson.whole(key): wholes(item) for key, item in each.items()}
+        return list(map(wholes, each)) if isinstance(each, list) else gojson.whole(each)
 
     assert json.loads(json_text.repaired(text)) == wholes(json.loads(text))
 

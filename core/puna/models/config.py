@@ -128,12 +128,12 @@ def _plain_draft(draft: Draft) -> dict[str, str]:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return json_text.whole(text) if isinstance(text, str) else ""
+    return gojson.whole(text) if isinstance(text, str) else ""
 
 
 def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
     texts = value.get(key)
-    return tuple(json_text.whole(each) for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
+    return tuple(gojson.whole(each) for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
 
 
 def _count(value: Mapping[str, Any], key: str) -> int:

@@ -95,7 +95,7 @@ def _size(value: object) -> int:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return json_text.whole(text) if isinstance(text, str) else ""
+    return gojson.whole(text) if isinstance(text, str) else ""
 
 
 def _plain(layer: Layer) -> dict[str, Any]:

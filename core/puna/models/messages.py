@@ -37,7 +37,7 @@ def _message(value: Mapping[str, Any]) -> Message:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return json_text.whole(text) if isinstance(text, str) else ""
+    return gojson.whole(text) if isinstance(text, str) else ""
 
 
 def _list(value: Mapping[str, Any], key: str) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna.json_text import whole
+from puna.gojson import whole
 from puna.models.create_request import TransferStep
 from puna.models.details import Details, ModelSummary, local_time
 from puna.models.linked import InPlace

@@ -3,7 +3,7 @@
 from typing import Final
 
 from puna.errors import NotLocalError
-from puna.json_text import whole
+from puna.gojson import whole
 from puna.models.create_request import TransferStep
 from puna.models.finding import Found, Skipped
 from puna.models.findings import Finding, Kind, Report

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from puna.backend import Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
-from puna.json_text import whole
+from puna.gojson import whole
 from puna.runtime.admission import Gate
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from puna.backend import Constraint, SequenceRequest
 from puna.errors import ContextOverflowError, EngineRefusedError
-from puna.json_text import whole
+from puna.gojson import whole
 from puna.options import Options
 from puna.prompt.truncate import cut_tokens, kept_ends
 from puna.runtime.wanted import Lease

@@ -14,13 +14,13 @@ from typing import Any, Final, Literal
 
 from puna import gojson
 from puna.aside import BYTES, PIECE, check_wanted
+from puna.gojson import whole
 
 Kind = Literal["object", "array", "string", "number", "bool", "null"]
 
 DEEPEST: Final = 10_000
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
     "t": ("true", "bool", True),
     "f": ("false", "bool", False),
@@ -95,13 +95,6 @@ class Document:
     def raw(self, node: Node) -> str:
         """Return the text of a value as it was sent, with U+FFFD for bytes that are no UTF-8."""
         return whole(self.text[node.start : node.end])
-
-
-def whole(text: str) -> str:
-    """Replace lone surrogates by U+FFFD, as Go does."""
-    if text.isascii():
-        return text
-    return "".join([_SURROGATE.sub("\ufffd", text[at : at + PIECE]) for at in range(0, len(text), PIECE)])
 
 
 def parse(body: bytes, most: int = sys.maxsize) -> Document:
