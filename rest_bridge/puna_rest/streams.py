@@ -44,22 +44,21 @@ async def relay(
     write_error: Callable[[Failure], str],
     single: Callable[[Message], str] | None = None,
     early_error: Callable[[web.BaseRequest, Failure], web.Response] | None = None,
-    weight_beside: int = 0,
+    weigh: Callable[[Message], int] = weight_of_message,
 ) -> web.StreamResponse:
     """Answer with what `write` makes of each message; all pieces of a message go out together.
 
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
     before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
     `write_error` makes of it; what nobody foresaw is raised, and `cut` ends the stream. When the client hangs up,
-    this is cancelled, and so is the call. `weight_beside`: of what `write` goes through beside the message, for
-    puna.aside.
+    this is cancelled, and so is the call. `weigh` returns what it weighs to write a message, for puna.aside.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
     try:
         try:
             async for message in call:
-                weight = weight_beside + weight_of_message(message)
+                weight = weigh(message)
                 if not response.prepared and single and (whole := await aside(weight, single, message)):
                     return answers.text(request, whole)
                 if piece := await aside(weight, write, message):

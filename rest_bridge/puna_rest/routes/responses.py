@@ -43,7 +43,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         events.write,
         events.write_error,
         early_error=_early_error,
-        weight_beside=document.weight,
+        weigh=events.weigh,
     )
 
 

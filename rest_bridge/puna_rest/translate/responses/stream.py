@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from puna import gojson
+from puna.aside import weight_of_message
 from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.gobody.scanner import Document
@@ -46,6 +47,11 @@ class Events:
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
         """Write the events of a message."""
         return "".join([self._part(part) for part in parts(message)])
+
+    def weigh(self, message: chat_pb2.StreamChatResponse) -> int:
+        """Return what it weighs to write a message, for puna.aside: the first and the last repeat the request."""
+        repeats = self._number == 0 or message.HasField("done")
+        return weight_of_message(message) + (self._document.weight if repeats else 0)
 
     def write_error(self, failure: Failure) -> str:
         """Write the event that ends a stream in which something went wrong."""
