@@ -68,7 +68,7 @@ def message(model: str, part: Part, *, searching: bool = False, signed: bool = F
         return _message(message_id, model, found, "end_turn", part.prompt_tokens, part.output_tokens)
     content: list[dict[str, Any]] = []
     if part.thinking:
-        signature = {"signature": _signature(part.thinking)} if signed else {}
+        signature = {"signature": _signature(hashlib.sha256(part.thinking.encode()))} if signed else {}
         content.append({"type": "thinking", "thinking": part.thinking, **signature})
     if part.content:
         content.append({"type": "text", "text": part.content})
@@ -100,8 +100,8 @@ def _message(
     }
 
 
-def _signature(thinking: str) -> str:
-    return base64.b64encode(hashlib.sha256(thinking.encode()).digest()).decode()
+def _signature(thinking: "hashlib._Hash") -> str:
+    return base64.b64encode(thinking.digest()).decode()
 
 
 def _search_blocks(asked: message_pb2.ToolCall, message_id: str) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ class Events:
         self._id = new_id("msg")
         self._searching = searching
         self._signed = signed
-        self._thinking = ""
+        self._thinking = hashlib.sha256()
         self._search: message_pb2.ToolCall | None = None
         self._estimate = estimate
         self._started = False
@@ -148,7 +148,7 @@ class Events:
             return "" if part.finish is None else self._end_with_search(part, self._search)
         out = "" if self._started else self._start(part)
         if part.thinking and not self._thought:
-            self._thinking += part.thinking
+            self._thinking.update(part.thinking.encode())
             out += self._delta("thinking", part.thinking)
         if part.content:
             out += self._delta("text", part.content)
