@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from puna.seldom import Seldom
+
 log = logging.getLogger(__name__)
 
 BUSY: Final = "the event loop was busy"
@@ -44,8 +46,7 @@ class Watchdog:
         self._cpu = _cpu_clock(thread)
         self._stop = threading.Event()
         self._turned = threading.Event()
-        self._quiet_until = 0.0
-        self._unsaid = 0
+        self._log = Seldom(log, PAUSE)
 
     def run(self) -> None:
         """Watch until `stop` is called."""
@@ -103,13 +104,7 @@ class Watchdog:
         return True
 
     def _warn(self, seconds: float, place: str) -> None:
-        now = time.monotonic()
-        if now < self._quiet_until:
-            self._unsaid += 1
-            return
-        more = f"; {self._unsaid} more like it were not logged" if self._unsaid else ""
-        self._quiet_until, self._unsaid = now + PAUSE, 0
-        log.warning("%s for %.2f s: %s%s", BUSY, seconds, place, more)
+        self._log.warn("%s for %.2f s: %s", BUSY, seconds, place)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ other clients out. The new connection is refused when all others are at work.
 import asyncio
 import ipaddress
 import logging
-import time
 from collections import OrderedDict
 from typing import Final
 
 from aiohttp import StreamReader, web
 
 from puna.limits import Limits
+from puna.seldom import Seldom
 from puna_rest.errors import BusyError, RestError
 
 log = logging.getLogger(__name__)
@@ -42,24 +42,6 @@ LOG_EVERY: Final = 60.0
 _HEAD_TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
-
-
-class Seldom:
-    """Logs a kind of trouble that a client can cause at will, at most once in LOG_EVERY seconds."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._unsaid = 0
-
-    def warn(self, text: str, *args: object) -> None:
-        """Log, or count what is not logged."""
-        now = time.monotonic()
-        if now < self._next:
-            self._unsaid += 1
-            return
-        more = f" ({self._unsaid} more since the last such line)" if self._unsaid else ""
-        self._next, self._unsaid = now + LOG_EVERY, 0
-        log.warning("%s%s", text % args, more)
 
 
 class Connection(web.RequestHandler):
@@ -211,8 +193,8 @@ class Connections:
         self._waiting: dict[str, OrderedDict[Connection, None]] = {}
         """Connections that are not at work by address, the longest-waiting first."""
         self._held = 0
-        self._full = Seldom()
-        self.unreadable = Seldom()
+        self._full = Seldom(log, LOG_EVERY)
+        self.unreadable = Seldom(log, LOG_EVERY)
 
     def add(self, connection: Connection) -> None:
         """Count a new connection."""

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from puna.limits import Limits
-from puna_rest.connections import Connection, Connections, Seldom
+from puna.seldom import Seldom
+from puna_rest.connections import LOG_EVERY, Connection, Connections
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class _Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._lingering: deque[socket.socket] = deque()
-        self._trouble = Seldom()
+        self._trouble = Seldom(log, LOG_EVERY)
         self._closed = False
 
     def start(self) -> None:

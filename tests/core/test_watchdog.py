@@ -57,13 +57,13 @@ async def test_nobody_is_blamed_for_short_turns_and_for_waiting(warnings):
     assert warnings() == []
 
 
-async def test_warnings_are_few_and_count_the_rest(warnings, monkeypatch):
-    monkeypatch.setattr(watchdog, "PAUSE", 0.6)
+async def test_warnings_are_few(warnings, monkeypatch):
+    monkeypatch.setattr(watchdog, "PAUSE", 60.0)
     with watching(ALLOWED):
         for _ in range(4):
             spin(2.5 * ALLOWED)
             await asyncio.sleep(ALLOWED)
-    assert 1 <= len(warnings()) <= 3
+    assert len(warnings()) == 1
 
 
 @pytest.mark.parametrize("allowed", [ALLOWED, float("inf")])
