@@ -19,11 +19,16 @@ PATHS: Final[set[str]] = set()
 """Files and folders that end with this process."""
 
 
+def kill_group(group: int) -> None:
+    """Kill the processes of a group, if there are any."""
+    with suppress(OSError):
+        os.killpg(group, signal.SIGKILL)
+
+
 def kill_groups() -> None:
     """Kill every process that this one has started."""
     for group in tuple(GROUPS):
-        with suppress(OSError):
-            os.killpg(group, signal.SIGKILL)
+        kill_group(group)
 
 
 def at_once(status: int) -> NoReturn:

@@ -4,12 +4,11 @@ import logging
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -62,8 +61,7 @@ def run(
                         log.warning("%s: %s", module, match[1])
                 status = process.wait()
             finally:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                leaving.kill_group(process.pid)
                 leaving.GROUPS.discard(process.pid)
         if status != 0:
             errors.seek(0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -99,8 +98,7 @@ class HostProcess:
 
     def kill(self) -> None:
         """End it, and what the backend itself may have started, by force."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        leaving.kill_group(self.pid)
 
     async def stop(self) -> None:
         """End it, by force if need be, and wait until nothing of it is left.

@@ -3,13 +3,13 @@
 import asyncio
 import hashlib
 import os
-import signal
 import socket
 import sys
 import time
 from contextlib import suppress
 from typing import Final, Self
 
+from puna import leaving
 from puna.limits import Limits
 from puna.sandbox import wire
 from puna.sandbox.wire import JSON
@@ -127,6 +127,7 @@ class Worker:
         except BaseException:
             ours.close()
             raise
+        leaving.GROUPS.add(process.pid)
         worker = cls(process, line)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -191,11 +192,11 @@ class Worker:
     def kill(self) -> None:
         """End it and whatever it started."""
         if self._process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            leaving.kill_group(self.pid)
         self._line.fail()
 
     async def close(self) -> None:
         """End it and wait until it has."""
         self.kill()
         await self._process.wait()
+        leaving.GROUPS.discard(self.pid)

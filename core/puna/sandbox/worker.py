@@ -15,11 +15,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.gotemplate import facts
 from puna.gotemplate.parser import parse
+from puna.lifeline import die_with_parent
 from puna.prompt.jinja import ChatTemplate
 from puna.prompt.render import render_go, render_suffix
 from puna.sandbox import wire
@@ -27,7 +28,6 @@ from puna.sandbox.wire import JSON
 
 REMEMBERED: Final = 64
 """Templates that a worker keeps; the core knows which it has sent."""
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LATER: Final = 1.0
 """Seconds behind the core's limit after which the worker ends by itself."""
@@ -38,7 +38,7 @@ _YIELDING: Final = 15
 
 def main() -> None:
     """Answer until the core goes."""
-    _depend_on_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=0) as line:
         line.sendall(wire.pack("ready"))
@@ -151,16 +151,11 @@ def _exactly(line: socket.socket, size: int) -> bytearray:
     return data
 
 
-def _depend_on_parent() -> None:
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            libc: Any = ctypes.CDLL(None)
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
 def _confine(memory: int) -> None:
     """Limit what the process may take, as far as this system can."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     bounds = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CORE: 0,

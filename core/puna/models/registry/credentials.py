@@ -174,7 +174,7 @@ async def _ask(helper: str, host: str) -> Credential | None:
         return None
     finally:
         if process.returncode is None:
-            process.kill()
+            leaving.kill_group(process.pid)
             await process.wait()
         leaving.GROUPS.discard(process.pid)
     return _answer(text) if process.returncode == 0 else None
