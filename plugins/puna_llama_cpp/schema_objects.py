@@ -13,7 +13,6 @@ Resolve: TypeAlias = Callable[[object], Any]
 """Follows a reference, if a schema is nothing else."""
 _ANNOTATIONS: Final = frozenset(("title", "description", "$comment", "examples", "default", "deprecated"))
 _MOST_IN_A_SET: Final = 8
-_LISTED: Final = "properties", "patternProperties", "additionalProperties"
 
 
 def named_properties(schema: dict[str, Any], resolve: Resolve) -> None:

@@ -1,7 +1,6 @@
 """Running the server: core, bridge or both, until a signal ends it."""
 
 import asyncio
-import ctypes
 import errno
 import gc
 import logging
@@ -29,10 +28,6 @@ log = logging.getLogger(__name__)
 
 MOST_HANDLES: Final = 1 << 20
 """Open files that are asked for when connections have no limit."""
-M_MMAP_THRESHOLD: Final = -3
-"""glibc's number of the setting."""
-LARGE: Final = 1 << 20
-"""Bytes from which on a piece of memory goes back to the system when it is freed."""
 HANDLES: Final = 1024
 """Open files for everything but connections: models, their hosts, downloads, logs."""
 
@@ -59,7 +54,6 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     settings = replace(settings, limits=_within_handles(settings.limits))
-    _return_memory()
     try:
         asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))
     except OSError as error:
@@ -67,12 +61,6 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
         print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
         finish(1)
     finish(0)
-
-
-def _return_memory() -> None:
-    """Have the C library give large pieces of memory back at once. By itself it keeps them after a few large bodies."""
-    with suppress(OSError, AttributeError):  # only glibc needs it, and has it
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _within_handles(limits: Limits) -> Limits:

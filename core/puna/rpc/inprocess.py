@@ -8,19 +8,18 @@ one lets go of it.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from puna.blocking import unheard
+from puna.errors import ServerEndingError
 from puna.rpc.wall import cancelled
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Pairs: TypeAlias = Sequence[tuple[str, str | bytes]]
-
-STOPPING: Final = "the server is shutting down"
 
 
 class InProcessChannel:
@@ -196,7 +195,8 @@ async def _result(task: asyncio.Task[Response]) -> Response:
     except asyncio.CancelledError:
         if not task.cancelled() or cancelled():
             raise
-    raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), STOPPING)
+    none = grpc.aio.Metadata()
+    raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, str(ServerEndingError()))
 
 
 async def _hand(requests: AsyncGenerator[Request], handed: asyncio.Queue[Request | None]) -> None:

@@ -1,10 +1,9 @@
 """Waiting for a thread or a task to be through, also when the one who waits is cancelled."""
 
-import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from puna.blocking import unheard
+from puna.blocking import stoppable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -15,13 +14,7 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
 
     So files that it uses may be closed, and what it decided may be relied upon.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    work.add_done_callback(unheard)
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        raise
+    return await stoppable(lambda _: function(*args, **kwargs))
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
