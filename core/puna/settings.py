@@ -1,6 +1,6 @@
-"""The server's settings, and the only reader of OLLAMA_*, PUNA_* and docker's variables.
+"""The server's settings, and the reader of OLLAMA_*, PUNA_* and docker's variables.
 
-The reference's variables mean what they mean there. Puna's own begin with PUNA_, or stand in a TOML file under the same
+Ollama's variables mean what they mean there. Puna's own begin with PUNA_, or stand in a TOML file under the same
 names in lower case and without the prefix; the environment wins over the file.
 """
 

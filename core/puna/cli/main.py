@@ -20,6 +20,7 @@ CLIENT_VARIABLE = ("PUNA_GRPC_HOST", "address of the core (default 127.0.0.1:114
 SERVER_VARIABLES = {
     "OLLAMA_HOST": "address of the REST bridge (default 127.0.0.1:11434)",
     "OLLAMA_ORIGINS": "origins that browsers may send, beside the local ones",
+    "PUNA_ALLOWED_HOSTS": "names that requests may call this server by; SECURITY.md has the rule",
 }
 CORE_VARIABLES = {
     "PUNA_GRPC_HOST": "address of the gRPC core (default: the port after the bridge's)",
@@ -35,6 +36,8 @@ CORE_VARIABLES = {
     "OLLAMA_NOPRUNE": "1 keeps blobs that no model uses when the server starts",
     "OLLAMA_DEBUG": "1 logs more",
     "PUNA_BACKEND": "backend of models that name none (default: by format)",
+    "PUNA_PASS_ENVIRONMENT": "further variables that the processes of models inherit",
+    "PUNA_REGISTRY_...": "registries and credentials; README.md lists them",
 }
 LIMITS = (("PUNA_MAX_...", "limits; SECURITY.md lists them"),)
 ASKING = environment(CLIENT_VARIABLE)
