@@ -1,6 +1,6 @@
 """Work on large requests and answers, beside the event loop.
 
-The event loop is one thread that everybody shares. What takes it more than a few milliseconds runs in a thread here.
+All requests share the event loop, which is one thread. Work of more than a few milliseconds runs in a thread here.
 Python code in a thread still shares the interpreter with the loop, but hands it over within SWITCH_SECONDS, so others
 are answered meanwhile. A single call into native code does not hand it over: callers cut such work into pieces.
 
@@ -43,13 +43,13 @@ _gone: Final[ContextVar[Callable[[], bool]]] = ContextVar("gone")
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the result any more. Nobody hears of this error either."""
+    """The caller was cancelled, so the result is of no use. No code handles this error."""
 
 
 async def aside(weight: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a function returns, called at once if it is light work, else in a thread.
 
-    Being cancelled makes `check_wanted` raise in the function, for whose end nobody waits.
+    Being cancelled makes `check_wanted` raise in the function. Its end is not waited for.
     """
     if weight <= LIGHT:
         return function(*args, **kwargs)
@@ -78,7 +78,7 @@ async def aside(weight: int, function: Callable[P, T], *args: P.args, **kwargs: 
 class _Collector:
     """Keeps Python's garbage collector off while large values are made.
 
-    It looks through all objects again and again while their number grows, in one call that nobody can interrupt: half
+    It looks through all objects again and again while their number grows, in one call without interruption: half
     of the time that it takes to read a large body.
     """
 
@@ -88,7 +88,7 @@ class _Collector:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no large values are made now."""
+        """True while no large values are made."""
         return self._resting == 0
 
     @contextmanager

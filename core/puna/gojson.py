@@ -26,7 +26,7 @@ _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*+")
 LONG: Final = 1 << 18
 """Characters that are encoded at once: native code must not keep other threads from the interpreter for long."""
 QUOTED: Final = 16_384
-"""Characters of a text that are quoted: what is longer is no help to anybody, and takes long."""
+"""Characters of a text that are quoted: longer quotes help no reader, and take long."""
 _string = json.encoder.encode_basestring
 
 

@@ -1,4 +1,4 @@
-"""What a process takes with it when it ends at once: the processes that it started and its temporary files.
+"""The end of a process at once, with the processes that it started and its temporary files.
 
 A process that is unwinding cleans up by its context managers. A process that must end in the middle of its work has no
 time for them: it kills every group in GROUPS, removes every path in PATHS, and leaves without the interpreter's own

@@ -106,7 +106,7 @@ class Limits:
     max_constraint_memory_bytes: int = 256 << 20
     """Memory of all constraints of one model together."""
 
-    # Templates, which are programs of whoever wrote the request or the model.
+    # Templates, which are programs by the authors of requests and models.
     template_bytes: int = 256 << 10
     """Bytes of a template's source."""
     template_seconds: float = 5.0

@@ -77,7 +77,7 @@ def merge(*layers: Mapping[str, object]) -> Options:
 
 
 def _integer(name: str, value: int) -> int:
-    """Return a whole number. The reference takes any; only what nobody clamps later must be in range here."""
+    """Return a whole number. Ollama takes any; only a number that no later code clamps must be in range here."""
     if name == "num_keep" and not -LARGEST <= value <= LARGEST:
         raise OptionRangeError(name, f"between {-LARGEST} and {LARGEST}")
     return value

@@ -40,7 +40,7 @@ class Scratch:
 
     @property
     def path(self) -> Path:
-        """The folder. If somebody has removed it, another one is made first. Raises OSError."""
+        """The folder. If it was removed, another one is made first. Raises OSError."""
         if not self._is_there():
             self._remove()
             self._make()

@@ -1,6 +1,6 @@
 """A watchdog over the event loop: a thread that logs where the loop is when it does not turn.
 
-Every request shares one event loop, so a function that computes for a second delays everybody by a second. The thread
+Every request shares one event loop, so a function that computes for a second delays all of them by a second. The thread
 looks a few times within the time that is allowed. A loop that waits in its selector is idle and is left alone. One that
 runs is handed a beat; while the beat has not been run, the loop is still in the same turn.
 
@@ -24,7 +24,7 @@ from puna.seldom import Seldom
 log = logging.getLogger(__name__)
 
 BUSY: Final = "the event loop was busy"
-"""What a warning begins with."""
+"""The beginning of a warning."""
 PAUSE: Final = 10.0
 """Seconds between two warnings."""
 _LOOKS: Final = 2
@@ -93,7 +93,7 @@ class Watchdog:
         return time.monotonic(), self._cpu(), time.process_time()
 
     def _judge(self, start: tuple[float, float, float], place: str) -> bool:
-        """Warn if the loop did not turn for too long since `start`, and somebody in the process is to blame."""
+        """Warn if the loop did not turn for too long since `start`, and this process is to blame."""
         elapsed, own, every = (now - then for now, then in zip(self._clocks(), start, strict=True))
         if elapsed < self._allowed * (1 + 1 / _LOOKS):
             return False

@@ -40,7 +40,7 @@ _LIMITS = llguidance.LLParserLimits(
     verbose_errors=False,
 )
 _LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*|%mark\s*')
-"""What may hold our words in a grammar without meaning them, or the words themselves."""
+"""Texts that may hold our words in a grammar without meaning them, or the words themselves."""
 _PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _LISTING = re.compile(r"\n +\d+ \| .*", re.DOTALL)
 _LONGEST = 300
@@ -50,7 +50,7 @@ _MEANINGS = {
     "Unable to determine if regex is empty": "patterns that must hold together are too complex",
     "too many expressions constructed": "it is too complex",
 }
-"""What llguidance says in words of its own trade, and what it means."""
+"""Messages of llguidance in words of its own trade, and their meanings."""
 _WORDS = {
     "min/maxProperties only": "minProperties/maxProperties only",
     "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf": (

@@ -30,9 +30,9 @@ from puna_llama_cpp.vocabulary import Vocabulary
 
 _ANY_TOKEN = 0
 _GRACE = 0.05
-"""Seconds that everybody waits for the mask of one sequence, once."""
+"""Seconds that all sequences wait for the mask of one, once."""
 _MOMENT = 0.001
-"""Seconds that everybody waits, in a step, for a mask that was late before."""
+"""Seconds that all sequences wait, in a step, for a mask that was late before."""
 _IDLE = 0.005
 """Seconds between two looks at what else there is to do, while only late masks are waited for."""
 
@@ -348,6 +348,6 @@ class Engine:
 
 
 def _sits_out(sequence: Sequence, seconds: float) -> bool:
-    """Whether a sequence waits for a mask that has been late before and does not come within these seconds."""
+    """Say whether a sequence waits for a mask that has been late before and does not come within these seconds."""
     matcher = sequence.matcher
     return matcher is not None and matcher.late and not matcher.wait(seconds)

@@ -38,7 +38,7 @@ class _GoneError(BackendError):
 
 
 class Matcher:
-    """What one sequence has written so far, held against its constraint by a child of the server."""
+    """The constraint of one sequence, which a child of the server holds against the tokens written so far."""
 
     def __init__(
         self, line: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
@@ -129,7 +129,7 @@ class Matcher:
     def close(self) -> None:
         """End the child. From any thread, any number of times."""
         with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)  # whoever waits for a mask stops waiting
+            self._line.shutdown(socket.SHUT_RDWR)  # the thread that waits for a mask stops waiting
         with self._lock:
             self._line.close()
 

@@ -152,7 +152,7 @@ class Server:
             child.line.close()
 
     def _look(self) -> None:
-        """Let those that take long yield to others, and end the largest when all together have too much memory."""
+        """Let children that take long yield to others, and end the largest when all together have too much memory."""
         sizes = {}
         for pid, child in self._children.items():
             if not child.nice and _processor_seconds(pid) > _PATIENCE:
@@ -206,7 +206,7 @@ def _allow(seconds: float) -> None:
 
 
 def _say(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
-    with suppress(OSError):  # nobody may be left to hear it
+    with suppress(OSError):  # the host may have gone
         line.sendmsg([HEADER.pack(kind, len(data)), data])
 
 

@@ -1,4 +1,4 @@
-"""What the host and the processes that follow constraints say to each other."""
+"""The messages between the host and the processes that follow constraints."""
 
 import struct
 from typing import Final
@@ -7,11 +7,11 @@ HEADER: Final = struct.Struct("<cI")
 """Before each message: its kind and the bytes that follow. Tokens have no header."""
 TOKEN: Final = struct.Struct("<i")
 MASK, REFUSED, FAILED = b"M", b"R", b"F"
-"""What a child says: a mask; why the constraint is refused; why it cannot be followed further."""
+"""Messages of a child: a mask; why the constraint is refused; why it cannot be followed further."""
 SLOW, LARGE, DIED = b"S", b"L", b"D"
-"""What the server says of a child that has died: it took too much time, or memory, or died otherwise."""
+"""Messages of the server about a child that has died: it took too much time, or memory, or died otherwise."""
 GONE = b""
-"""What the host makes of a socket that closes without a word: the server has died too."""
+"""Stands for a socket that closes without a message: the server has died too."""
 NAMES: Final = {
     "json_schema": "JSON schema",
     "gbnf": "GBNF grammar",

@@ -1,13 +1,13 @@
 """Formats of texts. llguidance knows ten; here are expressions for more that pydantic, zod and OpenAPI write.
 
-JSON Schema has it that a format which nobody knows is an annotation, so those that are not here constrain nothing. Some
+JSON Schema has it that an unknown format is an annotation, so formats that are not here constrain nothing. Some
 expressions allow less than the format does (networks whose host bits are zero, say), none allows more.
 """
 
 from typing import Any, Final
 
 KNOWN: Final = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
-"""What llguidance enforces."""
+"""Formats that llguidance enforces."""
 _SAME: Final = {
     "guid": "uuid",
     "url": "uri",
@@ -64,7 +64,7 @@ _EXPRESSIONS: Final = {
 
 
 def enforceable(schema: dict[str, Any]) -> None:
-    """Replace a format that llguidance does not know by an expression, or leave it out if nobody knows it."""
+    """Replace a format that llguidance does not know by an expression, or leave it out if it is unknown."""
     form = schema.get("format")
     if "format" not in schema or form in KNOWN:
         return

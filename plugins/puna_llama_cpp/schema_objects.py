@@ -1,4 +1,4 @@
-"""What llguidance does not know about objects and arrays, put in keywords that it knows."""
+"""Keywords of objects and arrays that llguidance does not know, put in keywords that it knows."""
 
 import itertools
 import json

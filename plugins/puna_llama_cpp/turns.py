@@ -34,7 +34,7 @@ class Text:
 
 
 class Turns:
-    """Texts that wait. Who has had least is next; who comes new counts as having had as much as whoever had least.
+    """Texts that wait. The request that has had least is next; a new one counts as having had as much as that.
 
     A heap orders the requests. Entries of requests that were dropped stay in it until they come up, or are the most.
     """
@@ -43,7 +43,7 @@ class Turns:
         """Start empty."""
         self._waiting: dict[Job, deque[Text]] = {}
         self._heap: list[tuple[int, int, int, Job]] = []
-        """What a request has had in tokens, the length of its next text, a number that makes entries unequal."""
+        """The tokens that a request has had, the length of its next text, a number that makes entries unequal."""
         self._numbers = itertools.count()
 
     @property

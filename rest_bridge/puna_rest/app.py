@@ -35,7 +35,7 @@ _RULES: Final = web.AppKey("rules", hosts.Rules)
 _RUNNING: Final = web.AppKey("running", set[asyncio.Task[object]])
 """The requests that are being answered."""
 _ENDED: Final = web.AppKey("ended", set[asyncio.Task[object]])
-"""Those that the bridge has ended because it ends itself."""
+"""The requests that the bridge has ended because it ends itself."""
 _ENDING: Final = Failure(503, "the server is shutting down")
 
 

@@ -81,9 +81,9 @@ WHILE_RUNNING: Final = frozenset(
     }
 )
 TOO_DEEP: Final = "exceeded max depth"
-"""What clients hear of a value that is nested too deeply to be translated."""
+"""The error for a value that is nested too deeply to be translated."""
 UNEXPECTED: Final = "internal error, see the server's log"
-"""What clients hear of an error that nobody foresaw."""
+"""The error for a failure that no handler expects."""
 LONG_ERRORS: Final = ("puna-long-errors", "1")
 """Metadata of a call whose errors may be longer than a status message."""
 _LONG_ERROR: Final = "puna-error-bin"

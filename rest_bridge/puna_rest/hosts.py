@@ -34,7 +34,7 @@ Verdict = Literal["address", "name", "refused", "unlisted"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who may ask: the policy of origins, and the names in the setting."""
+    """The rules for requests: the policy of origins, and the names in the setting."""
 
     origins: Policy
     names: tuple[str, ...]

@@ -50,7 +50,7 @@ async def relay(
 
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
     before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
-    `write_error` makes of it; what nobody foresaw is raised, and `cut` ends the stream. When the client hangs up,
+    `write_error` makes of it; any other error is raised, and `cut` ends the stream. When the client hangs up,
     this is cancelled, and so is the call. `weigh` returns what it weighs to write a message, for puna.aside.
     """
     response = web.StreamResponse(headers=headers)

@@ -1,4 +1,4 @@
-"""What must hold while a server is attacked and after it: it answers others, and its memory comes back."""
+"""The conditions that hold while a server is attacked and after it: it answers others, and its memory comes back."""
 
 import contextlib
 import threading

@@ -45,7 +45,7 @@ class Started:
         return self
 
     def signal(self, number):
-        """Send a signal, if there is still somebody to hear it."""
+        """Send a signal, if it still runs."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 

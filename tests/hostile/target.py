@@ -11,7 +11,7 @@ from tests.hostile.values import HERE
 BAD = re.compile(
     r"Traceback|event loop was busy|failed: |host \d+ has ended|the backend failed|was never retrieved|Unclosed"
 )
-"""What a log must not have."""
+"""Texts that a log must not have."""
 WARM = (("scripted", "/api/generate", {"prompt": ""}), ("embedder", "/api/embed", {"input": ""}))
 
 

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do to a server, and how a program of ours ends.
+"""The handling of SIGINT and SIGTERM in a server, and the end of the process.
 
 A first signal lets a server end in order, with status 0. A second one ends it at once: its processes are killed, its
 temporary files are removed, and its status is 128 and the number of the signal. Signals after that change nothing. A
@@ -29,7 +29,7 @@ def finish(status: int) -> NoReturn:
     """End this process with what it has started, after all is written, without the interpreter's own shutdown."""
     early.ignore()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the reader has gone
             stream.flush()
     leaving.at_once(status)
 

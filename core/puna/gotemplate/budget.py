@@ -28,7 +28,7 @@ class BudgetSpentError(Exception):
 
 
 class Budget:
-    """What is left for a run, and what it costs to write all the structured data that the run may see."""
+    """The units that a run has left, and the cost of writing all the structured data that the run may see."""
 
     __slots__ = ("bulk", "left")
 

@@ -25,7 +25,7 @@ _NAMES: Final = frozenset(("messages", "response", "suffix", "toolcalls", "tools
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a template without its tree."""
+    """Facts about a template that need no tree."""
 
     uses: frozenset[str] = frozenset()
     """The names of fields and variables that tell what it is for, in lower case."""

@@ -25,7 +25,7 @@ class Template:
         self.root = root
         self.definitions = {**definitions, "": root}
         self.names: frozenset[str] | None = None
-        """Names that are used, once somebody has asked for them: see puna.gotemplate.facts."""
+        """Names that are used, once they were asked for: see puna.gotemplate.facts."""
         self._steps: dict[str, Step] = {}
 
     def execute(

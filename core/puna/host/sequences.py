@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pulse:
-    """What a host's sequences do, counted over all of its streams."""
+    """Counts of a host's sequences and their events over all of its streams."""
 
     running: int = 0
     events: int = 0

@@ -224,7 +224,7 @@ class BlobStore:
         with self._lock, seized(self._locks, self._unclaimed(digests)) as names:
             kept = {file_name(digest) for digest in used() if is_digest(digest)} if names else set()
             for path in (self.folder / name for name in names if name not in kept):
-                if still(path) and (path.is_symlink() or not path.is_dir()):  # a folder there is nobody's blob
+                if still(path) and (path.is_symlink() or not path.is_dir()):  # a folder there is no blob
                     path.unlink(missing_ok=True)
                     self.seals.forget(path)
 

@@ -1,4 +1,4 @@
-"""Reading the small files of a store, which may be anything that a stranger has pushed or somebody has put there."""
+"""Reading the small files of a store, which a registry, a client or another user may have written."""
 
 from pathlib import Path
 from typing import Final

@@ -40,7 +40,7 @@ def quoted(text: str) -> str:
     ways = [] if needs else [text]
     ways += [f'"""{text}"""', f'"{text}"'] if '"' in text else [f'"{text}"', f'"""{text}"""']
     for way in ways:
-        # What follows must not become a part of the value, nor a later line the end of a block.
+        # The text after it must not become a part of the value, nor a later line the end of a block.
         if _BLOCK.fullmatch(way) is None and read_value(way + "\n", 0) == (text, len(way)):
             return way
     lines = text.split("\n")

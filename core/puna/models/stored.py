@@ -22,7 +22,7 @@ from puna.models.manifest import Layer, Manifest
 from puna.models.name import ModelName
 
 FAULTS: Final = (PunaError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-"""What reading a model may raise when its files are wrong in a way that no check foresees."""
+"""Errors that reading a model may raise when its files are wrong in a way that no check foresees."""
 
 
 class UnreadableModelError(PunaError):
@@ -114,7 +114,7 @@ class StoredModel:
 
     @cached_property
     def template_facts(self) -> Facts | None:
-        """What is known of the Go template. Raises TemplateError.
+        """The facts about the Go template. Raises TemplateError.
 
         Nothing is known of one that exceeds a limit; prompts that are to be made with it tell which.
         """

@@ -69,7 +69,7 @@ class Template:
 
     @cached_property
     def derived(self) -> Form:
-        """What of that layout the template itself shows."""
+        """The part of that layout that the template itself shows."""
         return derive(self._try, self.abilities)
 
     def _try(self, messages: list[dict[str, Any]], **variables: Value) -> str | None:

@@ -1,11 +1,10 @@
-"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing as the reference's engine does.
+"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing as Ollama's engine does.
 
 Templates come with models from strangers, so they run sandboxed, and in a process that can be killed (puna.sandbox).
-They are tried on llama.cpp's engine as often as on
-jinja2, and where the two differ the prompt that the model was served with by the reference counts: nothing prints as
-nothing (jinja2 would print "None"), lists print as their parts in a row, attributes of what is undefined are undefined,
-JSON has spaces after commas and colons and no HTML escapes, and floats in it have six digits. Printed floats have all
-their digits, and the filter `string` makes "None" of None.
+They are tried on llama.cpp's engine as often as on jinja2. Where the two differ, the prompt counts that Ollama serves
+the model with. Nothing prints as nothing (jinja2 would print "None"), lists print as their parts in a row, attributes
+of an undefined value are undefined, JSON has spaces after commas and colons and no HTML escapes, and floats in it have
+six digits. Printed floats have all their digits, and the filter `string` makes "None" of None.
 """
 
 import json

@@ -20,7 +20,7 @@ class Rendered:
     text: str
     media: tuple[bytes, ...] = ()
     opened: str = ""
-    """What of the answer the text holds already, where the model file's own template wrote it."""
+    """The part of the answer that the text holds already, where the model file's own template wrote it."""
 
 
 def render_go(

@@ -28,7 +28,7 @@ class Render(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What is left of a conversation, its prompt, and the media that `[img-N]` in it stand for."""
+    """The rest of a conversation, its prompt, and the media that `[img-N]` in it stand for."""
 
     messages: tuple[Message, ...]
     prompt: Written

@@ -13,7 +13,7 @@ from puna.serving.activity import Activity, Entry
 def observed(activity: Activity, model: str, method: str) -> Generator[Entry]:
     """List the current call for as long as the block lasts.
 
-    CancelledByRequestError: somebody cancelled it. ServerEndingError: the server takes no calls, or has ended this one.
+    CancelledByRequestError: a request cancelled it. ServerEndingError: the server takes no calls, or has ended it.
     """
     with activity.entered(model, method) as entry:
         try:

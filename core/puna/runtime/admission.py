@@ -1,8 +1,8 @@
-"""Who is next: a line by priority, and the gate of a model that lets in as many sequences as it runs at once.
+"""A queue by priority, and the gate of a model, which lets in as many sequences as the model runs at once.
 
 A line may be thousands long. Joining, leaving, being next and asking for a position take logarithmic time. Telling
-everybody a new position after each step would take linear time, so only those in front hear of each step; those behind
-them hear at intervals.
+every waiter its new position after each step would take linear time, so only the front of a line hears of each step;
+the waiters behind it hear at intervals.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Line(Generic[T]):
         return ticket
 
     def add(self, ticket: Ticket[T]) -> None:
-        """Let somebody wait here too who waits in another line. A line takes tickets of one other line only."""
+        """Add a ticket of another line to this one. A line takes tickets of one other line only."""
         self._tickets.add(ticket)
 
     def leave(self, ticket: Ticket[T]) -> None:
@@ -64,12 +64,12 @@ class Line(Generic[T]):
         self._tickets.discard(ticket)
 
     def first(self) -> Ticket[T]:
-        """Return the ticket of the first. IndexError: nobody waits."""
+        """Return the ticket of the first. IndexError: the line is empty."""
         found: Ticket[T] = self._tickets[0]
         return found
 
     def next(self) -> T:
-        """Take the first out. IndexError: nobody waits."""
+        """Take the first out. IndexError: the line is empty."""
         ticket: Ticket[T] = self._tickets.pop(0)
         return ticket.item
 
@@ -93,7 +93,7 @@ class Herald(Generic[T]):
         self.changed()
 
     def changed(self) -> None:
-        """Have everybody told before long. Any number of changes in one turn of the event loop are told at once."""
+        """Have all waiters told before long. Any number of changes in one turn of the event loop are told at once."""
         if not self._line:
             return
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Whether a host still works: the core asks it for a sign of life, and how far its model's work is.
+"""The watch over a host: the core asks it for a sign of life, and how far its model's work is.
 
 A host whose event loop does not answer hangs, be it stopped, deadlocked or in a native call that never returns. A host
 whose loop answers may have a thread that hangs; its model then has work and makes no step.

@@ -175,7 +175,7 @@ class HostedModel(LoadedModel):
         log.error("host %d hangs and is killed: %s", self.pid, wrong)
         self._process.kill()
         self._process.log_last_words()
-        self._gone.set()  # a process in the kernel's hands may take its time, which those who wait need not
+        self._gone.set()  # a process that the kernel holds may take its time, and waiting requests need not
         self._on_death()
 
     async def _see_death(self) -> None:

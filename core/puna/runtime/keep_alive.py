@@ -40,7 +40,7 @@ class Resident:
     sequences: int = 0
     """Those of its holders that run a sequence, or wait for a place to run one."""
     calls: int = 0
-    """Those that embed, rank or tokenize."""
+    """Calls that embed, rank or tokenize."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the pool has forgotten it. Its memory may be in use for a while longer."""
     _idle_until_ns: int | None = None

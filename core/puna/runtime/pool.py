@@ -50,7 +50,7 @@ class ModelPool:
         self._residents: dict[str, Resident] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._stuck: set[asyncio.Task[None]] = set()
-        """Those of them that nobody waits for any more."""
+        """The part of them that no request waits for any more."""
         self._changed = asyncio.Event()
         """Set, and made anew, whenever a model has become idle or has gone."""
         self._scheduler: Scheduler[Resident] = Scheduler(self, settings.limits.max_silent_load_seconds)
@@ -197,7 +197,7 @@ class ModelPool:
     async def _memory_comes(self) -> bool:
         """Wait until models that are being freed are gone; say whether there was anything to wait for.
 
-        One that does not go is not waited for longer than CLOSING_SECONDS, as nobody knows when it will.
+        One that does not go is not waited for longer than CLOSING_SECONDS, since it may never go.
         """
         freed = {task for task in self._closing if task not in self._stuck}
         if not freed:
@@ -260,13 +260,13 @@ class ModelPool:
         return resident
 
     async def _retire(self, resident: Resident, turn: Turn[Resident]) -> None:
-        """Let nobody new hold it, and wait until it is removed. Others have their turns while it is busy."""
+        """Lend it to no further request, and wait until it is removed. Others have their turns while it is busy."""
         self._send_away(resident)
         if resident.holders:
             await turn.aside(resident.removed.wait())
 
     def _send_away(self, resident: Resident) -> None:
-        """Let nobody new hold a model, which goes as soon as nobody does."""
+        """Lend a model to no further request; it goes when its last request has ended."""
         resident.leaving = True
         resident.rest(lambda: self._remove(resident))
 

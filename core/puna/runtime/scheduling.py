@@ -2,7 +2,7 @@
 
 Each model that is waited for has one piece of work at a time: making room, loading, or ending an old instance first.
 The works of several models take turns, since they share the machine's memory, and the most urgent request decides whose
-is next. A model keeps its turn only as long as it gets on. One that must wait for others, for the end of somebody's
+is next. A model keeps its turn only as long as it gets on. One that must wait for others, for the end of another's
 answer say, steps aside meanwhile; one whose load shows no progress loses its turn after some seconds. So no model can
 keep the others from being loaded, whatever its host does.
 
@@ -28,7 +28,7 @@ W = TypeVar("W")
 
 LOADED: Final = Loading(1.0)
 NEWS_SECONDS: Final = 0.25
-"""How often those who wait beside the first hear how far a load is."""
+"""Seconds between two reports of a load to the requests that wait beside the first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +59,7 @@ class Turn(Generic[R]):
         self.alive = 0.0
         """When it last got on, by the event loop's clock."""
         self.abandoned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once nobody waits for the model any more."""
+        """Done once no request waits for the model any more."""
         self._told = -math.inf
 
     def abandon(self) -> None:
@@ -75,7 +75,7 @@ class Turn(Generic[R]):
         return result
 
     def report(self, news: Queued | Loading) -> None:
-        """Tell those who wait for the model how far it is, which also shows that it gets on."""
+        """Tell the waiting requests how far the model is, which also shows that it gets on."""
         now = self.alive = asyncio.get_running_loop().time()
         self.pending.report(news)
         if now - self._told >= NEWS_SECONDS or news == LOADED:
@@ -131,7 +131,7 @@ class Scheduler(Generic[R]):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait, those that are being served included."""
+        """The number of waiting requests, with the requests that have a turn."""
         return len(self._line) + len(self._turns)
 
     def others(self, model: str) -> list[Pending[R]]:
@@ -204,7 +204,7 @@ class Scheduler(Generic[R]):
         await again
 
     def _next(self) -> None:
-        """Let the next one have its turn, if nobody has: first those that stepped aside, then the most urgent."""
+        """Give the turn away if it is free: first to the works that stepped aside, then to the most urgent request."""
         if self._current is not None or self._closed:
             return
         while self._returning:
@@ -232,7 +232,7 @@ class Scheduler(Generic[R]):
             self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        """Take the turn from one that does not get on, if anybody else wants it."""
+        """Take the turn from a work that does not get on, if another wants it."""
         turn = self._current
         if turn is None:
             return
@@ -246,14 +246,14 @@ class Scheduler(Generic[R]):
             self._look_later(self._patience)
 
     async def _serve(self, turn: Turn[R]) -> None:
-        """Do the work for a request, and hand out what it gives, as long as anybody waits for it."""
+        """Do the work for a request, and hand out what it gives, as long as a request waits for it."""
         key = turn.pending.want.key
         work = asyncio.ensure_future(self._models.provide(turn.pending.want, turn))
         ends: set[asyncio.Future[Any]] = {work, turn.abandoned}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self.step_aside(turn)  # the end of a load that nobody wants may take its time
+                self.step_aside(turn)  # the end of an unwanted load may take its time
                 work.cancel()
                 await asyncio.wait({work})
             self._hand_out(turn, work)
@@ -268,7 +268,7 @@ class Scheduler(Generic[R]):
         head = turn.pending
         alike = [head, *self.others(head.want.key)]
         if work.cancelled() and (turn.abandoned.done() or self._closed):
-            return  # those who have come since begin anew
+            return  # requests that have come since begin anew
         error = LoadFailedError("loading was given up") if work.cancelled() else work.exception()
         if error is not None:
             for each in alike:

@@ -24,7 +24,7 @@ class Sockets:
         self._numbers = itertools.count(1)
 
     def next(self) -> Path:
-        """Return where the next host listens. A folder that somebody has removed is made anew. OSError: nowhere to."""
+        """Return where the next host listens. A folder that was removed is made anew. OSError: nowhere to."""
         return self._folder.path / str(next(self._numbers))
 
 

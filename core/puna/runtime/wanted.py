@@ -46,7 +46,7 @@ class Wanted:
 
 
 class Use(Enum):
-    """What a request does with a model, which decides what it may have to wait for."""
+    """The use that a request makes of a model, which decides what it may have to wait for."""
 
     SEQUENCE = "sequence"
     """It runs sequences, one after the other."""

@@ -1,4 +1,4 @@
-"""Who runs in which worker, and for how long.
+"""Two lanes of workers: which request runs in which, and for how long.
 
 Every request begins in the quick lane, where it may run for QUICK_SECONDS: hundreds of times what a rendering takes.
 One that takes longer is killed there and begins anew in the slow lane, for as long as the setting says. Templates that
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Turns:
-    """Places that are given away by turns to those who wait under different names."""
+    """Places that waiters of different names get by turns."""
 
     def __init__(self, places: int) -> None:
         self._free = places

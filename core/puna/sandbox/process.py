@@ -19,9 +19,9 @@ START_SECONDS: Final = 60.0
 REMEMBERED: Final = 64
 """Templates that a worker is sent before it is told to forget them."""
 _CPU_OF_PROCESS: Final = 2
-"""What the kernel adds to a process's id, shifted, for the id of the clock of its processor time."""
+"""The kernel adds it to a process's id, shifted, for the id of the clock of its processor time."""
 _KEPT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR")
-"""What of the environment a worker inherits. It holds no secret."""
+"""Variables that a worker inherits. They hold no secret."""
 
 
 class WorkerGoneError(Exception):
@@ -143,11 +143,11 @@ class Worker:
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended."""
+        """True once it has ended."""
         return self._line.gone
 
     def computed(self) -> float:
-        """Return the seconds for which it has computed; where the system does not tell, those that have passed."""
+        """Return the seconds for which it has computed; the time of a clock where the system does not tell."""
         if sys.platform == "linux":
             with suppress(OSError):
                 return time.clock_gettime(~self.pid << 3 | _CPU_OF_PROCESS)
@@ -155,18 +155,18 @@ class Worker:
 
     @property
     def waiting(self) -> bool:
-        """Whether it has been asked and has not answered."""
+        """True from a request to its answer."""
         return not self._line.answer.done()
 
     async def settled(self, seconds: float) -> None:
-        """Wait a while for an answer that nobody wants any more; kill the worker if it does not come."""
+        """Wait a while for an answer that no request wants any more; kill the worker if it does not come."""
         answer = self._line.answer
         await asyncio.wait((answer,), timeout=seconds)
         if not answer.done():
             self.kill()
             await asyncio.wait((answer,))
         if not answer.cancelled():
-            answer.exception()  # nobody else looks at it
+            answer.exception()  # asyncio would log it otherwise
 
     @property
     def pid(self) -> int:

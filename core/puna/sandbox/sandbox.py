@@ -1,4 +1,4 @@
-"""What the core asks of the workers, in one place."""
+"""The sandbox as the core uses it: templates, and the workers that run them."""
 
 import asyncio
 from collections import OrderedDict

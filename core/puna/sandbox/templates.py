@@ -34,11 +34,11 @@ SMALL_TEXTS: Final = 256 << 10
 SMALL_DATA: Final = 16 << 10
 """Characters of tools and of arguments of calls, which are taken apart one by one."""
 UNITS: Final = 10_000
-"""What a run in the core may do: see puna.gotemplate.budget."""
+"""Units that a run in the core may spend: see puna.gotemplate.budget."""
 REQUEST: Final = "request"
 """Whose turn it is in a lane when a request brings its own template."""
 _EACH: Final = 256
-"""What a message, a call or a tool adds to the characters in it."""
+"""Characters that a message, a call or a tool counts beside those in it."""
 
 
 def check_source(text: str, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""What core and worker say to each other: JSON, each message after its length in four bytes.
+"""The messages between core and worker: JSON, each after its length in four bytes.
 
 The core believes nothing of what a worker says: every value has its type and length checked. Of media only the number
 is told, since templates print markers in their place.

@@ -60,9 +60,9 @@ def translating(request: SequenceRequest | None = None) -> Generator[None]:
 
 
 def overflow_text(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> str:
-    """Return what the reference's engine answers to a prompt that does not fit; clients look for its words.
+    """Return the answer of Ollama's engine to a prompt that does not fit; clients look for its words.
 
-    `at_least`: the prompt has even more tokens, which nobody counted.
+    `at_least`: the prompt has even more tokens, which were not counted.
     """
     number = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
     return (

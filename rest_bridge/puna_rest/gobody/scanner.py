@@ -29,7 +29,7 @@ _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
 _TEXT: Final = re.compile(
     r'(?:[^"\\\x00-\x1f]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
 )
-"""What may stand in a string, as far as it is complete."""
+"""The content of a string, as far as it is complete."""
 _SCALAR: Final = (
     r'(?:"([^"\\\x00-\x1f]{0,4096}+)"|(-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][-+]?[0-9]{1,9})?)|(true|false|null))'
     r"[ \t\r\n]*,[ \t\r\n]*"
@@ -41,7 +41,7 @@ _MEMBER: Final = re.compile(r'"([^"\\\x00-\x1f]{0,4096}+)"[ \t\r\n]*:[ \t\r\n]*'
 _FIRST_HALF: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
 """The first of two escapes that are one character."""
 _EVERY: Final = 4096
-"""Values between two looks at whether anybody still waits."""
+"""Values between two looks at whether the request is still wanted."""
 _ESCAPES: Final = frozenset('bfnrt\\/"')
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
@@ -89,7 +89,7 @@ class Document:
 
     @property
     def weight(self) -> int:
-        """What it weighs to go through all of it, for puna.aside."""
+        """The weight of going through all of it, for puna.aside."""
         return self.values + len(self.text) // BYTES
 
     def raw(self, node: Node) -> str:

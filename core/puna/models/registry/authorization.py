@@ -147,7 +147,7 @@ class Authorization:
             status, body = await fetch("GET", signed, headers)
             if status < 400:
                 return _token_in(status, body)
-        # A token server that does not know such signatures may still have tokens for everybody.
+        # A token server that does not know such signatures may still have anonymous tokens.
         return _token_in(*await fetch("GET", address, {}))
 
     async def _key(self) -> Key | None:

@@ -1,4 +1,4 @@
-"""What the operator says of registries: which may be used, and which hosts they may refer to."""
+"""The operator's rules for registries: which may be used, and which hosts they may refer to."""
 
 import logging
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ class ForbiddenAddressError(OSError):
 
 
 class Reach:
-    """What one operation with a registry may connect to."""
+    """The addresses that one operation with a registry may connect to."""
 
     def __init__(self, home: Origin, peers: Sequence[Pattern] = ()) -> None:
         """`home` is the registry that the user named, `peers` the further hosts that the operator allows."""

@@ -65,8 +65,8 @@ class Registries:
         """Fetch a model, step by step. The name must be valid; it is not resolved.
 
         Nothing is listed before all of it is here. Closing this keeps what has come for the next time, and ends
-        transfers that nobody else waits for. RegistryNotAllowedError before the first step; TransferError for all that
-        registries, lines and disks fail with.
+        transfers that no other request waits for. RegistryNotAllowedError before the first step; TransferError for all
+        that registries, lines and disks fail with.
         """
         repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
