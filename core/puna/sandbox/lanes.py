@@ -80,14 +80,19 @@ class _Deadline:
         self._computed = worker.computed()
         self._last = self._loop.time() + seconds * STARVED
         self._timer = self._loop.call_later(seconds, self._look)
-        self.met = False
+        self._killed = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the worker took too long. It was killed, or its own timer ended it before this one was looked at."""
+        return self._killed or self._loop.time() >= self._last
 
     def _look(self) -> None:
-        left = self._seconds - (self._worker.computed() - self._computed)
-        if left > 0 and self._loop.time() < self._last:
+        left = min(self._seconds - (self._worker.computed() - self._computed), self._last - self._loop.time())
+        if left > 0:
             self._timer = self._loop.call_later(max(left, _SOON), self._look)
         else:
-            self.met = True
+            self._killed = True
             self._worker.kill()
 
     def cancel(self) -> None:

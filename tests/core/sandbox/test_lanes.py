@@ -16,7 +16,7 @@ import pytest
 from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
 from puna.limits import Limits
 from puna.messages import Message
-from puna.sandbox import wire
+from puna.sandbox import lanes, wire
 from puna.sandbox.lanes import Lanes, Turns
 from puna.sandbox.process import REMEMBERED, Template, Worker, WorkerGoneError
 from puna.sandbox.sandbox import Sandbox
@@ -320,3 +320,12 @@ async def test_requests_share_the_places():
     assert len(workers()) == 1
     await lanes.close()
     assert workers() == []
+
+
+async def test_a_template_that_gets_no_processor_is_told_of_its_limit(monkeypatch):
+    """The worker ends by its own timer a second later, which must not be what the client hears of."""
+    monkeypatch.setattr(lanes, "STARVED", 1.1)
+    monkeypatch.setattr(Worker, "computed", lambda _: 0.0)
+    async with Sandbox(replace(LIMITS, template_seconds=1.5)) as starved:
+        with pytest.raises(TemplateLimitError, match="PUNA_TEMPLATE_SECONDS"):
+            await render(starved, FOREVER)
