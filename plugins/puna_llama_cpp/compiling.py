@@ -49,6 +49,7 @@ _MEANINGS = {
     "recursion limit exceeded": "it is nested too deeply",
     "Unable to determine if regex is empty": "patterns that must hold together are too complex",
     "too many expressions constructed": "it is too complex",
+    "NoExtensionBias": "nothing satisfies it",
 }
 """Messages of llguidance in words of its own trade, and their meanings."""
 _WORDS = {
@@ -75,6 +76,14 @@ class Compiler:
         if native.is_stopped() and not native.is_accepting():
             raise InvalidRequestError(f"{NAMES[kind]} cannot be enforced: nothing satisfies it")
         return native
+
+    def begin(self, kind: str, text: str) -> tuple[llguidance.LLMatcher, bytes]:
+        """Compile a constraint, and return it with its first mask. InvalidRequestError: as for matcher and advance."""
+        native = self.matcher(kind, text)
+        try:
+            return native, advance(native)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{NAMES[kind]} cannot be enforced: {error}") from error
 
     def _grammar(self, kind: str, text: str) -> str:
         try:

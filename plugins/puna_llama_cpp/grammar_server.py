@@ -179,8 +179,7 @@ def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> 
     name, _, text = text.partition("\n")
     try:
         _allow(limits.seconds)
-        native = compiler.matcher(name, text)
-        mask = advance(native)
+        native, mask = compiler.begin(name, text)
     except InvalidRequestError as error:
         _allow(0)
         _say(line, REFUSED, str(error).encode("utf-8", "replace"))

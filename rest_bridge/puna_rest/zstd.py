@@ -28,6 +28,8 @@ def unpack(body: bytes, most: int = LONGEST) -> bytes:
     """Unpack frames that follow each other, to at most so many bytes. Raises PackedBodyError."""
     rest = memoryview(body)
     out = bytearray()
+    # One for all frames: a body can have millions of them, and making one takes longer than a small frame.
+    reader = zstandard.ZstdDecompressor(max_window_size=WIDEST)
     while rest:
         kind = bytes(rest[:4])
         if len(kind) < len(_MAGIC):
@@ -36,7 +38,7 @@ def unpack(body: bytes, most: int = LONGEST) -> bytes:
             rest = _after_skippable(rest)
         elif kind == _MAGIC:
             _check_head(bytes(rest[:32]))
-            rest = _unpack_frame(rest, out, most)
+            rest = _unpack_frame(reader, rest, out, most)
         else:
             raise PackedBodyError("invalid input: magic number mismatch")
     return bytes(out)
@@ -65,9 +67,9 @@ def _check_head(head: bytes) -> None:
         raise PackedBodyError("decompressed size exceeds configured limit" if whole else "window size exceeded")
 
 
-def _unpack_frame(rest: memoryview, out: bytearray, most: int) -> memoryview:
+def _unpack_frame(reader: zstandard.ZstdDecompressor, rest: memoryview, out: bytearray, most: int) -> memoryview:
     """Append a frame's content; return what follows the frame."""
-    frame = zstandard.ZstdDecompressor(max_window_size=WIDEST).decompressobj()
+    frame = reader.decompressobj()
     for start in range(0, len(rest), _SLICE):
         try:
             out += frame.decompress(rest[start : start + _SLICE])

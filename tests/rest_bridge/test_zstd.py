@@ -73,3 +73,11 @@ def test_refused(body, text):
     with pytest.raises(PackedBodyError) as caught:
         unpack(body)
     assert str(caught.value) == text
+
+
+def test_many_frames_share_a_decompressor(monkeypatch):
+    """A body can have millions of small frames. Making a decompressor takes far longer than reading one."""
+    made, kind = [], zstandard.ZstdDecompressor
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", lambda **how: made.append(how) or kind(**how))
+    assert unpack(frame(raw(b"a")) * 1000) == b"a" * 1000
+    assert len(made) == 1

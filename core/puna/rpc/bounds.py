@@ -51,7 +51,8 @@ def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
     _check("stop", len(wire.sampling.stop), limits.max_stops, "strings")
     _check("logit_bias", len(wire.sampling.logit_bias), limits.max_json_values, "tokens")
     texts = wire.backend_options_json
-    _check("backend_options_json", sum(map(len, texts.values())), limits.max_options_bytes, "characters")
+    count = sum(len(name) + len(text) for name, text in texts.items())
+    _check("backend_options_json", count, limits.max_options_bytes, "characters")
 
 
 def check_length(field: str, text: str, limits: Limits) -> None:

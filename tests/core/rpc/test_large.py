@@ -54,6 +54,7 @@ def test_any_bytes_can_be_counted(data):
         (bounds.check_options, options_pb2.RequestOptions(options_json="{   }"), "options"),
         (bounds.check_options, options_pb2.RequestOptions(sampling={"stop": ["a"] * 4}), "stop"),
         (bounds.check_options, options_pb2.RequestOptions(backend_options_json={"a": "{  }"}), "backend_options_json"),
+        (bounds.check_options, options_pb2.RequestOptions(backend_options_json={"abcd": ""}), "backend_options_json"),
     ],
 )
 def test_what_is_too_much_is_refused_by_name(check, wire, field):

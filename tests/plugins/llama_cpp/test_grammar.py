@@ -95,6 +95,8 @@ async def test_marks_are_the_vocabularys_tokens_where_it_has_them(chatter, write
         (Constraint("lark", "start: nothing"), "nothing"),
         (Constraint("lark", 'start: "%json {" %json {"type": "object", "minProperties": 3}'), "minProperties"),
         (Constraint("regex", "(a"), "unclosed"),
+        (Constraint("lark", "start: start"), "Lark grammar cannot be enforced: nothing satisfies it"),
+        (Constraint("gbnf", "root ::= root"), "GBNF grammar cannot be enforced: nothing satisfies it"),
         (Constraint("json_schema", "[" * 100000), "nested too deeply"),
         (Constraint("json_schema", '{"items":' * 200 + "{}" + "}" * 200), "nested too deeply"),
         (Constraint("sonnet", "abab"), "sonnet"),
