@@ -49,11 +49,11 @@ def command(pid):
         return b""
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=20.0, failure="it did not happen in time"):
     """Wait for something that has no event to wait for; fail when it does not come."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, failure
         time.sleep(0.02)
     return value
 

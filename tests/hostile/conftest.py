@@ -2,6 +2,7 @@
 
 import contextlib
 
+import grpc
 import pytest
 from tests.e2e.server import MODELS, serving
 from tests.hostile import fuzz
@@ -17,6 +18,14 @@ def server(tmp_path_factory):
         running.upload("scripted", MODELS / "scripted.gguf")
         running.upload("embedder", MODELS / "embedder.gguf")
         yield running
+
+
+@pytest.fixture
+def channel(server):
+    """A channel to the server, for messages of any length."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server.grpc, options) as channel:
+        yield channel
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,10 +1,9 @@
 """The server that is fuzzed, and what must hold of it after each batch."""
 
 import re
-import time
 from contextlib import contextmanager
 
-from tests.e2e.server import MODELS, serving
+from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.bounds import ANSWER_WITHIN, MEMORY_RETURNS_TO, SLACK, ping, resident
 from tests.hostile.values import HERE
 
@@ -12,6 +11,8 @@ BAD = re.compile(
     r"Traceback|event loop was busy|failed: |host \d+ has ended|the backend failed|was never retrieved|Unclosed"
 )
 """Texts that a log must not have."""
+RECOVERY = 15.0
+"""Seconds that a server may take to be as it was."""
 WARM = (("scripted", "/api/generate", {"prompt": ""}), ("embedder", "/api/embed", {"input": ""}))
 
 
@@ -42,18 +43,10 @@ def check(server):
     log = server.log()
     fresh, server.seen = log[server.seen :], len(log)
     assert not BAD.search(fresh), fresh[-5000:]
-    until(lambda: ping(server) <= ANSWER_WITHIN, "a ping took too long")
+    wait_until(lambda: ping(server) <= ANSWER_WITHIN, RECOVERY, "a ping took too long")
 
 
 def recovered(server):
     """Fail unless memory is back to what it was, give or take a fifth."""
     warm(server)
-    until(lambda: resident(server) <= server.before * MEMORY_RETURNS_TO + SLACK, "memory is kept")
-
-
-def until(condition, what):
-    """Wait for a condition, for 15 seconds at most."""
-    end = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
+    wait_until(lambda: resident(server) <= server.before * MEMORY_RETURNS_TO + SLACK, RECOVERY, "memory is kept")

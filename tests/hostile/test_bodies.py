@@ -211,12 +211,6 @@ def test_uploads_are_no_larger_than_the_limit(server):
     assert [path for path in (server.store / "blobs").iterdir() if path.stat().st_size > 10 * MB] == []
 
 
-@pytest.fixture
-def channel(server):
-    with grpc.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
-        yield channel
-
-
 def chat_of(size):
     return chat_pb2.ChatRequest(model="scripted", messages=[message_pb2.Message(role="user", content="a" * size)])
 

@@ -142,13 +142,6 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def channel(server):
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(server.grpc, options) as channel:
-        yield channel
-
-
 def methods():
     for module in (batch_pb2, chat_pb2, embed_pb2, generate_pb2, models_pb2, rank_pb2, server_pb2, tokenize_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():

@@ -45,12 +45,6 @@ NAMES = (
 )
 
 
-@pytest.fixture
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
 @pytest.fixture(scope="module")
 def blob(server):
     """The path of a blob that a stranger uploaded: what the loader would be pointed at."""

@@ -62,12 +62,6 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
 def with_template(folder, text):
     """Write a model file whose chat template is another."""
     source = MODELS / "jinja-tools.gguf"

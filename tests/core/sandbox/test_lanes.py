@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.core.serving.asking import until
 
 from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
 from puna.limits import Limits
@@ -70,15 +71,6 @@ def workers():
 
 def environment(pid):
     return Path(f"/proc/{pid}/environ").read_bytes()
-
-
-async def until(condition):
-    """Wait for something that has no event to wait for."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not happen in time")
 
 
 @pytest.mark.parametrize("source", HUNGRY)
