@@ -26,7 +26,7 @@ from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooL
 from puna.limits import Limits
 from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.status import code_of, trailers
-from puna.rpc.wall import Context
+from puna.rpc.wall import Context, end
 
 CROWDED: Final = 1.0
 """Seconds for which a call keeps its place when others wait for one."""
@@ -281,5 +281,4 @@ def _named(handler: Any, behaviour: object) -> dict[str, object]:  # noqa: ANN40
 
 
 async def _abort(context: Context, error: PunaError) -> NoReturn:
-    await context.abort(code_of(error), str(error), trailers(error, whole_text=False))
-    raise error
+    await end(context, code_of(error), str(error), trailers(error, whole_text=False))

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -54,7 +54,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except PunaError as error:
         failure = error
     except CancelledByRequestError:
-        await context.abort(grpc.StatusCode.CANCELLED, "the request was cancelled by another one")
+        await end(context, grpc.StatusCode.CANCELLED, "the request was cancelled by another one")
     except asyncio.CancelledError as error:
         if cancelled():
             raise
@@ -70,10 +70,20 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
     failure.__traceback__ = None  # it leads to this frame, which would keep the request until garbage is collected
-    await context.abort(
-        code_of(failure), short(str(failure)), trailers(failure, whole_text=metadata.get(LONG_ERRORS) == "1")
-    )
+    whole_text = metadata.get(LONG_ERRORS) == "1"
+    await end(context, code_of(failure), short(str(failure)), trailers(failure, whole_text=whole_text))
     raise failure
+
+
+async def end(
+    context: Context, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, bytes], ...] = ()
+) -> NoReturn:
+    """End a call with a status. CancelledError: the client has gone in this moment, and no status can be sent."""
+    try:
+        await context.abort(code, text, trailing)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+    raise AssertionError("a call goes on that was ended")
 
 
 def cancelled() -> bool:
@@ -82,6 +92,6 @@ def cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _unexpected(handler: Handler[S, Request, Response], error: BaseException, context: Context) -> None:
+async def _unexpected(handler: Handler[S, Request, Response], error: BaseException, context: Context) -> NoReturn:
     log.error("%s failed: %s", handler.__qualname__, where(error))
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the server's log")
+    await end(context, grpc.StatusCode.INTERNAL, "internal error, see the server's log")
