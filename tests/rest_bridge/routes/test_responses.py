@@ -5,6 +5,9 @@ import grpc
 import pytest
 
 from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+from puna_rest.bodies.responses import RESPONSES
+from puna_rest.reading import typed
+from puna_rest.translate.responses.stream import Events
 
 FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))
 CALL = message_pb2.ToolCall(id="c", name="f", arguments_json='{"b": 1.0}')
@@ -261,3 +264,14 @@ async def test_text_files_are_read_and_others_refused(core, client):
     for data in ("data:application/pdf;base64,aGk=", "data:text/plain;base64,/w==", "data:text/plain,hi", ""):
         status, text = await answered(client, input=[{"role": "user", "content": [{**file, "file_data": data}]}])
         assert (status, json.loads(text)["error"]["message"]) == (400, "file inputs are not currently supported")
+
+
+def test_only_the_ends_of_a_stream_weigh_as_much_as_the_request():
+    tools = [{"type": "function", "name": f"f{number}", "parameters": {}} for number in range(1000)]
+    document, body = typed(json.dumps({"model": "m", "input": "x", "tools": tools}).encode(), RESPONSES, 10**6)
+    events = Events(document, body, lambda _: None)
+    piece = chat_pb2.StreamChatResponse(deltas=[chat_pb2.ChatDelta(content="a")])
+    assert events.weigh(piece) >= document.weight > 3000
+    events.write(piece)
+    assert events.weigh(piece) < 10
+    assert events.weigh(chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(finish=FINISH))) >= document.weight
