@@ -52,7 +52,7 @@ class Matcher:
         self._message: tuple[bytes, bytes] | None = None
         self._asked = time.monotonic()
         self.late = False
-        """Whether a mask was waited for in vain. From then on the sequence takes part in steps that follow its mask."""
+        """True once a mask was late. From then on the sequence takes part in steps that follow its mask."""
 
     async def begin(self, constraint: Constraint) -> None:
         """Send the constraint and wait for the first mask. InvalidRequestError: it cannot be enforced."""

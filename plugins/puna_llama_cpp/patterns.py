@@ -84,7 +84,7 @@ class _Item:
     text: str = ""
     opening: str = ""
     ways: "list[list[_Item]] | None" = None
-    """What a group may be; None: it is no group, but a text."""
+    """The alternatives of a group; None: it is no group, but a text."""
     least: int = 1
     most: int | None = 1
     """None: without end."""

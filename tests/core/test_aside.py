@@ -1,4 +1,4 @@
-"""Light work runs at once; heavy work runs in a thread, beside the loop, and ends when nobody waits for it."""
+"""Light work runs at once; heavy work runs in a thread, beside the loop, and ends when its caller has gone."""
 
 import asyncio
 import gc
@@ -50,7 +50,7 @@ async def test_work_that_nobody_waits_for_ends(weight):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(ended.wait, 5)
-    check_wanted()  # here nobody is gone
+    check_wanted()  # no caller has gone here
 
 
 async def test_short_work_does_not_wait_for_long_work():

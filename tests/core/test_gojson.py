@@ -89,7 +89,7 @@ def test_any_value_reads_back(value):
     assert json.loads(gojson.dumps(value)) == value
 
 
-# What Go's encoding/json writes for a float32 with these bits.
+# Texts that Go's encoding/json writes for a float32 with these bits.
 FLOATS32 = {
     0x39800000: "0.00024414063",  # two texts are equally near: the larger
     0x0F800000: "1.2621775e-29",  # a shorter text above than below

@@ -117,7 +117,7 @@ def serving(store, **environment):
 
     It must leave nothing behind, its event loop must never stand still, and its log must have no traceback.
     """
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a pipe that nobody reads would stop the server
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a full pipe would stop the server
     process = subprocess.Popen(
         [PUNA, "serve"],
         env=os.environ

@@ -52,7 +52,7 @@ class Budget:
 
 
 def is_fuzz(item):
-    """Whether a collected test is a property."""
+    """Say whether a collected test is a property."""
     return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
 
 

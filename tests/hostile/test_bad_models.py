@@ -101,7 +101,7 @@ MANIFESTS = {
 
 
 class Store:
-    """Writes into a store as a stranger's registry, or anybody with access to the folder, could."""
+    """Writes into a store as a stranger's registry, or another account with access to the folder, could."""
 
     def __init__(self, root):
         self.root = root
@@ -221,7 +221,7 @@ def test_every_list_has_the_good_models(server, home):
         )
         assert [each["name"] for each in server.json("/api/ps")["models"]] == ["scripted:latest"]
         server.json("/api/generate", {"model": "scripted", "keep_alive": 0})
-    # What is wrong with the model file alone does not take a model from the list.
+    # A fault of the model file alone does not take a model from the list.
     assert {f"file-{name}:latest" for name in FILES} <= listed
     assert {f"time-{name}:latest" for name in ("past", "future", "zero")} <= listed
 

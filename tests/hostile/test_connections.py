@@ -1,4 +1,4 @@
-"""Connections: idle, slow and silent ones lock nobody out, and honest ones may take their time."""
+"""Connections: idle, slow and silent ones lock no others out, and honest ones may take their time."""
 
 import json
 import os

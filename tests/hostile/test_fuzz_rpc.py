@@ -66,7 +66,7 @@ SEED = {
     "documents": ["a", "b"],
     "options": {"sampling": {"max_output_tokens": 3}},
 }
-"""What an honest request has."""
+"""The fields of an honest request."""
 
 
 def scalar(field, changing):

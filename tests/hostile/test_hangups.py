@@ -97,7 +97,7 @@ REQUESTS = {
     "gRPC": PREFACE,
 }
 QUIET = ("failed: oh dear", "the backend failed: ValueError", "a request could not be read: BadHttpMessage")
-"""What requests of ours are logged with, whether their clients are there or not."""
+"""Texts that requests of ours are logged with, whether their clients are there or not."""
 
 
 def unworried(server):

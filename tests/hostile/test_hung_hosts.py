@@ -1,4 +1,4 @@
-"""Hosts that hang: their requests hear of it, the next one loads again, and nobody else waits for them."""
+"""Hosts that hang: their requests hear of it, the next one loads again, and no other request waits for them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A crowd at a busy model: those beyond the queue are refused, nobody else is slowed down, all may leave at once."""
+"""A crowd at a busy model: requests beyond the queue are refused, others are not slowed down, all may leave at once."""
 
 import asyncio
 import itertools
@@ -71,7 +71,7 @@ async def ask(server, body):
 
 
 def stats(server):
-    """What the server says of its models and requests."""
+    """Return the server's figures of its models and requests."""
     with grpc.insecure_channel(server.grpc) as channel:
         models = models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(models_pb2.ListLoadedModelsRequest())
         requests = server_pb2_grpc.ServerServiceStub(channel).ListRequests(server_pb2.ListRequestsRequest())

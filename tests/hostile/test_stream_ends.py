@@ -68,7 +68,7 @@ def over_grpc(server):
 
 
 def host_of(server):
-    """The process id of the model's host; that of nobody if it is not loaded."""
+    """The process id of the model's host; one that no process has if it is not loaded."""
     with grpc.insecure_channel(server.grpc) as channel:
         loaded = models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(models_pb2.ListLoadedModelsRequest())
     return loaded.models[0].process_id if loaded.models else 2**22 + 1

@@ -178,7 +178,7 @@ def test_jinja_templates_of_models(server, channel, tmp_path, name):
 
 
 def test_others_are_answered_meanwhile(server):
-    """Four that never end, and somebody who talks to another model with a template of its own."""
+    """Four that never end, and a client of another model with a template of its own."""
     said = {"model": "native", "messages": [{"role": "user", "content": "a"}], "stream": False}
     server.json("/api/chat", said)
     with unharmed(server), ThreadPoolExecutor(4) as pool:

@@ -13,7 +13,7 @@ from puna.options import Options
 
 DIGEST = "sha256:" + "a" * 64
 HERE = "127.0.0.1:1"
-"""A registry at which nobody listens: the only one that the servers under attack may speak to."""
+"""A registry that is not there: the only one that the servers under attack may speak to."""
 NAMES = ("scripted", "embedder")
 OTHERS = (
     "fuzzed",

@@ -26,7 +26,7 @@ async def evil():
 
 @pytest.fixture
 async def victims():
-    """Servers on this machine that the registry may not send anybody to."""
+    """Servers on this machine that the registry may not send the server to."""
     async with peering() as one, peering("127.0.0.2") as two, peering("::1") as three:
         yield one, two, three
 

@@ -69,7 +69,7 @@ class Option:
     choices: tuple[str, ...] = ()
     """The texts that are allowed; empty: any."""
     by_request: bool = False
-    """Whether a request may set it. A number then needs both bounds, and a text its choices."""
+    """True if a request may set it. A number then needs both bounds, and a text its choices."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a request may set what has no bounds."""
@@ -80,7 +80,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstraintLimits:
-    """What constraints may take. A backend refuses one that takes more, and names the limit."""
+    """Bounds on constraints. A backend refuses a constraint that exceeds one, and names the limit."""
 
     seconds: float = 5.0
     """Processor time to read one."""

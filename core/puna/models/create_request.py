@@ -73,7 +73,7 @@ def check(request: CreateRequest) -> ModelName:
 
 
 def is_writable(name: str) -> bool:
-    """Whether file systems take a path: a conversion gives uploaded files their names again."""
+    """Say whether file systems take a path: a conversion gives uploaded files their names again."""
     raw = name.encode("utf-8", "replace")
     return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART
 

@@ -84,7 +84,7 @@ class _Deadline:
 
     @property
     def met(self) -> bool:
-        """Whether the worker took too long. It was killed, or its own timer ended it before this one was looked at."""
+        """True if the worker took too long. It was killed, or its own timer ended it before this one was looked at."""
         return self._killed or self._loop.time() >= self._last
 
     def _look(self) -> None:

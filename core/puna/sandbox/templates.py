@@ -95,7 +95,7 @@ class GoTemplate:
 
     @property
     def small(self) -> bool:
-        """Whether it may be parsed in the core."""
+        """True if it may be parsed in the core."""
         return len(self._text) <= SMALL_SOURCE
 
     @cached_property

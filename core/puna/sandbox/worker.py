@@ -66,7 +66,7 @@ class Worker:
         self._chat_template = lru_cache(REMEMBERED)(self._compiled)
         self._parsed = lru_cache(REMEMBERED)(lambda key: parse(self._sources[key]))
         self.spent = False
-        """Whether memory ran out, after which nothing is sure."""
+        """True once memory ran out, after which nothing is sure."""
 
     def answer(self, request: JSON) -> bytes:
         """Return the answer to a request, with its length."""

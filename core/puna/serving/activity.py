@@ -30,7 +30,7 @@ class Entry:
     cancelled: bool = False
     """Whether somebody asked for its end."""
     ended: bool = False
-    """Whether the server ended it because the server ends."""
+    """True if the server ended it because the server ends."""
 
     def hear(self, news: Progress) -> None:
         """Note how the request fares."""
@@ -45,7 +45,7 @@ class Activity:
         self._numbers = itertools.count(1)
         self._idle = asyncio.Event()
         self.ending = False
-        """Whether the server takes no more requests."""
+        """True once the server takes no more requests."""
 
     @contextmanager
     def entered(self, model: str, method: str) -> Generator[Entry]:

@@ -38,7 +38,7 @@ class Conversation:
     marks: bool
     """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
     reads: bool = False
-    """Whether the answer is read by what the model file's own template tells."""
+    """True if the answer is read in the layout of the model file's own template."""
 
     async def prompt(
         self, messages: Sequence[Message], output: OutputFormat | None = None, *, early: bool = False

@@ -31,9 +31,9 @@ class Head:
 
     tokens: list[int]
     complete: bool
-    """Whether they are those of the whole text."""
+    """True if they are all tokens of the text."""
     characters: int
-    """What they were made of."""
+    """Characters of the text that they were made of."""
 
 
 def is_long(text: str, context: int) -> bool:

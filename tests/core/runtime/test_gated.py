@@ -1,4 +1,4 @@
-"""What goes to a backend holds no lone halves of characters."""
+"""Texts that go to a backend hold no lone halves of characters."""
 
 from puna.backend import LoadedModel, Piece, SequenceRequest
 from puna.runtime.admission import Gate

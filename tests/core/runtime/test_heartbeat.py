@@ -30,7 +30,7 @@ class Host:
 
 
 async def verdict(host, patience=SHORT, seconds=1.0):
-    """What is wrong with a host; None if nothing is seen within some seconds."""
+    """Return what is wrong with a host; None if nothing is seen within some seconds."""
     try:
         return await asyncio.wait_for(Heartbeat(host.beat, patience).hang(), seconds)
     except TimeoutError:

@@ -32,7 +32,7 @@ def test_a_folder_that_is_removed_is_made_anew(short):
     with sockets.folder() as addresses:
         before = addresses.next().parent
         shutil.rmtree(before)
-        before.mkdir(0o777)  # whoever may write there may be somebody else
+        before.mkdir(0o777)  # others may write there
         after = addresses.next().parent
         assert after not in (before, before.parent)
         assert stat.S_IMODE(after.stat().st_mode) == 0o700

@@ -206,7 +206,7 @@ async def test_a_worker_inherits_no_secret(sandbox, monkeypatch):
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_worker_ends_with_its_parent(busy):
-    """Whether it waits or works when the core is killed."""
+    """The core is killed while it waits or works."""
     program = f"""
         import asyncio
         from puna.limits import Limits

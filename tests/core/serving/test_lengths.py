@@ -1,4 +1,4 @@
-"""Texts far longer than the context: the answers are those of tokenizing all of a text, which nobody does."""
+"""Texts far longer than the context: the answers are as if all of a text were tokenized."""
 
 import pytest
 from tests.core.serving.asking import answered, prompted, said, user

@@ -1,4 +1,4 @@
-"""What schemas allow: texts made by chance, without a model, keep to them."""
+"""Texts that schemas allow: made by chance, without a model, keep to them."""
 
 import json
 import re

@@ -103,7 +103,7 @@ READABLE = {
     ),
     "models": (Part, Node, Closed, Open, Pair, Record, pydantic.RootModel[list[int]]),
 }
-"""What may be written is valid for pydantic too."""
+"""Values that may be written are valid for pydantic too."""
 VALID = {
     "more than the schema says": (
         *(pydantic.AnyUrl, pydantic.HttpUrl, pydantic.FtpUrl, pydantic.PostgresDsn, pydantic.EmailStr),
@@ -117,7 +117,7 @@ REFUSED = {
     "uniqueItems": (set[int], frozenset[str], pydantic.conset(int, min_length=1, max_length=3)),
     "minimum": (pydantic.conint(ge=2**60),),
 }
-"""What no grammar of bounded size can hold, and by which keyword it is refused."""
+"""Types that no grammar of bounded size can hold, and the keywords that they are refused by."""
 
 
 def cases(families):

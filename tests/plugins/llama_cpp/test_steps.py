@@ -1,4 +1,4 @@
-"""What a step thread shows of its progress, by which the core tells work from a hang."""
+"""The progress that a step thread shows, by which the core tells work from a hang."""
 
 import threading
 import time

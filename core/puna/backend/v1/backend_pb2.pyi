@@ -83,7 +83,7 @@ class LoadRequest(_message.Message):
 
     @_builtins.property
     def constraint_limits(self) -> Global___ConstraintLimits:
-        """What constraints on the output may take. A host refuses one that takes more with KIND_INVALID."""
+        """Bounds on constraints on the output. A host refuses a constraint that exceeds one with KIND_INVALID."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _CLIENT: Final = "puna"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-"""What may stand in a header."""
+"""A token that a header can carry."""
 _REALMS: Final = (*((registry, "auth.docker.io") for registry in HUB), ("registry.gitlab.com", "gitlab.com"))
 
 

@@ -25,7 +25,7 @@ _HELPER: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _HELPER_SECONDS: Final = 15.0
 _TOKEN_USER: Final = "<token>"  # what helpers and docker call the user of an identity token
 _HUB_KEY: Final = "https://index.docker.io/v1/"
-"""What docker's configuration calls Docker Hub."""
+"""The name of Docker Hub in docker's configuration."""
 HUB: Final = ("index.docker.io", "docker.io", "registry-1.docker.io")
 """The names of Docker Hub. The first stands in docker's configuration."""
 

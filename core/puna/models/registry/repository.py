@@ -38,5 +38,5 @@ class Repository:
         return f"{self.base}/blobs/uploads/{query}"
 
     def is_trusted(self, url: str) -> bool:
-        """Whether a request to `url` may show who asks: only the registry itself, by scheme, host and port."""
+        """Say whether a request to `url` may show who asks: only the registry itself, by scheme, host and port."""
         return Origin.of(url) == self.origin

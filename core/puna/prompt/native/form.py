@@ -63,7 +63,7 @@ class TaggedCall:
     before_json: str = ""
     """In place of `before_value`, if the value is JSON whatever the schema says."""
     cdata: bool = False
-    """Whether a value may stand in <![CDATA[…]]>."""
+    """True if a value may stand in <![CDATA[…]]>."""
     close: str = ""
     """At the end of a call, before what closes it from outside."""
 
@@ -97,9 +97,9 @@ class Form:
     calls_end_thinking: bool = False
     """Whether the start of a call ends thinking that is not closed."""
     content_ends_thinking: bool = False
-    """Whether the start of content ends thinking that is not closed."""
+    """True if the start of content ends thinking that is not closed."""
     thinks_again: bool = False
-    """Whether thinking may begin anew after content."""
+    """True if thinking may begin anew after content."""
     strays: tuple[str, ...] = ()
     """Markers that models write where they mean nothing; they are dropped from content."""
     skips_space: bool = False

@@ -174,7 +174,7 @@ class TestNames:
 
 
 class TestConnections:
-    """What connects is asked after the last look-up."""
+    """The code that connects is asked after the last look-up."""
 
     @pytest.fixture
     def names(self, monkeypatch):
