@@ -65,6 +65,8 @@ class Limits:
     """Texts to embed, or documents to rank, in one request."""
     max_messages: int = 20_000
     """Messages of one conversation, and tool calls in it."""
+    max_licenses: int = 1000
+    """Texts of licenses of a model to be made. Each is a file of the store."""
     max_tools: int = 5_000
     """Tools of one request."""
 

@@ -41,6 +41,7 @@ def check_detokenize(wire: tokenize_pb2.DetokenizeRequest, limits: Limits) -> No
 def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
     """Raise InvalidRequestError for a model of too many parts."""
     _check("messages", len(wire.messages), limits.max_messages, "messages")
+    _check("license", len(wire.licenses), limits.max_licenses, "texts")
     check_length("parameters", wire.parameters_json, limits)
     check_length("info", wire.info_json, limits)
 

@@ -5,7 +5,7 @@ budget of some milliseconds, so it is known to end. If the budget does not suffi
 all larger ones do. A chat template runs in a worker whatever it is: no list of what Jinja can do would be complete.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
@@ -47,6 +47,12 @@ def check_source(text: str, limits: Limits) -> None:
         raise TemplateLimitError(f"{limits.template_bytes} bytes", f"{PREFIX}TEMPLATE_BYTES")
 
 
+def check_texts(texts: Iterable[str], limits: Limits) -> None:
+    """Raise TemplateLimitError for texts that a template could not write out, before they are sent to a worker."""
+    if sum(map(len, texts)) > limits.template_output_bytes:
+        raise TemplateLimitError(f"{limits.template_output_bytes} bytes of text", f"{PREFIX}TEMPLATE_OUTPUT_BYTES")
+
+
 class GoTemplate:
     """A Go template. Safe to share."""
 
@@ -59,6 +65,7 @@ class GoTemplate:
 
     async def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Render a conversation. Raises TemplateError; a template sees that there are media, not what they are."""
+        check_texts((each.content for each in messages), self._limits)
         budget = _budget(messages, tools)
         shown = [replace(each, media=(b"",) * len(each.media)) if each.media else each for each in messages]
         return await self._run(
@@ -74,6 +81,7 @@ class GoTemplate:
 
     async def fill(self, prompt: str, suffix: str, think: Think | None) -> str:
         """Render the text before and after a gap that a model shall fill. Raises TemplateError."""
+        check_texts((prompt, suffix), self._limits)
         small = len(prompt) + len(suffix) <= SMALL_TEXTS
         budget = Budget(UNITS) if small else None
         return await self._run(
@@ -169,6 +177,7 @@ class ChatTemplate:
 
         Raises TemplateRefusedError and TemplateError.
         """
+        check_texts((each.content for each in messages), self._limits)
         request = {
             "ask": "turn",
             "messages": wire.messages_out(messages),

@@ -8,7 +8,7 @@ from puna.errors import InvalidRequestError
 from puna.limits import Limits
 from puna.rpc import bounds
 from puna.rpc.large import IN_STREAM, checked, count
-from puna.v1 import chat_pb2, embed_pb2, generate_pb2, options_pb2
+from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2
 
 CHAT = chat_pb2.ChatRequest.DESCRIPTOR
 
@@ -49,6 +49,7 @@ def test_any_bytes_can_be_counted(data):
         (bounds.check_chat, chat_pb2.ChatRequest(messages=[{}] * 4), "messages"),
         (bounds.check_chat, chat_pb2.ChatRequest(messages=[{"tool_calls": [{}] * 4}]), "tool_calls"),
         (bounds.check_chat, chat_pb2.ChatRequest(tools=[{}] * 4), "tools"),
+        (bounds.check_create, models_pb2.CreateModelRequest(licenses=["a"] * 4), "license"),
         (bounds.check_embed, embed_pb2.EmbedRequest(inputs=["a"] * 4), "input"),
         (bounds.check_generate, generate_pb2.GenerateRequest(context={"ids": range(4)}), "context"),
         (bounds.check_options, options_pb2.RequestOptions(options_json="{   }"), "options"),
@@ -58,7 +59,7 @@ def test_any_bytes_can_be_counted(data):
     ],
 )
 def test_what_is_too_much_is_refused_by_name(check, wire, field):
-    names = ("json_values", "options_bytes", "stops", "inputs", "messages", "tools")
+    names = ("json_values", "options_bytes", "stops", "inputs", "messages", "tools", "licenses")
     check(wire, Limits())
     with pytest.raises(InvalidRequestError, match=f"^{field}: .* more than the limit of 3$"):
         check(wire, Limits(**{f"max_{name}": 3 for name in names}))

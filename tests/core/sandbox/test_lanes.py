@@ -321,3 +321,17 @@ async def test_a_template_that_gets_no_processor_is_told_of_its_limit(monkeypatc
     async with Sandbox(replace(LIMITS, template_seconds=1.5)) as starved:
         with pytest.raises(TemplateLimitError, match="PUNA_TEMPLATE_SECONDS"):
             await render(starved, FOREVER)
+
+
+async def test_a_text_that_no_template_may_write_is_sent_to_no_worker(sandbox):
+    """Encoding it would keep the event loop for as long as the text is."""
+    long = Message(role="user", content="x" * (LIMITS.template_output_bytes + 1))
+    before = workers()
+    for ask in (
+        native(sandbox, "{{ messages[0].content }}").turn([long], (), None, reads=True),
+        sandbox.go_template("{{ .Prompt }}").render([long], (), None),
+        sandbox.go_template("{{ .Prompt }}{{ .Suffix }}").fill(long.content, "a", None),
+    ):
+        with pytest.raises(TemplateLimitError, match="PUNA_TEMPLATE_OUTPUT_BYTES"):
+            await ask
+    assert workers() == before
