@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from puna.limits import DEFAULT_LIMITS
 from puna.limits import Limits as Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds. The defaults are the reference's."""
+    """Sizes in bytes, times in seconds. The defaults are Ollama's, where Ollama has such a number."""
 
     parts: int = 16
     """Parts of a blob, and how many of them travel at once."""
@@ -38,11 +39,11 @@ class Limits:
     """Between two touches of what a long transfer has brought, so that no server prunes it."""
     trickle: int = 1 << 10
     """Bytes that must come within `stall`, and a try that stalls must bring for it not to count."""
-    manifest: int = 1 << 20
+    manifest: int = DEFAULT_LIMITS.max_manifest_bytes
     """Bytes of a manifest."""
-    layers: int = 10_000
+    layers: int = DEFAULT_LIMITS.max_manifest_layers
     """Layers that a manifest may name."""
-    model: int = 1 << 42
+    model: int = DEFAULT_LIMITS.max_model_bytes
     """Bytes of all blobs of a model."""
     poll: float = 0.25
     """Between two looks at a download that another process is busy with."""
