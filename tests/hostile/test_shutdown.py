@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -129,6 +130,24 @@ def handled(pid, number):
     with contextlib.suppress(OSError):
         (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
         return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_terminal_that_closes_ends_a_server_in_order(start):
+    server = start("serve").ready()
+    server.signal(signal.SIGHUP)
+    assert server.ended()[0] == 0
+
+
+def test_a_server_under_nohup_stays(start):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the server inherits
+    try:
+        server = start("serve")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    server.ready()
+    server.signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(1)
 
 
 @pytest.mark.parametrize("command", ["serve", "core", "rest"])

@@ -4,7 +4,9 @@ import os
 import signal
 from types import FrameType
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+"""SIGHUP, which a closing terminal sends, unless this process was started with it ignored, as nohup does."""
+ENDING = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 
 
 def status_of(number: int) -> int:
@@ -21,7 +23,8 @@ def begin() -> None:
 def interruptible() -> None:
     """Have Ctrl-C raise KeyboardInterrupt again, for a command that is no server. Nothing happens without `begin`."""
     if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, *HANGUP):
+            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -39,7 +39,7 @@ CLOSING_SECONDS = 30.0
 
 
 def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> NoReturn:
-    """Serve until SIGINT or SIGTERM, and end this process.
+    """Serve until SIGINT, SIGTERM or SIGHUP, and end this process.
 
     The status is 0 after a first signal, 1 with a word on stderr when an address or the store cannot be had, and what
     `puna.cli.signals` says otherwise.

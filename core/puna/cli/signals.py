@@ -1,4 +1,4 @@
-"""The handling of SIGINT and SIGTERM in a server, and the end of the process.
+"""The handling of SIGINT, SIGTERM and SIGHUP in a server, and the end of the process.
 
 A first signal lets a server end in order, with status 0. A second one ends it at once: its processes are killed, its
 temporary files are removed, and its status is 128 and the number of the signal. Signals after that change nothing. A
