@@ -34,6 +34,11 @@ SWITCH_SECONDS: Final = 0.001
 TRIM_SECONDS: Final = 1.0
 """How long after heavy work its memory is given back; the request is mostly over by then."""
 
+LOOKED_THROUGH: Final = 200_000
+"""Objects that a full collection may look through beside those of the start: some 50 ms."""
+PUT_OFF: Final = 20
+"""Times that a full collection is put off because more objects than that are alive."""
+
 _MMAP_THRESHOLD: Final = -3
 """glibc's number for the size from which on memory is a mapping of its own."""
 _LIBRARY: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -58,7 +63,7 @@ async def aside(weight: int, function: Callable[P, T], *args: P.args, **kwargs: 
     def work() -> T:
         token = _gone.set(left.is_set)
         try:
-            with _COLLECTOR.resting():
+            with _COLLECTOR.resting(freeze=weight >= HEAVY):
                 return function(*args, **kwargs)
         finally:
             _gone.reset(token)
@@ -76,24 +81,25 @@ async def aside(weight: int, function: Callable[P, T], *args: P.args, **kwargs: 
 
 
 class _Collector:
-    """Keeps Python's garbage collector off while large values are made.
+    """Keeps Python's garbage collector away from large values.
 
     It looks through all objects again and again while their number grows, in one call without interruption: half
-    of the time that it takes to read a large body.
+    of the time that it takes to read a large body. So it is off while large values are made. A full collection goes
+    through them once more for as long as they live, up to a second for a few bodies at once. So heavy work ends with
+    gc.freeze, which exempts everything that is alive. Frozen objects go as their last reference does; those in cycles
+    go when `collect` finds few enough of them to look through.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._resting = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """True while no large values are made."""
-        return self._resting == 0
+        self._frozen_before: int | None = None
+        """Objects that were frozen before heavy work: those of the start, then those that the last collection left."""
+        self._put_off = 0
 
     @contextmanager
-    def resting(self) -> Generator[None]:
-        """Keep it off in this block; it is the same for all threads."""
+    def resting(self, *, freeze: bool = False) -> Generator[None]:
+        """Keep it off in this block; it is the same for all threads. freeze: exempt all objects from it afterwards."""
         with self._lock:
             if not self._resting and not gc.isenabled():
                 counts = False
@@ -105,10 +111,29 @@ class _Collector:
             yield
         finally:
             with self._lock:
+                if counts and freeze:
+                    if self._frozen_before is None:
+                        self._frozen_before = gc.get_freeze_count()
+                    gc.freeze()
                 if counts:
                     self._resting -= 1
                     if not self._resting:
                         gc.enable()
+
+    def collect(self) -> None:
+        """Collect cycles among frozen objects too, unless many are alive; after PUT_OFF times in any case."""
+        with self._lock:
+            if self._resting or self._frozen_before is None:
+                return
+            many = gc.get_freeze_count() - self._frozen_before > LOOKED_THROUGH
+            self._put_off = self._put_off + 1 if many else 0
+            if many and self._put_off < PUT_OFF:
+                return
+            self._put_off = 0
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            self._frozen_before = gc.get_freeze_count()
 
 
 _COLLECTOR: Final = _Collector()
@@ -123,8 +148,7 @@ def prepare() -> None:
 
 def _trim() -> None:
     """Give memory that was freed back to the system; glibc keeps what a thread has freed for that thread."""
-    if _COLLECTOR.is_idle:  # else there is much to look through
-        gc.collect()  # errors hold frames, and those hold what was refused
+    _COLLECTOR.collect()  # errors hold frames, and those hold what was refused
     if (trim := getattr(_LIBRARY, "malloc_trim", None)) is not None:
         trim(0)
 
