@@ -1,5 +1,6 @@
 """Names that an attacker points at the server: a page from such a name must not be answered."""
 
+import os
 import socket
 
 import pytest
@@ -22,7 +23,10 @@ def addresses():
     return [each for each in found if not each.startswith("127.")]
 
 
-pytestmark = pytest.mark.skipif(not addresses(), reason="this machine has no address but loopback")
+# tests/rest_bridge/test_hosts.py asks the rules themselves, which needs no network.
+pytestmark = pytest.mark.skipif(
+    not addresses() and not os.environ.get("CI"), reason="this machine has no address but loopback"
+)
 
 
 @pytest.fixture(scope="module")
