@@ -53,8 +53,8 @@ class HostProcess:
         """Called at each sign of life."""
 
     @classmethod
-    async def start(cls, socket: Path) -> Self:
-        """Start a host and wait until it listens. LoadFailedError: it did not."""
+    async def start(cls, socket: Path, patience: float = READY_SECONDS) -> Self:
+        """Start a host and wait until it listens. LoadFailedError: it did not within `patience` seconds."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # whatever lies in the current folder must not shadow a module
@@ -70,7 +70,7 @@ class HostProcess:
         async with AsyncExitStack() as undo:
             host = cls(process, socket)
             undo.push_async_callback(host.stop)
-            await host._listening()
+            await host._listening(patience)
             undo.pop_all()
         return host
 
@@ -127,11 +127,11 @@ class HostProcess:
         """Write the kept lines into our own log."""
         log.error("host %d has ended: %s\n%s", self.pid, cause(self._process.returncode), "\n".join(self._lines))
 
-    async def _listening(self) -> None:
+    async def _listening(self, patience: float) -> None:
         gone = asyncio.ensure_future(self._process.wait())
         either: set[asyncio.Future[Any]] = {self._ready, gone}
         try:
-            await asyncio.wait(either, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
         if not self._ready.done():

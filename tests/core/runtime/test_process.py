@@ -64,11 +64,10 @@ async def test_a_host_that_cannot_start_says_why(short_path, monkeypatch):
 
 
 async def test_a_host_that_never_listens_is_given_up(short_path, monkeypatch):
-    monkeypatch.setattr(process, "READY_SECONDS", 0.2)
     (short_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(short_path))
     with pytest.raises(LoadFailedError, match="timed out"):
-        await HostProcess.start(short_path / "s")
+        await HostProcess.start(short_path / "s", 0.2)
 
 
 async def test_what_lies_in_the_current_folder_is_not_imported(short_path, monkeypatch):

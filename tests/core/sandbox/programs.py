@@ -126,11 +126,12 @@ def jinja_program(pick):
 
 
 @st.composite
-def _go(draw):
-    return go_program(lambda count: draw(st.integers(0, count - 1)))
+def _drawn(draw, program):
+    return program(lambda count: draw(st.integers(0, count - 1)))
 
 
-go = _go()
+go = _drawn(go_program)
+jinja = _drawn(jinja_program)
 
 
 def samples(count):
