@@ -37,7 +37,7 @@ async def test_a_turn_that_takes_too_long_is_logged_with_its_place(warnings):
 
 
 async def test_one_call_into_native_code_is_logged(warnings):
-    numbers = range(10_000_000)
+    numbers = range(40_000_000)
     with watching(ALLOWED):
         await asyncio.sleep(ALLOWED)
         sum(numbers)

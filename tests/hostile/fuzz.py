@@ -2,7 +2,8 @@
 
 `make test` runs each of them for a fixed number of examples that are always the same. With PUNA_FUZZ_SECONDS, which
 `make fuzz` sets, the time is divided among those that are selected, and each is repeated with fresh seeds until its
-share is over. A failure says the example, and the seed that finds it again (PUNA_FUZZ_SEED).
+share is over. A failure says the example, and the seed that finds it again (PUNA_FUZZ_SEED). With PUNA_FUZZ_SEQUENCE,
+any text, each property gets the same seeds in every run: what decides over a change must not depend on chance.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 SECONDS = float(os.environ.get("PUNA_FUZZ_SECONDS") or 0)
 SEED = int(os.environ.get("PUNA_FUZZ_SEED") or 0)
+SEQUENCE = os.environ.get("PUNA_FUZZ_SEQUENCE")
 _PER_ROUND = 10
 
 
@@ -61,8 +63,9 @@ def repeat(item, seconds):
     arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
     function = getattr(item.obj, "__func__", item.obj)
     end = time.monotonic() + seconds
+    seeds = random.Random(f"{SEQUENCE} {item.nodeid}" if SEQUENCE else None)
     while True:
-        seed = SEED or random.getrandbits(63)
+        seed = SEED or seeds.getrandbits(63)
         hypothesis.seed(seed)(function)
         try:
             item.obj(**arguments)

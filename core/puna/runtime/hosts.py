@@ -30,7 +30,7 @@ from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
 from puna.runtime.heartbeat import PATIENCE, Heartbeat, Patience, UnjudgedError
-from puna.runtime.process import READY_SECONDS, HostProcess, terminated
+from puna.runtime.process import LEAST_READY_SECONDS, READY_SECONDS, HostProcess, terminated
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ async def load(
     OutOfMemoryError: there was no room. `on_death` is called if the host dies later, or hangs and is killed.
     """
     async with AsyncExitStack() as undo:
-        process = await HostProcess.start(socket, min(READY_SECONDS, stall_seconds))
+        process = await HostProcess.start(socket, min(READY_SECONDS, max(stall_seconds, LEAST_READY_SECONDS)))
         undo.push_async_callback(process.stop)
         channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
         undo.push_async_callback(channel.close)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
 """How long a host may take from its start until it listens. Nothing heavy is imported before."""
+LEAST_READY_SECONDS = 10.0
+"""The same at least, where a load may show no sign of life for less: interpreters start slowly on a busy machine."""
 TERM_SECONDS = 5.0
 """How long a host may take to end by itself after SIGTERM."""
 KILL_SECONDS = 5.0
