@@ -8,6 +8,7 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -16,6 +17,13 @@ import pytest
 SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78])|\r")
 WHERE = "\x1b[6n"
 """What programs ask a terminal that wants to know where its cursor is."""
+TAKE_OVER = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""A program that makes its input its terminal, then becomes another. Nothing runs between fork and exec, where gRPC's
+handlers abort a process whose other threads are in gRPC."""
 CTRL_C, CTRL_D, UP, ENTER = "\x03", "\x04", "\x1b[A", "\r"
 
 
@@ -69,16 +77,12 @@ def terminal(command, **environment):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
 
-    def take_over():
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", TAKE_OVER, *command],
         stdin=slave,
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=take_over,
         env=os.environ | {"TERM": "xterm-256color"} | environment,
     )
     os.close(slave)

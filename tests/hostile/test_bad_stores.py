@@ -1,6 +1,5 @@
 """A store that cannot be used keeps a server from starting, and one that goes away makes it unhealthy, not broken."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -13,28 +12,29 @@ from tests.e2e.server import MODELS, serving
 
 from puna.v1 import models_pb2, models_pb2_grpc
 
-PR_CAPBSET_DROP = 24
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
+OBEY_MODES = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""A program that takes from root the right to overrule the modes of files, then becomes another Python program.
+
+It does not run between fork and exec: gRPC's handlers of a fork abort a process whose other threads are in gRPC.
+"""
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def obey_modes():
-    """Take from root, in a new process, the right to overrule the modes of files."""
-    libc = ctypes.CDLL(None)
-    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def refused(store, command="serve"):
     """Start a server that must end by itself; return what it says."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "puna", command],
+        [sys.executable, "-c", OBEY_MODES, "-P", "-m", "puna", command],
         env=os.environ | {"OLLAMA_HOST": "127.0.0.1:0", "PUNA_GRPC_HOST": "127.0.0.1:0", "OLLAMA_MODELS": str(store)},
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
-        preexec_fn=obey_modes,
     )
     assert (done.returncode, done.stdout) == (1, "")
     return done.stderr.splitlines()[-1]
