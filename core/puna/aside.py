@@ -111,11 +111,11 @@ class _Collector:
             yield
         finally:
             with self._lock:
-                if counts and freeze:
-                    if self._frozen_before is None:
-                        self._frozen_before = gc.get_freeze_count()
-                    gc.freeze()
                 if counts:
+                    if freeze:
+                        if self._frozen_before is None:
+                            self._frozen_before = gc.get_freeze_count()
+                        gc.freeze()
                     self._resting -= 1
                     if not self._resting:
                         gc.enable()

@@ -16,13 +16,11 @@ from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
 from puna.cli.texts import readable
-from puna.models import quantization
+from puna.models import gguf, quantization
 from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 
 CHUNK = 1 << 20
-MAGICS = (b"GGUF", b"FUGG")
-"""How GGUF files begin, in either order of bytes."""
 PATTERNS = (
     ("model*.safetensors", "*/model*.safetensors"),
     ("consolidated*.safetensors",),
@@ -130,9 +128,8 @@ def model_files(path: Path) -> list[Path]:
 
 def _checked(path: Path) -> Path:
     """Return the path of a GGUF file. CommandError: the file is of another kind."""
-    with path.open("rb") as file:
-        if file.read(4) not in MAGICS:
-            raise CommandError(f"{path} is no GGUF file")
+    if not gguf.is_gguf(path):
+        raise CommandError(f"{path} is no GGUF file")
     return path
 
 

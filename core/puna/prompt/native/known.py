@@ -209,7 +209,7 @@ def _is_k3(source: str) -> bool:
 
 
 def variables(source: str, think: Think | None) -> dict[str, Any]:
-    """Return what known templates want to be told of thinking by names of their own."""
+    """Return the variables by which known templates learn whether and how hard to think."""
     if think is None:
         return {}
     if _is_k3(source):
