@@ -49,3 +49,13 @@ class Think:
     on: bool
     level: str = ""
     """"low", "medium", "high", "max", or empty where only on or off was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Which tools the model may or must call."""
+
+    mode: str = "auto"
+    """"auto", "none" or "required"."""
+    name: str = ""
+    """The one tool that must be called, with mode "required"; empty: any."""

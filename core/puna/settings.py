@@ -14,7 +14,7 @@ from typing import Any
 
 import platformdirs
 
-from puna.duration import parse_duration
+from puna.go.duration import parse_duration
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 
 log = logging.getLogger(__name__)

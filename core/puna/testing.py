@@ -36,7 +36,7 @@ from puna.backend import (
 )
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.wanted import Wanted
+from puna.runtime.requirements import Wanted
 from puna.settings import Settings
 
 GREEDY = Sampling(temperature=0.0)

@@ -9,14 +9,14 @@ import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
 
 from puna.backend import ConstraintLimits, ModelFacts, ModelSpec
-from puna_llama_cpp.context import KV_CACHE_TYPES, Context, ContextOptions
-from puna_llama_cpp.embedder import EmbeddingModel
-from puna_llama_cpp.lazy_memory import lazily_zeroed
-from puna_llama_cpp.machine import threads_for
+from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptions
+from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
+from puna_llama_cpp.binding.machine import threads_for
+from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.embeddings.model import EmbeddingModel
 from puna_llama_cpp.model import LlamaModel, WritingModel
-from puna_llama_cpp.native_log import captured_log
-from puna_llama_cpp.projector import Projector
-from puna_llama_cpp.weights import Weights
+from puna_llama_cpp.vision.projector import Projector
 
 _BATCH = 512
 _EMBEDDING_BATCH = 2048

@@ -18,12 +18,13 @@ from puna.backend import (
     SequenceRequest,
     UnsupportedError,
 )
-from puna_llama_cpp import sampling, sequence
-from puna_llama_cpp.context import Context
-from puna_llama_cpp.engine import Engine
-from puna_llama_cpp.grammar import Grammars
-from puna_llama_cpp.projector import Look, Projector
-from puna_llama_cpp.weights import Weights
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.generation import sequence
+from puna_llama_cpp.generation.engine import Engine
+from puna_llama_cpp.sampling import chain as sampler_chain
+from puna_llama_cpp.structured_output.constraint import Grammars
+from puna_llama_cpp.vision.projector import Look, Projector
 
 _QUICK_TEXT = 4096
 """Characters of a text that is tokenized sooner than a thread is found for it."""
@@ -111,7 +112,7 @@ class WritingModel(LlamaModel):
         return self._engine.step()
 
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
-        sampling.check(request.sampling)
+        sampler_chain.check(request.sampling)
         self._vocabulary.check(list(request.sampling.logit_bias))
         pictures = None
         if request.media:

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from puna import gojson
+from puna.go import json as gojson
 from puna_rest.errors import Failure
 from puna_rest.translate.openai import chat_answer as openai_chat
 

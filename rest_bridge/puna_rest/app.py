@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import grpc.aio
 from aiohttp import HttpVersion11, web
 
-from puna.frames import where
 from puna.limits import DEFAULT_LIMITS, Limits
+from puna.traceback_summary import where
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect

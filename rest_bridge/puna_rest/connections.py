@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import StreamReader, web
 
 from puna.limits import Limits
-from puna.seldom import Seldom
+from puna.rate_limited_log import Seldom
 from puna_rest.errors import BusyError, RestError
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from puna.gojson import quote
+from puna.go.json import quote
 from puna_rest.cors import Policy
 from puna_rest.errors import RestError
 

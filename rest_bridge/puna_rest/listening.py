@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from puna.limits import Limits
-from puna.seldom import Seldom
+from puna.rate_limited_log import Seldom
 from puna_rest.connections import LOG_EVERY, Connection, Connections
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from puna.aside import aside, weight_of_body
+from puna.go.json_scanner import BodyError, Document, EmptyBodyError, parse
 from puna.limits import Limits
+from puna.offload import aside, weight_of_body
 from puna_rest import zstd
 from puna_rest.connections import Connection
 from puna_rest.errors import NativeError, RestError, TooLargeError
 from puna_rest.gobody.decoder import decode
 from puna_rest.gobody.kinds import Struct
-from puna_rest.gobody.scanner import BodyError, Document, EmptyBodyError, parse
 from puna_rest.translate import cloud
 from puna_rest.zstd import PackedBodyError, unpack
 

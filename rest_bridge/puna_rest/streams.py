@@ -6,8 +6,8 @@ from typing import Any, Final, Protocol, TypeVar, cast
 import grpc.aio
 from aiohttp import web
 
-from puna import gojson
-from puna.aside import aside, weight_of_message
+from puna.go import json as gojson
+from puna.offload import aside, weight_of_message
 from puna_rest import answers
 from puna_rest.errors import Failure, failure
 
@@ -51,7 +51,7 @@ async def relay(
     A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
     before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
     `write_error` makes of it; any other error is raised, and `cut` ends the stream. When the client hangs up,
-    this is cancelled, and so is the call. `weigh` returns what it weighs to write a message, for puna.aside.
+    this is cancelled, and so is the call. `weigh` returns what it weighs to write a message, for puna.offload.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""

@@ -6,7 +6,7 @@ import pytest
 
 from puna.backend import ModelSpec
 from puna.plugins import Registry
-from puna.runtime.wanted import Wanted
+from puna.runtime.requirements import Wanted
 
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
 

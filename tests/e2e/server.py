@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import pytest
 
-from puna.watchdog import BUSY
+from puna.process.watchdog import BUSY
 
 PUNA = Path(sys.executable).parent / "puna"
 MODELS = Path(__file__).parents[1] / "models"

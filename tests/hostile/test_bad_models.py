@@ -18,8 +18,9 @@ from tests.hostile.bounds import unharmed
 from tests.hostile.fuzz import fuzz
 
 from puna.errors import PunaError
-from puna.models import config, gguf, manifest, messages, parameters
-from puna.models.gguf import GGUFError
+from puna.models.gguf import reader as gguf
+from puna.models.gguf.reader import GGUFError
+from puna.models.layout import config, manifest, parameters, preset_messages
 from puna.models.store import ModelStore
 from puna.v1 import models_pb2, models_pb2_grpc
 
@@ -310,7 +311,7 @@ FIELDS = st.dictionaries(
 @given(FIELDS | st.binary(max_size=60) | st.lists(FIELDS, max_size=3))
 def test_files_of_json_are_read_or_refused(value):
     data = value if isinstance(value, bytes) else json.dumps(value).encode("utf-8", "surrogatepass")
-    for read in (config.loads, manifest.loads, messages.loads, parameters.loads):
+    for read in (config.loads, manifest.loads, preset_messages.loads, parameters.loads):
         with contextlib.suppress(ValueError):
             read(data)
 

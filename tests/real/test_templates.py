@@ -11,7 +11,7 @@ import pytest
 
 from puna.errors import TemplateRefusedError
 from puna.messages import Message, Tool, ToolCall
-from puna.prompt.jinja import ChatTemplate
+from puna.prompt.jinja.template import ChatTemplate
 
 USER = Message(role="user", content="What is the weather in Oslo?")
 TOOL = Tool(

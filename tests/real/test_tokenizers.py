@@ -11,7 +11,7 @@ from llama_cpp import Llama
 
 from puna.models.convert import vocabulary
 from puna.models.convert.folder import Folder
-from puna_llama_cpp.vocabulary import Vocabulary
+from puna_llama_cpp.binding.vocabulary import Vocabulary
 
 PRE = {
     "deepseek_v3": "deepseek-v3",

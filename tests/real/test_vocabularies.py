@@ -6,7 +6,7 @@ import llama_cpp.llama_cpp as lib
 import pytest
 from llama_cpp import Llama
 
-from puna_llama_cpp.vocabulary import Vocabulary
+from puna_llama_cpp.binding.vocabulary import Vocabulary
 
 NAMES = (
     *("bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe"),

@@ -17,15 +17,15 @@ from pathlib import Path
 from tests.registry.limits import QUICK
 
 from puna.errors import CreateFailedError, TransferError
-from puna.models import prune
-from puna.models.create import create
-from puna.models.create_request import CreateRequest
-from puna.models.finding import find
-from puna.models.in_place import Link, register
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
 from puna.models.registry.authorization import Identity
 from puna.models.registry.registries import Registries
+from puna.models.storage import prune
 from puna.models.store import ModelStore
+from puna.models.upkeep.in_place import Link, register
+from puna.models.upkeep.scan import find
 
 TOGETHER = 4
 """Operations at once in each process."""

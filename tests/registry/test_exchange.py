@@ -8,11 +8,11 @@ from tests.e2e.server import MODELS, serving
 from tests.registry.front import Answer, Redirect, Slow, ToStorage
 
 from puna.errors import TransferError
-from puna.models import integrity, seals
-from puna.models import manifest as manifests
-from puna.models.create import create
-from puna.models.create_request import CreateRequest, TransferStep
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.layout import manifest as manifests
 from puna.models.registry.repository import Repository
+from puna.models.storage import integrity, seals
 from puna.serving.catalogue import Catalogue
 
 

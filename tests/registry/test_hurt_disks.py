@@ -21,9 +21,9 @@ from tests.core.models.conftest import Workshop
 from tests.e2e.server import MODELS, serving
 
 from puna.errors import StoreFailedError, TransferError
-from puna.models import doctor
-from puna.models.findings import Report
 from puna.models.name import ModelName
+from puna.models.upkeep import doctor
+from puna.models.upkeep.report import Report
 
 LIMIT = 300_000
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2

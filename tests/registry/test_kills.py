@@ -20,12 +20,13 @@ import pytest
 from tests.e2e.server import MODELS, serving
 from tests.registry.front import Slow
 
-from puna.models import gguf, gguf_write
-from puna.models import manifest as manifests
-from puna.models.create import create
-from puna.models.create_request import CreateRequest
-from puna.models.digest import is_digest
-from puna.models.gguf_write import Part
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest
+from puna.models.gguf import reader as gguf
+from puna.models.gguf import writer as gguf_write
+from puna.models.gguf.writer import Part
+from puna.models.layout import manifest as manifests
+from puna.models.storage.digest import is_digest
 from puna.models.store import ModelStore
 
 KILLS = int(os.environ.get("PUNA_KILLS", "200"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as lib
 from tools.bench.work import text
 
-from puna_llama_cpp.machine import threads_for
+from puna_llama_cpp.binding.machine import threads_for
 
 _CONTEXT = 4096
 _BATCH = 512

@@ -14,7 +14,7 @@ from puna.cli.progress import follow
 from puna.cli.talk import answer, take_media
 from puna.cli.texts import readable
 from puna.cli.typed_ahead import enter_is_enter
-from puna.duration import parse_duration
+from puna.go.duration import parse_duration
 from puna.settings import Settings
 from puna.v1 import embed_pb2, embed_pb2_grpc, models_pb2, models_pb2_grpc
 

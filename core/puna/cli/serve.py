@@ -13,11 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from puna import aside
+from puna import offload
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
+from puna.process.watchdog import watching
 from puna.settings import Settings
-from puna.watchdog import watching
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -45,7 +45,7 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     `puna.cli.signals` says otherwise.
     """
     signals = Signals()
-    aside.prepare()
+    offload.prepare()
     gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
     # gRPC's C core would print its own words beside ours, before logging is told where to go.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -188,7 +188,7 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
     from puna.rpc.server import add_services, serving
     from puna.runtime.pool import ModelPool
     from puna.sandbox.sandbox import Sandbox
-    from puna.serving.serving import Serving
+    from puna.serving.core import Serving
 
     sandbox = Sandbox(settings.limits)
     store = ModelStore(

@@ -6,7 +6,7 @@ The forms are those that users of the reference's command line and their scripts
 from collections.abc import Sequence
 from typing import Final
 
-from puna.gojson import percent_v
+from puna.go.json import percent_v
 
 GAP: Final = "    "
 SECOND: Final = 1_000_000_000

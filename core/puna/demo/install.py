@@ -6,17 +6,18 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from puna import scratch
-from puna.models import config as configs
-from puna.models import gguf, media_types
-from puna.models import manifest as manifests
-from puna.models.blobs import BlobStore, Claims
-from puna.models.config import Config
-from puna.models.details import completed
-from puna.models.manifest import Layer, Manifest
+from puna.models.facts.details import completed
+from puna.models.gguf import reader as gguf
+from puna.models.layout import config as configs
+from puna.models.layout import manifest as manifests
+from puna.models.layout import media_types
+from puna.models.layout.config import Config
+from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
+from puna.models.storage.blobs import BlobStore, Claims
 from puna.models.store import ModelStore
-from puna.scratch import Scratch
+from puna.process import temporary_folders
+from puna.process.temporary_folders import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def install_in_new_store(root: Path) -> bool:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{root.name}-"
-        scratch.sweep(root.parent, prefix)
+        temporary_folders.sweep(root.parent, prefix)
         with Scratch(root.parent, prefix) as around:
             made = around.path / root.name
             made.mkdir()

@@ -15,8 +15,8 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS, READY, SOCKET_VARIABLE
 from puna.host.servicer import BackendServicer
 from puna.host.stream import address, streaming
-from puna.lifeline import die_with_parent
 from puna.plugins import Registry
+from puna.process.lifeline import die_with_parent
 
 CLOSING_SECONDS = 3.0
 """How long the model may take to free itself before the process ends regardless."""

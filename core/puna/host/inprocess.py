@@ -17,7 +17,7 @@ from puna.backend import (
     SequenceRequest,
 )
 from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
-from puna.frames import where
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import unheard
-from puna.frames import where
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import unheard
 from puna.errors import BackendNotFoundError
-from puna.frames import where
 from puna.host import convert
 from puna.host.sequences import Pulse, Sequences
 from puna.plugins import Registry
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final
 
 from puna.errors import InvalidRequestError, ModelRequiredError
-from puna.gojson import quote
+from puna.go.json import quote
 
 DEFAULT_HOST: Final = "registry.ollama.ai"
 DEFAULT_NAMESPACE: Final = "library"

@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from puna import children, leaving
 from puna.errors import CreateFailedError
-from puna.scratch import Scratch
+from puna.process import child_environment
+from puna.process import exit as process_exit
+from puna.process.temporary_folders import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ def run(
                         log.warning("%s: %s", module, match[1])
                 status = process.wait()
             finally:
-                leaving.kill_group(process.pid)
-                leaving.GROUPS.discard(process.pid)
+                process_exit.kill_group(process.pid)
+                process_exit.GROUPS.discard(process.pid)
         if status != 0:
             errors.seek(0)
             raise ProgramError(status, errors.read().strip())
@@ -98,14 +99,14 @@ def _started(
         with ExitStack() as childs:
             childs.callback(os.close, reading)
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "puna.lifeline", str(reading), *command],
+                [sys.executable, "-P", "-m", "puna.process.lifeline", str(reading), *command],
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=children.environment() | {"TMPDIR": str(temporary)},
+                env=child_environment.environment() | {"TMPDIR": str(temporary)},
                 pass_fds=[reading],
                 process_group=0,
             )
-        leaving.GROUPS.add(process.pid)
+        process_exit.GROUPS.add(process.pid)
         with process:
             yield process

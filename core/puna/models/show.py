@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from puna import gojson
 from puna.errors import ModelNotFoundError
+from puna.go import json as gojson
 from puna.messages import Message
-from puna.models import gguf, modelfile
-from puna.models.config import Config
-from puna.models.details import Details
-from puna.models.gguf import GGUF, Array, Tensor
-from puna.models.gguf_types import F32, STRING, U8
-from puna.models.linked import InPlace
+from puna.models import modelfile
+from puna.models.facts.details import Details
+from puna.models.facts.selection import DEFAULT_TEMPLATE
+from puna.models.gguf import reader as gguf
+from puna.models.gguf.reader import GGUF, Array, Tensor
+from puna.models.gguf.types import F32, STRING, U8
+from puna.models.layout.config import Config
 from puna.models.name import ModelName
-from puna.models.selection import DEFAULT_TEMPLATE
+from puna.models.storage.linked import InPlace
 from puna.models.stored import StoredModel
 
 AT_ONCE: Final = 8192

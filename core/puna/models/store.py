@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import InvalidDigestError, PunaError
-from puna.frames import where
-from puna.models import bounded, durable, prune, seals
-from puna.models import config as configs
-from puna.models import manifest as manifests
-from puna.models.blobs import BlobStore, Claims
-from puna.models.config import Config
-from puna.models.details import ModelSummary
-from puna.models.digest import file_name, is_digest
-from puna.models.heads import Heads, ReadTemplate, read_template, stamp
-from puna.models.manifest import Manifest
+from puna.models.facts.details import ModelSummary
+from puna.models.facts.heads import Heads, ReadTemplate, read_template, stamp
+from puna.models.layout import config as configs
+from puna.models.layout import manifest as manifests
+from puna.models.layout.config import Config
+from puna.models.layout.manifest import Manifest
 from puna.models.name import ModelName
+from puna.models.storage import bounded_files, durable, prune, seals
+from puna.models.storage.blobs import BlobStore, Claims
+from puna.models.storage.digest import file_name, is_digest
 from puna.models.stored import FAULTS, StoredModel, UnreadableModelError
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +166,12 @@ class ModelStore:
 
     def _claimed(self, path: Path, claims: Claims) -> bytes:
         """Return a manifest whose blobs are claimed; if somebody was faster and removed them, its successor."""
-        data, before = bounded.read(path, bounded.MANIFEST), b""
+        data, before = bounded_files.read(path, bounded_files.MANIFEST), b""
         while data != before:
             with contextlib.suppress(ValueError):
                 for digest in filter(is_digest, manifests.loads(data).digests):
                     claims.add(digest)
-            data, before = bounded.read(path, bounded.MANIFEST), data
+            data, before = bounded_files.read(path, bounded_files.MANIFEST), data
         return data
 
     def delete(self, name: ModelName) -> None:
@@ -190,7 +190,7 @@ class ModelStore:
     def read_manifest(self, name: ModelName) -> Manifest | None:
         """Return a manifest as it stands, None if there is none or it cannot be read. The name is not resolved."""
         try:
-            return manifests.loads(bounded.read(self._manifest_path(name), bounded.MANIFEST))
+            return manifests.loads(bounded_files.read(self._manifest_path(name), bounded_files.MANIFEST))
         except (OSError, ValueError):
             return None
 
@@ -226,7 +226,7 @@ class ModelStore:
         return self._heads.remember(("model", *stamp(path)), lambda: self._read(name, path))
 
     def _read(self, name: ModelName, path: Path) -> StoredModel:
-        data = bounded.read(path, bounded.MANIFEST)
+        data = bounded_files.read(path, bounded_files.MANIFEST)
         manifest = manifests.loads(data)
         return StoredModel(
             name,
@@ -244,7 +244,7 @@ class ModelStore:
             return Config()
         path = self.blobs.path(manifest.config.digest)
         try:
-            return configs.loads(bounded.read(path, bounded.MANIFEST))
+            return configs.loads(bounded_files.read(path, bounded_files.MANIFEST))
         except ValueError as error:
             raise ValueError(f"configuration {path.name}: {error}") from error
 
@@ -268,7 +268,7 @@ class ModelStore:
                     raise ValueError(f"{path} is no manifest")
                 continue
             try:
-                used |= manifests.loads(bounded.read(path, bounded.MANIFEST)).digests
+                used |= manifests.loads(bounded_files.read(path, bounded_files.MANIFEST)).digests
             except FileNotFoundError:
                 continue
             except ValueError as error:

@@ -6,20 +6,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from puna import json_text
 from puna.errors import PunaError, TemplateLimitError
-from puna.gotemplate.facts import Facts
+from puna.go import json_text
+from puna.go.template.facts import Facts
 from puna.messages import Message
-from puna.models import bounded, capabilities, integrity, media_types, messages, selection
-from puna.models.blobs import BlobStore
-from puna.models.config import Config
-from puna.models.details import Details, ModelSummary, describe, local_time
-from puna.models.gguf import GGUF, GGUFError
-from puna.models.gguf_types import UNKNOWN
-from puna.models.heads import Heads
-from puna.models.linked import InPlace, linked
-from puna.models.manifest import Layer, Manifest
+from puna.models.facts import capabilities, selection
+from puna.models.facts.details import Details, ModelSummary, describe, local_time
+from puna.models.facts.heads import Heads
+from puna.models.gguf.reader import GGUF, GGUFError
+from puna.models.gguf.types import UNKNOWN
+from puna.models.layout import media_types, preset_messages
+from puna.models.layout.config import Config
+from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
+from puna.models.storage import bounded_files, integrity
+from puna.models.storage.blobs import BlobStore
+from puna.models.storage.linked import InPlace, linked
 
 FAULTS: Final = (PunaError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 """Errors that reading a model may raise when its files are wrong in a way that no check foresees."""
@@ -154,7 +156,7 @@ class StoredModel:
             return ()
         data = self._bytes(layer)
         try:
-            return messages.loads(data)
+            return preset_messages.loads(data)
         except ValueError as error:
             raise UnreadableModelError(f"messages of {self.name.shortest}: {error}") from error
 
@@ -267,7 +269,7 @@ class StoredModel:
 
     def _bytes(self, layer: Layer) -> bytes:
         try:
-            return bounded.read(self._blobs.path(layer.digest), bounded.LAYER)
+            return bounded_files.read(self._blobs.path(layer.digest), bounded_files.LAYER)
         except ValueError as error:
             raise UnreadableModelError(f"{self.name.shortest}: {error}") from error
 

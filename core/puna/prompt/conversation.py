@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from puna.errors import InvalidRequestError
 from puna.messages import Message
-from puna.prompt.thinking import ThinkingParser
+from puna.prompt.go_template.thinking import ThinkingParser
 
 
 def assemble(model_messages: Sequence[Message], system: str, request_messages: Sequence[Message]) -> list[Message]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from puna.backend import TokenLogprob
-from puna.gojson import whole
+from puna.go.json import whole
 from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, Progress, SpokenLogprob, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from puna.errors import InvalidRequestError
-from puna.messages import Message, Think, ToolCall
-from puna.models.create_request import CreateRequest
+from puna.messages import Message, Think, ToolCall, ToolChoice
+from puna.models.create.request import CreateRequest
 from puna.rpc import json_fields
 from puna.rpc.json_fields import json_object
 from puna.serving.requests import (
@@ -18,7 +18,6 @@ from puna.serving.requests import (
     OutputFormat,
     RequestOptions,
     RerankRequest,
-    ToolChoice,
 )
 from puna.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from puna.aside import aside, weight_of_message
 from puna.blocking import unheard
 from puna.errors import InvalidRequestError
+from puna.offload import aside, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Embeddings
+from puna.serving.core import Serving
 from puna.serving.embed import weight_of_vectors
-from puna.serving.serving import Serving
 from puna.v1 import embed_pb2, embed_pb2_grpc
 
 AT_ONCE: Final = 64

@@ -1,13 +1,13 @@
 """GenerateService."""
 
-from puna.aside import aside, weight_of_message
+from puna.offload import aside, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Delta, Event, Progress
+from puna.serving.core import Serving
 from puna.serving.requests import GenerateRequest
-from puna.serving.serving import Serving
 from puna.v1 import generate_pb2, generate_pb2_grpc
 
 

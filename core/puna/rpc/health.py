@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from puna.blocking import unheard
 from puna.rpc.wall import Context, streaming
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 
 LOOK_SECONDS: Final = 2.0
 """How long the store's disk may take to answer."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from puna import json_text
 from puna.errors import InvalidRequestError
+from puna.go import json_text
 from puna.messages import Tool
 from puna.v1 import message_pb2
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
 
-from puna.aside import aside, check_wanted
 from puna.errors import InvalidRequestError
+from puna.offload import aside, check_wanted
 
 SMALL: Final = 16 << 10
 """Bytes of a request that the event loop parses by itself."""

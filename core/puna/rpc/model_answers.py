@@ -6,15 +6,15 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna.gojson import whole
-from puna.models.create_request import TransferStep
-from puna.models.details import Details, ModelSummary, local_time
-from puna.models.linked import InPlace
-from puna.models.seals import Place, State
+from puna.go.json import whole
+from puna.models.create.request import TransferStep
+from puna.models.facts.details import Details, ModelSummary, local_time
 from puna.models.show import ShowResult
+from puna.models.storage.linked import InPlace
+from puna.models.storage.seals import Place, State
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call
-from puna.runtime.wanted import LoadedEntry
+from puna.runtime.requirements import LoadedEntry
 from puna.v1 import message_pb2, models_pb2, options_pb2
 
 _PLACES: Final = {

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from puna.aside import aside, weight_of_message
-from puna.models.details import ModelSummary
+from puna.models.facts.details import ModelSummary
+from puna.offload import aside, weight_of_message
 from puna.rpc import bounds, convert, model_answers, upkeep
 from puna.rpc.convert import create_request
 from puna.rpc.json_fields import json_object
@@ -13,7 +13,7 @@ from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
 from puna.rpc.uploads import received
 from puna.rpc.wall import Context, streaming, unary
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.serving.upkeep import check_store, import_models
 from puna.v1 import models_pb2, models_pb2_grpc
 

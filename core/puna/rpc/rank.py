@@ -2,11 +2,11 @@
 
 import grpc
 
-from puna.aside import aside, weight_of_message
+from puna.offload import aside, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, unary
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.v1 import rank_pb2, rank_pb2_grpc
 
 

@@ -22,7 +22,7 @@ from puna.rpc.reflect import add_reflection
 from puna.rpc.server_info import ServerServicer
 from puna.rpc.tokenize import TokenizeServicer
 from puna.serving.activity import LAST_GRACE
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.v1 import (
     chat_pb2,
     chat_pb2_grpc,

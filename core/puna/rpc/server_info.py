@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.rpc.wall import Context, streaming, unary
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.settings import REST_VERSION
 from puna.v1 import server_pb2, server_pb2_grpc
 

@@ -26,7 +26,7 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
 
 
 def weight_of_deltas(deltas: list[Delta]) -> int:
-    """Return what it weighs to write them at once, for puna.aside."""
+    """Return what it weighs to write them at once, for puna.offload."""
     return len(deltas) + sum(2 + len(each.top) for delta in deltas for each in delta.logprobs)
 
 

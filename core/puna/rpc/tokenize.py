@@ -3,7 +3,7 @@
 from puna.rpc import bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, unary
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.v1 import tokenize_pb2, tokenize_pb2_grpc
 
 

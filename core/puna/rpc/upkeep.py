@@ -3,11 +3,11 @@
 from typing import Final
 
 from puna.errors import NotLocalError
-from puna.gojson import whole
-from puna.models.create_request import TransferStep
-from puna.models.finding import Found, Skipped
-from puna.models.findings import Finding, Kind, Report
-from puna.models.in_place import Link
+from puna.go.json import whole
+from puna.models.create.request import TransferStep
+from puna.models.upkeep.in_place import Link
+from puna.models.upkeep.report import Finding, Kind, Report
+from puna.models.upkeep.scan import Found, Skipped
 from puna.rpc.model_answers import in_place_file, progress
 from puna.rpc.wall import Context
 from puna.serving.upkeep import Failed, Imported, ImportRequest, News, Plan

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from typing import Final
 
 from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
-from puna.models import durable
-from puna.models.blobs import Blob, BlobStore, BlobWriter
 from puna.models.registry.waiting import in_thread
+from puna.models.storage import durable
+from puna.models.storage.blobs import Blob, BlobStore, BlobWriter
 from puna.v1 import models_pb2
 
 _DRAIN_SECONDS: Final = 60.0

@@ -15,8 +15,8 @@ import grpc
 import grpc.aio
 
 from puna.errors import PunaError, StoreFailedError
-from puna.frames import where
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from puna.backend import LoadedModel
 from puna.runtime.admission import Gate
-from puna.runtime.wanted import LoadedEntry, Use, Wanted
+from puna.runtime.requirements import LoadedEntry, Use, Wanted
 
 FOREVER_NS = 2**63 - 1
 """The longest duration that the API can tell, some 292 years."""

@@ -10,10 +10,10 @@ from puna.blocking import stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.host import inprocess
 from puna.plugins import Registry
-from puna.runtime import backend_options, hosts, memory
+from puna.runtime import backend_options, host_model, memory
 from puna.runtime.heartbeat import Patience
+from puna.runtime.requirements import Loading, Report, Wanted
 from puna.runtime.sockets import Sockets
-from puna.runtime.wanted import Loading, Report, Wanted
 from puna.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Launcher:
             return Launched(await inprocess.load(backend, spec, tell), name, 0)
         stall_seconds = self._settings.load_timeout
         limits = self._settings.limits
-        model = await hosts.load(
+        model = await host_model.load(
             name,
             spec,
             self._sockets.next(),

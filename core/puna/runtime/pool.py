@@ -11,17 +11,17 @@ from types import TracebackType
 from typing import Self
 
 from puna.errors import OutOfMemoryError, QueueFullError
-from puna.frames import where
 from puna.plugins import Registry
 from puna.runtime import memory, sockets
 from puna.runtime.admission import Gate
-from puna.runtime.gated import GatedModel
+from puna.runtime.admitted_model import GatedModel
 from puna.runtime.keep_alive import Resident, victim
 from puna.runtime.launch import Launcher
 from puna.runtime.reload import difference
+from puna.runtime.requirements import Lease, LoadedEntry, Queued, Report, Use, Wanted
 from puna.runtime.scheduling import Scheduler, Turn
-from puna.runtime.wanted import Lease, LoadedEntry, Queued, Report, Use, Wanted
 from puna.settings import Settings
+from puna.traceback_summary import where
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Whether a loaded model does for a request, or must be loaded anew."""
 
 from puna.backend import ModelFacts
-from puna.runtime.wanted import Wanted
+from puna.runtime.requirements import Wanted
 
 COMPARED = (
     "adapter_paths",

@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from puna.errors import LoadFailedError
 from puna.runtime.admission import Herald, Line, Ticket
-from puna.runtime.wanted import Loading, Queued, Report, Use, Wanted
+from puna.runtime.requirements import Loading, Queued, Report, Use, Wanted
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from puna import scratch
-from puna.scratch import Scratch
+from puna.process import temporary_folders
+from puna.process.temporary_folders import Scratch
 
 ADDRESS_BYTES = 107
 """What a Unix socket's address may have, the closing zero not counted."""
@@ -36,7 +36,7 @@ def folder(parent: Path | None = None) -> Iterator[Sockets]:
     """
     parent = parent or Path(_runtime_folder())
     for each in {parent, Path(tempfile.gettempdir())}:
-        scratch.sweep(each)
+        temporary_folders.sweep(each)
     with Scratch(parent) as made:
         yield Sockets(made)
 

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import Final, Self
 
-from puna import leaving
 from puna.limits import Limits
+from puna.process import exit as process_exit
 from puna.sandbox import wire
 from puna.sandbox.wire import JSON
 
@@ -127,7 +127,7 @@ class Worker:
         except BaseException:
             ours.close()
             raise
-        leaving.GROUPS.add(process.pid)
+        process_exit.GROUPS.add(process.pid)
         worker = cls(process, line)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -192,11 +192,11 @@ class Worker:
     def kill(self) -> None:
         """End it and whatever it started."""
         if self._process.returncode is None:
-            leaving.kill_group(self.pid)
+            process_exit.kill_group(self.pid)
         self._line.fail()
 
     async def close(self) -> None:
         """End it and wait until it has."""
         self.kill()
         await self._process.wait()
-        leaving.GROUPS.discard(self.pid)
+        process_exit.GROUPS.discard(self.pid)

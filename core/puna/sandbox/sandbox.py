@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from puna.errors import TemplateError
-from puna.gotemplate.facts import Facts
+from puna.go.template.facts import Facts
 from puna.limits import Limits
 from puna.sandbox.lanes import ENDED, Lanes
 from puna.sandbox.process import WorkerGoneError
@@ -52,7 +52,7 @@ class Sandbox:
         adds_bos: bool = False,
         adds_eos: bool = False,
     ) -> ChatTemplate:
-        """Return a chat template of a model file: see puna.prompt.jinja.ChatTemplate."""
+        """Return a chat template of a model file: see puna.prompt.jinja.template.ChatTemplate."""
         return ChatTemplate(
             source,
             bos_text,

@@ -1,6 +1,6 @@
 """A model's or a request's template as the core holds it.
 
-A Go template that is small, over data that is small, runs in the core: puna.gotemplate pays for each step out of a
+A Go template that is small, over data that is small, runs in the core: puna.go.template pays for each step out of a
 budget of some milliseconds, so it is known to end. If the budget does not suffice the run begins anew in a worker, as
 all larger ones do. A chat template runs in a worker whatever it is: no list of what Jinja can do would be complete.
 """
@@ -11,16 +11,16 @@ from functools import cached_property
 from typing import Any, Final
 
 from puna.errors import TemplateLimitError
-from puna.gotemplate import facts
-from puna.gotemplate.budget import Budget, BudgetSpentError
-from puna.gotemplate.facts import Facts
-from puna.gotemplate.parser import parse
-from puna.gotemplate.template import Template as GoTree
+from puna.go.template import facts
+from puna.go.template.budget import Budget, BudgetSpentError
+from puna.go.template.facts import Facts
+from puna.go.template.parser import parse
+from puna.go.template.template import Template as GoTree
 from puna.limits import PREFIX, Limits
 from puna.messages import Message, Think, Tool
-from puna.prompt.native import known
-from puna.prompt.native.form import Form
-from puna.prompt.render import render_go, render_suffix
+from puna.prompt.go_template.render import render_go, render_suffix
+from puna.prompt.jinja import known
+from puna.prompt.layout import Form
 from puna.prompt.truncate import Written
 from puna.sandbox import wire
 from puna.sandbox.lanes import Lanes
@@ -34,7 +34,7 @@ SMALL_TEXTS: Final = 256 << 10
 SMALL_DATA: Final = 16 << 10
 """Characters of tools and of arguments of calls, which are taken apart one by one."""
 UNITS: Final = 10_000
-"""Units that a run in the core may spend: see puna.gotemplate.budget."""
+"""Units that a run in the core may spend: see puna.go.template.budget."""
 REQUEST: Final = "request"
 """Whose turn it is in a lane when a request brings its own template."""
 _EACH: Final = 256
@@ -153,7 +153,7 @@ class ChatTemplate:
         adds_bos: bool = False,
         adds_eos: bool = False,
     ) -> None:
-        """See puna.prompt.jinja.ChatTemplate for what these are."""
+        """See puna.prompt.jinja.template.ChatTemplate for what these are."""
         self._sources = (source, tool_source)
         self._template = Template([source, tool_source, bos_text, eos_text, adds_bos, adds_eos])
         self._lanes = lanes

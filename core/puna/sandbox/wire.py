@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, TypeAlias
 
-from puna.gotemplate.facts import LONGEST_TAG, Facts
+from puna.go.template.facts import LONGEST_TAG, Facts
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.native.form import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.layout import CallLayout, Form, JsonCall, TaggedCall
 
 JSON: TypeAlias = Any
 """Any value that JSON can say."""

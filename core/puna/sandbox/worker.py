@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import TemplateError, TemplateRefusedError
-from puna.gotemplate import facts
-from puna.gotemplate.parser import parse
-from puna.lifeline import die_with_parent
-from puna.prompt.jinja import ChatTemplate
-from puna.prompt.render import render_go, render_suffix
+from puna.go.template import facts
+from puna.go.template.parser import parse
+from puna.process.lifeline import die_with_parent
+from puna.prompt.go_template.render import render_go, render_suffix
+from puna.prompt.jinja.template import ChatTemplate
 from puna.sandbox import wire
 from puna.sandbox.wire import JSON
 

@@ -18,19 +18,19 @@ from puna.errors import (
     ModelRequiredError,
     PunaError,
 )
-from puna.gojson import quote
+from puna.go.json import quote
 from puna.messages import Think, Tool
 from puna.models.name import Reference, Source, parse_reference
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options, merge
 from puna.runtime.pool import ModelPool
-from puna.runtime.wanted import Lease, Loading, Queued, Use
+from puna.runtime.requirements import Lease, Loading, Queued, Use
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
-from puna.serving.forms import Forms
 from puna.serving.requests import RequestOptions
-from puna.serving.wants import check_size, wanted
+from puna.serving.sampling_options import check_size, wanted
+from puna.serving.templates import Forms
 from puna.settings import Settings
 
 REMEMBERED: Final = 64

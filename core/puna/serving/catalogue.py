@@ -13,10 +13,10 @@ from puna.errors import (
     ModelNotFoundError,
     ModelRequiredError,
 )
-from puna.gojson import quote
-from puna.models.create import create
-from puna.models.create_request import CreateRequest, TransferStep
-from puna.models.details import ModelSummary
+from puna.go.json import quote
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.facts.details import ModelSummary
 from puna.models.name import ModelName, Source, parse_reference, stub_name
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
@@ -92,7 +92,7 @@ class Catalogue:
     async def create(self, request: CreateRequest) -> AsyncGenerator[Step]:
         """Make a model, step by step; a base that is not here is pulled. Closing it stops the work and waits for it.
 
-        Errors: see puna.models.create.
+        Errors: see puna.models.create.create.
         """
 
         loop = asyncio.get_running_loop()

@@ -12,15 +12,16 @@ from typing import Final
 
 from puna.backend import Constraint, Finish, Piece, Prefill
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import call_forms
+from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
-from puna.prompt.native import reading
-from puna.prompt.native.form import Form
-from puna.prompt.render import Rendered
-from puna.prompt.thinking import ThinkingParser
-from puna.prompt.tool_calls import ToolCallParser
-from puna.runtime.wanted import Lease, Use
-from puna.serving import answers, forced
+from puna.prompt.go_template.render import Rendered
+from puna.prompt.go_template.thinking import ThinkingParser
+from puna.prompt.go_template.tool_calls import ToolCallParser
+from puna.prompt.jinja import parsers
+from puna.prompt.layout import Form
+from puna.prompt.tool_grammar import grammar as tool_grammar
+from puna.runtime.requirements import Lease, Use
+from puna.serving import answers
 from puna.serving.access import (
     Access,
     Found,
@@ -30,14 +31,14 @@ from puna.serving.access import (
     options_of,
     thinking_of,
 )
+from puna.serving.answer_parsers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
 from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
-from puna.serving.drafts import Draft
-from puna.serving.readers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
 from puna.serving.requests import ChatRequest
-from puna.serving.sequences import run
-from puna.serving.wants import constraint, shifts
+from puna.serving.sampling_options import constraint, shifts
+from puna.serving.sequence_builder import Draft
+from puna.serving.sequence_runner import run
 
 HARMONY_NEXT: Final = "<|end|><|start|>assistant"
 """What ends the thinking of a model that speaks gpt-oss's format."""
@@ -120,11 +121,11 @@ class Turn:
         if not self.tools:
             return None
         if self.parser is not None:
-            written = call_forms.FORMS.get(self.found.forms.parser_name)
-            return forced.by_form(self.tools, written, self.preserved) if written else None
+            written = call_layouts.FORMS.get(self.found.forms.parser_name)
+            return tool_grammar.by_form(self.tools, written, self.preserved) if written else None
         if self.form is not None:
-            return forced.by_form(self.tools, self.form, self.preserved)
-        return forced.by_tag(self.tools, self.found.forms.tool_tag, self.preserved)
+            return tool_grammar.by_form(self.tools, self.form, self.preserved)
+        return tool_grammar.by_tag(self.tools, self.found.forms.tool_tag, self.preserved)
 
     @property
     def preserved(self) -> tuple[str, ...]:
@@ -141,7 +142,7 @@ class Turn:
         if self.conversation.native and thought and not self.must_call:
             return PlainReader()
         if self.form is not None:
-            return NativeReader(reading.parser(self.form, self.tools, self.prompt.opened, self.think))
+            return NativeReader(parsers.parser(self.form, self.tools, self.prompt.opened, self.think))
         if self.parser is not None:
             return BuiltinReader(self.parser, with_ids=True)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
@@ -159,7 +160,7 @@ class Turn:
 
 async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
     model, forms = found.model, found.forms
-    tools: Sequence[Tool] = forced.offered(request.tools, request.tool_choice)
+    tools: Sequence[Tool] = tool_grammar.offered(request.tools, request.tool_choice)
     offered = tools
     messages = assembled(model, model.messages, model.system, request.messages)
     parser = forms.parser()

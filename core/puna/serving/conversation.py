@@ -9,13 +9,13 @@ from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
 from puna.prompt.builtin.interface import Renderer
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
-from puna.prompt.render import Rendered
+from puna.prompt.go_template.render import Rendered
 from puna.prompt.truncate import Written, fit
-from puna.runtime.wanted import Lease
-from puna.serving.forms import Forms
+from puna.runtime.requirements import Lease
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import OutputFormat
-from puna.serving.wants import constraint
+from puna.serving.sampling_options import constraint
+from puna.serving.templates import Forms
 
 TOKENS_PER_IMAGE: Final = 768
 """What a picture is taken to need, before anybody has looked at it."""

@@ -5,7 +5,6 @@ import math
 from array import array
 from collections.abc import Sequence
 
-from puna.aside import aside
 from puna.backend import Embedding, PromptTooLongError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
@@ -15,15 +14,16 @@ from puna.errors import (
     ModelNotFoundError,
     PunaError,
 )
-from puna.gojson import quote
+from puna.go.json import quote
 from puna.models.stored import StoredModel
-from puna.runtime.wanted import Lease, Use
+from puna.offload import aside
+from puna.runtime.requirements import Lease, Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.clock import Clock
 from puna.serving.lengths import Head, head, is_long
 from puna.serving.requests import EmbedRequest
-from puna.serving.sequences import translating
+from puna.serving.sequence_runner import translating
 
 LEAST_NORM = 1e-12
 AT_ONCE = 1024
@@ -116,7 +116,7 @@ def _specials(model: StoredModel) -> tuple[bool, bool]:
 
 
 def weight_of_vectors(vectors: Sequence[Sequence[float]]) -> int:
-    """Return what it weighs to go through all numbers of vectors, for puna.aside."""
+    """Return what it weighs to go through all numbers of vectors, for puna.offload."""
     return sum(map(len, vectors)) // 8
 
 

@@ -13,20 +13,20 @@ from puna.errors import (
 )
 from puna.messages import Message, Think
 from puna.prompt.builtin.interface import Parser
-from puna.prompt.render import Rendered
-from puna.prompt.thinking import ThinkingParser
-from puna.runtime.wanted import Lease, Use
+from puna.prompt.go_template.render import Rendered
+from puna.prompt.go_template.thinking import ThinkingParser
+from puna.runtime.requirements import Lease, Use
 from puna.serving import answers
 from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
+from puna.serving.answer_parsers import BuiltinReader, PlainReader, Reader, ThinkingReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
-from puna.serving.drafts import Draft
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
-from puna.serving.readers import BuiltinReader, PlainReader, Reader, ThinkingReader
 from puna.serving.requests import GenerateRequest
-from puna.serving.sequences import run
-from puna.serving.wants import constraint, shifts
+from puna.serving.sampling_options import constraint, shifts
+from puna.serving.sequence_builder import Draft
+from puna.serving.sequence_runner import run
 
 
 async def generate(access: Access, request: GenerateRequest, tell: Tell) -> AsyncGenerator[Event]:

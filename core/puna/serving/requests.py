@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from puna.messages import Message, Think, Tool
+from puna.messages import Message, Think, Tool, ToolChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +16,6 @@ class OutputFormat:
     """"json_object", "json_schema", "gbnf", "lark" or "regex"."""
     text: str = ""
     """The schema (raw JSON text), grammar or expression."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
-    """Which tools the model may or must call."""
-
-    mode: str = "auto"
-    """"auto", "none" or "required"."""
-    name: str = ""
-    """The one tool that must be called, with mode "required"; empty: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import Final
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import ContextOverflowError, InvalidTokenError, PunaError, RankingUnsupportedError, TooLargeError
-from puna.runtime.wanted import Lease, Use
+from puna.runtime.requirements import Lease, Use
 from puna.serving.access import Access, Tell, options_of
 from puna.serving.answers import Ranking, Tokens
 from puna.serving.clock import Clock
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import RequestOptions, RerankRequest
-from puna.serving.sequences import overflow_text, translating
+from puna.serving.sequence_runner import overflow_text, translating
 
 AT_ONCE: Final = 256
 """Documents that are ranked together: each is paired with the query, in memory."""

@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 from puna.blocking import iterate
 from puna.errors import InvalidCreateError, InvalidModelNameError, PunaError
-from puna.models import doctor, in_place
-from puna.models.create_request import TransferStep
-from puna.models.finding import Found, Skipped, find
-from puna.models.findings import Finding, Report
-from puna.models.in_place import Link
-from puna.models.integrity import StoppedError
-from puna.models.linked import InPlace
+from puna.models.create.request import TransferStep
 from puna.models.name import ModelName
+from puna.models.storage.integrity import StoppedError
+from puna.models.storage.linked import InPlace
 from puna.models.store import ModelStore
+from puna.models.upkeep import doctor, in_place
+from puna.models.upkeep.in_place import Link
+from puna.models.upkeep.report import Finding, Report
+from puna.models.upkeep.scan import Found, Skipped, find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def _plan(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]
 async def check_store(
     store: ModelStore, *, repair: bool, quick: bool
 ) -> AsyncGenerator[TransferStep | Finding | Report]:
-    """Look at the whole store: see puna.models.doctor. Closing this stops the look and waits for it."""
+    """Look at the whole store: see puna.models.upkeep.doctor. Closing this stops the look and waits for it."""
 
     def look(stopped: Callable[[], bool]) -> Iterator[TransferStep | Finding | Report]:
         try:

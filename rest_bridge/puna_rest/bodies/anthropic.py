@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
+from puna.go.json_scanner import Document, Node
 from puna_rest.bodies.custom import arguments
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import Anything, Bool, Custom, Float, Int, Pointer, Slice, String, Struct, anonymous
-from puna_rest.gobody.scanner import Document, Node
 
 BLOCK: Final = Struct(
     "anthropic.ContentBlock",

@@ -3,8 +3,9 @@
 import math
 from typing import Any, Final
 
-from puna import gojson
-from puna.duration import LARGEST, parse_duration
+from puna.go import json as gojson
+from puna.go.duration import LARGEST, parse_duration
+from puna.go.json_scanner import Document, Node
 from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
 from puna_rest.gobody.kinds import (
     Anything,
@@ -20,7 +21,6 @@ from puna_rest.gobody.kinds import (
     String,
     Struct,
 )
-from puna_rest.gobody.scanner import Document, Node
 
 NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
 LEVELS: Final = frozenset({"high", "medium", "low", "max"})

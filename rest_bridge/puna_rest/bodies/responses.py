@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, Node
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import (
     AnyMap,
@@ -19,7 +20,6 @@ from puna_rest.gobody.kinds import (
     Struct,
     anonymous,
 )
-from puna_rest.gobody.scanner import Document, Node
 
 Item = TypeVar("Item")
 _RAW: Final = "json.RawMessage"

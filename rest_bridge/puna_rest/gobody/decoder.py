@@ -7,7 +7,7 @@ Unmarshal; a type's own decoder that calls it again begins a new one, whose fiel
 
 from dataclasses import dataclass, field, replace
 
-from puna_rest.gobody.scanner import BodyError, Document, Node
+from puna.go.json_scanner import BodyError, Document, Node
 
 
 @dataclass(frozen=True, slots=True)

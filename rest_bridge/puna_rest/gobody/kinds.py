@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from puna.go.json_scanner import Document, Merged, Node
 from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
-from puna_rest.gobody.scanner import Document, Merged, Node
 
 _INTEGER: Final = re.compile(r"-?[0-9]+")
 _FLOAT32_LARGEST: Final = 3.4028235677973366e38  # halfway to what would be the next float32: less is rounded down

@@ -5,7 +5,7 @@ import time
 import grpc.aio
 from aiohttp import web
 
-from puna.aside import aside, weight_of_message
+from puna.offload import aside, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native

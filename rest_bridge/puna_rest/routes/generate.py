@@ -4,7 +4,7 @@ import time
 
 from aiohttp import web
 
-from puna.aside import aside, weight_of_message
+from puna.offload import aside, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA

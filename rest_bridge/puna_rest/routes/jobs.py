@@ -6,7 +6,7 @@ from typing import TypeVar
 import grpc.aio
 from aiohttp import web
 
-from puna.aside import aside
+from puna.offload import aside
 from puna.v1 import models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import native

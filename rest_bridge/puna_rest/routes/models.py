@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from puna import gojson
-from puna.aside import aside, weight_of_message
+from puna.go import json as gojson
+from puna.offload import aside, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native

@@ -4,8 +4,8 @@ import time
 
 from aiohttp import web
 
-from puna import gojson
-from puna.aside import aside, weight_of_message
+from puna.go import json as gojson
+from puna.offload import aside, weight_of_message
 from puna.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import openai

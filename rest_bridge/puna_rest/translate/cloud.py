@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from puna_rest.gobody.scanner import Document, Node
+from puna.go.json_scanner import Document, Node
 
 REFUSED: Final = "ollama cloud is disabled: remote model is unavailable"
 DETAILS_REFUSED: Final = "ollama cloud is disabled: remote model details are unavailable"

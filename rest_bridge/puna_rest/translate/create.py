@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, Node
 from puna.v1 import models_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import Slice, String
-from puna_rest.gobody.scanner import Document, Node
 from puna_rest.translate.messages import messages
 from puna_rest.translate.options import Body, raw_object
 

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
-from puna import gojson
+from puna.go import json as gojson
 from puna_rest.errors import RestError
 
 _BASE64: Final = ";base64"

@@ -5,10 +5,10 @@ import struct
 from array import array
 from collections.abc import Sequence
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, Node
 from puna.v1 import embed_pb2
 from puna_rest.errors import RestError
-from puna_rest.gobody.scanner import Document, Node
 from puna_rest.times import nanoseconds
 from puna_rest.translate.options import Body, int32, model_options
 

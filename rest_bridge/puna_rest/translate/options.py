@@ -6,9 +6,9 @@ from typing import Any, Final, TypeAlias
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, Node
 from puna.v1 import options_pb2
-from puna_rest.gobody.scanner import Document, Node
 
 Body: TypeAlias = Mapping[str, Any]
 LARGEST_INT32: Final = 2**31 - 1

@@ -1,8 +1,8 @@
 import pytest
 
 from puna.demo.install import NAME, install, install_in_new_store
-from puna.models.create import create
-from puna.models.create_request import CreateRequest
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
 from puna.models.show import show
 from puna.models.store import ModelStore

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.models.create import create
-from puna.models.create_request import CreateRequest
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest
 from puna.models.store import ModelStore
 
 TYPES = {"u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "str": 8, "arr": 9, "u64": 10}
@@ -68,20 +68,20 @@ class Workshop:
         return (self.store.root / "manifests" / "registry.ollama.ai" / "library" / name / tag).read_bytes()
 
     def layers(self, name="m") -> list[tuple[str, str]]:
-        from puna.models import manifest
+        from puna.models.layout import manifest
 
         found = manifest.loads(self.manifest(name)).layers
         return [(layer.media_type.rpartition(".")[2], layer.source) for layer in found]
 
     def text(self, name: str, kind: str) -> str:
-        from puna.models import manifest, media_types
+        from puna.models.layout import manifest, media_types
 
         layer = manifest.loads(self.manifest(name)).last(media_types.PREFIX + kind)
         assert layer is not None
         return self.store.blobs.path(layer.digest).read_text()
 
     def config(self, name="m") -> str:
-        from puna.models import manifest
+        from puna.models.layout import manifest
 
         return self.store.blobs.path(manifest.loads(self.manifest(name)).config.digest).read_text()
 

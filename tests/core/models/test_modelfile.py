@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.messages import Message
-from puna.models.config import Config
+from puna.models.layout.config import Config
 from puna.models.modelfile import modelfile, parameters_text, quoted, read_value
 from puna.models.name import ModelName
 

@@ -7,10 +7,10 @@ import tempfile
 import pytest
 from tests.e2e.server import parents, wait_until
 
-from puna import scratch
 from puna.errors import CreateFailedError
 from puna.models import program
 from puna.models.program import ProgramError
+from puna.process import temporary_folders
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def test_what_a_dead_parent_left_is_swept_up(script, tmp_path):
         [sys.executable, "-c", source], env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
     ) as parent:
         parent.stdout.readline()
-        left = [path for path in tmp_path.iterdir() if path.name.startswith(scratch.PREFIX)]
-        scratch.sweep(tmp_path)
+        left = [path for path in tmp_path.iterdir() if path.name.startswith(temporary_folders.PREFIX)]
+        temporary_folders.sweep(tmp_path)
         assert [path.exists() for path in left] == [True]
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     assert [path.exists() for path in left] == [True]
-    wait_until(lambda: scratch.sweep(tmp_path) or not left[0].exists(), 5)
+    wait_until(lambda: temporary_folders.sweep(tmp_path) or not left[0].exists(), 5)
 
 
 def test_warnings_are_logged(script, caplog):

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from puna.models.blobs import Claims
 from puna.models.name import ModelName
+from puna.models.storage.blobs import Claims
 from puna.models.store import ModelStore
 from puna.models.stored import UnreadableModelError
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from puna.errors import TemplateError
-from puna.gotemplate.parser import parse
+from puna.go.template.parser import parse
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.render import render_go
+from puna.prompt.go_template.render import render_go
 
 CASES = json.loads((Path(__file__).parent / "rendered.json").read_text())
 

@@ -4,9 +4,9 @@ import math
 import pytest
 
 from puna.errors import InvalidRequestError
-from puna.messages import Think
+from puna.messages import Think, ToolChoice
 from puna.rpc import convert
-from puna.serving.requests import OutputFormat, ToolChoice
+from puna.serving.requests import OutputFormat
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2
 
 

@@ -9,7 +9,7 @@ from tests.core.serving.asking import until
 from puna.backend import BackendError
 from puna.rpc.server import serving as running
 from puna.runtime.pool import ModelPool
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.v1 import generate_pb2, generate_pb2_grpc, options_pb2, usage_pb2
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from puna.runtime.heartbeat import PATIENCE
-from puna.runtime.hosts import load
+from puna.runtime.host_model import load
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
 

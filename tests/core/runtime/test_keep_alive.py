@@ -6,7 +6,7 @@ import pytest
 from puna.backend import ModelFacts, ModelSpec
 from puna.runtime.admission import Gate
 from puna.runtime.keep_alive import FOREVER_NS, Resident, expiry_ns, victim
-from puna.runtime.wanted import Wanted
+from puna.runtime.requirements import Wanted
 
 
 class Model:

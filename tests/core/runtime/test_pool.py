@@ -14,7 +14,7 @@ from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedErr
 from puna.limits import Limits
 from puna.runtime.admission import NEAR
 from puna.runtime.keep_alive import CALLS_AT_ONCE, FOREVER_NS
-from puna.runtime.wanted import Loading, Queued, Use
+from puna.runtime.requirements import Loading, Queued, Use
 
 
 async def text(model, prompt):
@@ -333,7 +333,7 @@ async def test_waiting_for_room_blocks_no_reload_of_another(make_pool, want):
 
 async def test_a_host_that_ignores_its_end_delays_nobody_for_long(make_pool, want, monkeypatch):
     monkeypatch.setattr("puna.runtime.pool.CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr("puna.runtime.process.TERM_SECONDS", 3.0)
+    monkeypatch.setattr("puna.runtime.host_process.TERM_SECONDS", 3.0)
     pool = await make_pool(max_loaded_models=1)
     pid = await use(pool, want("a"), "@ignore")
     await use(pool, want("b"))

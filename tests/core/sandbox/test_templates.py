@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from tests.core.sandbox import programs
 
 from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
-from puna.gotemplate.budget import Budget, BudgetSpentError
-from puna.gotemplate.parser import parse
+from puna.go.template.budget import Budget, BudgetSpentError
+from puna.go.template.parser import parse
 from puna.limits import Limits
 from puna.messages import Message, Tool, ToolCall
-from puna.prompt.native.form import Form
-from puna.prompt.render import render_go
+from puna.prompt.go_template.render import render_go
+from puna.prompt.layout import Form
 from puna.sandbox import templates, wire
 from puna.sandbox.sandbox import Sandbox
 

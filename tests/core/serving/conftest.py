@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from puna.models import gguf, gguf_write
-from puna.models.create import create
-from puna.models.create_request import CreateRequest
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest
+from puna.models.gguf import reader as gguf
+from puna.models.gguf import writer as gguf_write
 from puna.models.store import ModelStore
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.sandbox.sandbox import Sandbox
-from puna.serving.serving import Serving
+from puna.serving.core import Serving
 from puna.settings import Settings
 
 PLUGIN = Path(__file__).parent / "plugin"

@@ -15,8 +15,8 @@ from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Delta
+from puna.serving.core import Serving
 from puna.serving.requests import EmbedRequest, OutputFormat, RequestOptions, ToolChoice
-from puna.serving.serving import Serving
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from tests.plugins.llama_cpp.walking import COMPILER, allows, faults
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.compiling import advance
-from puna_llama_cpp.patterns import expressions
-from puna_llama_cpp.schema_formats import expression
+from puna_llama_cpp.structured_output.compiler import advance
+from puna_llama_cpp.structured_output.formats import expression
+from puna_llama_cpp.structured_output.patterns import expressions
 
 TTL = {"type": "integer", "multipleOf": 86400, "minimum": 0, "maximum": 31536000}
 BIG = 1234567890123456789

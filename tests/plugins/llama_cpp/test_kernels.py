@@ -14,8 +14,9 @@ from llama_cpp._ggml import libggml
 from tools.make_bench_models import Llama, llama
 
 from puna.backend import Piece, Sampling, SequenceRequest
-from puna_llama_cpp import kernels, weights
-from puna_llama_cpp.speculation import Lookup
+from puna_llama_cpp import kernels
+from puna_llama_cpp.binding import weights
+from puna_llama_cpp.generation.prompt_lookup import Lookup
 
 F32, Q8_0, BLOCK = 0, 8, 32
 TYPES = {"q5_0": 6, "q8_0": 8}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from puna.backend import Piece, Sampling, SequenceRequest
-from puna_llama_cpp.output import complete_length
+from puna_llama_cpp.generation.detokenizer import complete_length
 
 CASES = json.loads((Path(__file__).parent / "reference.json").read_text())
 SAMPLING = (

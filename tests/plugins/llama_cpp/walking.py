@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.compiling import Compiler, advance
+from puna_llama_cpp.structured_output.compiler import Compiler, advance
 
 COMPILER = Compiler(llguidance.LLTokenizer("byte"), {})
 END = COMPILER._tokenizer.eos_token

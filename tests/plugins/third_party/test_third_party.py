@@ -12,7 +12,7 @@ import pytest
 from puna.backend import ModelSpec, Piece, SequenceRequest
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.wanted import Wanted
+from puna.runtime.requirements import Wanted
 from puna.settings import Settings
 from puna.testing import BackendContract
 

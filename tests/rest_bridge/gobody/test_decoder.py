@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from puna.go.json_scanner import BodyError, EmptyBodyError, parse
 from puna_rest.bodies import anthropic, native, openai, responses
 from puna_rest.gobody.decoder import decode
-from puna_rest.gobody.scanner import BodyError, EmptyBodyError, parse
 
 RECORDED = json.loads((Path(__file__).parent / "go_errors.json").read_text())
 KINDS = {

@@ -1,6 +1,6 @@
 import pytest
 
-from puna_rest.gobody.scanner import parse
+from puna.go.json_scanner import parse
 from puna_rest.translate.cloud import names_cloud, names_cloud_model
 
 

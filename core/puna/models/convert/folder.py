@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from puna import json_text
+from puna.go import json_text
 from puna.models.convert import safetensors
 from puna.models.convert.failure import ConversionError
 from puna.models.convert.safetensors import Weights

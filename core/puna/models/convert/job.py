@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.models import create_request
 from puna.models.convert import families, lora, output, plan, vocabulary
 from puna.models.convert.failure import ConversionError
 from puna.models.convert.family import Pairs
 from puna.models.convert.folder import Folder
 from puna.models.convert.plan import Planned
+from puna.models.create import request as create_request
 
 
 def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = None) -> Iterator[tuple[int, int]]:

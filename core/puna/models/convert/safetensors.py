@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from puna import json_text
+from puna.go import json_text
 from puna.models.convert.failure import ConversionError
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import aiohttp
 from yarl import URL
 
-from puna.gojson import quote
+from puna.go.json import quote
 from puna.models.registry.authorization import Authorization
 from puna.models.registry.failures import (
     MissingError,

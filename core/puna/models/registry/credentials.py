@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from puna import leaving
 from puna.models.registry.origin import Origin, credentials_origin
+from puna.process import exit as process_exit
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ async def _ask(helper: str, host: str) -> Credential | None:
     except OSError as error:
         log.warning("cannot run docker-credential-%s: %s", helper, error)
         return None
-    leaving.GROUPS.add(process.pid)
+    process_exit.GROUPS.add(process.pid)
     try:
         async with asyncio.timeout(_HELPER_SECONDS):
             text, _ = await process.communicate(host.encode())
@@ -174,9 +174,9 @@ async def _ask(helper: str, host: str) -> Credential | None:
         return None
     finally:
         if process.returncode is None:
-            leaving.kill_group(process.pid)
+            process_exit.kill_group(process.pid)
             await process.wait()
-        leaving.GROUPS.discard(process.pid)
+        process_exit.GROUPS.discard(process.pid)
     return _answer(text) if process.returncode == 0 else None
 
 

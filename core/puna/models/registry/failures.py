@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import TransferError
-from puna.gojson import quote
+from puna.go.json import quote
 
 _LONGEST: Final = 300
 """Characters of what a peer says that an error repeats."""

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from puna.models import durable
-from puna.models.blobs import TEMPORARY_PREFIX, touched
 from puna.models.registry import parts as parts_
 from puna.models.registry.failures import of_system
 from puna.models.registry.parts import Part
+from puna.models.storage import durable
+from puna.models.storage.blobs import TEMPORARY_PREFIX, touched
 
 _CHUNK: Final = 1 << 20
 _UNLOCKABLE: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)

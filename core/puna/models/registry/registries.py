@@ -13,13 +13,10 @@ from typing import Final
 
 from puna.blocking import stoppable, unheard
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
-from puna.models import manifest as manifests
-from puna.models import media_types
-from puna.models.blobs import Claims
-from puna.models.create_request import TransferStep
-from puna.models.digest import file_name
-from puna.models.integrity import damage
-from puna.models.manifest import Layer, Manifest
+from puna.models.create.request import TransferStep
+from puna.models.layout import manifest as manifests
+from puna.models.layout import media_types
+from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected
@@ -33,6 +30,9 @@ from puna.models.registry.repository import Repository
 from puna.models.registry.sharing import Shared
 from puna.models.registry.upload import Blob, Upload, has_blob
 from puna.models.registry.waiting import in_thread
+from puna.models.storage.blobs import Claims
+from puna.models.storage.digest import file_name
+from puna.models.storage.integrity import damage
 from puna.models.store import ModelStore
 
 log = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from puna import gojson
+from puna.go import json as gojson
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<BOS_TOKEN>"
 _TURN: Final = "<|START_OF_TURN_TOKEN|>"

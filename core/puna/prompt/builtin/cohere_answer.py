@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.thinking import first_of, overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation import json_text
+from puna.prompt.go_template.thinking import first_of, overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _THINKING: Final = "<|START_THINKING|>"
 _END_OF_THINKING: Final = "<|END_THINKING|>"

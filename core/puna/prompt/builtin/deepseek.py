@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from puna import gojson
+from puna.go import json as gojson
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 BOS: Final = "<｜begin▁of▁sentence｜>"
 _EOS: Final = "<｜end▁of▁sentence｜>"

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from puna import gojson
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
 from puna.prompt.builtin.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
 from puna.prompt.builtin.interface import Piece, goes_on
-from puna.prompt.thinking import overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation import json_text
+from puna.prompt.go_template.thinking import overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _END_OF_THINKING = "</think>"
 

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from puna import gojson
-from puna.gotemplate import literals
+from puna.go import json as gojson
+from puna.go.template import literals
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.builtin.literals import number
-from puna.prompt.thinking import overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation.literals import number
+from puna.prompt.go_template.thinking import overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _CALL: Final = "<start_function_call>"
 _END_OF_CALL: Final = "<end_function_call>"

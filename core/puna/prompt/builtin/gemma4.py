@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from puna.gotemplate.formatting import text as go_text
-from puna.gotemplate.space import SPACE
+from puna.go.space import SPACE
+from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<bos>"
 _QUOTE: Final = '<|"|>'

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.gemma4_call import QUOTE, read_call
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.thinking import first_of, overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation.gemma4_call import QUOTE, read_call
+from puna.prompt.go_template.thinking import first_of, overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _CHANNEL: Final = "<|channel>"
 _END_OF_CHANNEL: Final = "<channel|>"

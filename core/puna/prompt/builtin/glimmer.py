@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from puna.gotemplate.formatting import text as go_text
+from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
 from puna.prompt.builtin.glimmer_answer import CALLS, END_OF_CALLS, END_OF_MESSAGE, END_OF_TURN, MESSAGE, START
+from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<|begin_of_text|>"
 _DEFAULT_SYSTEM: Final = "You are a helpful AI assistant.\nKnowledge cutoff: 2026-01-04.\nCurrent date: {today}."

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
 from puna.errors import BackendFailedError
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
 from puna.prompt.builtin.interface import Piece
 from puna.prompt.builtin.qwen3_coder_answer import typed_exactly
-from puna.prompt.thinking import first_of, overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.go_template.thinking import first_of, overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 START: Final = "<|start|>"
 MESSAGE: Final = "<|message|>"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from puna import gojson
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _BEGINNING: Final = "[gMASK]<sop>"
 _TOOLS: Final = """<|system|>

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from puna.errors import BackendFailedError
-from puna.gotemplate.space import SPACE
+from puna.go.space import SPACE
 from puna.messages import Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin import xml_text
+from puna.prompt.builtin.notation import xml_text
 from puna.prompt.builtin.qwen3_coder_answer import typed
 
 _CYCLE: Final = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
 from puna.errors import BackendFailedError
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
 from puna.prompt.builtin.interface import Piece
-from puna.prompt.thinking import overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation import json_text
+from puna.prompt.go_template.thinking import overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _START: Final = "<|start|>"
 _MESSAGE: Final = "<|message|>"

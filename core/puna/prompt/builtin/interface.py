@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from puna.messages import Message, Think, Tool
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
 from puna.errors import BackendFailedError
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
 from puna.prompt.builtin.interface import Piece, goes_on
-from puna.prompt.builtin.json_call import read_call as read_json_call
+from puna.prompt.builtin.notation.json_call import read_call as read_json_call
 from puna.prompt.builtin.qwen3_coder_answer import typed
-from puna.prompt.thinking import first_of, overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.go_template.thinking import first_of, overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from puna.gotemplate.space import SPACE
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<|startoftext|>"
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from puna import gojson
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.interface import Piece, goes_on
-from puna.prompt.builtin.literals import at_commas, number
-from puna.prompt.thinking import overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.builtin.notation.literals import at_commas, number
+from puna.prompt.go_template.thinking import overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from puna import gojson
+from puna.go import json as gojson
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 PLAIN_SYSTEM: Final = "You are a helpful function-calling AI assistant. "
 OLMO_SYSTEM: Final = (

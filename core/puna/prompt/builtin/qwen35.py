@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
-from puna.gotemplate.space import SPACE
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 from puna.prompt.builtin.qwen3_coder import INSTRUCTIONS, call_text
 
 _EFFORTS: Final = MappingProxyType(

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from puna import gojson
-from puna.gotemplate.formatting import text as go_text
+from puna.go import json as gojson
+from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _DEFAULT_SYSTEM: Final = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
 INSTRUCTIONS: Final = """If you choose to call a function ONLY reply in the following format with NO suffix:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from puna.errors import BackendFailedError
-from puna.gotemplate import literals
+from puna.go.template import literals
 from puna.messages import Tool
 from puna.prompt import tool_schema
-from puna.prompt.builtin import json_text, xml_text
+from puna.prompt.builtin.notation import json_text, xml_text
 
 _TAGS: Final = re.compile(r"(<(?:function|parameter)=[^>]+>|</?(?:function|parameter)(?:\s+name=\"[^\"]*\")?>)")
 

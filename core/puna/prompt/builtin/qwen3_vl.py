@@ -5,7 +5,7 @@ from typing import Final
 
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin import markup
+from puna.prompt.builtin.notation import markup
 
 _TOOLS: Final = """# Tools
 

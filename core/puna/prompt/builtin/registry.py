@@ -20,14 +20,14 @@ from puna.prompt.builtin.glm_answer import read_call as read_glm_call
 from puna.prompt.builtin.glm_answer import read_unclosed_call
 from puna.prompt.builtin.harmony import HarmonyParser
 from puna.prompt.builtin.interface import Parser, Renderer
-from puna.prompt.builtin.json_call import read_call as read_json_call
-from puna.prompt.builtin.json_call import read_named_call
 from puna.prompt.builtin.laguna import LagunaRenderer
 from puna.prompt.builtin.laguna_answer import LagunaParser
 from puna.prompt.builtin.lfm2 import Lfm2Renderer
 from puna.prompt.builtin.lfm2_answer import Lfm2Parser
 from puna.prompt.builtin.ministral import MinistralParser
 from puna.prompt.builtin.nemotron import NemotronRenderer
+from puna.prompt.builtin.notation.json_call import read_call as read_json_call
+from puna.prompt.builtin.notation.json_call import read_named_call
 from puna.prompt.builtin.olmo3 import OLMO_SYSTEM, PLAIN_SYSTEM, SHORT_SYSTEM, Olmo3Renderer, Olmo3ThinkRenderer
 from puna.prompt.builtin.olmo3_answer import Olmo3Parser, Olmo3ThinkParser
 from puna.prompt.builtin.passthrough import PassthroughParser

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from puna import gojson
 from puna.errors import BackendFailedError
-from puna.gotemplate.space import SPACE
+from puna.go import json as gojson
+from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.interface import Piece, goes_on
-from puna.prompt.thinking import overlap
-from puna.prompt.tool_calls import ParsedCall
+from puna.prompt.go_template.thinking import overlap
+from puna.prompt.go_template.tool_calls import ParsedCall
 
 ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
 """Reads what stands between the tags of a call: the name and the arguments."""

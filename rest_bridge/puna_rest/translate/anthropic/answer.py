@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from typing import Any, Final
 
-from puna import gojson
+from puna.go import json as gojson
 from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate import search

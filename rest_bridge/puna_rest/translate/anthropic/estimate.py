@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, Node
 from puna_rest.bodies.anthropic import BLOCK
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
-from puna_rest.gobody.scanner import Document, Node
 from puna_rest.translate.messages import go_arguments
 from puna_rest.translate.options import Body
 

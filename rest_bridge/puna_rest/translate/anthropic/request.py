@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import PARAMETERS
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import decode_base64, plain
-from puna_rest.gobody.scanner import Document
 from puna_rest.translate.documents import document_text, joined, refuse_block, search_result_text, texts
 from puna_rest.translate.options import LEVELS, Body, moment
 

@@ -4,14 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from puna import gojson
-from puna.aside import PIECE
+from puna.go import json as gojson
+from puna.go.json_scanner import BodyError, Document, Node, parse_whole
+from puna.offload import PIECE
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError
 from puna_rest.gobody.kinds import decode_base64, plain
-from puna_rest.gobody.scanner import BodyError, Document, Node, parse_whole
 from puna_rest.translate.documents import file_text
 from puna_rest.translate.messages import tools
 from puna_rest.translate.options import LEVELS, Body, int32, moment, output_constraint

@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document
 from puna.v1 import generate_pb2, options_pb2, usage_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
-from puna_rest.gobody.scanner import Document
 from puna_rest.translate.messages import DONE_REASONS
 from puna_rest.translate.openai.chat_answer import DONE, new_id
 from puna_rest.translate.options import Body, int32, moment

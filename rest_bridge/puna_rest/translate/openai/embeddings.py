@@ -2,10 +2,10 @@
 
 import base64
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Node
 from puna.v1 import embed_pb2, options_pb2
 from puna_rest.errors import RestError
-from puna_rest.gobody.scanner import Node
 from puna_rest.translate.embed import inputs, packed
 from puna_rest.translate.options import Body, int32, moment
 

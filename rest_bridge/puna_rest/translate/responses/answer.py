@@ -4,9 +4,9 @@ import secrets
 import time
 from typing import Any, Final
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import Document, parse_whole
 from puna_rest.gobody.kinds import plain
-from puna_rest.gobody.scanner import Document, parse_whole
 from puna_rest.translate.openai.chat_answer import tool_calls
 from puna_rest.translate.options import Body
 from puna_rest.translate.parts import Part

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from puna import gojson
+from puna.go import json as gojson
+from puna.go.json_scanner import BodyError, Document, parse_whole
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import PARAMETERS, arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
-from puna_rest.gobody.scanner import BodyError, Document, parse_whole
 from puna_rest.translate.documents import file_text
 from puna_rest.translate.openai.chat_request import FILE_ERROR, image, thinking, tool_choice
 from puna_rest.translate.options import Body, moment, output_constraint

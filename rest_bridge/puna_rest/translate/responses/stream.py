@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from puna import gojson
-from puna.aside import weight_of_message
+from puna.go import json as gojson
+from puna.go.json_scanner import Document
+from puna.offload import weight_of_message
 from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
-from puna_rest.gobody.scanner import Document
 from puna_rest.translate import search
 from puna_rest.translate.openai.chat_answer import tool_calls
 from puna_rest.translate.options import Body
@@ -49,7 +49,7 @@ class Events:
         return "".join([self._part(part) for part in parts(message)])
 
     def weigh(self, message: chat_pb2.StreamChatResponse) -> int:
-        """Return what it weighs to write a message, for puna.aside: the first and the last repeat the request."""
+        """Return what it weighs to write a message, for puna.offload: the first and the last repeat the request."""
         repeats = self._number == 0 or message.HasField("done")
         return weight_of_message(message) + (self._document.weight if repeats else 0)
 

@@ -10,8 +10,8 @@ from tests.core.serving.asking import answered, prompted
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.sandbox.sandbox import Sandbox
+from puna.serving.core import Serving
 from puna.serving.requests import EmbedRequest
-from puna.serving.serving import Serving
 from puna.settings import Settings
 
 

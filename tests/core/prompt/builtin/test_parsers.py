@@ -9,8 +9,8 @@ import pytest
 
 from puna.errors import BackendFailedError
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin import json_text
 from puna.prompt.builtin.harmony import Header, ToolNames, read_header
+from puna.prompt.builtin.notation import json_text
 from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.builtin.registry import parser
 

@@ -1,0 +1,129 @@
+"""What a template's tree says about the model it is for: pure functions, nothing is run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from puna.go.space import SPACE
+from puna.go.template.nodes import ActionNode, BranchNode, FieldNode, ListNode, Node, TextNode, VariableNode, children
+from puna.go.template.template import Template
+
+LONGEST_TAG: Final = 1024
+"""Characters beyond which a text around thinking or calls is none that a model was trained to write."""
+_NAMES: Final = frozenset(("messages", "response", "suffix", "toolcalls", "tools"))
+"""Of the names that a template may use, those that tell what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts about a template that need no tree."""
+
+    uses: frozenset[str] = frozenset()
+    """The names of fields and variables that tell what it is for, in lower case."""
+    thinking_tags: tuple[str, str] | None = None
+    tool_tag: str = "{"
+    full_tool_round_trip: bool = False
+
+
+def of(template: Template) -> Facts:
+    """Return what there is to know of a template."""
+    return Facts(
+        identifiers(template) & _NAMES, thinking_tags(template), tool_tag(template), full_tool_round_trip(template)
+    )
+
+
+def walk(template: Template) -> Iterator[Node]:
+    """Yield every node of the root and of all defined templates, each before what stands inside it."""
+    yield from _walk(template.root)
+    for name, root in template.definitions.items():
+        if name:
+            yield from _walk(root)
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(reversed(list(children(node))))
+
+
+def identifiers(template: Template) -> frozenset[str]:
+    """Return the names of fields and variables used, in lower case; `(f .X).Y` counts for nothing."""
+    if template.names is None:
+        template.names = frozenset(
+            name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
+        )
+    return template.names
+
+
+def thinking_tags(template: Template) -> tuple[str, str] | None:
+    """Return the texts around `.Thinking` in the loop over the messages; None without both. The last place wins."""
+    tags = ["", ""]
+    _find_tags(template.root, [], tags)
+    return (tags[0], tags[1]) if all(0 < len(tag) <= LONGEST_TAG for tag in tags) else None
+
+
+def _find_tags(node: Node, above: list[Node], tags: list[str]) -> None:
+    if isinstance(node, FieldNode) and node.path[0] == "Thinking":
+        loop = next((n for n in reversed(above) if isinstance(n, BranchNode) and n.word == "range"), None)
+        around = next((n for n in reversed(above) if isinstance(n, ListNode)), None)
+        if loop and around and around.nodes and _loops_over_messages(loop):
+            for i, end in enumerate((around.nodes[0], around.nodes[-1])):
+                if isinstance(end, TextNode):
+                    tags[i] = end.text.strip(SPACE)
+    above.append(node)
+    for child in children(node):
+        _find_tags(child, above, tags)
+    above.pop()
+
+
+def _loops_over_messages(loop: BranchNode) -> bool:
+    return any(isinstance(node, FieldNode) and node.path[0] == "Messages" for node in _walk(loop.pipe))
+
+
+def tool_tag(template: Template) -> str:
+    """Return the text that begins a tool call in this template, such as `<tool_call>`; `{` where none shows."""
+    branch = _calls_branch(template.root.nodes)
+    text = _first_text(branch.body.nodes) if branch else ""
+    tag = text.partition("{")[0].strip(SPACE)
+    return tag if 0 < len(tag) <= LONGEST_TAG else "{"
+
+
+def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:
+    """Return the first `if` that asks for `.ToolCalls`."""
+    for node in nodes:
+        if not isinstance(node, BranchNode):
+            continue
+        if node.word == "if" and any(
+            isinstance(operand, FieldNode) and "ToolCalls" in operand.path
+            for command in node.pipe.commands
+            for operand in command.arguments
+        ):
+            return node
+        for inner in (node.body, node.otherwise):
+            if inner is not None and (found := _calls_branch(inner.nodes)):
+                return found
+    return None
+
+
+def _first_text(nodes: Sequence[Node]) -> str:
+    """Return the first text that is not blank before any action, looking into branches."""
+    for node in nodes:
+        match node:
+            case TextNode():
+                if node.text.strip(SPACE):
+                    return node.text
+            case BranchNode():
+                otherwise = node.otherwise.nodes if node.otherwise else ()
+                return _first_text(node.body.nodes) or _first_text(otherwise)
+            case ActionNode():
+                return ""
+    return ""
+
+
+def full_tool_round_trip(template: Template) -> bool:
+    """Say whether the template tells a model of its tools, its calls and their results."""
+    if not {"tools", "toolcalls"} <= identifiers(template):
+        return False
+    return any(mark in template.text for mark in ('eq .Role "tool"', "tool_response", "TOOL_RESULTS"))

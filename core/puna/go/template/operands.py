@@ -1,0 +1,275 @@
+"""Turns pipelines and what stands in them into closures that compute values."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from puna.errors import TemplateError
+from puna.go.template.comparison import ComparisonError
+from puna.go.template.fields import ABSENT, follow
+from puna.go.template.functions import FUNCTIONS, CallError, ParameterType
+from puna.go.template.nodes import (
+    BoolNode,
+    ChainNode,
+    CommandNode,
+    DotNode,
+    FieldNode,
+    IdentifierNode,
+    NilNode,
+    Node,
+    NumberNode,
+    PipeNode,
+    StringNode,
+    VariableNode,
+)
+from puna.go.template.run import Evaluate, Run
+from puna.go.template.values import MISSING, Boxed, Value, truth, type_name, unbox
+
+Command = Callable[[Run, Value, Value], Value]
+"""Computes a value from a run, the dot, and the value piped in (ABSENT at the head of a pipeline)."""
+
+
+def size(node: Node) -> int:
+    """Return how many steps it takes at most to compute what a pipeline or an operand stands for."""
+    match node:
+        case PipeNode():
+            return sum(map(size, node.commands)) + len(node.variables)
+        case CommandNode():
+            return sum(map(size, node.arguments))
+        case FieldNode() | VariableNode():
+            return len(node.path)
+        case ChainNode():
+            return len(node.path) + size(node.node)
+    return 1
+
+
+def pipeline(node: PipeNode) -> Evaluate:
+    """Return what computes a pipeline's value and binds its variables. Never yields None or Boxed."""
+    commands = [_command(command) for command in node.commands]
+    names = [variable.path[0] for variable in node.variables]
+    first, rest = commands[0], commands[1:]
+
+    def evaluate(run: Run, dot: Value) -> Value:
+        run.node = node
+        value = first(run, dot, ABSENT)
+        if type(value) is Boxed:
+            value = value.value
+        if value is None:
+            value = MISSING
+        for command in rest:
+            value = unbox(command(run, dot, value))
+        for name in names:
+            if node.assigns:
+                run.assign(name, value)
+            else:
+                run.variables.append([name, value])
+        return value
+
+    return evaluate
+
+
+def _command(node: CommandNode) -> Command:
+    first, arguments = node.arguments[0], node.arguments[1:]
+    match first:
+        case FieldNode():
+            return _field(first, bool(arguments))
+        case VariableNode():
+            return _variable(first, arguments)
+        case ChainNode():
+            return _chain(first, bool(arguments))
+        case IdentifierNode():
+            return _call(first, arguments, node)
+    compute = pipeline(first) if isinstance(first, PipeNode) else _constant(first)
+    moves = not isinstance(first, PipeNode)
+
+    def evaluate(run: Run, dot: Value, final: Value) -> Value:
+        if moves:
+            run.node = first
+        if arguments or final is not ABSENT:
+            raise run.error(f"can't give argument to non-function {first}")
+        return compute(run, dot)
+
+    return evaluate
+
+
+def _field(node: FieldNode, has_arguments: bool) -> Command:
+    path = node.path
+    name = path[0] if len(path) == 1 and not has_arguments else None
+
+    def evaluate(run: Run, dot: Value, final: Value) -> Value:
+        run.node = node
+        if name is not None and type(dot) is dict and final is ABSENT and name in dot:
+            return dot[name]
+        return follow(run, dot, path, int(has_arguments) + (final is not ABSENT))
+
+    return evaluate
+
+
+def _variable(node: VariableNode, arguments: Sequence[Node]) -> Command:
+    name, path = node.path[0], node.path[1:]
+
+    def evaluate(run: Run, _dot: Value, final: Value) -> Value:
+        run.node = node
+        value = run.variable(name)
+        if path:
+            return follow(run, value, path, len(arguments) + (final is not ABSENT))
+        if arguments or final is not ABSENT:
+            raise run.error(f"can't give argument to non-function {node}")
+        return value
+
+    return evaluate
+
+
+def _chain(node: ChainNode, has_arguments: bool) -> Command:
+    compute = _argument(node.node, None)
+
+    def evaluate(run: Run, dot: Value, final: Value) -> Value:
+        run.node = node
+        return follow(run, compute(run, dot), node.path, int(has_arguments) + (final is not ABSENT))
+
+    return evaluate
+
+
+def _constant(node: Node) -> Evaluate:
+    """Return what yields a literal or the dot, the run's node being set already."""
+    match node:
+        case DotNode():
+            return lambda _run, dot: dot
+        case BoolNode():
+            boolean = node.value
+            return lambda _run, _dot: boolean
+        case StringNode():
+            content = node.text
+            return lambda _run, _dot: content
+        case NumberNode():
+            return _number(node)
+        case NilNode():
+            return _failing("nil is not a command")
+    raise TemplateError(f"can't evaluate command {node}")
+
+
+def _failing(message: str) -> Evaluate:
+    def evaluate(run: Run, _dot: Value) -> Value:
+        raise run.error(message)
+
+    return evaluate
+
+
+def _number(node: NumberNode) -> Evaluate:
+    """Choose the type of a number by how it is written."""
+    text = node.text
+    hexadecimal = text[:2].lower() == "0x" and not set(text) & set("pP")
+    if node.complex is not None:
+        value: Value = node.complex
+    elif node.float is not None and not hexadecimal and not text.startswith("'") and set(text) & set(".eEpP"):
+        value = node.float
+    elif node.integer is not None:
+        value = node.integer
+    else:
+        return _failing(f"{text} overflows int")
+    return lambda _run, _dot: value
+
+
+def _argument(node: Node, type_: ParameterType | None) -> Evaluate:
+    """Return what computes an argument for a parameter of a type; None: of any type, even no value."""
+    match node:
+        case FieldNode():
+            inner = _field(node, False)
+        case VariableNode():
+            inner = _variable(node, ())
+        case ChainNode():
+            inner = _chain(node, False)
+        case IdentifierNode():
+            inner = _call(node, (), node)
+        case PipeNode():
+            compute = pipeline(node)
+            return lambda run, dot: _checked(run, compute(run, dot), type_)
+        case NilNode():
+            return _nil(node, type_)
+        case _:
+            return _literal(node, type_)
+    return lambda run, dot: _checked(run, inner(run, dot, ABSENT), type_)
+
+
+def _nil(node: NilNode, type_: ParameterType | None) -> Evaluate:
+    def evaluate(run: Run, _dot: Value) -> Value:
+        run.node = node
+        if type_ == "string":
+            raise run.error("cannot assign nil to string")
+        return MISSING if type_ == "reflect.Value" else None
+
+    return evaluate
+
+
+def _literal(node: Node, type_: ParameterType | None) -> Evaluate:
+    compute = _constant(node)
+    wrong = type_ == "string" and not isinstance(node, StringNode | DotNode)
+
+    def evaluate(run: Run, dot: Value) -> Value:
+        run.node = node
+        if wrong:
+            raise run.error(f"expected string; found {node}")
+        return _checked(run, compute(run, dot), type_)
+
+    return evaluate
+
+
+def _checked(run: Run, value: Value, type_: ParameterType | None) -> Value:
+    """Return a value as a parameter of a type receives it."""
+    if type_ is None or type_ == "reflect.Value":
+        return value
+    if type_ == "string" and value is MISSING:
+        raise run.error("invalid value; expected string")
+    value = unbox(value)
+    if type_ == "string" and not isinstance(value, str):
+        raise run.error(f"wrong type for value; expected string; got {type_name(value)}")
+    return None if value is MISSING else value
+
+
+_DECIDING: Final = {"and": False, "or": True}
+
+
+def _call(node: IdentifierNode, arguments: Sequence[Node], command: Node) -> Command:
+    name = node.name
+    signature = FUNCTIONS[name]
+    fixed = signature.parameters
+    computes = [
+        _argument(argument, fixed[i] if i < len(fixed) else signature.rest) for i, argument in enumerate(arguments)
+    ]
+    count = len(computes)
+
+    def prepare(run: Run, final: Value) -> int:
+        run.node = node
+        if name not in run.functions:
+            raise run.error(f'"{name}" is not a defined function')
+        given = count + (final is not ABSENT)
+        if signature.rest is not None:
+            if given < len(fixed):
+                raise run.error(f"wrong number of args for {name}: want at least {len(fixed)} got {count}")
+        elif given != len(fixed):
+            raise run.error(f"wrong number of args for {name}: want {len(fixed)} got {given}")
+        return given
+
+    def evaluate(run: Run, dot: Value, final: Value) -> Value:
+        given = prepare(run, final)
+        values = [compute(run, dot) for compute in computes]
+        if final is not ABSENT:
+            type_ = fixed[given - 1] if given <= len(fixed) else signature.rest
+            values.append(_checked(run, final, type_))
+        run.budget.call(name, values)
+        try:
+            return signature.call(*values)
+        except (CallError, ComparisonError) as error:
+            run.node = command
+            message = str(error).replace("{name}", str(arguments[0]) if arguments else "")
+            raise run.error(f"error calling {name}: {message}") from None
+
+    def decide(run: Run, dot: Value, final: Value) -> Value:
+        prepare(run, final)
+        value: Value = MISSING
+        for compute in computes:
+            value = compute(run, dot)
+            if truth(value) is _DECIDING[name]:
+                return value
+        return value if final is ABSENT else final
+
+    return decide if name in _DECIDING else evaluate

@@ -1,0 +1,1 @@
+"""Making a model out of another model or of uploaded files."""

@@ -1,0 +1,331 @@
+"""Making a model out of another or of uploaded files. The order of layers, status lines and checks is the reference's.
+
+Nothing is visible before the last step; what was written until a failure is removed by a later pruning.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from puna.errors import CreateFailedError, InvalidCreateError, InvalidRequestError, TransferError
+from puna.models.convert import conversion
+from puna.models.create import layers, overrides, quantization, remote, rewrite
+from puna.models.create.layers import Entry
+from puna.models.create.request import CreateRequest, TransferStep, check
+from puna.models.create.rewrite import COPY, Rewrite, RewriteError
+from puna.models.create.uploads import Piece, Uploads
+from puna.models.facts.details import completed
+from puna.models.gguf import reader as gguf
+from puna.models.gguf import writer as gguf_write
+from puna.models.gguf.reader import GGUF
+from puna.models.gguf.writer import Part
+from puna.models.layout import config as configs
+from puna.models.layout import manifest as manifests
+from puna.models.layout import media_types
+from puna.models.layout.config import Config, Draft
+from puna.models.layout.manifest import Layer, Manifest
+from puna.models.name import ModelName, Source, parse_reference
+from puna.models.storage.blobs import Claims
+from puna.models.store import ModelStore
+from puna.models.stored import StoredModel
+
+Pull = Callable[[ModelName], Iterator[TransferStep]]
+"""Fetches a model that is not there."""
+
+INVALID_BASE: Final = "invalid model name"
+_PROGRESS_DIGEST: Final = "0000000000000000000"
+_PROGRESS_SECONDS: Final = 0.06
+
+
+def no_pull(name: ModelName) -> Iterator[TransferStep]:
+    """Stand in for a registry client where there is none."""
+    yield TransferStep("pulling manifest")
+    raise TransferError(f"pull model manifest: {name.shortest} is not here, and this server has no registry client")
+
+
+def create(
+    store: ModelStore,
+    request: CreateRequest,
+    *,
+    rewriter: Rewrite = rewrite.rewrite,
+    pull: Pull = no_pull,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[TransferStep]:
+    """Make a model, step by step; closing the iterator before its end leaves nothing that anyone sees.
+
+    `stopped` is asked while a file is rewritten, which can take minutes without a step; once it is true all ends.
+
+    Raises InvalidCreateError and its kin for what the client could have known, CreateFailedError and GGUFError for
+    files that are wrong, TransferError when the base is not here and cannot be fetched.
+    """
+    name = check(request)
+    with store.blobs.claiming() as claims, ExitStack() as scratch:
+        creation = _Creation(store, request, store.resolve(name), claims, rewriter, pull, stopped, scratch)
+        stale = yield from creation.run()
+    store.forget(stale)
+    yield TransferStep("success")
+
+
+@dataclass(frozen=True, slots=True)
+class _Creation:
+    """A model in the making."""
+
+    store: ModelStore
+    request: CreateRequest
+    name: ModelName
+    claims: Claims
+    rewriter: Rewrite
+    pull: Pull
+    stopped: Callable[[], bool]
+    scratch: ExitStack
+    """Holds files that are needed until the end."""
+
+    def run(self) -> Generator[TransferStep, None, frozenset[str]]:
+        """Do everything; returns the digests of the model that had the name."""
+        config, items = yield from self._base(_config(self.request))
+        if self.request.adapters and not config.is_remote:
+            items += yield from self._adapters(items)
+        if self.request.draft_files and not config.is_remote:
+            drafts = yield from self._drafts()
+            draft = Draft(model_format="gguf", architecture=drafts[-1].head.architecture)
+            config, items = replace(config, draft=draft), [*items, *drafts]
+        entries: list[Entry] = []
+        known: list[Entry] = []
+        for item in items:
+            if isinstance(item, Entry):
+                entries.append(item)
+                continue
+            piece = yield from self._finished(item)
+            entries.append(Entry(layer=piece.layer, created=piece.created))
+            if piece.layer.media_type == media_types.MODEL:
+                config = completed(config, piece.head)
+                known += layers.detected(piece.head) if not self.request.base else []
+        config, request = layers.with_defaults(config, self.request)
+        texts = layers.with_texts(entries + known, request, self._read, self.store.read_template)
+        return (yield from self._write(config, texts))
+
+    def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+        """Return the configuration and the layers to start from."""
+        if self.request.base:
+            return (yield from self._from_model(config))
+        if self.request.files is None:
+            raise InvalidCreateError("neither 'from' or 'files' was specified")
+        uploads = Uploads(self.store.blobs, self.claims, strict=False)
+        if uploads.kind(self.request.files) == "safetensors":
+            piece = yield from self._converted_model(self.request.files, self.request.quantize)
+            return config, [piece]
+        pieces: list[Piece] = []
+        yield from uploads.read(self.request.files, pieces)
+        return config, [*pieces]
+
+    def _converted_model(self, files: Mapping[str, str], quantize: str) -> Generator[TransferStep, None, Piece]:
+        yield TransferStep("converting model")
+        if quantize:
+            quantization.named(quantize)  # to find it wrong after an hour's work would be late
+        return self._converted(files, media_types.MODEL, None)
+
+    def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> Piece:
+        """Convert safetensors to a file that is not stored yet: its layer has no digest."""
+        target = self.scratch.enter_context(self.store.blobs.temporary())
+        paths = {name: self._uploaded(digest) for name, digest in files.items()}
+        for _ in conversion.convert(paths, target, base, self.stopped):
+            pass
+        layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
+        return Piece(layer=layer, head=gguf.read(target), path=target, uploaded=True)
+
+    def _uploaded(self, digest: str) -> Path:
+        """Return a blob's path; it stays until we are done."""
+        self.claims.add(digest)
+        path = self.store.blobs.path(digest)
+        if not path.is_file():
+            raise CreateFailedError(f"open {path}: no such file or directory")
+        self.store.blobs.touch(digest)
+        return path
+
+    def _from_model(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+        try:
+            reference = parse_reference(self.request.base)
+        except InvalidRequestError as error:
+            raise InvalidCreateError(INVALID_BASE) from error
+        if not reference.name.is_valid:
+            raise InvalidCreateError(INVALID_BASE)
+        host = self.request.remote_host or (remote.CLOUD if reference.source is Source.CLOUD else "")
+        if host:
+            if self.request.draft_files:
+                raise InvalidCreateError("DRAFT cannot be used with remote models")
+            return replace(config, remote_host=remote.remote_host(host), remote_model=reference.base), []
+        base = yield from self._model(reference.name)
+        theirs = base.config
+        config = replace(
+            config,
+            renderer=config.renderer or theirs.renderer,
+            parser=config.parser or theirs.parser,
+            requires=config.requires or theirs.requires,
+            model_format=theirs.model_format,
+            capabilities=(*theirs.capabilities, *config.capabilities),
+            draft=theirs.draft,
+            backend=config.backend or theirs.backend,
+        )
+        return config, [self._inherited(layer, base.name.shortest) for layer in base.manifest.layers]
+
+    def _model(self, name: ModelName) -> Generator[TransferStep, None, StoredModel]:
+        """Return the base, fetched if it must be. Of the fetching all is told but its success, which is not ours."""
+        try:
+            return self.store.get(name)
+        except LookupError:
+            for step in self.pull(name):
+                if step.status != "success":
+                    yield step
+        try:
+            return self.store.get(name)
+        except LookupError as error:
+            raise TransferError(f"pull model manifest: {name.shortest} did not come") from error
+
+    def _inherited(self, layer: Layer, source: str) -> Piece | Entry:
+        path = self._uploaded(layer.digest)
+        inherited = layer.inherited(source)
+        if layer.media_type != media_types.MODEL:
+            return Entry(layer=inherited)
+        return Piece(layer=inherited, head=gguf.read(path), path=path, uploaded=False)
+
+    def _adapters(self, items: list[Piece | Entry]) -> Generator[TransferStep, None, list[Piece]]:
+        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+        if uploads.kind(self.request.adapters) == "safetensors":
+            yield TransferStep("converting adapter")
+            bases = [each.head for each in items if isinstance(each, Piece) and _is_model(each)]
+            if not bases:
+                raise CreateFailedError("unsupported architecture")
+            return [self._converted(self.request.adapters, media_types.ADAPTER, bases[-1])]
+        if len(self.request.adapters) > 1:
+            raise InvalidCreateError("only one adapter is currently supported")
+        pieces: list[Piece] = []
+        yield from uploads.read(self.request.adapters, pieces)
+        return pieces
+
+    def _drafts(self) -> Generator[TransferStep, None, list[Piece]]:
+        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+        if uploads.kind(self.request.draft_files) == "safetensors":
+            pieces = [(yield from self._converted_model(self.request.draft_files, self.request.draft_quantize))]
+        else:
+            pieces = []
+            yield from uploads.read(self.request.draft_files, pieces)
+        return [replace(piece, layer=replace(piece.layer, media_type=media_types.DRAFT)) for piece in pieces]
+
+    def _finished(self, piece: Piece) -> Generator[TransferStep, None, Piece]:
+        """Return the piece as it is to be stored: joined, completed, rewritten or quantized where that is due."""
+        kind = self._rewriting(piece)
+        if kind is None and not piece.layer.digest:
+            return self._adopted(piece, piece.path)
+        if kind is None and not piece.shards and not piece.lacks_projector_type:
+            return piece
+        blobs = self.store.blobs
+        with blobs.temporary() as whole, blobs.temporary() as target:
+            source = written = piece.path
+            if piece.shards:
+                _join(piece, whole)
+                source = written = whole
+            if piece.lacks_projector_type:
+                yield TransferStep("updating GGUF projector metadata")
+                _add_projector_type(source, target)
+                written = target
+            elif kind is not None:
+                yield from self._rewrite(piece, source, target, kind)
+                written = target
+            return self._adopted(piece, written)
+
+    def _adopted(self, piece: Piece, written: Path) -> Piece:
+        """Store a file as what the piece is."""
+        blob = self.store.blobs.adopt(written, self.claims)
+        layer = Layer(media_type=piece.layer.media_type, digest=blob.digest, size=blob.size)
+        path = self.store.blobs.path(blob.digest)
+        return replace(piece, layer=layer, path=path, head=gguf.read(path), created=blob.created, shards=())
+
+    def _rewriting(self, piece: Piece) -> str | None:
+        """Return the type to rewrite a piece to, "COPY", or None when it is kept."""
+        has = piece.head.file_type
+        if piece.layer.media_type == media_types.MODEL and self.request.quantize:
+            wanted = quantization.named(self.request.quantize)
+            if has not in quantization.UNQUANTIZED:
+                raise CreateFailedError("quantization is only supported for F16, BF16 and F32 models")
+            if wanted != has:
+                return wanted
+        if piece.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
+            wanted = quantization.named(self.request.draft_quantize)
+            if has not in quantization.UNQUANTIZED:
+                raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
+            return wanted if wanted != has else None
+        return COPY if piece.needs_rewriting and not self.request.as_is and rewrite.available() else None
+
+    def _rewrite(self, piece: Piece, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
+        size = source.stat().st_size
+        status = f"quantizing {piece.head.file_type} model to {kind}"
+        spoken = time.monotonic()
+        try:
+            for done, total in self.rewriter(source, target, kind, self.stopped):
+                if self.stopped():
+                    raise CreateFailedError("request canceled")
+                now = time.monotonic()
+                if kind != COPY and now - spoken >= _PROGRESS_SECONDS:
+                    spoken = now
+                    yield TransferStep(status, _PROGRESS_DIGEST, size, size * done // max(total, 1))
+        except RewriteError as error:
+            if kind != COPY:
+                raise
+            prefix = "failed to validate GGUF with llama-quantize without compatibility patches"
+            raise RewriteError(f"{prefix}: {error}") from error
+        yield TransferStep("verifying conversion")
+
+    def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
+        stored = [self._stored(entry) for entry in entries]
+        data = configs.dumps(config)
+        blob = self.store.blobs.add(data, self.claims)
+        for entry in stored:
+            yield TransferStep(entry.told)
+        yield TransferStep("writing manifest")
+        config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
+        manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
+        return self.store.replace_manifest(self.name, manifests.dumps(manifest))
+
+    def _stored(self, entry: Entry) -> Entry:
+        if entry.data is None:
+            return entry
+        return replace(entry, created=self.store.blobs.add(entry.data, self.claims).created)
+
+    def _read(self, digest: str) -> bytes:
+        return self.store.blobs.path(digest).read_bytes()
+
+
+def _config(request: CreateRequest) -> Config:
+    told = overrides.read(request.info)
+    return Config(
+        model_family=told.model_family,
+        model_families=(told.model_family,) if told.model_family else (),
+        model_type=told.parameter_size,
+        file_type=told.quantization_level,
+        renderer=request.renderer,
+        parser=request.parser,
+        requires=request.requires,
+        capabilities=told.capabilities,
+        context_length=told.context_length,
+        embedding_length=told.embedding_length,
+        base_name=told.base_name,
+        backend=request.backend,
+    )
+
+
+def _is_model(piece: Piece) -> bool:
+    return piece.layer.media_type == media_types.MODEL
+
+
+def _join(piece: Piece, target: Path) -> None:
+    parts = [Part(shard.path, gguf.read(shard.path, arrays=True)) for shard in piece.shards]
+    with target.open("wb") as file:
+        gguf_write.joined(parts, file)
+
+
+def _add_projector_type(source: Path, target: Path) -> None:
+    with target.open("wb") as file:
+        gguf_write.with_text(Part(source, gguf.read(source, arrays=True)), "clip.projector_type", "mlp", file)

@@ -1,0 +1,165 @@
+"""Uploaded files that a model is to be made of: what each of them is, and the layer it becomes."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError
+from puna.models.create.request import TransferStep
+from puna.models.gguf import reader as gguf
+from puna.models.gguf.reader import GGUF
+from puna.models.layout import media_types
+from puna.models.layout.manifest import Layer
+from puna.models.storage.blobs import BlobStore, Claims
+
+Kind = Literal["gguf", "safetensors"]
+
+SHARD: Final = re.compile(r"(?P<prefix>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
+_COMPATIBILITY: Final = ("a.", "mm.", "mtp.", "s.", "v.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A layer with a GGUF file in it. With `shards`, the file must first be put together of them."""
+
+    layer: Layer
+    head: GGUF
+    path: Path
+    uploaded: bool
+    """Whether it came as a file, not from another model."""
+    created: bool = False
+    """Whether the blob is new."""
+    shards: tuple["Shard", ...] = ()
+
+    @property
+    def needs_rewriting(self) -> bool:
+        """Whether it is a model that llama.cpp must have read once before it is stored."""
+        if not self.uploaded or self.layer.media_type != media_types.MODEL:
+            return False
+        return not any(tensor.name.startswith(_COMPATIBILITY) for tensor in self.head.tensors)
+
+    @property
+    def lacks_projector_type(self) -> bool:
+        """Whether it is a projector from before projectors had types."""
+        return (
+            self.uploaded
+            and self.layer.media_type == media_types.PROJECTOR
+            and self.head.architecture == "clip"
+            and self.head.get("has_vision_encoder") is True
+            and not self.head.has("projector_type")
+            and not self.head.has("vision.projector_type")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file of a split model."""
+
+    path: Path
+    head: GGUF
+
+
+class Uploads:
+    """Reads uploaded files. `strict`: a file that is missing is the client's fault, not an accident."""
+
+    def __init__(self, blobs: BlobStore, claims: Claims, *, strict: bool) -> None:
+        self._blobs = blobs
+        self._claims = claims
+        self._strict = strict
+
+    def kind(self, files: Mapping[str, str]) -> Kind:
+        """Tell by names, or else by content, what the files are. Raises InvalidCreateError."""
+        if any(name.endswith(".gguf") for name in files):
+            return "gguf"
+        if any(name.endswith(".safetensors") for name in files):
+            return "safetensors"
+        for digest in files.values():
+            try:
+                if gguf.is_gguf(self._blobs.path(digest)):
+                    return "gguf"
+            except (OSError, InvalidDigestError):
+                continue
+        raise InvalidCreateError("unknown type")
+
+    def read(self, files: Mapping[str, str], pieces: list[Piece]) -> Iterator[TransferStep]:
+        """Read GGUF files by name and append what they are to `pieces`."""
+        shards: dict[str, list[tuple[str, Shard, Piece]]] = {}
+        for name in sorted(files):
+            yield TransferStep("parsing GGUF")
+            piece = self._piece(name, files[name])
+            if _count(piece.head) <= 1:
+                pieces.append(piece)
+                continue
+            prefix = _shard_prefix(name, piece.head)
+            if prefix not in shards:
+                pieces.append(piece)  # keeps the place; replaced below
+            shards.setdefault(prefix, []).append((name, Shard(piece.path, piece.head), piece))
+        for group in shards.values():
+            first_name, _, first = group[0]
+            wanted = _count(first.head)
+            if len(group) != wanted:
+                raise CreateFailedError(f'split GGUF "{first_name}" has {len(group)} shards, expected {wanted}')
+            pieces[pieces.index(first)] = _joined(first, tuple(shard for _, shard, _ in group))
+
+    def _piece(self, name: str, digest: str) -> Piece:
+        path = self._path(digest)
+        try:
+            if not gguf.is_gguf(path):
+                raise InvalidCreateError("supplied file was not in GGUF format")
+            self._claims.add(digest)
+            head = gguf.read(path)
+            size = path.stat().st_size
+        except FileNotFoundError:
+            text = f"open {path}: no such file or directory"
+            raise (InvalidCreateError(text) if self._strict else CreateFailedError(text)) from None
+        self._blobs.touch(digest)
+        layer = Layer(media_type=media_type_of(head), digest=digest, size=size, source=name)
+        return Piece(layer=layer, head=head, path=path, uploaded=True)
+
+    def _path(self, digest: str) -> Path:
+        try:
+            return self._blobs.path(digest)
+        except InvalidDigestError:
+            if self._strict:
+                raise
+            raise CreateFailedError("invalid digest format") from None
+
+
+def media_type_of(head: GGUF) -> str:
+    """Tell what a file is, as the reference does: a model unless it says otherwise."""
+    kind = head.text("general.type")
+    if kind == "adapter":
+        return media_types.ADAPTER
+    if kind in ("projector", "mmproj"):
+        return media_types.PROJECTOR
+    if head.integer("block_count") == 0:
+        encodes = head.get("has_vision_encoder") is True or head.get("has_audio_encoder") is True
+        if head.integer("vision.block_count") > 0 or (head.architecture == "clip" and encodes):
+            return media_types.PROJECTOR
+    return media_types.MODEL
+
+
+def _count(head: GGUF) -> int:
+    value = head.metadata.get("split.count")
+    return value if isinstance(value, int) else 0
+
+
+def _shard_prefix(name: str, head: GGUF) -> str:
+    match = SHARD.fullmatch(name.rpartition("/")[2])
+    if match is None:
+        raise CreateFailedError(f'split GGUF "{name}" must use llama.cpp split filename pattern')
+    index, count, stated = int(match["index"]) - 1, int(match["count"]), head.metadata.get("split.no")
+    if count != _count(head):
+        raise CreateFailedError(
+            f'split GGUF "{name}" filename count {count} does not match metadata count {_count(head)}'
+        )
+    if index != stated:
+        raise CreateFailedError(f'split GGUF "{name}" filename index {index} does not match metadata index {stated}')
+    return match["prefix"]
+
+
+def _joined(first: Piece, shards: tuple[Shard, ...]) -> Piece:
+    tensors = tuple(tensor for shard in shards for tensor in shard.head.tensors)
+    return replace(first, head=replace(first.head, tensors=tensors), shards=shards)

@@ -1,0 +1,1 @@
+"""Facts about a model that are derived from its files: capabilities, details, template in use."""

@@ -1,0 +1,107 @@
+"""What a model can do, told from its files: in full, and more cheaply for lists."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from puna.models.facts import chat_template
+from puna.models.facts.selection import HARMONY_FAMILIES
+from puna.models.gguf.reader import GGUF
+from puna.models.layout.config import Config
+
+COMPLETION: Final = "completion"
+TOOLS: Final = "tools"
+INSERT: Final = "insert"
+VISION: Final = "vision"
+EMBEDDING: Final = "embedding"
+THINKING: Final = "thinking"
+IMAGE: Final = "image"
+AUDIO: Final = "audio"
+
+PARSERS: Final = {
+    "cogito": (TOOLS, THINKING),
+    "cohere": (TOOLS, THINKING),
+    "deepseek3": (TOOLS, THINKING),
+    "functiongemma": (TOOLS,),
+    "gemma4": (TOOLS, THINKING),
+    "gemma4-no-thinking": (TOOLS,),
+    "glimmer": (TOOLS, THINKING),
+    "glm-4.7": (TOOLS, THINKING),
+    "glm-ocr": (TOOLS,),
+    "harmony": (TOOLS, THINKING),
+    "laguna": (TOOLS, THINKING),
+    "lfm2": (TOOLS,),
+    "lfm2-thinking": (TOOLS, THINKING),
+    "ministral": (TOOLS,),
+    "nemotron-3-nano": (TOOLS, THINKING),
+    "nemotron-3.5-nano": (TOOLS, THINKING),
+    "olmo3": (TOOLS,),
+    "olmo3-think": (THINKING,),
+    "ornith": (TOOLS, THINKING),
+    "poolside-v1": (TOOLS, THINKING),
+    "qwen3": (TOOLS,),
+    "qwen3-coder": (TOOLS,),
+    "qwen3-thinking": (TOOLS, THINKING),
+    "qwen3-vl-instruct": (TOOLS,),
+    "qwen3-vl-thinking": (TOOLS, THINKING),
+    "qwen3.5": (TOOLS, THINKING),
+}
+"""What each builtin parser can read out of an answer. A parser that is not named here reads nothing."""
+
+
+def detect(
+    config: Config, head: GGUF | None, projectors: Iterable[GGUF], *, jinja: str, template: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Tell everything. `jinja` is empty unless it is in use; `template` is what the Go template can if that is."""
+    found = list(config.capabilities)
+    if head is not None:
+        found += chat_template.capabilities(jinja)
+        found.append(EMBEDDING if head.has("pooling_type") else COMPLETION)
+        found += [name for name in (VISION, AUDIO) if head.has(f"{name}.block_count")]
+    for projector in projectors:
+        found.append(VISION)
+        if _hears(projector):
+            found.append(AUDIO)
+    found += template
+    found += PARSERS.get(config.parser, ())
+    if config.model_family in HARMONY_FAMILIES:
+        found.append(THINKING)
+    return _without(config, found)
+
+
+def detect_for_list(
+    config: Config, head: GGUF | None, *, has_projector: bool, template: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Tell what a list says, which never looks at the Jinja template. `head` may be a mere peek."""
+    found: list[str] = []
+    if head is not None:
+        blocks = {head.key(f"{name}.block_count"): name for name in (VISION, AUDIO)}
+        found += [blocks[key] for key in head.metadata if key in blocks]
+        found.append(EMBEDDING if head.has("pooling_type") else COMPLETION)
+    found += config.capabilities
+    parsed = PARSERS.get(config.parser, ())
+    harmony = config.model_family in HARMONY_FAMILIES
+    found += [TOOLS] if TOOLS in template or TOOLS in parsed else []
+    found += [INSERT] if INSERT in template else []
+    found += [THINKING] if THINKING in template or harmony or THINKING in parsed else []
+    found += [VISION] if has_projector else []
+    return _without(config, found)
+
+
+def _hears(projector: GGUF) -> bool:
+    has_encoder = any(
+        value is True for key, value in projector.metadata.items() if key.rpartition(".")[2] == "has_audio_encoder"
+    )
+    return has_encoder and projector.get("vision.projector_type") != "gemma3nv"
+
+
+def _without(config: Config, found: Iterable[str]) -> tuple[str, ...]:
+    """Drop duplicates, and what the reference knows not to work."""
+    dropped: set[str] = set()
+    if config.model_family == "nemotron_h_omni":
+        dropped.add(AUDIO)
+    if config.model_format == "safetensors":
+        if config.renderer.startswith("gemma4") or config.renderer == "nemotron-3-nano":
+            dropped |= {VISION, AUDIO}
+        if config.renderer == "glimmer":
+            dropped.add(AUDIO)
+    return tuple(dict.fromkeys(name for name in found if name not in dropped))

@@ -1,0 +1,103 @@
+"""What a model is, in a few words."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from puna.models.facts.numerals import parameter_size
+from puna.models.gguf.reader import GGUF
+from puna.models.gguf.types import UNKNOWN
+from puna.models.layout.config import Config
+from puna.models.name import ModelName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """Format, family and size of a model."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: tuple[str, ...] | None = None
+    parameter_size: str = ""
+    quantization_level: str = ""
+    context_length: int = 0
+    """Tokens that it was trained for; only in lists."""
+    embedding_length: int = 0
+    """Only in lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """One entry of a list."""
+
+    name: ModelName
+    digest: str
+    """SHA-256 of the manifest, 64 hexadecimal digits."""
+    size: int
+    """Bytes of all layers and the configuration."""
+    modified_ns: int
+    """When the manifest was written, in nanoseconds since 1970."""
+    details: Details
+    capabilities: tuple[str, ...]
+    remote_host: str = ""
+    remote_model: str = ""
+    backend: str = ""
+
+    @property
+    def modified(self) -> datetime:
+        """When the manifest was written, in local time, to the microsecond."""
+        return local_time(self.modified_ns)
+
+
+def local_time(nanoseconds: int) -> datetime:
+    """Return a moment in local time, to the microsecond."""
+    return (
+        datetime.fromtimestamp(nanoseconds // 1_000_000_000)
+        .astimezone()
+        .replace(microsecond=nanoseconds % 1_000_000_000 // 1000)
+    )
+
+
+def describe(config: Config, parent: str, *heads: GGUF | None, lengths: bool = False) -> Details:
+    """Say what the configuration says; what it does not know the model file may. `lengths` are for lists.
+
+    Of several heads of the file the first that knows something is asked.
+    """
+    level = config.file_type
+    if level in ("", UNKNOWN):
+        known = (head.file_type for head in heads if head is not None and head.file_type != UNKNOWN)
+        level = next(known, level)
+    head = heads[0] if heads else None
+    context = config.context_length or (head.integer("context_length") if head else 0)
+    embedding = config.embedding_length or (head.integer("embedding_length") if head else 0)
+    return Details(
+        parent_model=parent,
+        format=config.model_format,
+        family=config.model_family,
+        families=config.model_families or None,
+        parameter_size=config.model_type,
+        quantization_level=level,
+        context_length=_signed(context) if lengths else 0,
+        embedding_length=_signed(embedding) if lengths else 0,
+    )
+
+
+def completed(config: Config, head: GGUF) -> Config:
+    """Complete a configuration by what a model file says; what is there already stays.
+
+    An F32 file is written down as "unknown", as the reference does, so that sizes and digests agree; `describe` knows
+    better.
+    """
+    return replace(
+        config,
+        model_format=config.model_format or "gguf",
+        model_family=config.model_family or head.architecture,
+        model_families=(*config.model_families, head.architecture),
+        model_type=config.model_type or parameter_size(head.parameter_count),
+        file_type=config.file_type or head.written_file_type,
+    )
+
+
+def _signed(value: int) -> int:
+    """Wrap what a signed integer of 64 bits cannot hold."""
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,0 +1,93 @@
+"""What has been read from files before, so that a list of many big models reads each of them once."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from puna.errors import TemplateError, TemplateLimitError
+from puna.go.template import facts
+from puna.go.template.facts import Facts
+from puna.go.template.parser import parse
+from puna.models.gguf import reader as gguf
+from puna.models.gguf.reader import GGUF, GGUFError
+
+T = TypeVar("T")
+
+CAPACITY: Final = 1024
+ReadTemplate = Callable[[str], Facts]
+"""Tells what is known of a Go template. Raises TemplateError."""
+
+
+def read_template(text: str) -> Facts:
+    """Read a Go template in this process, however long that takes. Raises TemplateError."""
+    return facts.of(parse(text))
+
+
+class Heads:
+    """Heads of GGUF files, facts of templates and models, known by what they were made of. Safe between threads."""
+
+    def __init__(self, capacity: int = CAPACITY, read: ReadTemplate = read_template) -> None:
+        """`read` reads Go templates, which may be made to take for ever."""
+        self._read_template = read
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def head(self, path: Path) -> GGUF:
+        """Return the head of a file, arrays left out. Raises GGUFError and OSError."""
+        return self._of_file("head", path, gguf.read)
+
+    def peek(self, path: Path) -> GGUF:
+        """Return the metadata before the tokenizer's. Raises GGUFError and OSError."""
+        return self._of_file("peek", path, gguf.peek)
+
+    def _of_file(self, what: str, path: Path, read: Callable[[Path], GGUF]) -> GGUF:
+        """Read a file once, also when it cannot be read: lists come back to it every few seconds."""
+
+        def tried() -> GGUF | GGUFError:
+            try:
+                return read(path)
+            except GGUFError as error:
+                return error.with_traceback(None)
+
+        found = self.remember((what, *stamp(path)), tried)
+        if isinstance(found, GGUFError):
+            raise GGUFError(str(found))
+        return found
+
+    def template(self, text: str) -> Facts:
+        """Return what is known of a Go template. Raises TemplateError; it is remembered too that one cannot be read."""
+        found = self.remember(("template", text), lambda: self._try(text))
+        if isinstance(found, str):
+            raise TemplateError(found)
+        return found
+
+    def _try(self, text: str) -> Facts | str:
+        try:
+            return self._read_template(text)
+        except TemplateLimitError:
+            raise
+        except TemplateError as error:
+            return str(error)
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made for this key before, or make it now."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                found: T = self._known[key]
+                return found
+        made = make()
+        with self._lock:
+            self._known[key] = made
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return made
+
+
+def stamp(path: Path) -> tuple[str, int, int, int]:
+    """Return what changes whenever the file does. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size, status.st_ino

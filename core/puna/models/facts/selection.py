@@ -1,0 +1,59 @@
+"""Which of a model's two templates is in use: the Go template of its own layer, or the Jinja template of its GGUF.
+
+The reference prefers the template that can do more, and of two that can do the same the one that carries tool calls and
+their results both ways.
+"""
+
+from typing import Final, Literal
+
+from puna.go.template.facts import Facts
+from puna.models.facts import chat_template
+from puna.models.layout.config import Config
+
+Mode = Literal["rendered", "native"]
+"""rendered: a builtin renderer or the Go template writes prompts. native: the GGUF's Jinja template, or a default."""
+
+HARMONY_FAMILIES: Final = frozenset(("gptoss", "gpt-oss"))
+DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
+
+
+def template_capabilities(template: Facts) -> tuple[str, ...]:
+    """Return "tools", "insert" and "thinking", as far as the Go template knows them."""
+    found = (
+        ("tools", "tools" in template.uses),
+        ("insert", "suffix" in template.uses),
+        ("thinking", template.thinking_tags is not None),
+    )
+    return tuple(name for name, there in found if there)
+
+
+def is_harmony(config: Config, template: str | None) -> bool:
+    """Whether the model speaks gpt-oss's own format."""
+    if config.model_family not in HARMONY_FAMILIES or template is None:
+        return False
+    return "<|start|>" in template and "<|end|>" in template
+
+
+def prefers_jinja(jinja: str, template: Facts) -> bool:
+    """Whether the Jinja template is the better of the two."""
+    ours, theirs = set(template_capabilities(template)), set(chat_template.capabilities(jinja))
+    go_trip, jinja_trip = template.full_tool_round_trip, chat_template.has_tool_round_trip(jinja)
+    if len(theirs) > len(ours):
+        return jinja_trip or not go_trip
+    return ours == theirs and "tools" in ours and jinja_trip and not go_trip
+
+
+def mode(config: Config, text: str | None, template: Facts | None, jinja: str, go_template: bool | None) -> Mode:
+    """Choose how prompts are made.
+
+    `text` is the model's own Go template, `template` what is known of it, `go_template` what the settings say.
+    """
+    if config.model_format == "safetensors" or config.renderer or config.parser:
+        return "rendered"
+    if template is None:
+        return "native"
+    if is_harmony(config, text):
+        return "rendered"
+    if go_template is not None:
+        return "rendered" if go_template else "native"
+    return "native" if jinja and prefers_jinja(jinja, template) else "rendered"

@@ -1,0 +1,367 @@
+"""Reading the head of a GGUF file: its metadata and the list of its tensors, never the tensors themselves.
+
+Vocabularies are most of a head, 150,000 strings and more, and nobody but a verbose show wants them. So arrays are
+skipped unless asked for, and a list of models reads only up to the first `tokenizer.` key (`peek`).
+
+The head is read in pieces and never mapped into memory: touching a page of a mapped file that has been truncated kills
+the process with SIGBUS, and the core must survive every file.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from puna.errors import PunaError
+from puna.go.json import Float32
+from puna.models.gguf.types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, U32, UNKNOWN
+
+MAGIC: Final = b"GGUF"
+MAGIC_SWAPPED: Final = b"FUGG"
+MAX_STRING: Final = 16 << 20
+MAX_ARRAY: Final = 64 << 20
+MAX_DIMENSIONS: Final = 4
+MAX_PAIRS: Final = 1 << 16
+MAX_TENSORS: Final = 1 << 17
+MAX_STRINGS: Final = 1 << 24
+"""Strings in all arrays of a head together: a second's work. The largest vocabularies have a million."""
+MAX_TEXT: Final = 64 << 20
+"""Bytes of all strings that are kept of a head."""
+MAX_ELEMENTS: Final = 1 << 23
+"""Elements of all arrays that are kept of a head."""
+DEFAULT_ALIGNMENT: Final = 32
+_FIRST_PIECE: Final = 64 << 10
+_LARGEST_PIECE: Final = 1 << 20
+"""Bytes read at once. Pieces double from the first size to the largest: most heads that are listed need only one."""
+
+
+class GGUFError(PunaError):
+    """A file that is not readable as GGUF."""
+
+    reason = "MODEL_UNREADABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array of metadata: its element type by number, its length, and its elements if they were read."""
+
+    kind: int
+    length: int
+    values: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's description."""
+
+    name: str
+    kind: int
+    """Type by number."""
+    shape: tuple[int, ...]
+    """Innermost dimension first."""
+    offset: int
+    """Bytes from the start of the tensor data."""
+
+    @property
+    def type(self) -> str:
+        """Name of its type, such as "Q8_0"."""
+        return TENSOR_TYPES[self.kind][0] if self.kind in TENSOR_TYPES else UNKNOWN
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the file. Raises GGUFError for an unknown type."""
+        if self.kind not in TENSOR_TYPES:
+            raise GGUFError(f'tensor "{self.name}" size overflow')
+        _, block, width = TENSOR_TYPES[self.kind]
+        return self.elements * width // block
+
+
+@dataclass(frozen=True, slots=True)
+class GGUF:
+    """The head of a file."""
+
+    metadata: Mapping[str, object]
+    """Values by key, in the file's order: int, Float32, float, bool, str (bytes not UTF-8 are surrogates) or Array."""
+    kinds: Mapping[str, int]
+    """Type numbers of the values by key."""
+    tensors: tuple[Tensor, ...]
+    data_start: int
+    """Where in the file the tensor data begins."""
+
+    @property
+    def architecture(self) -> str:
+        """`general.architecture`, or "unknown"."""
+        return _architecture(self.metadata)
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers in all tensors."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def file_type(self) -> str:
+        """Name of the quantization; "unknown" if the file does not say."""
+        value = self.metadata.get("general.file_type")
+        return file_type_name(value) if type(value) is int else UNKNOWN
+
+    @property
+    def written_file_type(self) -> str:
+        """Name of the quantization as the reference writes it down: it takes F32, whose number is 0, for "unknown"."""
+        key = "general.file_type"
+        return self.file_type if self.kinds.get(key) == U32 and self.metadata[key] else UNKNOWN
+
+    def key(self, name: str) -> str:
+        """Complete a key: one that is not general or the tokenizer's belongs to the architecture."""
+        return name if name.startswith(("general.", "tokenizer.")) else f"{self.architecture}.{name}"
+
+    def get(self, name: str) -> object:
+        """Return the value of a key, completed by `key`; None if there is none."""
+        return self.metadata.get(self.key(name))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a key, completed by `key`."""
+        return self.key(name) in self.metadata
+
+    def text(self, name: str) -> str:
+        """Return a string value; empty if there is none or it is no string."""
+        value = self.get(name)
+        return value if isinstance(value, str) else ""
+
+    def integer(self, name: str) -> int:
+        """Return an integer value; 0 if there is none or it is no integer."""
+        value = self.get(name)
+        return value if type(value) is int else 0
+
+
+def file_type_name(number: int) -> str:
+    """Name a value of `general.file_type`."""
+    return FILE_TYPES.get(number, UNKNOWN)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as GGUF files do. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(4) in (MAGIC, MAGIC_SWAPPED)
+
+
+def read(path: Path, *, arrays: bool = False) -> GGUF:
+    """Read the head of a file, with the elements of arrays only if wanted. Raises GGUFError and OSError."""
+    with path.open("rb") as file:
+        return _Reader(file).gguf(arrays=arrays)
+
+
+def peek(path: Path) -> GGUF:
+    """Read metadata up to the tokenizer's, without tensors: enough for a list. Raises GGUFError and OSError."""
+    with path.open("rb") as file:
+        metadata: dict[str, object] = {}
+        kinds: dict[str, int] = {}
+        for key, kind, value in _Reader(file).metadata(arrays=False, until="tokenizer."):
+            metadata[key], kinds[key] = value, kind
+        return GGUF(metadata, kinds, (), 0)
+
+
+def _architecture(metadata: Mapping[str, object]) -> str:
+    value = metadata.get("general.architecture")
+    return value if isinstance(value, str) and value else UNKNOWN
+
+
+class _Reader:
+    """A position in a file that only moves forward. Version 1 differs in its counts of 32 bits.
+
+    `_head` holds the piece of the file that begins at byte `_base`, and `_at` is the position in this piece.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, 2)
+        if self._size == 0:
+            raise GGUFError("EOF")
+        file.seek(0)
+        self._base = 0
+        self._piece = _FIRST_PIECE
+        self._head = file.read(_FIRST_PIECE)
+        self._at = 4
+        magic = self._head[:4]
+        if magic not in (MAGIC, MAGIC_SWAPPED):
+            raise GGUFError("invalid file magic")
+        self._swap = magic == MAGIC_SWAPPED
+        version = self._integer(self._u32)
+        self._count = self._ordered(struct.Struct("<I" if version == 1 else "<Q"))
+        self._ends_in_nul = version == 1
+        self._tensors = self._bounded("tensor count", self._integer(self._count), MAX_TENSORS)
+        self._pairs = self._bounded("metadata count", self._integer(self._count), MAX_PAIRS)
+        self._text = 0
+        self._strings = 0
+        self._elements = 0
+
+    @staticmethod
+    def _bounded(what: str, number: int, most: int) -> int:
+        if number > most:
+            raise GGUFError(f"{what} {number} exceeds maximum {most}")
+        return number
+
+    def gguf(self, *, arrays: bool) -> GGUF:
+        metadata: dict[str, object] = {}
+        kinds: dict[str, int] = {}
+        for key, kind, value in self.metadata(arrays=arrays):
+            metadata[key], kinds[key] = value, kind
+        tensors = tuple([self._tensor() for _ in range(self._tensors)])
+        alignment = metadata.get("general.alignment")
+        if not isinstance(alignment, int) or alignment <= 0:
+            alignment = DEFAULT_ALIGNMENT
+        position = self._base + self._at
+        start = position + -position % alignment
+        for tensor in tensors:
+            end = start + tensor.offset + tensor.size
+            if end > self._size:
+                raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({self._size})')
+        return GGUF(metadata, kinds, tensors, start)
+
+    def metadata(self, *, arrays: bool, until: str = "") -> Iterator[tuple[str, int, object]]:
+        """Yield keys, types and values, up to the first key that begins with `until` once the architecture is known."""
+        architecture = False
+        for _ in range(self._pairs):
+            key = self._string()
+            if until and architecture and key.startswith(until):
+                return
+            architecture = architecture or key == "general.architecture"
+            kind = self._integer(self._u32)
+            yield key, kind, self._value(kind, arrays=arrays)
+
+    @property
+    def _u32(self) -> struct.Struct:
+        return self._ordered(SCALARS[4])
+
+    def _ordered(self, form: struct.Struct) -> struct.Struct:
+        return struct.Struct(">" + form.format[1:]) if self._swap else form
+
+    def _has(self, count: int) -> bool:
+        """Have the next `count` bytes in `_head`, and say whether the file has as many."""
+        missing = self._at + count - len(self._head)
+        if missing > 0:
+            self._base += self._at
+            self._piece = min(2 * self._piece, _LARGEST_PIECE)
+            self._head = self._head[self._at :] + self._file.read(max(missing, self._piece))
+            self._at = 0
+        return len(self._head) >= self._at + count
+
+    def _skip(self, count: int) -> None:
+        """Go on `count` bytes, without reading those that are not in `_head`."""
+        if self._base + self._at + count > self._size:
+            raise GGUFError("unexpected EOF")
+        self._at += count
+        if self._at > len(self._head):
+            self._base = self._file.seek(self._base + self._at)
+            self._head, self._at = b"", 0
+
+    def _scalar(self, form: struct.Struct) -> int | float | bool:
+        if self._at + form.size > len(self._head) and not self._has(form.size):
+            raise GGUFError("EOF" if self._at >= len(self._head) else "unexpected EOF")
+        value: int | float | bool = form.unpack_from(self._head, self._at)[0]
+        self._at += form.size
+        return value
+
+    def _integer(self, form: struct.Struct) -> int:
+        return int(self._scalar(form))
+
+    def _string(self) -> str:
+        length = self._integer(self._count)
+        if length > MAX_STRING:
+            raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
+        if self._at + length > len(self._head) and not self._has(length):
+            raise GGUFError("unexpected EOF")
+        self._text = self._bounded("size of all strings", self._text + length, MAX_TEXT)
+        data = self._head[self._at : self._at + length]
+        self._at += length
+        if self._ends_in_nul:
+            data = data.removesuffix(b"\0")
+        return data.decode("utf-8", "surrogateescape")
+
+    def _many_strings(self, count: int) -> list[str]:
+        """Read strings; those that are wholly in `_head` without a call for each: a vocabulary has some 200,000."""
+        found: list[str] = []
+        unpack, width = self._count.unpack_from, self._count.size
+        while len(found) < count:
+            head, at, begun, known = self._head, self._at, self._at, len(found)
+            last = 0 if self._ends_in_nul else len(head) - width
+            while len(found) < count and at <= last:
+                length = unpack(head, at)[0]
+                end = at + width + length
+                if length > MAX_STRING or end > len(head):
+                    break
+                found.append(head[at + width : end].decode("utf-8", "surrogateescape"))
+                at = end
+            text = at - begun - width * (len(found) - known)
+            self._text = self._bounded("size of all strings", self._text + text, MAX_TEXT)
+            self._at = at
+            if len(found) < count:
+                found.append(self._string())
+        return found
+
+    def _value(self, kind: int, *, arrays: bool) -> object:
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            return self._array(wanted=arrays)
+        if kind not in SCALARS:
+            raise GGUFError(f"invalid type: {kind}")
+        value = self._scalar(self._ordered(SCALARS[kind]))
+        return Float32(value) if kind == F32 else value
+
+    def _array(self, *, wanted: bool) -> Array:
+        kind = self._integer(self._u32)
+        length = self._integer(self._count)
+        if length > MAX_ARRAY:
+            raise GGUFError(f"array size {length} exceeds maximum {MAX_ARRAY}")
+        if wanted:
+            self._elements = self._bounded("size of all arrays", self._elements + length, MAX_ELEMENTS)
+        if kind == STRING:
+            self._strings = self._bounded("size of all arrays of strings", self._strings + length, MAX_STRINGS)
+            if wanted:
+                return Array(kind, length, tuple(self._many_strings(length)))
+            self._skip_strings(length)
+        elif kind in SCALARS:
+            form = self._ordered(SCALARS[kind])
+            size = length * form.size
+            if not wanted:
+                self._skip(size)
+            elif not self._has(size):
+                raise GGUFError("unexpected EOF")
+            else:
+                start, self._at = self._at, self._at + size
+                values = [each[0] for each in form.iter_unpack(self._head[start : self._at])]
+                return Array(kind, length, tuple(map(Float32, values)) if kind == F32 else tuple(values))
+        else:
+            raise GGUFError(f"invalid array type: {kind}")
+        return Array(kind, length, () if length == 0 else None)
+
+    def _skip_strings(self, length: int) -> None:
+        width, unpack = self._count.size, self._count.unpack_from
+        left = length
+        while left:
+            if not self._has(width):
+                raise GGUFError("unexpected EOF")
+            head, at, done = self._head, self._at, 0
+            try:
+                for done in range(left):  # noqa: B007 (how far it came is what counts)
+                    at += width + unpack(head, at)[0]
+                left = 0
+            except (struct.error, OverflowError):  # the next length is not in this piece
+                left -= done
+            self._skip(at - self._at)
+
+    def _tensor(self) -> Tensor:
+        name = self._string()
+        dimensions = self._integer(self._u32)
+        if dimensions > MAX_DIMENSIONS:
+            raise GGUFError(f'tensor "{name}" dimensions {dimensions} exceeds maximum {MAX_DIMENSIONS}')
+        shape = tuple([self._integer(self._count) for _ in range(dimensions)])
+        kind = self._integer(self._u32)
+        return Tensor(name, kind, shape, self._integer(self._ordered(SCALARS[10])))

@@ -1,0 +1,97 @@
+"""Writing GGUF files made of others: shards joined, or a key of metadata added. Tensors are copied as they are."""
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from puna.models.gguf.reader import DEFAULT_ALIGNMENT, GGUF, MAGIC, Array, GGUFError, Tensor
+from puna.models.gguf.types import ARRAY, SCALARS, STRING, U64
+
+VERSION: Final = 3
+_CHUNK: Final = 1 << 20
+_BLOCK: Final = re.compile(r"blk\.(\d+)\.")
+_AFTER_BLOCKS: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file whose tensors are taken."""
+
+    path: Path
+    head: GGUF
+
+
+def with_text(part: Part, key: str, text: str, target: BinaryIO) -> None:
+    """Write a file that has one more string in its metadata."""
+    _write(part.head, {key: (STRING, text)}, frozenset(), [part], target)
+
+
+def joined(shards: Sequence[Part], target: BinaryIO) -> None:
+    """Write the shards of a split file as one; the metadata is the first one's, without the keys about splitting."""
+    dropped = frozenset(key for key in shards[0].head.metadata if key.startswith("split."))
+    _write(shards[0].head, {}, dropped, shards, target)
+
+
+def _write(
+    head: GGUF, added: Mapping[str, tuple[int, Any]], dropped: frozenset[str], parts: Sequence[Part], target: BinaryIO
+) -> None:
+    placed: list[tuple[Part, Tensor, Tensor]] = []
+    offset = 0
+    found = [(part, tensor) for part in parts for tensor in part.head.tensors]
+    for part, tensor in sorted(found, key=lambda each: _rank(each[1].name)):
+        placed.append((part, tensor, replace(tensor, offset=offset)))
+        offset += tensor.size + -tensor.size % DEFAULT_ALIGNMENT
+    pairs = {key: (head.kinds[key], value) for key, value in head.metadata.items() if key not in dropped}
+    pairs |= added
+    pairs["general.parameter_count"] = (U64, head.parameter_count)  # of the first shard alone, as the reference has it
+    pairs.pop("general.alignment", None)  # ours is the default
+    out = [MAGIC, struct.pack("<IQQ", VERSION, len(placed), len(pairs))]
+    for key in sorted(pairs):
+        kind, value = pairs[key]
+        out += [_string(key), struct.pack("<I", kind), _value(kind, value)]
+    for _, _, tensor in placed:
+        shape = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
+        out += [_string(tensor.name), shape, struct.pack("<IQ", tensor.kind, tensor.offset)]
+    data = b"".join(out)
+    written = target.write(data + bytes(-len(data) % DEFAULT_ALIGNMENT))
+    start = written
+    for part, source, tensor in placed:
+        written += target.write(bytes(start + tensor.offset - written))
+        written += _copy(part, source, target)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Sort tensors as the reference does: those of blocks first, by block, and all by name."""
+    match = _BLOCK.match(name)
+    return (int(match[1]) if match else _AFTER_BLOCKS, name)
+
+
+def _copy(part: Part, tensor: Tensor, target: BinaryIO) -> int:
+    left = tensor.size
+    with part.path.open("rb") as file:
+        file.seek(part.head.data_start + tensor.offset)
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                raise GGUFError("unexpected EOF")
+            left -= target.write(chunk)
+    return tensor.size
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(kind: int, value: object) -> bytes:
+    if kind == STRING:
+        return _string(str(value))
+    if kind != ARRAY:
+        return SCALARS[kind].pack(value)
+    if not isinstance(value, Array) or value.values is None:
+        raise ValueError("an array that was not read cannot be written")
+    elements = [_value(value.kind, each) for each in value.values]
+    return struct.pack("<IQ", value.kind, value.length) + b"".join(elements)

@@ -1,0 +1,141 @@
+"""A model's configuration: the JSON blob that says what its files are and how they are to be run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from puna.go import json as gojson
+from puna.go import json_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What the configuration says of a draft model for speculative decoding."""
+
+    model_format: str = ""
+    architecture: str = ""
+    tensor_prefix: str = ""
+    config: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The configuration. `backend` is Puna's own key; the reference ignores it."""
+
+    model_format: str = ""
+    model_family: str = ""
+    model_families: tuple[str, ...] = ()
+    model_type: str = ""
+    """Size in words, such as "134.52M"."""
+    file_type: str = ""
+    """Quantization, such as "Q8_0"."""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    remote_host: str = ""
+    remote_model: str = ""
+    capabilities: tuple[str, ...] = ()
+    context_length: int = 0
+    embedding_length: int = 0
+    base_name: str = ""
+    draft: Draft | None = None
+    backend: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether this is a stub of a model that runs elsewhere."""
+        return bool(self.remote_host and self.remote_model)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model's files are GGUF."""
+        return self.model_format in ("", "gguf")
+
+
+def loads(data: bytes) -> Config:
+    """Read a configuration; keys that are not known and values of a wrong type are ignored.
+
+    Raises ValueError when it is none.
+    """
+    value = json_text.loads(data)
+    if not isinstance(value, Mapping):
+        raise ValueError("a configuration is a JSON object")
+    draft = value.get("draft")
+    return Config(
+        model_format=_text(value, "model_format"),
+        model_family=_text(value, "model_family"),
+        model_families=_texts(value, "model_families"),
+        model_type=_text(value, "model_type"),
+        file_type=_text(value, "file_type"),
+        renderer=_text(value, "renderer"),
+        parser=_text(value, "parser"),
+        requires=_text(value, "requires"),
+        remote_host=_text(value, "remote_host"),
+        remote_model=_text(value, "remote_model"),
+        capabilities=_texts(value, "capabilities"),
+        context_length=_count(value, "context_length"),
+        embedding_length=_count(value, "embedding_length"),
+        base_name=_text(value, "base_name"),
+        draft=_draft(draft) if isinstance(draft, Mapping) else None,
+        backend=_text(value, "backend"),
+    )
+
+
+def dumps(config: Config) -> bytes:
+    """Write a configuration as the reference does, down to the newline."""
+    value: dict[str, Any] = {
+        "model_format": config.model_format,
+        "model_family": config.model_family,
+        "model_families": list(config.model_families) or None,
+        "model_type": config.model_type,
+        "file_type": config.file_type,
+    }
+    optional: dict[str, Any] = {
+        "renderer": config.renderer,
+        "parser": config.parser,
+        "requires": config.requires,
+        "remote_host": config.remote_host,
+        "remote_model": config.remote_model,
+        "capabilities": list(config.capabilities),
+        "context_length": config.context_length,
+        "embedding_length": config.embedding_length,
+        "base_name": config.base_name,
+        "draft": _plain_draft(config.draft) if config.draft else None,
+        "backend": config.backend,
+    }
+    value |= {key: each for key, each in optional.items() if each}
+    value |= {"architecture": "amd64", "os": "linux"}
+    return gojson.dumps(value).encode() + b"\n"
+
+
+def _draft(value: Mapping[str, Any]) -> Draft:
+    return Draft(
+        model_format=_text(value, "model_format"),
+        architecture=_text(value, "architecture"),
+        tensor_prefix=_text(value, "tensor_prefix"),
+        config=_text(value, "config"),
+    )
+
+
+def _plain_draft(draft: Draft) -> dict[str, str]:
+    pairs = {
+        "model_format": draft.model_format,
+        "architecture": draft.architecture,
+        "tensor_prefix": draft.tensor_prefix,
+        "config": draft.config,
+    }
+    return {key: each for key, each in pairs.items() if each}
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    text = value.get(key)
+    return gojson.whole(text) if isinstance(text, str) else ""
+
+
+def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    texts = value.get(key)
+    return tuple(gojson.whole(each) for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
+
+
+def _count(value: Mapping[str, Any], key: str) -> int:
+    return json_text.int64(value.get(key))

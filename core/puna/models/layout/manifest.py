@@ -1,0 +1,108 @@
+"""Manifests: which blobs a model is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from puna.go import json as gojson
+from puna.go import json_text
+from puna.models.layout import media_types
+
+MOST_LAYERS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A blob and what it is for."""
+
+    media_type: str
+    digest: str
+    size: int
+    source: str = ""
+    """`from` in the file: the model that it was inherited from, or the name of the uploaded file."""
+    name: str = ""
+
+    def inherited(self, source: str) -> "Layer":
+        """Return this layer as one that came from `source`."""
+        return replace(self, source=source)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The configuration's blob and the layers in the order in which they were added."""
+
+    config: Layer
+    layers: tuple[Layer, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers and the configuration; a digest listed twice counts twice."""
+        return min(sum(max(layer.size, 0) for layer in (self.config, *self.layers)), json_text.LARGEST_INT)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digests of all blobs."""
+        return frozenset(layer.digest for layer in (self.config, *self.layers) if layer.digest)
+
+    def of(self, *kinds: str) -> tuple[Layer, ...]:
+        """Return the layers of these media types, in order."""
+        return tuple(layer for layer in self.layers if layer.media_type in kinds)
+
+    def last(self, *kinds: str) -> Layer | None:
+        """Return the last layer of these media types."""
+        found = self.of(*kinds)
+        return found[-1] if found else None
+
+
+def loads(data: bytes) -> Manifest:
+    """Read a manifest. Sizes beyond 64 bits are cut to what fits. Raises ValueError when it is none."""
+    value = json_text.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("a manifest is a JSON object")
+    layers = value.get("layers") or []
+    if not isinstance(layers, list):
+        raise ValueError("layers are a JSON array")
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"it has more than {MOST_LAYERS} layers")
+    return Manifest(_layer(value.get("config") or {}), tuple(_layer(each) for each in layers))
+
+
+def dumps(manifest: Manifest) -> bytes:
+    """Write a manifest as the reference does, down to the newline: its digest is that of these bytes."""
+    value = {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST,
+        "config": _plain(manifest.config),
+        "layers": [_plain(layer) for layer in manifest.layers] or None,
+    }
+    return gojson.dumps(value).encode() + b"\n"
+
+
+def _layer(value: object) -> Layer:
+    if not isinstance(value, Mapping):
+        raise ValueError("a layer is a JSON object")
+    return Layer(
+        media_type=_text(value, "mediaType"),
+        digest=_text(value, "digest"),
+        size=_size(value.get("size")),
+        source=_text(value, "from"),
+        name=_text(value, "name"),
+    )
+
+
+def _size(value: object) -> int:
+    return max(-json_text.LARGEST_INT, min(value, json_text.LARGEST_INT)) if type(value) is int else 0
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    text = value.get(key)
+    return gojson.whole(text) if isinstance(text, str) else ""
+
+
+def _plain(layer: Layer) -> dict[str, Any]:
+    value: dict[str, Any] = {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
+    if layer.source:
+        value["from"] = layer.source
+    if layer.name:
+        value["name"] = layer.name
+    return value

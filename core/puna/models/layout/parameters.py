@@ -1,0 +1,40 @@
+"""Parameters of models as they stand in a layer: a JSON object with sorted keys."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from puna.go import json as gojson
+from puna.go import json_text
+
+
+def loads(data: bytes) -> dict[str, Any]:
+    """Read a layer for writing it again: all numbers are floats, as in Go. Raises ValueError when it is no object."""
+    value = json_text.loads(data, integer=float)
+    if not isinstance(value, dict):
+        raise ValueError("parameters are a JSON object")
+    return value
+
+
+def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay parameters one upon another: the later wins, key by key, lists as a whole."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        out |= layer
+    return out
+
+
+def dumps(parameters: Mapping[str, Any]) -> bytes:
+    """Write a layer as the reference does, down to the newline."""
+    return gojson.dumps(_floats(parameters), sort_keys=True).encode() + b"\n"
+
+
+def _floats(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _floats(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(each) for each in value]
+    return value

@@ -1,0 +1,1 @@
+"""Files of the store: blobs, digests, locks, atomic writes and integrity."""

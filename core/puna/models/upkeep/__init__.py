@@ -1,0 +1,1 @@
+"""Import of GGUF files in place, and checks and repairs of a store."""

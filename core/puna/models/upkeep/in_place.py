@@ -1,0 +1,147 @@
+"""Models of files that stay where they are: a blob that is another name of a file, or a link to it.
+
+A hard link is the same file under a second name: removing the first name loses nothing, and costs no space. Across file
+systems it is a symbolic link, and the model lasts as long as the file. Both have the blob's name, so the reference
+reads them as any other. Seals remember where the file lay and how it looked, since nobody keeps its owner from writing.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from puna.errors import CreateFailedError
+from puna.models.create.create import create
+from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.name import ModelName
+from puna.models.storage import durable
+from puna.models.storage.blobs import BlobStore, Claims
+from puna.models.storage.integrity import CHUNK, StoppedError, damage
+from puna.models.storage.seals import Place, Seal
+from puna.models.store import ModelStore
+from puna.models.upkeep.scan import Found
+
+_TICK: Final = 0.06
+
+
+class Link(Enum):
+    """How a file becomes a blob."""
+
+    AUTOMATIC = "auto"
+    """A hard link where that is possible, else a symbolic one."""
+    HARD = "hard"
+    SYMBOLIC = "symbolic"
+    COPY = "copy"
+
+
+def register(
+    store: ModelStore,
+    found: Found,
+    name: ModelName,
+    *,
+    link: Link = Link.AUTOMATIC,
+    backend: str = "",
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[TransferStep]:
+    """Make a model of files that stay where they are, step by step; parts of a split one are joined, which is a copy.
+
+    Raises CreateFailedError when a file changes meanwhile or cannot be linked, StoppedError, and what `create` raises.
+    """
+    files: dict[str, str] = {}
+    with store.blobs.claiming() as claims:
+        for path in (*found.files, *found.projectors):
+            digest = yield from _added(store.blobs, path, link, claims, stopped)
+            files[path.name] = digest
+        request = CreateRequest(name=name.full, files=files, backend=backend, as_is=True)
+        yield from create(store, request, stopped=stopped)
+    if found.is_split:
+        store.forget(frozenset(files.values()))
+
+
+def _added(
+    blobs: BlobStore, path: Path, link: Link, claims: Claims, stopped: Callable[[], bool]
+) -> Generator[TransferStep, None, str]:
+    """Make a file a blob; returns its digest."""
+    try:
+        origin = path.resolve(strict=True)
+        before = Seal.of(origin)
+        if link is Link.COPY:
+            return (yield from _copied(blobs, origin, claims, stopped))
+        digest = _known(blobs, origin, before) or (yield from _read(origin, None, stopped))
+        if Seal.of(origin) != before:
+            raise CreateFailedError(f"{path} has changed while it was read")
+        claims.add(digest)
+        if not os.path.lexists(blobs.path(digest)) or _is_worse(blobs, digest, before.size, stopped):
+            _link(blobs, origin, digest, link)
+    except OSError as error:
+        raise CreateFailedError(f"{path}: {error.strerror}") from error
+    return digest
+
+
+def _known(blobs: BlobStore, origin: Path, now: Seal) -> str:
+    """Return the digest of a file that is registered already and has not changed since; empty if there is none."""
+    for name in blobs.seals.names():
+        blob = blobs.folder / name
+        seal = blobs.seals.read(blob)
+        if seal == replace(now, origin=str(origin), place=seal.place if seal else ""):
+            return name.replace("-", ":", 1)
+    return ""
+
+
+def _read(
+    path: Path, write: Callable[[bytes], object] | None, stopped: Callable[[], bool]
+) -> Generator[TransferStep, None, str]:
+    """Hash a file, handing on its bytes, and tell how far that is; returns the digest."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        total = os.fstat(file.fileno()).st_size
+        spoken, done = 0.0, 0
+        while chunk := file.read(CHUNK):
+            if stopped():
+                raise StoppedError
+            digest.update(chunk)
+            if write is not None:
+                write(chunk)
+            done += len(chunk)
+            if time.monotonic() - spoken >= _TICK or done == total:
+                spoken = time.monotonic()
+                yield TransferStep(f"reading {path.name}", "", total, done)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _copied(
+    blobs: BlobStore, origin: Path, claims: Claims, stopped: Callable[[], bool]
+) -> Generator[TransferStep, None, str]:
+    with blobs.writer() as writer:
+        digest = yield from _read(origin, writer.write, stopped)
+        claims.add(digest)
+        writer.commit(digest)
+    return digest
+
+
+def _is_worse(blobs: BlobStore, digest: str, size: int, stopped: Callable[[], bool]) -> bool:
+    """Whether the blob that is there already is damaged: the file then takes its place."""
+    return bool(damage(blobs, digest, size, thorough=True, stopped=stopped))
+
+
+def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
+    """Give a file the name of its digest, in place of whatever has it."""
+    target = blobs.path(digest)
+    blobs.folder.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    place = Place.SYMBOLIC_LINK
+    if link is not Link.SYMBOLIC:
+        try:
+            target.hardlink_to(origin)
+            place = Place.HARD_LINK
+        except OSError:  # another file system, or one without hard links, or a file of somebody else's
+            if link is Link.HARD:
+                raise
+    if place is Place.SYMBOLIC_LINK:
+        target.symlink_to(origin)
+    durable.sync_folder(blobs.folder)
+    blobs.seals.write(target, origin=str(origin), place=place)

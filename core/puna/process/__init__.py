@@ -1,0 +1,1 @@
+"""Operating-system processes: their environment, temporary folders, end and event loop."""

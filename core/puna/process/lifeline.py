@@ -1,0 +1,47 @@
+"""How a child process ends with its parent, however the parent dies.
+
+The kernel's parent-death signal works while native code runs, but exists on Linux only. Everywhere, the child holds the
+reading end of a pipe whose writing end the parent keeps open: the pipe ends with the parent.
+
+`python -m puna.process.lifeline DESCRIPTOR MODULE ARGUMENTS` runs a module that way.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends, where the kernel can."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with(descriptor: int) -> None:
+    """Kill this process when the pipe behind `descriptor` ends. A thread sees the end during native calls."""
+
+    def watch() -> None:
+        while os.read(descriptor, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main() -> None:
+    """Run the module that the arguments name."""
+    die_with_parent()
+    end_with(int(sys.argv[1]))
+    del sys.argv[:2]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

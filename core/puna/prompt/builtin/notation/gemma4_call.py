@@ -1,0 +1,84 @@
+"""Reads calls as Gemma 4 writes them: JSON with bare keys and strings between marks of their own.
+
+What cannot be read is mended as the reference does: strings in single quotes, a string without its end, and one text
+without any marks where the tool's schema wants a string.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from puna.go import json as gojson
+from puna.go.space import SPACE
+from puna.messages import Tool
+from puna.prompt import tool_schema
+from puna.prompt.builtin.notation import json_text
+
+QUOTE: Final = '<|"|>'
+_BEGINNING: Final = "call:"
+_KEY: Final = re.compile(r"([{,][ \t\n\f\r]*)(\w+):")
+_TOP_KEY: Final = re.compile(r"[{,][ \t\n\f\r]*(\w+)[ \t\n\f\r]*:")
+_SINGLE_QUOTED: Final = re.compile(r"(:\s*)'((?:[^'\\]|\\.)*)'(?=\s*[,}\]])", re.DOTALL)
+_NO_TEXT: Final = re.compile(r"\s*[\"'{\[\-0-9tfn]")
+"""How values begin that are not taken for a text without marks."""
+
+
+def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]] | None:
+    """Return a call's name and arguments; None for what is no call."""
+    name, found, text = raw.removeprefix(_BEGINNING).partition("{")
+    if not raw.startswith(_BEGINNING) or not found:
+        return None
+    name = name.strip(SPACE)
+    trimmed = text.rstrip(SPACE)
+    for form in _forms("{" + (trimmed if trimmed.endswith("}") else text), _properties(name, tools)):
+        try:
+            return name, json_text.read_arguments(_as_json(form))
+        except ValueError:
+            continue
+    return None
+
+
+def _properties(name: str, tools: Sequence[Tool]) -> Mapping[str, Any]:
+    tool = next((tool for tool in tools if tool.name == name), None)
+    return (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
+
+
+def _forms(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the text as it is, then mended in one way or several."""
+    yield text
+    unquoted = _SINGLE_QUOTED.sub(lambda m: f"{m[1]}{QUOTE}{m[2]}{QUOTE}", text)
+    forms = (text, unquoted, _ended(text), _ended(unquoted))
+    yield from forms[1:]
+    for form in forms:
+        yield from _marked(form, properties)
+
+
+def _ended(text: str) -> str:
+    """Put the mark at the end of a string that lacks it."""
+    if text.count(QUOTE) % 2 == 0:
+        return text
+    return f"{text.removesuffix('}')}{QUOTE}}}"
+
+
+def _marked(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
+    """Put marks around the first text that lacks them: it ends before the next known key, or with the object."""
+    for match in _TOP_KEY.finditer(text):
+        if "string" not in tool_schema.types_of(properties.get(match[1], {})) or _NO_TEXT.match(text, match.end()):
+            continue
+        keys = (found.start() for found in _TOP_KEY.finditer(text, match.end()) if found[1] in properties)
+        end = next((at for at in keys if text[at] == ","), len(text) - text.endswith("}"))
+        value = text[match.end() : end]
+        if QUOTE not in value:
+            closing = "" if text.endswith("}") else "}"
+            yield f"{text[: match.end()]}{QUOTE}{value}{QUOTE}{text[end:]}{closing}"
+            return
+
+
+def _as_json(text: str) -> str:
+    """Quote the keys that stand between the strings, and each string, as JSON does. Raises ValueError."""
+    parts = text.split(QUOTE)
+    if len(parts) % 2 == 0:
+        raise ValueError(text)
+    outline = _KEY.sub(lambda m: f"{m[1]}{gojson.string(m[2])}:", '"\x00"'.join(parts[::2]))
+    strings = [*map(gojson.string, parts[1::2]), ""]
+    return "".join(piece + strings[i] for i, piece in enumerate(outline.split('"\x00"')))

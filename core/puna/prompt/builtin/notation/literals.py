@@ -1,0 +1,40 @@
+"""Lists of arguments and numbers as models write them in calls that are no JSON."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from puna.go.template import literals
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+
+
+def number(text: str) -> int | float | None:
+    """Read a number as Go does: an integer if it fits 64 bits, else a finite float; None for anything else."""
+    if _INTEGER.fullmatch(text) and -(2**63) <= (whole := int(text)) < 2**63:
+        return whole
+    return literals.floating(text) if text.isascii() else None
+
+
+def at_commas(text: str, *, quotes: str = "'\"", escapes: bool = True) -> Iterator[str]:
+    """Yield what stands between the commas that are in no brackets and no quotes, with its white space.
+
+    `escapes`: a backslash within quotes takes the next character with it.
+    """
+    depth, quote, begin, at = 0, "", 0, 0
+    while at < len(text):
+        char = text[at]
+        if quote:
+            at += escapes and char == "\\"
+            quote = "" if char == quote else quote
+        elif char in quotes:
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and not depth:
+            yield text[begin:at]
+            begin = at + 1
+        at += 1
+    yield text[begin:]

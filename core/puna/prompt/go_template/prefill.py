@@ -1,0 +1,63 @@
+"""The part of a template up to where the model's answer begins: everything after the first `.Response` is cut off."""
+
+from dataclasses import replace
+
+from puna.go.template.nodes import ActionNode, BranchNode, CommandNode, FieldNode, ListNode, Node, PipeNode
+from puna.go.template.template import Template
+
+
+def cut_after_response(template: Template) -> Template | None:
+    """Return a template that ends with the first `.Response`; None where an else follows it, which nobody can cut.
+
+    Conditions are not looked into. Templates that were defined are forgotten.
+    """
+    cutter = _Cutter()
+    root = cutter.list(template.root)
+    return None if root is None or cutter.broken else Template(template.text, root, {})
+
+
+class _Cutter:
+    """Walks in order; once `.Response` was met, whatever comes next is dropped."""
+
+    def __init__(self) -> None:
+        self._cut = False
+        self.broken = False
+
+    def list(self, node: ListNode) -> ListNode | None:
+        if self._cut:
+            return None
+        kept = [inner for child in node.nodes if (inner := self._node(child)) is not None]
+        return replace(node, nodes=kept)
+
+    def _node(self, node: Node) -> Node | None:
+        if isinstance(node, FieldNode) and "Response" in node.path:
+            self._cut = True
+            return node
+        if self._cut:
+            return None
+        match node:
+            case BranchNode():
+                return self._branch(node)
+            case ActionNode():
+                pipe = self._pipe(node.pipe)
+                return None if pipe is None else replace(node, pipe=pipe)
+            case PipeNode():
+                return self._pipe(node)
+        return node
+
+    def _branch(self, node: BranchNode) -> BranchNode:
+        body = self.list(node.body)
+        otherwise = self.list(node.otherwise) if node.otherwise is not None else None
+        if body is None or (node.otherwise is not None and otherwise is None):
+            self.broken = True
+            return node
+        return replace(node, body=body, otherwise=otherwise)
+
+    def _pipe(self, pipe: PipeNode) -> PipeNode | None:
+        commands: list[CommandNode] = []
+        for command in pipe.commands:
+            kept = [inner for argument in command.arguments if (inner := self._node(argument)) is not None]
+            if not kept:
+                return None
+            commands.append(replace(command, arguments=kept))
+        return replace(pipe, commands=commands)

@@ -1,0 +1,100 @@
+"""Messages to a prompt through a Go template, in the ways that templates of three generations want it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from puna.errors import TemplateError
+from puna.go.template import facts
+from puna.go.template.budget import Budget
+from puna.go.template.functions import BUILTINS
+from puna.go.template.template import Template
+from puna.messages import Message, Think, Tool
+from puna.prompt.go_template import template_data
+from puna.prompt.go_template.prefill import cut_after_response
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt. `[img-N]` in the text stands for media[N]."""
+
+    text: str
+    media: tuple[bytes, ...] = ()
+    opened: str = ""
+    """The part of the answer that the text holds already, where the model file's own template wrote it."""
+
+
+def render_go(
+    template: Template,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    think: Think | None,
+    budget: Budget | None = None,
+) -> str:
+    """Render a conversation. Raises TemplateError with Go's text, and BudgetSpentError where there is a budget."""
+    system, collated = collate(messages)
+    if "messages" not in facts.identifiers(template):
+        return _render_turns(template, collated, think, budget)
+    return template.execute(
+        {
+            "System": system,
+            "Messages": template_data.messages(collated),
+            "Tools": template_data.tools(tools),
+            "Response": "",
+            **template_data.thinking(think),
+        },
+        budget=budget,
+    )
+
+
+def render_suffix(
+    template: Template, prompt: str, suffix: str, think: Think | None, budget: Budget | None = None
+) -> str:
+    """Render the text before and after a gap that a model shall fill. Raises as `render_go` does."""
+    data = {"Prompt": prompt, "Suffix": suffix, "Response": "", **template_data.thinking(think)}
+    return template.execute(data, budget=budget)
+
+
+def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """Join the contents of neighbours of one role (but of tools); return the system texts, joined, and the messages.
+
+    Of the later of two joined messages only the content remains.
+    """
+    collated: list[Message] = []
+    for message in messages:
+        if collated and message.role == collated[-1].role != "tool":
+            joined = f"{collated[-1].content}\n\n{message.content}"
+            collated[-1] = replace(collated[-1], content=joined)
+        else:
+            collated.append(message)
+    return "\n\n".join(message.content for message in messages if message.role == "system"), collated
+
+
+def _render_turns(template: Template, messages: Sequence[Message], think: Think | None, budget: Budget | None) -> str:
+    """Render turn by turn, for templates that know one prompt and one response."""
+    out: list[str] = []
+    flags = template_data.thinking(think)
+    turn = {"System": "", "Prompt": "", "Response": ""}
+
+    def finish() -> None:
+        out.append(template.execute({**turn, **flags}, budget=budget))
+        turn.update(System="", Prompt="", Response="")
+
+    for message in messages:
+        match message.role:
+            case "system":
+                if turn["Prompt"] or turn["Response"]:
+                    finish()
+                turn["System"] = message.content
+            case "user":
+                if turn["Response"]:
+                    finish()
+                turn["Prompt"] = message.content
+            case "assistant":
+                turn["Response"] = message.content
+    last = cut_after_response(template)
+    if last is None:
+        # The reference's handler dies here, and its answer is a 500 without a word.
+        raise TemplateError("template: .Response in an if with an else")
+    # The reference makes this template anew and forgets its own functions and options.
+    out.append(last.execute({**turn, **flags}, functions=BUILTINS, lenient=True, budget=budget))
+    return "".join(out)

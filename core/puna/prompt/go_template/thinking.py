@@ -1,0 +1,92 @@
+"""Parts thinking from content in a stream of text: what stands between two tags at its very start."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from puna.go.space import SPACE
+
+
+class _State(Enum):
+    LOOKING = auto()
+    EATING_AFTER_OPENING = auto()
+    THINKING = auto()
+    EATING_AFTER_CLOSING = auto()
+    CONTENT = auto()
+
+
+class ThinkingParser:
+    """Takes text as it comes. Further tags, once content has begun, are ordinary text.
+
+    Text that might still become a tag is held back; at the end of the stream it is lost, as in the reference.
+    """
+
+    def __init__(self, opening: str, closing: str, *, started: bool = False) -> None:
+        """`started`: the prompt ended with the opening tag."""
+        self._opening = opening
+        self._closing = closing
+        self._held = ""
+        self._state = _State.EATING_AFTER_OPENING if started else _State.LOOKING
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Return the thinking and the content that `text` completes."""
+        self._held += text
+        thinking, content = "", ""
+        while True:
+            state = self._state
+            more_thinking, more_content = self._step()
+            thinking += more_thinking
+            content += more_content
+            if self._state is state or not self._held:
+                return thinking, content
+
+    def _step(self) -> tuple[str, str]:
+        match self._state:
+            case _State.LOOKING:
+                return self._look()
+            case _State.EATING_AFTER_OPENING:
+                self._eat(_State.THINKING)
+                return "", ""
+            case _State.THINKING:
+                return self._think(), ""
+            case _State.EATING_AFTER_CLOSING:
+                self._eat(_State.CONTENT)
+                return "", ""
+            case _State.CONTENT:
+                return "", self._take(len(self._held))
+
+    def _look(self) -> tuple[str, str]:
+        trimmed = self._held.lstrip(SPACE)
+        if trimmed.startswith(self._opening):
+            self._held = trimmed[len(self._opening) :]
+            self._state = _State.EATING_AFTER_OPENING
+        elif not self._opening.startswith(trimmed):
+            self._state = _State.CONTENT
+        return "", ""
+
+    def _eat(self, following: _State) -> None:
+        self._held = self._held.lstrip(SPACE)
+        if self._held:
+            self._state = following
+
+    def _think(self) -> str:
+        thinking, found, rest = self._held.partition(self._closing)
+        if found:
+            self._held = rest
+            self._state = _State.EATING_AFTER_CLOSING
+            return thinking
+        return self._take(len(self._held) - overlap(self._held, self._closing))
+
+    def _take(self, length: int) -> str:
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
+
+
+def overlap(text: str, tag: str) -> int:
+    """Return how many characters at the end of `text` could be the start of `tag`."""
+    return next((n for n in range(min(len(text), len(tag)), 0, -1) if text.endswith(tag[:n])), 0)
+
+
+def first_of(tags: Sequence[str], text: str) -> tuple[int, str]:
+    """Return where the first of the tags stands in a text, and which it is; -1 and nothing without one."""
+    places = [(text.find(tag), tag) for tag in tags]
+    return min((place for place in places if place[0] >= 0), default=(-1, ""))

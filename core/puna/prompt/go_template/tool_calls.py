@@ -1,0 +1,184 @@
+"""Finds tool calls in a stream of text, for models whose Go template shows how a call begins."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, NoReturn
+
+from puna.go import json as gojson
+from puna.go.space import SPACE
+from puna.messages import Tool
+from puna.prompt.go_template.thinking import overlap
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCall:
+    """A call as a model wrote it; `arguments` is the text of a JSON object, `index` counts the calls of an answer."""
+
+    name: str
+    arguments: str
+    index: int
+
+
+class _State(Enum):
+    LOOKING = auto()
+    CALLING = auto()
+    DONE = auto()
+
+
+class ToolCallParser:
+    """Takes text as it comes; from the tag on it is searched for calls of known tools, and what is none vanishes.
+
+    With a bare bracket as the tag only text that begins with it is searched, and given back if it held no call.
+    """
+
+    def __init__(self, tools: Sequence[Tool], tag: str) -> None:
+        """`tag` is what begins a call: see `facts.tool_tag`."""
+        self._names = [tool.name for tool in tools]
+        self._tag = tag
+        self._bare = tag in ("{", "[")
+        self._state = _State.LOOKING
+        self._held = ""
+        self._count = 0
+
+    def feed(self, text: str) -> tuple[list[ParsedCall], str]:
+        """Return the calls and the content that `text` completes."""
+        if self._state is _State.DONE:
+            return [], text
+        self._held += text
+        content = ""
+        if self._state is _State.LOOKING:
+            content, self._state = self._look()
+            if self._state is not _State.CALLING:
+                return [], content
+        calls = list(self._calls())
+        if self._bare and self._balanced():
+            self._state = _State.DONE
+            content, self._held = self._held, ""
+        return calls, content
+
+    def done(self) -> str:
+        """Return the content that was held back for a call that never came."""
+        return self._held if self._bare and not self._count else ""
+
+    def _look(self) -> tuple[str, _State]:
+        """Return what comes before the tag, and whether to look for calls from now on."""
+        at = self._held.find(self._tag)
+        found = at >= 0
+        if not found:
+            at = len(self._held) - overlap(self._held, self._tag)
+        content, self._held = self._held[:at], self._held[at:]
+        if self._bare and content.strip(SPACE):
+            content, self._held = content + self._held, ""
+            return content, _State.DONE
+        return content, _State.CALLING if found else _State.LOOKING
+
+    def _calls(self) -> Iterator[ParsedCall]:
+        while (found := self._find_name()) is not None:
+            name, name_end = found
+            arguments, end = _find_arguments(name, self._held)
+            if arguments is None:
+                return
+            # The closing brace stays, as in the reference, where it keeps brackets from balancing.
+            self._held = self._held[max(name_end, end) :]
+            yield ParsedCall(name, gojson.dumps(arguments), self._count)
+            self._count += 1
+
+    def _find_name(self) -> tuple[str, int] | None:
+        """Return the first name of a tool in what is held, the longest of several, and where it ends."""
+        for name in self._names:
+            if any(self._held.endswith(name[:n]) for n in range(1, len(name))):
+                return None
+        places = [(self._held.find(name), -len(name), name) for name in self._names]
+        place = min((place for place in places if place[0] >= 0), default=None)
+        return None if place is None or not self._held else (place[2], place[0] + len(place[2]))
+
+    def _balanced(self) -> bool:
+        closing = "}" if self._tag == "{" else "]"
+        depth = 0
+        for _, char in _outside_strings(self._held):
+            if char == self._tag:
+                depth += 1
+            elif char == closing:
+                depth -= 1
+                if depth == 0:
+                    return True
+        return False
+
+
+def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the characters, with their places, that stand in no JSON string."""
+    in_string = escaped = False
+    for at, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == '"':
+            in_string = not in_string
+        elif not in_string:
+            yield at, char
+
+
+def _find_arguments(name: str, text: str) -> tuple[Mapping[str, Any] | None, int]:
+    """Return the arguments in the first object of `text` that is JSON, and where its last character stands."""
+    depth, start = 0, -1
+    for at, char in _outside_strings(text):
+        if char == "{":
+            if depth == 0:
+                start = at
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0 and start >= 0:
+                found = _object(text[start : at + 1])
+                if found is not None:
+                    holds, arguments = _search(name, found)
+                    return (arguments if holds else found), at
+                start = -1
+            depth = max(depth, 0)
+    return None, 0
+
+
+def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any] | None]:
+    """Say whether an object is or holds a call, and return its arguments; None if it has none that can be used."""
+    if "name" in found:
+        arguments = _arguments(found.get("arguments"))
+        return True, _arguments(found.get("parameters")) if arguments is None else arguments
+    if (arguments := _arguments(found.get(name))) is not None:
+        return True, arguments
+    for value in found.values():
+        for child in value if isinstance(value, list) else (value,):
+            if isinstance(child, Mapping):
+                holds, arguments = _search(name, child)
+                if holds:
+                    return True, arguments
+    return False, None
+
+
+def _arguments(value: object) -> Mapping[str, Any] | None:
+    """Return an object, or one that a string says in JSON."""
+    if isinstance(value, str):
+        return _object(value)
+    return value if isinstance(value, Mapping) else None
+
+
+def _object(text: str) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

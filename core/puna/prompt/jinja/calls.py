@@ -1,0 +1,323 @@
+"""Reading calls of tools out of what a model said, by the form that its template implies.
+
+The reference constrains what a model may write once a call begins; here it writes freely, so reading is lenient: white
+space around markers is not significant, closing markers may be missing, and what cannot be read is handed back as text.
+"""
+
+import ast
+import json
+import re
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from puna.go import json as gojson
+from puna.messages import Tool, ToolCall
+from puna.prompt.jinja.arguments import Schemas, parsed
+from puna.prompt.jinja.loose import loose_value
+from puna.prompt.jinja.nested_arguments import members
+from puna.prompt.layout import CallLayout, Form
+from puna.prompt.value import Value
+
+_ID_LETTERS: Final = string.ascii_letters + string.digits
+_ID_LENGTH: Final = 32
+_CDATA: Final = re.compile(r"\s*<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_ONLY_MARKERS: Final = re.compile(r"(?:<[^<>]*>\s*)*")
+
+
+class UnreadableError(Exception):
+    """The text is no call, from here on."""
+
+
+def read_calls(text: str, form: Form, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], str]:
+    """Return the calls in a text that begins with one, and what follows them that is no call."""
+    reader = _Reader(text, form, tools)
+    reader.read()
+    rest = text[reader.done :].strip()
+    return tuple(reader.calls), "" if _ONLY_MARKERS.fullmatch(rest) else rest
+
+
+class _Reader:
+    """A position in a text, moving from call to call."""
+
+    def __init__(self, text: str, form: Form, tools: Sequence[Tool]) -> None:
+        self._text = text
+        self._form = form
+        self._at = 0
+        self._names = sorted((tool.name for tool in tools), key=len, reverse=True)
+        self._schemas = Schemas(tools)
+        self.calls: list[ToolCall] = []
+        self.done = 0
+        """Where the last call with its closing markers ended."""
+
+    def read(self) -> None:
+        """Read calls as long as there are any."""
+        form = self._form
+        one = {
+            CallLayout.JSON: self._json_call,
+            CallLayout.TAGGED_JSON: self._tagged_call,
+            CallLayout.TAGGED: self._tagged_call,
+            CallLayout.NESTED: self._tagged_call,
+            CallLayout.LOOSE: self._loose_call,
+            CallLayout.PYTHON: self._python_calls,
+        }.get(form.layout)
+        if one is None:
+            return
+        try:
+            while self._at < len(self._text):
+                for opening in (form.section_start, form.call_start):
+                    self._take(opening)
+                if form.json.in_array and form.layout is CallLayout.JSON:
+                    self._take("[")
+                one()
+                self._take(form.call_end)
+                if form.json.in_array and form.layout is CallLayout.JSON:
+                    self._take("]")
+                self._take(form.section_end)
+                self.done = self._at
+                self._take(",")
+        except UnreadableError:
+            return
+
+    def _skip(self) -> None:
+        while self._at < len(self._text) and self._text[self._at].isspace():
+            self._at += 1
+
+    def _take(self, marker: str) -> bool:
+        """Skip white space and a marker, if it is there."""
+        self._skip()
+        marker = marker.strip()
+        if not marker or not self._text.startswith(marker, self._at):
+            return False
+        self._at += len(marker)
+        return True
+
+    def _need(self, marker: str) -> None:
+        if marker.strip() and not self._take(marker):
+            raise UnreadableError
+
+    def _until(self, *markers: str) -> str:
+        """Return what stands before the first of some markers, which stays."""
+        places = [self._text.find(each, self._at) for each in markers if each]
+        end = min((each for each in places if each >= 0), default=-1)
+        if end < 0:
+            raise UnreadableError
+        out = self._text[self._at : end]
+        self._at = end
+        return out
+
+    def _json(self) -> Value:
+        self._skip()
+        try:
+            value, self._at = json.JSONDecoder(parse_int=float).raw_decode(self._text, self._at)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError from error
+        return value
+
+    def _add(self, name: str, arguments: Value, made: Value = None) -> None:
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments, parse_int=float)
+            except ValueError as error:
+                raise UnreadableError from error
+        if not name or not isinstance(arguments, Mapping):
+            raise UnreadableError
+        if isinstance(made, float):
+            made = gojson.number(made)
+        identity = made if isinstance(made, str) and made else new_id()
+        text = gojson.dumps(arguments)
+        self.calls.append(ToolCall(name=name, arguments=text, index=len(self.calls), id=identity))
+
+    def _json_call(self) -> None:
+        value = self._json()
+        if isinstance(value, list):
+            for each in value:
+                self._json_object(each)
+        else:
+            self._json_object(value)
+
+    def _json_object(self, value: Value) -> None:
+        members = self._form.json
+        if not isinstance(value, Mapping):
+            raise UnreadableError
+        if not members.name:
+            name, arguments = next(iter(value.items()), ("", None))
+            if members.arguments and isinstance(arguments, Mapping):
+                arguments = arguments.get(members.arguments)
+            return self._add(name, arguments, _member(value, members.id))
+        name = _member(value, members.name)
+        if name is None and isinstance(value.get("function"), Mapping):
+            value = value["function"]
+        name = name if name is not None else value.get("name")
+        arguments = _member(value, members.arguments)
+        for other in ("arguments", "parameters"):
+            arguments = value.get(other) if arguments is None else arguments
+        bare = not self._form.calls_begin
+        if not isinstance(name, str) or (bare and name not in self._names):
+            raise UnreadableError
+        return self._add(name, {} if arguments is None else arguments, _member(value, members.id))
+
+    def _name(self, *markers: str) -> str:
+        """Read a tool's name: a known one, or whatever stands before one of some markers."""
+        self._skip()
+        for name in self._names:
+            if self._text.startswith(name, self._at):
+                following = self._text[self._at + len(name) : self._at + len(name) + 1]
+                if not (following.isalnum() or following in ("_", "-")) or any(
+                    self._text.startswith(each, self._at + len(name)) for each in markers if each
+                ):
+                    self._at += len(name)
+                    return name
+        return self._until(*markers).strip()
+
+    def _tagged_call(self) -> None:
+        form, tagged = self._form, self._form.tagged
+        made = self._first_id() if tagged.id_first else None
+        self._need(tagged.before_name)
+        markers = [tagged.after_name, tagged.separator, tagged.before_id, tagged.after_id, tagged.before_arguments]
+        ends = [each.strip() for each in (*markers, tagged.before_key, tagged.close, form.call_end) if each.strip()]
+        if form.layout is CallLayout.TAGGED_JSON:
+            ends.append("{")
+        name = self._name(*(ends or ["\n"]))
+        self._take(tagged.after_name)
+        self._pass_attributes()
+        if not tagged.id_first:
+            if tagged.before_id.strip() and self._take(tagged.before_id):
+                made = self._until(*[each for each in (tagged.after_id.strip(), "{") if each]).strip().strip('"')
+            self._take(tagged.after_id)
+        self._take(tagged.separator)
+        self._take(tagged.before_arguments)
+        if form.layout is CallLayout.TAGGED_JSON:
+            arguments = self._json()
+        elif form.layout is CallLayout.NESTED:
+            arguments = self._nested_arguments(name)
+        else:
+            arguments = self._tagged_arguments(name)
+        self._take(tagged.after_arguments)
+        self._take(tagged.close)
+        self._add(name, arguments, tagged.whole_id.format(name=name, id=made) if made else None)
+
+    def _pass_attributes(self) -> None:
+        if self._form.tagged.after_attributes:
+            self._until(self._form.tagged.after_attributes)
+            self._take(self._form.tagged.after_attributes)
+
+    def _nested_arguments(self, name: str) -> dict[str, Any]:
+        """Read arguments in elements. The text before each element's "<" is the layout's before_key."""
+        mark = self._form.tagged.before_key.removesuffix("<")
+        try:
+            arguments, self._at = members(self._text, self._at, mark, self._schemas.of(name))
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError from error
+        return arguments
+
+    def _first_id(self) -> str:
+        self._take(self._form.tagged.before_id)
+        made = self._until(self._form.tagged.after_id.strip()).strip()
+        self._take(self._form.tagged.after_id)
+        return made
+
+    def _loose_call(self) -> None:
+        self._need(self._form.tagged.before_name)
+        name = self._name("{")
+        try:
+            arguments, self._at = loose_value(self._text, self._at)
+        except (ValueError, IndexError, RecursionError) as error:
+            raise UnreadableError from error
+        self._add(name, arguments)
+
+    def _tagged_arguments(self, name: str) -> dict[str, Any]:
+        tagged = self._form.tagged
+        out: dict[str, Any] = {}
+        if not tagged.before_key.strip():
+            return out
+        while self._take(tagged.before_key):
+            key = self._until(tagged.after_key.strip() or "\n").strip().strip("\"'")
+            self._exactly(tagged.after_key)
+            self._pass_attributes()
+            if tagged.before_json and self._take(tagged.before_json):
+                out[key] = parsed(self._value(tagged.after_value))
+                continue
+            self._exactly(tagged.before_value)
+            out[key] = self._schemas.value(name, key, self._value(tagged.after_value))
+        return out
+
+    def _exactly(self, marker: str) -> None:
+        """Skip a marker with the white space that belongs to it, and no more: what follows may be significant."""
+        if marker and self._text.startswith(marker, self._at):
+            self._at += len(marker)
+        elif marker.strip():
+            self._take(marker)
+
+    def _value(self, closing: str) -> str:
+        """Read a value up to its closing marker, or without that marker's white space if it is written otherwise."""
+        bare = closing.strip()
+        end = self._text.find(bare, self._at) if bare else -1
+        if end < 0:
+            raise UnreadableError
+        if self._form.tagged.cdata and (found := _CDATA.match(self._text, self._at)):
+            end = self._text.find(bare, found.end())
+            if end < 0:
+                raise UnreadableError
+            self._at = end + len(bare)
+            return found[1]
+        lead = closing[: len(closing) - len(closing.lstrip())]
+        value = self._text[self._at : end]
+        self._at = end + len(bare)
+        return value[: len(value) - len(lead)] if lead and value.endswith(lead) else value
+
+    def _python_calls(self) -> None:
+        found = re.compile(r"\[.*\]", re.DOTALL).match(self._text, self._at)
+        closing = self._form.section_end.strip()
+        end = self._text.find(closing, self._at) if closing else -1
+        source = self._text[self._at : end] if end >= 0 else found[0] if found else ""
+        try:
+            tree = ast.parse(_STRING.sub(lambda found: found[0].replace("\n", "\\n"), source.strip()), mode="eval").body
+            made = [(_callee(each), _keywords(each)) for each in (tree.elts if isinstance(tree, ast.List) else [tree])]
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise UnreadableError from error
+        for name, arguments in made:
+            self._add(name, arguments)
+        self._at += len(source)
+
+
+def new_id() -> str:
+    """Make up an id for a call, of the reference's kind."""
+    return "".join([secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH)])
+
+
+def _member(value: Mapping[str, Any], path: str) -> Value:
+    found: Value = value
+    for each in path.split(".") if path else []:
+        found = found.get(each) if isinstance(found, Mapping) else None
+    return found if path else None
+
+
+def _callee(node: ast.expr) -> str:
+    if not isinstance(node, ast.Call):
+        raise ValueError("not a call")
+    return ast.unparse(node.func)
+
+
+_STRING: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+"""A Python string; models put bare line ends into them."""
+
+_JSON_WORDS: Final = {"true": True, "false": False, "null": None}
+
+
+def _keywords(node: ast.expr) -> dict[str, Any]:
+    if not isinstance(node, ast.Call) or node.args:
+        raise ValueError("not a call with named arguments")
+    return {each.arg or "": _literal(each.value) for each in node.keywords}
+
+
+def _literal(node: ast.expr) -> Value:
+    if isinstance(node, ast.Name) and node.id in _JSON_WORDS:
+        return _JSON_WORDS[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(each) for each in node.elts]
+    if isinstance(node, ast.Dict):
+        return {str(_literal(k)): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+    value = ast.literal_eval(node)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

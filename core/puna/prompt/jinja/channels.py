@@ -1,0 +1,118 @@
+"""The form of gpt-oss: every message has a header with its channel and recipient, then a body.
+
+    <|channel|>analysis<|message|>thoughts<|end|><|start|>assistant<|channel|>final<|message|>answer
+
+A body of "analysis" is thinking, every other body is content. A body for the recipient "functions.NAME", or for the
+bare name of a tool that the client offers, is a call of that tool if it is a JSON object. The first header continues
+the prompt's "<|start|>assistant".
+
+Models write headers that the format does not allow. Of several channels the last one counts. A recipient that is no
+tool changes nothing. Text that never gets a header is content. So no body is lost.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from puna.go import json as gojson
+from puna.messages import Tool, ToolCall
+from puna.prompt.jinja.calls import new_id
+from puna.prompt.jinja.parser import Parsed, find
+from puna.prompt.layout import Form
+
+FORM: Final = Form(
+    name="gpt-oss",
+    thinks=True,
+    thinking_start="<|channel|>analysis<|message|>",
+    thinking_end="<|end|>",
+    before_prefill="<|channel|>analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>",
+    preserved_tokens=("<|channel|>", "<|constrain|>", "<|message|>", "<|start|>", "<|end|>"),
+)
+_MESSAGE: Final = "<|message|>"
+_ENDS: Final = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+_CHANNEL: Final = re.compile(r"<\|channel\|>(\w+)")
+_RECIPIENT: Final = re.compile(r"to=([^\s<]+)")
+_HEADER_PART: Final = re.compile(
+    r"(?:\A|<\|start\|>)\s*(?:assistant\b)?|<\|channel\|>\s*\w*|<\|constrain\|>\s*\w*|\bto=\S+|<\|[^|>]*\Z"
+)
+
+
+class ChannelParser:
+    """Takes the pieces of one answer, in order."""
+
+    form: Final = FORM
+
+    def __init__(self, tools: Sequence[Tool], opened: str = "") -> None:
+        """`opened` is the beginning of the answer that already stands in the prompt."""
+        self._tools = {tool.name for tool in tools}
+        self._buffer = opened
+        self._channel: str | None = None
+        """Of the body that is being read; None: a header is."""
+        self._tool = ""
+        self._body = ""
+        self._calls: list[ToolCall] = []
+
+    def feed(self, text: str) -> Parsed:
+        """Take a piece and return what is sure by now."""
+        self._buffer += text
+        content, thinking = "", ""
+        while True:
+            if self._channel is None:
+                header, found, rest = self._buffer.partition(_MESSAGE)
+                if not found:
+                    return Parsed(content, thinking)
+                self._open(header)
+                self._buffer = rest
+            end, found = find(self._buffer, _ENDS)
+            body, self._buffer = self._buffer[:end], self._buffer[end + len(found) :]
+            content, thinking = self._add(body, content, thinking)
+            if not found:
+                return Parsed(content, thinking)
+            content += self._close()
+
+    def _open(self, header: str) -> None:
+        channels = _CHANNEL.findall(header)
+        self._channel = channels[-1] if channels else "final"
+        role, *parts = header.split("<|channel|>")
+        # A recipient stands before the first channel or behind the last one. Only "final" overrides others.
+        places = [role, *parts[-1:]] if self._channel == "final" else [header]
+        target = next((found[1] for place in places if (found := _RECIPIENT.search(place))), "")
+        is_tool = target.startswith("functions.") or target in self._tools
+        self._tool = target.removeprefix("functions.") if is_tool else ""
+
+    def _add(self, body: str, content: str, thinking: str) -> tuple[str, str]:
+        if self._tool:
+            self._body += body
+        elif self._channel == "analysis":
+            thinking += body
+        else:
+            content += body
+        return content, thinking
+
+    def _close(self) -> str:
+        """End a body; return the text of a call that is none."""
+        name, text = self._tool, self._body
+        self._channel, self._tool, self._body = None, "", ""
+        if not name:
+            return ""
+        try:
+            arguments = json.loads(text, parse_int=float)
+        except ValueError:
+            return text
+        if not isinstance(arguments, Mapping) or not self._tools:
+            return text
+        call = ToolCall(name=name, arguments=gojson.dumps(arguments), index=len(self._calls), id=new_id())
+        self._calls.append(call)
+        return ""
+
+    def finish(self) -> Parsed:
+        """Return what was held back, and the calls."""
+        rest, self._buffer = self._buffer, ""
+        content, thinking = "", ""
+        if self._channel is not None:
+            content, thinking = self._add(rest, "", "")
+            content += self._close()
+        else:
+            content = _HEADER_PART.sub("", rest).strip()
+        return Parsed(content, thinking, tuple(self._calls))

@@ -1,0 +1,147 @@
+"""Finding out the form of a model's output from its chat template.
+
+A template tells how the model was trained to write: it prints earlier answers, thoughts and calls of a conversation in
+that very form. So the template is rendered on pairs of small conversations that differ in one thing, and the difference
+between the texts shows the markers around it. Needles that occur nowhere else stand for content, thoughts, names and
+arguments. What does not come out clearly is left empty: then everything the model says is content.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from puna.prompt.jinja.comparison import Difference, compare, is_marker, segments
+from puna.prompt.jinja.derive_calls import CALL, SECOND_CALL, TOOLS, calls
+from puna.prompt.jinja.probe import Abilities
+from puna.prompt.layout import CallLayout, Form
+from puna.prompt.value import Value
+
+Attempt = Callable[..., str | None]
+"""Renders messages with variables; None if the template fails."""
+
+USER: Final[dict[str, Any]] = {"role": "user", "content": "U_USER_MSG Hello END_U"}
+ANSWER: Final = "A_ASST_MSG I can help END_A"
+THOUGHT: Final = "REASON_PART I am thinking END_R"
+_ANCHOR: Final = 64
+_MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
+
+
+def derive(attempt: Attempt, abilities: Abilities) -> Form:
+    """Return the form that a template implies."""
+
+    def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Value) -> Difference | None:
+        texts = [attempt(messages, enable_thinking=True, **variables) for messages in (one, other)]
+        return None if None in texts else compare(texts[0] or "", texts[1] or "")
+
+    form = _thinking(attempt, Form(name="derived"), scoped=abilities.tool_calls)
+    form = _content(pair, form)
+    if abilities.tool_calls:
+        form = calls(pair, form, parallel=abilities.parallel_tool_calls)
+    return replace(form, preserved_tokens=_markers(form))
+
+
+def _said(content: str | None = ANSWER, **more: Value) -> list[dict[str, Any]]:
+    return [USER, {"role": "assistant", "content": content, **more}]
+
+
+def _thinking(attempt: Attempt, form: Form, *, scoped: bool) -> Form:
+    plain = attempt(_said(), enable_thinking=True)
+    thoughtful = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True)
+    if plain is not None and thoughtful is not None and THOUGHT in compare(plain, thoughtful).right:
+        form = _around_thought(form, thoughtful)
+    form = _thinking_switch(attempt, form)
+    if scoped:
+        without = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True, tools=TOOLS)
+        within = attempt(_said(None, reasoning_content=THOUGHT, tool_calls=[CALL]), enable_thinking=True, tools=TOOLS)
+        if without is not None and within is not None and THOUGHT not in without and THOUGHT in within:
+            form = _around_thought(replace(form, thinks=False, thinking_start="", thinking_end=""), within)
+    return form
+
+
+def _around_thought(form: Form, text: str) -> Form:
+    thought = re.escape(THOUGHT)
+    found = re.search(rf"({_MARK}\s*){thought}(\s*{_MARK}\s*)", text)
+    if found:
+        return replace(form, thinks=True, thinking_start=found[1], thinking_end=found[2])
+    found = re.search(rf"{thought}\s*({_MARK}\s*)", text)
+    return replace(form, thinks=True, thinking_end=found[1]) if found else form
+
+
+def _thinking_switch(attempt: Attempt, form: Form) -> Form:
+    """Compare how a turn opens with thinking off and on."""
+    texts = [attempt([USER], enable_thinking=on, add_generation_prompt=True) for on in (False, True)]
+    if texts[0] is None or texts[1] is None:
+        return form
+    off, on = texts[0], texts[1]
+    difference = compare(off, on)
+    left, right = difference.left.strip(), difference.right.strip()
+    if not left and right:
+        if on.endswith(right) and not form.thinking_start:
+            form = replace(form, thinks=True, thinking_start=difference.right)
+    elif left and not right:
+        if off.endswith(left) and not form.thinking_end:
+            seen = [each for each in segments(off) if each.strip()]
+            if len(seen) >= 2 and seen[-1] == left and is_marker(seen[-2]):
+                form = replace(form, thinking_start=seen[-2])
+            form = replace(form, thinks=True, thinking_end=difference.left)
+    elif left and right:
+        form = _thinking_tail(form, off, on)
+    return form
+
+
+def _thinking_tail(form: Form, off: str, on: str) -> Form:
+    """Find the markers that one of two openings has after all that the other has at its end."""
+    for base, extended in ((on, off), (off, on)):
+        anchor = base[-_ANCHOR:]
+        position = extended.rfind(anchor)
+        if position < 0 or position + len(anchor) >= len(extended):
+            continue
+        extra = [each for each in segments(extended[position + len(anchor) :].strip()) if each.strip()]
+        if len(extra) == 2 and is_marker(extra[0]) and is_marker(extra[1]):
+            return replace(
+                form,
+                thinks=True,
+                thinking_start=form.thinking_start or extra[0],
+                thinking_end=form.thinking_end or extra[1],
+            )
+    return form
+
+
+def _content(pair: Callable[..., Difference | None], form: Form) -> Form:
+    """Find what wraps content."""
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "test_func", "arguments": {"arg1": "value1"}},
+    }
+    tools = pair(_said(), _said("", tool_calls=[call]), tools=TOOLS)
+    thoughts = pair(_said(), _said("", reasoning_content=THOUGHT), tools=TOOLS)
+    if tools is None or thoughts is None:
+        return form
+    rest = thoughts.left
+    if form.thinking_end and form.thinking_end in rest:
+        if tools.left.strip() == ANSWER and rest.partition(form.thinking_end)[2].lstrip().startswith(ANSWER):
+            return form
+        rest = rest.partition(form.thinking_end)[2]
+    if tools.left.strip() == ANSWER and re.fullmatch(rf"\s*{re.escape(ANSWER)}\s*{_MARK}?\s*", rest):
+        return form
+    longer = rest if len(rest) > len(tools.left) else tools.left
+    found = re.search(rf"({_MARK}\s*){re.escape(ANSWER)}\s*({_MARK}\s*)", longer)
+    if not found:
+        return form
+    return replace(form, content_start=found[1], content_end=found[2])
+
+
+def _markers(form: Form) -> tuple[str, ...]:
+    tagged = form.tagged
+    texts = [form.thinking_start, form.thinking_end, form.content_start, form.content_end]
+    if form.layout is not CallLayout.NONE:
+        texts += [form.section_start, form.section_end, form.call_start, form.call_end]
+        texts += [tagged.before_name, tagged.after_name, tagged.separator, tagged.close]
+        texts += [tagged.before_arguments, tagged.after_arguments, tagged.before_key, tagged.after_key]
+        texts += [tagged.before_value, tagged.after_value, tagged.before_id, tagged.after_id]
+    return tuple(dict.fromkeys(each.strip() for each in texts if each.strip()))
+
+
+__all__ = ["ANSWER", "CALL", "SECOND_CALL", "THOUGHT", "TOOLS", "USER", "derive"]

@@ -1,0 +1,225 @@
+"""Finding out how a chat template writes calls of tools. The method is that of puna.prompt.jinja.derive."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from puna.prompt.jinja.comparison import Difference, compare
+from puna.prompt.layout import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.value import Value
+
+FIRST: Final = "FFF_FIRST_FUN_F"
+SECOND: Final = "SSS_SECOND_FUN_S"
+KEY: Final = "AA_ARG_FST_AA"
+OTHER_KEY: Final = "BB_ARG_SND_BB"
+_VALUE: Final = "XXXX"
+_OTHER_VALUE: Final = "YYYY"
+_ID: Final = "call00001"
+_MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
+
+_USER: Final = {"role": "user", "content": "U_USER_MSG Hello END_U"}
+_ANSWER: Final = "A_ASST_MSG I can help END_A"
+
+Pair = Callable[..., Difference | None]
+
+
+def _tool(name: str, description: str) -> dict[str, Any]:
+    properties = {
+        KEY: {"type": "string", "description": "First argument"},
+        OTHER_KEY: {"type": "string", "description": "Second argument"},
+    }
+    schema = {"type": "object", "properties": properties, "required": []}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+TOOLS: Final = [_tool(FIRST, "Test function foo"), _tool(SECOND, "Test function bar")]
+
+
+def _call(name: str, arguments: dict[str, str], number: str = _ID) -> dict[str, Any]:
+    return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+_BOTH: Final = {KEY: _VALUE, OTHER_KEY: _OTHER_VALUE}
+CALL: Final = _call(FIRST, _BOTH)
+SECOND_CALL: Final = _call(SECOND, _BOTH, "call00002")
+
+
+def _calling(*made: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_USER, {"role": "assistant", "content": "", "tool_calls": list(made)}]
+
+
+def calls(pair: Pair, form: Form, *, parallel: bool) -> Form:
+    """Return the form with what is known of calls."""
+    found = pair([_USER, {"role": "assistant", "content": _ANSWER}], _calling(CALL), tools=TOOLS)
+    if found is None or FIRST not in found.right:
+        return form
+    text = found.right
+    for marker in (form.thinking_start, form.thinking_end):
+        if marker:
+            text = text.replace(marker, "", 1)
+    if re.search(rf'[{{:]\s*"{FIRST}"', text):
+        return _json_calls(pair, form, text, parallel=parallel)
+    if re.search(rf'[{{:]\s*"{KEY}"', text):
+        form = replace(form, layout=CallLayout.TAGGED_JSON)
+    else:
+        form = replace(form, layout=CallLayout.TAGGED)
+    form = _outer_markers(form, text)
+    if parallel:
+        form = _per_call(pair, form)
+    return _tagged_calls(pair, form, text)
+
+
+def _json_calls(pair: Pair, form: Form, text: str, *, parallel: bool) -> Form:
+    start, end = text.find("{"), text.rfind("}") + 1
+    try:
+        shape = json.loads(text[start:end])
+    except ValueError:
+        return form
+    members = _members(shape)
+    before, after = text[:start].rstrip(), text[end:].lstrip()
+    if before.endswith("[") and after.startswith("]"):
+        members = replace(members, in_array=True)
+        start, end = len(before) - 1, len(text) - len(after) + 1
+    section_start, section_end = text[:start].lstrip(), text[end:].strip()
+    form = replace(form, layout=CallLayout.JSON, json=members, section_start=section_start, section_end=section_end)
+    if parallel:
+        two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
+        if two and section_start and section_start in two.right:
+            form = replace(form, section_start="", section_end="", call_start=section_start, call_end=section_end)
+    return form
+
+
+def _members(shape: dict[str, Any]) -> JsonCall:
+    found = JsonCall()
+
+    def register(prefix: str, key: str, value: Value) -> None:
+        nonlocal found
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, str) and "call0000" in value:
+            found = replace(found, id=path)
+        elif value == FIRST:
+            found = replace(found, name=path)
+        elif KEY in json.dumps(value):
+            found = replace(found, arguments=path)
+        elif "id" in key and not found.id:
+            found = replace(found, id=path)
+
+    for key, value in shape.items():
+        if key == FIRST:
+            return replace(found, name="", arguments="")
+        if isinstance(value, dict) and FIRST in json.dumps(value):
+            for inner, each in value.items():
+                register(key, inner, each)
+        else:
+            register("", key, value)
+    return found
+
+
+def _outer_markers(form: Form, text: str) -> Form:
+    """Find the markers around calls: one or two before the one with the name, as many at the end."""
+    inside = re.search(rf"<[^<>]*?{FIRST}(?!\s*<)[^<>]*>\s*", text) or re.search(
+        rf"\[[^\[\]]*?{FIRST}[^\[\]]*\]\s*", text
+    )
+    name = inside[0] if inside else FIRST
+    double = re.search(rf"({_MARK}\s*)({_MARK}\s*)(.*?){re.escape(name)}(.*)", text, re.DOTALL)
+    if double:
+        closing = re.search(rf"({_MARK}\s*)({_MARK}\s*)$", double[4])
+        return replace(
+            form,
+            section_start=double[1],
+            call_start=double[2],
+            call_end=(closing[1] if closing else "").strip(),
+            section_end=(closing[2] if closing else "").strip(),
+        )
+    single = re.search(rf"({_MARK}\s*){re.escape(name)}(.*)", text, re.DOTALL)
+    if not single:
+        return form
+    closing = re.search(rf"({_MARK}\s*)$", single[2])
+    return replace(form, section_start=single[1], section_end=(closing[1] if closing else "").strip())
+
+
+def _per_call(pair: Pair, form: Form) -> Form:
+    """Compare one call with two, to see which markers belong to each call."""
+    two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
+    if two is None:
+        return form
+    second = compare(two.suffix, two.right).right.lstrip()
+    if form.section_start and second.startswith(form.section_start):
+        form = replace(form, call_start=form.section_start, call_end=form.section_end, section_start="", section_end="")
+    if form.call_end:
+        one_text = two.prefix + two.left + two.suffix
+        two_text = two.prefix + two.right + two.suffix
+        if 0 < one_text.count(form.call_end) == two_text.count(form.call_end):
+            form = replace(form, section_end=form.call_end, call_end="")
+    return form
+
+
+def _tagged_calls(pair: Pair, form: Form, text: str) -> Form:
+    """Find the markers of one call, by cutting it at the needles."""
+    body = text
+    if form.calls_begin and form.calls_begin in body:
+        body = body.partition(form.calls_begin)[2]
+    if form.section_start and form.call_start.strip():
+        body = body.partition(form.call_start.strip())[2]
+    before_name, _, rest = body.partition(FIRST)
+    closing = form.call_end or form.section_end
+    if closing and closing in rest:
+        rest = rest[: rest.rfind(closing)]
+    tagged = TaggedCall(before_name=before_name.lstrip())
+    if _ID in before_name:
+        before_id, _, after_id = before_name.partition(_ID)
+        tagged = TaggedCall(before_id=before_id, after_id=after_id, id_first=True)
+    if form.layout is CallLayout.TAGGED_JSON:
+        start, end = rest.find("{"), rest.rfind("}") + 1
+        head, tail = rest[:start], rest[end:]
+        if _ID in head:
+            head, before_id, after_id = _id_markers(head)
+            tagged = replace(tagged, before_id=before_id, after_id=after_id)
+        return replace(form, tagged=replace(tagged, after_name=head, close=tail.strip()))
+    return replace(form, tagged=_argument_markers(pair, tagged, rest))
+
+
+def _id_markers(head: str) -> tuple[str, str, str]:
+    """Cut what stands between name and arguments at the id: what is before its marker, its marker, what follows."""
+    before, _, after = head.partition(_ID)
+    marker = re.search(rf"{_MARK}\s*$", before)
+    if not marker:
+        return before, "", after
+    return before[: marker.start()], marker[0], after
+
+
+def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
+    """Cut `rest`, which follows the name, at keys and values."""
+    after_name, _, tail = rest.partition(KEY)
+    between, _, tail = tail.partition(_VALUE)
+    after_value, _, tail = tail.partition(OTHER_KEY)
+    _, _, close = tail.partition(_OTHER_VALUE)
+    opening = re.search(r"(.*?)((?:<[^<>]*|\[[^\[\]]*|\S*)$)", after_name, re.DOTALL)
+    full = re.search(rf"({_MARK}\s*)$", after_name)
+    start = full.start() if full else opening.start(2) if opening else len(after_name)
+    before_key = after_name[start:]
+    head = after_name[:start]
+    if after_value.endswith(before_key) and before_key:
+        after_value = after_value[: -len(before_key)]
+    middle = re.match(rf"([^<\[]*(?:{_MARK})\s*|[^<\[]*)(.*)", between, re.DOTALL)
+    after_key, before_value = (middle[1], middle[2]) if middle else (between, "")
+    marker = re.match(rf"\s*{_MARK}\s*", close)
+    close = close[marker.end() :] if marker else close
+    none = pair(_calling(_call(FIRST, {})), _calling(_call(FIRST, {KEY: _VALUE})), tools=TOOLS)
+    separator = ""
+    if none is not None and none.left.strip() == "" and head.strip():
+        name_end = re.match(r"[^<\[]*(?:\]|>)?\s*", head)
+        separator = head[name_end.end() :].strip() if name_end else ""
+        head = head[: name_end.end()] if name_end else head
+    return replace(
+        tagged,
+        after_name=head,
+        separator=separator,
+        before_key=before_key,
+        after_key=after_key,
+        before_value=before_value,
+        after_value=after_value,
+        close=close.strip(),
+    )

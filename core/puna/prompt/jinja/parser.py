@@ -1,0 +1,219 @@
+"""What a model says, taken apart while it speaks: thinking, content, and at the end its calls of tools.
+
+Content and thinking stream as far as it is sure that they are such: the end of a text that could be the start of a
+marker is held back until the next piece. From the marker of a call on everything is kept for the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from puna.messages import Tool, ToolCall
+from puna.prompt.jinja.calls import read_calls
+from puna.prompt.layout import CallLayout, Form
+
+_WRAPPERS: Final = ("type", "function", "id", "arguments", "parameters", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What came out of one step. Any of them may be empty."""
+
+    content: str = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+
+class _State(Enum):
+    START = auto()
+    THINKING = auto()
+    ANSWER = auto()
+    """Before content: what wraps it, if anything, comes here."""
+    CONTENT = auto()
+    CALLS = auto()
+    PLAIN = auto()
+    """Content for good."""
+
+
+class OutputParser:
+    """Takes the pieces of one answer, in order."""
+
+    def __init__(self, form: Form, tools: Sequence[Tool], opened: str = "") -> None:
+        """`opened` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
+        self.form = form
+        """The layout: it names the tokens that must be visible and the texts that end the answer."""
+        self._tools = tools
+        self._calls = bool(tools) and form.layout is not CallLayout.NONE
+        self._starts = _call_starts(form, tools) if self._calls else ()
+        self._thinks = form.thinks and bool(form.thinking_end.strip())
+        bare = not (self._thinks or self._calls or form.skips_space)
+        self._state = _State.ANSWER if bare else _State.START
+        self._buffer = opened
+        self._space = ""
+        """White space that still belongs to the marker just passed, one character at most once each."""
+        self._skipping = False
+        """Whether white space is dropped until something else comes."""
+        self._thought = ""
+        """White space at the start of thinking, which counts only if more comes."""
+        self._has_thought = False
+
+    def feed(self, text: str) -> Parsed:
+        """Take a piece and return what is sure by now."""
+        self._buffer += text
+        content, thinking = [], []
+        while True:
+            before = (self._state, len(self._buffer), len(self._space))
+            said, thought = self._step()
+            content.append(said)
+            thinking.append(thought)
+            if before == (self._state, len(self._buffer), len(self._space)) or not self._buffer:
+                return Parsed("".join(content), "".join(thinking))
+
+    def finish(self) -> Parsed:
+        """Return what was held back, and the calls."""
+        sure = self.feed("")
+        rest, self._buffer = self._buffer, ""
+        if self._state is _State.THINKING:
+            return Parsed(sure.content, sure.thinking + self._thinking(rest))
+        if self._state is _State.CALLS:
+            calls, after = read_calls(rest, self.form, self._tools)
+            for stray in self.form.strays if calls else ():
+                after = after.replace(stray, "").strip()
+            return Parsed(sure.content + (after if calls else rest), sure.thinking, calls)
+        return Parsed(sure.content + rest, sure.thinking)
+
+    def _step(self) -> tuple[str, str]:
+        self._eat_space()
+        if self._state is _State.START:
+            self._start()
+        elif self._state is _State.THINKING:
+            return "", self._think()
+        elif self._state is _State.ANSWER:
+            self._answer()
+        elif self._state is _State.CONTENT:
+            return self._content(), ""
+        elif self._state is _State.CALLS:
+            self._doubt()
+        elif self._state is _State.PLAIN:
+            return self._pass(len(self._buffer)), ""
+        return "", ""
+
+    def _pass(self, length: int) -> str:
+        out, self._buffer = self._buffer[:length], self._buffer[length:]
+        return out
+
+    def _eat_space(self) -> None:
+        if self._skipping and self._buffer:
+            self._buffer = self._buffer.lstrip()
+            self._skipping = not self._buffer
+        while self._space and self._buffer:
+            if self._buffer[0] == self._space[0]:
+                self._buffer = self._buffer[1:]
+            self._space = self._space[1:]
+
+    def _start(self) -> None:
+        self._buffer = self._buffer.lstrip()
+        if not self._buffer:
+            return
+        marker = self.form.thinking_start.strip()
+        if not self._thinks:
+            self._state = _State.ANSWER
+        elif self._buffer.startswith(marker):
+            self._pass(len(marker))
+            self._space = _trailing_space(self.form.thinking_start)
+            self._skipping = self.form.skips_space
+            self._state = _State.THINKING
+        elif not marker.startswith(self._buffer):
+            self._state = _State.ANSWER
+
+    def _think(self) -> str:
+        ending = self.form.thinking_end.strip()
+        markers = [ending]
+        if self.form.calls_end_thinking:
+            markers += self._starts or (self.form.calls_begin,)
+        if self.form.content_ends_thinking:
+            markers.append(self.form.content_start.strip())
+        end, found = find(self._buffer, markers)
+        thought = self._thinking(self._pass(end))
+        if found:
+            if found == ending:
+                self._pass(len(found))
+                self._space = _trailing_space(self.form.thinking_end)
+                self._skipping = self.form.skips_space
+            self._state = _State.ANSWER
+        return thought
+
+    def _thinking(self, text: str) -> str:
+        if self._has_thought:
+            return text
+        self._thought += text
+        if not self._thought.strip():
+            return ""
+        self._has_thought = True
+        return self._thought
+
+    def _answer(self) -> None:
+        marker = self.form.content_start.strip()
+        if marker and self.form.content_end:
+            bare = self._buffer.lstrip()
+            if bare.startswith(marker):
+                self._buffer = bare[len(marker) :]
+                self._space = _trailing_space(self.form.content_start)
+            elif marker.startswith(bare):
+                return
+        self._state = _State.CONTENT
+
+    def _content(self) -> str:
+        closing = self.form.content_end.strip() if self.form.content_start.strip() else ""
+        thought = self.form.thinking_start.strip() if self.form.thinks_again else ""
+        markers = [each for each in (closing, thought, *self.form.strays) if each]
+        end, found = find(self._buffer, [*self._starts, *markers])
+        out = self._pass(end)
+        if found and found == closing:
+            self._pass(len(found))
+            self._buffer = self._buffer.lstrip()
+            self._state = _State.ANSWER if self._calls or self.form.strays else _State.PLAIN
+        elif found and found == thought:
+            self._state = _State.START
+        elif found in self.form.strays:
+            self._pass(len(found))
+        elif found:
+            self._state = _State.CALLS
+        return out
+
+    def _doubt(self) -> None:
+        """Go back to content as soon as a bare JSON object turns out to be no call."""
+        if self.form.calls_begin or self.form.layout is not CallLayout.JSON or not self._buffer.startswith("{"):
+            return
+        inside = self._buffer[1:].lstrip()
+        keys = [f'"{each}"' for each in (*_WRAPPERS, self.form.json.name.split(".")[0]) if each]
+        if inside and not any(inside.startswith(each) or each.startswith(inside) for each in keys):
+            self._state = _State.PLAIN
+
+
+def _call_starts(form: Form, tools: Sequence[Tool]) -> tuple[str, ...]:
+    """Return the texts at which calls may begin."""
+    first = form.calls_begin or form.tagged.before_name.strip()
+    if not first and form.layout is CallLayout.JSON:
+        first = "[" if form.json.in_array else "{"
+    out = [first] if first else []
+    for each in form.bare_calls:
+        out += [each.replace("NAME", tool.name) for tool in tools] if "NAME" in each else [each]
+    return tuple(out)
+
+
+def find(text: str, markers: Sequence[str]) -> tuple[int, str]:
+    """Return where the first marker begins, and which; or how much of the text can hold no start of one, and ""."""
+    places = [(text.find(each), each) for each in markers if each]
+    whole = min((each for each in places if each[0] >= 0), default=None)
+    if whole is not None:
+        return whole
+    held = 0
+    for each in markers:
+        held = max(held, next((n for n in range(min(len(each) - 1, len(text)), 0, -1) if text.endswith(each[:n])), 0))
+    return len(text) - held, ""
+
+
+def _trailing_space(marker: str) -> str:
+    return marker[len(marker.rstrip()) :]

@@ -1,0 +1,63 @@
+"""The form of Muse: every message has a header that names its recipient, then a body.
+
+     to=self<|message|>thoughts<|eom|><|start|>assistant to=user<|message|>answer<|eot|>
+
+A message for a tool holds a call in markup of its own. The first header continues the prompt's "<|start|>assistant".
+Models that name a builtin parser write the same form; its parser reads both.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from puna.messages import Think, Tool, ToolCall
+from puna.prompt.builtin.glimmer_answer import (
+    CALLS,
+    END_OF_CALLS,
+    END_OF_MESSAGE,
+    END_OF_TURN,
+    MESSAGE,
+    START,
+    GlimmerParser,
+)
+from puna.prompt.builtin.interface import Piece
+from puna.prompt.jinja.calls import new_id
+from puna.prompt.jinja.parser import Parsed
+from puna.prompt.layout import Form
+
+FORM: Final = Form(
+    name="muse",
+    thinks=True,
+    thinking_start=f" to=self{MESSAGE}",
+    thinking_end=END_OF_MESSAGE,
+    before_prefill=f" to=user{MESSAGE}",
+    preserved_tokens=(START, MESSAGE, END_OF_MESSAGE, END_OF_TURN, CALLS, END_OF_CALLS),
+)
+
+
+class RecipientParser:
+    """Takes the pieces of one answer, in order."""
+
+    form: Final = FORM
+
+    def __init__(self, tools: Sequence[Tool], opened: str = "", think: Think | None = None) -> None:
+        """`opened` is the beginning of the answer that already stands in the prompt."""
+        self._parser = GlimmerParser(strict=False)
+        self._parser.init(tools, None, think)
+        self._opened = opened
+        self._calls: list[ToolCall] = []
+
+    def feed(self, text: str) -> Parsed:
+        """Take a piece and return what is sure by now."""
+        text, self._opened = self._opened + text, ""
+        return self._parsed(self._parser.add(text, done=False))
+
+    def finish(self) -> Parsed:
+        """Return what was held back, and the calls."""
+        last = self._parsed(self._parser.add(self._opened, done=True))
+        return Parsed(last.content, last.thinking, tuple(self._calls))
+
+    def _parsed(self, piece: Piece) -> Parsed:
+        self._calls += [
+            ToolCall(name=call.name, arguments=call.arguments, index=call.index, id=new_id()) for call in piece.calls
+        ]
+        return Parsed(piece.content, piece.thinking)

@@ -1,0 +1,71 @@
+"""Conversations in the form that a chat template takes, repaired for what that template cannot do.
+
+The reference gives its engine messages as OpenAI's API has them, and the engine repairs them: a system message that the
+template ignores is put in front of the next message, arguments of calls are text or an object, content is a text or a
+list of parts. Reasoning of earlier turns is not passed on.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from puna.errors import TemplateRefusedError
+from puna.go import json as gojson
+from puna.messages import Message
+from puna.prompt.jinja.probe import Abilities
+
+
+def conversation(messages: Sequence[Message], abilities: Abilities, *, developer: bool = False) -> list[dict[str, Any]]:
+    """Return messages as a template takes them; `developer` leaves that role as it is.
+
+    Media are markers "[img-N]" after the text, numbered from 0 over the whole list. Raises TemplateRefusedError.
+    """
+    out: list[dict[str, Any]] = []
+    number = 0
+    for message in messages:
+        markers = "".join([f"[img-{number + index}]" for index in range(len(message.media))])
+        number += len(message.media)
+        role = "system" if message.role == "developer" and not developer else message.role
+        out.append(_as_dict(message, role, message.content + markers, abilities))
+    return out if abilities.system else _without_system(out)
+
+
+def _as_dict(message: Message, role: str, text: str, abilities: Abilities) -> dict[str, Any]:
+    content: Any = text
+    if abilities.typed_content and not abilities.text_content:
+        content = [{"type": "text", "text": text}]
+    out: dict[str, Any] = {"role": role, "content": content}
+    if message.tool_name:
+        out["name"] = message.tool_name
+    if message.tool_call_id:
+        out["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        calls = out["tool_calls"] = []
+        for call in message.tool_calls:
+            arguments: Any = arguments_text(call.arguments)
+            if abilities.object_arguments:
+                arguments = json.loads(arguments)
+            made: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
+            if call.id:
+                made["id"] = call.id
+            calls.append(made)
+    return out
+
+
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not messages or messages[0]["role"] != "system":
+        return messages
+    first, rest = messages[0], messages[1:]
+    if rest:
+        if not (isinstance(first["content"], str) and isinstance(rest[0]["content"], str)):
+            raise TemplateRefusedError("json type must be string, but is array")
+        rest[0] = rest[0] | {"content": first["content"] + "\n" + rest[0]["content"]}
+    return rest
+
+
+def arguments_text(text: str) -> str:
+    """Return the JSON of a call's arguments as Go writes it. Raises TemplateRefusedError for what is no JSON."""
+    try:
+        return gojson.dumps(json.loads(text, parse_int=float) if text else {})
+    except ValueError as error:
+        raise TemplateRefusedError(f"Failed to parse tool call arguments as JSON: {error}") from error

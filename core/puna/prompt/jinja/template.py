@@ -1,0 +1,254 @@
+"""A chat template as GGUF files bring it: rendered like the reference's engine does, with the repairs it makes.
+
+A template is compiled once, and what it can do is probed once, when it is first needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from jinja2 import TemplateSyntaxError
+
+from puna.errors import TemplateError, TemplateRefusedError
+from puna.messages import Message, Think, Tool
+from puna.prompt.jinja import known, parsers
+from puna.prompt.jinja.derive import derive
+from puna.prompt.jinja.environment import FAILURES, ChatEnvironment, RaisedByTemplateError, place_in_source
+from puna.prompt.jinja.probe import Abilities, probe
+from puna.prompt.jinja.repairs import conversation
+from puna.prompt.jinja.tools import tool_objects
+from puna.prompt.layout import Form
+from puna.prompt.value import Value
+
+DEFAULT_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Used for files that bring none: ChatML."""
+
+_KEPT_REASONING: Final = {
+    "preserve_reasoning": True,
+    "preserve_thinking": True,
+    "clear_thinking": False,
+    "truncate_history_thinking": False,
+    "drop_thinking": False,
+}
+"""How templates of several makers are told to keep the thoughts of earlier turns."""
+
+
+class Template:
+    """One compiled template with what is known about it."""
+
+    def __init__(self, source: str, bos_text: str, eos_text: str) -> None:
+        """Compile; raises TemplateError."""
+        self.source = source.replace("\r\n", "\n").replace("\r", "\n")
+        self._texts = {"bos_token": bos_text, "eos_token": eos_text}
+        try:
+            self._render = ChatEnvironment().compiled(known.patched(self.source))
+        except (TemplateSyntaxError, RecursionError) as error:
+            raise TemplateError(f"error: parser: Parser Error: {error}") from error
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """What it reads of its input."""
+        return probe(known.patched(self.source))
+
+    @cached_property
+    def form(self) -> Form:
+        """How the model's output will be laid out."""
+        return known.form(self.source) or known.corrected(self.derived, self.source)
+
+    @cached_property
+    def derived(self) -> Form:
+        """The part of that layout that the template itself shows."""
+        return derive(self._try, self.abilities)
+
+    def _try(self, messages: list[dict[str, Any]], **variables: Value) -> str | None:
+        """Render for analysis; None if the template fails."""
+        try:
+            return self._render({"messages": messages, **self._texts, **variables})
+        except FAILURES:
+            return None
+
+    def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
+        """Render. Raises TemplateRefusedError with the text that the reference's engine has."""
+        try:
+            return self._render({"messages": messages, **self._texts, **variables})
+        except RaisedByTemplateError as error:
+            text = f"Jinja Exception: {error.raised.message}"
+            if error.raised.offset >= 0:
+                text = place_in_source(self.source, error.raised.offset, "CallExpression", text)
+            raise TemplateRefusedError(self._refusal + text) from error
+        except FAILURES as error:
+            raise TemplateRefusedError(f"{self._refusal}\nError: {error}") from error
+
+    @property
+    def _refusal(self) -> str:
+        if known.form(self.source):
+            return ""
+        return "Unable to generate parser for this template. Automatic parser generation failed: "
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A prompt, and what of the answer it holds already."""
+
+    text: str
+    opened: str
+
+
+class ChatTemplate:
+    """A model's chat template. Safe to share: rendering keeps no state."""
+
+    def __init__(
+        self,
+        source: str,
+        bos_text: str = "",
+        eos_text: str = "",
+        *,
+        tool_source: str = "",
+        adds_bos: bool = False,
+        adds_eos: bool = False,
+    ) -> None:
+        """Compile a template, or the default one if the source is empty; raises TemplateError.
+
+        `tool_source` is the variant for conversations with tools (`tokenizer.chat_template.tool_use`), if there is one.
+        `adds_bos` and `adds_eos` tell that the tokenizer adds these tokens, whose texts are then cut from the prompt.
+        """
+        if source in ("", "chatml"):
+            source = tool_source or DEFAULT_TEMPLATE
+        self._plain = Template(source, bos_text, eos_text)
+        self._for_tools = Template(tool_source, bos_text, eos_text) if tool_source else self._plain
+        self._bos = bos_text if adds_bos else ""
+        self._eos = eos_text if adds_eos else ""
+
+    def form(self, *, tools: bool = False) -> Form:
+        """Return how output will be laid out, in conversations with or without tools."""
+        return (self._for_tools if tools else self._plain).form
+
+    def derived(self, *, tools: bool = False) -> Form:
+        """Return what of the output's layout the template shows; `form` knows some templates better."""
+        return (self._for_tools if tools else self._plain).derived
+
+    def turn(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None) -> Turn:
+        """Return the prompt, as `render` does, and what of the answer it holds already, as a parser needs to know."""
+        prefill = _prefill(messages)
+        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
+        head, opened = _opening(shown, prefill, without, prompt)
+        return Turn(prompt if prefill is None else without + head + opened, opened)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        think: Think | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """Return the prompt. A final assistant message is left open, for the model to go on with.
+
+        Media are markers "[img-N]", numbered from 0 over the messages. Raises TemplateRefusedError when the template
+        raises, or makes no sense of the conversation.
+        """
+        prefill = _prefill(messages) if add_generation_prompt else None
+        shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        if not add_generation_prompt:
+            return self._apply(shown, generation=False)
+        if prefill is None:
+            return self._apply(shown, generation=True)
+        return self.turn(messages, tools, think=think).text
+
+    def parser(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
+    ) -> parsers.AnyParser:
+        """Return a parser of what the model says to these messages. Raises as `render` does."""
+        form = self.form(tools=bool(tools))
+        return parsers.parser(form, tools, self.turn(messages, tools, think=think).opened, think)
+
+    def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
+        template = self._for_tools if tools else self._plain
+        dicts = conversation(messages, template.abilities, developer="<|channel|>" in template.source)
+        return _Shown(template, known.adjusted(dicts, template.source), _variables(tools, think, template))
+
+    def _apply(self, shown: "_Shown", *, generation: bool) -> str:
+        more = {"add_generation_prompt": True} if generation else {}
+        text = shown.template.apply(shown.messages, shown.variables | more)
+        if generation:
+            text = known.opened(text, shown.template.source)
+        if self._bos and text.startswith(self._bos):
+            text = text[len(self._bos) :]
+        if self._eos and text.endswith(self._eos):
+            text = text[: -len(self._eos)]
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a template is given."""
+
+    template: Template
+    messages: list[dict[str, Any]]
+    variables: dict[str, Any]
+
+
+def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) -> tuple[str, str]:
+    """Return how the model's turn opens: what only introduces it, and what of its answer the prompt has already.
+
+    `without` and `prompt` are the conversation without and with the text that asks for an answer.
+    """
+    turn = prompt[_shared(without, prompt) :]
+    form = shown.template.form
+    start = form.thinking_start.strip()
+    head = turn.partition(start)[0] if start and start in turn else turn
+    if prefill is None:
+        return head, turn[len(head) :]
+    opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
+    opened = opened if form.before_prefill is None else form.before_prefill
+    return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
+
+
+def _prefill(messages: Sequence[Message]) -> Message | None:
+    """Return the final message, if it is an answer that the client has begun. Raises TemplateRefusedError."""
+    if not messages or messages[-1].role != "assistant":
+        return None
+    if len(messages) >= 2 and messages[-2].role == "assistant":
+        raise TemplateRefusedError("Cannot have 2 or more assistant messages at the end of the list.")
+    if messages[-1].tool_calls:
+        raise TemplateRefusedError("Cannot continue an assistant message that contains tool calls.")
+    return messages[-1]
+
+
+def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -> dict[str, Any]:
+    now = datetime.now()
+    out: dict[str, Any] = {
+        "enable_thinking": think.on if think else template.form.thinks,
+        "datetime": now.strftime("%b %d %Y"),
+        "date_string": now.strftime("%d %b %Y"),
+        **_KEPT_REASONING,
+        **known.variables(template.source, think),
+    }
+    if think and think.level:
+        out |= {"reasoning_effort": think.level, "reasoning_strength": think.level}
+    if tools:
+        try:
+            out["tools"] = tool_objects(tools)
+        except ValueError as error:
+            raise TemplateRefusedError(f"Failed to parse tools: {error}") from error
+    return out
+
+
+def _shared(left: str, right: str) -> int:
+    """Return how many characters two texts begin with alike, by halving: prompts may have millions."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,1 @@
+"""Grammars that force a model to call a tool."""

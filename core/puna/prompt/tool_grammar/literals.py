@@ -1,0 +1,143 @@
+"""Arguments as models write them that have a notation of their own: the grammar of what fits a tool's schema.
+
+Types, properties, items, enumerations, alternatives and references within the schema bind; narrower keywords do not.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from puna.go import json as gojson
+from puna.prompt.layout import Literals
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_]+")
+_INTEGER: Final = "/-?(0|[1-9][0-9]{0,17})/"
+_NUMBER: Final = r"/-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?/"
+_NULL: Final = {"type": "null"}
+_DEEPEST: Final = 8
+"""How deep a schema is followed."""
+
+
+class Writer:
+    """Makes expressions for values, and the rules that they need. `written` makes one for a text as it stands."""
+
+    def __init__(self, literals: Literals, written: Callable[[str], str], *, marked: bool) -> None:
+        """`marked`: whether the quotes may be special tokens."""
+        self._literals = literals
+        self._written = written
+        self._marked = marked
+        self._root: Mapping[str, Any] = {}
+        self.rules: list[str] = []
+
+    def members(self, schema: Mapping[str, Any], pair: Callable[[str], str], depth: int = 0) -> str | None:
+        """Return an expression for the members of an object, those that must be there first; None: a key has no form.
+
+        `pair` returns what stands before the value of a key.
+        """
+        if depth == 0:
+            self._root = schema
+        properties = schema.get("properties")
+        if not isinstance(properties, Mapping):
+            return self._rule('""')
+        if not all(map(_KEY.fullmatch, properties)):
+            return None
+        required = [key for key in properties if key in (schema.get("required") or ())]
+        names = {
+            key: self._rule(f"{json.dumps(pair(key))} {self.value(each, depth)}") for key, each in properties.items()
+        }
+        comma = "/, ?/" if self._literals.spaced else '","'
+
+        optional = [key for key in properties if key not in required]
+        ways, following = [], '""'
+        for key in reversed([*required, *optional]):
+            ways.append(f"{names[key]} {following}")
+            following = self._rule(f"({comma} {names[key]}){'' if key in required else '?'} {following}")
+        return self._rule(ways[-1] if required else " | ".join(['""', *reversed(ways)]))
+
+    def value(self, schema: object, depth: int = 0) -> str:
+        """Return an expression for a value; for anything if the schema says nothing that could be written."""
+        schema = self._resolved(schema)
+        if not isinstance(schema, Mapping) or depth > _DEEPEST:
+            return self._anything()
+        listed = [schema["const"]] if "const" in schema else schema.get("enum")
+        if isinstance(listed, list) and listed and not any(isinstance(each, list | dict) for each in listed):
+            return _either([self._scalar(each) for each in listed])
+        ways = schema.get("anyOf") or schema.get("oneOf")
+        if isinstance(ways, list) and (ways := [each for each in ways if self._literals.null or each != _NULL]):
+            return _either([self.value(each, depth + 1) for each in ways])
+        types = schema.get("type")
+        types = [types] if isinstance(types, str) else types
+        if isinstance(types, list) and (types := [one for one in types if self._literals.null or one != "null"]):
+            return _either([self._typed(one, schema, depth) for one in types])
+        return self._anything()
+
+    def _resolved(self, schema: object) -> object:
+        """Follow references within the tool's schema."""
+        for _ in range(_DEEPEST):
+            reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+            if not isinstance(reference, str) or not reference.startswith("#"):
+                break
+            schema = self._root
+            for part in reference[1:].split("/")[1:]:
+                schema = schema.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
+        return schema
+
+    def _typed(self, one: object, schema: Mapping[str, Any], depth: int) -> str:
+        match one:
+            case "string":
+                return self._text(inner=depth > 0)
+            case "integer":
+                return _INTEGER
+            case "number":
+                return _NUMBER
+            case "boolean":
+                return '("true" | "false")'
+            case "null":
+                return json.dumps(self._literals.null)
+            case "array":
+                each = self.value(schema.get("items"), depth + 1)
+                return f'"[" ({each} ("," {each})*)? "]"'
+            case "object" if schema.get("properties"):
+                inside = self.members(schema, self._before_value, depth + 1)
+                return f'"{{" {inside} "}}"' if inside else self._anything()
+            case "object":
+                self._anything()
+                return "mapping"
+        return self._anything()
+
+    def _before_value(self, key: str) -> str:
+        return f"{key}:" if self._literals.bare_keys else f'"{key}":'
+
+    def _scalar(self, value: object) -> str:
+        if isinstance(value, str):
+            return self._written(f"{self._literals.quote}{value}{self._literals.quote}")
+        return json.dumps(self._literals.null or "null" if value is None else gojson.dumps(value))
+
+    def _text(self, *, inner: bool) -> str:
+        """Return an expression for a quoted text: behind a token, or with the quote in the expression that ends it."""
+        inside = self._literals.inner if inner and self._literals.inner else self._literals.text
+        quote = self._literals.quote
+        spelled = f"{json.dumps(quote)} /({inside})*{re.escape(quote)}/"
+        if not self._marked:
+            return self._rule(spelled)
+        return self._rule(f"{self._written(quote)} /({inside})*/ {self._written(quote)} | {spelled}")
+
+    def _anything(self) -> str:
+        if not any(rule.startswith("anything:") for rule in self.rules):
+            null = f" | {json.dumps(self._literals.null)}" if self._literals.null else ""
+            key = "/[A-Za-z0-9_]+:/" if self._literals.bare_keys else '/"[A-Za-z0-9_ -]+":/'
+            self.rules += [
+                f'anything: {self._text(inner=True)} | {_NUMBER} | "true" | "false"{null} | listed | mapping',
+                'listed: "[" (anything ("," anything)*)? "]"',
+                f'mapping: "{{" ({key} anything ("," {key} anything)*)? "}}"',
+            ]
+        return "anything"
+
+    def _rule(self, expression: str) -> str:
+        self.rules.append(f"value{len(self.rules)}: {expression}")
+        return self.rules[-1].partition(":")[0]
+
+
+def _either(ways: Sequence[str]) -> str:
+    return f"({' | '.join(ways)})"

@@ -1,0 +1,170 @@
+"""From options to what a backend is asked: how a model is loaded, and how a sequence is drawn."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
+from puna.errors import InvalidFormatError, InvalidRequestError, OptionRangeError, UnsupportedConstraintError
+from puna.go.json import quote
+from puna.go.json_text import repaired
+from puna.messages import Tool
+from puna.models.storage.integrity import never
+from puna.models.stored import StoredModel
+from puna.options import Options
+from puna.runtime.requirements import Wanted
+from puna.serving.requests import OutputFormat, RequestOptions
+from puna.settings import Settings
+
+DEFAULT_CONTEXT: Final = 4096
+LEAST_CONTEXT: Final = 4
+LEAST_VISION_CONTEXT: Final = 2048
+DRAFT_TOKENS: Final = 4
+INT32: Final = 2**31 - 1
+NO_SHIFT_FAMILIES: Final = ("deepseek2",)
+"""Families whose cache cannot be shifted."""
+
+
+def wanted(model: StoredModel, options: Options, request: RequestOptions, settings: Settings) -> Wanted:
+    """Say what the pool must load. InvalidRequestError: the model has no file; DamagedModelError: it is gone."""
+    if model.model_path is None:
+        raise InvalidRequestError(f"{model.name.shortest} has no model file")
+    backend = model.config.backend
+    automatic = {
+        name
+        for name, value in (("context_length", options.num_ctx), ("batch_size", options.num_batch))
+        if value is None
+    }
+    spec = ModelSpec(
+        path=str(model.model_path),
+        adapter_paths=tuple(map(str, model.adapter_paths)),
+        projector_paths=tuple(map(str, model.projector_paths)),
+        draft_path=str(model.draft_path) if model.draft_path else None,
+        context_length=context_length(model, options, settings),
+        parallel=settings.num_parallel,
+        batch_size=_bounded("num_batch", _int32(options.num_batch or 0), "max_batch_tokens", settings),
+        gpu_layers=_int32(options.num_gpu),
+        main_gpu=None if options.main_gpu is None else _int32(options.main_gpu),
+        use_mmap=options.use_mmap,
+        threads=_bounded("num_thread", _int32(options.num_thread), "max_threads", settings),
+        draft_tokens=_draft_tokens(model, options),
+        flash_attention=settings.flash_attention,
+        kv_cache_type=settings.kv_cache_type,
+        constraint_limits=ConstraintLimits(
+            seconds=settings.limits.max_constraint_seconds,
+            mask_seconds=settings.limits.max_mask_seconds,
+            memory_bytes=settings.limits.max_constraint_memory_bytes,
+        ),
+    )
+    return Wanted(
+        key=spec.path,
+        name=model.name.shortest,
+        spec=spec,
+        digest=model.digest,
+        details=model,
+        format=model.config.model_format or "gguf",
+        backend=backend,
+        backend_options=request.backend_options,
+        automatic=frozenset(automatic),
+        file_bytes=_size(model, model.model_path),
+        verify=model.verify,
+    )
+
+
+def _size(model: StoredModel, path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        model.verify(thorough=False, stopped=never)  # says what is gone
+        raise
+
+
+def context_length(model: StoredModel, options: Options, settings: Settings) -> int:
+    """Return the context to ask for, in tokens; the backend cuts it to what the model was trained for."""
+    asked = options.num_ctx
+    if asked is None:
+        asked = settings.context_length or DEFAULT_CONTEXT
+    least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
+    return max(_int32(min(asked, settings.limits.max_context_tokens)), least)
+
+
+def token_limit(options: Options, context: int) -> int:
+    """Return how many tokens to generate at most: as told, but ten contexts at most."""
+    longest = 10 * context
+    return longest if options.num_predict < 0 else min(options.num_predict, longest)
+
+
+def sampling(options: Options, request: RequestOptions) -> Sampling:
+    """Say how tokens are drawn."""
+    return Sampling(
+        temperature=options.temperature,
+        top_k=_int32(options.top_k),
+        top_p=options.top_p,
+        min_p=options.min_p,
+        typical_p=options.typical_p or 1.0,  # the reference leaves a zero out
+        repeat_last_n=_int32(options.repeat_last_n),
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
+        logit_bias=request.logit_bias,
+    )
+
+
+def constraint(output: OutputFormat | None) -> Constraint | None:
+    """Check what a text must look like. InvalidFormatError: `format` is neither "json" nor an object."""
+    if output is None:
+        return None
+    if output.kind == "json_object":
+        return Constraint("json_schema", '{"type":"object"}')
+    if output.kind == "json_schema":
+        return _schema(output.text)
+    return Constraint(output.kind, output.text)
+
+
+def check_size(request: RequestOptions, tools: Sequence[Tool], most: int) -> None:
+    """Refuse a form that is longer than `most` bytes, before anything reads it. `tools`: those that must be called."""
+    sizes = {"format": len(request.output.text) if request.output else 0}
+    sizes |= {f"tool {quote(tool.name)}": len(tool.parameters or "") for tool in tools}
+    if sum(sizes.values()) > most:
+        name = max(sizes, key=sizes.__getitem__)
+        raise UnsupportedConstraintError(
+            f"{name} is too large: it has {sizes[name]} bytes, and PUNA_MAX_CONSTRAINT_BYTES allows {most}"
+        )
+
+
+def shifts(model: StoredModel, request: RequestOptions) -> bool:
+    """Say whether a full context forgets its older half."""
+    return request.shift if request.shift is not None else model.config.model_family not in NO_SHIFT_FAMILIES
+
+
+def _schema(text: str) -> Constraint:
+    stripped = text.strip(" \t\r\n")
+    if stripped == '"json"':
+        return Constraint("json_schema", '{"type":"object"}')
+    try:
+        fits = isinstance(json.loads(stripped), dict)
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise InvalidFormatError(f'invalid format: {quote(text)}; expected "json" or a valid JSON Schema object')
+    return Constraint("json_schema", repaired(stripped))
+
+
+def _draft_tokens(model: StoredModel, options: Options) -> int:
+    if options.draft_num_predict is not None:
+        return max(_int32(options.draft_num_predict), 0)
+    return DRAFT_TOKENS if model.draft_path else 0
+
+
+def _bounded(name: str, value: int, limit: str, settings: Settings) -> int:
+    """Return an option's value, or 0 for a negative one. OptionRangeError: it exceeds the limit of this name."""
+    most = getattr(settings.limits, limit)
+    if value > most:
+        raise OptionRangeError(name, f"at most {most} (PUNA_{limit.upper()})")
+    return max(value, 0)
+
+
+def _int32(value: int) -> int:
+    return max(-INT32, min(value, INT32))

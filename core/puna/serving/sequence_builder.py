@@ -1,0 +1,101 @@
+"""From a rendered prompt to the sequence that a backend runs: limits, cutting, pictures."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from puna.backend import Constraint, SequenceRequest
+from puna.errors import ContextOverflowError, EngineRefusedError
+from puna.go.json import whole
+from puna.options import Options
+from puna.prompt.truncate import cut_tokens, kept_ends
+from puna.runtime.requirements import Lease
+from puna.serving.lengths import head, is_long, tail
+from puna.serving.requests import RequestOptions
+from puna.serving.sampling_options import sampling, token_limit
+from puna.serving.sequence_runner import overflow_text
+
+NO_MEDIA: Final = (
+    '{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.",'
+    '"type":"invalid_request_error"}}'
+)
+"""What the reference's engine answers; clients show it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything about a sequence but its prompt."""
+
+    lease: Lease
+    options: Options
+    request: RequestOptions
+    shift: bool
+    cuts: bool
+    """Whether a prompt longer than the context is cut token by token; otherwise the backend refuses it."""
+    preserved: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    """Texts that end the answer beside those of the options."""
+    bos: str = ""
+    """What the renderer begins prompts with; empty: what the tokenizer says."""
+
+    async def sequence(
+        self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
+    ) -> tuple[SequenceRequest, int]:
+        """Return the sequence and how many tokens of its prompt were cut. ContextOverflowError: it may not be cut."""
+        facts, options = self.lease.facts, self.options
+        if media and not (facts.vision or facts.audio):
+            raise EngineRefusedError(NO_MEDIA)
+        cut = 0
+        if isinstance(prompt, str):
+            prompt = whole(prompt)
+            if facts.adds_bos:
+                prompt = prompt.removeprefix(self.bos or facts.bos_text)
+            if is_long(prompt, facts.context_length):
+                prompt, cut = await self._shortened(prompt, may_cut=self.cuts and not media)
+            elif self.cuts and not media and len(prompt.encode()) >= facts.context_length:
+                prompt, cut = await self._fitting(prompt)
+        elif len(prompt) > facts.context_length:
+            raise ContextOverflowError(overflow_text(len(prompt), facts.context_length))
+        return (
+            SequenceRequest(
+                prompt=prompt,
+                media=media,
+                sampling=sampling(options, self.request),
+                max_tokens=token_limit(options, facts.context_length),
+                stop=options.stop + self.stops,
+                constraint=constraint,
+                top_logprobs=self.request.top_logprobs if self.request.logprobs else None,
+                keep_tokens=options.num_keep,
+                shift=self.shift,
+                preserved_tokens=self.preserved,
+                cache_salt=self.request.cache_salt,
+                priority=self.request.priority,
+            ),
+            cut,
+        )
+
+    async def _shortened(self, prompt: str, *, may_cut: bool) -> tuple[str | tuple[int, ...], int]:
+        """Do the same to a prompt that is too long to be tokenized whole; the number of tokens cut is an estimate."""
+        facts, model = self.lease.facts, self.lease.model
+        found = await head(model, prompt, facts.context_length + 1)
+        if found.complete and len(found.tokens) < facts.context_length:
+            return prompt, 0
+        if not may_cut:
+            raise ContextOverflowError(overflow_text(len(found.tokens), facts.context_length, at_least=True))
+        if not self.shift:
+            raise ContextOverflowError
+        begin = [facts.bos_id] if facts.adds_bos else []
+        first, last = kept_ends(facts.context_length, self.options.num_keep, facts.adds_bos)
+        kept = [*begin, *found.tokens][:first] + await tail(model, prompt, last)
+        estimate = len(prompt) * len(found.tokens) // found.characters
+        return tuple(kept), max(estimate - len(kept), 1)
+
+    async def _fitting(self, prompt: str) -> tuple[str | tuple[int, ...], int]:
+        """Cut a prompt's middle so that there is room for an answer; a byte is a token at most, so short ones fit."""
+        facts = self.lease.facts
+        tokens = await self.lease.model.tokenize(prompt, add_special=True, parse_special=True)
+        if len(tokens) <= facts.context_length - 1:
+            return prompt, 0
+        if not self.shift:
+            raise ContextOverflowError
+        kept = cut_tokens(tokens, facts.context_length, self.options.num_keep, facts.adds_bos)
+        return tuple(kept), len(tokens) - len(kept)

@@ -1,0 +1,1 @@
+"""llama.cpp's objects with their lifetimes: weights, context, batch, vocabulary, log."""

@@ -1,0 +1,127 @@
+"""A model's weights in memory, with its adapters and its vocabulary."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from puna.backend import InvalidRequestError, ModelSpec
+from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.kernels import repacking
+
+
+class LoadCancelledError(Exception):
+    """Loading was stopped by the one who wanted it."""
+
+
+class Weights:
+    """A loaded GGUF file. Blocks while loading; make it in a thread."""
+
+    def __init__(self, spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
+        """Load the file, telling `report` how far it is, from 0 to 1, until `stopped` says so.
+
+        InvalidRequestError: it is no model that llama.cpp can run. LoadCancelledError: stopped.
+        """
+        captured_log().clear()
+        lib.llama_backend_init()
+
+        def progress(done: float, _data: object) -> bool:
+            report(done)
+            return not stopped()
+
+        callback = lib.llama_progress_callback(progress)
+        parameters = lib.llama_model_default_params()
+        parameters.progress_callback = callback
+        if spec.gpu_layers >= 0:
+            parameters.n_gpu_layers = spec.gpu_layers
+        if spec.main_gpu is not None:
+            parameters.main_gpu = spec.main_gpu
+            parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
+        parameters.load_mode = _load_mode(spec)
+        parameters.use_extra_bufts = repacking(spec.path)
+        pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
+        if not pointer:
+            if stopped():
+                raise LoadCancelledError
+            raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
+        self.pointer = pointer
+        self.architecture = self.meta("general.architecture")
+        vocab = lib.llama_model_get_vocab(pointer)
+        if vocab is None:
+            raise InvalidRequestError("the model has no vocabulary")
+        sentencepiece = lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_SPM
+        spaced = sentencepiece and self.meta("tokenizer.ggml.add_space_prefix") != "false"
+        self.vocabulary = Vocabulary(vocab, adds_space=spaced)
+        self.context_length = lib.llama_model_n_ctx_train(pointer)
+        self.embedding_length = lib.llama_model_n_embd_out(pointer)
+        self.labels = lib.llama_model_n_cls_out(pointer)
+        self._adapters = [self._adapter(path) for path in spec.adapter_paths]
+
+    def _adapter(self, path: str) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
+        adapter = lib.llama_adapter_lora_init(self.pointer, path.encode())
+        if not adapter:
+            message = captured_log().last_error() or f"llama.cpp could not load the adapter {path}"
+            self.close()
+            raise InvalidRequestError(message)
+        return adapter
+
+    def apply_adapters(self, context: lib.llama_context_p) -> None:
+        """Have a context use the adapters, each at full strength."""
+        if not self._adapters:
+            return
+        count = len(self._adapters)
+        adapters = (lib.llama_adapter_lora_p_ctypes * count)(*self._adapters)
+        scales = (ctypes.c_float * count)(*[1.0] * count)
+        if lib.llama_set_adapters_lora(context, adapters, count, scales) != 0:
+            raise InvalidRequestError(captured_log().last_error() or "llama.cpp could not use the adapters")
+
+    def meta(self, key: str) -> str:
+        """Return a metadata value as llama.cpp prints it; an empty string if there is none."""
+        room = 256
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, room)
+            if length < room:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+            room = length + 1
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes that a token takes in an f16 KV cache, by the file's metadata; too many for models that cache less."""
+        heads = max(int(lib.llama_model_n_head(self.pointer)), 1)
+        width = int(lib.llama_model_n_embd(self.pointer)) // heads
+        key = int(self.meta(f"{self.architecture}.attention.key_length") or width)
+        value = int(self.meta(f"{self.architecture}.attention.value_length") or width)
+        heads_kv = max(int(lib.llama_model_n_head_kv(self.pointer)), 1)
+        return int(lib.llama_model_n_layer(self.pointer)) * heads_kv * (key + value) * 2
+
+    @property
+    def rerank_template(self) -> str:
+        """How a query and a document are put together, with {query} and {document} in it; usually empty."""
+        template = lib.llama_model_chat_template(self.pointer, b"rerank")
+        return template.decode("utf-8", "replace") if template else ""
+
+    @property
+    def embeds_only(self) -> bool:
+        """Whether the file says how to pool embeddings, or that its attention looks ahead: it writes no text."""
+        prefix = self.architecture
+        return bool(self.meta(f"{prefix}.pooling_type")) or self.meta(f"{prefix}.attention.causal") == "false"
+
+    def close(self) -> None:
+        """Free them, adapters included."""
+        lib.llama_model_free(self.pointer)
+
+
+def _load_mode(spec: ModelSpec) -> int:
+    """Return llama.cpp's load mode. A CPU alone repacks weights while reading, which mapped files do not allow.
+
+    Weights that do not fit into the free memory are mapped all the same: slow, but the kernel kills nobody.
+    """
+    if spec.use_mmap is None and lib.llama_supports_gpu_offload():
+        return lib.LLAMA_LOAD_MODE_AUTO
+    tight = 0 < spec.memory_bytes < Path(spec.path).stat().st_size
+    mapped = tight if spec.use_mmap is None else spec.use_mmap
+    return lib.LLAMA_LOAD_MODE_MMAP if mapped else lib.LLAMA_LOAD_MODE_NONE

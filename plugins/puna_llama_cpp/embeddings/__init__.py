@@ -1,0 +1,1 @@
+"""Embedding and ranking of texts."""

@@ -1,0 +1,117 @@
+"""Vectors of texts: the step loop of a model that embeds or ranks.
+
+Each step takes as many texts as make a good batch from the requests that wait, which get equal parts of the time
+(`turns`): small enough that a short text does not wait long for others, since attention's cost grows with the square
+of what is in the batch.
+
+A text's vector must not depend on its company, but on a CPU llama.cpp's flash attention computes in another precision
+from 64 tokens in a batch on (differences up to 3e-4 were seen). So short texts are put together below that, and a
+longer one goes alone: every vector is, bit for bit, what the reference answers.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import BackendError
+from puna_llama_cpp.binding.batch import Batch
+from puna_llama_cpp.binding.context import AbortedError, Context
+from puna_llama_cpp.embeddings.fair_queue import Job, Text, Turns
+from puna_llama_cpp.step_thread import Post, StepThread, ended_error
+
+CPU_BATCH = 63
+"""Tokens of a batch of several texts, at most, if they shall not change each other's vectors."""
+GPU_BATCH = 512
+"""The same where a small batch would waste the device, whose arithmetic differs from the reference's anyway."""
+
+
+def normalized(vector: NDArray[np.float32]) -> list[float]:
+    """Return a vector at length 1, as llama-server computes it: the sum in 64 bits, the factor in 32."""
+    total = math.sqrt(float(np.square(vector.astype(np.float64)).sum()))
+    factor = np.float32(1.0 / total if total > 0 else 0.0)
+    return (vector * factor).tolist()  # type: ignore[no-any-return] # numpy leaves this open
+
+
+class EmbeddingEngine:
+    """Embeds texts on a context. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(self, context: Context, *, slots: int, together: int, length: int) -> None:
+        """Put up to `slots` texts of `together` tokens into a batch; vectors have `length` numbers."""
+        self._context, self._slots, self._length = context, slots, length
+        self._together = min(together, context.batch_size)
+        self._batch = Batch(context.batch_size)
+        self._lock = threading.Lock()
+        self._turns = Turns()
+        self._evaluating: list[Text] = []
+        self._post = Post()
+        self._ended = False
+        self._thread = StepThread("llama-embed", self._step, self._end)
+        self._thread.start()
+
+    def submit(self, job: Job, texts: Sequence[list[int]]) -> None:
+        """Queue a request's texts. BackendError: the model was unloaded."""
+        with self._lock:
+            if self._ended:
+                raise ended_error()
+            self._turns.add(job, texts)
+        self._thread.wake()
+
+    def cancel(self, job: Job) -> None:
+        """Drop what is left of a request, and the running evaluation if it is for nobody else."""
+        with self._lock:
+            job.cancelled = True
+            self._turns.drop(job)
+            if self._evaluating and all(text.job.cancelled for text in self._evaluating):
+                self._context.abort(True)
+
+    def step(self) -> int | None:
+        """Return how many steps were made; None while there is no work."""
+        return self._thread.step()
+
+    def close(self) -> None:
+        """Stop and wait until the thread lets go of the context."""
+        with self._lock:
+            self._ended = True
+            self._context.abort(True)
+        self._thread.close()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            left = {*self._turns.jobs, *(text.job for text in self._evaluating)}
+        for job in left:
+            if not job.cancelled:
+                self._post.put(job.mailbox, ended_error())
+        self._post.send()
+
+    def _step(self) -> bool:
+        with self._lock:
+            if self._ended:
+                return False
+            texts = self._turns.take(self._slots, self._together)
+            self._evaluating = texts
+            self._context.abort(False)
+        if not texts:
+            return False
+        self._batch.clear()
+        for slot, text in enumerate(texts):
+            self._batch.add(slot, 0, text.tokens, output=True, every=True)
+        try:
+            self._context.clear()
+            self._context.decode(self._batch)
+        except AbortedError:
+            texts = []
+        except BackendError as error:
+            for job in {text.job for text in texts}:
+                self._post.put(job.mailbox, error)
+            texts = []
+        for slot, text in enumerate(texts):
+            self._post.put(text.job.mailbox, (text.index, self._context.pooled(slot, self._length)))
+        with self._lock:
+            if not self._ended:
+                self._evaluating = []
+        self._post.send()
+        return True

@@ -1,0 +1,109 @@
+"""A loaded model that embeds or ranks texts."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import (
+    Embedding,
+    InvalidRequestError,
+    ModelFacts,
+    PromptTooLongError,
+    SequenceEvent,
+    SequenceRequest,
+    UnsupportedError,
+)
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.embeddings.engine import CPU_BATCH, GPU_BATCH, EmbeddingEngine, normalized
+from puna_llama_cpp.embeddings.fair_queue import Job
+from puna_llama_cpp.model import LlamaModel
+
+_SLICE = 64
+"""Vectors that are turned into numbers without a pause for the event loop."""
+
+
+class EmbeddingModel(LlamaModel):
+    """A model that makes vectors, or scores if it pools by rank."""
+
+    def __init__(self, weights: Weights, context: Context, facts: ModelFacts, slots: int) -> None:
+        """Start its engine, with up to `slots` texts in a batch."""
+        super().__init__(weights, context, facts)
+        self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
+        length = weights.labels if self._ranks else weights.embedding_length
+        together = GPU_BATCH if facts.vram_bytes else CPU_BATCH
+        self._engine = EmbeddingEngine(context, slots=slots, together=together, length=length)
+        self._limit = facts.embedding_tokens
+
+    async def generate(self, _request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
+        """Refuse."""
+        raise UnsupportedError("this model does not generate text")
+        yield  # makes this a generator, which raises when it is first asked
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
+        """Return the vectors of texts (or token ids), in order."""
+        if self._context.pooling == lib.LLAMA_POOLING_TYPE_NONE:
+            raise UnsupportedError("Pooling type 'none' is not OAI compatible. Please use a different pooling type")
+        if self._ranks:
+            raise UnsupportedError("this model ranks and does not embed")
+        texts = []
+        for text in inputs:
+            texts.append(await self._tokens(text))
+            await asyncio.sleep(0)  # a short text is tokenized at once, and many of them would hold up the event loop
+        vectors = await self._evaluate(texts)
+        embeddings = []
+        for index, (vector, tokens) in enumerate(zip(vectors, texts, strict=True)):
+            embeddings.append(Embedding(vector.tolist() if raw else normalized(vector), len(tokens)))
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        return embeddings
+
+    def step(self) -> int | None:
+        """Return how many batches were evaluated, while there is work."""
+        return self._engine.step()
+
+    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
+        """Return how well each document fits the query, in order; larger is better."""
+        if not self._ranks:
+            raise UnsupportedError("this model does not support reranking")
+        vectors = await self._evaluate([self._pair(query, document) for document in documents])
+        return [float(vector[0]) for vector in vectors]
+
+    def _pair(self, query: str, document: str) -> list[int]:
+        """Return a query and a document as the tokens that the model was trained to see."""
+        template = self._weights.rerank_template
+        vocabulary = self._vocabulary
+        if template:
+            text = template.replace("{query}", query).replace("{document}", document)
+            return vocabulary.tokenize(text, add_special=False, parse_special=True)
+        end = [vocabulary.eos if vocabulary.eos >= 0 else vocabulary.sep] if vocabulary.adds_eos else []
+        return [
+            *([vocabulary.bos] if vocabulary.adds_bos else []),
+            *vocabulary.tokenize(query, add_special=False, parse_special=False),
+            *end,
+            *([vocabulary.sep] if vocabulary.adds_sep else []),
+            *vocabulary.tokenize(document, add_special=False, parse_special=False),
+            *end,
+        ]
+
+    async def _evaluate(self, texts: list[list[int]]) -> list[NDArray[np.float32]]:
+        for tokens in texts:
+            if not tokens:
+                raise InvalidRequestError("Input content cannot be empty")
+            if len(tokens) > self._limit:
+                raise PromptTooLongError(len(tokens), self._limit)
+        if not texts:
+            return []
+        job = Job()
+        self._engine.submit(job, texts)
+        try:
+            vectors = dict([await job.mailbox.get() for _ in texts])
+        finally:
+            self._engine.cancel(job)
+        return [vectors[index] for index in range(len(texts))]
+
+    def _close_engine(self) -> None:
+        self._engine.close()

@@ -1,0 +1,35 @@
+"""Log-probabilities from raw logits, as the reference computes them: in 32-bit floats, before any sampler."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import TokenLogprob
+from puna_llama_cpp.binding.vocabulary import Vocabulary
+
+# What the reference says of a probability too small for a 32-bit float.
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def token_logprob(
+    logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary, preserved: frozenset[int]
+) -> TokenLogprob:
+    """Return a token's log-probability, with the `top` likeliest tokens at its place."""
+    weights = np.exp(logits - logits.max())
+    total = weights.sum()
+
+    def entry(of: int, alternatives: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        share = weights[of] / total
+        value = float(np.log(share)) if share > 0 else LOWEST
+        raw = vocabulary.spell(of, special=True) if of in preserved else vocabulary.piece(of)
+        return TokenLogprob(raw, of, value, alternatives)
+
+    return entry(token, tuple(entry(other) for other in _likeliest(logits, top)))
+
+
+def _likeliest(logits: NDArray[np.float32], count: int) -> list[int]:
+    if count <= 0:
+        return []
+    count = min(count, logits.size)
+    chosen = np.argpartition(logits, -count)[-count:]
+    order = np.argsort(-logits[chosen], kind="stable")
+    return [int(token) for token in chosen[order]]

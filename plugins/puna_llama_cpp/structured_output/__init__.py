@@ -1,0 +1,1 @@
+"""Structured output: constraints on the tokens that a sequence may produce."""

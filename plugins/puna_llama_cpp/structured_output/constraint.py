@@ -1,0 +1,243 @@
+"""Constrained output, as the model's host sees it: which tokens the constraint of a sequence allows next.
+
+Constraints are read and followed in processes of their own; `grammar_server` says why and how. Here are their
+counterparts: `Grammars` starts the server with the first constraint, and a `Matcher` asks one child. A mask does not
+depend on logits, so a child computes it while llama.cpp evaluates the token before; the decode thread waits for a
+mask for a moment at most, and a sequence whose mask is late sits out steps.
+"""
+
+import asyncio
+import marshal
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.backend import BackendError, Constraint, ConstraintLimits, InvalidRequestError
+from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.structured_output.wire import DIED, FAILED, GONE, HEADER, LARGE, MASK, NAMES, REFUSED, SLOW, TOKEN
+
+_SPECIAL = b"\xff"  # in front of tokens that no text can stand for
+_SLACK: Final = 10
+"""How much longer than its processor time a child may take by the clock: others need the processors too."""
+_STARTING: Final = 60.0
+"""Seconds that a busy machine may take to start processes."""
+_ENDING: Final = 5.0
+
+
+class _GoneError(BackendError):
+    """The server has died before the child could say anything."""
+
+
+class Matcher:
+    """The constraint of one sequence, which a child of the server holds against the tokens written so far."""
+
+    def __init__(
+        self, line: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
+    ) -> None:
+        """Own the socket that leads to the child."""
+        self._line, self._kind, self._size, self._limits = line, constraint.kind, vocabulary_size, limits
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
+        self._received = bytearray()
+        self._message: tuple[bytes, bytes] | None = None
+        self._asked = time.monotonic()
+        self.late = False
+        """True once a mask was late. From then on the sequence takes part in steps that follow its mask."""
+
+    async def begin(self, constraint: Constraint) -> None:
+        """Send the constraint and wait for the first mask. InvalidRequestError: it cannot be enforced."""
+        loop = asyncio.get_running_loop()
+        data = f"{constraint.kind}\n{constraint.text}".encode("utf-8", "surrogatepass")
+        try:
+            async with asyncio.timeout(_STARTING + _SLACK * self._limits.seconds):
+                with suppress(ConnectionError):  # a child that has died says why
+                    await loop.sock_sendall(self._line, HEADER.pack(MASK, len(data)) + data)
+                while not self._complete():
+                    with suppress(ConnectionError):
+                        self._take(await loop.sock_recv(self._line, 1 << 16))
+        except TimeoutError as error:
+            raise BackendError("the constraint cannot be enforced: its process does not answer") from error
+        kind, text = self._message or (GONE, b"")
+        if kind == MASK:
+            return
+        if kind == REFUSED:
+            raise InvalidRequestError(text.decode("utf-8", "replace"))
+        if kind == GONE:
+            raise _GoneError("the constraint cannot be enforced: its process has ended")
+        raise InvalidRequestError(f"{NAMES[self._kind]} cannot be enforced: {self._excess(kind, self._limits.seconds)}")
+
+    def _excess(self, kind: bytes, seconds: float) -> str:
+        name = "PUNA_MAX_CONSTRAINT_SECONDS" if seconds == self._limits.seconds else "PUNA_MAX_MASK_SECONDS"
+        if kind == SLOW:
+            return f"it takes more than {seconds:g} seconds of processor time, the limit that {name} sets"
+        if kind == LARGE:
+            memory = f"{self._limits.memory_bytes / (1 << 20):g} MiB"
+            return f"it takes more than {memory} of memory, the limit that PUNA_MAX_CONSTRAINT_MEMORY_BYTES sets"
+        return "it is nested too deeply, or refers to itself too often" if kind == DIED else "its process has ended"
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the next mask, or for the news that there is none, and return whether it has come."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                while not self._complete():
+                    try:
+                        self._take(self._line.recv(1 << 16))
+                    except BlockingIOError:
+                        break
+                    except OSError:  # closed meanwhile
+                        self._take(b"")
+            if self._complete():
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._give_up_on_silence()
+                return False
+            self._poll.poll(left * 1000)
+
+    def _give_up_on_silence(self) -> None:
+        if time.monotonic() - self._asked > _STARTING + _SLACK * self._limits.mask_seconds:
+            self._message = (GONE, b"")
+
+    def mask(self, logits: NDArray[np.float32]) -> None:
+        """Rule out, in place, what may not come next. BackendError: the constraint cannot be followed further."""
+        while not self.wait(1.0):
+            pass
+        kind, data = self._message or (GONE, b"")
+        if kind != MASK:
+            why = data.decode("utf-8", "replace") if kind == FAILED else self._excess(kind, self._limits.mask_seconds)
+            raise BackendError(f"the constraint cannot be followed further: {why}")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        logits[bits[: self._size] == 0] = -np.inf
+
+    def accept(self, token: int) -> None:
+        """Go on by the token that was drawn."""
+        self._message, self._asked = None, time.monotonic()
+        with suppress(OSError):  # a child that has died says why
+            self._line.send(TOKEN.pack(token))
+
+    def close(self) -> None:
+        """End the child. From any thread, any number of times."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # the thread that waits for a mask stops waiting
+        with self._lock:
+            self._line.close()
+
+    def _complete(self) -> bool:
+        """Take the next message apart, if all of it has come."""
+        if self._message is None and len(self._received) >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._received)
+            if len(self._received) >= HEADER.size + length:
+                self._message = kind, bytes(self._received[HEADER.size : HEADER.size + length])
+                del self._received[: HEADER.size + length]
+        return self._message is not None
+
+    def _take(self, data: bytes) -> None:
+        self._received += data
+        if not data:
+            self._message = self._message or (GONE, b"")
+
+
+class Grammars:
+    """Makes matchers for one vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary, limits: ConstraintLimits) -> None:
+        """Wait with the costly reading of the vocabulary until a constraint comes."""
+        self._vocabulary, self._limits = vocabulary, limits
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._ready = False
+
+    async def matcher(self, constraint: Constraint) -> Matcher:
+        """Have a constraint read. InvalidRequestError: it is wrong, too large, or uses what cannot be enforced."""
+        if constraint.kind not in NAMES:
+            raise InvalidRequestError(f'unknown kind of constraint "{constraint.kind}"')
+        try:
+            return await self._begin(constraint)
+        except _GoneError:  # the server had died
+            return await self._begin(constraint)
+
+    async def _begin(self, constraint: Constraint) -> Matcher:
+        line = self._connect() if self._ready and self._running() else await asyncio.to_thread(self._connect)
+        line.setblocking(False)
+        matcher = Matcher(line, constraint, self._vocabulary.size, self._limits)
+        try:
+            await matcher.begin(constraint)
+        except BaseException:
+            matcher.close()
+            raise
+        return matcher
+
+    def _running(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
+    def _connect(self) -> socket.socket:
+        """Return a socket that leads to a new child; start the server if there is none."""
+        with self._lock:
+            for _ in range(2):
+                if not self._running():
+                    self._stop()
+                    self._start()
+                assert self._control is not None
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    try:
+                        socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+                    except OSError:  # it has died just now
+                        ours.close()
+                        self._stop()
+                        continue
+                return ours
+        raise BackendError("constraints cannot be enforced: their process does not start")
+
+    def _start(self) -> None:
+        """Start the server and tell it the vocabulary. Takes up to a second."""
+        vocabulary = self._vocabulary
+        special = {token for token in range(vocabulary.size) if vocabulary.looks_special(token)}
+        spelled = [vocabulary.spell(token, special=True) for token in range(vocabulary.size)]
+        tokens = [_SPECIAL * (token in special) + raw for token, raw in enumerate(spelled)]
+        marks = {spelled[token].decode("utf-8", "replace"): token for token in sorted(special, reverse=True)}
+        ends = sorted(vocabulary.ends, key=lambda token: token != vocabulary.eos)
+        data = marshal.dumps((tokens, ends, vocabulary.eos, marks, asdict(self._limits)))
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "puna_llama_cpp.structured_output.server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # llguidance may quote the constraint
+            )
+        self._control.settimeout(_STARTING)
+        with suppress(OSError):  # found out by who uses it
+            self._control.sendall(HEADER.pack(MASK, len(data)) + data)
+        self._ready = True
+
+    def _stop(self) -> None:
+        self._ready = False
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._server is not None:
+            try:
+                self._server.wait(_ENDING)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._server = None
+
+    def close(self) -> None:
+        """End the server and with it all children."""
+        with self._lock:
+            self._stop()

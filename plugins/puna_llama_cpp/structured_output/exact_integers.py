@@ -1,0 +1,194 @@
+"""Schemas that list whole numbers which no float holds, such as ids of twenty digits.
+
+llguidance takes every number of a schema for a float. So the way from the root of the schema to such a number is
+written as rules of a grammar, in which the number stands as a text; what is beside the way stays JSON schema. The way
+may lead through closed objects, lists, unions and references.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from puna.backend import InvalidRequestError
+from puna_llama_cpp.structured_output.objects import resolver
+
+_EXACT: Final = 2**53
+"""Up to here every whole number is a float."""
+_ROOT: Final = "root"
+_ANNOTATIONS: Final = frozenset(
+    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+)
+_ELSEWHERE: Final = frozenset(("$defs", "definitions", "$schema", "$id"))
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "string": (str,),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+
+
+def needs_exact_numbers(schema: object) -> bool:
+    """Say whether a schema lists a whole number that is no float."""
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [each for key, each in value.items() if key not in _ANNOTATIONS]
+            if any(_inexact(value[key]) for key in ("const", "enum") if key in value):
+                return True
+        elif isinstance(value, list):
+            waiting += value
+    return False
+
+
+def exact_grammar(schema: dict[str, Any], guidance: Mapping[str, Any], number: int = 0) -> tuple[str, list[str]]:
+    """Return the expression of a schema in Lark, and the rules that it needs, whose names bear the number.
+
+    InvalidRequestError: the way to a large number cannot be written.
+    """
+    writer = _Writer(schema, guidance, number)
+    start = writer.value(schema)
+    space = json.dumps(guidance["whitespace_pattern"])[1:-1].replace("\\\\", "\\")
+    return start, [*writer.rules, f"{writer.space[:-1]}: /{space}/"]
+
+
+def _inexact(value: object) -> bool:
+    if isinstance(value, list | dict):
+        return any(map(_inexact, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and abs(value) > _EXACT and (abs(value) > 10**300 or int(float(value)) != value)
+
+
+class _Writer:
+    """Writes values as expressions, and references as rules."""
+
+    def __init__(self, root: dict[str, Any], guidance: Mapping[str, Any], number: int) -> None:
+        self._number = number
+        self.space = f"EXACT_SPACE_{number}?"
+        self._root = root
+        self._resolve = resolver(root)
+        self._guidance = guidance
+        self._moved = _moved(root)
+        self._names: dict[str, str] = {}
+        self.rules: list[str] = []
+
+    def value(self, schema: object) -> str:
+        """Return the expression of a value."""
+        if not isinstance(schema, dict) or not self._reaches(schema, set()):
+            return self._plain(schema)
+        keys = schema.keys() - _ANNOTATIONS - _ELSEWHERE
+        if keys == {"$ref"}:
+            return self._named(schema)
+        if keys <= {"const", "enum", "type"}:
+            return self._listed(schema)
+        if keys == {"anyOf"}:
+            return f"({' | '.join(map(self.value, schema['anyOf']))})"
+        if keys == {"allOf"} and len(schema["allOf"]) == 1:
+            return self.value(schema["allOf"][0])
+        kind = schema.get("type")
+        if keys <= {"type", "items", "minItems", "maxItems"} and kind == "array":
+            return self._array(schema)
+        closed = schema.get("additionalProperties") is False
+        if keys <= {"type", "properties", "required", "additionalProperties"} and kind in ("object", None) and closed:
+            return self._object(schema)
+        raise InvalidRequestError(
+            'JSON schema cannot be enforced: "const" or "enum" with a number beyond 2^53 below '
+            + ", ".join(sorted(keys - {"type", "properties", "required", "items"}))
+        )
+
+    def _reaches(self, schema: object, seen: set[int]) -> bool:
+        """Say whether a large number is in a schema or where its references lead."""
+        if id(schema) in seen:
+            return False
+        seen.add(id(schema))
+        if isinstance(schema, list):
+            return any(self._reaches(each, seen) for each in schema)
+        if not isinstance(schema, dict):
+            return False
+        if any(_inexact(schema[key]) for key in ("const", "enum") if key in schema):
+            return True
+        inner = [value for key, value in schema.items() if key not in _ANNOTATIONS | _ELSEWHERE | {"const", "enum"}]
+        if "$ref" in schema:
+            inner.append(self._resolve({"$ref": schema["$ref"]}))
+        return any(self._reaches(each, seen) for each in inner)
+
+    def _plain(self, schema: object) -> str:
+        if not isinstance(schema, dict):
+            return f"%json {json.dumps(schema)}"
+        document = {key: value for key, value in schema.items() if key not in _ELSEWHERE}
+        if '"$ref"' in json.dumps(document):
+            document = _moved(document) | {"$defs": {_ROOT: self._moved}}
+        return f"%json {json.dumps({**document, 'x-guidance': self._guidance})}"
+
+    def _named(self, schema: dict[str, Any]) -> str:
+        reference = schema["$ref"]
+        if reference not in self._names:
+            target = self._resolve({"$ref": reference})
+            if isinstance(target, dict) and "$ref" in target:
+                raise InvalidRequestError(f'JSON schema cannot be enforced: the reference "{reference}"')
+            self._names[reference] = name = f"exact_{self._number}_named{len(self._names)}"
+            self.rules.append(f"{name}: {self.value(target)}")
+        return self._names[reference]
+
+    def _listed(self, schema: dict[str, Any]) -> str:
+        kinds = schema.get("type", list(_KINDS))
+        types = tuple(each for kind in (kinds if isinstance(kinds, list) else [kinds]) for each in _KINDS.get(kind, ()))
+        values = [schema["const"]] if "const" in schema else schema["enum"]
+        values = [value for value in values if isinstance(value, types)]
+        large = [json.dumps(json.dumps(each, ensure_ascii=False)) for each in values if _inexact(each)]
+        rest = [each for each in values if not _inexact(each)]
+        return f"({' | '.join([*large, *([self._plain({'enum': rest})] if rest else [])])})"
+
+    def _array(self, schema: dict[str, Any]) -> str:
+        one = self.value(schema.get("items", {}))
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        more = f'({self.space} "," {self.space} {one})'
+        count = f"~{max(least - 1, 0)}..{most - 1}" if most is not None else "*"
+        if most is None and least > 1:
+            more, count = f"{more}~{least - 1} {more}", "*"
+        filled = f"{one} {more}{count} {self.space}"
+        inside = '""' if most == 0 else filled if least else f"({filled})?"
+        return f'"[" {self.space} {inside} "]"'
+
+    def _object(self, schema: dict[str, Any]) -> str:
+        """Return the expression of an object whose members come in the schema's order."""
+        required, properties = schema.get("required") or [], schema.get("properties") or {}
+        space = self.space
+        names = {key: json.dumps(json.dumps(key, ensure_ascii=False)) for key in properties}
+        pairs = [
+            (f'{names[key]} {space} ":" {space} {self.value(each)} {space}', key)
+            for key, each in properties.items()
+            if each is not False
+        ]
+        # For each member two rules: what follows if one stands before it, and if none does.
+        after, first = '""', '""'
+        for pair, key in reversed(pairs):
+            follow = f'("," {self.space} {pair} {after})'
+            begin = f"({pair} {after})"
+            after, first = (
+                (follow, begin) if key in required else (self._rule(f"{follow} | {after}"), f"({begin} | {first})")
+            )
+            after, first = self._rule(after), self._rule(first)
+        return f'"{{" {self.space} {first} "}}"'
+
+    def _rule(self, expression: str) -> str:
+        self.rules.append(f"exact_{self._number}_part{len(self.rules)}: {expression}")
+        return self.rules[-1].partition(":")[0]
+
+
+def _moved(schema: Any) -> Any:  # noqa: ANN401 (any JSON)
+    """Return a schema whose references to the root name the definition that the root is now."""
+    if isinstance(schema, list):
+        return [_moved(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: f"#/$defs/{_ROOT}{value[1:]}"
+        if key == "$ref" and isinstance(value, str) and value[:1] == "#"
+        else value
+        if key in ("const", "enum", "default", "examples")
+        else _moved(value)
+        for key, value in schema.items()
+    }

@@ -1,0 +1,280 @@
+"""`python -m puna_llama_cpp.structured_output.server FD`: the processes in which constraints are read and followed.
+
+A schema of a few bytes can keep llguidance busy for minutes, take gigabytes or overflow the stack. None of that can be
+stopped from within, so each constraint gets a process of its own, which lives as long as the sequence that it binds:
+
+    host ── control ── server ─ fork ─┬─ child ── socket ── host (one sequence)
+                                      └─ child ── socket ── host (another one)
+
+The server reads the vocabulary once; children share its memory, so that a fork takes two milliseconds and a child two
+megabytes. For each byte on the control socket, which carries one end of a new socket, it forks. The child reads the
+constraint from its socket, answers with the mask of the first token, and from then on with a mask for each token that
+it is told. The kernel ends it when a mask takes too much processor time or when it asks for too much memory; the server
+ends the largest one when all of them together have too much. The server then tells the host why, on the child's socket.
+When the host closes its end of a socket, the server kills the child at once, whatever it is doing. When the host
+closes the control socket, or dies, all of them end.
+
+This process never imports what starts threads (numpy, llama.cpp): a fork would leave their locks as they are.
+"""
+
+import gc
+import marshal
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+import llguidance
+
+from puna.backend import ConstraintLimits, InvalidRequestError
+from puna_llama_cpp.structured_output.compiler import Compiler, advance
+from puna_llama_cpp.structured_output.wire import DIED, FAILED, HEADER, LARGE, MASK, REFUSED, SLOW, TOKEN
+
+_STACK: Final = 64 << 20
+"""Bytes. llguidance follows references and nested schemas by recursion."""
+_TICK: Final = 0.05
+"""Seconds between two looks at the children's memory."""
+_PATIENCE: Final = 0.1
+"""Seconds of processor time after which a child yields to everything else on the machine."""
+_MOST: Final = 1 << 60
+"""Bytes that no process has."""
+_PAGE: Final = resource.getpagesize()
+_OUT_OF_MEMORY: Final = (-signal.SIGABRT, -signal.SIGKILL, 12)
+"""Statuses of a child for which there was no memory: Rust aborts, the system kills, Python's exception is ours."""
+
+
+class _Child:
+    """The server's view of a child."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.line = line
+        self.nice = False
+        self.too_large = False
+
+
+class Server:
+    """Forks a child for each socket that the host sends."""
+
+    def __init__(self, control: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> None:
+        """Serve with a vocabulary that is read already."""
+        self._control, self._compiler, self._limits = control, compiler, limits
+        self._children: dict[int, _Child] = {}
+        self._poll = select.poll()
+        self._own = 0
+
+    def run(self) -> None:
+        """Serve until the control socket closes."""
+        wake, woken = socket.socketpair()
+        wake.setblocking(False)
+        woken.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the next line hears of it
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(wake, select.POLLIN)
+        self._own = _resident("self")
+        while True:
+            for handle, _ in self._poll.poll(_TICK * 1000 if self._children else None):
+                if handle == self._control.fileno():
+                    if not self._fork():
+                        self._end()
+                        return
+                elif handle == wake.fileno():
+                    with suppress(BlockingIOError):
+                        wake.recv(4096)
+                else:
+                    self._hung_up(handle)
+            self._reap()
+            self._look()
+
+    def _fork(self) -> bool:
+        """Fork a child for the next socket; return False when the control socket is closed."""
+        data, handles, *_ = socket.recv_fds(self._control, 1, 1)
+        if not data:
+            return False
+        for handle in handles:
+            line = socket.socket(fileno=handle)
+            try:
+                pid = os.fork()
+            except OSError:  # the system has no room for another process
+                _say(line, LARGE)
+                line.close()
+                continue
+            if not pid:
+                self._become_child(line)
+            self._children[pid] = _Child(line)
+            self._poll.register(line, 0)
+        return True
+
+    def _become_child(self, line: socket.socket) -> NoReturn:
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            for other in self._children.values():
+                other.line.close()
+            limit = min(_virtual() + self._limits.memory_bytes, _MOST)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            status = serve(line, self._compiler, self._limits)
+        except MemoryError:
+            status = 12
+        finally:
+            os._exit(status)
+
+    def _hung_up(self, handle: int) -> None:
+        """Kill the child whose sequence is over."""
+        for pid, child in self._children.items():
+            if child.line.fileno() == handle:
+                os.kill(pid, signal.SIGKILL)  # not reaped yet, so the id is still its own
+                self._poll.unregister(handle)
+                return
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            child = self._children.pop(pid)
+            with suppress(KeyError):
+                self._poll.unregister(child.line)
+            code = os.waitstatus_to_exitcode(status)
+            if code == -signal.SIGPROF:
+                _say(child.line, SLOW)
+            elif child.too_large or code in _OUT_OF_MEMORY:
+                _say(child.line, LARGE)
+            elif code:
+                _say(child.line, DIED)
+            child.line.close()
+
+    def _look(self) -> None:
+        """Let children that take long yield to others, and end the largest when all together have too much memory."""
+        sizes = {}
+        for pid, child in self._children.items():
+            if not child.nice and _processor_seconds(pid) > _PATIENCE:
+                child.nice = True
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, pid, 10)
+            sizes[pid] = _resident(str(pid)) - self._own
+        if sizes and sum(sizes.values()) > self._limits.memory_bytes:
+            pid = max(sizes, key=sizes.__getitem__)
+            self._children[pid].too_large = True
+            os.kill(pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        while self._children:
+            self._children.pop(os.waitpid(-1, 0)[0], None)
+
+
+def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> int:
+    """Read a constraint and follow it, token by token. Return the status to end with."""
+    length = HEADER.unpack(_read(line, HEADER.size))[1]
+    text = _read(line, length).decode("utf-8", "surrogatepass")
+    name, _, text = text.partition("\n")
+    try:
+        _allow(limits.seconds)
+        native, mask = compiler.begin(name, text)
+    except InvalidRequestError as error:
+        _allow(0)
+        _say(line, REFUSED, str(error).encode("utf-8", "replace"))
+        return 0
+    del text
+    while True:
+        _allow(0)
+        _say(line, MASK, mask)
+        token = TOKEN.unpack(_read(line, TOKEN.size))[0]
+        _allow(limits.mask_seconds)
+        native.consume_token(token)
+        try:
+            mask = advance(native)
+        except InvalidRequestError as error:
+            _allow(0)
+            _say(line, FAILED, str(error).encode("utf-8", "replace"))
+            return 0
+
+
+def _allow(seconds: float) -> None:
+    """Let the kernel end this process after so much processor time; 0: whenever."""
+    signal.setitimer(signal.ITIMER_PROF, min(seconds, 1e6))
+
+
+def _say(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
+    with suppress(OSError):  # the host may have gone
+        line.sendmsg([HEADER.pack(kind, len(data)), data])
+
+
+def _read(line: socket.socket, count: int) -> bytes:
+    """Read so many bytes; end when the other side has gone."""
+    data = bytearray()
+    while len(data) < count:
+        part = line.recv(count - len(data))
+        if not part:
+            os._exit(0)
+        data += part
+    return bytes(data)
+
+
+def _virtual() -> int:
+    """Return the bytes of address space that this process has."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+    return 1 << 40
+
+
+def _resident(pid: str) -> int:
+    """Return the bytes of memory that a process has; 0 where the system does not say."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of a process; none where the system does not say."""
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+class _Tokens:
+    """A vocabulary in the form that llguidance asks for. It never tokenizes, since no text is forced."""
+
+    def __init__(self, tokens: list[bytes], eos: int) -> None:
+        self.tokens, self.eos_token_id = tokens, eos
+        self.bos_token_id = None
+        self.special_token_ids: list[int] = []
+        self.is_tokenizer_wrapper = True
+
+    def __call__(self, _text: str) -> list[int]:
+        return []
+
+
+def main() -> None:
+    """Read the vocabulary and serve."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the host decides when we end
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(
+            resource.RLIMIT_STACK, (_STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard), hard)
+        )
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    length = HEADER.unpack(_read(control, HEADER.size))[1]
+    tokens, ends, eos, marks, limits = marshal.loads(_read(control, length))
+    tokenizer = llguidance.LLTokenizer(_Tokens(tokens, eos), eos_token=ends or eos)  # type: ignore[arg-type]
+    compiler = Compiler(tokenizer, marks)
+    compiler.matcher("json_schema", '{"type":"object"}')  # what is read by the first one, children need not read again
+    del tokens
+    gc.collect()
+    gc.freeze()
+    Server(control, compiler, ConstraintLimits(**limits)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Images: decoding, encoding and their place in a sequence."""

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.messages import Tool
+from puna.prompt.go_template.thinking import ThinkingParser
+from puna.prompt.go_template.tool_calls import ParsedCall, ToolCallParser
+
+STREAMS = json.loads((Path(__file__).parent / "streams.json").read_text())
+TOOLS = [Tool(name=name) for name in ("get_weather", "get", "add", "get_weather_now")]
+
+
+def parse(tag: str, *pieces: str) -> tuple[list[ParsedCall], list[str]]:
+    parser = ToolCallParser(TOOLS, tag)
+    fed = [parser.feed(piece) for piece in pieces]
+    return [call for calls, _ in fed for call in calls], [*(content for _, content in fed), parser.done()]
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=range(len(STREAMS)))
+def test_a_stream_is_parted_piece_by_piece_as_the_reference_parts_it(case: dict[str, Any]) -> None:
+    thinking_parser = ThinkingParser("<think>", "</think>") if case["think"] else None
+    parser = ToolCallParser(TOOLS, case["tag"]) if case["tools"] else None
+    chunks: list[list[Any]] = []
+    for piece in case["pieces"]:
+        thinking, content = thinking_parser.feed(piece) if thinking_parser else ("", piece)
+        calls, content = parser.feed(content) if parser else ([], content)
+        # One chunk never has both: content wins, as the server's answers do.
+        told = [] if content else [[call.name, json.loads(call.arguments), call.index] for call in calls]
+        if content or thinking or told:
+            chunks.append([content, thinking, told])
+    if parser and (rest := parser.done()):
+        chunks.append([rest, "", []])
+    assert chunks == case["chunks"]
+
+
+def test_a_name_waits_until_it_cannot_become_a_longer_one() -> None:
+    calls, _ = parse("<tool_call>", "<tool_call>get_weather", "_now", '({"a": 1})')
+    assert calls == [ParsedCall("get_weather_now", '{"a":1}', 0)]
+
+
+def test_arguments_may_come_before_the_name_and_as_text() -> None:
+    calls, _ = parse("{", '{"parameters": "{\\"city\\": \\"Rome\\"}", "name": "get"}')
+    assert calls == [ParsedCall("get", '{"city":"Rome"}', 0)]
+
+
+def test_numbers_of_arguments_are_floats_as_go_writes_them() -> None:
+    calls, _ = parse(
+        "<tool_call>", '<tool_call>{"name": "add", "arguments": {"a": 1.0, "b": 1e30, "c": 12345678901234567}}'
+    )
+    assert calls[0].arguments == '{"a":1,"b":1e+30,"c":12345678901234568}'
+
+
+def test_a_call_without_usable_arguments_is_none() -> None:
+    assert parse("<tool_call>", '<tool_call>{"name": "add", "arguments": [1]}') == ([], ["", ""])
+
+
+def test_text_before_a_bare_bracket_makes_everything_content() -> None:
+    calls, contents = parse("{", "Hm. ", '{"name": "add", "arguments": {}}')
+    assert (calls, "".join(contents)) == ([], 'Hm. {"name": "add", "arguments": {}}')
+
+
+def test_an_unknown_tool_vanishes_after_a_real_tag_and_stays_after_a_bare_one() -> None:
+    text = '{"name": "nope", "arguments": {}}'
+    assert "".join(parse("<tool_call>", f"<tool_call>{text}")[1]) == ""
+    assert "".join(parse("{", text)[1]) == text
+
+
+def test_what_was_held_back_at_the_end_comes_back_only_for_a_bare_bracket() -> None:
+    assert parse("{", '{"name": "ad')[1] == ["", '{"name": "ad']
+    assert parse("<tool_call>", "so <tool")[1] == ["so ", ""]

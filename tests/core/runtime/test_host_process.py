@@ -1,0 +1,88 @@
+import os
+import signal
+
+import pytest
+
+from puna.errors import LoadFailedError
+from puna.runtime import host_process
+from puna.runtime.host_process import HostProcess, cause, terminated
+
+
+@pytest.fixture
+async def host(short_path):
+    host = await HostProcess.start(short_path / "s")
+    yield host
+    await host.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "exit status 0"),
+        (3, "exit status 3"),
+        (-9, "SIGKILL (killed, probably out of memory)"),
+        (-4, "SIGILL (the CPU lacks instructions that the backend was built for)"),
+        (-11, "SIGSEGV (segmentation fault in native code)"),
+        (-1, "SIGHUP"),
+        (-40, "signal 40"),
+        (None, "the connection to it broke"),
+    ],
+)
+def test_an_exit_status_is_explained(status, text):
+    assert cause(status) == text
+
+
+async def test_stopping_leaves_neither_process_nor_socket(host, short_path):
+    assert (short_path / "s").is_socket()
+    assert os.getpgid(host.pid) == host.pid
+    await host.stop()
+    await host.stop()
+    assert list(short_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(host.pid, 0)
+
+
+async def test_one_that_does_not_listen_to_reason_is_killed(host, monkeypatch):
+    monkeypatch.setattr(host_process, "TERM_SECONDS", 0.1)
+    os.kill(host.pid, signal.SIGSTOP)
+    await host.stop()
+    assert host.explain().startswith("SIGKILL")
+
+
+async def test_a_death_is_seen(host):
+    assert not await host.died(within=0.01)
+    os.kill(host.pid, signal.SIGBUS)
+    assert await host.died(within=10)
+    assert host.explain().startswith("SIGBUS (bus error")
+
+
+async def test_a_host_that_cannot_start_says_why(short_path, monkeypatch):
+    (short_path / "sitecustomize.py").write_text("import os, sys; sys.stderr.write('oh no\\n'); os._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(short_path))
+    with pytest.raises(LoadFailedError, match="llama-server process has terminated: exit status 7: oh no"):
+        await HostProcess.start(short_path / "s")
+
+
+async def test_a_host_that_never_listens_is_given_up(short_path, monkeypatch):
+    (short_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(short_path))
+    with pytest.raises(LoadFailedError, match="timed out"):
+        await HostProcess.start(short_path / "s", 0.2)
+
+
+async def test_what_lies_in_the_current_folder_is_not_imported(short_path, monkeypatch):
+    (short_path / "grpc.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(short_path)
+    host = await HostProcess.start(short_path / "s")
+    await host.stop()
+
+
+async def test_the_last_lines_are_kept_and_the_very_last_told(short_path, monkeypatch):
+    (short_path / "sitecustomize.py").write_text(
+        "import os, sys\nfor n in range(30): sys.stderr.write(f'line {n}\\n\\n')\n"
+        "sys.stderr.write('no end'); sys.stderr.flush(); os._exit(1)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(short_path))
+    with pytest.raises(LoadFailedError) as failure:
+        await HostProcess.start(short_path / "s")
+    assert str(failure.value) == terminated("exit status 1: line 28 | line 29 | no end")

@@ -1,0 +1,37 @@
+import pytest
+
+from puna.backend import Finish, Piece, SequenceRequest, TokenLogprob
+from puna.serving.answers import SpokenLogprob
+from puna.serving.sequence_runner import run
+
+FIRST = TokenLogprob(b"\xc3", 1, -0.1)
+SECOND = TokenLogprob(b"\xa9", 2, -0.2)
+WORD = TokenLogprob(b" world", 3, -0.3)
+
+
+class Played:
+    """A model that says one piece."""
+
+    def __init__(self, piece):
+        self._piece = piece
+
+    async def generate(self, _request):
+        yield self._piece
+        yield Finish(reason="stop", prompt_tokens=1, output_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [
+        (Piece(" world", (WORD,)), [None]),
+        (Piece("\N{LATIN SMALL LETTER E WITH ACUTE}", (FIRST, SECOND)), ["", "\N{LATIN SMALL LETTER E WITH ACUTE}"]),
+        (Piece(" ", (WORD,)), [" "]),
+        (Piece("\ufffd", (FIRST,)), [None]),
+    ],
+)
+async def test_what_came_out_with_which_token(piece, said):
+    events = [event async for event in run(Played(piece), SequenceRequest(prompt="p", max_tokens=3), guarded=True)]
+    assert events[0].text == piece.text
+    entries = events[0].logprobs
+    assert [each.piece if isinstance(each, SpokenLogprob) else None for each in entries] == said
+    assert [each.logprob for each in entries] == [each.logprob for each in piece.logprobs]

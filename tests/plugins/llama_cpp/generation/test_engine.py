@@ -1,0 +1,190 @@
+"""Cancellation: soon, and without harm to the others."""
+
+import asyncio
+import random
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
+from puna_llama_cpp import LlamaCppBackend
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.generation.prefix_cache import COPY_GAIN
+from puna_llama_cpp.generation.prompt_lookup import Lookup
+
+GREEDY = Sampling(temperature=0)
+
+
+async def test_closing_in_the_middle_of_a_stream_frees_the_slot(load, write):
+    model = await load(parallel=1)
+    async with aclosing(model.generate(SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6))) as events:
+        async for _ in events:
+            break
+    texts, _ = await asyncio.wait_for(write(model, "hello", max_tokens=5), 10)
+    assert texts == (await write(await load(), "hello", max_tokens=5))[0]
+
+
+async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, write):
+    """A batch of the whole prompt takes long; giving it up must take but a small part of that."""
+    model = await load(parallel=1, batch_size=2048)
+    prompt = (1, *range(3, 250)) * 8  # 1984 tokens
+    started = time.monotonic()
+    await write(model, prompt, max_tokens=1)
+    whole = time.monotonic() - started
+    events = model.generate(SequenceRequest(prompt=prompt[::-1], sampling=GREEDY, max_tokens=1))
+    waiting = asyncio.ensure_future(anext(events))
+    evaluating = model._engine  # the only way to know, without sleeping, that the batch has begun
+    while not evaluating._evaluating:  # noqa: ASYNC110 (it is another thread's)
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    cancelled = time.monotonic()
+    _, end = await write(model, "hello", max_tokens=0)
+    assert end.prompt_tokens == 6
+    assert time.monotonic() - cancelled < max(0.5 * whole, 0.1)
+    texts, end = await write(model, prompt[::-1], max_tokens=5)  # nothing half-evaluated was left behind
+    assert texts == (await write(await load(parallel=1), prompt[::-1], max_tokens=5))[0]
+
+
+async def test_others_in_the_batch_lose_nothing(load, write, caplog):
+    expected = (await write(await load(parallel=1), "hello", max_tokens=200))[0]
+    model = await load(parallel=3)
+    writing = asyncio.create_task(write(model, "hello", max_tokens=200))
+    for number in range(12):
+        prompt = (1, *(3 + (number + step) % 250 for step in range(1500)))
+        async with aclosing(model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY))) as events:
+            assert isinstance(await anext(events), Prefill)
+    assert (await writing)[0] == expected
+    assert caplog.messages == []  # an abort on demand is no error
+
+
+async def test_cancelled_while_waiting_for_a_slot(load, write):
+    model = await load("scripted", parallel=1)
+    async with aclosing(model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))) as running:
+        await anext(running)
+        waiting = asyncio.create_task(write(model, "hello"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert isinstance(await anext(running), Piece)
+
+
+async def test_who_waits_when_the_model_goes_is_told():
+    path = str(Path(__file__).parents[2] / "models/scripted.gguf")
+    model = await LlamaCppBackend().load(ModelSpec(path=path, threads=1, parallel=1), lambda done: None)
+    events = model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))
+    await anext(events)
+    await model.aclose()
+    with pytest.raises(BackendError, match="unloaded"):
+        async for _ in events:
+            pass
+
+
+async def test_whatever_is_asked_the_engine_goes_on(load, write):
+    """Extreme and senseless values, a third of the requests given up early."""
+    model = await load("chatter", context_length=300, parallel=3)
+    draw = random.Random(1)
+
+    def request():
+        return SequenceRequest(
+            prompt="x" * draw.choice((1, 5, 280, 400)),
+            sampling=Sampling(
+                temperature=draw.choice((0, -1, 0.5, 1e-9, 1e30)),
+                top_k=draw.choice((0, 1, -7, 10**12)),
+                top_p=draw.choice((0, -1, 0.5, 9)),
+                min_p=draw.choice((0, -1, 0.5, 9)),
+                typical_p=draw.choice((0, -1, 0.5, 9)),
+                repeat_last_n=draw.choice((0, -1, 5, 10**12)),
+                repeat_penalty=draw.choice((1, 1e-6, 1e9)),
+                frequency_penalty=draw.choice((0, -5, 5)),
+                seed=draw.choice((None, -1, 2**40)),
+                logit_bias=draw.choice(({}, {5: float("-inf")}, {2: 3.0})),
+            ),
+            max_tokens=draw.choice((0, 1, 5, 200)),
+            shift=draw.random() < 0.5,
+            keep_tokens=draw.choice((-1, 0, 10**9)),
+            top_logprobs=draw.choice((None, 0, 1000)),
+            stop=draw.choice(((), ("",), ("star",))),
+        )
+
+    async def run(most):
+        count = 0
+        async with aclosing(model.generate(request())) as events:
+            async for event in events:
+                count += 1
+                if count == most or isinstance(event, Finish):
+                    return
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(run(draw.choice((1, 3, 10**6))) for _ in range(40)))
+        expected = (await write(await load("chatter", context_length=300), "hello"))[0]
+        assert (await write(model, "hello"))[0] == expected
+
+
+async def test_prompts_that_arrive_together_evaluate_what_they_share_once(load, write):
+    model = await load(parallel=4, batch_size=64)
+    shared = (1, *(3 + step % 250 for step in range(600)))
+    alone = [await write(await load(parallel=1), (*shared, 3 + n, 9), max_tokens=8) for n in range(4)]
+    together = await asyncio.gather(*(write(model, (*shared, 3 + n, 9), max_tokens=8) for n in range(4)))
+    assert [texts for texts, _ in together] == [texts for texts, _ in alone]
+    assert sorted(end.cached_prompt_tokens > 601 - COPY_GAIN for _, end in together) == [False, True, True, True]
+
+
+async def test_what_follows_a_shared_beginning_is_evaluated_together(load, write, monkeypatch):
+    lengths = []
+
+    def decode(context, batch, **arrangement):
+        lengths.append(batch.length)
+        return evaluate(context, batch, **arrangement)
+
+    evaluate = Context.decode
+    shared = (1, *(3 + step % 250 for step in range(600)))
+    prompts = [(*shared, *(3 + n * 13 + step for step in range(20))) for n in range(4)]
+    alone = [await write(await load(parallel=1), prompt, max_tokens=8) for prompt in prompts]
+    model = await load(parallel=4)
+    monkeypatch.setattr(Context, "decode", decode)
+    together = await asyncio.gather(*(write(model, prompt, max_tokens=8) for prompt in prompts))
+    assert [texts for texts, _ in together] == [texts for texts, _ in alone]
+    assert lengths[:3] == [512, len(shared) - 512, 4 * 20]
+    assert max(lengths[3:]) <= 4
+
+
+async def test_who_waits_for_a_prompt_that_is_given_up_goes_on_alone(load, write):
+    model = await load(parallel=2, batch_size=64)
+    prompt = (1, *(3 + step % 250 for step in range(1500)))
+    expected = await write(await load(parallel=1), prompt, max_tokens=4)
+    async with aclosing(model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY))) as events:
+        assert isinstance(await anext(events), Prefill)
+        waiting = asyncio.create_task(write(model, prompt, max_tokens=4))
+        await asyncio.sleep(0)
+    assert (await asyncio.wait_for(waiting, 20))[0] == expected[0]
+
+
+async def test_streams_come_and_go_without_harm_to_each_other(load, write):
+    """Slots fall free in the middle, are filled, moved and taken again."""
+    draw = random.Random(5)
+    model = await load(parallel=6, context_length=512)
+    reference = await load(parallel=1, context_length=512)
+    asked = [("x" * draw.choice((3, 40)) + str(n % 7), draw.choice((1, 5, 30, 60))) for n in range(40)]
+    expected = [(await write(reference, prompt, max_tokens=count))[0] for prompt, count in asked]
+    free = asyncio.Semaphore(5)
+
+    async def ask(prompt, count):
+        async with free:
+            return (await write(model, prompt, max_tokens=count))[0]
+
+    assert await asyncio.gather(*(ask(prompt, count) for prompt, count in asked)) == expected
+
+
+async def test_a_stream_that_guesses_all_the_time_lets_others_in(load, write, monkeypatch):
+    monkeypatch.setattr(Lookup, "guess", lambda lookup, tokens, most: [4] * min(most, 2))
+    model = await load(parallel=4)
+    endless = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6)
+    async with aclosing(model.generate(endless)) as events:
+        await anext(events)
+        texts, _ = await asyncio.wait_for(write(model, "and", max_tokens=5), 10)
+    assert texts
