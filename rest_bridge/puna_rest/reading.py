@@ -100,7 +100,9 @@ async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapp
 
 async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
     """Unpack a body, outside of the event loop unless that takes no time. Raises PackedBodyError, RestError."""
-    unpacked = unpack(body, most) if len(body) < QUICK_BODY else await asyncio.to_thread(unpack, body, most)
+    frames = request.app[LIMITS].max_packed_frames
+    quick = len(body) < QUICK_BODY
+    unpacked = unpack(body, most, frames) if quick else await asyncio.to_thread(unpack, body, most, frames)
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.hold(len(body) + len(unpacked))

@@ -12,12 +12,12 @@ from contextlib import suppress
 
 import grpc
 import pytest
-import zstandard
 from tests.e2e.server import MODELS, serving
 from tests.hostile.bounds import unharmed
 from tests.hostile.wire import connect, exchange, head, open_calls, status, until_closed
 
 from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_rest.zstd import zstd
 
 MB = 1 << 20
 LARGE = ("/api/generate", "/api/chat", "/api/embed", "/api/create", "/v1/chat/completions", "/v1/completions",
@@ -126,7 +126,7 @@ def test_trailers_without_an_end(server, trailer):
 @pytest.mark.parametrize("route", ["/api/generate", "/v1/chat/completions"])
 def test_bodies_that_unpack_to_a_hundred_times_their_size(server, route):
     plain = bytes(200 * MB)
-    packed = {"gzip": gzip.compress(plain, 1), "deflate": zlib.compress(plain, 1), "zstd": zstandard.compress(plain)}
+    packed = {"gzip": gzip.compress(plain, 1), "deflate": zlib.compress(plain, 1), "zstd": zstd.compress(plain)}
     del plain
     with unharmed(server, memory=96 * MB):
         for coding, body in packed.items():
@@ -141,6 +141,16 @@ def test_many_empty_frames(server):
                    "Connection: close")  # fmt: skip
     with unharmed(server, within=2.0, memory=128 * MB):
         assert status(exchange(server.url, request + frames)) == 400
+
+
+def test_many_tiny_frames(server):
+    frames = (b"\x28\xb5\x2f\xfd\x20\0\1\0\0") * (7 * MB // 9)
+    request = head("POST /v1/completions HTTP/1.1", f"Content-Length: {len(frames)}", "Content-Encoding: zstd",
+                   "Connection: close")  # fmt: skip
+    with unharmed(server, within=2.0, memory=128 * MB):
+        answer = exchange(server.url, request + frames)
+    assert status(answer) == 400
+    assert b"the body has more than 1000 zstd frames" in answer
 
 
 def test_many_large_bodies_at_once(server):

@@ -3,9 +3,9 @@ import re
 
 import grpc
 import pytest
-import zstandard
 
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, usage_pb2
+from puna_rest.zstd import zstd
 
 FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))
 USAGE = '"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}'
@@ -300,7 +300,7 @@ async def test_transcriptions(core, client):
 async def test_bodies_packed_with_zstd(core, client):
     core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(role="assistant"), finish=FINISH))
     packed = {"Content-Encoding": "zstd"}
-    body = zstandard.compress(json.dumps(chat()).encode())
+    body = zstd.compress(json.dumps(chat()).encode())
     async with client.post("/v1/chat/completions", data=body, headers=packed) as response:
         assert response.status == 200
     async with client.post("/v1/chat/completions", data=body[:-1], headers=packed) as response:
