@@ -1,11 +1,13 @@
-"""Reflection under both of its names: new clients ask for v1, which is v1alpha renamed; the library has the old one."""
+"""Server reflection under both of its names, v1 and v1alpha.
+
+The two protocols are equal but for the name. New clients ask for v1; grpcio-reflection serves v1alpha.
+"""
 
 from collections.abc import Iterable
 from typing import Final
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from puna.rpc.intake import Guarded
 
@@ -15,7 +17,7 @@ V1: Final = "grpc.reflection.v1.ServerReflection"
 def add_reflection(services: Iterable[str], server: Guarded) -> None:
     """Let clients ask for the services' descriptors."""
     names = (*services, reflection.SERVICE_NAME, V1)
-    servicer = ReflectionServicer(names)
+    servicer = reflection.aio.ReflectionServicer(names)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
