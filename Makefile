@@ -50,7 +50,7 @@ $(UV):
 	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-KERNELS := tools/build_kernels.py $(wildcard plugins/puna_llama_cpp/native/*.[ch])
+KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.[ch])
 
 .venv/.installed: pyproject.toml uv.lock $(KERNELS) | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about five minutes on two cores."

@@ -1,5 +1,5 @@
 """Before any test module imports llama.cpp: its kernels come first, as in the host process of a model."""
 
-from puna_llama_cpp import kernels
+from puna_ggml_kernels import loader
 
-kernels.install()
+loader.install()

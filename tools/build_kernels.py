@@ -1,6 +1,6 @@
-"""Hatchling's build hook: compiles the kernels of the llama.cpp plugin, where there is a compiler for x86-64 Linux.
+"""Hatchling's build hook: compiles the kernels for ggml, where there is a compiler for x86-64 Linux.
 
-Without them the plugin works all the same, more slowly, so that a missing compiler is no error.
+Without them the llama.cpp plugin works all the same, more slowly, so that a missing compiler is no error.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("plugins/puna_llama_cpp/native")
+SOURCE = Path("plugins/puna_ggml_kernels/native")
 LIBRARY = SOURCE / "kernels.so"
 # No -march: each function names the instructions it uses, so that the library can be loaded, and asked, everywhere.
 # No contraction: what is rounded, and when, stands in the sources.

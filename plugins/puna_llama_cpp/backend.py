@@ -27,9 +27,9 @@ async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
     stop = threading.Event()
 
     def work() -> "Opened":
-        from puna_llama_cpp import kernels
+        from puna_ggml_kernels import loader
 
-        kernels.install()  # before anything else loads llama.cpp
+        loader.install()  # before anything else loads llama.cpp
         from puna_llama_cpp.loading import open_model
 
         return open_model(spec, lambda done: _tell(loop, report, done), stop.is_set)

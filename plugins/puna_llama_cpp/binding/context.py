@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
+from puna_ggml_kernels.loader import MANY_ROWS, arrange
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
-from puna_llama_cpp.kernels import MANY_ROWS, arrange
 
 KV_CACHE_TYPES: Final = {
     "f32": 0,

@@ -8,9 +8,9 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
+from puna_ggml_kernels.loader import repacking
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.kernels import repacking
 
 
 class LoadCancelledError(Exception):

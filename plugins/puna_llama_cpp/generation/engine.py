@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from puna.backend import BackendError, Prefill
+from puna_ggml_kernels.loader import FEW_ROWS, MANY_ROWS
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.context import FEW_OUTPUTS, AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation import schedule
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
-from puna_llama_cpp.kernels import FEW_ROWS, MANY_ROWS
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.sampling.logprobs import token_logprob
 from puna_llama_cpp.step_thread import Post, StepThread, ended_error

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 
 from puna.backend import Finish, Piece, SequenceEvent, SequenceRequest, TokenLogprob
+from puna_ggml_kernels.loader import MANY_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.detokenizer import TextOutput
 from puna_llama_cpp.generation.prompt_lookup import Lookup
-from puna_llama_cpp.kernels import MANY_ROWS
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.step_thread import Mailbox
 from puna_llama_cpp.structured_output.constraint import Matcher

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from puna_ggml_kernels.loader import FEW_ROWS
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.generation import prefix_cache
 from puna_llama_cpp.generation.sequence import Sequence
-from puna_llama_cpp.kernels import FEW_ROWS
 
 log = logging.getLogger(__name__)
 

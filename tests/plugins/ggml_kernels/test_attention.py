@@ -4,17 +4,15 @@ import ctypes
 
 import numpy as np
 import pytest
-from tests.plugins.llama_cpp.test_kernels import compute, ggml, library, needs_processor
+from tests.plugins.ggml_kernels.processor import needs_processor
 
-from puna_llama_cpp import kernels
-
-__all__ = ["compute", "ggml", "library"]  # fixtures
+from puna_ggml_kernels import loader
 
 
 @pytest.fixture
 def attend(ggml, compute):
     """Has ggml compute attention, few rows as few."""
-    kernels.arrange(tiles_from=kernels.MANY_ROWS, alone=False)
+    loader.arrange(tiles_from=loader.MANY_ROWS, alone=False)
 
     def attend(q, k, v, mask, threads):
         factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]

@@ -1,0 +1,128 @@
+"""Models run on the kernels, and write to the bit what they write without."""
+
+import asyncio
+import subprocess
+import sys
+
+import gguf
+import pytest
+from tests.plugins.ggml_kernels.processor import needs_processor
+from tools.make_bench_models import Llama, llama
+
+from puna.backend import Piece, Sampling, SequenceRequest
+from puna_ggml_kernels import loader
+from puna_llama_cpp.binding import weights
+from puna_llama_cpp.generation.prompt_lookup import Lookup
+
+WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=1024, context=2048)
+"""The rows are whole blocks of K types."""
+
+
+@pytest.fixture(scope="module")
+def library():
+    library = loader.install()
+    assert library
+    loader.arrange(tiles_from=loader.MANY_ROWS, alone=False)
+    return library
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """Makes a model in a type."""
+    folder = tmp_path_factory.mktemp("models")
+    llama(folder / "wide.gguf", WIDE, gguf.GGMLQuantizationType.F32, 0)
+
+    def quantized(kind):
+        path = folder / f"{kind}.gguf"
+        if not path.exists():
+            command = [sys.executable, "-m", "puna_llama_cpp.quantize", str(folder / "wide.gguf"), str(path), kind]
+            subprocess.run(command, check=True, capture_output=True)
+        return str(path)
+
+    return quantized
+
+
+@pytest.fixture
+def with_and_without(library, load, quantized, monkeypatch):
+    """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and calls."""
+
+    async def written(on, kind, lengths, options):
+        library.puna_switch(on)
+        try:
+            with monkeypatch.context() as patch:
+                if not on:
+                    patch.setattr(weights, "repacking", lambda path: True)
+                model = await load(path=quantized(kind), **options)
+            before = library.puna_matmul_calls(), library.puna_attention_calls()
+            said = []
+            for seed, length in enumerate(lengths):
+                prompt = [5 + i * 7 % 250 for i in range(seed, seed + length)]
+                sampling = Sampling(temperature=0.8, seed=seed)
+                request = SequenceRequest(prompt=prompt, sampling=sampling, max_tokens=20, top_logprobs=3)
+                said += [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
+            return said, library.puna_matmul_calls() - before[0], library.puna_attention_calls() - before[1]
+        finally:
+            library.puna_switch(True)
+
+    async def with_and_without(kind, *lengths, **options):
+        return await written(True, kind, lengths, options), await written(False, kind, lengths, options)
+
+    return with_and_without
+
+
+@needs_processor
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
+async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(with_and_without, kind, threads):
+    # one column, few, groups of four and what is left over; many rows of queries, and more positions than one takes
+    (with_them, *calls), (without, *none) = await with_and_without(kind, 1, 3, 6, 7, 8, 21, 150, 700, threads=threads)
+    assert min(calls) > 200
+    assert none == [0, 0]
+    assert len(with_them) > 100
+    assert with_them == without
+
+
+@needs_processor
+@pytest.mark.parametrize("cache", ["f32", "q8_0"])
+async def test_other_caches_are_left_to_ggml(with_and_without, cache):
+    (with_them, *_), (without, *_) = await with_and_without("Q8_0", 20, 150, kv_cache_type=cache, flash_attention="on")
+    assert with_them == without
+
+
+@needs_processor
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
+async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, quantized, kind, monkeypatch):
+    known, guessed = [], []
+
+    def none(lookup, tokens, most):
+        known[:] = tokens
+        return []
+
+    def some_right(lookup, tokens, most):
+        guessed.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
+        return guessed[-1]
+
+    written = []
+    for guess in (none, some_right):
+        monkeypatch.setattr(Lookup, "guess", guess)
+        model = await load(path=quantized(kind))
+        request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
+        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, Piece)])
+    assert len(guessed) > 5
+    assert written[0] == written[1]
+
+
+@needs_processor
+async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_alone(load, quantized):
+    common = [9 + step * 7 % 200 for step in range(600)]
+    prompts = [
+        [*common, *(11 + n + step * 3 % 100 for step in range(length))] for n, length in enumerate((9, 12, 21, 40))
+    ]
+
+    async def first(model, prompt):
+        request = SequenceRequest(prompt=prompt, sampling=Sampling(temperature=0), max_tokens=1, top_logprobs=2)
+        return [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
+
+    alone = [await first(await load(path=quantized("Q8_0"), parallel=1), prompt) for prompt in prompts]
+    model = await load(path=quantized("Q8_0"), parallel=4)
+    assert await asyncio.gather(*(first(model, prompt) for prompt in prompts)) == alone
