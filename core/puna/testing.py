@@ -27,11 +27,11 @@ from puna.backend import (
     InvalidRequestError,
     LoadedModel,
     ModelSpec,
-    Piece,
     Prefill,
     PromptTooLongError,
     Sampling,
     SequenceRequest,
+    TextDelta,
     UnsupportedError,
 )
 from puna.plugins import Registry
@@ -46,34 +46,34 @@ GREEDY = Sampling(temperature=0.0)
 class Answer:
     """A whole sequence, in order."""
 
-    pieces: tuple[Piece, ...]
+    deltas: tuple[TextDelta, ...]
     finish: Finish
 
     @property
     def text(self) -> str:
         """All of its text."""
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(delta.text for delta in self.deltas)
 
 
 async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
     """Run a sequence to its end, checking that its events come in the order of the contract."""
-    pieces: list[Piece] = []
+    deltas: list[TextDelta] = []
     finish = None
     async with aclosing(model.generate(request)) as events:
         async for event in events:
             assert finish is None, f"{event} came after the Finish"
             match event:
                 case Prefill():
-                    assert not pieces, f"{event} came after a piece"
+                    assert not deltas, f"{event} came after a text delta"
                     assert 0 <= event.done_tokens <= event.total_tokens
-                case Piece():
-                    assert event.text or event.logprobs, "a piece is empty"
-                    pieces.append(event)
+                case TextDelta():
+                    assert event.text or event.logprobs, "a text delta is empty"
+                    deltas.append(event)
                 case Finish():
                     finish = event
     assert finish is not None, "the generator ended without a Finish"
     assert finish.reason in ("stop", "length")
-    return Answer(tuple(pieces), finish)
+    return Answer(tuple(deltas), finish)
 
 
 async def refusal(call: Coroutine[Any, Any, object]) -> BackendError:
@@ -166,7 +166,7 @@ class BackendContract:
     # ---- Generating ----
 
     def test_a_prompt_is_continued(self) -> None:
-        """Pieces, then one Finish whose counts fit."""
+        """Text deltas, then one Finish whose counts fit."""
 
         async def test(model: LoadedModel) -> None:
             answer = await collect(model, self.request())
@@ -193,7 +193,7 @@ class BackendContract:
             one = await collect(model, self.request(max_tokens=1))
             assert one.finish.output_tokens == 1
             none = await collect(model, self.request(max_tokens=0))
-            assert (none.pieces, none.finish.reason, none.finish.output_tokens) == ((), "length", 0)
+            assert (none.deltas, none.finish.reason, none.finish.output_tokens) == ((), "length", 0)
 
         self.run(test)
 
@@ -260,7 +260,7 @@ class BackendContract:
                 answer = await collect(model, self.request(top_logprobs=3))
             except UnsupportedError:
                 return
-            logprobs = [each for piece in answer.pieces for each in piece.logprobs]
+            logprobs = [each for delta in answer.deltas for each in delta.logprobs]
             assert 0 < len(logprobs) <= answer.finish.output_tokens
             for each in logprobs:
                 assert len(each.top) == 3
@@ -299,7 +299,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_long_prompt_can_be_stopped(self) -> None:
-        """Soon, also before the first piece."""
+        """Soon, also before the first text delta."""
 
         async def test(model: LoadedModel) -> None:
             prompt = await self.long_prompt(model, -8)

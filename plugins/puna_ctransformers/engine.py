@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 from puna.backend import (
     Finish,
-    Piece,
     Prefill,
     PromptTooLongError,
     SequenceEvent,
     SequenceRequest,
+    TextDelta,
     TokenLogprob,
 )
 from puna.backend.text import TextAssembly
@@ -93,7 +93,7 @@ class Engine:
             if stopped():
                 return
 
-    def _step(self, run: "_Run") -> Iterator[Piece]:
+    def _step(self, run: "_Run") -> Iterator[TextDelta]:
         """Draw a token and take it in."""
         logits = self._model.logits() if run.request.top_logprobs is not None else []
         token = self._sample(run)
@@ -114,7 +114,7 @@ class Engine:
                 self.steps += 1
                 self._cached.append(token)
         if text:
-            yield Piece(text, run.take_logprobs())
+            yield TextDelta(text, run.take_logprobs())
 
     def _sample(self, run: "_Run") -> int:
         sampling = run.request.sampling

@@ -6,7 +6,7 @@ A plugin is a distribution with an entry point in the group `puna.backends` that
     parrot = "puna_parrot:ParrotBackend"
 
 The core owns what is the same for every backend: names, the store, templates, truncation, tool calls and thinking,
-keep-alive and the queue. A backend takes a prompt as text or tokens and gives pieces of text back.
+keep-alive and the queue. A backend takes a prompt as text or tokens and gives text deltas back.
 
 Lifetimes: a Backend lives as long as the process that runs it. A LoadedModel lives from `load` to `aclose`; every
 generator it handed out is closed before that.
@@ -222,14 +222,14 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """How far a prompt's evaluation is, in tokens. Optional, and only before the first piece."""
+    """How far a prompt's evaluation is, in tokens. Optional, and only before the first TextDelta."""
 
     done_tokens: int
     total_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """What one decoding step added: whole UTF-8, never a part of a stop string. Empty only if it carries logprobs."""
 
     text: str
@@ -256,7 +256,7 @@ class Finish:
     accepted_draft_tokens: int = 0
 
 
-SequenceEvent: TypeAlias = Prefill | Piece | Finish
+SequenceEvent: TypeAlias = Prefill | TextDelta | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +277,11 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt: any Prefill, then Pieces, then one Finish.
+        """Go on from a prompt: any Prefill, then TextDeltas, then one Finish.
 
         PromptTooLongError: the prompt does not fit. InvalidRequestError: a constraint that cannot be enforced, a bad
         token id or value. UnsupportedError: the model does not generate, or not from this (pictures, say). All are
-        raised before the first piece.
+        raised before the first TextDelta.
         """
 
     @abstractmethod

@@ -139,9 +139,9 @@ def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
 
 def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
     """Say what one step of a sequence gave."""
-    if isinstance(event, contract.Piece):
-        piece = wire.Piece(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
-        return wire.SequenceEvent(sequence_id=sequence_id, piece=piece)
+    if isinstance(event, contract.TextDelta):
+        delta = wire.TextDelta(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
+        return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
     if isinstance(event, contract.Finish):
         return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
     prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
@@ -151,8 +151,9 @@ def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Seque
 def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
     """Read what one step gave; a failure is raised as the error that the backend raised."""
     kind = event.WhichOneof("event")
-    if kind == "piece":
-        return contract.Piece(event.piece.text, tuple(_logprob_from_wire(each) for each in event.piece.logprobs))
+    if kind == "text_delta":
+        delta = event.text_delta
+        return contract.TextDelta(delta.text, tuple(_logprob_from_wire(each) for each in delta.logprobs))
     if kind == "finish":
         return _finish_from_wire(event.finish)
     if kind == "prefill":

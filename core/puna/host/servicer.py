@@ -29,7 +29,7 @@ CODES = {
     wire.Failure.KIND_UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 SLICE = 64
-"""Texts or vectors that are converted without a pause. Beats are answered, and pieces sent, in the pauses."""
+"""Texts or vectors that are converted without a pause. Beats are answered, and text deltas sent, in the pauses."""
 SHORT = 200
 """Characters of an error that fit into a status; the whole text travels in the Failure."""
 

@@ -1,6 +1,6 @@
 """What Run carries, without gRPC: its messages over a Unix socket of their own, each after its length.
 
-Every piece of every answer takes this way. gRPC wakes two threads at each end for each message, which on a small
+Every text delta of every answer takes this way. gRPC wakes two threads at each end for each message, which on a small
 machine compete with those that decode. The messages are those of `BackendService.Run`, which does the same for who has
 no such socket.
 """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from puna.backend import Piece
+from puna.backend import TextDelta
 from puna.messages import ToolCall
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.go_template.thinking import ThinkingParser
@@ -28,7 +28,7 @@ def call_id() -> str:
 class Reader(Protocol):
     """Reads one answer."""
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Take a piece; return what it added: usually one delta, none when nothing is to be sent for it."""
 
     def finish(self) -> Delta:
@@ -48,7 +48,7 @@ class NativeParser(Protocol):
 class PlainReader:
     """Everything is content."""
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Pass it on."""
         return (Delta(text=piece.text, logprobs=piece.logprobs),)
 
@@ -63,7 +63,7 @@ class ThinkingReader:
     def __init__(self, thinking: ThinkingParser) -> None:
         self._thinking = thinking
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Split it."""
         thinking, content = self._thinking.feed(piece.text)
         return (Delta(text=content, thinking=thinking, logprobs=piece.logprobs),)
@@ -80,7 +80,7 @@ class TaggedReader:
         self._thinking = thinking
         self._tools = tools
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Split it; calls come whole, in a delta of their own."""
         content, thinking = piece.text, ""
         if self._thinking is not None:
@@ -113,7 +113,7 @@ class BuiltinReader:
         self._with_ids = with_ids
         self._late: list[ToolCall] = []
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Split it."""
         delta = self._add(piece.text, done=False)
         if not (delta.text or delta.thinking or delta.tool_calls or piece.logprobs):
@@ -143,7 +143,7 @@ class NativeReader:
     def __init__(self, parser: NativeParser) -> None:
         self._parser = parser
 
-    def feed(self, piece: Piece) -> Sequence[Delta]:
+    def feed(self, piece: TextDelta) -> Sequence[Delta]:
         """Split it."""
         parsed = self._parser.feed(piece.text)
         if not (parsed.content or parsed.thinking or piece.logprobs):

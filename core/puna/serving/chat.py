@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from puna.backend import Constraint, Finish, Piece, Prefill
+from puna.backend import Constraint, Finish, Prefill, TextDelta
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
@@ -204,7 +204,7 @@ async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: 
     sequence, cut = await draft.sequence(prompt.text, prompt.media, demanded)
     async with aclosing(run(draft.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
-            if isinstance(step, Piece):
+            if isinstance(step, TextDelta):
                 for delta in reader.feed(step):
                     yield delta
             elif isinstance(step, Prefill):

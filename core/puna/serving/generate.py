@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from puna.backend import BackendError, Finish, Piece, Prefill
+from puna.backend import BackendError, Finish, Prefill, TextDelta
 from puna.errors import (
     CapabilityMissingError,
     InvalidRequestError,
@@ -79,7 +79,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
         raw = [prompt.text]
         async with aclosing(run(lease.model, sequence, guarded=True)) as events:
             async for event in events:
-                if isinstance(event, Piece):
+                if isinstance(event, TextDelta):
                     raw.append(event.text)
                     for delta in reader.feed(event):
                         yield delta

@@ -5,7 +5,15 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from typing import Final
 
-from puna.backend import BackendError, Finish, LoadedModel, Piece, PromptTooLongError, SequenceEvent, SequenceRequest
+from puna.backend import (
+    BackendError,
+    Finish,
+    LoadedModel,
+    PromptTooLongError,
+    SequenceEvent,
+    SequenceRequest,
+    TextDelta,
+)
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
@@ -86,13 +94,13 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
     """
     guard = Guard()
     begun = first = time.monotonic_ns()
-    pieces = 0
+    deltas = 0
     with translating(request):
         async with aclosing(model.generate(request)) as events:
             async for event in events:
-                if isinstance(event, Piece):
-                    first = first if pieces else time.monotonic_ns()
-                    pieces += 1
+                if isinstance(event, TextDelta):
+                    first = first if deltas else time.monotonic_ns()
+                    deltas += 1
                     if guarded and guard.stuck(event.text):
                         break
                     event = _spoken(event)
@@ -102,20 +110,20 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
         yield Finish(
             reason="stop" if request.constraint is None else "length",
             prompt_tokens=await _count(model, request),
-            output_tokens=pieces,
+            output_tokens=deltas,
             prompt_eval_ns=first - begun,
             eval_ns=time.monotonic_ns() - first,
         )
 
 
-def _spoken(piece: Piece) -> Piece:
+def _spoken(delta: TextDelta) -> TextDelta:
     """Note with the log-probabilities of a piece what came out with which token: all of it with the last."""
-    entries = piece.logprobs
-    if not entries or (len(entries) == 1 and entries[0].raw.decode(errors="replace") == piece.text):
-        return piece
-    texts = [""] * (len(entries) - 1) + [piece.text]
+    entries = delta.logprobs
+    if not entries or (len(entries) == 1 and entries[0].raw.decode(errors="replace") == delta.text):
+        return delta
+    texts = [""] * (len(entries) - 1) + [delta.text]
     spoken = (SpokenLogprob(e.raw, e.token_id, e.logprob, e.top, text) for e, text in zip(entries, texts, strict=True))
-    return Piece(piece.text, tuple(spoken))
+    return TextDelta(delta.text, tuple(spoken))
 
 
 async def _count(model: LoadedModel, request: SequenceRequest) -> int:

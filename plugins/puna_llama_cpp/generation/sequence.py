@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from puna.backend import Finish, Piece, SequenceEvent, SequenceRequest, TokenLogprob
+from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, TokenLogprob
 from puna_ggml_kernels.loader import MANY_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.detokenizer import TextOutput
@@ -108,7 +108,7 @@ class Sequence:
             self._logprobs.append(logprob)
         text, stop = self._output.push(raw, last=ends)
         if text:
-            put(Piece(text, tuple(self._logprobs)))
+            put(TextDelta(text, tuple(self._logprobs)))
             self._logprobs.clear()
         if stop is not None:
             put(self.finish("stop", stop))

@@ -24,9 +24,9 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     ModelSpec,
-    Piece,
     SequenceEvent,
     SequenceRequest,
+    TextDelta,
 )
 
 GREETING = "Hello! One two three four five."
@@ -68,7 +68,7 @@ class Stub(LoadedModel):
         prompt = request.prompt if isinstance(request.prompt, str) else "".join(map(chr, request.prompt))
         words = re.findall(r"\s*\S+|\s+$", answer(prompt))
         for word in words[: request.max_tokens]:
-            yield Piece(word)
+            yield TextDelta(word)
             await asyncio.sleep(SECONDS_PER_DELTA)
         complete = len(words) <= request.max_tokens
         yield Finish(

@@ -58,8 +58,8 @@ SEQUENCES = [
 ]
 EVENTS = [
     contract.Prefill(1, 2),
-    contract.Piece("né"),
-    contract.Piece("", (contract.TokenLogprob(b"\xff", 3, -0.5, (contract.TokenLogprob(b"a", 4, -1.0),)),)),
+    contract.TextDelta("né"),
+    contract.TextDelta("", (contract.TokenLogprob(b"\xff", 3, -0.5, (contract.TokenLogprob(b"a", 4, -1.0),)),)),
     contract.Finish(reason="stop", stop_sequence="x", prompt_tokens=1, cached_prompt_tokens=2, output_tokens=3),
     contract.Finish(reason="length", prompt_eval_ns=2**40, eval_ns=5, draft_tokens=6, accepted_draft_tokens=7),
 ]

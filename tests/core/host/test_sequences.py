@@ -41,7 +41,7 @@ class Core:
 
 
 def texts(response):
-    return [(event.sequence_id, event.piece.text or event.WhichOneof("event")) for event in response.events]
+    return [(event.sequence_id, event.text_delta.text or event.WhichOneof("event")) for event in response.events]
 
 
 async def test_what_becomes_ready_together_travels_together(model):

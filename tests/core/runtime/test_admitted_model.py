@@ -1,6 +1,6 @@
 """Texts that go to a backend hold no lone halves of characters."""
 
-from puna.backend import LoadedModel, Piece, SequenceRequest
+from puna.backend import LoadedModel, SequenceRequest, TextDelta
 from puna.runtime.admission import Gate
 from puna.runtime.admitted_model import GatedModel
 
@@ -15,7 +15,7 @@ class Keeping(LoadedModel):
 
     async def generate(self, request, /):
         self.texts += [request.prompt, *request.stop]
-        yield Piece("a")
+        yield TextDelta("a")
 
     async def tokenize(self, text, /, *, add_special, parse_special):
         self.texts.append(text)

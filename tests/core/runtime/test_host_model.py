@@ -11,10 +11,10 @@ import pytest
 from puna.backend import (
     Finish,
     InvalidRequestError,
-    Piece,
     Prefill,
     PromptTooLongError,
     SequenceRequest,
+    TextDelta,
     UnsupportedError,
 )
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
@@ -33,9 +33,9 @@ async def collect(model, prompt):
 
 async def test_a_sequence_comes_through(load_hosted):
     model = await load_hosted()
-    prefill, piece, finish = await collect(model, "@prefill 1 0 é")
+    prefill, delta, finish = await collect(model, "@prefill 1 0 é")
     assert prefill == Prefill(1, 1)
-    assert (piece.text, piece.logprobs[0].raw, piece.logprobs[0].top[0].logprob) == ("é", b"\xc3\xa9", -1.5)
+    assert (delta.text, delta.logprobs[0].raw, delta.logprobs[0].top[0].logprob) == ("é", b"\xc3\xa9", -1.5)
     assert finish == Finish(reason="stop", prompt_tokens=4, output_tokens=1)
 
 
@@ -311,4 +311,4 @@ async def test_cancelling_a_load_ends_its_host(load_hosted, journal):
 async def test_pieces_of_one_step_arrive_in_order(load_hosted):
     model = await load_hosted()
     events = await collect(model, "@together 500")
-    assert [event.text for event in events if isinstance(event, Piece)] == [str(number) for number in range(500)]
+    assert [event.text for event in events if isinstance(event, TextDelta)] == [str(number) for number in range(500)]

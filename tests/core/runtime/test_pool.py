@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from puna.backend import Piece, SequenceRequest
+from puna.backend import SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
 from puna.limits import Limits
 from puna.runtime.admission import NEAR
@@ -19,7 +19,7 @@ from puna.runtime.requirements import Loading, Queued, Use
 
 async def text(model, prompt):
     async with aclosing(model.generate(SequenceRequest(prompt=prompt))) as events:
-        return [event.text async for event in events if isinstance(event, Piece)]
+        return [event.text async for event in events if isinstance(event, TextDelta)]
 
 
 async def use(pool, wanted, prompt="a", **how):

@@ -1,6 +1,6 @@
 import pytest
 
-from puna.backend import Finish, Piece, SequenceRequest, TokenLogprob
+from puna.backend import Finish, SequenceRequest, TextDelta, TokenLogprob
 from puna.serving.answers import SpokenLogprob
 from puna.serving.sequence_runner import run
 
@@ -10,28 +10,31 @@ WORD = TokenLogprob(b" world", 3, -0.3)
 
 
 class Played:
-    """A model that says one piece."""
+    """A model that says one text delta."""
 
-    def __init__(self, piece):
-        self._piece = piece
+    def __init__(self, delta):
+        self._delta = delta
 
     async def generate(self, _request):
-        yield self._piece
+        yield self._delta
         yield Finish(reason="stop", prompt_tokens=1, output_tokens=1)
 
 
 @pytest.mark.parametrize(
-    ("piece", "said"),
+    ("delta", "said"),
     [
-        (Piece(" world", (WORD,)), [None]),
-        (Piece("\N{LATIN SMALL LETTER E WITH ACUTE}", (FIRST, SECOND)), ["", "\N{LATIN SMALL LETTER E WITH ACUTE}"]),
-        (Piece(" ", (WORD,)), [" "]),
-        (Piece("\ufffd", (FIRST,)), [None]),
+        (TextDelta(" world", (WORD,)), [None]),
+        (
+            TextDelta("\N{LATIN SMALL LETTER E WITH ACUTE}", (FIRST, SECOND)),
+            ["", "\N{LATIN SMALL LETTER E WITH ACUTE}"],
+        ),
+        (TextDelta(" ", (WORD,)), [" "]),
+        (TextDelta("\ufffd", (FIRST,)), [None]),
     ],
 )
-async def test_what_came_out_with_which_token(piece, said):
-    events = [event async for event in run(Played(piece), SequenceRequest(prompt="p", max_tokens=3), guarded=True)]
-    assert events[0].text == piece.text
+async def test_what_came_out_with_which_token(delta, said):
+    events = [event async for event in run(Played(delta), SequenceRequest(prompt="p", max_tokens=3), guarded=True)]
+    assert events[0].text == delta.text
     entries = events[0].logprobs
     assert [each.piece if isinstance(each, SpokenLogprob) else None for each in entries] == said
-    assert [each.logprob for each in entries] == [each.logprob for each in piece.logprobs]
+    assert [each.logprob for each in entries] == [each.logprob for each in delta.logprobs]

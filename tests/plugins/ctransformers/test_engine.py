@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from puna.backend import Finish, Piece, Prefill, PromptTooLongError, Sampling, SequenceRequest
+from puna.backend import Finish, Prefill, PromptTooLongError, Sampling, SequenceRequest, TextDelta
 from puna_ctransformers.engine import SLICE, Engine, check_length
 
 END = 2
@@ -56,7 +56,7 @@ def run(engine, prompt, stopped=lambda: False, **values):
 
 
 def text(events):
-    return "".join(event.text for event in events if isinstance(event, Piece))
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def test_it_ends_with_the_model():

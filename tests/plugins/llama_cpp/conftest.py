@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.backend import Finish, ModelSpec, Piece, Sampling, SequenceRequest
+from puna.backend import Finish, ModelSpec, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -31,6 +31,6 @@ def write():
         request = {"sampling": Sampling(temperature=0), "max_tokens": 40, **request}
         events = [event async for event in model.generate(SequenceRequest(prompt=prompt, **request))]
         assert isinstance(events[-1], Finish)
-        return [event.text for event in events if isinstance(event, Piece)], events[-1]
+        return [event.text for event in events if isinstance(event, TextDelta)], events[-1]
 
     return write

@@ -5,10 +5,10 @@ import pytest
 
 from puna.backend import (
     InvalidRequestError,
-    Piece,
     PromptTooLongError,
     Sampling,
     SequenceRequest,
+    TextDelta,
     UnsupportedError,
 )
 
@@ -161,7 +161,7 @@ async def test_a_prefix_is_shared_with_one_who_still_writes(load, write):
     long = "river and stone and " * 20
     expected = (await write(await load(parallel=1), long + "x"))[0]
     running = model.generate(SequenceRequest(prompt=long, sampling=GREEDY, max_tokens=2000))
-    while not isinstance(await anext(running), Piece):
+    while not isinstance(await anext(running), TextDelta):
         pass
     texts, end = await write(model, long + "x")
     assert texts == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.backend import Piece, Sampling, SequenceRequest
+from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp.generation.detokenizer import complete_length
 
 CASES = json.loads((Path(__file__).parent / "reference.json").read_text())
@@ -51,7 +51,7 @@ async def test_it_says_the_same(load, case):
         case["prompt_tokens"],
         case["output_tokens"],
     )
-    assert all(isinstance(piece, Piece) for piece in pieces)
+    assert all(isinstance(piece, TextDelta) for piece in pieces)
     if "logprobs" in case:
         assert_same_logprobs([piece.logprobs[-1] for piece in pieces], case["logprobs"])
 

@@ -9,7 +9,7 @@ import pytest
 from tests.plugins.ggml_kernels.processor import needs_processor
 from tools.make_bench_models import Llama, llama
 
-from puna.backend import Piece, Sampling, SequenceRequest
+from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_ggml_kernels import loader
 from puna_llama_cpp.binding import weights
 from puna_llama_cpp.generation.prompt_lookup import Lookup
@@ -59,7 +59,7 @@ def with_and_without(library, load, quantized, monkeypatch):
                 prompt = [5 + i * 7 % 250 for i in range(seed, seed + length)]
                 sampling = Sampling(temperature=0.8, seed=seed)
                 request = SequenceRequest(prompt=prompt, sampling=sampling, max_tokens=20, top_logprobs=3)
-                said += [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
+                said += [event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)]
             return said, library.puna_matmul_calls() - before[0], library.puna_attention_calls() - before[1]
         finally:
             library.puna_switch(True)
@@ -107,7 +107,7 @@ async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, qu
         monkeypatch.setattr(Lookup, "guess", guess)
         model = await load(path=quantized(kind))
         request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
-        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, Piece)])
+        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
     assert len(guessed) > 5
     assert written[0] == written[1]
 
@@ -121,7 +121,7 @@ async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_a
 
     async def first(model, prompt):
         request = SequenceRequest(prompt=prompt, sampling=Sampling(temperature=0), max_tokens=1, top_logprobs=2)
-        return [event.logprobs async for event in model.generate(request) if isinstance(event, Piece)]
+        return [event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)]
 
     alone = [await first(await load(path=quantized("Q8_0"), parallel=1), prompt) for prompt in prompts]
     model = await load(path=quantized("Q8_0"), parallel=4)

@@ -31,11 +31,11 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     ModelSpec,
-    Piece,
     Prefill,
     PromptTooLongError,
     SequenceEvent,
     SequenceRequest,
+    TextDelta,
     TokenLogprob,
     UnsupportedError,
 )
@@ -75,7 +75,7 @@ class Scripted(LoadedModel):
             words = iter(request.prompt.split() if isinstance(request.prompt, str) else map(str, request.prompt))
             for word in words:
                 async for event in self._obey(word, words):
-                    pieces += isinstance(event, Piece)
+                    pieces += isinstance(event, TextDelta)
                     yield event
                 if word == "@unended":
                     return
@@ -103,7 +103,7 @@ class Scripted(LoadedModel):
             os._exit(int(next(words)))
         elif word == "@endless":
             while True:
-                yield Piece("x")
+                yield TextDelta("x")
         elif word == "@hang":
             while True:
                 pass
@@ -112,11 +112,11 @@ class Scripted(LoadedModel):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif word == "@together":
             for number in range(int(next(words))):
-                yield Piece(str(number))
+                yield TextDelta(str(number))
         elif word in ERRORS:
             raise ERRORS[word]
         elif word != "@unended":
-            yield Piece(word, (TokenLogprob(word.encode(), 7, -0.5, (TokenLogprob(b"o", 8, -1.5),)),))
+            yield TextDelta(word, (TokenLogprob(word.encode(), 7, -0.5, (TokenLogprob(b"o", 8, -1.5),)),))
 
     def _last_words(self) -> None:
         for line in ("first words", "", "last words"):

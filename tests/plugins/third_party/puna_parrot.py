@@ -11,10 +11,10 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     ModelSpec,
-    Piece,
     PromptTooLongError,
     SequenceEvent,
     SequenceRequest,
+    TextDelta,
     UnsupportedError,
 )
 from puna.backend.text import TextAssembly
@@ -43,11 +43,11 @@ class Parrot(LoadedModel):
         text, count = TextAssembly(request.stop), 0
         while count < min(len(tokens), request.max_tokens) and not text.stop_sequence:
             if piece := text.feed(tokens[count : count + 1]):
-                yield Piece(piece)
+                yield TextDelta(piece)
             count += 1
         whole = bool(text.stop_sequence) or count == len(tokens) < request.max_tokens
         if whole and (rest := text.finish()):
-            yield Piece(rest)
+            yield TextDelta(rest)
         yield Finish(
             reason="stop" if whole else "length",
             stop_sequence=text.stop_sequence,

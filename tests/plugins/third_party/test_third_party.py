@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.backend import ModelSpec, Piece, SequenceRequest
+from puna.backend import ModelSpec, SequenceRequest, TextDelta
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Wanted
@@ -90,5 +90,5 @@ async def test_it_is_served_through_a_host(installed):
         assert lease.backend == "parrot"
         assert pool.loaded()[0].pid not in (0, os.getpid())
         events = [event async for event in lease.model.generate(SequenceRequest(prompt="Polly wants a 🥨"))]
-    assert "".join(event.text for event in events if isinstance(event, Piece)) == "Polly wants a 🥨"
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Polly wants a 🥨"
     assert events[-1].reason == "stop"

@@ -535,14 +535,14 @@ class SequenceEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
-    PIECE_FIELD_NUMBER: _builtins.int
+    TEXT_DELTA_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """Which one."""
     @_builtins.property
-    def piece(self) -> Global___Piece:
+    def text_delta(self) -> Global___TextDelta:
         """More text."""
 
     @_builtins.property
@@ -561,23 +561,23 @@ class SequenceEvent(_message.Message):
         self,
         *,
         sequence_id: _builtins.int = ...,
-        piece: Global___Piece | None = ...,
+        text_delta: Global___TextDelta | None = ...,
         finish: Global___Finish | None = ...,
         failure: Global___Failure | None = ...,
         prefill: Global___Prefill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "piece", b"piece", "prefill", b"prefill"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "piece", b"piece", "prefill", b"prefill", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["piece", "finish", "failure", "prefill"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SequenceEvent: _TypeAlias = SequenceEvent  # noqa: Y015
 
 @_typing.final
-class Piece(_message.Message):
+class TextDelta(_message.Message):
     """More text."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -602,7 +602,7 @@ class Piece(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Piece: _TypeAlias = Piece  # noqa: Y015
+Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class Prefill(_message.Message):

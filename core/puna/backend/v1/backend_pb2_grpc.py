@@ -102,7 +102,7 @@ class BackendServiceServicer(object):
 
     def Run(self, request_iterator, context):
         """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-        or the core's `cancel`, after which nothing more comes of it. The pieces of one decoding step travel in one message.
+        or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class BackendServiceStub:
     """
     Run: _grpc.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]
     """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-    or the core's `cancel`, after which nothing more comes of it. The pieces of one decoding step travel in one message.
+    or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
@@ -84,7 +84,7 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
     Run: _aio.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]  # type: ignore[assignment]
     """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-    or the core's `cancel`, after which nothing more comes of it. The pieces of one decoding step travel in one message.
+    or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
@@ -129,7 +129,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_backend_pb2.RunResponse], _abc.AsyncIterator[_backend_pb2.RunResponse]]:
         """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-        or the core's `cancel`, after which nothing more comes of it. The pieces of one decoding step travel in one message.
+        or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
         """
 
     @_abc_1.abstractmethod

@@ -15,9 +15,9 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     Option,
-    Piece,
     Prefill,
     PromptTooLongError,
+    TextDelta,
     TokenLogprob,
     UnsupportedError,
 )
@@ -61,7 +61,7 @@ class Played(LoadedModel):
                         yield Finish(reason="length", prompt_tokens=tokens, output_tokens=said)
                         return
                     said += 1
-                    step = Piece(step, self._logprobs(step, request))
+                    step = TextDelta(step, self._logprobs(step, request))
                 yield step
                 if isinstance(step, Finish):
                     return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.backend import BackendError, Finish, ModelSpec, Piece, Prefill, Sampling, SequenceRequest
+from puna.backend import BackendError, Finish, ModelSpec, Prefill, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.generation.prefix_cache import COPY_GAIN
@@ -70,7 +70,7 @@ async def test_cancelled_while_waiting_for_a_slot(load, write):
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert isinstance(await anext(running), Piece)
+        assert isinstance(await anext(running), TextDelta)
 
 
 async def test_who_waits_when_the_model_goes_is_told():

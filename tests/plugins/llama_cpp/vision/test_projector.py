@@ -16,11 +16,11 @@ from puna.backend import (
     Finish,
     InvalidRequestError,
     ModelSpec,
-    Piece,
     Prefill,
     PromptTooLongError,
     Sampling,
     SequenceRequest,
+    TextDelta,
     UnsupportedError,
 )
 from puna_llama_cpp import LlamaCppBackend
@@ -214,7 +214,7 @@ async def test_others_write_on_while_a_picture_is_evaluated(look, tell):
     async with aclosing(model.generate(stream)) as events:
         watching = None
         async for event in events:
-            if isinstance(event, Piece):
+            if isinstance(event, TextDelta):
                 pieces.append(event.text)
                 watching = watching or asyncio.create_task(watch())
     assert watching is not None
