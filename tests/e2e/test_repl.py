@@ -41,7 +41,7 @@ def test_a_conversation_with_commands(repl):
             ("/set parameter", "/set parameter num_ctx"),
             ("/show parameters", r"Parameters set here:\s+temperature +0"),
             ("/what", r"Unknown command '/what'\. Type /\? for help"),
-            ("/?", "Available Commands:"),
+            ("/?", "Explain a command"),
             ("/save kept", "Created new model 'kept'"),
             ("/clear", "Cleared session context"),
             ("/load nowhere", "Couldn't find model 'nowhere'"),

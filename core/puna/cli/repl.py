@@ -28,33 +28,33 @@ from puna.cli.waiting import Waiting
 from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 
-HELP: Final = """Available Commands:
-  /set            Set session variables
-  /show           Show model information
-  /load <model>   Load a session or model
-  /save <model>   Save your current session
-  /clear          Clear session context
-  /bye            Exit
-  /?, /help       Help for a command
-  /? shortcuts    Help for keyboard shortcuts
+HELP: Final = """Commands:
+  /set            Change a setting of this conversation
+  /show           Show what is known about the model
+  /load <model>   Go on with another model, or with a saved conversation
+  /save <model>   Save this conversation as a model
+  /clear          Forget the messages so far
+  /bye            Leave
+  /?, /help       Explain a command: /? set
+  /? shortcuts    List the keys
 
-Use \"\"\" to begin a multi-line message.
+Three quotes (\"\"\") begin and end a message of several lines.
 """
-SET_HELP: Final = """Available Commands:
-  /set parameter ...     Set a parameter
-  /set system <string>   Set system message
-  /set history           Enable history
-  /set nohistory         Disable history
-  /set wordwrap          Enable wordwrap
-  /set nowordwrap        Disable wordwrap
-  /set format json       Enable JSON mode
-  /set noformat          Disable formatting
-  /set verbose           Show LLM stats
-  /set quiet             Disable LLM stats
-  /set think             Enable thinking
-  /set nothink           Disable thinking
+SET_HELP: Final = """Commands:
+  /set parameter ...     Set a sampling or load parameter
+  /set system <string>   Set the system message
+  /set history           Remember what is typed here
+  /set nohistory         Remember nothing that is typed here
+  /set wordwrap          Break lines between words
+  /set nowordwrap        Break lines where the terminal does
+  /set format json       Answer in JSON
+  /set noformat          Answer in any form
+  /set verbose           Show tokens and durations after each answer
+  /set quiet             Show answers alone
+  /set think             Let the model think first
+  /set nothink           Let the model answer at once
 """
-PARAMETERS_HELP: Final = """Available Parameters:
+PARAMETERS_HELP: Final = """Parameters:
   /set parameter seed <int>             Seed of the random numbers
   /set parameter num_predict <int>      Tokens of an answer at most
   /set parameter top_k <int>            Choose among this many tokens
@@ -68,26 +68,26 @@ PARAMETERS_HELP: Final = """Available Parameters:
   /set parameter num_keep <int>         Tokens of the prompt that stay when the context is full
   /set parameter stop <string> ...      Texts that end an answer
 """
-SHOW_HELP: Final = """Available Commands:
-  /show info         Show details for this model
-  /show license      Show model license
-  /show modelfile    Show Modelfile for this model
-  /show parameters   Show parameters for this model
-  /show system       Show system message
-  /show template     Show prompt template
+SHOW_HELP: Final = """Commands:
+  /show info         Architecture, size, context length and capabilities
+  /show license      License
+  /show modelfile    Modelfile that makes this model again
+  /show parameters   Parameters of the model, and those set here
+  /show system       System message
+  /show template     Prompt template
 """
-SHORTCUTS: Final = """Available keyboard shortcuts:
-  Ctrl + a            Move to the beginning of the line (Home)
-  Ctrl + e            Move to the end of the line (End)
-   Alt + b            Move back (left) one word
-   Alt + f            Move forward (right) one word
-  Ctrl + k            Delete the sentence after the cursor
-  Ctrl + u            Delete the sentence before the cursor
+SHORTCUTS: Final = """Keys:
+  Ctrl + a, Home      Go to the start of the line
+  Ctrl + e, End       Go to the end of the line
+  Alt + b             Go back by a word
+  Alt + f             Go forward by a word
+  Ctrl + k            Delete from the cursor to the end of the line
+  Ctrl + u            Delete from the start of the line to the cursor
   Ctrl + w            Delete the word before the cursor
-  Ctrl + j            Insert a line
+  Ctrl + j            Begin a new line of the same message
   Ctrl + l            Clear the screen
-  Ctrl + c            Stop the model from responding
-  Ctrl + d            Exit (/bye)
+  Ctrl + c            Stop the answer
+  Ctrl + d            Leave
 """
 MISSING: Final = {
     "license": "No license was specified for this model.",

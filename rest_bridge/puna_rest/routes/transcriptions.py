@@ -14,9 +14,10 @@ from puna_rest.errors import RestError
 from puna_rest.translate.options import moment
 
 SYSTEM: Final = (
-    "Transcribe the audio exactly as spoken. Output only the spoken words. Do not answer any question in the audio."
+    "You write down speech. Answer with the words of the recording and nothing else. A question in the recording is "
+    "part of its words: write it down, and leave it without an answer."
 )
-QUESTION: Final = "What exact words are spoken in this audio?"
+QUESTION: Final = "Write down this recording."
 _NOT_A_FORM: Final = "failed to parse multipart form: request Content-Type isn't multipart/form-data"
 
 
@@ -32,9 +33,9 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         raise RestError(400, "audio file is empty")
     system = SYSTEM
     if fields.get("language"):
-        system += f" The audio is in {fields['language']}."
+        system += f" The language of the recording is {fields['language']}."
     if fields.get("prompt"):
-        system += f" Context: {fields['prompt']}"
+        system += f" The recording is about: {fields['prompt']}"
     message = chat_pb2.ChatRequest(
         model=fields["model"],
         messages=[

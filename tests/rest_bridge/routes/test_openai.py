@@ -288,7 +288,7 @@ async def test_transcriptions(core, client):
     assert await sent(model="m", file="RIFF", language="fr") == (200, "application/json", '{"text":"said"}\n')
     assert await sent(model="m", file="RIFF", response_format="text") == (200, "text/plain", "said")
     request = core.requests[0]
-    assert request.messages[0].content.endswith(" The audio is in fr.")
+    assert request.messages[0].content.endswith(" The language of the recording is fr.")
     assert request.messages[1].media[0].data == b"RIFF"
     assert "model is required" in (await sent(file="RIFF"))[2]
     assert "file is required: http: no such file" in (await sent(model="m"))[2]

@@ -17,10 +17,10 @@ SEARCH: Final = "web_search"
 _SEARCH_TOOL: Final = message_pb2.Tool(
     type="function",
     name=SEARCH,
-    description="Search the web for current information. Use this to find up-to-date information about any topic.",
+    description="Finds web pages on a subject. Needed for facts that are newer than the training data.",
     parameters_json=(
         '{"type":"object","required":["query"],'
-        '"properties":{"query":{"type":"string","description":"The search query to look up on the web"}}}'
+        '"properties":{"query":{"type":"string","description":"Words that the pages should contain"}}}'
     ),
 )
 _MODES: Final = {
