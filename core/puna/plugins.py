@@ -1,7 +1,9 @@
 """Backend plugins, found by entry point. Names are known without importing anything; a broken plugin is never fatal."""
 
+import importlib.util
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +31,16 @@ class PluginInfo:
     """Why it cannot be used; empty when it can."""
 
 
+class MissingLibraryError(Exception):
+    """A module that a backend requires is not installed."""
+
+    def __init__(self, backend: type[Backend], missing: Sequence[str]) -> None:
+        """The text names the missing modules and the command that installs them."""
+        text = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+        super().__init__(f"{text}; to install: {backend.install_command}" if backend.install_command else text)
+        self.backend = backend
+
+
 class Registry:
     """The installed backends. Importing one runs its module's code, in the calling thread."""
 
@@ -37,6 +49,8 @@ class Registry:
         self._entries: dict[str, EntryPoint] = {}
         self._backends: dict[str, Backend] = {}
         self._errors: dict[str, str] = {}
+        self._without_library: dict[str, type[Backend]] = {}
+        """The broken backends that only lack a library."""
         for entry in entries:
             if entry.name in self._entries:
                 log.warning("backend %r is installed twice: %s is left out", entry.name, entry.value)
@@ -79,8 +93,14 @@ class Registry:
                 if format in self.get(name).formats:
                     usable.append((-self.get(name).preference, name))
         if not usable:
-            raise BackendNotFoundError(f"no installed backend serves models of format {format!r}")
+            raise BackendNotFoundError(self._nothing_serves(format))
         return min(usable)[1]
+
+    def _nothing_serves(self, format: str) -> str:  # noqa: A002
+        """Say why there is no backend for a format, and first how to get the most preferred one."""
+        text = f"no installed backend serves models of format {format!r}"
+        lacking = [(-each.preference, name) for name, each in self._without_library.items() if format in each.formats]
+        return "; ".join([text, *(f"backend {name!r} is broken: {self._errors[name]}" for _, name in sorted(lacking))])
 
     def describe(self) -> list[PluginInfo]:
         """Return what is known of each plugin, in order of names. Imports all of them."""
@@ -107,7 +127,17 @@ class Registry:
             backend_class = entry.load()
             if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
                 raise TypeError(f"{entry.value} is not a Backend subclass")
+            missing = [name for name in backend_class.requires if not _is_installed(name)]
+            if missing:
+                raise MissingLibraryError(backend_class, missing)
             self._backends[entry.name] = backend_class()
+        except MissingLibraryError as error:
+            self._errors[entry.name] = str(error)
+            self._without_library[entry.name] = error.backend
         except Exception as error:  # a stranger's code may raise anything
             log.exception("backend plugin %r is left out", entry.name)
             self._errors[entry.name] = str(error) or type(error).__name__
+
+
+def _is_installed(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module) is not None

@@ -108,6 +108,8 @@ class CTransformersBackend(Backend):
     """Loads GGUF files of the llama family with a SentencePiece tokenizer, as the library of 2023 knows them."""
 
     preference = -10  # whoever else can serve a model does it better
+    requires = ("ctransformers",)
+    install_command = "pip install 'puna[ctransformers]'"
     options = (Option(name="lib", kind=str),)  # a library to load, so it is the operator's alone
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:

@@ -15,6 +15,8 @@ class LlamaCppBackend(Backend):
     """Serves GGUF models with llama.cpp."""
 
     preference = 100
+    requires = ("llama_cpp", "llguidance", "numpy", "PIL")
+    install_command = "pip install 'puna[llama-cpp]'"
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load weights and make a context, in a thread. Cancelling waits until that has let go."""

@@ -1,4 +1,8 @@
+import ast
+import importlib.util
+import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +57,53 @@ def test_a_broken_plugin_is_listed_with_its_error(some):
     assert infos["missing"].error == "No module named 'no_such_module'"
     assert infos["wrong"].error == "builtins:int is not a Backend subclass"
     assert infos["missing"].formats == ()
+
+
+@pytest.fixture
+def lacking(some, monkeypatch):
+    """A backend whose library is not installed, beside one that is broken in another way."""
+    monkeypatch.setattr("puna_scripted.ScriptedBackend.requires", ("json", "no_such_module", "nor_this"))
+    monkeypatch.setattr("puna_scripted.ScriptedBackend.install_command", "pip install puna-scripted")
+    return some(lacking="puna_scripted:ScriptedBackend", **BROKEN)
+
+
+MISSING = "no_such_module and nor_this are not installed; to install: pip install puna-scripted"
+
+
+def test_a_backend_whose_library_is_missing_is_broken_and_says_how_to_get_it(lacking, caplog):
+    assert {info.name: info.error for info in lacking.describe()}["lacking"] == MISSING
+    with pytest.raises(BackendNotFoundError, match=f"^backend 'lacking' is broken: {MISSING}$"):
+        lacking.get("lacking")
+    assert "'lacking'" not in caplog.text  # the server's start reports it, without a traceback
+
+
+def test_a_model_is_told_how_to_get_the_backend_of_its_format(lacking):
+    text = "no installed backend serves models of format 'scripted'; backend 'lacking' is broken: " + MISSING
+    with pytest.raises(BackendNotFoundError, match=f"^{text}$"):
+        lacking.for_model("scripted")
+    with pytest.raises(BackendNotFoundError, match=r"format 'onnx'$"):
+        lacking.for_model("onnx")
+
+
+def test_what_our_own_backends_import_is_what_they_require():
+    """No module outside Puna and the standard library is forgotten in `requires`, also none that Puna depends on."""
+    ours = {"puna", "puna_llama_cpp", "puna_ctransformers", "puna_ggml_kernels"}
+    for name in ("llama_cpp", "ctransformers"):
+        package = Path(importlib.util.find_spec(f"puna_{name}").origin).parent
+        imported = {
+            module.partition(".")[0]
+            for path in package.rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text()))
+            for module in _modules(node)
+        }
+        required = set(Registry.discover().get(name).requires)
+        assert imported - ours - sys.stdlib_module_names == required
+
+
+def _modules(node):
+    if isinstance(node, ast.Import):
+        return [each.name for each in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) else []
 
 
 def test_an_unknown_name_says_what_is_installed(some):

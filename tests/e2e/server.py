@@ -67,6 +67,8 @@ class Server:
     grpc: str
     store: Path
     errors: BinaryIO
+    greeting: str
+    """The line that the server wrote when it was ready."""
 
     def ask(self, path, body=None, method=None, timeout=60):
         """Send a request; return status, headers and body as bytes."""
@@ -112,14 +114,14 @@ class Server:
 
 
 @contextmanager
-def serving(store, **environment):
-    """Run a server until the block ends.
+def serving(store, program=PUNA, **environment):
+    """Run a server until the block ends. `program`: the `puna` to start, if it is not this environment's.
 
     It must leave nothing behind, its event loop must never stand still, and its log must have no traceback.
     """
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a full pipe would stop the server
     process = subprocess.Popen(
-        [PUNA, "serve"],
+        [program, "serve"],
         env=os.environ
         | {
             "OLLAMA_HOST": "127.0.0.1:0",
@@ -139,7 +141,7 @@ def serving(store, **environment):
             process.kill()
             process.wait()
             pytest.fail(f"the server did not start: {line}{_text(errors)}")
-        server = Server(process, match[1], match[2], Path(store), errors)
+        server = Server(process, match[1], match[2], Path(store), errors, line.strip())
         yield server
     finally:
         hosts = [pid for pid, parent in parents().items() if parent == process.pid]

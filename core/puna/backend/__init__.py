@@ -336,6 +336,13 @@ class Backend(ABC):
     options: ClassVar[tuple[Option, ...]] = ()
     """Its own options. The core refuses every other option before `load`."""
 
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Names of the top-level modules that `load` imports and that Puna does not depend on. While one is not installed,
+    the backend is listed as broken and no model is loaded with it. The modules are looked up, not imported."""
+
+    install_command: ClassVar[str] = ""
+    """The shell command that installs what `requires` names. Users read it in the error."""
+
     @abstractmethod
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Make a model ready, telling `report` how far it is, from 0 to 1.

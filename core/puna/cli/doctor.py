@@ -1,9 +1,10 @@
-"""`doctor`: what is wrong in the store, over the server or on the folder itself."""
+"""`doctor`: what is wrong with the backends and in the store, asked of the server or looked up here."""
 
 import argparse
+import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import grpc.aio
@@ -14,11 +15,16 @@ from puna.cli.errors import CommandError
 from puna.cli.progress import follow
 from puna.cli.tables import human_bytes
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 
 async def doctor(settings: Settings, told: argparse.Namespace) -> int:
-    """Look at the store; return 1 if faults are left. Without a server the folder of the settings is looked at."""
+    """Look at the backends and the store; return 1 if faults are left.
+
+    Without a server the backends that are installed here and the folder of the settings are looked at. A broken backend
+    is a fault only if no other backend works.
+    """
+    no_backend = await _check_backends(settings, offline=told.offline, as_json=told.json)
     answers = _offline(settings, told) if told.offline else _online(settings, told)
     report = models_pb2.StoreReport()
     async with aclosing(answers) as seen:
@@ -29,7 +35,37 @@ async def doctor(settings: Settings, told: argparse.Namespace) -> int:
                 report = each.report
         else:
             await follow(_steps(seen, report), as_json=False)
-    return 1 if report.faults else 0
+    return 1 if report.faults or no_backend else 0
+
+
+async def _check_backends(settings: Settings, *, offline: bool, as_json: bool) -> bool:
+    """Print the broken backends; return whether no backend works."""
+    backends = await _backends(settings, offline=offline)
+    broken = [each for each in backends if each.error]
+    none_works = len(broken) == len(backends)
+    for each in broken:
+        if as_json:
+            print(
+                json.dumps({"backend": json_format.MessageToDict(each, preserving_proto_field_name=True)}), flush=True
+            )
+        else:
+            print(f"{'FAULT' if none_works else 'note':<8} broken backend: {each.name}: {each.error}", flush=True)
+    return none_works
+
+
+async def _backends(settings: Settings, *, offline: bool) -> Sequence[server_pb2.BackendInfo]:
+    if not offline:
+        try:
+            async with connected(settings) as channel:
+                stub = server_pb2_grpc.ServerServiceStub(channel)
+                return (await stub.GetServerInfo(server_pb2.GetServerInfoRequest())).backends
+        except CommandError as error:
+            if not isinstance(error.__cause__, grpc.aio.AioRpcError) or not unreachable(error.__cause__):
+                raise
+    from puna.plugins import Registry
+
+    found = await asyncio.to_thread(Registry.discover().describe)
+    return [server_pb2.BackendInfo(name=each.name, error=each.error) for each in found]
 
 
 async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from puna.models.store import ModelStore
+    from puna.plugins import Registry
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +133,34 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
+        works = running is None or await asyncio.to_thread(report_broken, running.backends, settings.default_backend)
         gc.freeze()  # what is there now stays, so nobody need look through it again
         gc.enable()
         stack.enter_context(watching(settings.limits.max_loop_seconds))
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
-        print("Puna is ready: " + ", ".join(places), flush=True)
+        print(("Puna is ready: " if works else "Puna runs, but can run no model: ") + ", ".join(places), flush=True)
         await stop.wait()
         log.info("ending: requests have %g s to finish; a second signal ends them at once", seconds)
         if running is not None:
             await running.drain(seconds)
         signals.end_within(CLOSING_SECONDS if running else seconds + CLOSING_SECONDS)
+
+
+def report_broken(backends: "Registry", default: str) -> bool:
+    """Log each broken backend with the reason; return whether any backend works. Imports all plugins.
+
+    A missing library is worth a warning only if it is that of the `default` backend, the one of PUNA_BACKEND: nobody
+    needs every backend. Without a working backend every reason is an error.
+    """
+    found = backends.describe()
+    works = any(not each.error for each in found)
+    for each in found:
+        if each.error:
+            level = logging.ERROR if not works else logging.WARNING if each.name == default else logging.INFO
+            log.log(level, "backend %s is not available: %s", each.name, each.error)
+    if not found:
+        log.error("no backend is installed")
+    return works
 
 
 def _open(store: "ModelStore") -> None:
@@ -174,6 +193,8 @@ class RunningCore:
     """Where it serves gRPC."""
     drain: Callable[[float], Awaitable[None]]
     """Takes no more requests, and ends those that take longer than some seconds."""
+    backends: "Registry"
+    """The installed backends."""
 
 
 @asynccontextmanager
@@ -206,4 +227,4 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
         InProcessChannel() as channel,
     ):
         add_services(core, cast("grpc.aio.Server", channel))
-        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity.drain)
+        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity.drain, backends)

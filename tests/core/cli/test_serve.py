@@ -1,0 +1,28 @@
+import logging
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from puna.backend import ENTRY_POINT_GROUP
+from puna.cli.serve import report_broken
+from puna.plugins import Registry
+
+BROKEN = EntryPoint("broken", "no_such_module:Backend", ENTRY_POINT_GROUP)
+WORKING = EntryPoint("works", "puna_scripted:ScriptedBackend", ENTRY_POINT_GROUP)
+
+
+@pytest.mark.parametrize(
+    ("entries", "default", "works", "levels"),
+    [
+        ([BROKEN, WORKING], "", True, [logging.INFO]),
+        ([BROKEN, WORKING], "works", True, [logging.INFO]),
+        ([BROKEN, WORKING], "broken", True, [logging.WARNING]),
+        ([BROKEN], "", False, [logging.ERROR]),
+        ([WORKING], "", True, []),
+        ([], "", False, [logging.ERROR]),
+    ],
+)
+def test_a_broken_backend_weighs_as_much_as_it_is_missed(registry, caplog, entries, default, works, levels):
+    with caplog.at_level(logging.INFO, "puna.cli.serve"):
+        assert report_broken(Registry(entries), default) is works
+    assert [each.levelno for each in caplog.records if each.name == "puna.cli.serve"] == levels

@@ -1,0 +1,51 @@
+"""The distributions as `make wheel` and users build them, and clean environments to install them into."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLEAN = {"PYTHONPATH": ""}
+"""Hides this checkout from an environment's Python."""
+
+
+def uv(*arguments, **environment):
+    """Run uv; fail with what it says."""
+    beside = Path(sys.executable).with_name("uv")
+    done = subprocess.run(
+        [beside if beside.exists() else "uv", *arguments],
+        cwd=ROOT,
+        env=os.environ | CLEAN | environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The source distribution, and the wheel that is built of it, without kernels: compiling them takes a while."""
+    folder = tmp_path_factory.mktemp("dist")
+    uv("build", "--quiet", "--out-dir", folder, CC="false")
+    (source,) = folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    return source, wheel
+
+
+@pytest.fixture(scope="session")
+def bare(built, tmp_path_factory):
+    """The programs of an environment that holds Puna without any extra."""
+    return install(tmp_path_factory.mktemp("bare") / "venv", built[1])
+
+
+def install(home, *packages):
+    """Make an environment with packages in it; return the folder of its programs."""
+    uv("venv", "--quiet", "--python", sys.executable, home)
+    uv("pip", "install", "--quiet", "--python", home / "bin/python", *packages)
+    return home / "bin"
