@@ -78,9 +78,12 @@ class ToolCallParser:
     def _calls(self) -> Iterator[ParsedCall]:
         while (found := self._find_name()) is not None:
             name, name_end = found
-            arguments, end = _find_arguments(name, self._held)
+            stated, arguments, end = _find_arguments(name, self._held)
             if arguments is None:
                 return
+            if stated in self._names and stated != name:
+                # The first occurrence of a tool's name may be in the tag, a key or a value.
+                name, name_end = stated, end
             # The closing brace stays, as in the reference, where it keeps brackets from balancing.
             self._held = self._held[max(name_end, end) :]
             yield ParsedCall(name, gojson.dumps(arguments), self._count)
@@ -122,8 +125,12 @@ def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
             yield at, char
 
 
-def _find_arguments(name: str, text: str) -> tuple[Mapping[str, Any] | None, int]:
-    """Return the arguments in the first object of `text` that is JSON, and where its last character stands."""
+def _find_arguments(name: str, text: str) -> tuple[object, Mapping[str, Any] | None, int]:
+    """Find the first object of `text` that is JSON.
+
+    Returns the tool's name that the object states (None if it states none), the arguments, and the offset of the
+    object's last character.
+    """
     depth, start = 0, -1
     for at, char in _outside_strings(text):
         if char == "{":
@@ -135,27 +142,30 @@ def _find_arguments(name: str, text: str) -> tuple[Mapping[str, Any] | None, int
             if depth == 0 and start >= 0:
                 found = _object(text[start : at + 1])
                 if found is not None:
-                    holds, arguments = _search(name, found)
-                    return (arguments if holds else found), at
+                    holds, stated, arguments = _search(name, found)
+                    return stated, (arguments if holds else found), at
                 start = -1
             depth = max(depth, 0)
-    return None, 0
+    return None, None, 0
 
 
-def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any] | None]:
-    """Say whether an object is or holds a call, and return its arguments; None if it has none that can be used."""
+def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[str, Any] | None]:
+    """Say whether an object is or holds a call; return the name that it states and its arguments.
+
+    The arguments are None if the call has none that can be used.
+    """
     if "name" in found:
         arguments = _arguments(found.get("arguments"))
-        return True, _arguments(found.get("parameters")) if arguments is None else arguments
+        return True, found["name"], _arguments(found.get("parameters")) if arguments is None else arguments
     if (arguments := _arguments(found.get(name))) is not None:
-        return True, arguments
+        return True, None, arguments
     for value in found.values():
         for child in value if isinstance(value, list) else (value,):
             if isinstance(child, Mapping):
-                holds, arguments = _search(name, child)
+                holds, stated, arguments = _search(name, child)
                 if holds:
-                    return True, arguments
-    return False, None
+                    return True, stated, arguments
+    return False, None, None
 
 
 def _arguments(value: object) -> Mapping[str, Any] | None:
