@@ -13,6 +13,7 @@ from tests.clients.conftest import clients_python  # noqa: F401 - a fixture
 from tests.e2e.server import MODELS, PUNA, serving
 
 HERE = Path(__file__).parent
+SCRIPTS = HERE / "scripts"
 STUB = HERE / "stub"
 CONTEXT = 1 << 18
 """Tokens of context: coding agents send prompts of some ten thousand tokens."""

@@ -1,7 +1,7 @@
 """Claude Code, over /v1/messages."""
 
 import pytest
-from tests.apps.agents import GREETING, REPORT, lines
+from tests.apps.answers import GREETING, REPORT, lines
 
 
 @pytest.fixture

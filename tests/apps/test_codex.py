@@ -1,7 +1,7 @@
 """Codex, over /v1/responses."""
 
 import pytest
-from tests.apps.agents import GREETING, REPORT, lines
+from tests.apps.answers import GREETING, REPORT, lines
 
 CONFIG = """
 model = "stub"

@@ -1,0 +1,36 @@
+"""The command `llm` with the plugin llm-ollama, over /api/chat."""
+
+import json
+
+import pytest
+from tests.apps import installed
+from tests.apps.answers import GREETING, REPORT
+
+TOOL = '''
+def read_note(path: str) -> str:
+    """Read a note."""
+    return open(path).read()
+'''
+
+
+@pytest.fixture
+def llm(desk, server):
+    program = installed.python("llm").with_name("llm")
+    desk.environment |= {"OLLAMA_HOST": server.url}
+    return lambda *words: desk.run(program, *words)
+
+
+def test_chat(llm):
+    assert llm("-m", "ollama/stub", "--no-stream", "Say hello.").strip() == GREETING
+
+
+def test_stream(llm):
+    assert llm("-m", "ollama/stub", "Say hello.").strip() == GREETING
+    (logged,) = json.loads(llm("logs", "list", "-n", "1", "--json"))
+    assert (logged["response"], logged["output_tokens"]) == (GREETING, 6)
+
+
+def test_tool_loop(llm, desk):
+    said = llm("-m", "ollama/stub", "--functions", TOOL, f"Please CALL read_note path={desk.note}")
+    assert said.startswith(REPORT)
+    assert desk.secret in said
