@@ -1,4 +1,4 @@
-"""Installs the programs: Python packages, npm packages, and Debian's packages.
+"""Installs the programs: packages for Python, npm, Maven and Debian.
 
 Everything is kept in KEPT between runs. An environment is made again when the file that pins its packages changes.
 """
@@ -53,6 +53,23 @@ def node(name, binaries):
     _once(home, (source / "package-lock.json").read_bytes(), install)
     shutil.copytree(source, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     return home
+
+
+def java(name):
+    """Return a command that runs the class Drive of java/NAME, compiled against what its pom.xml names."""
+    debian("javac", "default-jdk-headless")
+    maven = debian("mvn", "maven")
+    source, home = HERE / "java" / name, KEPT / f"java-{name}"
+    build = home / "build"
+
+    def install():
+        shutil.copytree(source, build)
+        repository = f"-Dmaven.repo.local={home / 'repository'}"
+        classpath = f"-Dmdep.outputFile={home / 'classpath'}"
+        run(maven, "-q", "-B", repository, classpath, "compile", "dependency:build-classpath", cwd=build)
+
+    _once(home, b"".join(each.read_bytes() for each in sorted(source.rglob("*.*")) if each.is_file()), install)
+    return "java", "-cp", f"{build / 'target/classes'}:{(home / 'classpath').read_text()}", "Drive"
 
 
 def debian(program, *packages):
