@@ -74,7 +74,7 @@ async def test_cancelled_while_waiting_for_a_slot(load, write):
 
 
 async def test_who_waits_when_the_model_goes_is_told():
-    path = str(Path(__file__).parents[2] / "models/scripted.gguf")
+    path = str(Path(__file__).parents[3] / "models/scripted.gguf")
     model = await LlamaCppBackend().load(ModelSpec(path=path, threads=1, parallel=1), lambda done: None)
     events = model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))
     await anext(events)

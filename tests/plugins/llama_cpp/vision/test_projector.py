@@ -26,7 +26,7 @@ from puna.backend import (
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.vision import embedding_cache, projector
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 CASES = json.loads((Path(__file__).parent / "pictures.json").read_text())
 GREEDY = Sampling(temperature=0)
 ROAMER_MEDIA = 1024
