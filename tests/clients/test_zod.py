@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from tests.plugins.llama_cpp.walking import TooLongError, faults, written
+from tests.plugins.llama_cpp.random_walk import TooLongError, faults, written
 
 MORE_THAN_THE_SCHEMA = {"jwt", "stringbool"}
 """Kinds of which zod demands what their schemas do not say, or whose schemas are of what they return."""

@@ -6,7 +6,7 @@ import json
 import grpc
 import pytest
 from tests.e2e.server import MODELS
-from tests.plugins.llama_cpp.paintings import png
+from tests.plugins.llama_cpp.sample_images import png
 
 from puna.v1 import chat_pb2, chat_pb2_grpc, generate_pb2, generate_pb2_grpc
 

@@ -5,7 +5,7 @@ import re
 
 import llguidance
 import pytest
-from tests.plugins.llama_cpp.walking import COMPILER, allows, faults
+from tests.plugins.llama_cpp.random_walk import COMPILER, allows, faults
 
 from puna.backend import InvalidRequestError
 from puna_llama_cpp.structured_output.compiler import advance

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pydantic
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
-from tests.plugins.llama_cpp.walking import TooLongError, faults, written
+from tests.plugins.llama_cpp.random_walk import TooLongError, faults, written
 
 from puna.backend import InvalidRequestError
 

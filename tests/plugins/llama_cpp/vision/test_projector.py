@@ -1,6 +1,6 @@
 """Pictures shown to models, by projectors of random weights: what is written tells which picture was seen, no more.
 
-`pictures.json` holds what the reference wrote on one thread, where the likeliest token was clearly so.
+`images.json` holds what the reference wrote on one thread, where the likeliest token was clearly so.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from tests.plugins.llama_cpp.paintings import png
+from tests.plugins.llama_cpp.sample_images import png
 
 from puna.backend import (
     Finish,
@@ -27,7 +27,7 @@ from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.vision import embedding_cache, projector
 
 MODELS = Path(__file__).parents[3] / "models"
-CASES = json.loads((Path(__file__).parent / "pictures.json").read_text())
+CASES = json.loads((Path(__file__).parent / "images.json").read_text())
 GREEDY = Sampling(temperature=0)
 ROAMER_MEDIA = 1024
 """Vectors at least of a picture for models of its architecture."""
@@ -57,7 +57,7 @@ def tell(write):
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['projector']}: {case['prompt']}" for case in CASES])
 async def test_it_says_the_same_as_the_reference(look, tell, case):
     model = await look(case["model"], case["projector"], parallel=1)
-    text, end = await tell(model, case["prompt"], *(png(*picture) for picture in case["pictures"]))
+    text, end = await tell(model, case["prompt"], *(png(*picture) for picture in case["images"]))
     assert (text, end.prompt_tokens, end.output_tokens) == (case["text"], case["prompt_tokens"], case["output_tokens"])
 
 

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from tests.plugins.llama_cpp.paintings import encoded, painted
+from tests.plugins.llama_cpp.sample_images import encoded, painted
 
 from puna_llama_cpp.vision import raster
 

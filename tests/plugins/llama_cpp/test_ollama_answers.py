@@ -9,7 +9,7 @@ import pytest
 from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp.generation.detokenizer import complete_length
 
-CASES = json.loads((Path(__file__).parent / "reference.json").read_text())
+CASES = json.loads((Path(__file__).parent / "ollama_answers.json").read_text())
 SAMPLING = (
     "temperature",
     "top_k",
