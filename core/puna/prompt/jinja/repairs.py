@@ -32,7 +32,7 @@ def conversation(messages: Sequence[Message], abilities: Abilities, *, developer
 
 def _as_dict(message: Message, role: str, text: str, abilities: Abilities) -> dict[str, Any]:
     content: Any = text
-    if abilities.typed_content and not abilities.text_content:
+    if abilities.content_parts:
         content = [{"type": "text", "text": text}]
     out: dict[str, Any] = {"role": role, "content": content}
     if message.tool_name:

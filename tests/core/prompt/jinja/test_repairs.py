@@ -43,7 +43,7 @@ def test_a_system_message_goes_into_the_next_one_where_the_template_ignores_it()
 
 def test_a_typed_system_message_cannot_be_moved():
     with pytest.raises(TemplateRefusedError) as refused:
-        conversation([SYSTEM, USER], Abilities(system=False, text_content=False, typed_content=True))
+        conversation([SYSTEM, USER], Abilities(system=False, content_parts=True))
     assert json.loads(str(refused.value))["error"]["code"] == 400
 
 
