@@ -26,7 +26,7 @@ def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
     """
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [
-        replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content)[1])
+        replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content).content)
         if message.role == "assistant" and i < last
         else message
         for i, message in enumerate(messages)

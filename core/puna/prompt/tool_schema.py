@@ -1,9 +1,10 @@
 """The part of a tool's JSON Schema that reaches a model: the reference keeps fixed fields and loses the rest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from puna.go import json as gojson
 from puna.messages import Tool
 
 JSON: TypeAlias = Any
@@ -75,6 +76,17 @@ def property_(schema: object) -> dict[str, Any]:
     if given.get("required"):
         kept["required"] = [_text(name) for name in given["required"]]
     return kept
+
+
+def properties_of(name: str, tools: Sequence[Tool]) -> Mapping[str, Any]:
+    """Return the properties of the parameters of the tool that is called `name`; none if it is not among the tools."""
+    tool = next((tool for tool in tools if tool.name == name), None)
+    return (parameters(parsed(tool.parameters))["properties"] if tool is not None else None) or {}
+
+
+def as_printed(value: JSON) -> JSON:
+    """Return a reduced value with its numbers as Go prints them: an integer where no fraction is printed."""
+    return json.loads(gojson.dumps(value))
 
 
 def types_of(schema: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from puna.backend import Constraint, Finish, Prefill, TextDelta
+from puna.capabilities import PARSERS, THINKING
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
+from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.render import Rendered
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
@@ -31,7 +33,7 @@ from puna.serving.access import (
     options_of,
     thinking_of,
 )
-from puna.serving.answer_parsers import BuiltinReader, NativeReader, PlainReader, Reader, TaggedReader
+from puna.serving.answer_parsers import AnswerReader, plain
 from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
@@ -137,24 +139,25 @@ class Turn:
         tag = _SPECIAL.match(self.found.forms.tool_tag) if self.tools else None
         return (tag[0],) if tag else ()
 
-    def reader(self, *, thought: bool = False) -> Reader:
+    def reader(self, *, thought: bool = False) -> AnswerReader:
         """Return a reader of the whole answer; of what follows the thinking if that is over."""
         if self.conversation.native and thought and not self.must_call:
-            return PlainReader()
+            return plain()
         if self.form is not None:
-            return NativeReader(parsers.parser(self.form, self.tools, self.prompt.opened, self.think))
+            return AnswerReader(parsers.parser(self.form, self.tools, self.prompt.opened, self.think))
         if self.parser is not None:
-            return BuiltinReader(self.parser, with_ids=True)
+            return AnswerReader(self.parser)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
         thinking = None if thought else self.thinking
-        return TaggedReader(thinking, tools) if thinking or tools else PlainReader()
+        return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True) if thinking or tools else plain()
 
     def may_think(self) -> bool:
         """Whether thinking may come before the content, and would be recognised."""
-        if "thinking" not in self.found.model.capabilities:
+        if THINKING not in self.found.model.capabilities:
             return False
         if self.parser is not None:
-            return self.parser.has_thinking and not (self.think is not None and not self.think.on)
+            thinks = THINKING in PARSERS.get(self.found.forms.parser_name, ())
+            return thinks and not (self.think is not None and not self.think.on)
         return self.conversation.native or self.thinking is not None
 
 
@@ -243,7 +246,7 @@ class _Thinking:
     async def events(self) -> AsyncGenerator[Event]:
         """Yield the thinking."""
         turn = self._turn
-        reader = TaggedReader(turn.thinking, None) if turn.thinking else turn.reader()
+        reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else turn.reader()
         sequence, self.cut = await self._draft.sequence(self._prompt.text, self._prompt.media)
         native = turn.conversation.native
         # A form that cannot be had is refused before a word is said. This evaluates the prompt, which then is cached.
@@ -286,13 +289,13 @@ class _Thinking:
             return again
         return replace(again, text=again.text + (HARMONY_NEXT if turn.must_call else HARMONY_FINAL))
 
-    def next_reader(self) -> Reader:
+    def next_reader(self) -> AnswerReader:
         """Return the reader of the second sequence, which has no thinking."""
         turn = self._turn
         if turn.parser is not None and turn.must_call:
             parser = turn.found.forms.parser() or turn.parser
             parser.init(turn.offered, turn.messages[-1], Think(False))
-            return BuiltinReader(parser, with_ids=True)
+            return AnswerReader(parser)
         if self.finish is not None and turn.parser is not None:
-            return PlainReader()  # the parser still waits for the thinking's end
+            return plain()  # the parser still waits for the thinking's end
         return turn.reader(thought=True)

@@ -13,12 +13,13 @@ from puna.errors import (
 )
 from puna.messages import Message, Think
 from puna.prompt.builtin.interface import Parser
+from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.render import Rendered
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.runtime.requirements import Lease, Use
 from puna.serving import answers
 from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
-from puna.serving.answer_parsers import BuiltinReader, PlainReader, Reader, ThinkingReader
+from puna.serving.answer_parsers import AnswerReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
@@ -155,14 +156,14 @@ async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
         raise InvalidTokenError(str(error)) from error
 
 
-def _reader(found: Found, parser: Parser | None, think: Think | None, prompt: str) -> Reader:
+def _reader(found: Found, parser: Parser | None, think: Think | None, prompt: str) -> AnswerReader:
     if parser is not None:
-        return BuiltinReader(parser, with_ids=False)
-    tags = found.forms.thinking_tags
+        return AnswerReader(parser, calls_at_end=True)
+    thinking, tags = None, found.forms.thinking_tags
     if think is not None and think.on and tags:
         opening, closing = tags
-        return ThinkingReader(ThinkingParser(opening, closing, started=prompt.rstrip().endswith(opening)))
-    return PlainReader()
+        thinking = ThinkingParser(opening, closing, started=prompt.rstrip().endswith(opening))
+    return AnswerReader(GoTemplateParser(thinking), sends_empty=True)
 
 
 async def _context(lease: Lease, prompt: str, answer: str, evaluated: str | Sequence[int]) -> tuple[int, ...]:
@@ -179,7 +180,7 @@ async def _context(lease: Lease, prompt: str, answer: str, evaluated: str | Sequ
 
 async def _done(
     finish: Finish,
-    reader: Reader,
+    reader: AnswerReader,
     lease: Lease,
     clock: Clock,
     cut: int,

@@ -1,51 +1,12 @@
 """What a model can do, told from its files: in full, and more cheaply for lists."""
 
 from collections.abc import Iterable
-from typing import Final
 
+from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, INSERT, PARSERS, THINKING, TOOLS, VISION
 from puna.models.facts import chat_template
 from puna.models.facts.selection import HARMONY_FAMILIES
 from puna.models.gguf.reader import GGUF
 from puna.models.layout.config import Config
-
-COMPLETION: Final = "completion"
-TOOLS: Final = "tools"
-INSERT: Final = "insert"
-VISION: Final = "vision"
-EMBEDDING: Final = "embedding"
-THINKING: Final = "thinking"
-IMAGE: Final = "image"
-AUDIO: Final = "audio"
-
-PARSERS: Final = {
-    "cogito": (TOOLS, THINKING),
-    "cohere": (TOOLS, THINKING),
-    "deepseek3": (TOOLS, THINKING),
-    "functiongemma": (TOOLS,),
-    "gemma4": (TOOLS, THINKING),
-    "gemma4-no-thinking": (TOOLS,),
-    "glimmer": (TOOLS, THINKING),
-    "glm-4.7": (TOOLS, THINKING),
-    "glm-ocr": (TOOLS,),
-    "harmony": (TOOLS, THINKING),
-    "laguna": (TOOLS, THINKING),
-    "lfm2": (TOOLS,),
-    "lfm2-thinking": (TOOLS, THINKING),
-    "ministral": (TOOLS,),
-    "nemotron-3-nano": (TOOLS, THINKING),
-    "nemotron-3.5-nano": (TOOLS, THINKING),
-    "olmo3": (TOOLS,),
-    "olmo3-think": (THINKING,),
-    "ornith": (TOOLS, THINKING),
-    "poolside-v1": (TOOLS, THINKING),
-    "qwen3": (TOOLS,),
-    "qwen3-coder": (TOOLS,),
-    "qwen3-thinking": (TOOLS, THINKING),
-    "qwen3-vl-instruct": (TOOLS,),
-    "qwen3-vl-thinking": (TOOLS, THINKING),
-    "qwen3.5": (TOOLS, THINKING),
-}
-"""What each builtin parser can read out of an answer. A parser that is not named here reads nothing."""
 
 
 def detect(

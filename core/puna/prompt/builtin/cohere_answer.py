@@ -6,11 +6,10 @@ from typing import Final
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
-from puna.prompt.go_template.thinking import first_of, overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import first_of, overlap
+from puna.prompt.parsed import ParsedDelta
 
 _THINKING: Final = "<|START_THINKING|>"
 _END_OF_THINKING: Final = "<|END_THINKING|>"
@@ -33,8 +32,6 @@ class _State(Enum):
 class CohereParser:
     """Parts thinking, text and calls; calls that cannot be read are left out."""
 
-    has_tools = True
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (
         _THINKING, _END_OF_THINKING, _TEXT, _END_OF_TEXT, _CALLS, _END_OF_CALLS, _RESPONSE, _END_OF_RESPONSE,
     )  # fmt: skip
@@ -52,7 +49,15 @@ class CohereParser:
             self._state = _State.THINKING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -71,7 +76,7 @@ class CohereParser:
                         calls.extend(self._calls(raw))
                         self._held, self._state = rest, _State.DECIDING
             if self._state is state and len(self._held) == length:
-                return Piece(content, thinking, tuple(calls))
+                return ParsedDelta(content, thinking, tuple(calls))
 
     def _thought(self) -> str:
         before, found, rest = self._held.partition(_END_OF_THINKING)
@@ -100,8 +105,8 @@ class CohereParser:
         sure, self._held = self._held[:end], self._held[end:]
         return sure
 
-    def _calls(self, raw: str) -> list[ParsedCall]:
-        calls: list[ParsedCall] = []
+    def _calls(self, raw: str) -> list[ToolCall]:
+        calls: list[ToolCall] = []
         for text in _objects(raw):
             try:
                 value = json_text.read(text)
@@ -111,7 +116,7 @@ class CohereParser:
                 continue
             name, arguments = value.get("tool_name") or "", value.get("parameters") or {}
             if isinstance(name, str) and isinstance(arguments, dict):
-                calls.append(ParsedCall(name, gojson.dumps(arguments), self._count + len(calls)))
+                calls.append(ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count + len(calls)))
         self._count += len(calls)
         return calls
 

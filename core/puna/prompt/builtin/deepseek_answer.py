@@ -5,12 +5,12 @@ from enum import Enum, auto
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
-from puna.prompt.builtin.interface import Piece, goes_on
+from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation import json_text
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _END_OF_THINKING = "</think>"
 
@@ -33,8 +33,6 @@ class DeepSeekParser:
     fence after the name; with tools it does not think.
     """
 
-    has_tools = True
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (
         CALLS, END_OF_CALLS, CALL, END_OF_CALL, SEPARATOR, _END_OF_THINKING,
         *_tokens("tool▁output▁begin", "tool▁output▁end"),
@@ -55,7 +53,7 @@ class DeepSeekParser:
             self._state = _State.THINKING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -78,7 +76,11 @@ class DeepSeekParser:
                 case _State.FAILED:
                     self._end_calls()
             if self._state is state:
-                return Piece(content, thinking, tuple(calls))
+                return ParsedDelta(content, thinking, tuple(calls))
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")
 
     def _sure(self) -> str:
         """Take what can be neither the beginning of the end of thinking nor white space before it."""
@@ -87,9 +89,9 @@ class DeepSeekParser:
         self._held = self._held[len(sure) :]
         return sure
 
-    def _calls(self) -> list[ParsedCall]:
+    def _calls(self) -> list[ToolCall]:
         """Take the complete calls; pass the end of them all."""
-        calls: list[ParsedCall] = []
+        calls: list[ToolCall] = []
         while True:
             at, end = self._held.find(END_OF_CALL), self._held.find(END_OF_CALLS)
             if at < 0 or 0 <= end < at:
@@ -111,7 +113,7 @@ class DeepSeekParser:
         if ended:
             self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
 
-    def _read(self, raw: str) -> ParsedCall | None:
+    def _read(self, raw: str) -> ToolCall | None:
         name, _, text = raw.partition(SEPARATOR)
         if self._fenced:
             name, _, text = text.partition("\n```json\n")
@@ -122,6 +124,6 @@ class DeepSeekParser:
             arguments = json_text.read_arguments(text.strip(SPACE))
         except ValueError:
             return None
-        call = ParsedCall(name.strip(SPACE), gojson.dumps(arguments), self._count)
+        call = ToolCall(name=name.strip(SPACE), arguments=gojson.dumps(arguments), index=self._count)
         self._count += 1
         return call

@@ -6,11 +6,10 @@ from typing import Final
 
 from puna.go import json as gojson
 from puna.go.template import literals
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation.literals import number
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _CALL: Final = "<start_function_call>"
 _END_OF_CALL: Final = "<end_function_call>"
@@ -25,8 +24,6 @@ _NUMBER: Final = re.compile(
 class FunctionGemmaParser:
     """Parts content and calls; one that cannot be read is a call of nothing, without arguments."""
 
-    has_tools = True
-    has_thinking = False
     preserved_tokens: tuple[str, ...] = (_CALL, _END_OF_CALL)
 
     def __init__(self) -> None:
@@ -38,7 +35,7 @@ class FunctionGemmaParser:
         """Change nothing."""
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
         self._held += text
         content, calls = "", []
@@ -57,13 +54,17 @@ class FunctionGemmaParser:
             end = len(self._held) - overlap(self._held, _CALL)
             content += self._held[:end]
             self._held = self._held[end:]
-        return Piece(content, calls=tuple(calls))
+        return ParsedDelta(content, calls=tuple(calls))
 
-    def _call(self, raw: str) -> ParsedCall:
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")
+
+    def _call(self, raw: str) -> ToolCall:
         match = _WRITTEN.search(raw)
         name, arguments = (match[1], _members(match[2])) if match else ("", {})
         self._count += 1
-        return ParsedCall(name, gojson.dumps(arguments), self._count - 1)
+        return ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count - 1)
 
 
 def _members(text: str) -> dict[str, object]:

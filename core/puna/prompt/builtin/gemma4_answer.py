@@ -6,11 +6,10 @@ from typing import Final
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation.gemma4_call import QUOTE, read_call
-from puna.prompt.go_template.thinking import first_of, overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import first_of, overlap
+from puna.prompt.parsed import ParsedDelta
 
 _CHANNEL: Final = "<|channel>"
 _END_OF_CHANNEL: Final = "<channel|>"
@@ -31,7 +30,6 @@ class _State(Enum):
 class Gemma4Parser:
     """Parts thought, content and calls. Told not to think, thoughts are dropped; so are calls that cannot be read."""
 
-    has_tools = True
     preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, QUOTE)
 
     def __init__(self, *, thinks: bool = True) -> None:
@@ -48,7 +46,15 @@ class Gemma4Parser:
         self._shows = self.has_thinking and think is not None and think.on
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes; what was held back comes with the end."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -76,7 +82,7 @@ class Gemma4Parser:
             content += self._held
         elif done and state in (_State.OPENING, _State.THINKING):
             thinking += self._held
-        return Piece(content, thinking if self._shows else "", tuple(calls))
+        return ParsedDelta(content, thinking if self._shows else "", tuple(calls))
 
     def _content(self) -> str:
         at, tag = first_of((_CHANNEL, _CALL), self._held)
@@ -118,10 +124,10 @@ class Gemma4Parser:
         if not any(tag.startswith(self._held) for tag in tags):
             self._state = _State.CONTENT
 
-    def _call(self, raw: str) -> list[ParsedCall]:
+    def _call(self, raw: str) -> list[ToolCall]:
         call = read_call(raw, self._tools)
         if call is None:
             return []
         name, arguments = call
         self._count += 1
-        return [ParsedCall(name, gojson.dumps(arguments), self._count - 1)]
+        return [ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count - 1)]

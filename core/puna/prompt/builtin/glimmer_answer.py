@@ -8,12 +8,11 @@ from typing import Final
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin.interface import Piece
 from puna.prompt.builtin.qwen3_coder_answer import typed_exactly
-from puna.prompt.go_template.thinking import first_of, overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import first_of, overlap
+from puna.prompt.parsed import ParsedDelta
 
 START: Final = "<|start|>"
 MESSAGE: Final = "<|message|>"
@@ -40,8 +39,6 @@ class _State(Enum):
 class GlimmerParser:
     """Parts thinking, content and calls. Told not to think, thoughts are dropped."""
 
-    has_tools = True
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (START, MESSAGE, END_OF_MESSAGE, END_OF_TURN)
 
     def __init__(self, *, strict: bool = True) -> None:
@@ -60,11 +57,19 @@ class GlimmerParser:
         self._shows = think is None or think.on
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         self._held += text
         thinking, content = "", ""
-        calls: list[ParsedCall] = []
+        calls: list[ToolCall] = []
         while True:
             state, length = self._state, len(self._held)
             match state:
@@ -81,7 +86,7 @@ class GlimmerParser:
                 case _State.CONTENT:
                     content += self._body(done)
             if self._state is state and len(self._held) == length:
-                return Piece(content, thinking if self._shows else "", tuple(calls))
+                return ParsedDelta(content, thinking if self._shows else "", tuple(calls))
 
     def _header(self, done: bool) -> str:
         header, found, rest = self._held.partition(MESSAGE)
@@ -143,11 +148,11 @@ class GlimmerParser:
         self._held = before[len(before) - held :]
         return before[: len(before) - held]
 
-    def _call(self, done: bool) -> Piece:
+    def _call(self, done: bool) -> ParsedDelta:
         """Read a message that is a call; one for nobody known that is none of a known tool is content."""
         body, ended = self._end()
         if not ended and not (done and body):
-            return Piece()
+            return ParsedDelta()
         self._held, self._state = self._held if ended else "", _State.HEADER
         expected = self._recipient if self._tool(self._recipient) else ""
         try:
@@ -155,20 +160,20 @@ class GlimmerParser:
         except ValueError as error:
             if expected and self._strict:
                 raise BackendFailedError(f"parse Glimmer call to {expected}: {error}") from None
-            return Piece(body)
+            return ParsedDelta(body)
         called = name.removeprefix(f"{expected}.") if expected else name
         if expected and called != expected and self._strict:
             invoked = f"does not match ATEM invoke {gojson.quote(name)}"
             raise BackendFailedError(f"Glimmer recipient {gojson.quote(expected)} {invoked}")
         tool = self._tool(called)
         if tool is None:
-            return Piece(body)
-        properties = tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
+            return ParsedDelta(body)
+        properties = tool_schema.properties_of(called, self._tools)
         arguments = {
             key: typed_exactly(value, tool_schema.types_of(properties.get(key, {}))) for key, value in parameters
         }
         self._count += 1
-        return Piece(calls=(ParsedCall(called, gojson.dumps(arguments), self._count - 1),))
+        return ParsedDelta(calls=(ToolCall(name=called, arguments=gojson.dumps(arguments), index=self._count - 1),))
 
     def _tool(self, name: str) -> Tool | None:
         return next((tool for tool in self._tools if tool.name == name), None)

@@ -52,8 +52,7 @@ def _call(element: xml_text.Element, tools: Sequence[Tool]) -> tuple[str, dict[s
     if len(keys) != len(values):
         message = f"mismatched arg_key and arg_value counts: {len(keys)} keys, {len(values)} values"
         raise BackendFailedError(message)
-    tool = next((tool for tool in tools if tool.name == name), None)
-    properties = (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
+    properties = tool_schema.properties_of(name, tools)
     return name, {
         key: typed(value, tool_schema.types_of(properties.get(key, {})))
         for key, value in zip(keys, values, strict=True)

@@ -13,11 +13,10 @@ from typing import Final
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _START: Final = "<|start|>"
 _MESSAGE: Final = "<|message|>"
@@ -65,8 +64,6 @@ def read_header(text: str) -> Header:
 class HarmonyParser:
     """Routes the bodies of messages to thinking, content or a call; a call is read when the answer is complete."""
 
-    has_tools = True
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
 
     def __init__(self) -> None:
@@ -86,7 +83,15 @@ class HarmonyParser:
                 self._held = f"{_START}assistant{_CHANNEL}analysis{_MESSAGE}"
         return [replace(tool, name=self._names.add(tool.name)) for tool in tools]
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes; the call comes with the last piece."""
         self._held += text
         content, thinking = "", ""
@@ -99,7 +104,7 @@ class HarmonyParser:
                 thinking += more_thinking
             if self._state is state:
                 break
-        return Piece(content, thinking, self._call() if done else ())
+        return ParsedDelta(content, thinking, self._call() if done else ())
 
     def _step(self) -> str:
         """Go on as far as the state allows; return text of a body."""
@@ -135,7 +140,7 @@ class HarmonyParser:
             return body, ""
         return "", ""
 
-    def _call(self) -> tuple[ParsedCall, ...]:
+    def _call(self) -> tuple[ToolCall, ...]:
         if not self._called:
             return ()
         try:
@@ -144,7 +149,7 @@ class HarmonyParser:
             text = f"error parsing tool call: raw='{self._arguments}', err={error}"
             raise BackendFailedError(text) from None
         name = self._names.original(self._called.removeprefix("functions."))
-        return (ParsedCall(name, gojson.dumps(arguments), 0),)
+        return (ToolCall(name=name, arguments=gojson.dumps(arguments), index=0),)
 
 
 class ToolNames:

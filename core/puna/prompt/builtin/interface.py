@@ -1,20 +1,10 @@
 """What a family of models brings: a renderer for its prompts, a parser for its answers, or both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from puna.messages import Message, Think, Tool
-from puna.prompt.go_template.tool_calls import ParsedCall
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What a piece of an answer completes."""
-
-    content: str = ""
-    thinking: str = ""
-    calls: tuple[ParsedCall, ...] = ()
+from puna.prompt.parsed import AnswerParser
 
 
 class Renderer(Protocol):
@@ -28,20 +18,15 @@ class Renderer(Protocol):
         ...
 
 
-class Parser(Protocol):
-    """Takes an answer apart as it comes. One parser serves one answer."""
+class Parser(AnswerParser, Protocol):
+    """Reads one answer of a family. `init` comes first."""
 
-    has_tools: bool
-    has_thinking: bool
     preserved_tokens: tuple[str, ...]
     """Special tokens whose text the parser must see."""
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Prepare for an answer; return the tools as the prompt shall name them."""
-        ...
-
-    def add(self, text: str, done: bool) -> Piece:
-        """Take a piece of the answer; `done`: it was the last. Raises BackendFailedError for what cannot be read."""
+        """Prepare for an answer to a conversation that ends with `last_message`; return the tools as the prompt names
+        them."""
         ...
 
 

@@ -8,13 +8,13 @@ from typing import Final
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin.interface import Piece, goes_on
+from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation.json_call import read_call as read_json_call
 from puna.prompt.builtin.qwen3_coder_answer import typed
-from puna.prompt.go_template.thinking import first_of, overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import first_of, overlap
+from puna.prompt.parsed import ParsedDelta
 
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"
@@ -37,8 +37,6 @@ class LagunaParser:
     `resumes`: where the model goes on with an answer it does not begin within thinking.
     """
 
-    has_tools = True
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (
         _BEGINNING, _END_OF_THINKING, _CALL, _END_OF_CALL, "<user>", "</user>",
         "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
@@ -65,7 +63,15 @@ class LagunaParser:
             self._state = _State.OPENING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes; at the end also a call that was not closed. Raises BackendFailedError."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -86,7 +92,7 @@ class LagunaParser:
                         calls.append(self._call(raw))
                         self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
             if self._state is state and len(self._held) == length:
-                return Piece(content, thinking if self._shows else "", tuple(calls))
+                return ParsedDelta(content, thinking if self._shows else "", tuple(calls))
 
     def _open(self, tag: str, following: _State, done: bool) -> None:
         """Pass a tag that an answer may begin with."""
@@ -140,10 +146,10 @@ class LagunaParser:
         taken, self._held = self._held[:length], self._held[length:]
         return taken
 
-    def _call(self, raw: str) -> ParsedCall:
+    def _call(self, raw: str) -> ToolCall:
         name, arguments = _read(raw, self._tools)
         self._count += 1
-        return ParsedCall(name, gojson.dumps(arguments), self._count - 1)
+        return ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count - 1)
 
 
 def _read(raw: str, tools: Sequence[Tool]) -> tuple[str, Mapping[str, object]]:
@@ -154,8 +160,7 @@ def _read(raw: str, tools: Sequence[Tool]) -> tuple[str, Mapping[str, object]]:
         except BackendFailedError as error:
             raise BackendFailedError(f"failed to parse Laguna JSON tool call: {error}") from None
     name = raw.partition("<arg_key>")[0].strip(SPACE)
-    tool = next((tool for tool in tools if tool.name == name), None)
-    properties = (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
+    properties = tool_schema.properties_of(name, tools)
     return name, {
         key.strip(SPACE): typed(value, tool_schema.types_of(properties.get(key.strip(SPACE), {})))
         for key, value in _PAIR.findall(raw)

@@ -8,11 +8,11 @@ from typing import Final
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece, goes_on
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation.literals import at_commas, number
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"
@@ -37,7 +37,6 @@ class Lfm2Parser:
     """Parts thinking, content and calls. The tokens around calls come in one piece; after calls that cannot be read
     nothing more is said."""
 
-    has_tools = True
     preserved_tokens: tuple[str, ...] = (_BEGINNING, _END_OF_THINKING, _CALLS, _END_OF_CALLS)
 
     def __init__(self, *, thinks: bool) -> None:
@@ -53,7 +52,7 @@ class Lfm2Parser:
             self._state = _State.OPENING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -75,7 +74,11 @@ class Lfm2Parser:
                 case _State.CALLS:
                     calls.extend(self._calls())
             if self._state is state:
-                return Piece(content, thinking, tuple(calls))
+                return ParsedDelta(content, thinking, tuple(calls))
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")
 
     def _open(self) -> None:
         trimmed = self._held.lstrip(SPACE)
@@ -93,7 +96,7 @@ class Lfm2Parser:
         self._held = self._held[len(sure) :]
         return sure
 
-    def _calls(self) -> list[ParsedCall]:
+    def _calls(self) -> list[ToolCall]:
         block, found, rest = self._held.partition(_END_OF_CALLS)
         if not found:
             return []
@@ -104,7 +107,10 @@ class Lfm2Parser:
         self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
         begin = self._count
         self._count += len(read)
-        return [ParsedCall(name, gojson.dumps(arguments), begin + i) for i, (name, arguments) in enumerate(read)]
+        return [
+            ToolCall(name=name, arguments=gojson.dumps(arguments), index=begin + i)
+            for i, (name, arguments) in enumerate(read)
+        ]
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:

@@ -7,11 +7,10 @@ from typing import Final
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _CALL: Final = "[TOOL_CALLS]"
 _ARGUMENTS: Final = "[ARGS]"
@@ -29,8 +28,6 @@ class _State(Enum):
 class MinistralParser:
     """Parts thinking, content and calls. A call of an unknown tool, or with other than an object, is an error."""
 
-    has_tools = True
-    has_thinking = False
     preserved_tokens: tuple[str, ...] = (_CALL, _THINKING, _END_OF_THINKING, _ARGUMENTS)
 
     def __init__(self) -> None:
@@ -45,7 +42,7 @@ class MinistralParser:
         self._names = frozenset(tool.name for tool in tools)
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -63,7 +60,11 @@ class MinistralParser:
                 case _State.ARGUMENTS:
                     calls.extend(self._call())
             if before == (self._state, len(self._held)):
-                return Piece(content, thinking, tuple(calls))
+                return ParsedDelta(content, thinking, tuple(calls))
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")
 
     def _content(self) -> str:
         tags = {_CALL: _State.NAME, _THINKING: _State.THINKING}
@@ -85,7 +86,7 @@ class MinistralParser:
         before, self._held = self._held[:end], self._held[end:]
         return before
 
-    def _call(self) -> list[ParsedCall]:
+    def _call(self) -> list[ToolCall]:
         end = _end_of_object(self._held)
         if end < 0:
             return []
@@ -99,7 +100,7 @@ class MinistralParser:
             raise BackendFailedError("Value looks like object, but can't find closing '}' symbol")
         self._held, self._state = self._held[end:], _State.CONTENT
         self._count += 1
-        return [ParsedCall(self._name, gojson.dumps(arguments), self._count - 1)]
+        return [ToolCall(name=self._name, arguments=gojson.dumps(arguments), index=self._count - 1)]
 
 
 def _end_of_object(text: str) -> int:

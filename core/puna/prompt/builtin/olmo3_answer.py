@@ -7,11 +7,11 @@ from typing import Final
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece, goes_on
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation.literals import at_commas, number
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 _CALLS: Final = "<function_calls>"
 _END_OF_CALLS: Final = "</function_calls>"
@@ -32,8 +32,6 @@ class _State(Enum):
 class Olmo3Parser:
     """Parts content and calls; a block of calls with a line that is none is dropped."""
 
-    has_tools = True
-    has_thinking = False
     preserved_tokens: tuple[str, ...] = (_CALLS, _END_OF_CALLS)
 
     def __init__(self) -> None:
@@ -45,7 +43,15 @@ class Olmo3Parser:
         """Change nothing."""
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes."""
         self._held += text
         content, calls = "", []
@@ -67,23 +73,24 @@ class Olmo3Parser:
                     content += self._held
                     self._held, self._state = "", _State.CONTENT
             if self._state is state:
-                return Piece(content, calls=tuple(calls))
+                return ParsedDelta(content, calls=tuple(calls))
 
-    def _calls(self, block: str) -> list[ParsedCall]:
+    def _calls(self, block: str) -> list[ToolCall]:
         try:
             read = read_calls(block)
         except ValueError:
             return []
         begin = self._count
         self._count += len(read)
-        return [ParsedCall(name, gojson.dumps(arguments), begin + i) for i, (name, arguments) in enumerate(read)]
+        return [
+            ToolCall(name=name, arguments=gojson.dumps(arguments), index=begin + i)
+            for i, (name, arguments) in enumerate(read)
+        ]
 
 
 class Olmo3ThinkParser:
     """Parts thinking, which every answer begins with, and content."""
 
-    has_tools = False
-    has_thinking = True
     preserved_tokens: tuple[str, ...] = (_END_OF_THINKING,)
 
     def __init__(self) -> None:
@@ -95,18 +102,22 @@ class Olmo3ThinkParser:
         self._thinking = not goes_on(last_message)
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
         if not self._thinking:
-            return Piece(text)
+            return ParsedDelta(text)
         self._held += text
         before, found, rest = self._held.partition(_END_OF_THINKING)
         if found:
             self._thinking = False
-            return Piece(rest.lstrip(SPACE), before.rstrip(SPACE))
+            return ParsedDelta(rest.lstrip(SPACE), before.rstrip(SPACE))
         sure = self._held[: len(self._held) - overlap(self._held, _END_OF_THINKING)].rstrip(SPACE)
         self._held = self._held[len(sure) :]
-        return Piece(thinking=sure)
+        return ParsedDelta(thinking=sure)
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:

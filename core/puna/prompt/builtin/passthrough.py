@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece
+from puna.prompt.parsed import ParsedDelta
 
 
 class PassthroughParser:
     """Gives text back as content."""
 
-    has_tools = False
-    has_thinking = False
     preserved_tokens: tuple[str, ...] = ()
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Change nothing."""
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:  # noqa: ARG002
+    def feed(self, text: str) -> ParsedDelta:
         """Return `text` as content."""
-        return Piece(text)
+        return ParsedDelta(text)
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        return self.feed("")

@@ -1,7 +1,7 @@
 """Calls of Qwen3-Coder: XML with names after an equals sign, and values whose types the tool's schema says."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from puna.errors import BackendFailedError
@@ -22,15 +22,11 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
         element = xml_text.read(_TAGS.split(raw), "function")
     except ValueError as error:
         raise BackendFailedError(str(error)) from None
-    properties = next((_properties(tool) for tool in tools if tool.name == element.name), {})
+    properties = tool_schema.properties_of(element.name, tools)
     return element.name, {
         parameter.name: typed(parameter.text, tool_schema.types_of(properties.get(parameter.name, {})))
         for parameter in element.named("parameter")
     }
-
-
-def _properties(tool: Tool) -> Mapping[str, Any]:
-    return tool_schema.reduced(tool)["function"]["parameters"]["properties"] or {}
 
 
 def typed(raw: str, types: Sequence[str]) -> object:

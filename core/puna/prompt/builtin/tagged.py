@@ -8,10 +8,10 @@ from typing import Any, Final
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.interface import Piece, goes_on
-from puna.prompt.go_template.thinking import overlap
-from puna.prompt.go_template.tool_calls import ParsedCall
+from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import goes_on
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
 """Reads what stands between the tags of a call: the name and the arguments."""
@@ -69,8 +69,6 @@ DEFAULT: Final = Habits()
 class TaggedParser:
     """Parts thinking, content and calls; white space around the tags and at the end is dropped."""
 
-    has_tools = True
-
     def __init__(self, read_call: ReadCall, habits: Habits = DEFAULT) -> None:
         self.preserved_tokens = habits.preserved
         self.has_thinking = habits.thinks
@@ -97,7 +95,15 @@ class TaggedParser:
             self._state = _State.NOTICING
         return tools
 
-    def add(self, text: str, done: bool) -> Piece:
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what was held back."""
+        return self._advance("", done=True)
+
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         self._held += text
         thinking, content, calls = "", "", []
@@ -129,7 +135,7 @@ class TaggedParser:
             content += self._sure([_OPEN])
         elif self._state is _State.CALL and done and self._habits.closes:
             calls.append(self._unclosed(self._habits.closes))
-        return Piece(content, thinking, tuple(calls))
+        return ParsedDelta(content, thinking, tuple(calls))
 
     def _ends_of_thinking(self) -> list[tuple[str, _State]]:
         ends = [(_END_OF_THINKING, _State.CONTENT)]
@@ -185,7 +191,7 @@ class TaggedParser:
         self._held = self._held[len(sure) :]
         return sure
 
-    def _unclosed(self, read_call: ReadCall) -> ParsedCall:
+    def _unclosed(self, read_call: ReadCall) -> ToolCall:
         raw, self._held = self._held[: len(self._held) - overlap(self._held, _CLOSE)], ""
         try:
             call = self._call(raw, read_call)
@@ -195,8 +201,8 @@ class TaggedParser:
             raise BackendFailedError(f"incomplete GLM tool call: {error}") from None
         return call
 
-    def _call(self, raw: str, read_call: ReadCall) -> ParsedCall:
+    def _call(self, raw: str, read_call: ReadCall) -> ToolCall:
         name, arguments = read_call(raw, self._tools)
-        call = ParsedCall(name, gojson.dumps(arguments), self._count)
+        call = ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count)
         self._count += 1
         return call

@@ -1,9 +1,10 @@
 """Parts thinking from content in a stream of text: what stands between two tags at its very start."""
 
-from collections.abc import Sequence
 from enum import Enum, auto
 
 from puna.go.space import SPACE
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 
 class _State(Enum):
@@ -27,7 +28,7 @@ class ThinkingParser:
         self._held = ""
         self._state = _State.EATING_AFTER_OPENING if started else _State.LOOKING
 
-    def feed(self, text: str) -> tuple[str, str]:
+    def feed(self, text: str) -> ParsedDelta:
         """Return the thinking and the content that `text` completes."""
         self._held += text
         thinking, content = "", ""
@@ -37,7 +38,11 @@ class ThinkingParser:
             thinking += more_thinking
             content += more_content
             if self._state is state or not self._held:
-                return thinking, content
+                return ParsedDelta(content, thinking, waits=not (content or thinking))
+
+    def finish(self) -> ParsedDelta:
+        """Return nothing: text that waits for the rest of a tag is lost, as in Ollama."""
+        return ParsedDelta()
 
     def _step(self) -> tuple[str, str]:
         match self._state:
@@ -79,14 +84,3 @@ class ThinkingParser:
     def _take(self, length: int) -> str:
         taken, self._held = self._held[:length], self._held[length:]
         return taken
-
-
-def overlap(text: str, tag: str) -> int:
-    """Return how many characters at the end of `text` could be the start of `tag`."""
-    return next((n for n in range(min(len(text), len(tag)), 0, -1) if text.endswith(tag[:n])), 0)
-
-
-def first_of(tags: Sequence[str], text: str) -> tuple[int, str]:
-    """Return where the first of the tags stands in a text, and which it is; -1 and nothing without one."""
-    places = [(text.find(tag), tag) for tag in tags]
-    return min((place for place in places if place[0] >= 0), default=(-1, ""))

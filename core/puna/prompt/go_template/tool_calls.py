@@ -3,23 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NoReturn
 
 from puna.go import json as gojson
 from puna.go.space import SPACE
-from puna.messages import Tool
-from puna.prompt.go_template.thinking import overlap
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedCall:
-    """A call as a model wrote it; `arguments` is the text of a JSON object, `index` counts the calls of an answer."""
-
-    name: str
-    arguments: str
-    index: int
+from puna.messages import Tool, ToolCall
+from puna.prompt.markers import overlap
+from puna.prompt.parsed import ParsedDelta
 
 
 class _State(Enum):
@@ -43,25 +34,25 @@ class ToolCallParser:
         self._held = ""
         self._count = 0
 
-    def feed(self, text: str) -> tuple[list[ParsedCall], str]:
+    def feed(self, text: str) -> ParsedDelta:
         """Return the calls and the content that `text` completes."""
         if self._state is _State.DONE:
-            return [], text
+            return ParsedDelta(text)
         self._held += text
         content = ""
         if self._state is _State.LOOKING:
             content, self._state = self._look()
             if self._state is not _State.CALLING:
-                return [], content
+                return ParsedDelta(content)
         calls = list(self._calls())
         if self._bare and self._balanced():
             self._state = _State.DONE
             content, self._held = self._held, ""
-        return calls, content
+        return ParsedDelta(content, calls=tuple(calls))
 
-    def done(self) -> str:
+    def finish(self) -> ParsedDelta:
         """Return the content that was held back for a call that never came."""
-        return self._held if self._bare and not self._count else ""
+        return ParsedDelta(self._held if self._bare and not self._count else "")
 
     def _look(self) -> tuple[str, _State]:
         """Return what comes before the tag, and whether to look for calls from now on."""
@@ -75,7 +66,7 @@ class ToolCallParser:
             return content, _State.DONE
         return content, _State.CALLING if found else _State.LOOKING
 
-    def _calls(self) -> Iterator[ParsedCall]:
+    def _calls(self) -> Iterator[ToolCall]:
         while (found := self._find_name()) is not None:
             name, name_end = found
             stated, arguments, end = _find_arguments(name, self._held)
@@ -86,7 +77,7 @@ class ToolCallParser:
                 name, name_end = stated, end
             # The closing brace stays, as in the reference, where it keeps brackets from balancing.
             self._held = self._held[max(name_end, end) :]
-            yield ParsedCall(name, gojson.dumps(arguments), self._count)
+            yield ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count)
             self._count += 1
 
     def _find_name(self) -> tuple[str, int] | None:

@@ -18,8 +18,9 @@ from typing import Final
 from puna.go import json as gojson
 from puna.messages import Tool, ToolCall
 from puna.prompt.jinja.calls import new_id
-from puna.prompt.jinja.parser import Parsed, find
 from puna.prompt.layout import Form
+from puna.prompt.markers import first_or_certain
+from puna.prompt.parsed import ParsedDelta
 
 FORM: Final = Form(
     name="gpt-oss",
@@ -53,7 +54,7 @@ class ChannelParser:
         self._body = ""
         self._calls: list[ToolCall] = []
 
-    def feed(self, text: str) -> Parsed:
+    def feed(self, text: str) -> ParsedDelta:
         """Take a piece and return what is sure by now."""
         self._buffer += text
         content, thinking = "", ""
@@ -61,14 +62,14 @@ class ChannelParser:
             if self._channel is None:
                 header, found, rest = self._buffer.partition(_MESSAGE)
                 if not found:
-                    return Parsed(content, thinking)
+                    return ParsedDelta(content, thinking)
                 self._open(header)
                 self._buffer = rest
-            end, found = find(self._buffer, _ENDS)
+            end, found = first_or_certain(_ENDS, self._buffer)
             body, self._buffer = self._buffer[:end], self._buffer[end + len(found) :]
             content, thinking = self._add(body, content, thinking)
             if not found:
-                return Parsed(content, thinking)
+                return ParsedDelta(content, thinking)
             content += self._close()
 
     def _open(self, header: str) -> None:
@@ -106,7 +107,7 @@ class ChannelParser:
         self._calls.append(call)
         return ""
 
-    def finish(self) -> Parsed:
+    def finish(self) -> ParsedDelta:
         """Return what was held back, and the calls."""
         rest, self._buffer = self._buffer, ""
         content, thinking = "", ""
@@ -115,4 +116,4 @@ class ChannelParser:
             content += self._close()
         else:
             content = _HEADER_PART.sub("", rest).strip()
-        return Parsed(content, thinking, tuple(self._calls))
+        return ParsedDelta(content, thinking, tuple(self._calls))

@@ -5,24 +5,16 @@ marker is held back until the next piece. From the marker of a call on everythin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from puna.messages import Tool, ToolCall
+from puna.messages import Tool
 from puna.prompt.jinja.calls import read_calls
 from puna.prompt.layout import CallLayout, Form
+from puna.prompt.markers import first_or_certain
+from puna.prompt.parsed import ParsedDelta
 
 _WRAPPERS: Final = ("type", "function", "id", "arguments", "parameters", "name")
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What came out of one step. Any of them may be empty."""
-
-    content: str = ""
-    thinking: str = ""
-    calls: tuple[ToolCall, ...] = ()
 
 
 class _State(Enum):
@@ -58,7 +50,7 @@ class OutputParser:
         """White space at the start of thinking, which counts only if more comes."""
         self._has_thought = False
 
-    def feed(self, text: str) -> Parsed:
+    def feed(self, text: str) -> ParsedDelta:
         """Take a piece and return what is sure by now."""
         self._buffer += text
         content, thinking = [], []
@@ -68,20 +60,20 @@ class OutputParser:
             content.append(said)
             thinking.append(thought)
             if before == (self._state, len(self._buffer), len(self._space)) or not self._buffer:
-                return Parsed("".join(content), "".join(thinking))
+                return ParsedDelta("".join(content), "".join(thinking))
 
-    def finish(self) -> Parsed:
+    def finish(self) -> ParsedDelta:
         """Return what was held back, and the calls."""
         sure = self.feed("")
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
-            return Parsed(sure.content, sure.thinking + self._thinking(rest))
+            return ParsedDelta(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
             calls, after = read_calls(rest, self.form, self._tools)
             for stray in self.form.strays if calls else ():
                 after = after.replace(stray, "").strip()
-            return Parsed(sure.content + (after if calls else rest), sure.thinking, calls)
-        return Parsed(sure.content + rest, sure.thinking)
+            return ParsedDelta(sure.content + (after if calls else rest), sure.thinking, calls)
+        return ParsedDelta(sure.content + rest, sure.thinking)
 
     def _step(self) -> tuple[str, str]:
         self._eat_space()
@@ -134,7 +126,7 @@ class OutputParser:
             markers += self._starts or (self.form.calls_begin,)
         if self.form.content_ends_thinking:
             markers.append(self.form.content_start.strip())
-        end, found = find(self._buffer, markers)
+        end, found = first_or_certain(markers, self._buffer)
         thought = self._thinking(self._pass(end))
         if found:
             if found == ending:
@@ -168,7 +160,7 @@ class OutputParser:
         closing = self.form.content_end.strip() if self.form.content_start.strip() else ""
         thought = self.form.thinking_start.strip() if self.form.thinks_again else ""
         markers = [each for each in (closing, thought, *self.form.strays) if each]
-        end, found = find(self._buffer, [*self._starts, *markers])
+        end, found = first_or_certain([*self._starts, *markers], self._buffer)
         out = self._pass(end)
         if found and found == closing:
             self._pass(len(found))
@@ -201,18 +193,6 @@ def _call_starts(form: Form, tools: Sequence[Tool]) -> tuple[str, ...]:
     for each in form.bare_calls:
         out += [each.replace("NAME", tool.name) for tool in tools] if "NAME" in each else [each]
     return tuple(out)
-
-
-def find(text: str, markers: Sequence[str]) -> tuple[int, str]:
-    """Return where the first marker begins, and which; or how much of the text can hold no start of one, and ""."""
-    places = [(text.find(each), each) for each in markers if each]
-    whole = min((each for each in places if each[0] >= 0), default=None)
-    if whole is not None:
-        return whole
-    held = 0
-    for each in markers:
-        held = max(held, next((n for n in range(min(len(each) - 1, len(text)), 0, -1) if text.endswith(each[:n])), 0))
-    return len(text) - held, ""
 
 
 def _trailing_space(marker: str) -> str:

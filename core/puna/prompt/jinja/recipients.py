@@ -19,10 +19,9 @@ from puna.prompt.builtin.glimmer_answer import (
     START,
     GlimmerParser,
 )
-from puna.prompt.builtin.interface import Piece
 from puna.prompt.jinja.calls import new_id
-from puna.prompt.jinja.parser import Parsed
 from puna.prompt.layout import Form
+from puna.prompt.parsed import ParsedDelta
 
 FORM: Final = Form(
     name="muse",
@@ -46,18 +45,18 @@ class RecipientParser:
         self._opened = opened
         self._calls: list[ToolCall] = []
 
-    def feed(self, text: str) -> Parsed:
+    def feed(self, text: str) -> ParsedDelta:
         """Take a piece and return what is sure by now."""
         text, self._opened = self._opened + text, ""
-        return self._parsed(self._parser.add(text, done=False))
+        return self._parsed(self._parser.feed(text))
 
-    def finish(self) -> Parsed:
+    def finish(self) -> ParsedDelta:
         """Return what was held back, and the calls."""
-        last = self._parsed(self._parser.add(self._opened, done=True))
-        return Parsed(last.content, last.thinking, tuple(self._calls))
+        rest, last = self.feed(""), self._parsed(self._parser.finish())
+        return ParsedDelta(rest.content + last.content, rest.thinking + last.thinking, tuple(self._calls))
 
-    def _parsed(self, piece: Piece) -> Parsed:
+    def _parsed(self, piece: ParsedDelta) -> ParsedDelta:
         self._calls += [
             ToolCall(name=call.name, arguments=call.arguments, index=call.index, id=new_id()) for call in piece.calls
         ]
-        return Parsed(piece.content, piece.thinking)
+        return ParsedDelta(piece.content, piece.thinking)

@@ -20,6 +20,7 @@ from puna.prompt.jinja.probe import Abilities, probe
 from puna.prompt.jinja.repairs import conversation
 from puna.prompt.jinja.tools import tool_objects
 from puna.prompt.layout import Form
+from puna.prompt.parsed import AnswerParser
 from puna.prompt.value import Value
 
 DEFAULT_TEMPLATE: Final = (
@@ -165,7 +166,7 @@ class ChatTemplate:
 
     def parser(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
-    ) -> parsers.AnyParser:
+    ) -> AnswerParser:
         """Return a parser of what the model says to these messages. Raises as `render` does."""
         form = self.form(tools=bool(tools))
         return parsers.parser(form, tools, self.turn(messages, tools, think=think).opened, think)

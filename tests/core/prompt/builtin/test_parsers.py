@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from puna.capabilities import PARSERS
 from puna.errors import BackendFailedError
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin.harmony import Header, ToolNames, read_header
@@ -39,14 +40,18 @@ def test_an_answer_is_parted_piece_by_piece_as_the_reference_parts_it(case: dict
     made.init(TOOLS if case["tools"] else [], Message(role="user", content="x"), think)
     chunks: list[list[Any]] = []
     try:
-        for text, done in [*((piece, False) for piece in case["pieces"]), ("", True)]:
-            piece = made.add(text, done)
+        for text in [*case["pieces"], None]:
+            piece = made.finish() if text is None else made.feed(text)
             if piece.content or piece.thinking or piece.calls:
                 calls = [[call.name, json.loads(call.arguments), call.index] for call in piece.calls]
                 chunks.append([piece.content, piece.thinking, calls])
     except BackendFailedError as error:
         chunks.append(["ERR", str(error)])
     assert chunks == case["chunks"]
+
+
+def test_there_is_a_parser_for_every_name_of_which_capabilities_are_told() -> None:
+    assert {name for name in PARSERS if parser(name) is None} == set()
 
 
 def test_an_unknown_name_means_no_parser() -> None:
@@ -58,7 +63,7 @@ def test_an_answer_that_the_prompt_began_is_content() -> None:
         made = parser(name)
         assert made is not None
         made.init([], Message(role="assistant", content="Once"), None)
-        assert made.add(" upon", False).content == " upon"
+        assert made.feed(" upon").content == " upon"
 
 
 @pytest.mark.parametrize(

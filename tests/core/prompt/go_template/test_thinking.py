@@ -2,13 +2,14 @@ import random
 
 import pytest
 
-from puna.prompt.go_template.thinking import ThinkingParser, overlap
+from puna.prompt.go_template.thinking import ThinkingParser
+from puna.prompt.parsed import ParsedDelta
 
 
 def part(*pieces: str, started: bool = False) -> tuple[str, str]:
     parser = ThinkingParser("<think>", "</think>", started=started)
     fed = [parser.feed(piece) for piece in pieces]
-    return "".join(thinking for thinking, _ in fed), "".join(content for _, content in fed)
+    return "".join(delta.thinking for delta in fed), "".join(delta.content for delta in fed)
 
 
 @pytest.mark.parametrize(
@@ -44,17 +45,13 @@ def test_a_prompt_that_ends_with_the_opening_tag_has_begun_the_thinking() -> Non
 
 def test_thinking_streams_except_for_what_could_be_the_closing_tag() -> None:
     parser = ThinkingParser("<think>", "</think>")
-    assert [parser.feed(piece) for piece in ("<think>", "ab", "c</", "d", "</think", ">x")] == [
-        ("", ""),
-        ("ab", ""),
-        ("c", ""),
-        ("</d", ""),
-        ("", ""),
-        ("", "x"),
+    fed = [parser.feed(piece) for piece in ("<think>", "ab", "c</", "d", "</think", ">x")]
+    assert [(delta.thinking, delta.content, delta.waits) for delta in fed] == [
+        ("", "", True),
+        ("ab", "", False),
+        ("c", "", False),
+        ("</d", "", False),
+        ("", "", True),
+        ("", "x", False),
     ]
-
-
-def test_overlap_is_the_longest_end_that_could_begin_the_tag() -> None:
-    assert overlap("a<", "<think>") == 1
-    assert overlap("aabaa", "aab") == 2
-    assert overlap("x", "<think>") == 0
+    assert parser.finish() == ParsedDelta()

@@ -4,45 +4,42 @@ from typing import Any
 
 import pytest
 
-from puna.messages import Tool
+from puna.messages import Tool, ToolCall
+from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.thinking import ThinkingParser
-from puna.prompt.go_template.tool_calls import ParsedCall, ToolCallParser
+from puna.prompt.go_template.tool_calls import ToolCallParser
 
 STREAMS = json.loads((Path(__file__).parent / "streams.json").read_text())
 TOOLS = [Tool(name=name) for name in ("get_weather", "get", "add", "get_weather_now")]
 
 
-def parse(tag: str, *pieces: str) -> tuple[list[ParsedCall], list[str]]:
+def parse(tag: str, *pieces: str) -> tuple[list[ToolCall], list[str]]:
     parser = ToolCallParser(TOOLS, tag)
-    fed = [parser.feed(piece) for piece in pieces]
-    return [call for calls, _ in fed for call in calls], [*(content for _, content in fed), parser.done()]
+    deltas = [*[parser.feed(piece) for piece in pieces], parser.finish()]
+    return [call for delta in deltas for call in delta.calls], [delta.content for delta in deltas]
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=range(len(STREAMS)))
 def test_a_stream_is_parted_piece_by_piece_as_the_reference_parts_it(case: dict[str, Any]) -> None:
-    thinking_parser = ThinkingParser("<think>", "</think>") if case["think"] else None
-    parser = ToolCallParser(TOOLS, case["tag"]) if case["tools"] else None
+    thinking = ThinkingParser("<think>", "</think>") if case["think"] else None
+    parser = GoTemplateParser(thinking, ToolCallParser(TOOLS, case["tag"]) if case["tools"] else None)
     chunks: list[list[Any]] = []
-    for piece in case["pieces"]:
-        thinking, content = thinking_parser.feed(piece) if thinking_parser else ("", piece)
-        calls, content = parser.feed(content) if parser else ([], content)
+    for delta in [*map(parser.feed, case["pieces"]), parser.finish()]:
         # One chunk never has both: content wins, as the server's answers do.
-        told = [] if content else [[call.name, json.loads(call.arguments), call.index] for call in calls]
-        if content or thinking or told:
-            chunks.append([content, thinking, told])
-    if parser and (rest := parser.done()):
-        chunks.append([rest, "", []])
+        calls = [] if delta.content else [[call.name, json.loads(call.arguments), call.index] for call in delta.calls]
+        if delta.content or delta.thinking or calls:
+            chunks.append([delta.content, delta.thinking, calls])
     assert chunks == case["chunks"]
 
 
 def test_a_name_waits_until_it_cannot_become_a_longer_one() -> None:
     calls, _ = parse("<tool_call>", "<tool_call>get_weather", "_now", '({"a": 1})')
-    assert calls == [ParsedCall("get_weather_now", '{"a":1}', 0)]
+    assert calls == [ToolCall(name="get_weather_now", arguments='{"a":1}')]
 
 
 def test_arguments_may_come_before_the_name_and_as_text() -> None:
     calls, _ = parse("{", '{"parameters": "{\\"city\\": \\"Rome\\"}", "name": "get"}')
-    assert calls == [ParsedCall("get", '{"city":"Rome"}', 0)]
+    assert calls == [ToolCall(name="get", arguments='{"city":"Rome"}')]
 
 
 @pytest.mark.parametrize("other", ["tool_call", "call", "name", "arguments", "city", "Rome", "weather"])

@@ -49,6 +49,12 @@ def test_a_tool_without_parameters_has_an_empty_type_and_no_properties():
     ]
 
 
+def test_empty_properties_of_a_property_are_kept_since_go_omits_only_absent_ones():
+    schema = {"type": "object", "properties": {"a": {"type": "object", "properties": {}}}}
+    (tool,) = tool_objects([Tool(name="a", parameters=json.dumps(schema))])
+    assert tool["function"]["parameters"] == schema
+
+
 def test_a_type_that_nobody_knows_is_refused_in_llama_cpps_words():
     with pytest.raises(ToolsRefusedError) as caught:
         tool_objects([Tool(name="a"), Tool(name="b", type="zz", parameters='{"type": "object", "properties": {}}')])

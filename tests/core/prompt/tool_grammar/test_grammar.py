@@ -90,7 +90,7 @@ def test_what_is_demanded_is_what_the_parser_reads(
     assert not _fits(constraint.text, text.replace("city", "town"), tokens)
     assert not _fits(constraint.text, "Hello", tokens)
     reader.init(TOOLS, Message(role="user", content="x"), Think(False))
-    (call,) = [*reader.add(text, False).calls, *reader.add("", True).calls]
+    (call,) = [*reader.feed(text).calls, *reader.finish().calls]
     assert (call.name, json.loads(call.arguments)) == ("get", called)
 
 

@@ -30,17 +30,12 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]] | N
         return None
     name = name.strip(SPACE)
     trimmed = text.rstrip(SPACE)
-    for form in _forms("{" + (trimmed if trimmed.endswith("}") else text), _properties(name, tools)):
+    for form in _forms("{" + (trimmed if trimmed.endswith("}") else text), tool_schema.properties_of(name, tools)):
         try:
             return name, json_text.read_arguments(_as_json(form))
         except ValueError:
             continue
     return None
-
-
-def _properties(name: str, tools: Sequence[Tool]) -> Mapping[str, Any]:
-    tool = next((tool for tool in tools if tool.name == name), None)
-    return (tool_schema.reduced(tool)["function"]["parameters"]["properties"] if tool else None) or {}
 
 
 def _forms(text: str, properties: Mapping[str, Any]) -> Iterator[str]:

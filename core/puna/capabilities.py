@@ -1,0 +1,51 @@
+"""The names of what a model can do, as Ollama's API has them, and what the parsers that a model may name add to it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+COMPLETION: Final = "completion"
+TOOLS: Final = "tools"
+INSERT: Final = "insert"
+VISION: Final = "vision"
+EMBEDDING: Final = "embedding"
+THINKING: Final = "thinking"
+IMAGE: Final = "image"
+AUDIO: Final = "audio"
+
+PARSERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "cogito": (TOOLS, THINKING),
+        "cohere": (TOOLS, THINKING),
+        "deepseek3": (TOOLS, THINKING),
+        "functiongemma": (TOOLS,),
+        "gemma4": (TOOLS, THINKING),
+        "gemma4-no-thinking": (TOOLS,),
+        "glimmer": (TOOLS, THINKING),
+        "glm-4.7": (TOOLS, THINKING),
+        "glm-ocr": (TOOLS,),
+        "harmony": (TOOLS, THINKING),
+        "laguna": (TOOLS, THINKING),
+        "lfm2": (TOOLS,),
+        "lfm2-thinking": (TOOLS, THINKING),
+        "ministral": (TOOLS,),
+        "nemotron-3-nano": (TOOLS, THINKING),
+        "nemotron-3.5-nano": (TOOLS, THINKING),
+        "olmo3": (TOOLS,),
+        "olmo3-think": (THINKING,),
+        "ornith": (TOOLS, THINKING),
+        "poolside-v1": (TOOLS, THINKING),
+        "qwen3": (TOOLS,),
+        "qwen3-coder": (TOOLS,),
+        "qwen3-thinking": (TOOLS, THINKING),
+        "qwen3-vl-instruct": (TOOLS,),
+        "qwen3-vl-thinking": (TOOLS, THINKING),
+        "qwen3.5": (TOOLS, THINKING),
+    }
+)
+"""What each builtin parser reads out of an answer. puna.prompt.builtin.registry makes a parser for each of these names;
+any other name means that an answer is content as a whole.
+
+The table stands below the models and the prompts because both need it: a list of models tells capabilities without
+making a parser.
+"""
