@@ -46,14 +46,15 @@ def test_arguments_may_come_before_the_name_and_as_text() -> None:
 def test_the_name_that_a_call_states_wins_over_other_places_of_tool_names(other: str) -> None:
     text = '{"name": "get_weather", "arguments": {"city": "Rome"}}'
     parser = ToolCallParser([Tool(name=other), *TOOLS], "<tool_call>")
-    calls = [parser.feed(f"<tool_call>\n{text}\n</tool_call>\n")[0] for _ in range(2)]
-    assert calls == [[ParsedCall("get_weather", '{"city":"Rome"}', index)] for index in range(2)]
+    calls = [parser.feed(f"<tool_call>\n{text}\n</tool_call>\n").calls for _ in range(2)]
+    expected = [ToolCall(name="get_weather", arguments='{"city":"Rome"}', index=index) for index in range(2)]
+    assert calls == [(call,) for call in expected]
 
 
 def test_a_call_of_a_tool_that_is_named_like_the_tag() -> None:
     parser = ToolCallParser([Tool(name="tool_call"), *TOOLS], "<tool_call>")
-    calls, _ = parser.feed('<tool_call>{"name": "tool_call", "arguments": {"name": "get"}}</tool_call>')
-    assert calls == [ParsedCall("tool_call", '{"name":"get"}', 0)]
+    calls = parser.feed('<tool_call>{"name": "tool_call", "arguments": {"name": "get"}}</tool_call>').calls
+    assert calls == (ToolCall(name="tool_call", arguments='{"name":"get"}'),)
 
 
 def test_numbers_of_arguments_are_floats_as_go_writes_them() -> None:
