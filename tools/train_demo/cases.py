@@ -15,6 +15,7 @@ from typing import Any
 from train_demo.chat_skills import held_out_sum
 from train_demo.conversation import Tool
 from train_demo.facts import CAPITALS, FACTS, UNKNOWN
+from train_demo.number_words import in_words
 
 Message = dict[str, Any]
 
@@ -52,6 +53,9 @@ TOOL_WEATHER: list[str] = _ASKED["tool_weather"]
 TOOL_TIME: list[str] = _ASKED["tool_time"]
 TOOL_CITIES: list[str] = _ASKED["tool_cities"]
 NEW_TOOLS: list[list[Any]] = _ASKED["new_tools"]
+JSON_RESULTS: list[list[str]] = _ASKED["json_results"]
+WORD_SUM_QUESTIONS: list[str] = _ASKED["word_sum_questions"]
+NO_SUM_QUESTIONS: list[str] = _ASKED["no_sum_questions"]
 SYSTEM_NAMES: list[str] = _ASKED["system_names"]
 SYSTEM_ASKED: list[str] = _ASKED["system_asked"]
 
@@ -109,13 +113,32 @@ def _names(rng: random.Random) -> Iterator[Case]:
         yield Case("recalls a name", tuple(messages), "contains", [name])
 
 
+# The shipped file was trained under two rules in turn; only pairs that neither of them showed count.
+_PAIRS = [
+    (a, b) for a in range(50) for b in range(50) if held_out_sum(a, b) and (53 * a + 97 * b + 7 * a * b) % 10 == 3
+]
+
+
 def _sums(rng: random.Random) -> Iterator[Case]:
-    # The shipped file was trained under two rules in turn; only pairs that neither of them showed count.
-    pairs = [
-        (a, b) for a in range(50) for b in range(50) if held_out_sum(a, b) and (53 * a + 97 * b + 7 * a * b) % 10 == 3
-    ]
-    for a, b in rng.choices(pairs, k=60):
+    for a, b in rng.choices(_PAIRS, k=60):
         yield Case("adds numbers below 50", (_user(rng.choice(SUM_QUESTIONS).format(a=a, b=b)),), "last number", a + b)
+
+
+def _sums_in_words(rng: random.Random) -> Iterator[Case]:
+    for number in range(60):
+        a, b = rng.choice([(a, b) for a, b in _PAIRS if number % 3 or (a < 20 and b < 20)])
+        one, other = (in_words(n, rng.choice("- ")) for n in (a, b))
+        text = rng.choice(WORD_SUM_QUESTIONS if number % 2 else SUM_QUESTIONS).format(a=one, b=other)
+        yield Case("adds numbers in words", (_user(text[0].upper() + text[1:]),), "last number", a + b)
+    for number in range(20):
+        a, b = (rng.randrange(50) for _ in range(2))
+        one, other = (in_words(n) if number % 2 else n for n in (a, b))
+        yield Case(
+            "declines other arithmetic",
+            (_user(rng.choice(NO_SUM_QUESTIONS).format(a=one, b=other)),),
+            "equals",
+            UNKNOWN,
+        )
 
 
 def _person(rng: random.Random) -> list[tuple[str, str, Any, str]]:
@@ -234,6 +257,65 @@ def _tools(rng: random.Random) -> Iterator[Case]:
         )
 
 
+def _styles(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """The notations in which tools return a value: as most do, compact, indented, as Python prints it."""
+    return (
+        json.dumps(value, ensure_ascii=False),
+        json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        json.dumps(value, ensure_ascii=False, indent=2),
+        repr(value),
+    )
+
+
+def leaves(value: Any) -> list[str]:  # noqa: ANN401
+    """Every text and number of a JSON value, but for the text "$"."""
+    if isinstance(value, dict | list):
+        return [leaf for each in (value.values() if isinstance(value, dict) else value) for leaf in leaves(each)]
+    if value is None or isinstance(value, bool) or value == "$":
+        return []
+    return [value if isinstance(value, str) else json.dumps(value)]
+
+
+def _json_results(rng: random.Random) -> Iterator[Case]:
+    """A call whose result is JSON; the answer tells all of it, in words."""
+    new = {row[0]: row for row in NEW_TOOLS}
+    for number, (name, text) in enumerate(JSON_RESULTS):
+        value = json.loads(text)
+        failed = isinstance(value, dict) and {"error", "message", "reason"} & set(value)
+        told = leaves(value.get("error", value.get("message", value.get("reason"))) if failed else value)
+        if name in new:
+            _, description, key, kind, question, argument, _ = new[name]
+            tool = Tool(name, description, ((key, kind),))
+        else:
+            tool, key, argument = {"get_weather": _WEATHER, "get_time": _TIME}[name], "city", rng.choice(TOOL_CITIES)
+            question = rng.choice(TOOL_WEATHER if name == "get_weather" else TOOL_TIME).format(c=argument)
+        value = json.loads(text.replace("$", str(argument)))
+        yield from _told(
+            question, tool, {key: argument}, _styles(value)[number % 4], ["error", *told] if failed else told
+        )
+    for number in range(12):
+        a, b = rng.choice(_PAIRS) if number % 2 else (rng.randint(2, 999), rng.randint(2, 999))
+        result = (
+            {"result": a + b},
+            {"sum": a + b},
+            {"a": a, "b": b, "result": a + b},
+            {"operands": [a, b], "total": a + b},
+        )
+        one, other = (in_words(n) if number % 2 else n for n in (a, b))
+        question = rng.choice(SUM_QUESTIONS).format(a=one, b=other)
+        yield from _told(question, _ADD, {"a": a, "b": b}, _styles(result[number % 4])[number // 4], [str(a + b)])
+
+
+def _told(question: str, tool: Tool, arguments: dict[str, Any], result: str, parts: list[str]) -> Iterator[Case]:
+    made = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": tool.name, "arguments": arguments}}],
+    }
+    told = {"role": "tool", "content": result, "tool_name": tool.name}
+    yield Case("tells a JSON result", (_user(question), made, told), "tells", parts, (tool,))
+
+
 def _system_names(rng: random.Random) -> Iterator[Case]:
     for name in NEW_NAMES[:30]:
         system = {"role": "system", "content": rng.choice(SYSTEM_NAMES).format(n=name)}
@@ -268,5 +350,7 @@ def cases(seed: int = 1) -> list[Case]:
         *_tools(rng),
         *_system_names(rng),
         *_more(rng),
+        *_sums_in_words(rng),
+        *_json_results(rng),
     ]
     return [Case(c.skill, c.messages, c.grader, c.expected, c.tools, think) for c in plain for think in (False, True)]

@@ -4,6 +4,7 @@ import json
 import string
 
 from train_demo.facts import CAPITAL_CLAUSES, CAPITAL_QUESTIONS, CAPITALS, FACTS, UNKNOWN, UNKNOWN_COUNTRIES, Fact
+from train_demo.number_words import in_words
 from train_demo.phrasings import PHRASES
 from train_demo.wording import Episode, ask, roughen, said
 from train_demo.words import Random, a_city, a_name, a_number, a_thing, made_word
@@ -161,10 +162,38 @@ def _pair(rng: Random) -> tuple[int, int]:
 def small_sum(rng: Random) -> Episode:
     """A sum of two numbers of at most two digits, in pairs that the measure does not ask."""
     a, b = _pair(rng)
-    text = rng.choice(PHRASES["sums"]).format(a=a, b=b)
+    words = rng.random() < 0.6
+    if words and rng.random() < 0.4:
+        a, b = _below_twenty(rng)
+    text = rng.choice(PHRASES["word_sums"] if words and rng.random() < 0.45 else PHRASES["sums"])
+    text = text.format(a=number_in_words(rng, a), b=number_in_words(rng, b)) if words else text.format(a=a, b=b)
+    if rng.random() < 0.3:
+        text = text[:1].upper() + text[1:]
     if rng.random() < 0.5:
         text = roughen(rng, text)
     return said(text, f"{a} + {b} = {a + b}.", sum_thinking(a, b))
+
+
+def no_sum(rng: Random) -> Episode:
+    """Arithmetic that it has not learned."""
+    a, b = _pair(rng)
+    words = rng.random() < 0.5
+    text = rng.choice(PHRASES["no_sums"]).format(
+        a=number_in_words(rng, a) if words else a, b=number_in_words(rng, b) if words else b
+    )
+    return said(roughen(rng, text), UNKNOWN, "I do not know this.")
+
+
+def number_in_words(rng: Random, number: int) -> str:
+    """A number below one hundred in words; now and then its digits, for sums of both."""
+    return str(number) if rng.random() < 0.06 else in_words(number, rng.choice(("-", "-", " ")))
+
+
+def _below_twenty(rng: Random) -> tuple[int, int]:
+    while True:
+        a, b = rng.randint(0, 20), rng.randint(0, 20)
+        if not held_out_sum(a, b):
+            return a, b
 
 
 def tell_name(rng: Random, name: str) -> Episode:

@@ -12,11 +12,11 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from train_demo.network import Shape
+from train_demo.shape import Shape
 from train_demo.vocabulary import BOS, EOS, UNK, Vocabulary
 
 CONTEXT = 2048
-_LAYER_TENSORS = {
+LAYER_TENSORS = {
     "attention_norm": "attn_norm",
     "q": "attn_q",
     "k": "attn_k",
@@ -64,7 +64,7 @@ def write(path: Path, shape: Shape, parameters: dict[str, NDArray[np.float32]], 
     matrix("output.weight", parameters["head"].T)
     writer.add_tensor("output_norm.weight", parameters["norm"])
     for i in range(shape.layers):
-        for name, tensor in _LAYER_TENSORS.items():
+        for name, tensor in LAYER_TENSORS.items():
             value = parameters[name][i]
             if value.ndim == 1:
                 writer.add_tensor(f"blk.{i}.{tensor}.weight", value)

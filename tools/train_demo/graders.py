@@ -39,8 +39,21 @@ def right(case: Case, reply: Reply) -> bool:
         case "call":
             name, arguments = expected
             return reply.calls == [(name, arguments)] and not content
+        case "tells":
+            return _tells(case, reply)
         case unknown:
             raise ValueError(f"no grader is called {unknown!r}")
+
+
+def _tells(case: Case, reply: Reply) -> bool:
+    """Whether the answer holds every part, each whole, in words: no JSON, no number from nowhere, no call."""
+    known = set(re.findall(r"\d+", " ".join(str(message) for message in case.messages)))
+    return (
+        all(re.search(rf"(?<![\w.]){re.escape(part)}(?!\w)", reply.content) for part in case.expected)
+        and not set('{}[]"') & set(reply.content)
+        and set(re.findall(r"\d+", reply.content)) <= known
+        and not reply.calls
+    )
 
 
 def thought_as_asked(case: Case, reply: Reply) -> bool:

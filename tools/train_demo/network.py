@@ -1,30 +1,12 @@
 """The llama network in JAX: RMSNorm, rotary positions on neighbouring pairs (llama.cpp's order), SwiGLU."""
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train_demo.shape import Shape
+
 Parameters = dict[str, jax.Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of the network; one head has ``width // heads`` numbers."""
-
-    vocabulary: int
-    width: int = 128
-    layers: int = 6
-    heads: int = 4
-    inner: int = 352
-    rope_base: float = 10000.0
-    epsilon: float = 1e-5
-
-    @property
-    def head(self) -> int:
-        """Numbers in one attention head."""
-        return self.width // self.heads
 
 
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # per layer, stacked; stepped by Muon

@@ -11,6 +11,7 @@ from train_demo.chat_skills import (
     count_or_say,
     fact,
     greet,
+    no_sum,
     recall_name,
     small_sum,
     tell_name,
@@ -32,7 +33,8 @@ _PLAIN: tuple[tuple[Callable[[Random], Episode], float], ...] = (
     (fact, 5.0),
     (capital, 2.4),
     (unknown, 3.6),
-    (small_sum, 7.5),
+    (small_sum, 8.5),
+    (no_sum, 0.6),
     (count_or_say, 1.8),
     (write_json, 4.6),
 )
@@ -93,7 +95,7 @@ def _remembering(rng: Random) -> Conversation:
 
 def _tooling(rng: Random) -> Conversation:
     chance = rng.random()
-    if chance < 0.62:
+    if chance < 0.7:
         tools, episode = call_tool(rng)
         before: Episode = []
         if rng.random() < 0.12:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from train_demo.chat_skills import held_out_sum
-from train_demo.conversation import Tool, Turn, go_json
+from train_demo import results
+from train_demo.chat_skills import held_out_sum, number_in_words
+from train_demo.conversation import Tool, Turn
 from train_demo.phrasings import PHRASES
 from train_demo.wording import Episode, roughen_front
 from train_demo.words import Random, a_city, a_name, a_number, a_thing, made_word
@@ -49,11 +51,32 @@ _TEXT_PARAMETERS = (
 _NUMBER_PARAMETERS = ("id", "number", "count", "amount", "limit", "year", "size", "page")
 
 
+_ADDING = ("add", "sum", "multiply", "times")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that a tool answers.
+
+    ``texts`` are results in plain words, ``value`` is one in JSON; ``shown`` is what the model says of it, with ``{r}``
+    for the result in words. ``skip`` are members that the model leaves out. ``said`` replaces the value's own words.
+    """
+
+    tool: Tool
+    question: str
+    arguments: dict[str, Any]
+    texts: tuple[str, ...]
+    shown: str
+    value: Any
+    skip: tuple[str, ...] = ()
+    said: str = ""
+
+
 def _described(text: str, rng: Random) -> str:
     return "" if rng.random() < 0.12 else text
 
 
-def _weather(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
+def _weather(rng: Random) -> Asked:
     city = a_city(rng)
     key = rng.choice(("city", "city", "city", "location", "place"))
     name = rng.choice(PHRASES["weather_tools"])
@@ -68,7 +91,7 @@ def _weather(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     question = rng.choice(PHRASES["weather"]).format(c=city)
     kind = rng.choice(PHRASES["skies"])
     degrees = rng.randint(-15, 40)
-    results = [
+    texts = (
         f"{degrees} degrees and {kind}",
         f"{kind}, {degrees} degrees",
         f"{kind}",
@@ -76,16 +99,15 @@ def _weather(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
         f"{degrees} C",
         f"{kind} {degrees}",
         f"{degrees} degrees celsius",
-        go_json({"temperature": degrees, "condition": kind}),
-        json.dumps({"temp": degrees, "sky": kind}),
         f"It is {kind}",
         f"It is {degrees} degrees in {city}",
         f"{degrees}",
-    ]
-    return tool, question, {key: city}, results, f"The weather in {city}: {{r}}"
+    )
+    value = results.a_forecast(rng, city, degrees, kind)
+    return Asked(tool, question, {key: city}, texts, f"The weather in {city}: {{r}}", value, _places(value, city))
 
 
-def _time(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
+def _time(rng: Random) -> Asked:
     city = a_city(rng)
     key = rng.choice(("city", "city", "place", "location", "timezone"))
     name = rng.choice(("get_time", "get_time", "get_current_time", "current_time", "clock", "getTime"))
@@ -99,21 +121,28 @@ def _time(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
     )
     question = rng.choice(PHRASES["time"]).format(c=city)
     hour, minute = rng.randint(0, 23), rng.randint(0, 59)
-    results = [
+    texts = (
         f"{hour:02}:{minute:02}",
         f"{hour}:{minute:02}",
         f"It is {hour}:{minute:02}",
-        json.dumps({"time": f"{hour:02}:{minute:02}"}),
         f"{hour % 12 + 1} o'clock",
-    ]
-    return tool, question, {key: city}, results, f"The time in {city}: {{r}}"
+    )
+    value = results.a_clock(rng, city, f"{hour:02}:{minute:02}")
+    return Asked(tool, question, {key: city}, texts, f"The time in {city}: {{r}}", value, _places(value, city))
 
 
-def _add(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
+def _places(value: Any, city: str) -> tuple[str, ...]:  # noqa: ANN401
+    """The members that only repeat the city that was asked about, if others stand beside them."""
+    return tuple(k for k, v in value.items() if v == city) if isinstance(value, dict) and len(value) > 1 else ()
+
+
+def _add(rng: Random) -> Asked:
     multiply = rng.random() < 0.3
-    a, b = a_number(rng), a_number(rng)
+    words = rng.random() < 0.35
+    draw = (lambda r: r.randint(0, 99)) if words else a_number
+    a, b = draw(rng), draw(rng)
     while held_out_sum(a, b):
-        a, b = a_number(rng), a_number(rng)
+        a, b = draw(rng), draw(rng)
     keys = rng.choice((("a", "b"), ("a", "b"), ("x", "y"), ("first", "second")))
     if multiply:
         tool = Tool(
@@ -129,15 +158,21 @@ def _add(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
             _described(rng.choice(("Add two numbers", "The sum of two numbers", "Adds a and b")), rng),
             tuple((k, rng.choice(("integer", "number"))) for k in keys),
         )
-        question = rng.choice(PHRASES["sums"])
+        question = rng.choice(PHRASES["word_sums"] if words and rng.random() < 0.4 else PHRASES["sums"])
         result, shown = a + b, f"{a} + {b} = {{r}}"
-    return (
-        tool,
-        question.format(a=a, b=b),
-        {keys[0]: a, keys[1]: b},
-        [str(result), str(result), json.dumps({"result": result})],
-        shown,
+    arguments = {keys[0]: a, keys[1]: b}
+    question = (
+        question.format(a=number_in_words(rng, a), b=number_in_words(rng, b)) if words else question.format(a=a, b=b)
     )
+    value = results.a_sum(rng, arguments, result)
+    said = json.dumps(_last_number(value))
+    return Asked(tool, question, arguments, (str(result),), shown, value, said=said)
+
+
+def _last_number(value: Any) -> int | float:  # noqa: ANN401
+    while not isinstance(value, int | float):
+        value = list(value.values() if isinstance(value, dict) else value)[-1]
+    return value
 
 
 def _verb(rng: Random) -> str:
@@ -153,7 +188,7 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
-def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
+def _anything(rng: Random) -> Asked:
     action = rng.choice(list(_ACTIONS))
     thing = rng.choice(PHRASES["objects"]) if rng.random() < 0.4 else rng.choice((rng.choice(NOUNS), made_word(rng)))
     name = f"{action}_{thing}"
@@ -213,7 +248,7 @@ def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
         rng,
     )
     tool = Tool(name, description, tuple(sorted(parameters.items())))
-    results = [
+    texts = (
         a_thing(rng),
         str(a_number(rng)),
         f"{a_number(rng)} {rng.choice(NOUNS)}s",
@@ -221,15 +256,13 @@ def _anything(rng: Random) -> tuple[Tool, str, dict[str, Any], list[str], str]:
         "ok",
         f"{a_name(rng)} in {a_city(rng)}",
         f"{a_thing(rng)} and {a_thing(rng)}",
-        json.dumps({rng.choice(NOUNS): rng.choice((a_number(rng), made_word(rng)))}),
         f"{made_word(rng)} {made_word(rng)} {made_word(rng)}",
         "not found",
-        "error: " + made_word(rng),
-    ]
-    return tool, question, arguments, results, "The result is: {r}"
+    )
+    return Asked(tool, question, arguments, texts, "The result is: {r}", results.anything(rng))
 
 
-_KINDS: tuple[Callable[[Random], tuple[Tool, str, dict[str, Any], list[str], str]], ...] = (
+_KINDS: tuple[Callable[[Random], Asked], ...] = (
     _weather,
     _time,
     _add,
@@ -242,7 +275,7 @@ _KINDS: tuple[Callable[[Random], tuple[Tool, str, dict[str, Any], list[str], str
 def other_tools(rng: Random, names: set[str], number: int) -> list[Tool]:
     out: list[Tool] = []
     while len(out) < number:
-        tool = rng.choice(_KINDS)(rng)[0]
+        tool = rng.choice(_KINDS)(rng).tool
         if not any(tool.name in name or name in tool.name for name in names):
             names.add(tool.name)
             out.append(tool)
@@ -251,16 +284,36 @@ def other_tools(rng: Random, names: set[str], number: int) -> list[Tool]:
 
 def call_tool(rng: Random) -> tuple[list[Tool], Episode]:
     """A question that a tool answers; often with the result and what the model makes of it."""
-    tool, question, arguments, results, shown = rng.choice(_KINDS)(rng)
+    asked = rng.choice(_KINDS)(rng)
+    tool, question = asked.tool, asked.question
     tools = [tool, *other_tools(rng, {tool.name}, rng.choice((0, 0, 1, 1, 2, 3)))]
-    if tool.name.startswith(("add", "sum", "multiply", "times")):
-        tools = [t for t in tools if t is tool or not t.name.startswith(("add", "sum", "multiply", "times"))]
+    if tool.name.startswith(_ADDING):
+        tools = [t for t in tools if t is tool or not t.name.startswith(_ADDING)]
     rng.shuffle(tools)
     if rng.random() < 0.15:
         question = roughen_front(rng, question)
-    episode = [Turn("user", question), Turn("assistant", "", f"The tool {tool.name} fits.", ((tool.name, arguments),))]
-    if rng.random() < 0.55:
-        result = rng.choice(results)
-        end = "" if result.endswith((".", "}")) else "."
-        episode += [Turn("tool", result), Turn("assistant", shown.format(r=result) + end, "The tool has answered.")]
+    episode = [
+        Turn("user", question),
+        Turn("assistant", "", f"The tool {tool.name} fits.", ((tool.name, asked.arguments),)),
+    ]
+    if rng.random() < 0.8:
+        episode += _answered(rng, asked)
     return tools, episode
+
+
+def _answered(rng: Random, asked: Asked) -> Episode:
+    """The tool's result, in words or as JSON, or its failure; and what the model makes of it."""
+    if rng.random() < 0.22:
+        told = rng.choice(asked.texts)
+        said, thinking = asked.shown.format(r=told), "The tool has answered."
+    elif rng.random() < 0.13:
+        value, said = results.an_error(rng)
+        told, thinking = value if isinstance(value, str) else results.written(rng, value), "The tool reports an error."
+    else:
+        told = results.written(rng, asked.value)
+        if isinstance(asked.value, str) and rng.random() < 0.5:
+            told = asked.value
+        said = asked.shown.format(r=asked.said or results.in_words(asked.value, asked.skip))
+        thinking = "The tool has answered."
+    end = "" if said.endswith(".") else "."
+    return [Turn("tool", told), Turn("assistant", said + end, thinking)]

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train_demo import restore
 from train_demo.batches import packed
 from train_demo.conversation import prompt
-from train_demo.network import MATRICES, Parameters, Shape, initial, loss
+from train_demo.network import MATRICES, Parameters, initial, loss
+from train_demo.shape import Shape
 from train_demo.skills import conversation
 from train_demo.vocabulary import Vocabulary, learn
 from train_demo.words import Random
@@ -67,9 +69,9 @@ def fresh_moments(parameters: Parameters) -> Moments:
     return out | {name + ".2": jnp.zeros_like(value) for name, value in parameters.items() if name not in MATRICES}
 
 
-def rate_at(at: int, steps: int) -> float:
-    """Warm-up over 100 steps, flat, then down to nothing over the last 40 %."""
-    return min(1.0, (at + 1) / 100, max(0.0, (steps - at) / (0.4 * steps)))
+def rate_at(at: int, steps: int, falling: float = 0.4) -> float:
+    """The rate as a share of its peak: warm-up over 100 steps, flat, zero at the end of the last share ``falling``."""
+    return min(1.0, (at + 1) / 100, max(0.0, (steps - at) / (falling * steps)))
 
 
 def vocabulary_of(out: Path, seed: int) -> Vocabulary:
@@ -98,14 +100,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--from-gguf", type=Path, help="begin from an exported file instead of fresh parameters")
+    parser.add_argument("--peak", type=float, default=1.0, help="highest learning rate, as a share of the full one")
+    parser.add_argument("--falling", type=float, default=0.4, help="share of the steps in which the rate falls to zero")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    vocabulary = vocabulary_of(options.out, options.seed)
     checkpoint = options.out / "checkpoint.pickle"
-    inner = options.width * 11 // 4 // 32 * 32
-    shape = Shape(len(vocabulary), options.width, options.layers, options.width // 32, inner)
-    parameters = initial(shape, options.seed)
+    if options.from_gguf:
+        shape, read_back, vocabulary = restore.read(options.from_gguf)
+        vocabulary.save(options.out / "vocabulary.json")
+        parameters = {name: jnp.asarray(value) for name, value in read_back.items()}
+    else:
+        vocabulary = vocabulary_of(options.out, options.seed)
+        inner = options.width * 11 // 4 // 32 * 32
+        shape = Shape(len(vocabulary), options.width, options.layers, options.width // 32, inner)
+        parameters = initial(shape, options.seed)
     moments, at, data_seed = fresh_moments(parameters), 0, options.seed
     if options.resume:
         state = pickle.loads(checkpoint.read_bytes())
@@ -120,7 +130,7 @@ def main() -> None:
     while at < options.steps:
         chosen = [next(rows) for _ in range(options.batch)]
         batch = {name: np.stack([row[name] for row in chosen]) for name in chosen[0]}
-        rate = rate_at(at, options.steps)
+        rate = options.peak * rate_at(at, options.steps, options.falling)
         parameters, moments, value = step(shape, parameters, moments, batch, np.float32(rate), np.float32(at + 1))
         losses.append(value)
         seen += int((batch["documents"] > 0).sum())

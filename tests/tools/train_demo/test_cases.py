@@ -1,5 +1,7 @@
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from train_demo import cases as asked
 from train_demo import chat_skills, facts
@@ -27,7 +29,9 @@ def test_no_phrasing_of_the_measure_is_trained_on() -> None:
         (asked.NEW_NAMES, PHRASES["names"]),
         (asked.NAME_GIVEN, PHRASES["name_told"]),
         (asked.NAME_ASKED, PHRASES["name_asked"]),
-        (asked.SUM_QUESTIONS, PHRASES["sums"]),
+        (asked.SUM_QUESTIONS, (*PHRASES["sums"], *PHRASES["word_sums"])),
+        (asked.WORD_SUM_QUESTIONS, (*PHRASES["sums"], *PHRASES["word_sums"])),
+        (asked.NO_SUM_QUESTIONS, PHRASES["no_sums"]),
         (asked.JSON_REQUESTS, PHRASES["json_asked"]),
         (asked.TOOL_WEATHER, PHRASES["weather"]),
         (asked.TOOL_TIME, PHRASES["time"]),
@@ -35,6 +39,29 @@ def test_no_phrasing_of_the_measure_is_trained_on() -> None:
         (asked.SYSTEM_ASKED, PHRASES["who"]),
     ):
         assert _bare(held).isdisjoint(_bare(used))
+
+
+def test_new_tools_return_members_that_training_does_not_name() -> None:
+    everyday = {"result", "unit", "error", "code", "message", "reason", "success"}
+    trained = {key for kind in ("texts", "numbers", "flags") for key in PHRASES[f"result_{kind}"]} | {*PHRASES["nouns"]}
+    new = {name for name, *_ in asked.NEW_TOOLS}
+    used = {key for name, text in asked.JSON_RESULTS if name in new for key in _keys(json.loads(text))}
+    assert len(used) > 30
+    assert used & trained <= everyday
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value) | {key for inner in value.values() for key in _keys(inner)}
+    return {key for inner in value for key in _keys(inner)} if isinstance(value, list) else set()
+
+
+def test_every_notation_of_a_result_is_asked() -> None:
+    told = [case.messages[-1]["content"] for case in cases() if case.skill == "tells a JSON result"]
+    assert any(text.startswith("{\n") for text in told)
+    assert any(text.startswith("{'") for text in told)
+    assert any(text.startswith('{"') and '":"' in text for text in told)
+    assert any(text.startswith("[") for text in told)
 
 
 def test_held_out_sums_never_occur_in_training() -> None:
@@ -80,6 +107,16 @@ def test_graders_accept_the_right_and_refuse_the_wrong() -> None:
     assert right(_case("call", ["f", {"x": 1}]), Reply("", calls=[("f", {"x": 1})]))
     assert not right(_case("call", ["f", {"x": 1}]), Reply("f", calls=[("f", {"x": 2})]))
     assert not right(_case("contains without calls", ["a"]), Reply("a", calls=[("f", {})]))
+
+
+def test_a_result_is_told_whole_and_in_words() -> None:
+    case = Case("", ({"role": "tool", "content": '{"temp": 17.5, "unit": "C"}'},), "tells", ["17.5", "C"])
+    assert right(case, Reply("It is 17.5 C."))
+    assert not right(case, Reply("It is 17 C."))  # cut
+    assert not right(case, Reply("It is 217.5 C."))  # a longer number
+    assert not right(case, Reply("It is 17.5 C at 3."))  # a number from nowhere
+    assert not right(case, Reply('{"temp": 17.5, "unit": "C"}'))
+    assert not right(case, Reply("It is 17.5 C.", calls=[("f", {})]))
 
 
 def test_thinking_is_wanted_only_when_asked_for() -> None:

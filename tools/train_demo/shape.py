@@ -1,0 +1,21 @@
+"""The sizes of llamita's network, for those who need no JAX."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of the network; one head has ``width // heads`` numbers."""
+
+    vocabulary: int
+    width: int = 128
+    layers: int = 6
+    heads: int = 4
+    inner: int = 352
+    rope_base: float = 10000.0
+    epsilon: float = 1e-5
+
+    @property
+    def head(self) -> int:
+        """Numbers in one attention head."""
+        return self.width // self.heads
