@@ -36,9 +36,9 @@ def written(template, tools, answer):
     text = template.render([USER, answer, USER], tools)[len(closed) :]
     same = next((n for n, (a, b) in enumerate(zip(opening, text, strict=False)) if a != b), len(opening))
     answer = text[re.search(r"(?:.*[>\n\]:])?", text[:same], re.DOTALL).end() :]
-    form = template.form(tools=bool(tools))
-    opens = form.thinking_start.strip()
-    return f"Hm.{form.thinking_end}{answer}" if opens and opening.rstrip().endswith(opens) else answer
+    layout = template.layout(tools=bool(tools))
+    opens = layout.thinking_start.strip()
+    return f"Hm.{layout.thinking_end}{answer}" if opens and opening.rstrip().endswith(opens) else answer
 
 
 def read(template, tools, text, size=3):

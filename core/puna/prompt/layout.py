@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class CallLayout(Enum):
+class CallSyntax(Enum):
     """How a call of a tool is written."""
 
     NONE = "none"
@@ -17,7 +17,7 @@ class CallLayout(Enum):
     """Name and every argument within markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
     NESTED = "nested"
     """Every member of an argument within markers that bear its name, down to texts and numbers."""
-    LOOSE = "loose"
+    BARE_KEYS = "loose"
     """Name and an object with bare keys; what quotes texts is a special token: `NAME{KEY:<|"|>TEXT<|"|>}`."""
     PYTHON = "python"
     """A list of Python calls: `[NAME(KEY=VALUE)]`."""
@@ -50,7 +50,7 @@ class TaggedCall:
     before_id: str = ""
     """Before the call's id, which stands between name and arguments; empty: no id."""
     after_id: str = ""
-    whole_id: str = "{id}"
+    id_template: str = "{id}"
     """The id that clients get, of the call's {name} and the {id} that the model writes."""
     id_first: bool = False
     """Whether the id stands before the name instead."""
@@ -86,7 +86,7 @@ class Literals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class OutputLayout:
     """A layout of output: optional thinking, then content, then optional calls."""
 
     name: str
@@ -100,27 +100,27 @@ class Form:
     """True if the start of content ends thinking that is not closed."""
     thinks_again: bool = False
     """True if thinking may begin anew after content."""
-    strays: tuple[str, ...] = ()
+    stray_markers: tuple[str, ...] = ()
     """Markers that models write where they mean nothing; they are dropped from content."""
     skips_space: bool = False
     """Whether all white space after the markers of thinking is dropped, not only what the template writes there."""
     content_start: str = ""
     """What wraps content, if anything."""
     content_end: str = ""
-    layout: CallLayout = CallLayout.NONE
+    call_syntax: CallSyntax = CallSyntax.NONE
     section_start: str = ""
     """Around all calls."""
     section_end: str = ""
     call_start: str = ""
     """Around every call."""
     call_end: str = ""
-    addressee: str = ""
+    recipient_prefix: str = ""
     """Before the call's start, with the tool's name behind it: for whom the message is; empty: it does not say."""
     json: JsonCall = JsonCall()
     tagged: TaggedCall = TaggedCall()
     literals: Literals | None = None
     """Of LOOSE and PYTHON; None: calls of this form are read and not demanded."""
-    bare_calls: tuple[str, ...] = ()
+    unmarked_calls: tuple[str, ...] = ()
     """Further texts that begin a call, for models that leave out the marker; "NAME" stands for a tool's name."""
     before_prefill: str | None = None
     """What stands before an answer that the client has begun; None: both markers of thinking."""
@@ -130,6 +130,6 @@ class Form:
     """Texts that end the output."""
 
     @property
-    def calls_begin(self) -> str:
+    def calls_marker(self) -> str:
         """What separates content from calls; empty if nothing does."""
         return (self.section_start or self.call_start).strip()

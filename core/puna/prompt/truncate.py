@@ -12,7 +12,7 @@ _PRECISION: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RenderedPrompt:
     """A prompt, and what of the answer it holds already, where that is known."""
 
     text: str
@@ -22,7 +22,7 @@ class Written:
 class Render(Protocol):
     """Writes the prompt of a conversation."""
 
-    async def __call__(self, messages: Sequence[Message], /) -> Written:
+    async def __call__(self, messages: Sequence[Message], /) -> RenderedPrompt:
         """Return it. Raises TemplateError."""
 
 
@@ -31,7 +31,7 @@ class Fitted:
     """The rest of a conversation, its prompt, and the media that `[img-N]` in it stand for."""
 
     messages: tuple[Message, ...]
-    prompt: Written
+    prompt: RenderedPrompt
     media: tuple[bytes, ...]
 
 
@@ -101,7 +101,7 @@ async def _without_oldest(
 ) -> tuple[Fitted, int]:
     """Drop the oldest messages as `fit` says; return what is left, and the place of the first message that stays."""
     last = len(messages) - 1
-    found: tuple[int, Written] | None = None
+    found: tuple[int, RenderedPrompt] | None = None
 
     def kept(first: int) -> list[Message]:
         return [message for i, message in enumerate(messages) if i >= first or message.role == "system"]

@@ -20,8 +20,8 @@ from puna.limits import PREFIX, Limits
 from puna.messages import Message, Think, Tool
 from puna.prompt.go_template.render import render_go, render_suffix
 from puna.prompt.jinja import known
-from puna.prompt.layout import Form
-from puna.prompt.truncate import Written
+from puna.prompt.layout import OutputLayout
+from puna.prompt.truncate import RenderedPrompt
 from puna.sandbox import wire
 from puna.sandbox.lanes import Lanes
 from puna.sandbox.process import Template
@@ -158,21 +158,21 @@ class ChatTemplate:
         self._template = Template([source, tool_source, bos_text, eos_text, adds_bos, adds_eos])
         self._lanes = lanes
         self._limits = limits
-        self._forms: dict[bool, Form] = {}
+        self._layouts: dict[bool, OutputLayout] = {}
 
-    async def form(self, *, tools: bool) -> Form:
+    async def layout(self, *, tools: bool) -> OutputLayout:
         """Return how output will be laid out, in conversations with or without tools. Raises TemplateError."""
         tools = tools and bool(self._sources[1])
-        if tools not in self._forms:
+        if tools not in self._layouts:
             source = self._sources[tools].replace("\r\n", "\n").replace("\r", "\n")
-            self._forms[tools] = known.form(source) or known.corrected(
-                await self._ask({"ask": "form", "tools": tools}, wire.form_in), source
+            self._layouts[tools] = known.layout(source) or known.corrected(
+                await self._ask({"ask": "layout", "tools": tools}, wire.layout_in), source
             )
-        return self._forms[tools]
+        return self._layouts[tools]
 
     async def turn(
         self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None, *, reads: bool
-    ) -> Written:
+    ) -> RenderedPrompt:
         """Return the prompt, and where `reads` what of the answer it holds already.
 
         Raises TemplateRefusedError and TemplateError.
@@ -185,7 +185,7 @@ class ChatTemplate:
             "think": wire.think_out(think),
             "reads": reads,
         }
-        prompt: Written = await self._ask(request, _written)
+        prompt: RenderedPrompt = await self._ask(request, _written)
         return prompt
 
     async def _ask(self, request: dict[str, JSON], read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
@@ -194,7 +194,7 @@ class ChatTemplate:
         return await self._lanes.ask(self._template.key, self._template, request, read)
 
 
-def _written(value: JSON) -> Written:
+def _written(value: JSON) -> RenderedPrompt:
     if not isinstance(value, list) or len(value) != 2:
         raise wire.StrangeAnswerError("no prompt")
-    return Written(wire.text(value[0]), wire.text(value[1]))
+    return RenderedPrompt(wire.text(value[0]), wire.text(value[1]))

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from puna.go.template.facts import LONGEST_TAG, Facts
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.layout import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 
 JSON: TypeAlias = Any
 """Any value that JSON can say."""
@@ -123,24 +123,24 @@ def facts_in(value: JSON) -> Facts:
         raise StrangeAnswerError("no facts") from error
 
 
-def form_out(form: Form) -> JSON:
+def layout_out(layout: OutputLayout) -> JSON:
     """Return a derived form as JSON. `literals` are left out: they are never derived."""
-    return asdict(form) | {"layout": form.layout.value, "literals": None}
+    return asdict(layout) | {"call_syntax": layout.call_syntax.value, "literals": None}
 
 
-def form_in(value: JSON) -> Form:
+def layout_in(value: JSON) -> OutputLayout:
     """Return a derived form. Raises StrangeAnswerError."""
     try:
         members = dict(value)
-        members["layout"] = CallLayout(members["layout"])
+        members["call_syntax"] = CallSyntax(members["call_syntax"])
         members["json"] = _made(JsonCall, members["json"])
         members["tagged"] = _made(TaggedCall, members["tagged"])
         if members.pop("literals") is not None:
             raise StrangeAnswerError("literals are never derived")
-        form: Form = _made(Form, members)
-        return form
+        layout: OutputLayout = _made(OutputLayout, members)
+        return layout
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise StrangeAnswerError("no form") from error
+        raise StrangeAnswerError("no layout") from error
 
 
 def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -110,9 +110,9 @@ class Worker:
         turn = template.turn(messages, tools, think=think)
         return [self._whole(turn.text), self._whole(turn.opened)]
 
-    def _form(self, request: JSON) -> JSON:
+    def _layout(self, request: JSON) -> JSON:
         """Derive the layout of the output."""
-        return wire.form_out(self._chat_template(request["key"]).derived(tools=request["tools"]))
+        return wire.layout_out(self._chat_template(request["key"]).derived(tools=request["tools"]))
 
     def _go(self, request: JSON) -> JSON:
         """Render a conversation with a Go template."""

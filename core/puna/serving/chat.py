@@ -20,7 +20,7 @@ from puna.prompt.go_template.render import Rendered
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
 from puna.prompt.jinja import parsers
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.prompt.tool_grammar import grammar as tool_grammar
 from puna.runtime.requirements import Lease, Use
 from puna.serving import answers
@@ -90,7 +90,7 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
             shift=shifts(found.model, asked),
             cuts=asked.truncate and not turn.conversation.native,
             preserved=turn.preserved,
-            stops=turn.form.stops if turn.form else (),
+            stops=turn.layout.stops if turn.layout else (),
             bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
         )
         async with aclosing(_answer(turn, draft, demanded, clock)) as events:
@@ -115,7 +115,7 @@ class Turn:
     """Whether the answer must be a call."""
     offered: Sequence[Tool] = ()
     """The tools by their own names."""
-    form: Form | None = None
+    layout: OutputLayout | None = None
     """How the model file's own template lays out answers; None where that is not in use."""
 
     def forced_call(self) -> Constraint | None:
@@ -123,17 +123,17 @@ class Turn:
         if not self.tools:
             return None
         if self.parser is not None:
-            written = call_layouts.FORMS.get(self.found.forms.parser_name)
-            return tool_grammar.by_form(self.tools, written, self.preserved) if written else None
-        if self.form is not None:
-            return tool_grammar.by_form(self.tools, self.form, self.preserved)
-        return tool_grammar.by_tag(self.tools, self.found.forms.tool_tag, self.preserved)
+            written = call_layouts.CALL_LAYOUTS.get(self.found.forms.parser_name)
+            return tool_grammar.from_layout(self.tools, written, self.preserved) if written else None
+        if self.layout is not None:
+            return tool_grammar.from_layout(self.tools, self.layout, self.preserved)
+        return tool_grammar.behind_tag(self.tools, self.found.forms.tool_tag, self.preserved)
 
     @property
     def preserved(self) -> tuple[str, ...]:
         """Special tokens that the parsers need to see."""
-        if self.form is not None:
-            return self.form.preserved_tokens
+        if self.layout is not None:
+            return self.layout.preserved_tokens
         if self.parser is not None:
             return tuple(self.parser.preserved_tokens)
         tag = _SPECIAL.match(self.found.forms.tool_tag) if self.tools else None
@@ -143,8 +143,8 @@ class Turn:
         """Return a reader of the whole answer; of what follows the thinking if that is over."""
         if self.conversation.native and thought and not self.must_call:
             return plain()
-        if self.form is not None:
-            return AnswerReader(parsers.parser(self.form, self.tools, self.prompt.opened, self.think))
+        if self.layout is not None:
+            return AnswerReader(parsers.parser(self.layout, self.tools, self.prompt.opened, self.think))
         if self.parser is not None:
             return AnswerReader(self.parser)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
@@ -188,8 +188,10 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         opening, closing = forms.thinking_tags
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
     must_call = request.tool_choice.mode == "required" and request.options.output is None
-    form = await forms.chat_template(lease.facts).form(tools=bool(tools)) if conversation.native else None
-    return Turn(found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered, form)
+    layout = await forms.chat_template(lease.facts).layout(tools=bool(tools)) if conversation.native else None
+    return Turn(
+        found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered, layout
+    )
 
 
 async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:

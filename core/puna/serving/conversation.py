@@ -10,7 +10,7 @@ from puna.models.stored import StoredModel
 from puna.prompt.builtin.interface import Renderer
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
 from puna.prompt.go_template.render import Rendered
-from puna.prompt.truncate import Written, fit
+from puna.prompt.truncate import RenderedPrompt, fit
 from puna.runtime.requirements import Lease
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import OutputFormat
@@ -78,15 +78,15 @@ class Conversation:
     def _drops(self) -> bool:
         return self.truncate and self.model.config.model_format != "safetensors"
 
-    async def _render(self, messages: Sequence[Message]) -> Written:
+    async def _render(self, messages: Sequence[Message]) -> RenderedPrompt:
         if self.native:
             if self.marks:
                 messages = [replace(each, media=()) if each.media else each for each in messages]
             template = self.forms.chat_template(self.lease.facts)
             return await template.turn(messages, self.tools, self.think, reads=self.reads)
         if self.renderer is not None:
-            return Written(self.renderer.render(messages, self.tools, self.think))
-        return Written(await self.forms.template.render(messages, self.tools, self.think))
+            return RenderedPrompt(self.renderer.render(messages, self.tools, self.think))
+        return RenderedPrompt(await self.forms.template.render(messages, self.tools, self.think))
 
     async def _count(self, text: str) -> int:
         limit = self.lease.facts.context_length

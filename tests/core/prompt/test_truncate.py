@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from puna.messages import Message
-from puna.prompt.truncate import Written, cut_tokens, fit
+from puna.prompt.truncate import RenderedPrompt, cut_tokens, fit
 
 
 def messages(*parts: str) -> list[Message]:
@@ -15,8 +15,8 @@ def render(given: Sequence[Message]) -> str:
     return "".join(f"<{message.role}>{message.content}" for message in given)
 
 
-async def write(given: Sequence[Message]) -> Written:
-    return Written(render(given))
+async def write(given: Sequence[Message]) -> RenderedPrompt:
+    return RenderedPrompt(render(given))
 
 
 async def count(text: str) -> int:

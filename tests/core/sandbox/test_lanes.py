@@ -119,7 +119,7 @@ async def test_probing_is_bounded(sandbox):
     """A layout is derived by rendering conversations of our own, on any of which a template may hang."""
     source = "{% if tools %}" + FOREVER + "{% endif %}x"
     with pytest.raises(TemplateLimitError):
-        await native(sandbox, source).form(tools=False)
+        await native(sandbox, source).layout(tools=False)
 
 
 async def test_slow_templates_delay_others_by_a_moment_only():
@@ -216,7 +216,7 @@ def test_a_worker_ends_with_its_parent(busy):
             print(worker.pid, flush=True)
             if {busy}:
                 template = Template([{FOREVER!r}, "", "", "", False, False])
-                worker.ask(template, {{"ask": "form", "tools": False, "seconds": 99}})
+                worker.ask(template, {{"ask": "layout", "tools": False, "seconds": 99}})
             await asyncio.sleep(60)
         asyncio.run(main())
     """
@@ -237,7 +237,7 @@ async def test_the_kernel_ends_a_worker_whose_core_does_not():
     worker = await Worker.start(LIMITS)
     content = [FOREVER, "", "", "", False, False]
     with pytest.raises(WorkerGoneError):
-        await worker.ask(Template(content), {"ask": "form", "tools": False, "seconds": 0.1})
+        await worker.ask(Template(content), {"ask": "layout", "tools": False, "seconds": 0.1})
     await worker.close()
 
 

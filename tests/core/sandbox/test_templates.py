@@ -14,7 +14,7 @@ from puna.go.template.parser import parse
 from puna.limits import Limits
 from puna.messages import Message, Tool, ToolCall
 from puna.prompt.go_template.render import render_go
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.sandbox import templates, wire
 from puna.sandbox.sandbox import Sandbox
 
@@ -205,8 +205,10 @@ async def test_any_program_ends_with_a_text_or_an_error():
 
 
 def test_a_form_survives_the_wire():
-    form = Form(name="derived", thinks=True, thinking_start="<t>", preserved_tokens=("<t>",), before_prefill="x")
-    assert wire.form_in(wire.unpack(wire.pack(wire.form_out(form))[4:])) == form
+    layout = OutputLayout(
+        name="derived", thinks=True, thinking_start="<t>", preserved_tokens=("<t>",), before_prefill="x"
+    )
+    assert wire.layout_in(wire.unpack(wire.pack(wire.layout_out(layout))[4:])) == layout
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_a_form_survives_the_wire():
         {"thinks": "yes"},
         {"preserved_tokens": ["x"] * 100},
         {"preserved_tokens": "x"},
-        {"layout": "other"},
+        {"call_syntax": "other"},
         {"json": 3},
         {"literals": {"quote": "'", "text": "(a+)+"}},
         {"more": 1},
@@ -225,7 +227,7 @@ def test_a_form_survives_the_wire():
 )
 def test_a_strange_form_is_not_believed(change):
     with pytest.raises(wire.StrangeAnswerError):
-        wire.form_in(wire.form_out(Form(name="derived")) | change)
+        wire.layout_in(wire.layout_out(OutputLayout(name="derived")) | change)
 
 
 async def test_a_template_that_was_read_beforehand_blocks_no_thread(sandbox, monkeypatch):

@@ -7,12 +7,14 @@ from typing import Final
 
 from puna.prompt.builtin import deepseek, glimmer_answer
 from puna.prompt.builtin.notation.gemma4_call import QUOTE
-from puna.prompt.layout import CallLayout, Form, JsonCall, Literals, TaggedCall
+from puna.prompt.layout import CallSyntax, JsonCall, Literals, OutputLayout, TaggedCall
 
-_JSON: Final = Form(name="json", layout=CallLayout.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>")
-_XML: Final = Form(
+_JSON: Final = OutputLayout(
+    name="json", call_syntax=CallSyntax.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>"
+)
+_XML: Final = OutputLayout(
     name="xml",
-    layout=CallLayout.TAGGED,
+    call_syntax=CallSyntax.TAGGED,
     call_start="<tool_call>\n",
     call_end="</tool_call>",
     tagged=TaggedCall(
@@ -24,9 +26,9 @@ _XML: Final = Form(
         close="</function>\n",
     ),
 )
-_PAIRS: Final = Form(
+_PAIRS: Final = OutputLayout(
     name="pairs",
-    layout=CallLayout.TAGGED,
+    call_syntax=CallSyntax.TAGGED,
     call_start="<tool_call>",
     call_end="</tool_call>",
     tagged=TaggedCall(
@@ -36,28 +38,28 @@ _PAIRS: Final = Form(
         after_value="</arg_value>",
     ),
 )
-_COHERE: Final = Form(
+_COHERE: Final = OutputLayout(
     name="cohere",
-    layout=CallLayout.JSON,
+    call_syntax=CallSyntax.JSON,
     call_start="<|START_ACTION|>",
     call_end="<|END_ACTION|>",
     json=JsonCall(name="tool_name", arguments="parameters", id="tool_call_id", in_array=True),
 )
-_MINISTRAL: Final = Form(
+_MINISTRAL: Final = OutputLayout(
     name="ministral",
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     tagged=TaggedCall(before_name="[TOOL_CALLS]", after_name="[ARGS]"),
 )
-_HARMONY: Final = Form(
+_HARMONY: Final = OutputLayout(
     name="harmony",
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     tagged=TaggedCall(
         before_name="<|channel|>commentary to=functions.", after_name=" <|constrain|>json", separator="<|message|>"
     ),
 )
-_DEEPSEEK: Final = Form(
+_DEEPSEEK: Final = OutputLayout(
     name="deepseek",
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     section_start=deepseek.CALLS,
     call_start=deepseek.CALL,
     call_end=deepseek.END_OF_CALL,
@@ -71,40 +73,40 @@ _COGITO: Final = replace(
         before_name=f"function{deepseek.SEPARATOR}", before_arguments="\n```json\n", after_arguments="\n```"
     ),
 )
-_GEMMA4: Final = Form(
+_GEMMA4: Final = OutputLayout(
     name="gemma4",
-    layout=CallLayout.LOOSE,
+    call_syntax=CallSyntax.BARE_KEYS,
     call_start="<|tool_call>",
     call_end="<tool_call|>",
     tagged=TaggedCall(before_name="call:"),
     literals=Literals(quote=QUOTE, text=r"[^<]|<+[^<|]"),
 )
-_FUNCTIONGEMMA: Final = Form(
+_FUNCTIONGEMMA: Final = OutputLayout(
     name="functiongemma",
-    layout=CallLayout.LOOSE,
+    call_syntax=CallSyntax.BARE_KEYS,
     call_start="<start_function_call>",
     call_end="<end_function_call>",
     tagged=TaggedCall(before_name="call:"),
     literals=Literals(quote="<escape>", text=r"[^<\n]|<+[^<\ne]", null=""),
 )
-_LFM2: Final = Form(
+_LFM2: Final = OutputLayout(
     name="lfm2",
-    layout=CallLayout.PYTHON,
+    call_syntax=CallSyntax.PYTHON,
     section_start="<|tool_call_start|>[",
     section_end="]<|tool_call_end|>",
     literals=Literals(quote='"', text=r'[^"\\]', inner=r'[^"\\\x00-\x1f]', bare_keys=False, spaced=True),
 )
-_OLMO3: Final = Form(
+_OLMO3: Final = OutputLayout(
     name="olmo3",
-    layout=CallLayout.PYTHON,
+    call_syntax=CallSyntax.PYTHON,
     section_start="<function_calls>",
     section_end="</function_calls>",
     literals=Literals(quote='"', text=r"""[^"\\\n]|\\[ntr\\"']""", bare_keys=False, spaced=True),
 )
-_GLIMMER: Final = Form(
+_GLIMMER: Final = OutputLayout(
     name="glimmer",
-    layout=CallLayout.TAGGED,
-    addressee=" to=",
+    call_syntax=CallSyntax.TAGGED,
+    recipient_prefix=" to=",
     call_start=f"{glimmer_answer.MESSAGE}{glimmer_answer.CALLS}\n",
     call_end=glimmer_answer.END_OF_CALLS,
     tagged=TaggedCall(
@@ -117,7 +119,7 @@ _GLIMMER: Final = Form(
     ),
 )
 
-FORMS: Final[Mapping[str, Form]] = MappingProxyType(
+CALL_LAYOUTS: Final[Mapping[str, OutputLayout]] = MappingProxyType(
     {
         **dict.fromkeys(("qwen3", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking"), _JSON),
         **dict.fromkeys(("qwen3-coder", "qwen3.5", "ornith", "nemotron-3-nano", "nemotron-3.5-nano"), _XML),

@@ -35,7 +35,7 @@ from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer
 from puna.prompt.builtin.qwen3_coder_answer import read_call
 from puna.prompt.builtin.qwen3_vl import Qwen3VLRenderer
 from puna.prompt.builtin.qwen35 import Qwen35Renderer, Qwen38Renderer
-from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, Habits, TaggedParser
+from puna.prompt.builtin.tagged import ALL_TAGS, CALL_TAGS, ParserOptions, TaggedParser
 
 _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
     {
@@ -71,14 +71,16 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
 def _qwen35_parser() -> Parser:
     return TaggedParser(
         read_call,
-        Habits(thinks=True, opens=True, calls_while_thinking=True, closing_first=True, eats_after_calls=False),
+        ParserOptions(thinks=True, opens=True, calls_while_thinking=True, closing_first=True, eats_after_calls=False),
     )
 
 
 def _nemotron_parser() -> Parser:
     return TaggedParser(
         read_call,
-        Habits(thinks=True, opens=True, calls_while_thinking=True, eats_blank_pieces=True, eats_after_calls=False),
+        ParserOptions(
+            thinks=True, opens=True, calls_while_thinking=True, eats_blank_pieces=True, eats_after_calls=False
+        ),
     )
 
 
@@ -88,11 +90,11 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
     {
         "harmony": HarmonyParser,
         "passthrough": PassthroughParser,
-        "qwen3": lambda: TaggedParser(read_named_call, Habits(eats_after_calls=False)),
-        "qwen3-coder": lambda: TaggedParser(read_call, Habits(eats_after_calls=False, preserved=CALL_TAGS)),
+        "qwen3": lambda: TaggedParser(read_named_call, ParserOptions(eats_after_calls=False)),
+        "qwen3-coder": lambda: TaggedParser(read_call, ParserOptions(eats_after_calls=False, preserved=CALL_TAGS)),
         "qwen3-thinking": lambda: TaggedParser(
             read_named_call,
-            Habits(
+            ParserOptions(
                 thinks=True,
                 begins_anew=True,
                 opens=True,
@@ -101,10 +103,12 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
                 eats_after_calls=False,
             ),
         ),
-        "qwen3-vl-instruct": lambda: TaggedParser(read_json_call, Habits(preserved=(*CALL_TAGS, "</think>"))),
+        "qwen3-vl-instruct": lambda: TaggedParser(read_json_call, ParserOptions(preserved=(*CALL_TAGS, "</think>"))),
         "qwen3-vl-thinking": lambda: TaggedParser(
             read_json_call,
-            Habits(thinks=True, always_thinks=True, calls_while_thinking=True, preserved=(*CALL_TAGS, "</think>")),
+            ParserOptions(
+                thinks=True, always_thinks=True, calls_while_thinking=True, preserved=(*CALL_TAGS, "</think>")
+            ),
         ),
         "qwen3.5": _qwen35_parser,
         "ornith": _qwen35_parser,
@@ -114,7 +118,7 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
         "cogito": lambda: DeepSeekParser(fenced=True),
         "glm-4.7": lambda: TaggedParser(
             read_glm_call,
-            Habits(
+            ParserOptions(
                 thinks=True,
                 begins_anew=True,
                 notices=True,
@@ -124,7 +128,8 @@ _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(
             ),
         ),
         "glm-ocr": lambda: TaggedParser(
-            read_glm_call, Habits(notices=True, eats_after_calls=False, closes=read_unclosed_call, preserved=_GLM_TAGS)
+            read_glm_call,
+            ParserOptions(notices=True, eats_after_calls=False, closes=read_unclosed_call, preserved=_GLM_TAGS),
         ),
         "nemotron-3-nano": _nemotron_parser,
         "nemotron-3.5-nano": _nemotron_parser,

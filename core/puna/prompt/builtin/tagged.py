@@ -25,7 +25,7 @@ ALL_TAGS: Final = (_OPEN, _CLOSE, _BEGINNING, _END_OF_THINKING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
+class ParserOptions:
     """How a family writes."""
 
     thinks: bool = False
@@ -63,17 +63,17 @@ class _State(Enum):
     CALL = auto()
 
 
-DEFAULT: Final = Habits()
+DEFAULT: Final = ParserOptions()
 
 
 class TaggedParser:
     """Parts thinking, content and calls; white space around the tags and at the end is dropped."""
 
-    def __init__(self, read_call: ReadCall, habits: Habits = DEFAULT) -> None:
-        self.preserved_tokens = habits.preserved
-        self.has_thinking = habits.thinks
+    def __init__(self, read_call: ReadCall, options: ParserOptions = DEFAULT) -> None:
+        self.preserved_tokens = options.preserved
+        self.has_thinking = options.thinks
         self._read_call = read_call
-        self._habits = habits
+        self._options = options
         self._eating = False
         self._tools: Sequence[Tool] = ()
         self._state = _State.CONTENT
@@ -84,14 +84,14 @@ class TaggedParser:
         """Begin within thinking, unless the model shall not think or goes on with an answer."""
         self._tools = tools
         continues = goes_on(last_message)
-        habits = self._habits
+        options = self._options
         if (
-            habits.thinks
-            and (habits.begins_anew or not continues)
-            and (habits.always_thinks or think is None or think.on)
+            options.thinks
+            and (options.begins_anew or not continues)
+            and (options.always_thinks or think is None or think.on)
         ):
-            self._state = _State.OPENING if habits.opens else _State.THINKING
-        elif habits.notices:
+            self._state = _State.OPENING if options.opens else _State.THINKING
+        elif options.notices:
             self._state = _State.NOTICING
         return tools
 
@@ -126,27 +126,27 @@ class TaggedParser:
                     if found is not None:
                         calls.append(self._call(raw, self._read_call))
                         self._held, self._state = rest, _State.CONTENT
-                        self._eat(self._habits.eats_after_calls)
+                        self._eat(self._options.eats_after_calls)
             if found is None:
                 break
         if self._state is _State.THINKING:
             thinking += self._sure([tag for tag, _ in self._ends_of_thinking()])
         elif self._state is _State.CONTENT:
             content += self._sure([_OPEN])
-        elif self._state is _State.CALL and done and self._habits.closes:
-            calls.append(self._unclosed(self._habits.closes))
+        elif self._state is _State.CALL and done and self._options.closes:
+            calls.append(self._unclosed(self._options.closes))
         return ParsedDelta(content, thinking, tuple(calls))
 
     def _ends_of_thinking(self) -> list[tuple[str, _State]]:
         ends = [(_END_OF_THINKING, _State.CONTENT)]
-        if self._habits.closing_first and (_END_OF_THINKING in self._held or overlap(self._held, _END_OF_THINKING)):
+        if self._options.closing_first and (_END_OF_THINKING in self._held or overlap(self._held, _END_OF_THINKING)):
             return ends
-        return [*ends, (_OPEN, _State.CALL)] if self._habits.calls_while_thinking else ends
+        return [*ends, (_OPEN, _State.CALL)] if self._options.calls_while_thinking else ends
 
     def _open(self) -> str | None:
         """Pass the opening tag if the answer begins with it; None while that is not known."""
         trimmed = self._held.lstrip(SPACE)
-        if not trimmed and self._habits.eats_blank_pieces:
+        if not trimmed and self._options.eats_blank_pieces:
             self._held = ""
         if not trimmed or (_BEGINNING.startswith(trimmed) and trimmed != _BEGINNING):
             return None
@@ -154,7 +154,7 @@ class TaggedParser:
         self._state = _State.THINKING if opened or self._state is _State.OPENING else _State.CONTENT
         if opened:
             self._held = trimmed.removeprefix(_BEGINNING)
-            self._eat(self._habits.eats_after_opening)
+            self._eat(self._options.eats_after_opening)
         return ""
 
     def _eat(self, on: bool) -> None:
@@ -172,14 +172,14 @@ class TaggedParser:
         self._held = self._held[at + len(tag) :]
         if state is _State.CONTENT:
             self._eat(True)
-        elif self._habits.closing_first and self._state is _State.THINKING:
+        elif self._options.closing_first and self._state is _State.THINKING:
             self._eat(False)
         self._state = state
         return before
 
     def _waits(self, tag: str) -> bool:
         """Say whether it takes another character to decide if this is the tag of a call."""
-        thinking = self._state is _State.THINKING and self._habits.closing_first
+        thinking = self._state is _State.THINKING and self._options.closing_first
         return thinking and tag == _OPEN and self._held.find(tag) == len(self._held) - len(tag)
 
     def _sure(self, tags: Sequence[str]) -> str:

@@ -15,9 +15,9 @@ from typing import Any, Final
 from puna.go import json as gojson
 from puna.messages import Tool, ToolCall
 from puna.prompt.jinja.arguments import Schemas, parsed
-from puna.prompt.jinja.loose import loose_value
+from puna.prompt.jinja.bare_keys import read_value
 from puna.prompt.jinja.nested_arguments import members
-from puna.prompt.layout import CallLayout, Form
+from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.value import Value
 
 _ID_LETTERS: Final = string.ascii_letters + string.digits
@@ -30,9 +30,9 @@ class UnreadableError(Exception):
     """The text is no call, from here on."""
 
 
-def read_calls(text: str, form: Form, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], str]:
+def read_calls(text: str, layout: OutputLayout, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], str]:
     """Return the calls in a text that begins with one, and what follows them that is no call."""
-    reader = _Reader(text, form, tools)
+    reader = _Reader(text, layout, tools)
     reader.read()
     rest = text[reader.done :].strip()
     return tuple(reader.calls), "" if _ONLY_MARKERS.fullmatch(rest) else rest
@@ -41,9 +41,9 @@ def read_calls(text: str, form: Form, tools: Sequence[Tool]) -> tuple[tuple[Tool
 class _Reader:
     """A position in a text, moving from call to call."""
 
-    def __init__(self, text: str, form: Form, tools: Sequence[Tool]) -> None:
+    def __init__(self, text: str, layout: OutputLayout, tools: Sequence[Tool]) -> None:
         self._text = text
-        self._form = form
+        self._layout = layout
         self._at = 0
         self._names = sorted((tool.name for tool in tools), key=len, reverse=True)
         self._schemas = Schemas(tools)
@@ -53,28 +53,28 @@ class _Reader:
 
     def read(self) -> None:
         """Read calls as long as there are any."""
-        form = self._form
+        layout = self._layout
         one = {
-            CallLayout.JSON: self._json_call,
-            CallLayout.TAGGED_JSON: self._tagged_call,
-            CallLayout.TAGGED: self._tagged_call,
-            CallLayout.NESTED: self._tagged_call,
-            CallLayout.LOOSE: self._loose_call,
-            CallLayout.PYTHON: self._python_calls,
-        }.get(form.layout)
+            CallSyntax.JSON: self._json_call,
+            CallSyntax.TAGGED_JSON: self._tagged_call,
+            CallSyntax.TAGGED: self._tagged_call,
+            CallSyntax.NESTED: self._tagged_call,
+            CallSyntax.BARE_KEYS: self._bare_keys_call,
+            CallSyntax.PYTHON: self._python_calls,
+        }.get(layout.call_syntax)
         if one is None:
             return
         try:
             while self._at < len(self._text):
-                for opening in (form.section_start, form.call_start):
+                for opening in (layout.section_start, layout.call_start):
                     self._take(opening)
-                if form.json.in_array and form.layout is CallLayout.JSON:
+                if layout.json.in_array and layout.call_syntax is CallSyntax.JSON:
                     self._take("[")
                 one()
-                self._take(form.call_end)
-                if form.json.in_array and form.layout is CallLayout.JSON:
+                self._take(layout.call_end)
+                if layout.json.in_array and layout.call_syntax is CallSyntax.JSON:
                     self._take("]")
-                self._take(form.section_end)
+                self._take(layout.section_end)
                 self.done = self._at
                 self._take(",")
         except UnreadableError:
@@ -138,7 +138,7 @@ class _Reader:
             self._json_object(value)
 
     def _json_object(self, value: Value) -> None:
-        members = self._form.json
+        members = self._layout.json
         if not isinstance(value, Mapping):
             raise UnreadableError
         if not members.name:
@@ -153,7 +153,7 @@ class _Reader:
         arguments = _member(value, members.arguments)
         for other in ("arguments", "parameters"):
             arguments = value.get(other) if arguments is None else arguments
-        bare = not self._form.calls_begin
+        bare = not self._layout.calls_marker
         if not isinstance(name, str) or (bare and name not in self._names):
             raise UnreadableError
         return self._add(name, {} if arguments is None else arguments, _member(value, members.id))
@@ -172,12 +172,12 @@ class _Reader:
         return self._until(*markers).strip()
 
     def _tagged_call(self) -> None:
-        form, tagged = self._form, self._form.tagged
+        layout, tagged = self._layout, self._layout.tagged
         made = self._first_id() if tagged.id_first else None
         self._need(tagged.before_name)
         markers = [tagged.after_name, tagged.separator, tagged.before_id, tagged.after_id, tagged.before_arguments]
-        ends = [each.strip() for each in (*markers, tagged.before_key, tagged.close, form.call_end) if each.strip()]
-        if form.layout is CallLayout.TAGGED_JSON:
+        ends = [each.strip() for each in (*markers, tagged.before_key, tagged.close, layout.call_end) if each.strip()]
+        if layout.call_syntax is CallSyntax.TAGGED_JSON:
             ends.append("{")
         name = self._name(*(ends or ["\n"]))
         self._take(tagged.after_name)
@@ -188,24 +188,24 @@ class _Reader:
             self._take(tagged.after_id)
         self._take(tagged.separator)
         self._take(tagged.before_arguments)
-        if form.layout is CallLayout.TAGGED_JSON:
+        if layout.call_syntax is CallSyntax.TAGGED_JSON:
             arguments = self._json()
-        elif form.layout is CallLayout.NESTED:
+        elif layout.call_syntax is CallSyntax.NESTED:
             arguments = self._nested_arguments(name)
         else:
             arguments = self._tagged_arguments(name)
         self._take(tagged.after_arguments)
         self._take(tagged.close)
-        self._add(name, arguments, tagged.whole_id.format(name=name, id=made) if made else None)
+        self._add(name, arguments, tagged.id_template.format(name=name, id=made) if made else None)
 
     def _pass_attributes(self) -> None:
-        if self._form.tagged.after_attributes:
-            self._until(self._form.tagged.after_attributes)
-            self._take(self._form.tagged.after_attributes)
+        if self._layout.tagged.after_attributes:
+            self._until(self._layout.tagged.after_attributes)
+            self._take(self._layout.tagged.after_attributes)
 
     def _nested_arguments(self, name: str) -> dict[str, Any]:
         """Read arguments in elements. The text before each element's "<" is the layout's before_key."""
-        mark = self._form.tagged.before_key.removesuffix("<")
+        mark = self._layout.tagged.before_key.removesuffix("<")
         try:
             arguments, self._at = members(self._text, self._at, mark, self._schemas.of(name))
         except (ValueError, RecursionError) as error:
@@ -213,22 +213,22 @@ class _Reader:
         return arguments
 
     def _first_id(self) -> str:
-        self._take(self._form.tagged.before_id)
-        made = self._until(self._form.tagged.after_id.strip()).strip()
-        self._take(self._form.tagged.after_id)
+        self._take(self._layout.tagged.before_id)
+        made = self._until(self._layout.tagged.after_id.strip()).strip()
+        self._take(self._layout.tagged.after_id)
         return made
 
-    def _loose_call(self) -> None:
-        self._need(self._form.tagged.before_name)
+    def _bare_keys_call(self) -> None:
+        self._need(self._layout.tagged.before_name)
         name = self._name("{")
         try:
-            arguments, self._at = loose_value(self._text, self._at)
+            arguments, self._at = read_value(self._text, self._at)
         except (ValueError, IndexError, RecursionError) as error:
             raise UnreadableError from error
         self._add(name, arguments)
 
     def _tagged_arguments(self, name: str) -> dict[str, Any]:
-        tagged = self._form.tagged
+        tagged = self._layout.tagged
         out: dict[str, Any] = {}
         if not tagged.before_key.strip():
             return out
@@ -256,7 +256,7 @@ class _Reader:
         end = self._text.find(bare, self._at) if bare else -1
         if end < 0:
             raise UnreadableError
-        if self._form.tagged.cdata and (found := _CDATA.match(self._text, self._at)):
+        if self._layout.tagged.cdata and (found := _CDATA.match(self._text, self._at)):
             end = self._text.find(bare, found.end())
             if end < 0:
                 raise UnreadableError
@@ -269,7 +269,7 @@ class _Reader:
 
     def _python_calls(self) -> None:
         found = re.compile(r"\[.*\]", re.DOTALL).match(self._text, self._at)
-        closing = self._form.section_end.strip()
+        closing = self._layout.section_end.strip()
         end = self._text.find(closing, self._at) if closing else -1
         source = self._text[self._at : end] if end >= 0 else found[0] if found else ""
         try:

@@ -18,11 +18,11 @@ from typing import Final
 from puna.go import json as gojson
 from puna.messages import Tool, ToolCall
 from puna.prompt.jinja.calls import new_id
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.prompt.markers import first_or_certain
 from puna.prompt.parsed import ParsedDelta
 
-FORM: Final = Form(
+LAYOUT: Final = OutputLayout(
     name="gpt-oss",
     thinks=True,
     thinking_start="<|channel|>analysis<|message|>",
@@ -42,7 +42,7 @@ _HEADER_PART: Final = re.compile(
 class ChannelParser:
     """Takes the pieces of one answer, in order."""
 
-    form: Final = FORM
+    layout: Final = LAYOUT
 
     def __init__(self, tools: Sequence[Tool], opened: str = "") -> None:
         """`opened` is the beginning of the answer that already stands in the prompt."""

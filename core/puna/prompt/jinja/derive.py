@@ -14,7 +14,7 @@ from typing import Any, Final
 from puna.prompt.jinja.comparison import Difference, compare, is_marker, segments
 from puna.prompt.jinja.derive_calls import CALL, SECOND_CALL, TOOLS, calls
 from puna.prompt.jinja.probe import Abilities
-from puna.prompt.layout import CallLayout, Form
+from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.value import Value
 
 Attempt = Callable[..., str | None]
@@ -27,70 +27,70 @@ _ANCHOR: Final = 64
 _MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
 
 
-def derive(attempt: Attempt, abilities: Abilities) -> Form:
+def derive(attempt: Attempt, abilities: Abilities) -> OutputLayout:
     """Return the form that a template implies."""
 
     def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Value) -> Difference | None:
         texts = [attempt(messages, enable_thinking=True, **variables) for messages in (one, other)]
         return None if None in texts else compare(texts[0] or "", texts[1] or "")
 
-    form = _thinking(attempt, Form(name="derived"), scoped=abilities.tool_calls)
-    form = _content(pair, form)
+    layout = _thinking(attempt, OutputLayout(name="derived"), scoped=abilities.tool_calls)
+    layout = _content(pair, layout)
     if abilities.tool_calls:
-        form = calls(pair, form, parallel=abilities.parallel_tool_calls)
-    return replace(form, preserved_tokens=_markers(form))
+        layout = calls(pair, layout, parallel=abilities.parallel_tool_calls)
+    return replace(layout, preserved_tokens=_markers(layout))
 
 
 def _said(content: str | None = ANSWER, **more: Value) -> list[dict[str, Any]]:
     return [USER, {"role": "assistant", "content": content, **more}]
 
 
-def _thinking(attempt: Attempt, form: Form, *, scoped: bool) -> Form:
+def _thinking(attempt: Attempt, layout: OutputLayout, *, scoped: bool) -> OutputLayout:
     plain = attempt(_said(), enable_thinking=True)
     thoughtful = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True)
     if plain is not None and thoughtful is not None and THOUGHT in compare(plain, thoughtful).right:
-        form = _around_thought(form, thoughtful)
-    form = _thinking_switch(attempt, form)
+        layout = _around_thought(layout, thoughtful)
+    layout = _thinking_switch(attempt, layout)
     if scoped:
         without = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True, tools=TOOLS)
         within = attempt(_said(None, reasoning_content=THOUGHT, tool_calls=[CALL]), enable_thinking=True, tools=TOOLS)
         if without is not None and within is not None and THOUGHT not in without and THOUGHT in within:
-            form = _around_thought(replace(form, thinks=False, thinking_start="", thinking_end=""), within)
-    return form
+            layout = _around_thought(replace(layout, thinks=False, thinking_start="", thinking_end=""), within)
+    return layout
 
 
-def _around_thought(form: Form, text: str) -> Form:
+def _around_thought(layout: OutputLayout, text: str) -> OutputLayout:
     thought = re.escape(THOUGHT)
     found = re.search(rf"({_MARK}\s*){thought}(\s*{_MARK}\s*)", text)
     if found:
-        return replace(form, thinks=True, thinking_start=found[1], thinking_end=found[2])
+        return replace(layout, thinks=True, thinking_start=found[1], thinking_end=found[2])
     found = re.search(rf"{thought}\s*({_MARK}\s*)", text)
-    return replace(form, thinks=True, thinking_end=found[1]) if found else form
+    return replace(layout, thinks=True, thinking_end=found[1]) if found else layout
 
 
-def _thinking_switch(attempt: Attempt, form: Form) -> Form:
+def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
     """Compare how a turn opens with thinking off and on."""
     texts = [attempt([USER], enable_thinking=on, add_generation_prompt=True) for on in (False, True)]
     if texts[0] is None or texts[1] is None:
-        return form
+        return layout
     off, on = texts[0], texts[1]
     difference = compare(off, on)
     left, right = difference.left.strip(), difference.right.strip()
     if not left and right:
-        if on.endswith(right) and not form.thinking_start:
-            form = replace(form, thinks=True, thinking_start=difference.right)
+        if on.endswith(right) and not layout.thinking_start:
+            layout = replace(layout, thinks=True, thinking_start=difference.right)
     elif left and not right:
-        if off.endswith(left) and not form.thinking_end:
+        if off.endswith(left) and not layout.thinking_end:
             seen = [each for each in segments(off) if each.strip()]
             if len(seen) >= 2 and seen[-1] == left and is_marker(seen[-2]):
-                form = replace(form, thinking_start=seen[-2])
-            form = replace(form, thinks=True, thinking_end=difference.left)
+                layout = replace(layout, thinking_start=seen[-2])
+            layout = replace(layout, thinks=True, thinking_end=difference.left)
     elif left and right:
-        form = _thinking_tail(form, off, on)
-    return form
+        layout = _thinking_tail(layout, off, on)
+    return layout
 
 
-def _thinking_tail(form: Form, off: str, on: str) -> Form:
+def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
     """Find the markers that one of two openings has after all that the other has at its end."""
     for base, extended in ((on, off), (off, on)):
         anchor = base[-_ANCHOR:]
@@ -100,15 +100,15 @@ def _thinking_tail(form: Form, off: str, on: str) -> Form:
         extra = [each for each in segments(extended[position + len(anchor) :].strip()) if each.strip()]
         if len(extra) == 2 and is_marker(extra[0]) and is_marker(extra[1]):
             return replace(
-                form,
+                layout,
                 thinks=True,
-                thinking_start=form.thinking_start or extra[0],
-                thinking_end=form.thinking_end or extra[1],
+                thinking_start=layout.thinking_start or extra[0],
+                thinking_end=layout.thinking_end or extra[1],
             )
-    return form
+    return layout
 
 
-def _content(pair: Callable[..., Difference | None], form: Form) -> Form:
+def _content(pair: Callable[..., Difference | None], layout: OutputLayout) -> OutputLayout:
     """Find what wraps content."""
     call = {
         "id": "call00001",
@@ -118,26 +118,26 @@ def _content(pair: Callable[..., Difference | None], form: Form) -> Form:
     tools = pair(_said(), _said("", tool_calls=[call]), tools=TOOLS)
     thoughts = pair(_said(), _said("", reasoning_content=THOUGHT), tools=TOOLS)
     if tools is None or thoughts is None:
-        return form
+        return layout
     rest = thoughts.left
-    if form.thinking_end and form.thinking_end in rest:
-        if tools.left.strip() == ANSWER and rest.partition(form.thinking_end)[2].lstrip().startswith(ANSWER):
-            return form
-        rest = rest.partition(form.thinking_end)[2]
+    if layout.thinking_end and layout.thinking_end in rest:
+        if tools.left.strip() == ANSWER and rest.partition(layout.thinking_end)[2].lstrip().startswith(ANSWER):
+            return layout
+        rest = rest.partition(layout.thinking_end)[2]
     if tools.left.strip() == ANSWER and re.fullmatch(rf"\s*{re.escape(ANSWER)}\s*{_MARK}?\s*", rest):
-        return form
+        return layout
     longer = rest if len(rest) > len(tools.left) else tools.left
     found = re.search(rf"({_MARK}\s*){re.escape(ANSWER)}\s*({_MARK}\s*)", longer)
     if not found:
-        return form
-    return replace(form, content_start=found[1], content_end=found[2])
+        return layout
+    return replace(layout, content_start=found[1], content_end=found[2])
 
 
-def _markers(form: Form) -> tuple[str, ...]:
-    tagged = form.tagged
-    texts = [form.thinking_start, form.thinking_end, form.content_start, form.content_end]
-    if form.layout is not CallLayout.NONE:
-        texts += [form.section_start, form.section_end, form.call_start, form.call_end]
+def _markers(layout: OutputLayout) -> tuple[str, ...]:
+    tagged = layout.tagged
+    texts = [layout.thinking_start, layout.thinking_end, layout.content_start, layout.content_end]
+    if layout.call_syntax is not CallSyntax.NONE:
+        texts += [layout.section_start, layout.section_end, layout.call_start, layout.call_end]
         texts += [tagged.before_name, tagged.after_name, tagged.separator, tagged.close]
         texts += [tagged.before_arguments, tagged.after_arguments, tagged.before_key, tagged.after_key]
         texts += [tagged.before_value, tagged.after_value, tagged.before_id, tagged.after_id]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from puna.prompt.jinja.comparison import Difference, compare
-from puna.prompt.layout import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 from puna.prompt.value import Value
 
 FIRST: Final = "FFF_FIRST_FUN_F"
@@ -50,45 +50,47 @@ def _calling(*made: dict[str, Any]) -> list[dict[str, Any]]:
     return [_USER, {"role": "assistant", "content": "", "tool_calls": list(made)}]
 
 
-def calls(pair: Pair, form: Form, *, parallel: bool) -> Form:
+def calls(pair: Pair, layout: OutputLayout, *, parallel: bool) -> OutputLayout:
     """Return the form with what is known of calls."""
     found = pair([_USER, {"role": "assistant", "content": _ANSWER}], _calling(CALL), tools=TOOLS)
     if found is None or FIRST not in found.right:
-        return form
+        return layout
     text = found.right
-    for marker in (form.thinking_start, form.thinking_end):
+    for marker in (layout.thinking_start, layout.thinking_end):
         if marker:
             text = text.replace(marker, "", 1)
     if re.search(rf'[{{:]\s*"{FIRST}"', text):
-        return _json_calls(pair, form, text, parallel=parallel)
+        return _json_calls(pair, layout, text, parallel=parallel)
     if re.search(rf'[{{:]\s*"{KEY}"', text):
-        form = replace(form, layout=CallLayout.TAGGED_JSON)
+        layout = replace(layout, call_syntax=CallSyntax.TAGGED_JSON)
     else:
-        form = replace(form, layout=CallLayout.TAGGED)
-    form = _outer_markers(form, text)
+        layout = replace(layout, call_syntax=CallSyntax.TAGGED)
+    layout = _outer_markers(layout, text)
     if parallel:
-        form = _per_call(pair, form)
-    return _tagged_calls(pair, form, text)
+        layout = _per_call(pair, layout)
+    return _tagged_calls(pair, layout, text)
 
 
-def _json_calls(pair: Pair, form: Form, text: str, *, parallel: bool) -> Form:
+def _json_calls(pair: Pair, layout: OutputLayout, text: str, *, parallel: bool) -> OutputLayout:
     start, end = text.find("{"), text.rfind("}") + 1
     try:
         shape = json.loads(text[start:end])
     except ValueError:
-        return form
+        return layout
     members = _members(shape)
     before, after = text[:start].rstrip(), text[end:].lstrip()
     if before.endswith("[") and after.startswith("]"):
         members = replace(members, in_array=True)
         start, end = len(before) - 1, len(text) - len(after) + 1
     section_start, section_end = text[:start].lstrip(), text[end:].strip()
-    form = replace(form, layout=CallLayout.JSON, json=members, section_start=section_start, section_end=section_end)
+    layout = replace(
+        layout, call_syntax=CallSyntax.JSON, json=members, section_start=section_start, section_end=section_end
+    )
     if parallel:
         two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
         if two and section_start and section_start in two.right:
-            form = replace(form, section_start="", section_end="", call_start=section_start, call_end=section_end)
-    return form
+            layout = replace(layout, section_start="", section_end="", call_start=section_start, call_end=section_end)
+    return layout
 
 
 def _members(shape: dict[str, Any]) -> JsonCall:
@@ -117,7 +119,7 @@ def _members(shape: dict[str, Any]) -> JsonCall:
     return found
 
 
-def _outer_markers(form: Form, text: str) -> Form:
+def _outer_markers(layout: OutputLayout, text: str) -> OutputLayout:
     """Find the markers around calls: one or two before the one with the name, as many at the end."""
     inside = re.search(rf"<[^<>]*?{FIRST}(?!\s*<)[^<>]*>\s*", text) or re.search(
         rf"\[[^\[\]]*?{FIRST}[^\[\]]*\]\s*", text
@@ -127,7 +129,7 @@ def _outer_markers(form: Form, text: str) -> Form:
     if double:
         closing = re.search(rf"({_MARK}\s*)({_MARK}\s*)$", double[4])
         return replace(
-            form,
+            layout,
             section_start=double[1],
             call_start=double[2],
             call_end=(closing[1] if closing else "").strip(),
@@ -135,50 +137,52 @@ def _outer_markers(form: Form, text: str) -> Form:
         )
     single = re.search(rf"({_MARK}\s*){re.escape(name)}(.*)", text, re.DOTALL)
     if not single:
-        return form
+        return layout
     closing = re.search(rf"({_MARK}\s*)$", single[2])
-    return replace(form, section_start=single[1], section_end=(closing[1] if closing else "").strip())
+    return replace(layout, section_start=single[1], section_end=(closing[1] if closing else "").strip())
 
 
-def _per_call(pair: Pair, form: Form) -> Form:
+def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
     """Compare one call with two, to see which markers belong to each call."""
     two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
     if two is None:
-        return form
+        return layout
     second = compare(two.suffix, two.right).right.lstrip()
-    if form.section_start and second.startswith(form.section_start):
-        form = replace(form, call_start=form.section_start, call_end=form.section_end, section_start="", section_end="")
-    if form.call_end:
+    if layout.section_start and second.startswith(layout.section_start):
+        layout = replace(
+            layout, call_start=layout.section_start, call_end=layout.section_end, section_start="", section_end=""
+        )
+    if layout.call_end:
         one_text = two.prefix + two.left + two.suffix
         two_text = two.prefix + two.right + two.suffix
-        if 0 < one_text.count(form.call_end) == two_text.count(form.call_end):
-            form = replace(form, section_end=form.call_end, call_end="")
-    return form
+        if 0 < one_text.count(layout.call_end) == two_text.count(layout.call_end):
+            layout = replace(layout, section_end=layout.call_end, call_end="")
+    return layout
 
 
-def _tagged_calls(pair: Pair, form: Form, text: str) -> Form:
+def _tagged_calls(pair: Pair, layout: OutputLayout, text: str) -> OutputLayout:
     """Find the markers of one call, by cutting it at the needles."""
     body = text
-    if form.calls_begin and form.calls_begin in body:
-        body = body.partition(form.calls_begin)[2]
-    if form.section_start and form.call_start.strip():
-        body = body.partition(form.call_start.strip())[2]
+    if layout.calls_marker and layout.calls_marker in body:
+        body = body.partition(layout.calls_marker)[2]
+    if layout.section_start and layout.call_start.strip():
+        body = body.partition(layout.call_start.strip())[2]
     before_name, _, rest = body.partition(FIRST)
-    closing = form.call_end or form.section_end
+    closing = layout.call_end or layout.section_end
     if closing and closing in rest:
         rest = rest[: rest.rfind(closing)]
     tagged = TaggedCall(before_name=before_name.lstrip())
     if _ID in before_name:
         before_id, _, after_id = before_name.partition(_ID)
         tagged = TaggedCall(before_id=before_id, after_id=after_id, id_first=True)
-    if form.layout is CallLayout.TAGGED_JSON:
+    if layout.call_syntax is CallSyntax.TAGGED_JSON:
         start, end = rest.find("{"), rest.rfind("}") + 1
         head, tail = rest[:start], rest[end:]
         if _ID in head:
             head, before_id, after_id = _id_markers(head)
             tagged = replace(tagged, before_id=before_id, after_id=after_id)
-        return replace(form, tagged=replace(tagged, after_name=head, close=tail.strip()))
-    return replace(form, tagged=_argument_markers(pair, tagged, rest))
+        return replace(layout, tagged=replace(tagged, after_name=head, close=tail.strip()))
+    return replace(layout, tagged=_argument_markers(pair, tagged, rest))
 
 
 def _id_markers(head: str) -> tuple[str, str, str]:

@@ -205,5 +205,5 @@ def _raise_exception(message: Value = "", _offset: int = -1) -> str:
     raise RaisedByTemplateError(Raised(_offset, as_text(message)))
 
 
-def _strftime_now(form: str) -> str:
-    return time.strftime(form)
+def _strftime_now(pattern: str) -> str:
+    return time.strftime(pattern)

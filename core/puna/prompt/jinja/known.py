@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from puna.messages import Think
 from puna.prompt.jinja import channels, recipients
-from puna.prompt.layout import CallLayout, Form, JsonCall, TaggedCall
+from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 
 _REFUSES_CHANNELS: Final = (
     '{%- if "<|channel|>analysis<|message|>" in message.content or "<|channel|>final<|message|>" in message.content %}'
@@ -18,10 +18,10 @@ _REFUSES_EMPTY: Final = (
     "(message['tool_calls'] is not defined or message['tool_calls'] is none or message['tool_calls']|length == 0) %}"
 )
 
-_QWEN_CODER: Final = Form(
+_QWEN_CODER: Final = OutputLayout(
     name="qwen3-coder",
     skips_space=True,
-    layout=CallLayout.TAGGED,
+    call_syntax=CallSyntax.TAGGED,
     call_start="<tool_call>",
     call_end="</tool_call>",
     tagged=TaggedCall(
@@ -34,45 +34,45 @@ _QWEN_CODER: Final = Form(
     ),
     preserved_tokens=("<tool_call>", "</tool_call>"),
 )
-_MINISTRAL: Final = Form(
+_MINISTRAL: Final = OutputLayout(
     name="ministral",
     thinks=True,
     thinking_start="[THINK]",
     thinking_end="[/THINK]",
     skips_space=True,
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     call_start="[TOOL_CALLS]",
     tagged=TaggedCall(after_name="[ARGS]"),
     preserved_tokens=("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[ARGS]"),
 )
-_FUNCTIONARY: Final = Form(
+_FUNCTIONARY: Final = OutputLayout(
     name="functionary-3.2",
     content_start="all\n",
     content_end=">>>",
     before_prefill="all\n",
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     call_start=">>>",
-    bare_calls=("NAME\n",),
+    unmarked_calls=("NAME\n",),
     tagged=TaggedCall(after_name="\n"),
     preserved_tokens=(">>>all",),
 )
-_KIMI: Final = Form(
+_KIMI: Final = OutputLayout(
     name="kimi-k2",
     thinks=True,
     thinking_start="<think>",
     thinking_end="</think>",
     calls_end_thinking=True,
-    layout=CallLayout.TAGGED_JSON,
+    call_syntax=CallSyntax.TAGGED_JSON,
     section_start="<|tool_calls_section_begin|>",
     section_end="<|tool_calls_section_end|>",
     call_start="<|tool_call_begin|>",
     call_end="<|tool_call_end|>",
-    bare_calls=("<|tool_call_begin|>",),
+    unmarked_calls=("<|tool_call_begin|>",),
     tagged=TaggedCall(
         before_name="functions.",
         before_id=":",
         after_id="<|tool_call_argument_begin|>",
-        whole_id="functions.{name}:{id}",
+        id_template="functions.{name}:{id}",
     ),
     preserved_tokens=(
         "<|tool_calls_section_begin|>",
@@ -84,22 +84,22 @@ _KIMI: Final = Form(
         "</think>",
     ),
 )
-_GEMMA: Final = Form(
+_GEMMA: Final = OutputLayout(
     name="gemma4",
     thinks=True,
     thinking_start="<|channel>thought\n",
     thinking_end="<channel|>",
     thinks_again=True,
-    strays=("<channel|>",),
+    stray_markers=("<channel|>",),
     skips_space=True,
-    layout=CallLayout.LOOSE,
+    call_syntax=CallSyntax.BARE_KEYS,
     call_start="<|tool_call>",
     call_end="<tool_call|>",
     tagged=TaggedCall(before_name="call:"),
     before_prefill="<|channel>thought\n<channel|>",
     preserved_tokens=("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|turn>"),
 )
-_KIMI_3: Final = Form(
+_KIMI_3: Final = OutputLayout(
     name="kimi-k3",
     thinks=True,
     thinking_start="<|open|>think<|sep|>",
@@ -108,9 +108,9 @@ _KIMI_3: Final = Form(
     content_ends_thinking=True,
     content_start="<|open|>response<|sep|>",
     content_end="<|close|>response<|sep|>",
-    strays=("<|close|>message<|sep|>", "<|end_of_msg|>"),
+    stray_markers=("<|close|>message<|sep|>", "<|end_of_msg|>"),
     before_prefill="<|close|>think<|sep|><|open|>response<|sep|>",
-    layout=CallLayout.TAGGED,
+    call_syntax=CallSyntax.TAGGED,
     section_start="<|open|>tools<|sep|>",
     section_end="<|close|>tools<|sep|>",
     call_end="<|close|>call<|sep|>",
@@ -125,15 +125,15 @@ _KIMI_3: Final = Form(
     preserved_tokens=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
 )
 _MINIMAX_MARK: Final = "]<]minimax[>["
-_MINIMAX_3: Final = Form(
+_MINIMAX_3: Final = OutputLayout(
     name="minimax-m3",
     thinks=True,
     thinking_start="<mm:think>",
     thinking_end="</mm:think>",
     calls_end_thinking=True,
-    strays=("</mm:think>",),
+    stray_markers=("</mm:think>",),
     before_prefill="</mm:think>",
-    layout=CallLayout.NESTED,
+    call_syntax=CallSyntax.NESTED,
     section_start=f"{_MINIMAX_MARK}<tool_call>",
     section_end=f"{_MINIMAX_MARK}</tool_call>",
     tagged=TaggedCall(
@@ -145,13 +145,13 @@ _MINIMAX_3: Final = Form(
     preserved_tokens=(_MINIMAX_MARK, "<tool_call>", "</tool_call>", "<mm:think>", "</mm:think>"),
 )
 _SOLAR_MARK: Final = "<|begin|>assistant<|think|>"
-_SOLAR: Final = Form(
+_SOLAR: Final = OutputLayout(
     name="solar-open",
     thinks=True,
     thinking_start="<|think|>",
     thinking_end="<|end|>",
-    strays=("<|begin|>assistant", "<|content|>", "<|end|>"),
-    layout=CallLayout.TAGGED_JSON,
+    stray_markers=("<|begin|>assistant", "<|content|>", "<|end|>"),
+    call_syntax=CallSyntax.TAGGED_JSON,
     section_start="<|tool_calls|>",
     section_end="<|calls|>",
     call_start="<|tool_call:begin|>",
@@ -162,24 +162,24 @@ _SOLAR: Final = Form(
         *("<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"),
     ),
 )
-_LFM: Final = Form(
+_LFM: Final = OutputLayout(
     name="lfm2",
     thinks=True,
     thinking_start="<think>",
     thinking_end="</think>",
-    layout=CallLayout.PYTHON,
+    call_syntax=CallSyntax.PYTHON,
     section_start="<|tool_call_start|>",
     section_end="<|tool_call_end|>",
     preserved_tokens=("<|tool_call_start|>", "<|tool_call_end|>", "<think>", "</think>"),
 )
 
 
-def form(source: str) -> Form | None:
+def layout(source: str) -> OutputLayout | None:
     """Return the form of a template that nothing is derived from; None for all others."""
     if "[SYSTEM_PROMPT]" in source and "[TOOL_CALLS]" in source and "[ARGS]" in source and "[CALL_ID]" not in source:
         return _MINISTRAL
     if "<|channel|>" in source:
-        return channels.FORM
+        return channels.LAYOUT
     if ">>>all" in source and ">>>${recipient}" in source:
         return _FUNCTIONARY
     if "<|tool_calls_section_begin|>" in source and "<|tool_call_begin|>" in source:
@@ -197,7 +197,7 @@ def form(source: str) -> Form | None:
     if _SOLAR_MARK in source:
         return _SOLAR
     if "<atem:function_calls>" in source:
-        return recipients.FORM
+        return recipients.LAYOUT
     tagged = "<tool_call>" in source and "<function=" in source and "<parameter=" in source
     if tagged and "'<tool_call><function=' ~ tool_call.name ~ '>'" not in source:
         return _qwen_coder(thinks="<think>" in source)
@@ -220,9 +220,9 @@ def variables(source: str, think: Think | None) -> dict[str, Any]:
     return {"thinking_mode": "enabled" if think.on else "disabled"} if _MINIMAX_MARK in source else {}
 
 
-def _qwen_coder(*, thinks: bool) -> Form:
+def _qwen_coder(*, thinks: bool) -> OutputLayout:
     if not thinks:
-        return replace(_QWEN_CODER, bare_calls=("<function=NAME>",))
+        return replace(_QWEN_CODER, unmarked_calls=("<function=NAME>",))
     return replace(
         _QWEN_CODER,
         thinks=True,
@@ -234,19 +234,19 @@ def _qwen_coder(*, thinks: bool) -> Form:
     )
 
 
-def _deepseek_markup(block: str) -> Form:
+def _deepseek_markup(block: str) -> OutputLayout:
     mark = "\uff5cDSML\uff5c"
-    return Form(
+    return OutputLayout(
         name="deepseek-v3.2",
         thinks=True,
         thinking_start="<think>",
         thinking_end="</think>",
         calls_end_thinking=True,
         before_prefill=None if block == "function_calls" else "</think>",
-        layout=CallLayout.TAGGED,
+        call_syntax=CallSyntax.TAGGED,
         section_start=f"<{mark}{block}>",
         section_end=f"</{mark}{block}>",
-        bare_calls=(f"\n\n<{mark}{block}>",),
+        unmarked_calls=(f"\n\n<{mark}{block}>",),
         tagged=TaggedCall(
             before_name=f'<{mark}invoke name="',
             after_name='">',
@@ -261,16 +261,16 @@ def _deepseek_markup(block: str) -> Form:
     )
 
 
-def _marked(derived: Form, *more: str) -> tuple[str, ...]:
+def _marked(derived: OutputLayout, *more: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*derived.preserved_tokens, *more)))
 
 
-def _thinking(derived: Form) -> Form:
+def _thinking(derived: OutputLayout) -> OutputLayout:
     preserved = _marked(derived, "<think>", "</think>")
     return replace(derived, thinks=True, thinking_start="<think>", thinking_end="</think>", preserved_tokens=preserved)
 
 
-def corrected(derived: Form, source: str) -> Form:
+def corrected(derived: OutputLayout, source: str) -> OutputLayout:
     """Return a derived form with what the template does not show."""
     if "content.split('</think>')" in source and "reasoning_content" not in source and not derived.thinks:
         derived = _thinking(derived)
@@ -281,21 +281,21 @@ def corrected(derived: Form, source: str) -> Form:
         derived = replace(derived, content_start="<|CHATBOT_TOKEN|>", content_end="<|END_OF_TURN_TOKEN|>")
         return replace(derived, preserved_tokens=_marked(derived, derived.content_start, derived.content_end))
     if 'set has_code_interpreter = tools | selectattr("type", "equalto", "code_interpreter")' in source:
-        return Form(
+        return OutputLayout(
             name="functionary-3.1",
-            layout=CallLayout.TAGGED_JSON,
+            call_syntax=CallSyntax.TAGGED_JSON,
             call_start="<function=",
             call_end="</function>",
             tagged=TaggedCall(after_name=">"),
             preserved_tokens=("<|eot_id|>", "<|eom_id|>", "<function=", ">", "</function>"),
         )
     if "<SPECIAL_10>" in source and "<SPECIAL_12>" in source and "<TOOL_RESPONSE>" in source:
-        return Form(
+        return OutputLayout(
             name="nemotron-v2",
             thinks=True,
             thinking_start="<think>\n",
             thinking_end="</think>",
-            layout=CallLayout.JSON,
+            call_syntax=CallSyntax.JSON,
             call_start="<TOOLCALL>",
             call_end="</TOOLCALL>",
             json=JsonCall(in_array=True),
@@ -331,7 +331,7 @@ def _distilled(bar: str, dash: str) -> dict[str, Any]:
         return f"<{bar}{text.replace(' ', dash)}{bar}>"
 
     return {
-        "layout": CallLayout.TAGGED_JSON,
+        "call_syntax": CallSyntax.TAGGED_JSON,
         "section_start": mark("tool calls begin"),
         "section_end": mark("tool calls end"),
         "call_start": mark("tool call begin") + "function",
@@ -350,7 +350,7 @@ def opened(prompt: str, source: str) -> str:
 
     Gemma 4's template does so after an answer with both text and calls, and the model then does not think.
     """
-    return prompt + "<|turn>model\n" if form(source) is _GEMMA and prompt.endswith("<turn|>\n") else prompt
+    return prompt + "<|turn>model\n" if layout(source) is _GEMMA and prompt.endswith("<turn|>\n") else prompt
 
 
 def adjusted(messages: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
@@ -360,7 +360,7 @@ def adjusted(messages: list[dict[str, Any]], source: str) -> list[dict[str, Any]
             each | {"content": each["content"].strip()} if isinstance(each["content"], str) else each
             for each in messages
         ]
-    if form(source) is not _MINISTRAL:
+    if layout(source) is not _MINISTRAL:
         return messages
     return [
         each | {"content": [{"type": "text", "text": each["content"]}]}

@@ -10,7 +10,7 @@ from typing import Final
 
 from puna.messages import Tool
 from puna.prompt.jinja.calls import read_calls
-from puna.prompt.layout import CallLayout, Form
+from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.markers import first_or_certain
 from puna.prompt.parsed import ParsedDelta
 
@@ -31,15 +31,15 @@ class _State(Enum):
 class OutputParser:
     """Takes the pieces of one answer, in order."""
 
-    def __init__(self, form: Form, tools: Sequence[Tool], opened: str = "") -> None:
+    def __init__(self, layout: OutputLayout, tools: Sequence[Tool], opened: str = "") -> None:
         """`opened` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
-        self.form = form
+        self.layout = layout
         """The layout: it names the tokens that must be visible and the texts that end the answer."""
         self._tools = tools
-        self._calls = bool(tools) and form.layout is not CallLayout.NONE
-        self._starts = _call_starts(form, tools) if self._calls else ()
-        self._thinks = form.thinks and bool(form.thinking_end.strip())
-        bare = not (self._thinks or self._calls or form.skips_space)
+        self._calls = bool(tools) and layout.call_syntax is not CallSyntax.NONE
+        self._starts = _call_starts(layout, tools) if self._calls else ()
+        self._thinks = layout.thinks and bool(layout.thinking_end.strip())
+        bare = not (self._thinks or self._calls or layout.skips_space)
         self._state = _State.ANSWER if bare else _State.START
         self._buffer = opened
         self._space = ""
@@ -69,8 +69,8 @@ class OutputParser:
         if self._state is _State.THINKING:
             return ParsedDelta(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
-            calls, after = read_calls(rest, self.form, self._tools)
-            for stray in self.form.strays if calls else ():
+            calls, after = read_calls(rest, self.layout, self._tools)
+            for stray in self.layout.stray_markers if calls else ():
                 after = after.replace(stray, "").strip()
             return ParsedDelta(sure.content + (after if calls else rest), sure.thinking, calls)
         return ParsedDelta(sure.content + rest, sure.thinking)
@@ -108,31 +108,31 @@ class OutputParser:
         self._buffer = self._buffer.lstrip()
         if not self._buffer:
             return
-        marker = self.form.thinking_start.strip()
+        marker = self.layout.thinking_start.strip()
         if not self._thinks:
             self._state = _State.ANSWER
         elif self._buffer.startswith(marker):
             self._pass(len(marker))
-            self._space = _trailing_space(self.form.thinking_start)
-            self._skipping = self.form.skips_space
+            self._space = _trailing_space(self.layout.thinking_start)
+            self._skipping = self.layout.skips_space
             self._state = _State.THINKING
         elif not marker.startswith(self._buffer):
             self._state = _State.ANSWER
 
     def _think(self) -> str:
-        ending = self.form.thinking_end.strip()
+        ending = self.layout.thinking_end.strip()
         markers = [ending]
-        if self.form.calls_end_thinking:
-            markers += self._starts or (self.form.calls_begin,)
-        if self.form.content_ends_thinking:
-            markers.append(self.form.content_start.strip())
+        if self.layout.calls_end_thinking:
+            markers += self._starts or (self.layout.calls_marker,)
+        if self.layout.content_ends_thinking:
+            markers.append(self.layout.content_start.strip())
         end, found = first_or_certain(markers, self._buffer)
         thought = self._thinking(self._pass(end))
         if found:
             if found == ending:
                 self._pass(len(found))
-                self._space = _trailing_space(self.form.thinking_end)
-                self._skipping = self.form.skips_space
+                self._space = _trailing_space(self.layout.thinking_end)
+                self._skipping = self.layout.skips_space
             self._state = _State.ANSWER
         return thought
 
@@ -146,29 +146,29 @@ class OutputParser:
         return self._thought
 
     def _answer(self) -> None:
-        marker = self.form.content_start.strip()
-        if marker and self.form.content_end:
+        marker = self.layout.content_start.strip()
+        if marker and self.layout.content_end:
             bare = self._buffer.lstrip()
             if bare.startswith(marker):
                 self._buffer = bare[len(marker) :]
-                self._space = _trailing_space(self.form.content_start)
+                self._space = _trailing_space(self.layout.content_start)
             elif marker.startswith(bare):
                 return
         self._state = _State.CONTENT
 
     def _content(self) -> str:
-        closing = self.form.content_end.strip() if self.form.content_start.strip() else ""
-        thought = self.form.thinking_start.strip() if self.form.thinks_again else ""
-        markers = [each for each in (closing, thought, *self.form.strays) if each]
+        closing = self.layout.content_end.strip() if self.layout.content_start.strip() else ""
+        thought = self.layout.thinking_start.strip() if self.layout.thinks_again else ""
+        markers = [each for each in (closing, thought, *self.layout.stray_markers) if each]
         end, found = first_or_certain([*self._starts, *markers], self._buffer)
         out = self._pass(end)
         if found and found == closing:
             self._pass(len(found))
             self._buffer = self._buffer.lstrip()
-            self._state = _State.ANSWER if self._calls or self.form.strays else _State.PLAIN
+            self._state = _State.ANSWER if self._calls or self.layout.stray_markers else _State.PLAIN
         elif found and found == thought:
             self._state = _State.START
-        elif found in self.form.strays:
+        elif found in self.layout.stray_markers:
             self._pass(len(found))
         elif found:
             self._state = _State.CALLS
@@ -176,21 +176,25 @@ class OutputParser:
 
     def _doubt(self) -> None:
         """Go back to content as soon as a bare JSON object turns out to be no call."""
-        if self.form.calls_begin or self.form.layout is not CallLayout.JSON or not self._buffer.startswith("{"):
+        if (
+            self.layout.calls_marker
+            or self.layout.call_syntax is not CallSyntax.JSON
+            or not self._buffer.startswith("{")
+        ):
             return
         inside = self._buffer[1:].lstrip()
-        keys = [f'"{each}"' for each in (*_WRAPPERS, self.form.json.name.split(".")[0]) if each]
+        keys = [f'"{each}"' for each in (*_WRAPPERS, self.layout.json.name.split(".")[0]) if each]
         if inside and not any(inside.startswith(each) or each.startswith(inside) for each in keys):
             self._state = _State.PLAIN
 
 
-def _call_starts(form: Form, tools: Sequence[Tool]) -> tuple[str, ...]:
+def _call_starts(layout: OutputLayout, tools: Sequence[Tool]) -> tuple[str, ...]:
     """Return the texts at which calls may begin."""
-    first = form.calls_begin or form.tagged.before_name.strip()
-    if not first and form.layout is CallLayout.JSON:
-        first = "[" if form.json.in_array else "{"
+    first = layout.calls_marker or layout.tagged.before_name.strip()
+    if not first and layout.call_syntax is CallSyntax.JSON:
+        first = "[" if layout.json.in_array else "{"
     out = [first] if first else []
-    for each in form.bare_calls:
+    for each in layout.unmarked_calls:
         out += [each.replace("NAME", tool.name) for tool in tools] if "NAME" in each else [each]
     return tuple(out)
 

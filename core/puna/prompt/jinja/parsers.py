@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from puna.messages import Think, Tool
 from puna.prompt.jinja import channels, recipients
 from puna.prompt.jinja.parser import OutputParser
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.prompt.parsed import AnswerParser
 
 
-def parser(form: Form, tools: Sequence[Tool], opened: str, think: Think | None) -> AnswerParser:
+def parser(layout: OutputLayout, tools: Sequence[Tool], opened: str, think: Think | None) -> AnswerParser:
     """Return a parser of output that has a form; `opened` is what of the answer stands in the prompt already."""
-    if form is channels.FORM:
+    if layout is channels.LAYOUT:
         return channels.ChannelParser(tools, opened)
-    if form is recipients.FORM:
+    if layout is recipients.LAYOUT:
         return recipients.RecipientParser(tools, opened, think)
-    return OutputParser(form, tools, opened)
+    return OutputParser(layout, tools, opened)

@@ -20,10 +20,10 @@ from puna.prompt.builtin.glimmer_answer import (
     GlimmerParser,
 )
 from puna.prompt.jinja.calls import new_id
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.prompt.parsed import ParsedDelta
 
-FORM: Final = Form(
+LAYOUT: Final = OutputLayout(
     name="muse",
     thinks=True,
     thinking_start=f" to=self{MESSAGE}",
@@ -36,7 +36,7 @@ FORM: Final = Form(
 class RecipientParser:
     """Takes the pieces of one answer, in order."""
 
-    form: Final = FORM
+    layout: Final = LAYOUT
 
     def __init__(self, tools: Sequence[Tool], opened: str = "", think: Think | None = None) -> None:
         """`opened` is the beginning of the answer that already stands in the prompt."""

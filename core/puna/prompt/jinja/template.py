@@ -19,7 +19,7 @@ from puna.prompt.jinja.environment import FAILURES, ChatEnvironment, RaisedByTem
 from puna.prompt.jinja.probe import Abilities, probe
 from puna.prompt.jinja.repairs import conversation
 from puna.prompt.jinja.tools import tool_objects
-from puna.prompt.layout import Form
+from puna.prompt.layout import OutputLayout
 from puna.prompt.parsed import AnswerParser
 from puna.prompt.value import Value
 
@@ -59,12 +59,12 @@ class Template:
         return probe(known.patched(self.source))
 
     @cached_property
-    def form(self) -> Form:
+    def layout(self) -> OutputLayout:
         """How the model's output will be laid out."""
-        return known.form(self.source) or known.corrected(self.derived, self.source)
+        return known.layout(self.source) or known.corrected(self.derived, self.source)
 
     @cached_property
-    def derived(self) -> Form:
+    def derived(self) -> OutputLayout:
         """The part of that layout that the template itself shows."""
         return derive(self._try, self.abilities)
 
@@ -89,7 +89,7 @@ class Template:
 
     @property
     def _refusal(self) -> str:
-        if known.form(self.source):
+        if known.layout(self.source):
             return ""
         return "Unable to generate parser for this template. Automatic parser generation failed: "
 
@@ -127,11 +127,11 @@ class ChatTemplate:
         self._bos = bos_text if adds_bos else ""
         self._eos = eos_text if adds_eos else ""
 
-    def form(self, *, tools: bool = False) -> Form:
+    def layout(self, *, tools: bool = False) -> OutputLayout:
         """Return how output will be laid out, in conversations with or without tools."""
-        return (self._for_tools if tools else self._plain).form
+        return (self._for_tools if tools else self._plain).layout
 
-    def derived(self, *, tools: bool = False) -> Form:
+    def derived(self, *, tools: bool = False) -> OutputLayout:
         """Return what of the output's layout the template shows; `form` knows some templates better."""
         return (self._for_tools if tools else self._plain).derived
 
@@ -168,8 +168,8 @@ class ChatTemplate:
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
     ) -> AnswerParser:
         """Return a parser of what the model says to these messages. Raises as `render` does."""
-        form = self.form(tools=bool(tools))
-        return parsers.parser(form, tools, self.turn(messages, tools, think=think).opened, think)
+        layout = self.layout(tools=bool(tools))
+        return parsers.parser(layout, tools, self.turn(messages, tools, think=think).opened, think)
 
     def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
         template = self._for_tools if tools else self._plain
@@ -203,13 +203,13 @@ def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) 
     `without` and `prompt` are the conversation without and with the text that asks for an answer.
     """
     turn = prompt[_shared(without, prompt) :]
-    form = shown.template.form
-    start = form.thinking_start.strip()
+    layout = shown.template.layout
+    start = layout.thinking_start.strip()
     head = turn.partition(start)[0] if start and start in turn else turn
     if prefill is None:
         return head, turn[len(head) :]
-    opened = form.thinking_start + form.thinking_end if form.thinks and start else ""
-    opened = opened if form.before_prefill is None else form.before_prefill
+    opened = layout.thinking_start + layout.thinking_end if layout.thinks and start else ""
+    opened = opened if layout.before_prefill is None else layout.before_prefill
     return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
 
 
@@ -227,7 +227,7 @@ def _prefill(messages: Sequence[Message]) -> Message | None:
 def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -> dict[str, Any]:
     now = datetime.now()
     out: dict[str, Any] = {
-        "enable_thinking": think.on if think else template.form.thinks,
+        "enable_thinking": think.on if think else template.layout.thinks,
         "datetime": now.strftime("%b %d %Y"),
         "date_string": now.strftime("%d %b %Y"),
         **_KEPT_REASONING,

@@ -9,7 +9,7 @@ from puna.backend import Constraint
 from puna.errors import InvalidRequestError
 from puna.go.json import quote
 from puna.messages import Tool, ToolChoice
-from puna.prompt.layout import CallLayout, Form, JsonCall, Literals, TaggedCall
+from puna.prompt.layout import CallSyntax, JsonCall, Literals, OutputLayout, TaggedCall
 from puna.prompt.tool_grammar.literals import Writer
 
 _SPACE: Final = "CALL_SPACE?"
@@ -31,7 +31,7 @@ def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     return named
 
 
-def by_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constraint:
+def behind_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constraint:
     """Return the form of a call behind a tag, as the generic parser reads it. `marks` may be special tokens."""
     call = _call(tools, JsonCall())
     if tag == "{":
@@ -40,24 +40,28 @@ def by_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constr
     return _either([[before, call, after]], marks)
 
 
-def by_form(tools: Sequence[Tool], form: Form, marks: Sequence[str] = ()) -> Constraint | None:
+def from_layout(tools: Sequence[Tool], layout: OutputLayout, marks: Sequence[str] = ()) -> Constraint | None:
     """Return the form of a call as a model writes it; None: it cannot be forced. `marks` may be special tokens."""
-    names = form.json
-    before, after = form.section_start + form.call_start, form.call_end + form.section_end
-    match form.layout:
-        case CallLayout.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
+    names = layout.json
+    before, after = layout.section_start + layout.call_start, layout.call_end + layout.section_end
+    match layout.call_syntax:
+        case CallSyntax.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
             opening, closing = ("[", "]") if names.in_array else ("", "")
             return _either([[before + opening, _call(tools, names), closing + after]], marks)
-        case CallLayout.TAGGED_JSON:
-            return _either([_tagged_json(tool, form.tagged, before, after) for tool in tools], marks)
-        case CallLayout.TAGGED if (
-            not (form.tagged.before_id or form.tagged.after_attributes) and len(form.tagged.after_value.strip()) > 1
+        case CallSyntax.TAGGED_JSON:
+            return _either([_tagged_json(tool, layout.tagged, before, after) for tool in tools], marks)
+        case CallSyntax.TAGGED if (
+            not (layout.tagged.before_id or layout.tagged.after_attributes)
+            and len(layout.tagged.after_value.strip()) > 1
         ):
-            to = {tool.name: f"{form.addressee}{tool.name}" if form.addressee else "" for tool in tools}
-            ways = [_tagged(tool, form.tagged, to[tool.name] + before, after, marks) for tool in tools]
+            prefix = layout.recipient_prefix
+            to = [f"{prefix}{tool.name}" if prefix else "" for tool in tools]
+            ways = [
+                _tagged(tool, layout.tagged, each + before, after, marks) for tool, each in zip(tools, to, strict=True)
+            ]
             return _either(ways, marks)
-        case CallLayout.LOOSE | CallLayout.PYTHON if form.literals is not None:
-            return _literal(tools, form, form.literals, marks)
+        case CallSyntax.BARE_KEYS | CallSyntax.PYTHON if layout.literals is not None:
+            return _literal(tools, layout, layout.literals, marks)
     return None
 
 
@@ -104,7 +108,7 @@ def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list
     name = f"{marks.before_name}{tool.name}{marks.after_name}"
     arguments = f"{marks.separator}{marks.before_arguments}"
     # The id of a call is its number where clients get it with the name; elsewhere Mistral's nine letters and digits.
-    made = Raw("/[0-9]{1,3}/" if "{name}" in marks.whole_id else "/[a-zA-Z0-9]{9}/")
+    made = Raw("/[0-9]{1,3}/" if "{name}" in marks.id_template else "/[a-zA-Z0-9]{9}/")
     parts: list[Part]
     if marks.id_first:
         parts = [before + marks.before_id, made, f"{marks.after_id}{name}{arguments}"]
@@ -148,19 +152,21 @@ def _text_before(mark: str, special: Sequence[str]) -> str:
     return f"({spelled} | /{text}/ {written})" if "%mark" in written else spelled
 
 
-def _literal(tools: Sequence[Tool], form: Form, literals: Literals, marks: Sequence[str]) -> Constraint | None:
+def _literal(
+    tools: Sequence[Tool], layout: OutputLayout, literals: Literals, marks: Sequence[str]
+) -> Constraint | None:
     """Return calls that hold their arguments in a notation of their own; None: a name cannot stand in it."""
     marked = len(literals.quote) > 1
     marks = (*marks, literals.quote) if marked else marks
     writer = Writer(literals, lambda text: _written(text, marks), marked=marked)
-    opening, between, closing = ("(", "=", ")") if form.layout is CallLayout.PYTHON else ("{", ":", "}")
+    opening, between, closing = ("(", "=", ")") if layout.call_syntax is CallSyntax.PYTHON else ("{", ":", "}")
     ways: list[list[Part]] = []
     for tool in tools:
         arguments = writer.members(_parameters(tool), lambda key: f"{key}{between}")
         if arguments is None or not re.fullmatch(r"[\w.-]+", tool.name):
             return None
-        name = f"{form.section_start}{form.call_start}{form.tagged.before_name}{tool.name}{opening}"
-        ways.append([name, Raw(arguments), f"{closing}{form.call_end}{form.section_end}"])
+        name = f"{layout.section_start}{layout.call_start}{layout.tagged.before_name}{tool.name}{opening}"
+        ways.append([name, Raw(arguments), f"{closing}{layout.call_end}{layout.section_end}"])
     return _either(ways, marks, writer.rules)
 
 

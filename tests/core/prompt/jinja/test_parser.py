@@ -8,15 +8,15 @@ from tests.core.prompt.jinja.samples import ANSWERS, BOS, EOS, TEMPLATES, TOOLS
 from puna.messages import Message, Think
 from puna.prompt.jinja.parser import OutputParser
 from puna.prompt.jinja.template import ChatTemplate
-from puna.prompt.layout import CallLayout, Form
+from puna.prompt.layout import CallSyntax, OutputLayout
 
 USER = Message(role="user", content="hi")
-HERMES = Form(
+HERMES = OutputLayout(
     name="hermes",
     thinks=True,
     thinking_start="<think>\n",
     thinking_end="\n</think>\n\n",
-    layout=CallLayout.JSON,
+    call_syntax=CallSyntax.JSON,
     call_start="<tool_call>\n",
     call_end="</tool_call>",
 )
@@ -60,10 +60,10 @@ def test_calls_have_ids_of_32_letters_and_digits_and_an_index():
 
 
 def test_a_call_s_own_id_is_kept():
-    form = Form(name="m", layout=CallLayout.JSON, section_start="[TOOL_CALLS] ", json=HERMES.json)
+    layout = OutputLayout(name="m", call_syntax=CallSyntax.JSON, section_start="[TOOL_CALLS] ", json=HERMES.json)
     template = ChatTemplate(TEMPLATES["mistral"])
     text = '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}, "id": "abcdefghi"}]'
-    assert template.form(tools=True).section_start.strip() == form.section_start.strip()
+    assert template.layout(tools=True).section_start.strip() == layout.section_start.strip()
     _, calls = parse(template.parser([USER], TOOLS), [text])
     assert [each.id for each in calls] == ["abcdefghi"]
 
@@ -118,7 +118,7 @@ def test_markers_after_a_call_are_dropped():
 
 
 def test_a_bare_object_that_is_no_call_streams_on():
-    parser = OutputParser(Form(name="bare", layout=CallLayout.JSON), TOOLS)
+    parser = OutputParser(OutputLayout(name="bare", call_syntax=CallSyntax.JSON), TOOLS)
     assert parser.feed("{").content == ""
     assert parser.feed('"colour": 1').content == '{"colour": 1'
     assert parser.feed("}").content == "}"
@@ -126,7 +126,7 @@ def test_a_bare_object_that_is_no_call_streams_on():
 
 def test_a_bare_object_with_the_name_of_no_tool_is_content():
     text = '{"name": "Ada", "parameters": {}}'
-    events, calls = parse(OutputParser(Form(name="bare", layout=CallLayout.JSON), TOOLS), [text])
+    events, calls = parse(OutputParser(OutputLayout(name="bare", call_syntax=CallSyntax.JSON), TOOLS), [text])
     assert (joined(events, "c"), calls) == (text, ())
 
 

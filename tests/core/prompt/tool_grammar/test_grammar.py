@@ -8,9 +8,9 @@ import llguidance
 import pytest
 
 from puna.messages import Message, Think, Tool
-from puna.prompt.builtin.call_layouts import FORMS
+from puna.prompt.builtin.call_layouts import CALL_LAYOUTS
 from puna.prompt.builtin.registry import parser
-from puna.prompt.layout import CallLayout, Form, TaggedCall
+from puna.prompt.layout import CallSyntax, OutputLayout, TaggedCall
 from puna.prompt.tool_grammar import grammar as tool_grammar
 
 SCHEMA = {
@@ -83,7 +83,7 @@ def test_what_is_demanded_is_what_the_parser_reads(
 ) -> None:
     reader = parser(name)
     assert reader is not None
-    constraint = tool_grammar.by_form(TOOLS, FORMS[name], reader.preserved_tokens)
+    constraint = tool_grammar.from_layout(TOOLS, CALL_LAYOUTS[name], reader.preserved_tokens)
     assert constraint is not None
     tokens = list(dict.fromkeys(MARKS.findall(constraint.text))) if special else []
     assert _fits(constraint.text, text, tokens)
@@ -96,8 +96,8 @@ def test_what_is_demanded_is_what_the_parser_reads(
 
 def test_arguments_that_need_not_be_there() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": ["string", "null"]}}}
-    constraint = tool_grammar.by_form(
-        [Tool(name="get", parameters=json.dumps(schema)), Tool(name="other")], FORMS["lfm2"]
+    constraint = tool_grammar.from_layout(
+        [Tool(name="get", parameters=json.dumps(schema)), Tool(name="other")], CALL_LAYOUTS["lfm2"]
     )
     assert constraint is not None
     for arguments in ("", "a=1", "a=1, b=null", 'b="x"'):
@@ -109,7 +109,9 @@ def test_arguments_that_need_not_be_there() -> None:
 def test_nothing_where_it_cannot_be_written() -> None:
     optional = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
     schema = {"type": "object", "properties": {"a": optional, "b": {"type": ["integer", "null"]}}}
-    constraint = tool_grammar.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["functiongemma"])
+    constraint = tool_grammar.from_layout(
+        [Tool(name="get", parameters=json.dumps(schema))], CALL_LAYOUTS["functiongemma"]
+    )
     assert constraint is not None
     text = "<start_function_call>call:get{a:1,b:2}<end_function_call>"
     assert _fits(constraint.text, text)
@@ -120,7 +122,7 @@ def test_nothing_where_it_cannot_be_written() -> None:
 
 def test_names_that_cannot_be_written() -> None:
     schema = {"type": "object", "properties": {"a-b": {"type": "integer"}}}
-    assert tool_grammar.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["gemma4"]) is None
+    assert tool_grammar.from_layout([Tool(name="get", parameters=json.dumps(schema))], CALL_LAYOUTS["gemma4"]) is None
 
 
 ITEM = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -130,7 +132,7 @@ TREE = {
     "properties": {"v": {"type": "integer"}, "next": {"$ref": "#"}},
     "additionalProperties": False,
 }
-FORMS_OF_JSON = ["qwen3", "ministral", "cohere"]
+JSON_LAYOUTS = ["qwen3", "ministral", "cohere"]
 WRITTEN = {
     "qwen3": '<tool_call>\n{"name": "NAME", "arguments": ARGUMENTS}\n</tool_call>',
     "ministral": "[TOOL_CALLS]NAME[ARGS]ARGUMENTS",
@@ -138,27 +140,27 @@ WRITTEN = {
 }
 
 
-def _allowed(form: str, schemas: dict[str, object], name: str, arguments: str) -> bool:
+def _allowed(layout: str, schemas: dict[str, object], name: str, arguments: str) -> bool:
     tools = [Tool(name=name, parameters=json.dumps(schema)) for name, schema in schemas.items()]
-    constraint = tool_grammar.by_form(tools, FORMS[form])
+    constraint = tool_grammar.from_layout(tools, CALL_LAYOUTS[layout])
     assert constraint is not None
-    return _fits(constraint.text, WRITTEN[form].replace("NAME", name).replace("ARGUMENTS", arguments))
+    return _fits(constraint.text, WRITTEN[layout].replace("NAME", name).replace("ARGUMENTS", arguments))
 
 
-@pytest.mark.parametrize("form", FORMS_OF_JSON)
-def test_definitions_of_one_name_are_each_tools_own(form: str) -> None:
+@pytest.mark.parametrize("layout", JSON_LAYOUTS)
+def test_definitions_of_one_name_are_each_tools_own(layout: str) -> None:
     schemas: dict[str, object] = {
         "count": LIST | {"$defs": {"Item": ITEM}},
         "name": LIST | {"$defs": {"Item": {"type": "string"}}},
     }
-    assert _allowed(form, schemas, "count", '{"item":{"n":1}}')
-    assert _allowed(form, schemas, "name", '{"item":"x"}')
-    assert not _allowed(form, schemas, "count", '{"item":"x"}')
-    assert not _allowed(form, schemas, "name", '{"item":{"n":1}}')
+    assert _allowed(layout, schemas, "count", '{"item":{"n":1}}')
+    assert _allowed(layout, schemas, "name", '{"item":"x"}')
+    assert not _allowed(layout, schemas, "count", '{"item":"x"}')
+    assert not _allowed(layout, schemas, "name", '{"item":{"n":1}}')
 
 
-@pytest.mark.parametrize("form", FORMS_OF_JSON)
-def test_references_count_from_the_tools_own_root(form: str) -> None:
+@pytest.mark.parametrize("layout", JSON_LAYOUTS)
+def test_references_count_from_the_tools_own_root(layout: str) -> None:
     old = {
         "type": "object",
         "definitions": {"N": {"type": "integer"}},
@@ -166,44 +168,44 @@ def test_references_count_from_the_tools_own_root(form: str) -> None:
     }
     same = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}}}
     schemas: dict[str, object] = {"tree": TREE, "old": old, "same": same}
-    assert _allowed(form, schemas, "tree", '{"v":1,"next":{"v":2,"next":{}}}')
-    assert not _allowed(form, schemas, "tree", '{"v":1,"next":{"name":"tree"}}')
-    assert _allowed(form, schemas, "old", '{"a":1}')
-    assert not _allowed(form, schemas, "old", '{"a":"x"}')
-    assert _allowed(form, schemas, "same", '{"a":1,"b":2}')
-    assert not _allowed(form, schemas, "same", '{"a":1,"b":"x"}')
+    assert _allowed(layout, schemas, "tree", '{"v":1,"next":{"v":2,"next":{}}}')
+    assert not _allowed(layout, schemas, "tree", '{"v":1,"next":{"name":"tree"}}')
+    assert _allowed(layout, schemas, "old", '{"a":1}')
+    assert not _allowed(layout, schemas, "old", '{"a":"x"}')
+    assert _allowed(layout, schemas, "same", '{"a":1,"b":2}')
+    assert not _allowed(layout, schemas, "same", '{"a":1,"b":"x"}')
 
 
 def test_references_in_marked_arguments_count_from_the_tools_own_root() -> None:
     text = "<tool_call>\n<function=f>\n<parameter=next>\nVALUE\n</parameter>\n</function>\n</tool_call>"
-    constraint = tool_grammar.by_form([Tool(name="f", parameters=json.dumps(TREE))], FORMS["qwen3-coder"])
+    constraint = tool_grammar.from_layout([Tool(name="f", parameters=json.dumps(TREE))], CALL_LAYOUTS["qwen3-coder"])
     assert constraint is not None
     assert _fits(constraint.text, text.replace("VALUE", '{"v":1,"next":{"v":2}}'))
     assert not _fits(constraint.text, text.replace("VALUE", '{"v":"x"}'))
 
 
 def test_references_in_literals_are_followed() -> None:
-    constraint = tool_grammar.by_form([Tool(name="f", parameters=json.dumps(TREE))], FORMS["lfm2"])
+    constraint = tool_grammar.from_layout([Tool(name="f", parameters=json.dumps(TREE))], CALL_LAYOUTS["lfm2"])
     assert constraint is not None
     assert _fits(constraint.text, '<|tool_call_start|>[f(v=1, next={"v":2})]<|tool_call_end|>')
     assert not _fits(constraint.text, "<|tool_call_start|>[f(v=1, next=2)]<|tool_call_end|>")
 
 
-@pytest.mark.parametrize("form", FORMS_OF_JSON)
+@pytest.mark.parametrize("layout", JSON_LAYOUTS)
 @pytest.mark.parametrize("schema", [{}, {"properties": {"a": {"type": "integer"}}}, True, {"type": ["object", "null"]}])
-def test_arguments_are_an_object(form: str, schema: object) -> None:
-    assert _allowed(form, {"f": schema}, "f", '{"a":1}')
+def test_arguments_are_an_object(layout: str, schema: object) -> None:
+    assert _allowed(layout, {"f": schema}, "f", '{"a":1}')
     for other in ("42.0", "[]", "null", '"x"'):
-        assert not _allowed(form, {"f": schema}, "f", other)
+        assert not _allowed(layout, {"f": schema}, "f", other)
 
 
 def test_white_space_comes_to_an_end() -> None:
-    constraint = tool_grammar.by_tag([Tool(name="f", parameters="{}")], "{")
+    constraint = tool_grammar.behind_tag([Tool(name="f", parameters="{}")], "{")
     for space in ("", " ", "\n  ", "\n\n" + " " * 20):
         assert _fits(constraint.text, f'{{{space}"name":{space}"f",{space}"arguments": {{}}{space}}}')
     assert not _fits(constraint.text, f'{{{" " * 30}"name": "f", "arguments": {{}}}}')
     text = "<tool_call>get<arg_key>city</arg_key><arg_value>aTHENb</arg_value></tool_call>"
-    marked = tool_grammar.by_form(TOOLS, FORMS["glm-4.7"])
+    marked = tool_grammar.from_layout(TOOLS, CALL_LAYOUTS["glm-4.7"])
     assert marked is not None
     assert _fits(marked.text, text.replace("THEN", "\n" * 200))
     assert not _fits(marked.text, text.replace("THEN", "\n" * 300))
@@ -214,7 +216,9 @@ def test_white_space_comes_to_an_end() -> None:
     [
         (TaggedCall(before_id="[CALL_ID]", after_id="[ARGS]"), 'get[CALL_ID]a1B2c3D4e[ARGS]{"city": "x"}'),
         (
-            TaggedCall(before_name="functions.", before_id=":", after_id="<|args|>", whole_id="functions.{name}:{id}"),
+            TaggedCall(
+                before_name="functions.", before_id=":", after_id="<|args|>", id_template="functions.{name}:{id}"
+            ),
             'functions.get:0<|args|>{"city": "x"}',
         ),
         (
@@ -224,8 +228,10 @@ def test_white_space_comes_to_an_end() -> None:
     ],
 )
 def test_layouts_with_an_id_beside_the_name_are_bound(tagged: TaggedCall, text: str) -> None:
-    form = Form(name="x", layout=CallLayout.TAGGED_JSON, call_start="<call>", call_end="</call>", tagged=tagged)
-    constraint = tool_grammar.by_form(TOOLS, form)
+    layout = OutputLayout(
+        name="x", call_syntax=CallSyntax.TAGGED_JSON, call_start="<call>", call_end="</call>", tagged=tagged
+    )
+    constraint = tool_grammar.from_layout(TOOLS, layout)
     assert constraint is not None
     assert _fits(constraint.text, f"<call>{text}</call>")
     assert not _fits(constraint.text, f"<call>{text.replace('city', 'town')}</call>")
@@ -233,7 +239,7 @@ def test_layouts_with_an_id_beside_the_name_are_bound(tagged: TaggedCall, text: 
 
 def test_many_optional_arguments_take_no_longer_text_than_their_number() -> None:
     schema = {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(400)}}
-    constraint = tool_grammar.by_form([Tool(name="get", parameters=json.dumps(schema))], FORMS["lfm2"])
+    constraint = tool_grammar.from_layout([Tool(name="get", parameters=json.dumps(schema))], CALL_LAYOUTS["lfm2"])
     assert constraint is not None
     assert len(constraint.text) < 400 * 400
     assert _fits(constraint.text, "<|tool_call_start|>[get(p3=1, p7=2, p399=3)]<|tool_call_end|>")

@@ -10,7 +10,7 @@ _SPACE: Final = re.compile(r"\s*")
 _WORDS: Final[dict[str, Any]] = {"true": True, "false": False, "null": None}
 
 
-def loose_value(text: str, at: int) -> tuple[Any, int]:
+def read_value(text: str, at: int) -> tuple[Any, int]:
     """Return the value that begins at an offset, and where it ends. Raises ValueError."""
     at = _skip(text, at)
     if text.startswith(_QUOTE, at):
@@ -39,7 +39,7 @@ def _members(text: str, at: int) -> tuple[dict[str, Any], int]:
         if not key or not text.startswith(":", key.end()):
             raise ValueError("no key")
         name = key[0].strip().removeprefix(_QUOTE).removesuffix(_QUOTE)
-        out[name], at = loose_value(text, key.end() + 1)
+        out[name], at = read_value(text, key.end() + 1)
         at = _skip(text, at)
         if text.startswith(",", at):
             at = _skip(text, at + 1)
@@ -52,7 +52,7 @@ def _items(text: str, at: int) -> tuple[list[Any], int]:
     out: list[Any] = []
     at = _skip(text, at)
     while not text.startswith("]", at):
-        value, at = loose_value(text, at)
+        value, at = read_value(text, at)
         out.append(value)
         at = _skip(text, at)
         if text.startswith(",", at):
