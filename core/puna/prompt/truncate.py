@@ -6,17 +6,10 @@ from typing import Final, Protocol
 
 from puna.messages import Message
 from puna.prompt.conversation import mark_media
+from puna.prompt.rendered import RenderedPrompt
 
 _PRECISION: Final = 64
 """Shortened results may be shorter than they must be by this part of the longest one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedPrompt:
-    """A prompt, and what of the answer it holds already, where that is known."""
-
-    text: str
-    opened: str = ""
 
 
 class Render(Protocol):

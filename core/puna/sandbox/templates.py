@@ -21,7 +21,7 @@ from puna.messages import Message, Think, Tool
 from puna.prompt.go_template.render import render_go, render_suffix
 from puna.prompt.jinja import known
 from puna.prompt.layout import OutputLayout
-from puna.prompt.truncate import RenderedPrompt
+from puna.prompt.rendered import RenderedPrompt
 from puna.sandbox import wire
 from puna.sandbox.lanes import Lanes
 from puna.sandbox.process import Template
@@ -197,4 +197,4 @@ class ChatTemplate:
 def _written(value: JSON) -> RenderedPrompt:
     if not isinstance(value, list) or len(value) != 2:
         raise wire.StrangeAnswerError("no prompt")
-    return RenderedPrompt(wire.text(value[0]), wire.text(value[1]))
+    return RenderedPrompt(wire.text(value[0]), answer_prefix=wire.text(value[1]))

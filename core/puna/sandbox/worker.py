@@ -108,7 +108,7 @@ class Worker:
         if not request["reads"]:
             return [self._whole(template.render(messages, tools, think=think)), ""]
         turn = template.turn(messages, tools, think=think)
-        return [self._whole(turn.text), self._whole(turn.opened)]
+        return [self._whole(turn.text), self._whole(turn.answer_prefix)]
 
     def _layout(self, request: JSON) -> JSON:
         """Derive the layout of the output."""

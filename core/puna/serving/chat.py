@@ -16,11 +16,11 @@ from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.go_template.answer import GoTemplateParser
-from puna.prompt.go_template.render import Rendered
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
 from puna.prompt.jinja import parsers
 from puna.prompt.layout import OutputLayout
+from puna.prompt.rendered import RenderedPrompt
 from puna.prompt.tool_grammar import grammar as tool_grammar
 from puna.runtime.requirements import Lease, Use
 from puna.serving import answers
@@ -106,7 +106,7 @@ class Turn:
     conversation: Conversation
     messages: tuple[Message, ...]
     """All messages, before any truncation."""
-    prompt: Rendered
+    prompt: RenderedPrompt
     tools: Sequence[Tool]
     think: Think | None
     thinking: ThinkingParser | None
@@ -144,7 +144,7 @@ class Turn:
         if self.conversation.native and thought and not self.must_call:
             return plain()
         if self.layout is not None:
-            return AnswerReader(parsers.parser(self.layout, self.tools, self.prompt.opened, self.think))
+            return AnswerReader(parsers.parser(self.layout, self.tools, self.prompt.answer_prefix, self.think))
         if self.parser is not None:
             return AnswerReader(self.parser)
         tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
@@ -232,7 +232,7 @@ def _done(finish: Finish, delta: Delta, draft: Draft, clock: Clock, cut: int) ->
 class _Thinking:
     """The first of two sequences: it runs until content begins."""
 
-    def __init__(self, turn: Turn, draft: Draft, prompt: Rendered, demanded: Constraint) -> None:
+    def __init__(self, turn: Turn, draft: Draft, prompt: RenderedPrompt, demanded: Constraint) -> None:
         self._turn = turn
         self._demanded = demanded
         self._draft = draft
@@ -278,7 +278,7 @@ class _Thinking:
                             yield replace(delta, text="", logprobs=())
                         return
 
-    async def rest(self) -> Rendered:
+    async def rest(self) -> RenderedPrompt:
         """Return the prompt of the second sequence: as the template writes a message that has only been thought."""
         turn, thought = self._turn, "".join(self._thought)
         if not thought:

@@ -9,8 +9,8 @@ from puna.messages import Message, Think, Tool
 from puna.models.stored import StoredModel
 from puna.prompt.builtin.interface import Renderer
 from puna.prompt.conversation import assemble, refuse_several_images, strip_old_thinking
-from puna.prompt.go_template.render import Rendered
-from puna.prompt.truncate import RenderedPrompt, fit
+from puna.prompt.rendered import RenderedPrompt
+from puna.prompt.truncate import fit
 from puna.runtime.requirements import Lease
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import OutputFormat
@@ -42,7 +42,7 @@ class Conversation:
 
     async def prompt(
         self, messages: Sequence[Message], output: OutputFormat | None = None, *, early: bool = False
-    ) -> Rendered:
+    ) -> RenderedPrompt:
         """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses.
 
         Where the model file's own template renders, the demanded form is looked at first (InvalidFormatError). `early`:
@@ -57,7 +57,7 @@ class Conversation:
             error.early = early or (self._drops and len(messages) > 1)
             raise
 
-    async def _prompt(self, messages: Sequence[Message]) -> Rendered:
+    async def _prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
         if self.native and not self.marks and any(message.media for message in messages):
             facts = self.lease.facts
             if not (facts.vision or facts.audio):
@@ -72,7 +72,7 @@ class Conversation:
             per_image=TOKENS_PER_IMAGE if self.model.projector_paths else 0,
             mark=self.marks,
         )
-        return Rendered(fitted.prompt.text, fitted.media, fitted.prompt.opened)
+        return RenderedPrompt(fitted.prompt.text, fitted.media, fitted.prompt.answer_prefix)
 
     @property
     def _drops(self) -> bool:

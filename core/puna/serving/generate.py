@@ -14,8 +14,8 @@ from puna.errors import (
 from puna.messages import Message, Think
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.go_template.answer import GoTemplateParser
-from puna.prompt.go_template.render import Rendered
 from puna.prompt.go_template.thinking import ThinkingParser
+from puna.prompt.rendered import RenderedPrompt
 from puna.runtime.requirements import Lease, Use
 from puna.serving import answers
 from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
@@ -104,23 +104,23 @@ def _checked(found: Found, request: GenerateRequest) -> Think | None:
 
 async def _prompt(
     access: Access, found: Found, lease: Lease, request: GenerateRequest, think: Think | None
-) -> Rendered:
+) -> RenderedPrompt:
     """Make the prompt's text. Token ids have none."""
     if not isinstance(request.prompt, str):
-        return Rendered("", request.media)
+        return RenderedPrompt("", request.media)
     if request.raw:
-        return Rendered(request.prompt, request.media)
+        return RenderedPrompt(request.prompt, request.media)
     model, forms = found.model, found.forms
     before = await _text_of(lease, request.context) if request.context else ""
     if request.suffix:
         template = access.sandbox.go_template(request.template) if request.template else forms.template
-        return Rendered(before + await template.fill(request.prompt, request.suffix, think), request.media)
+        return RenderedPrompt(before + await template.fill(request.prompt, request.suffix, think), request.media)
     preset = model.messages if request.context is None else ()
     said = Message(role="user", content=request.prompt, media=request.media)
     messages = assembled(model, preset, request.system or model.system, (said,))
     if request.template:
         text = await access.sandbox.go_template(request.template).render(messages, (), think)
-        return Rendered(before + text, request.media)
+        return RenderedPrompt(before + text, request.media)
     renderer = forms.renderer()
     conversation = Conversation(
         model=model,
@@ -134,7 +134,7 @@ async def _prompt(
         truncate=request.options.truncate,
     )
     rendered = await conversation.prompt(messages, request.options.output, early=True)
-    return Rendered(before + rendered.text, rendered.media)
+    return RenderedPrompt(before + rendered.text, rendered.media)
 
 
 def _beginning(found: Found) -> str:

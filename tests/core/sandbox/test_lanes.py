@@ -46,8 +46,8 @@ ENDLESS = (
 
 @pytest.fixture
 async def sandbox():
-    async with Sandbox(LIMITS) as opened:
-        yield opened
+    async with Sandbox(LIMITS) as answer_prefix:
+        yield answer_prefix
 
 
 def native(sandbox, source):
@@ -186,10 +186,10 @@ async def test_memory_of_a_worker_does_not_grow(sandbox):
 
 
 async def test_nothing_stays_when_the_sandbox_closes():
-    async with Sandbox(LIMITS) as opened:
-        await render(opened, "ok")
-        running = asyncio.create_task(render(opened, FOREVER))
-        opened.warm()
+    async with Sandbox(LIMITS) as answer_prefix:
+        await render(answer_prefix, "ok")
+        running = asyncio.create_task(render(answer_prefix, FOREVER))
+        answer_prefix.warm()
         await asyncio.sleep(0.2)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -37,8 +37,8 @@ TOOLS = [Tool(name="f", description="d", parameters='{"type":"object","propertie
 
 @pytest.fixture
 async def sandbox():
-    async with Sandbox(LIMITS) as opened:
-        yield opened
+    async with Sandbox(LIMITS) as answer_prefix:
+        yield answer_prefix
 
 
 @pytest.fixture

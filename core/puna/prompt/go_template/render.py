@@ -1,7 +1,7 @@
 """Messages to a prompt through a Go template, in the ways that templates of three generations want it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from puna.errors import TemplateError
 from puna.go.template import facts
@@ -11,16 +11,6 @@ from puna.go.template.template import Template
 from puna.messages import Message, Think, Tool
 from puna.prompt.go_template import template_data
 from puna.prompt.go_template.prefill import cut_after_response
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt. `[img-N]` in the text stands for media[N]."""
-
-    text: str
-    media: tuple[bytes, ...] = ()
-    opened: str = ""
-    """The part of the answer that the text holds already, where the model file's own template wrote it."""
 
 
 def render_go(

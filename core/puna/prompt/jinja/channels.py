@@ -44,10 +44,10 @@ class ChannelParser:
 
     layout: Final = LAYOUT
 
-    def __init__(self, tools: Sequence[Tool], opened: str = "") -> None:
-        """`opened` is the beginning of the answer that already stands in the prompt."""
+    def __init__(self, tools: Sequence[Tool], answer_prefix: str = "") -> None:
+        """`answer_prefix` is the beginning of the answer that already stands in the prompt."""
         self._tools = {tool.name for tool in tools}
-        self._buffer = opened
+        self._buffer = answer_prefix
         self._channel: str | None = None
         """Of the body that is being read; None: a header is."""
         self._tool = ""

@@ -31,8 +31,8 @@ class _State(Enum):
 class OutputParser:
     """Takes the pieces of one answer, in order."""
 
-    def __init__(self, layout: OutputLayout, tools: Sequence[Tool], opened: str = "") -> None:
-        """`opened` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
+    def __init__(self, layout: OutputLayout, tools: Sequence[Tool], answer_prefix: str = "") -> None:
+        """`answer_prefix` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
         self.layout = layout
         """The layout: it names the tokens that must be visible and the texts that end the answer."""
         self._tools = tools
@@ -41,7 +41,7 @@ class OutputParser:
         self._thinks = layout.thinks and bool(layout.thinking_end.strip())
         bare = not (self._thinks or self._calls or layout.skips_space)
         self._state = _State.ANSWER if bare else _State.START
-        self._buffer = opened
+        self._buffer = answer_prefix
         self._space = ""
         """White space that still belongs to the marker just passed, one character at most once each."""
         self._skipping = False

@@ -9,10 +9,10 @@ from puna.prompt.layout import OutputLayout
 from puna.prompt.parsed import AnswerParser
 
 
-def parser(layout: OutputLayout, tools: Sequence[Tool], opened: str, think: Think | None) -> AnswerParser:
-    """Return a parser of output that has a form; `opened` is what of the answer stands in the prompt already."""
+def parser(layout: OutputLayout, tools: Sequence[Tool], answer_prefix: str, think: Think | None) -> AnswerParser:
+    """Return a parser of output that has a form; `answer_prefix` is what of the answer stands in the prompt already."""
     if layout is channels.LAYOUT:
-        return channels.ChannelParser(tools, opened)
+        return channels.ChannelParser(tools, answer_prefix)
     if layout is recipients.LAYOUT:
-        return recipients.RecipientParser(tools, opened, think)
-    return OutputParser(layout, tools, opened)
+        return recipients.RecipientParser(tools, answer_prefix, think)
+    return OutputParser(layout, tools, answer_prefix)

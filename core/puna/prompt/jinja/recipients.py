@@ -38,16 +38,16 @@ class RecipientParser:
 
     layout: Final = LAYOUT
 
-    def __init__(self, tools: Sequence[Tool], opened: str = "", think: Think | None = None) -> None:
-        """`opened` is the beginning of the answer that already stands in the prompt."""
+    def __init__(self, tools: Sequence[Tool], answer_prefix: str = "", think: Think | None = None) -> None:
+        """`answer_prefix` is the beginning of the answer that already stands in the prompt."""
         self._parser = GlimmerParser(strict=False)
         self._parser.init(tools, None, think)
-        self._opened = opened
+        self._prefix = answer_prefix
         self._calls: list[ToolCall] = []
 
     def feed(self, text: str) -> ParsedDelta:
         """Take a piece and return what is sure by now."""
-        text, self._opened = self._opened + text, ""
+        text, self._prefix = self._prefix + text, ""
         return self._parsed(self._parser.feed(text))
 
     def finish(self) -> ParsedDelta:

@@ -21,6 +21,7 @@ from puna.prompt.jinja.repairs import conversation
 from puna.prompt.jinja.tools import tool_objects
 from puna.prompt.layout import OutputLayout
 from puna.prompt.parsed import AnswerParser
+from puna.prompt.rendered import RenderedPrompt
 from puna.prompt.value import Value
 
 DEFAULT_TEMPLATE: Final = (
@@ -94,14 +95,6 @@ class Template:
         return "Unable to generate parser for this template. Automatic parser generation failed: "
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A prompt, and what of the answer it holds already."""
-
-    text: str
-    opened: str
-
-
 class ChatTemplate:
     """A model's chat template. Safe to share: rendering keeps no state."""
 
@@ -135,13 +128,17 @@ class ChatTemplate:
         """Return what of the output's layout the template shows; `form` knows some templates better."""
         return (self._for_tools if tools else self._plain).derived
 
-    def turn(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None) -> Turn:
+    def turn(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
+    ) -> RenderedPrompt:
         """Return the prompt, as `render` does, and what of the answer it holds already, as a parser needs to know."""
         prefill = _prefill(messages)
         shown = self._shown(messages[:-1] if prefill else messages, tools, think)
         without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
-        head, opened = _opening(shown, prefill, without, prompt)
-        return Turn(prompt if prefill is None else without + head + opened, opened)
+        head, answer_prefix = _opening(shown, prefill, without, prompt)
+        return RenderedPrompt(
+            prompt if prefill is None else without + head + answer_prefix, answer_prefix=answer_prefix
+        )
 
     def render(
         self,
@@ -169,7 +166,7 @@ class ChatTemplate:
     ) -> AnswerParser:
         """Return a parser of what the model says to these messages. Raises as `render` does."""
         layout = self.layout(tools=bool(tools))
-        return parsers.parser(layout, tools, self.turn(messages, tools, think=think).opened, think)
+        return parsers.parser(layout, tools, self.turn(messages, tools, think=think).answer_prefix, think)
 
     def _shown(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> "_Shown":
         template = self._for_tools if tools else self._plain
@@ -208,9 +205,9 @@ def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) 
     head = turn.partition(start)[0] if start and start in turn else turn
     if prefill is None:
         return head, turn[len(head) :]
-    opened = layout.thinking_start + layout.thinking_end if layout.thinks and start else ""
-    opened = opened if layout.before_prefill is None else layout.before_prefill
-    return head, opened + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
+    answer_prefix = layout.thinking_start + layout.thinking_end if layout.thinks and start else ""
+    answer_prefix = answer_prefix if layout.before_prefill is None else layout.before_prefill
+    return head, answer_prefix + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
 
 
 def _prefill(messages: Sequence[Message]) -> Message | None:
