@@ -15,6 +15,8 @@ from tests.e2e.server import MODELS, PUNA, serving
 HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
 STUB = HERE / "stub"
+SCREENSHOTS = HERE.parents[1] / "build/apps"
+"""The folder where the tests leave pictures of what a user sees."""
 CONTEXT = 1 << 18
 """Tokens of context: coding agents send prompts of some ten thousand tokens."""
 
