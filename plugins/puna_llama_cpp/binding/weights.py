@@ -8,6 +8,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
+from puna_ggml_kernels.cpu_backend import load_cpu_backend
 from puna_ggml_kernels.loader import repacking
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.vocabulary import Vocabulary
@@ -26,6 +27,7 @@ class Weights:
         InvalidRequestError: it is no model that llama.cpp can run. LoadCancelledError: stopped.
         """
         captured_log().clear()
+        load_cpu_backend()
         lib.llama_backend_init()
 
         def progress(done: float, _data: object) -> bool:
