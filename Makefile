@@ -116,6 +116,8 @@ KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.
 	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.
 	@.venv/bin/python -m compileall -q -j 0 .venv/lib core rest_bridge plugins >/dev/null || true
+	@# Says why, if llama.cpp was built in a way that the kernels do not fit. That is no reason to fail: it runs without them.
+	@.venv/bin/python -m puna_ggml_kernels || true
 	@touch $@
 
 .PHONY: clean

@@ -63,6 +63,9 @@ class Settings:
     """0 info, 1 debug, 2 trace."""
     default_backend: str = ""
     """Backend of models that name none; empty: the format decides."""
+    kernels: bool | None = None
+    """Whether backends use CPU kernels of their own in place of their library's: the option `kernels` of each backend
+    that has one. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The operator's options of single backends, by the plugin's name: the tables [backends.NAME] of the file."""
     registry_host: str = ""
@@ -91,6 +94,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     host, port = _address(_text(environ, "OLLAMA_HOST"))
     go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
     flash = _text(environ, "OLLAMA_FLASH_ATTENTION")
+    kernels = _text(environ, "PUNA_KERNELS")
     return Settings(
         host=host,
         port=port,
@@ -111,6 +115,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
+        kernels=_truth(kernels) if kernels else None,
         backend_options=_tables(own.get("backends", {})),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
         registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),

@@ -1,126 +1,141 @@
-"""The kernels of native/: found, put before ggml's own functions of the same names, and switched on.
+"""Loads the kernels of native/ in front of ggml's functions of the same names, and switches them on.
 
-The dynamic linker calls the first of two functions with one name. So the library is loaded, with its names for all to
-see, before those of llama.cpp; it passes on to ggml's what it does not do better. Other systems than Linux bind names
-to libraries; they, processors without AVX-512 VNNI, and versions of ggml that nobody tried are left to ggml.
+The dynamic linker binds a name to the first library in the global scope that exports it. So the kernels' library is
+loaded with its names global, and llama.cpp's libraries after it: ggml then calls the kernels, which pass on to ggml's
+own functions what they do not compute themselves. Only Linux binds names this way.
+
+The kernels stay off, and ggml computes everything itself, where one of these is missing:
+
+- a Linux system, and the library, which is built only where there is a compiler for x86-64;
+- a version of ggml in VERSIONS, built as shared libraries: native/ggml_abi.h mirrors the structs of those versions;
+- all functions that the kernels replace or call (a build with -DGGML_LLAMAFILE=OFF lacks one);
+- a processor, and a ggml compiled, with the instruction sets that the kernels use;
+- ggml's bits: see `self_check`.
 """
 
 import ctypes
 import importlib.util
 import logging
-import os
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 _log = logging.getLogger(__name__)
-_LIBRARY = Path(__file__).parent / "native" / "kernels.so"
-_TRIED = ("0.25.3",)
-"""Versions of ggml whose structures ggml_abi.h mirrors. A new one is added once its tests have passed."""
-MANY_ROWS: Final = 64
-"""Tokens of a sequence in one batch from which ggml computes their attention in tiles, with 32-bit floats."""
-FEW_ROWS: Final = 2
-"""Tokens of a sequence from which, beside streams, they can be told from a stream's one."""
-_OBJECT_BYTES = 32
-"""What ggml_tensor_overhead() counts beside the tensor itself."""
-_EXPORTS = {
-    "sgemm": "llamafile_sgemm",
-    "flash_attention": "ggml_compute_forward_flash_attn_ext",
-    "mul_mat_tiled": "ggml_compute_forward_mul_mat_tiled",
-    "chunk_add": "ggml_threadpool_chunk_add",
-    "chunk_set": "ggml_threadpool_chunk_set",
-    "barrier": "ggml_barrier",
-    "quantize_row_q8_0": "quantize_row_q8_0",
-    "quantize_row_q8_K": "quantize_row_q8_K",
-    "rms_norm_mul": "ggml_compute_forward_rms_norm_mul_fused",
+LIBRARY: Final = Path(__file__).parent / "native" / "kernels.so"
+VERSIONS: Final = ("0.25.3",)
+"""Versions of ggml that the kernels are known to fit. README.md says how to add one."""
+TILED_PREFILL_ROWS: Final = 64
+"""Tokens of one sequence in a batch from which ggml computes their attention in tiles, with 32-bit sums."""
+SHORTEST_PREFILL: Final = 2
+"""Tokens of one sequence in a batch that tell prefill from decoding."""
+
+_INTERFACE: Final = {
+    "puna_tensor_size": (ctypes.c_size_t,),
+    "puna_set_functions": (None, ctypes.c_void_p),
+    "puna_supported": (ctypes.c_bool,),
+    "puna_enable": (None, ctypes.c_bool),
+    "puna_set_tiled_from": (None, ctypes.c_int),
+    "puna_set_batch_invariant": (None, ctypes.c_bool),
+    "puna_matmul_calls": (ctypes.c_long,),
+    "puna_attention_calls": (ctypes.c_long,),
+    "puna_norm_calls": (ctypes.c_long,),
 }
-_TAKEN_AS_THEY_ARE = {2, 12}
-"""Types that ggml would repack on x86 and the kernels multiply as they are, in ggml.h's numbers: Q4_0, Q4_K."""
-_REPACKED = {10, 20, 39}
-"""Types that ggml repacks and the kernels know nothing of: Q2_K, IQ4_NL, MXFP4."""
+"""The library's functions beside those that replace ggml's: the type of the result, and those of the arguments."""
 
 
-class _Functions(ctypes.Structure):
-    """The struct ggml_functions of ggml_abi.h."""
+class UnavailableError(Exception):
+    """The kernels cannot be used in this process."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in _EXPORTS]
+    def __init__(self, reason: str, *, expected: bool = False) -> None:
+        """`expected`: true if nothing is wrong, as on another processor."""
+        super().__init__(reason)
+        self.level = logging.INFO if expected else logging.WARNING
 
 
 @cache
 def install() -> ctypes.CDLL | None:
-    """Load the library and then llama.cpp's, and switch the kernels on.
+    """Load the library and then llama.cpp's, and switch the kernels on; None if that is not possible.
 
-    None: there is no such library, it does not fit, PUNA_KERNELS is 0, llama.cpp was loaded before, or the processor is
-    another.
+    The first call in a process decides, and logs why the kernels are off. It must come before llama.cpp is imported.
     """
-    if sys.platform != "linux" or os.environ.get("PUNA_KERNELS") == "0" or not _LIBRARY.exists():
+    try:
+        return load()
+    except UnavailableError as error:
+        _log.log(error.level, "ggml runs without Puna's kernels: %s", error)
         return None
-    if "llama_cpp" in sys.modules or not _fits():
-        _log.info("the kernels fit only ggml %s, built as a library of its own", " or ".join(_TRIED))
-        return None
-    library = ctypes.CDLL(str(_LIBRARY), mode=ctypes.RTLD_GLOBAL)
-    library.puna_tensor_size.restype = ctypes.c_size_t
-    library.puna_switch.argtypes = [ctypes.c_bool]
-    library.puna_switch.restype = ctypes.c_bool
-    library.puna_alone.argtypes = [ctypes.c_bool]
-    library.puna_matmul_calls.restype = library.puna_attention_calls.restype = ctypes.c_long
-    # Not by the path of ggml's library: wheels have a copy under each of its names, of which one is in use.
-    from llama_cpp._ggml import libggml
-
-    own = _Functions(*(ctypes.cast(getattr(libggml, name), ctypes.c_void_p) for name in _EXPORTS.values()))
-    library.puna_set_functions(ctypes.byref(own))
-    libggml.ggml_tensor_overhead.restype = ctypes.c_size_t
-    fits = libggml.ggml_tensor_overhead() == library.puna_tensor_size() + _OBJECT_BYTES
-    return library if fits and library.puna_switch(True) else None
 
 
-class _ReadOptions(ctypes.Structure):
-    """The struct gguf_init_params of gguf.h."""
+def installed() -> ctypes.CDLL | None:
+    """Return the library if `install` has switched the kernels on in this process. Loads nothing."""
+    return install() if install.cache_info().currsize else None
 
-    _fields_ = [("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p)]
+
+def load() -> ctypes.CDLL:
+    """Do what `install` does. Raises UnavailableError; then ggml computes everything itself."""
+    _check_installation()
+    library = _open_library()
+
+    from puna_ggml_kernels import cpu_backend, ggml, self_check  # loads llama.cpp
+
+    try:
+        functions, missing = ggml.own_functions()
+    except cpu_backend.NoCpuBackendError as error:
+        raise UnavailableError(str(error)) from error
+    # From here on ggml calls the library. A function that ggml does not export is one that ggml does not call.
+    library.puna_set_functions(ctypes.byref(functions))
+    if missing:
+        raise UnavailableError(f"llama.cpp was built without {', '.join(missing)}")
+    if not library.puna_supported():
+        raise UnavailableError("the processor has no AVX-512 VNNI", expected=True)
+    if without := ggml.missing_instructions():
+        raise UnavailableError(f"llama.cpp was compiled without {', '.join(without)}")
+    if ggml.tensor_bytes() != library.puna_tensor_size():
+        raise UnavailableError("struct ggml_tensor has another size than the kernels were compiled with")
+    library.puna_enable(True)
+    if different := self_check.differences(library):
+        library.puna_enable(False)
+        raise UnavailableError(f"they differ from ggml's own functions: {', '.join(different)}")
+    return library
 
 
-def repacking(path: str) -> bool:
-    """Say whether ggml should repack a model's weights, which puts them out of the kernels' reach.
+def set_order(*, tiled_from: int, batch_invariant: bool) -> None:
+    """Choose between orders of additions where ggml has several. Without the kernels ggml chooses by the batch's size.
 
-    It should where there are experts, whose products the kernels leave to it, or types that only it multiplies well.
+    `tiled_from`: rows of queries of a sequence from which attention is tiled, at most TILED_PREFILL_ROWS. Tiled
+    attention gives a row the bits that it has in a large batch. llama.cpp divides a batch, so that even one row may be
+    left over. `batch_invariant`: a product with a few columns gives each the bits that it has as the only one.
     """
-    if install() is None:
-        return True
-    from llama_cpp._ggml import libggml
-
-    libggml.gguf_init_from_file.restype = ctypes.c_void_p
-    libggml.gguf_get_n_tensors.restype = ctypes.c_int64
-    libggml.gguf_get_tensor_name.restype = ctypes.c_char_p
-    opened = libggml.gguf_init_from_file(path.encode(), _ReadOptions(True, None))
-    if not opened:
-        return True
-    file = ctypes.c_void_p(opened)
-    indices = [ctypes.c_int64(index) for index in range(libggml.gguf_get_n_tensors(file))]
-    types = {libggml.gguf_get_tensor_type(file, index) for index in indices}
-    experts = any(b"_exps" in libggml.gguf_get_tensor_name(file, index) for index in indices)
-    libggml.gguf_free(file)
-    return experts or bool(types & _REPACKED) or not types & _TAKEN_AS_THEY_ARE
-
-
-def arrange(*, tiles_from: int, alone: bool) -> None:
-    """Choose between orders of sums where ggml knows several; its own functions have no such choice.
-
-    `tiles_from`: attention is computed in tiles also for fewer tokens of a sequence than MANY_ROWS, which gives each
-    the bits that it has in a batch of many. llama.cpp divides a batch, so that even one may be left over. `alone`:
-    products of a few tokens have the bits of one token by itself.
-    """
-    library = install()
+    library = installed()
     if library is not None:
-        library.puna_tile_from(tiles_from)
-        library.puna_alone(alone)
+        library.puna_set_tiled_from(tiled_from)
+        library.puna_set_batch_invariant(batch_invariant)
 
 
-def _fits() -> bool:
-    """Say whether llama.cpp has a version that was tried, without loading it: afterwards is too late."""
+def _open_library() -> ctypes.CDLL:
+    """Load the library and make its names global."""
+    library = ctypes.CDLL(str(LIBRARY))
+    try:
+        for name, (result, *arguments) in _INTERFACE.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError as error:
+        raise UnavailableError(f"{LIBRARY} was built from other sources; install again") from error
+    ctypes.CDLL(str(LIBRARY), mode=ctypes.RTLD_GLOBAL)  # the same library, its names now in the global scope
+    return library
+
+
+def _check_installation() -> None:
+    """Look at what can be known without loading llama.cpp: afterwards it is too late to take ggml's place."""
+    if sys.platform != "linux":
+        raise UnavailableError("they are for Linux", expected=True)
+    if not LIBRARY.exists():
+        raise UnavailableError(f"{LIBRARY} was not built, for want of a compiler for x86-64 Linux", expected=True)
+    if "llama_cpp" in sys.modules:
+        raise UnavailableError("llama.cpp was loaded before them")
     found = importlib.util.find_spec("llama_cpp")
     if found is None or not found.origin:
-        return False
+        raise UnavailableError("llama-cpp-python is not installed", expected=True)
     folder = Path(found.origin).parent / "lib"
-    return any((folder / f"libggml-cpu.so.{version}").exists() for version in _TRIED)
+    if not any((folder / f"libggml-base.so.{version}").exists() for version in VERSIONS):
+        raise UnavailableError(f"llama.cpp has no shared library of ggml {' or '.join(VERSIONS)}")

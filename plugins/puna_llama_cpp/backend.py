@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from puna.backend import Backend, LoadedModel, ModelSpec
+from puna.backend import Backend, LoadedModel, ModelSpec, Option
 
 if TYPE_CHECKING:
     from puna_llama_cpp.loading import Opened
@@ -15,6 +15,7 @@ class LlamaCppBackend(Backend):
     """Serves GGUF models with llama.cpp."""
 
     preference = 100
+    options = (Option(name="kernels", kind=bool), Option(name="lazy_kv_cache", kind=bool))
     requires = ("llama_cpp", "llguidance", "numpy", "PIL")
     install_command = "pip install 'puna[llama-cpp]'"
 
@@ -29,9 +30,10 @@ async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
     stop = threading.Event()
 
     def work() -> "Opened":
-        from puna_ggml_kernels import loader
+        if spec.backend_options.get("kernels", True):
+            from puna_ggml_kernels import loader
 
-        loader.install()  # before anything else loads llama.cpp
+            loader.install()  # before anything else loads llama.cpp
         from puna_llama_cpp.loading import open_model
 
         return open_model(spec, lambda done: _tell(loop, report, done), stop.is_set)

@@ -79,7 +79,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     length = max(min(spec.context_length, weights.context_length), 1)
     embeds = weights.embeds_only
     batch = spec.batch_size or (_EMBEDDING_BATCH if embeds else _BATCH)
-    with lazily_zeroed() as lazily:
+    with lazily_zeroed(wanted=bool(spec.backend_options.get("lazy_kv_cache", True))) as lazily:
         most = _MOST_SEQUENCES if lazily and not _offloads(spec) else _MOST_WHOLE_SEQUENCES
         slots = _EMBEDDING_SLOTS if embeds else spec.parallel or _fitting_sequences(weights, spec, length, most)
         context = Context(

@@ -103,3 +103,8 @@ def test_options_of_backends_are_tables_of_the_file(tmp_path):
     file.write_text('[backends]\nctransformers = "avx2"\n')
     with pytest.raises(ValueError, match="must hold a table for each backend"):
         from_environment({}, file)
+
+
+@pytest.mark.parametrize(("text", "kernels"), [("", None), ("0", False), ("false", False), ("1", True)])
+def test_kernels_are_switched_in_the_environment(text, kernels):
+    assert from_environment({"PUNA_KERNELS": text}).kernels is kernels

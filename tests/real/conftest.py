@@ -34,9 +34,9 @@ def packages():
 
 
 @pytest.fixture(scope="session")
-def llama_cpp_sources(tmp_path_factory):
-    """The folder `models` of llama.cpp, from the sources of the llama-cpp-python that is installed."""
-    target = KEPT / "llama.cpp"
+def sources(tmp_path_factory):
+    """The folders `models` and `ggml` of llama.cpp, from the sources of the llama-cpp-python that is installed."""
+    target = KEPT / "sources"
     if not target.exists():
         version = importlib.metadata.version("llama-cpp-python")
         folder = tmp_path_factory.mktemp("sources")
@@ -44,10 +44,17 @@ def llama_cpp_sources(tmp_path_factory):
         subprocess.run([*command, "-d", str(folder), f"llama-cpp-python=={version}"], check=True, timeout=300)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as file:
-            wanted = [each for each in file.getmembers() if "/vendor/llama.cpp/models/" in each.name]
+            kept = ("/vendor/llama.cpp/models/", "/vendor/llama.cpp/ggml/include/", "/vendor/llama.cpp/ggml/src/ggml")
+            wanted = [each for each in file.getmembers() if any(name in each.name for name in kept)]
             file.extractall(folder, wanted, filter="data")
-        shutil.copytree(next(folder.glob("*/vendor/llama.cpp/models")), target)
+        shutil.copytree(next(folder.glob("*/vendor/llama.cpp")), target)
     return target
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_sources(sources):
+    """The folder `models` of llama.cpp."""
+    return sources / "models"
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,19 @@ def of_request(name: str, backend: Backend, given: Mapping[str, object]) -> dict
     return {key: _checked(name, declared[key], value) for key, value in given.items()}
 
 
-def of_operator(name: str, backend: Backend, given: Mapping[str, object]) -> dict[str, object]:
-    """Return the options that the configuration sets. LoadFailedError: one is unknown or out of range."""
+def of_operator(
+    name: str, backend: Backend, given: Mapping[str, object], *, kernels: bool | None = None
+) -> dict[str, object]:
+    """Return the options that the configuration sets. Raises LoadFailedError if one is unknown or out of range.
+
+    `kernels`: the setting of this name, which wins over the option `kernels` of a backend that declares one.
+    """
     declared = {option.name: option for option in backend.options}
     try:
         if unknown := sorted(given.keys() - declared):
             raise InvalidRequestError(f"backend {name!r} has no option {unknown[0]!r}")
-        return {key: _checked(name, declared[key], value) for key, value in given.items()}
+        options = {key: _checked(name, declared[key], value) for key, value in given.items()}
+        return options if kernels is None or "kernels" not in declared else options | {"kernels": kernels}
     except InvalidRequestError as error:
         raise LoadFailedError(f"the configuration's table [backends.{name}] is wrong: {error}") from error
 

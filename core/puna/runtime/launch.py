@@ -69,7 +69,8 @@ class Launcher:
         def tell(fraction: float) -> None:
             report(Loading(fraction))
 
-        own = backend_options.of_operator(name, backend, self._settings.backend_options.get(name, {}))
+        given = self._settings.backend_options.get(name, {})
+        own = backend_options.of_operator(name, backend, given, kernels=self._settings.kernels)
         options = {**own, **want.spec.backend_options}
         spec = replace(want.spec, memory_bytes=memory.free_bytes(), backend_options=options)
         if not backend.needs_host:

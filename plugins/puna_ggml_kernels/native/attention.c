@@ -23,7 +23,7 @@ static int64_t tiled = TILED;
 
 // Tiles from fewer rows on: a row's result in tiles does not depend on how many rows there are, so that parts of a long
 // prompt get the bits of the whole, in a fraction of the time. Not while a model runs.
-void puna_tile_from(int rows) { tiled = rows < TILED ? rows : TILED; }
+void puna_set_tiled_from(int rows) { tiled = rows < TILED ? rows : TILED; }
 
 long puna_attention_calls(void) { return atomic_load(&calls); }
 

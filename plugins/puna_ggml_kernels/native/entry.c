@@ -1,21 +1,24 @@
-// Where kernels.py switches the kernels on. Until then, and on other processors, every call goes on to ggml.
+// The switch of the kernels, which loader.py sets.
+//
+// The library's functions take the place of ggml's as soon as llama.cpp is loaded, whether they can run or not. So each
+// of them asks `puna_avx512` first, and calls ggml's own function while that is false.
 #include "ggml_abi.h"
 
 struct ggml_functions ggml;
 bool puna_avx512;
 
-// The size that ggml_tensor_overhead() must tell of a tensor beside its 32 bytes in a context, or the mirror is wrong.
+// The size that ggml must give a tensor, or ggml_abi.h mirrors another version.
 size_t puna_tensor_size(void) { return sizeof(struct ggml_tensor); }
 
 void puna_set_functions(const struct ggml_functions* functions) { ggml = *functions; }
 
-// Returns whether this processor can run the kernels; with `on` false ggml's own take over again. Not while a model
-// runs.
-bool puna_switch(bool on) {
+// Whether this processor, and the system, can run the kernels. AVX-512 implies F16C.
+bool puna_supported(void) {
   __builtin_cpu_init();
-  const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-  puna_avx512 = on && able;
-  return able;
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
+
+// Switches the kernels on, where they can run, or off. Not while a model runs.
+void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }

@@ -19,7 +19,7 @@ static bool alone;
 
 // Up to SUPER_GROUP columns get the bits that each has as the only one. ggml multiplies columns of K types differently
 // the more there are. Not while a model runs.
-void puna_alone(bool wanted) { alone = wanted; }
+void puna_set_batch_invariant(bool wanted) { alone = wanted; }
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
-from puna_ggml_kernels.loader import MANY_ROWS, arrange
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
@@ -121,13 +121,15 @@ class Context:
         """Have the running evaluation end at once, or no longer."""
         self._flag.raw = b"\1\0" if wanted else b"\0\0"
 
-    def decode(self, batch: Batch | VectorBatch, *, tiles_from: int = MANY_ROWS, guesses: bool = False) -> None:
+    def decode(
+        self, batch: Batch | VectorBatch, *, tiles_from: int = TILED_PREFILL_ROWS, guesses: bool = False
+    ) -> None:
         """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
 
         `tiles_from`: so many tokens of a sequence are part of a long prompt. `guesses`: some tokens may be the next
         ones, and must come out as they would one by one.
         """
-        arrange(tiles_from=tiles_from, alone=guesses)
+        set_order(tiled_from=tiles_from, batch_invariant=guesses)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError

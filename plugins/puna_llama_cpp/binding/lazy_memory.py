@@ -24,6 +24,8 @@ from llama_cpp._ggml import libggml
 
 log = logging.getLogger(__name__)
 
+VERSIONS = ("0.25.3",)
+"""Versions of ggml whose tables of functions were tried."""
 _LARGE = 1 << 20
 """Bytes of a buffer that is worth it."""
 _MOST_FUNCTIONS = 16
@@ -45,12 +47,12 @@ class _Hook:
 
 
 @contextmanager
-def lazily_zeroed() -> Iterator[bool]:
+def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
     """Within this context the CPU's large buffers are cleared without being touched, for good; yields whether it is so.
 
-    For one thread: llama.cpp's tables are the process's.
+    `wanted`: false to leave ggml's table alone. For one thread: llama.cpp's tables are the process's.
     """
-    hook = _hook()
+    hook = _hook() if wanted else None
     if hook is None:
         yield False
         return
@@ -66,6 +68,14 @@ def lazily_zeroed() -> Iterator[bool]:
 def _hook() -> _Hook | None:
     """Find the pointers, once: what hangs in llama.cpp's tables must stay as long as they do."""
     if not sys.platform.startswith("linux"):
+        return None
+    version = _version()
+    if version not in VERSIONS:
+        log.warning(
+            "KV caches are zeroed at once: the layout of ggml's tables is known for ggml %s, not for %s",
+            " and ".join(VERSIONS),
+            version or "one without a version",
+        )
         return None
     clear_index = make_index = None
     with suppress(AttributeError):  # a function of another name
@@ -88,6 +98,15 @@ def _hook() -> _Hook | None:
 
     ours = _Allocate(make)
     return _Hook(slot, ctypes.cast(ours, c_void_p), (ours, clear, original))
+
+
+def _version() -> str:
+    """Return ggml's version, empty if it has no function that says so."""
+    if not hasattr(libggml, "ggml_version"):
+        return ""
+    function = libggml.ggml_version
+    function.restype = ctypes.c_char_p
+    return bytes(function() or b"").decode()
 
 
 class _Ggml:

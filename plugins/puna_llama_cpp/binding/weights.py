@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
 from puna_ggml_kernels.cpu_backend import load_cpu_backend
-from puna_ggml_kernels.loader import repacking
+from puna_ggml_kernels.repacking import should_repack
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 
@@ -43,7 +43,7 @@ class Weights:
             parameters.main_gpu = spec.main_gpu
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
         parameters.load_mode = _load_mode(spec)
-        parameters.use_extra_bufts = repacking(spec.path)
+        parameters.use_extra_bufts = should_repack(spec.path)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
             if stopped():

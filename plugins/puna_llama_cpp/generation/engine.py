@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from puna.backend import BackendError, Prefill
-from puna_ggml_kernels.loader import FEW_ROWS, MANY_ROWS
+from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.context import FEW_OUTPUTS, AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
@@ -221,7 +221,7 @@ class Engine:
 
         prompts = [share.key for share in shares if not share.key.streaming]
         parts_of_long = bool(prompts) and all(sequence.among_many(self._context.batch_size) for sequence in prompts)
-        tiles_from = (FEW_ROWS if streams else 1) if parts_of_long else MANY_ROWS
+        tiles_from = (SHORTEST_PREFILL if streams else 1) if parts_of_long else TILED_PREFILL_ROWS
         guessed = any(part.guess for part in parts)
 
         def decode() -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, TokenLogprob
-from puna_ggml_kernels.loader import MANY_ROWS
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.detokenizer import TextOutput
 from puna_llama_cpp.generation.prompt_lookup import Lookup
@@ -63,9 +63,9 @@ class Sequence:
         return len(self.tokens) - self.evaluated
 
     def among_many(self, batch_size: int) -> bool:
-        """Say whether its next token would be evaluated together with MANY_ROWS or more of its own, were it alone."""
+        """Say whether its next token would be one of TILED_PREFILL_ROWS or more in a batch of its own."""
         before = (self.evaluated - self.first) // batch_size * batch_size
-        return min(batch_size, self._prompt_length - self.first - before) >= MANY_ROWS
+        return min(batch_size, self._prompt_length - self.first - before) >= TILED_PREFILL_ROWS
 
     @property
     def prompt_length(self) -> int:

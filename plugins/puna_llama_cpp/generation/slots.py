@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from puna_ggml_kernels.loader import FEW_ROWS
+from puna_ggml_kernels.loader import SHORTEST_PREFILL
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.generation import prefix_cache
 from puna_llama_cpp.generation.sequence import Sequence
@@ -109,7 +109,7 @@ class Slots:
         """
         stop = self._stops.get(sequence.slot, 0)
         length = len(sequence.tokens)
-        return stop if sequence.evaluated < stop <= length - FEW_ROWS else length
+        return stop if sequence.evaluated < stop <= length - SHORTEST_PREFILL else length
 
     def _contents(self, sequence: Sequence) -> list[prefix_cache.Content]:
         """Return what a sequence might take over: all or nothing of a memory that cannot be taken back."""

@@ -72,3 +72,20 @@ def test_an_option_without_bounds_is_never_one_for_requests(kind):
     Option(name="x", **kind)
     with pytest.raises(ValueError, match="option 'x' must be bounded"):
         Option(name="x", by_request=True, **kind)
+
+
+@pytest.mark.parametrize(
+    ("setting", "options"), [(None, {"kernels": True}), (False, {"kernels": False}), (True, {"kernels": True})]
+)
+def test_the_setting_for_kernels_wins_over_the_file(setting, options):
+    class WithKernels(Backend):
+        options = (Option(name="kernels", kind=bool),)
+
+        async def load(self, spec, report, /):
+            raise NotImplementedError
+
+    assert of_operator("with", WithKernels(), {"kernels": True}, kernels=setting) == options
+
+
+def test_backends_without_kernels_do_not_get_the_setting():
+    assert of_operator("tuned", Tuned(), {"library": "x"}, kernels=False) == {"library": "x"}

@@ -1,20 +1,26 @@
-"""Which tests need a processor that the kernels run on."""
+"""Whether the tests of the kernels apply on this machine."""
 
 import os
 import sys
 from pathlib import Path
 
-import pytest
-
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"}
+"""As /proc/cpuinfo names what the kernels use."""
 
 
 def able():
-    """Whether the processor has what the kernels need, by the kernel's account."""
-    return set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()) >= NEEDED
+    """Whether the processor has what the kernels need, by the Linux kernel's account."""
+    return (
+        sys.platform == "linux"
+        and set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()) >= NEEDED
+    )
 
 
-needs_processor = pytest.mark.skipif(
-    not (sys.platform == "linux" and able()) and os.environ.get("CI") != "true",  # where nothing is skipped
-    reason="ggml's own functions are all there is on this processor",
-)
+def not_applicable():
+    """Why the tests marked `kernels` do not apply here; empty if they do.
+
+    A library that was not built, or that does not fit llama.cpp, is no reason: the tests fail then.
+    """
+    if os.environ.get("PUNA_KERNELS") == "0":
+        return "PUNA_KERNELS is 0"
+    return "" if able() else "the processor has no AVX-512 VNNI"

@@ -4,7 +4,6 @@ import ctypes
 
 import numpy as np
 import pytest
-from tests.plugins.ggml_kernels.processor import needs_processor
 
 from puna_ggml_kernels import loader
 
@@ -12,7 +11,7 @@ from puna_ggml_kernels import loader
 @pytest.fixture
 def attend(ggml, compute):
     """Has ggml compute attention, few rows as few."""
-    loader.arrange(tiles_from=loader.MANY_ROWS, alone=False)
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
 
     def attend(q, k, v, mask, threads):
         factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]
@@ -32,7 +31,7 @@ def odd(values, random):
     return values * few * random.choice(factors, (*values.shape[:-1], 1), p=[0.92, *[0.01] * 8])
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["usual", "tiny", "odd", "growing"])
 @pytest.mark.parametrize(
     ("groups", "heads", "wide", "keys", "rows", "streams", "threads"),
@@ -60,11 +59,11 @@ def test_it_has_the_bits_of_ggmls_own(library, attend, kind, groups, heads, wide
     k, v, mask = (np.clip(x, -65504 if x is v else None, 65504).astype(np.float16) for x in (k, v, mask))
     results = []
     for on in (True, False):
-        library.puna_switch(on)
+        library.puna_enable(on)
         before = library.puna_attention_calls()
         results.append(attend(q, k, v, mask, threads))
         assert library.puna_attention_calls() - before == on
-    library.puna_switch(True)
+    library.puna_enable(True)
     ours, own = results
     assert np.array_equal(np.isnan(ours), np.isnan(own))
     assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))

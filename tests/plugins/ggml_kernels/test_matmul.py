@@ -5,7 +5,6 @@ import ctypes
 import numpy as np
 import pytest
 from tests.plugins.ggml_kernels.arrays import pointer, random_rows
-from tests.plugins.ggml_kernels.processor import needs_processor
 
 F32, Q8_0, BLOCK = 0, 8, 32
 TYPES = {"q5_0": 6, "q8_0": 8}
@@ -39,7 +38,7 @@ def multiply(library):
     return multiply
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize(
     ("rows", "columns", "blocks"), [(16, 1, 8), (35, 7, 24), (5, 40, 1), (64, 3, 72), (33, 600, 3)]
@@ -58,7 +57,7 @@ def test_products_have_the_bits_of_ggmls_own(ggml, quantize, multiply, name, row
         assert np.array_equal(product.view(np.int32), expected.view(np.int32))
 
 
-@needs_processor
+@pytest.mark.kernels
 def test_extreme_values_do_not_overflow(quantize, multiply):
     left, right = np.full((17, 64), -1.0, np.float32), np.ones((3, 64), np.float32)
     left[1] = 1

@@ -4,7 +4,6 @@ import ctypes
 
 import numpy as np
 import pytest
-from tests.plugins.ggml_kernels.processor import needs_processor
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def normalize(ggml, compute):
     return normalize
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("shape", "threads", "of_each", "calls"),
     [
@@ -45,11 +44,11 @@ def test_rows_are_normalized_with_the_bits_of_ggmls_own(library, normalize, shap
     rows[len(rows) // 2 :: 7, 1], rows[len(rows) // 3 :: 8], rows[6::9, -1] = np.inf, 0, np.nan
     results = []
     for on in (True, False):
-        library.puna_switch(on)
+        library.puna_enable(on)
         before = library.puna_norm_calls()
         results.append(normalize(values, weights, threads))
         assert library.puna_norm_calls() - before == (calls if on else 0)
-    library.puna_switch(True)
+    library.puna_enable(True)
     ours, own = results
     assert np.array_equal(np.isnan(ours), np.isnan(own))
     assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))

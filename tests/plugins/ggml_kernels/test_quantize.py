@@ -5,7 +5,6 @@ import ctypes
 import numpy as np
 import pytest
 from tests.plugins.ggml_kernels.arrays import pointer
-from tests.plugins.ggml_kernels.processor import needs_processor
 
 Q8_0, BLOCK = 8, 32
 
@@ -27,7 +26,7 @@ def activations(count):
     yield from ((random_bits | exponent << 24).view(np.float32) for exponent in range(127))
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize(("name", "kind", "block", "size"), [("q8_0", Q8_0, BLOCK, 34), ("q8_K", 15, 256, 292)])
 def test_activations_are_quantized_by_them_with_the_bits_of_ggmls_own(ggml, library, name, kind, block, size):
     ours, own = (getattr(each, f"quantize_row_{name}") for each in (library, ggml))

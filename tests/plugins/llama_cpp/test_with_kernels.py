@@ -6,7 +6,6 @@ import sys
 
 import gguf
 import pytest
-from tests.plugins.ggml_kernels.processor import needs_processor
 from tools.make_bench_models import Llama, llama
 
 from puna.backend import Sampling, SequenceRequest, TextDelta
@@ -22,7 +21,7 @@ WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabu
 def library():
     library = loader.install()
     assert library
-    loader.arrange(tiles_from=loader.MANY_ROWS, alone=False)
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
     return library
 
 
@@ -47,11 +46,11 @@ def with_and_without(library, load, quantized, monkeypatch):
     """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and calls."""
 
     async def written(on, kind, lengths, options):
-        library.puna_switch(on)
+        library.puna_enable(on)
         try:
             with monkeypatch.context() as patch:
                 if not on:
-                    patch.setattr(weights, "repacking", lambda path: True)
+                    patch.setattr(weights, "should_repack", lambda path: True)
                 model = await load(path=quantized(kind), **options)
             before = library.puna_matmul_calls(), library.puna_attention_calls()
             said = []
@@ -62,7 +61,7 @@ def with_and_without(library, load, quantized, monkeypatch):
                 said += [event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)]
             return said, library.puna_matmul_calls() - before[0], library.puna_attention_calls() - before[1]
         finally:
-            library.puna_switch(True)
+            library.puna_enable(True)
 
     async def with_and_without(kind, *lengths, **options):
         return await written(True, kind, lengths, options), await written(False, kind, lengths, options)
@@ -70,7 +69,7 @@ def with_and_without(library, load, quantized, monkeypatch):
     return with_and_without
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
 async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(with_and_without, kind, threads):
@@ -82,14 +81,14 @@ async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(w
     assert with_them == without
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize("cache", ["f32", "q8_0"])
 async def test_other_caches_are_left_to_ggml(with_and_without, cache):
     (with_them, *_), (without, *_) = await with_and_without("Q8_0", 20, 150, kv_cache_type=cache, flash_attention="on")
     assert with_them == without
 
 
-@needs_processor
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
 async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, quantized, kind, monkeypatch):
     known, guessed = [], []
@@ -112,7 +111,7 @@ async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, qu
     assert written[0] == written[1]
 
 
-@needs_processor
+@pytest.mark.kernels
 async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_alone(load, quantized):
     common = [9 + step * 7 % 200 for step in range(600)]
     prompts = [

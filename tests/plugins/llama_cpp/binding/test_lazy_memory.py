@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from llama_cpp._ggml import libggml
 
+from puna_llama_cpp.binding import lazy_memory
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 
 BYTES = 64 << 20
@@ -62,3 +63,17 @@ def test_buffers_made_outside_are_as_they_ever_were(make):
     buffer, before = make(), resident()
     clear(buffer, 0)
     assert resident() - before > BYTES / 2
+
+
+def test_a_switch_leaves_ggmls_table_alone(make):
+    with lazily_zeroed(wanted=False) as lazily:
+        assert not lazily
+        buffer, before = make(), resident()
+    clear(buffer, 0)
+    assert resident() - before > BYTES / 2
+
+
+def test_the_tables_of_other_versions_are_left_alone(monkeypatch, caplog):
+    monkeypatch.setattr(lazy_memory, "VERSIONS", ("0.1.0",))
+    assert lazy_memory._hook.__wrapped__() is None
+    assert "known for ggml 0.1.0, not for " + lazy_memory._version() in caplog.text

@@ -1,0 +1,122 @@
+// Compiled by test_abi.py, never run: compares native/ggml_abi.h with the headers of ggml. Real declarations keep their
+// names; those of the mirror get others.
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef WITH_SOURCES
+#include "ggml-cpu-impl.h"
+#include "llamafile/sgemm.h"
+#include "ops.h"
+#include "quants.h"
+#include "tiled/tiled.h"
+#else
+#include "ggml-cpu.h"
+#include "ggml.h"
+#endif
+#include "gguf.h"
+
+enum {
+  F32 = GGML_TYPE_F32,
+  F16 = GGML_TYPE_F16,
+  Q4_0 = GGML_TYPE_Q4_0,
+  Q5_0 = GGML_TYPE_Q5_0,
+  Q8_0 = GGML_TYPE_Q8_0,
+  Q4_K = GGML_TYPE_Q4_K,
+  Q5_K = GGML_TYPE_Q5_K,
+  Q6_K = GGML_TYPE_Q6_K,
+  Q8_K = GGML_TYPE_Q8_K,
+};
+
+// What ggml.py names by number.
+_Static_assert(GGML_TYPE_Q2_K == 10 && GGML_TYPE_IQ4_NL == 20 && GGML_TYPE_MXFP4 == 39, "types in ggml.py");
+struct gguf_parameters {
+  bool no_alloc;
+  void* context;
+};
+_Static_assert(sizeof(struct gguf_parameters) == sizeof(struct gguf_init_params) &&
+                   offsetof(struct gguf_parameters, context) == offsetof(struct gguf_init_params, ctx),
+               "struct gguf_init_params");
+struct context_parameters {
+  size_t size;
+  void* buffer;
+  bool no_alloc;
+};
+_Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_params) &&
+                   offsetof(struct context_parameters, buffer) == offsetof(struct ggml_init_params, mem_buffer) &&
+                   offsetof(struct context_parameters, no_alloc) == offsetof(struct ggml_init_params, no_alloc),
+               "struct ggml_init_params");
+
+#define ggml_type mirror_type
+#define ggml_tensor mirror_tensor
+#define ggml_compute_params mirror_compute_params
+#define GGML_TYPE_F32 MIRROR_F32
+#define GGML_TYPE_F16 MIRROR_F16
+#define GGML_TYPE_Q4_0 MIRROR_Q4_0
+#define GGML_TYPE_Q5_0 MIRROR_Q5_0
+#define GGML_TYPE_Q8_0 MIRROR_Q8_0
+#define GGML_TYPE_Q4_K MIRROR_Q4_K
+#define GGML_TYPE_Q5_K MIRROR_Q5_K
+#define GGML_TYPE_Q6_K MIRROR_Q6_K
+#define GGML_TYPE_Q8_K MIRROR_Q8_K
+#include "ggml_abi.h"
+#undef ggml_type
+#undef ggml_tensor
+#undef ggml_compute_params
+
+#define SAME(structure, member)                                                                              \
+  _Static_assert(offsetof(struct ggml_##structure, member) == offsetof(struct mirror_##structure, member) && \
+                     sizeof(((struct ggml_##structure*)0)->member) ==                                        \
+                         sizeof(((struct mirror_##structure*)0)->member),                                    \
+                 #structure "." #member)
+
+_Static_assert(sizeof(struct ggml_tensor) == sizeof(struct mirror_tensor), "size of a tensor");
+SAME(tensor, type);
+SAME(tensor, buffer);
+SAME(tensor, ne);
+SAME(tensor, nb);
+SAME(tensor, op);
+SAME(tensor, op_params);
+SAME(tensor, flags);
+SAME(tensor, src);
+SAME(tensor, view_src);
+SAME(tensor, view_offs);
+SAME(tensor, data);
+SAME(tensor, name);
+SAME(tensor, extra);
+
+#define SAME_TYPE(name) _Static_assert((int)name == (int)MIRROR_##name, #name)
+SAME_TYPE(F32);
+SAME_TYPE(F16);
+SAME_TYPE(Q4_0);
+SAME_TYPE(Q5_0);
+SAME_TYPE(Q8_0);
+SAME_TYPE(Q4_K);
+SAME_TYPE(Q5_K);
+SAME_TYPE(Q6_K);
+SAME_TYPE(Q8_K);
+
+#ifdef WITH_SOURCES
+_Static_assert(sizeof(struct ggml_compute_params) == sizeof(struct mirror_compute_params), "size of the parameters");
+SAME(compute_params, ith);
+SAME(compute_params, nth);
+SAME(compute_params, wsize);
+SAME(compute_params, wdata);
+SAME(compute_params, threadpool);
+SAME(compute_params, use_ref);
+
+// The mirror's function types, with ggml's own structs.
+#define IS(function, ...)                                                                     \
+  _Static_assert(__builtin_types_compatible_p(__typeof__(&function), __typeof__(__VA_ARGS__)), #function)
+typedef const struct ggml_compute_params* parameters;
+IS(llamafile_sgemm, (bool (*)(parameters, int64_t, int64_t, int64_t, const void*, int64_t, const void*, int64_t, void*,
+                              int64_t, int, int, int))0);
+IS(ggml_compute_forward_flash_attn_ext, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_mul_mat_tiled, (bool (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_rms_norm_mul_fused, (void (*)(parameters, struct ggml_tensor*, struct ggml_tensor*))0);
+IS(ggml_threadpool_chunk_add, (int (*)(struct ggml_threadpool*, int))0);
+IS(ggml_threadpool_chunk_set, (void (*)(struct ggml_threadpool*, int))0);
+IS(ggml_barrier, (void (*)(struct ggml_threadpool*))0);
+IS(quantize_row_q8_0, (void (*)(const float*, void*, int64_t))0);
+IS(quantize_row_q8_K, (void (*)(const float*, void*, int64_t))0);
+#endif
