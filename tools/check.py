@@ -18,6 +18,7 @@ STEPS = {
     "format": ["ruff", "format", "--check", "--quiet", "."],
     "lint": ["ruff", "check", "--quiet", "."],
     "layers": ["lint-imports"],
+    "variables": ["python", "tools/list_variables.py", "--check"],
     "proto": ["python", "tools/gen_proto.py", "--check"],
     "types": ["mypy"],
 }
@@ -40,7 +41,7 @@ def main(names: Sequence[str]) -> int:
             capture_output=True,
             check=False,
         )
-        print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {name:8} {time.perf_counter() - start:5.1f} s", flush=True)
+        print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {name:9} {time.perf_counter() - start:5.1f} s", flush=True)
         if done.returncode:
             print(done.stdout + done.stderr)
             return 1

@@ -59,6 +59,8 @@ class Settings:
     go_template: bool | None = None
     """Whether Go templates are used where there is one; None: unless the model file's own is more capable."""
     remotes: tuple[str, ...] = DEFAULT_REMOTES
+    history: bool = True
+    """Whether `puna run` keeps a history of what was typed."""
     debug: int = 0
     """0 info, 1 debug, 2 trace."""
     default_backend: str = ""
@@ -113,6 +115,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         kv_cache_type=_text(environ, "OLLAMA_KV_CACHE_TYPE").lower(),
         go_template=_truth(go_template) if go_template else None,
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
+        history=not environ.get("OLLAMA_NOHISTORY"),
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
         kernels=_truth(kernels) if kernels else None,

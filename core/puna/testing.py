@@ -36,7 +36,7 @@ from puna.backend import (
 )
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.requirements import Wanted
+from puna.runtime.requirements import ModelRequirements
 from puna.settings import Settings
 
 GREEDY = Sampling(temperature=0.0)
@@ -364,7 +364,7 @@ class BackendContract:
         """The same answer as without one."""
 
         async def test() -> None:
-            want = Wanted(
+            want = ModelRequirements(
                 key="model", name="model", spec=self.spec(), format=self.model_format, backend=self.entry_point
             )
             async with (

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import grpc.aio
 from aiohttp import HttpVersion11, web
 
+from puna import request_log
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna.traceback_summary import where
 from puna_rest import answers, cors, hosts, routing, streams
@@ -175,7 +176,10 @@ async def _handle(request: web.Request, route: routing.Route) -> web.StreamRespo
     assert task is not None, "requests are answered in tasks"
     request.app[_RUNNING].add(task)
     try:
-        return await _answered(request, route)
+        with request_log.http_request(request.method, route.path) as ended:
+            response = await _answered(request, route)
+            ended(response.status)
+            return response
     except asyncio.CancelledError:
         if task not in request.app[_ENDED]:
             raise

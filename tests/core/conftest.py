@@ -6,7 +6,7 @@ import pytest
 
 from puna.backend import ModelSpec
 from puna.plugins import Registry
-from puna.runtime.requirements import Wanted
+from puna.runtime.requirements import ModelRequirements
 
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
 
@@ -47,7 +47,7 @@ def want(journal):
     def make(name="m", backend="", automatic=(), **values):
         spec = {field: values.pop(field) for field in list(values) if field in ModelSpec.__dataclass_fields__}
         options = {"journal": str(journal.path)} | values
-        return Wanted(
+        return ModelRequirements(
             key=f"/models/{name}",
             name=f"{name}:latest",
             digest=f"digest of {name}",

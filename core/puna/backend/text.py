@@ -1,7 +1,8 @@
-"""Putting tokens' bytes together to text that may be sent: never half a character, never a part of a stop string.
+"""Assembles the bytes of tokens into text that may be sent.
 
-A token's bytes need not be whole UTF-8, and a stop string may span tokens. What may yet be the beginning of either is
-held back until the next token decides.
+A token's bytes need not be complete UTF-8, and a stop string may span tokens. TextAssembly therefore holds back an
+incomplete character, and a suffix that may be the beginning of a stop string, until a later token decides. So no delta
+contains half a character or a part of a stop string.
 """
 
 import codecs
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 
 
 class TextAssembly:
-    """The text of one sequence, as it grows token by token."""
+    """The text of one sequence, token by token."""
 
     __slots__ = ("_decoder", "_stops", "_unsent", "stop_sequence")
 
@@ -18,21 +19,21 @@ class TextAssembly:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._unsent = ""
         self.stop_sequence = ""
-        """The stop string that ended the text; empty while none has. Nothing may be fed after it."""
+        """The stop string that ended the text; empty while none has. `feed` must not be called after that."""
 
     def feed(self, raw: bytes) -> str:
-        """Add a token's bytes and return what may be sent now; "" while it waits for more."""
+        """Add the bytes of a token and return the text that may be sent now; "" if all of it is held back."""
         self._unsent += self._decoder.decode(raw)
         if self._cut() or not (self._decoder.getstate()[0] or self._held()):
             return self._take()
         return ""
 
     def finish(self) -> str:
-        """Return what was held back, when the model itself ended. Half a character is dropped."""
+        """Return the held text after the model ended the sequence. An incomplete character is dropped."""
         return self._take()
 
     def _cut(self) -> bool:
-        """Drop the earliest stop string and all after it; of several at one place the first given counts."""
+        """Cut the text at the earliest stop string; of several at one position the first in `stops` counts."""
         place = len(self._unsent)
         for stop in self._stops:
             found = self._unsent.find(stop)
@@ -42,7 +43,7 @@ class TextAssembly:
         return bool(self.stop_sequence)
 
     def _held(self) -> bool:
-        """Tell whether the text ends with the beginning of a stop string."""
+        """Return whether the text ends with the beginning of a stop string."""
         text = self._unsent
         return any(
             text.endswith(stop[:length]) for stop in self._stops for length in range(1, min(len(stop), len(text) + 1))

@@ -15,32 +15,11 @@ from puna.cli.arguments import Command, environment
 from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
 from puna.settings import Settings, from_environment
+from puna.variables import BRIDGE, CLIENT, CORE, help_line, read_by
 
-CLIENT_VARIABLE = ("PUNA_GRPC_HOST", "address of the core (default 127.0.0.1:11435)")
-SERVER_VARIABLES = {
-    "OLLAMA_HOST": "address of the REST bridge (default 127.0.0.1:11434)",
-    "OLLAMA_ORIGINS": "origins that browsers may send, beside the local ones",
-    "PUNA_ALLOWED_HOSTS": "names that requests may call this server by; SECURITY.md has the rule",
-}
-CORE_VARIABLES = {
-    "PUNA_GRPC_HOST": "address of the gRPC core (default: the port after the bridge's)",
-    "OLLAMA_MODELS": "the store (default ~/.ollama/models)",
-    "OLLAMA_CONTEXT_LENGTH": "tokens of context, where neither request nor model says (default 4096)",
-    "OLLAMA_NUM_PARALLEL": "sequences of one model at once (default 16)",
-    "OLLAMA_MAX_LOADED_MODELS": "models at once (default 3)",
-    "OLLAMA_MAX_QUEUE": "requests that may wait (default 512)",
-    "OLLAMA_KEEP_ALIVE": "how long a model stays after its last request (default 5m)",
-    "OLLAMA_LOAD_TIMEOUT": "how long a load may show no sign of life (default 5m)",
-    "OLLAMA_FLASH_ATTENTION": "1 or 0 (default: llama.cpp decides)",
-    "OLLAMA_KV_CACHE_TYPE": "type of the KV cache, such as q8_0 (default f16)",
-    "OLLAMA_NOPRUNE": "1 keeps blobs that no model uses when the server starts",
-    "OLLAMA_DEBUG": "1 logs more",
-    "PUNA_BACKEND": "backend of models that name none (default: by format)",
-    "PUNA_PASS_ENVIRONMENT": "further variables that the processes of models inherit",
-    "PUNA_REGISTRY_...": "registries and credentials; README.md lists them",
-}
 LIMITS = (("PUNA_MAX_...", "limits; SECURITY.md lists them"),)
-ASKING = environment(CLIENT_VARIABLE)
+REGISTRIES = (("PUNA_REGISTRY_...", "registries and credentials; core/README.md lists them"),)
+ASKING = environment(help_line("PUNA_GRPC_HOST"))
 SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 
@@ -84,18 +63,24 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _variables(*programs: str) -> str:
+    """Write the part of a help text that names the variables which a server reads."""
+    registries = REGISTRIES if CORE in programs else ()
+    return environment(*map(help_line, read_by(*programs)), *registries, *LIMITS)
+
+
 def _add_servers(commands: "argparse._SubParsersAction[Command]") -> None:
-    served = environment(*(SERVER_VARIABLES | CORE_VARIABLES).items(), *LIMITS)
+    served = _variables(CORE, BRIDGE)
     commands.add_parser("serve", aliases=["start"], help="run the core and the REST bridge", epilog=served)
-    commands.add_parser("core", help="run the gRPC core alone", epilog=environment(*CORE_VARIABLES.items(), *LIMITS))
+    commands.add_parser("core", help="run the gRPC core alone", epilog=_variables(CORE))
     rest = commands.add_parser(
         "rest",
         help="run the REST bridge alone",
-        epilog=environment(*SERVER_VARIABLES.items(), CLIENT_VARIABLE, *LIMITS),
+        epilog=_variables(BRIDGE),
     )
     rest.add_argument("--core", metavar="HOST:PORT", help="address of the core (default: PUNA_GRPC_HOST)")
     commands.add_parser("plugins", help="list the backends that are installed")
-    store = environment(("OLLAMA_MODELS", CORE_VARIABLES["OLLAMA_MODELS"]))
+    store = environment(help_line("OLLAMA_MODELS"))
     commands.add_parser("demo", help="put the demo model llamita into the store", epilog=store)
     commands.add_parser("version", help="print the version")
 
@@ -152,7 +137,7 @@ def _add_upkeep(commands: "argparse._SubParsersAction[Command]") -> None:
     doctor = commands.add_parser(
         "doctor",
         help="look for damage in the store; status 1 if there is any",
-        epilog=environment(CLIENT_VARIABLE, ("OLLAMA_MODELS", CORE_VARIABLES["OLLAMA_MODELS"])),
+        epilog=environment(help_line("PUNA_GRPC_HOST"), help_line("OLLAMA_MODELS")),
     )
     doctor.add_flag("--repair", help="repair what can be")
     doctor.add_flag("--quick", help="read only blobs that look as if they had been written to")
@@ -161,8 +146,7 @@ def _add_upkeep(commands: "argparse._SubParsersAction[Command]") -> None:
 
 
 def _add_run(commands: "argparse._SubParsersAction[Command]") -> None:
-    history = ("OLLAMA_NOHISTORY", "1 keeps no history of the lines that are typed")
-    run = commands.add_parser("run", help="talk to a model", epilog=environment(CLIENT_VARIABLE, history))
+    run = commands.add_parser("run", help="talk to a model", epilog=environment(*map(help_line, read_by(CLIENT))))
     run.add_argument("model")
     run.add_argument("prompt", nargs="*")
     run.add_argument("--format", default="", help="json, or a JSON Schema")

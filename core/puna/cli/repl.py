@@ -123,7 +123,7 @@ class _Repl:
         self._models = models_pb2_grpc.ModelsServiceStub(channel)
         self._lines: list[str] = []
         self._beginning = ""
-        self._session: PromptSession[str] = PromptSession(history=_history(), key_bindings=_keys())
+        self._session: PromptSession[str] = PromptSession(history=_history(settings), key_bindings=_keys())
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "/set": self._set,
             "/show": self._show,
@@ -222,7 +222,7 @@ class _Repl:
             conversation.think = "false"
             print("Set 'nothink' mode.")
         elif what in ("history", "nohistory"):
-            self._session.history = _history() if what == "history" else InMemoryHistory()
+            self._session.history = _history(self._settings) if what == "history" else InMemoryHistory()
         elif what in ("", "system", "format"):
             print(SET_HELP)
         else:
@@ -310,8 +310,8 @@ class _Repl:
         print(texts.get(about, HELP))
 
 
-def _history() -> FileHistory | InMemoryHistory:
-    if os.environ.get("OLLAMA_NOHISTORY"):
+def _history(settings: Settings) -> FileHistory | InMemoryHistory:
+    if not settings.history:
         return InMemoryHistory()
     path = Path.home() / ".ollama" / "puna_history"
     path.parent.mkdir(parents=True, exist_ok=True)

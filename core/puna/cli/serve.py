@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from puna import offload
+from puna import offload, request_log
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
 from puna.process.watchdog import watching
@@ -50,10 +50,7 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
     # gRPC's C core would print its own words beside ours, before logging is told where to go.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    request_log.configure(logging.DEBUG if settings.debug else logging.INFO)
     settings = replace(settings, limits=_within_handles(settings.limits))
     try:
         asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
 from puna.traceback_summary import where
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Pulse:
+class SequenceCounts:
     """Counts of a host's sequences and their events over all of its streams."""
 
     running: int = 0
@@ -31,24 +31,24 @@ class Sequences:
     loop, so what they make is gathered until the turn is over and travels as one message.
     """
 
-    def __init__(self, model: LoadedModel, pulse: Pulse | None = None) -> None:
+    def __init__(self, model: LoadedModel, counts: SequenceCounts | None = None) -> None:
         """`pulse`: where they are counted with those of other streams."""
         self._model = model
-        self._pulse = pulse or Pulse()
+        self._counts = counts or SequenceCounts()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._ready: list[wire.SequenceEvent] = []
-        self._news = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
     async def run(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
         """Follow the requests until they end and every sequence has, yielding the news of each turn."""
         self._reading = asyncio.create_task(self._read(requests))
-        self._reading.add_done_callback(unheard)
+        self._reading.add_done_callback(retrieve_exception)
         try:
             while not (self._reading.done() and not self._running and not self._ready):
-                await self._news.wait()
+                await self._wakeup.wait()
                 await asyncio.sleep(0)  # whoever was woken by the same step comes along
-                self._news.clear()
+                self._wakeup.clear()
                 if self._ready:
                     events, self._ready = self._ready, []
                     yield wire.RunResponse(events=events)
@@ -64,12 +64,12 @@ class Sequences:
                 else:
                     self._cancel(request.sequence_id)
         finally:
-            self._news.set()
+            self._wakeup.set()
 
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
         task = asyncio.create_task(self._generate(sequence_id, start))
         self._running[sequence_id] = task
-        self._pulse.running += 1
+        self._counts.running += 1
         task.add_done_callback(lambda _: self._ended(sequence_id))
 
     def _cancel(self, sequence_id: int) -> None:
@@ -80,14 +80,14 @@ class Sequences:
 
     def _ended(self, sequence_id: int) -> None:
         del self._running[sequence_id]
-        self._pulse.running -= 1
-        self._news.set()
+        self._counts.running -= 1
+        self._wakeup.set()
 
     async def _generate(self, sequence_id: int, start: wire.StartSequence) -> None:
         try:
             async with aclosing(self._model.generate(sequence_from_wire(start))) as events:
                 async for event in events:
-                    self._tell(event_to_wire(sequence_id, event))
+                    self._emit(event_to_wire(sequence_id, event))
                     if isinstance(event, Finish):
                         return
                     await asyncio.sleep(0)  # a generator that never waits must not keep the others and the cancel out
@@ -96,12 +96,12 @@ class Sequences:
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
                 log.error("the backend failed in a sequence: %s", where(error))
-            self._tell(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
+            self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
-    def _tell(self, event: wire.SequenceEvent) -> None:
+    def _emit(self, event: wire.SequenceEvent) -> None:
         self._ready.append(event)
-        self._pulse.events += 1
-        self._news.set()
+        self._counts.events += 1
+        self._wakeup.set()
 
     async def _end(self) -> None:
         tasks = list(self._running.values())

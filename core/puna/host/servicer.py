@@ -11,10 +11,10 @@ import grpc
 from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.errors import BackendNotFoundError
 from puna.host import convert
-from puna.host.sequences import Pulse, Sequences
+from puna.host.sequences import SequenceCounts, Sequences
 from puna.plugins import Registry
 from puna.traceback_summary import where
 
@@ -44,7 +44,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     def __init__(self, backends: Registry) -> None:
         self._backends = backends
         self._model: LoadedModel | None = None
-        self.pulse = Pulse()
+        self.counts = SequenceCounts()
         """Where the sequences of all streams are counted."""
 
     @property
@@ -75,7 +75,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             return await backend.load(convert.spec_from_wire(request), report)
 
         loading = asyncio.create_task(load())
-        loading.add_done_callback(unheard)
+        loading.add_done_callback(retrieve_exception)
         loading.add_done_callback(lambda _: fractions.put_nowait(None))
         try:
             while (fraction := await fractions.get()) is not None:
@@ -92,7 +92,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
     ) -> None:
         """Run sequences until the core is done."""
-        sequences = Sequences(await self._loaded(context), self.pulse)
+        sequences = Sequences(await self._loaded(context), self.counts)
         async with aclosing(sequences.run(request_iterator)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -133,16 +133,16 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         pieces = model.detokenize(tuple(request.token_ids), special=request.special)
         return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
 
-    async def Beat(
+    async def Heartbeat(
         self,
-        request: wire.BeatRequest,  # noqa: ARG002
-        context: grpc.aio.ServicerContext[wire.BeatRequest, wire.BeatResponse],  # noqa: ARG002
-    ) -> wire.BeatResponse:
+        request: wire.HeartbeatRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[wire.HeartbeatRequest, wire.HeartbeatResponse],  # noqa: ARG002
+    ) -> wire.HeartbeatResponse:
         """Show that the event loop runs, and how far the model's work is."""
         step = self._model.step() if self._model is not None else None
-        if step is None and self.pulse.running:
-            step = self.pulse.events
-        return wire.BeatResponse(step=step)
+        if step is None and self.counts.running:
+            step = self.counts.events
+        return wire.HeartbeatResponse(step=step)
 
     async def _loaded(self, context: grpc.aio.ServicerContext[Any, Any]) -> LoadedModel:
         if self._model is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
-from puna.host.sequences import Pulse, Sequences
+from puna.host.sequences import SequenceCounts, Sequences
 
 LENGTH_BYTES = 4
 """Of the length before each message, little-endian."""
@@ -73,7 +73,7 @@ class Model(Protocol):
         """The model, once there is one."""
 
     @property
-    def pulse(self) -> Pulse:
+    def counts(self) -> SequenceCounts:
         """Where its sequences are counted."""
 
 
@@ -116,7 +116,7 @@ async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: F
 
     try:
         if (loaded := model.loaded) is not None:
-            async with aclosing(Sequences(loaded, model.pulse).run(each())) as responses:
+            async with aclosing(Sequences(loaded, model.counts).run(each())) as responses:
                 async for response in responses:
                     frames.send(response.SerializeToString())
     finally:

@@ -6,7 +6,7 @@ from typing import Final
 from puna.backend import TokenLogprob
 from puna.go.json import whole
 from puna.messages import ToolCall
-from puna.serving.answers import Delta, Done, Progress, SpokenLogprob, Timings, Usage
+from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
 _REASONS: Final = {
@@ -165,5 +165,5 @@ def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
         token_id=entry.token_id,
         logprob=max(entry.logprob, -3.4028234663852886e38),
         top=map(logprob, entry.top),
-        piece=whole(entry.piece) if isinstance(entry, SpokenLogprob) else None,
+        piece=whole(entry.piece) if isinstance(entry, LogprobWithText) else None,
     )

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                 ready.put_nowait(None)
 
     drawing = asyncio.create_task(draw())
-    drawing.add_done_callback(unheard)
+    drawing.add_done_callback(retrieve_exception)
     try:
         while True:
             batch: list[T] = []

@@ -22,7 +22,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Answer a conversation in one message."""
         with observed(self._serving.activity, request.model, "Chat") as entry:
             asked = await self._asked(request)
-            deltas, done = await collected(self._serving.chat(asked, entry.hear), entry)
+            deltas, done = await collected(self._serving.chat(asked, entry.on_progress), entry)
         return await aside(weight_of_deltas(deltas), answers.whole_chat, deltas, done)
 
     @streaming

@@ -15,7 +15,7 @@ from puna.serving.requests import (
     ChatRequest,
     EmbedRequest,
     GenerateRequest,
-    OutputFormat,
+    OutputConstraint,
     RequestOptions,
     RerankRequest,
 )
@@ -151,7 +151,7 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         logit_bias=_logit_bias(wire.sampling.logit_bias),
         truncate=wire.truncate,
         shift=wire.shift if wire.HasField("shift") else None,
-        output=_output(wire.constraint),
+        constraint=_constraint(wire.constraint),
         think=_THINKING.get(wire.thinking),
         think_if_possible=wire.thinking_if_possible,
         logprobs=wire.logprobs,
@@ -167,17 +167,17 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
     )
 
 
-def _output(wire: options_pb2.OutputConstraint) -> OutputFormat | None:
+def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:
     kind = wire.WhichOneof("kind")
     if kind is None or (kind == "json_object" and not wire.json_object):
         return None
     if kind == "json_object":
-        return OutputFormat("json_object")
+        return OutputConstraint("json_object")
     if kind == "choices":
         if not wire.choices.values:
             raise InvalidRequestError("choices are empty")
         # One JSON string after the other is a Lark grammar of literal texts.
-        return OutputFormat("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
+        return OutputConstraint("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
     text: str = getattr(wire, kind)
     if kind == "json_schema":
         if text.strip() in ("", "null", '""'):
@@ -185,7 +185,7 @@ def _output(wire: options_pb2.OutputConstraint) -> OutputFormat | None:
         json_fields.check_schema_depth(text)
     elif kind != "regex" and not text.strip():
         raise InvalidRequestError(f"the grammar in {kind} is empty")
-    return OutputFormat(kind, text)
+    return OutputConstraint(kind, text)
 
 
 def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.errors import InvalidRequestError
 from puna.offload import aside, weight_of_message
 from puna.rpc import answers, bounds, convert
@@ -35,7 +35,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         with observed(self._serving.activity, request.model, "Embed") as entry:
             bounds.check_embed(request, self._serving.settings.limits)
             asked = await aside(weight_of_message(request), convert.embed_request, request)
-            found = await self._serving.embed(asked, entry.hear)
+            found = await self._serving.embed(asked, entry.on_progress)
         return await aside(weight_of_vectors(found.vectors), _response, found, request.encoding)
 
     @streaming
@@ -54,7 +54,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
 
         with observed(self._serving.activity, config.model, "StreamEmbed"):
             reading = asyncio.create_task(read())
-            reading.add_done_callback(unheard)
+            reading.add_done_callback(retrieve_exception)
             try:
                 while items := await _next(arrived):
                     await self._embed(config, items, context)

@@ -22,7 +22,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         """Complete a prompt in one message."""
         with observed(self._serving.activity, request.model, "Generate") as entry:
             asked = await self._asked(request)
-            deltas, done = await collected(self._serving.generate(asked, entry.hear), entry)
+            deltas, done = await collected(self._serving.generate(asked, entry.on_progress), entry)
         return await aside(weight_of_deltas(deltas), answers.whole_generate, deltas, done)
 
     @streaming

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.rpc.wall import Context, streaming
 from puna.serving.core import Serving
 
@@ -57,8 +57,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def _store_answers(self) -> bool:
         """Look at the store. One look at a time: a disk that hangs holds one thread."""
         if self._look is None or self._look.done():
-            self._look = asyncio.ensure_future(asyncio.to_thread(self._core.store.check))
-            self._look.add_done_callback(unheard)
+            self._look = asyncio.ensure_future(asyncio.to_thread(self._core.check_readable))
+            self._look.add_done_callback(retrieve_exception)
         look = self._look
         await asyncio.wait({look}, timeout=LOOK_SECONDS)
         return look.done() and look.exception() is None

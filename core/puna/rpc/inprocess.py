@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.errors import ServerEndingError
 from puna.rpc.wall import cancelled
 
@@ -106,7 +106,7 @@ class InProcessChannel:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(unheard)
+        task.add_done_callback(retrieve_exception)
         return task
 
 

@@ -14,7 +14,6 @@ from puna.rpc.observe import observed
 from puna.rpc.uploads import received
 from puna.rpc.wall import Context, streaming, unary
 from puna.serving.core import Serving
-from puna.serving.upkeep import check_store, import_models
 from puna.v1 import models_pb2, models_pb2_grpc
 
 
@@ -48,16 +47,16 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         self, request: models_pb2.ListLoadedModelsRequest, context: Context
     ) -> models_pb2.ListLoadedModelsResponse:
         """List the loaded models."""
-        entries = self._serving.pool.loaded()
+        entries = self._serving.loaded()
         return models_pb2.ListLoadedModelsResponse(
-            models=map(model_answers.loaded, entries), pending_requests=self._serving.pool.waiting()
+            models=map(model_answers.loaded, entries), pending_requests=self._serving.waiting_for_load()
         )
 
     @unary
     async def LoadModel(self, request: models_pb2.LoadModelRequest, context: Context) -> models_pb2.LoadModelResponse:
         """Load a model."""
         with observed(self._serving.activity, request.name, "LoadModel") as entry:
-            loaded = await self._serving.load(request.name, convert.request_options(request.options), entry.hear)
+            loaded = await self._serving.load(request.name, convert.request_options(request.options), entry.on_progress)
         return models_pb2.LoadModelResponse(loaded=model_answers.loaded(loaded))
 
     @unary
@@ -112,7 +111,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         """Make models of files on this machine's disk."""
         upkeep.check_local(context)
         with observed(self._serving.activity, request.name, "ImportModels"):
-            async with aclosing(import_models(self._serving.store, upkeep.import_request(request))) as news:
+            async with aclosing(self._serving.import_models(upkeep.import_request(request))) as news:
                 async for each in news:
                     await context.write(upkeep.news(each))
 
@@ -120,7 +119,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     async def CheckStore(self, request: models_pb2.CheckStoreRequest, context: Context) -> None:
         """Look for what is wrong in the store."""
         with observed(self._serving.activity, "", "CheckStore"):
-            found = check_store(self._serving.store, repair=request.repair, quick=request.quick)
+            found = self._serving.check_store(repair=request.repair, quick=request.quick)
             async with aclosing(found) as seen:
                 async for each in seen:
                     await context.write(upkeep.seen(each))
@@ -128,7 +127,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
         """Tell the size of a blob."""
-        size = await asyncio.to_thread(self._serving.store.blobs.size, request.digest)
+        size = await asyncio.to_thread(self._serving.blobs.size, request.digest)
         return models_pb2.StatBlobResponse(size_bytes=size)
 
     @unary
@@ -137,7 +136,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.UploadBlobResponse:
         """Store a blob."""
         most = self._serving.settings.limits.max_upload_bytes
-        blob = await received(self._serving.store.blobs, request, most)
+        blob = await received(self._serving.blobs, request, most)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
 
 

@@ -22,7 +22,7 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
         with observed(self._serving.activity, request.model, "Rerank") as entry:
             bounds.check_rerank(request, self._serving.settings.limits)
             asked = await aside(weight_of_message(request), convert.rerank_request, request)
-            ranking = await self._serving.rerank(asked, entry.hear)
+            ranking = await self._serving.rerank(asked, entry.on_progress)
         return rank_pb2.RerankResponse(
             results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],
             usage=answers.usage(ranking.usage),

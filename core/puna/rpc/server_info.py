@@ -70,10 +70,10 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                         server_pb2.WatchLoadResponse.ModelLoad(
                             model=each.name, active_requests=each.active, queued_requests=each.queued
                         )
-                        for each in self._serving.pool.loaded()
+                        for each in self._serving.loaded()
                     ],
                     time=_timestamp(time.time_ns()),
-                    pending_requests=self._serving.pool.waiting(),
+                    pending_requests=self._serving.waiting_for_load(),
                 )
             )
             await asyncio.sleep(max(interval, SHORTEST_INTERVAL))

@@ -43,12 +43,12 @@ async def written(
     ended = False
 
     def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
-        def hear(news: Event) -> None:
+        def on_progress(news: Event) -> None:
             if isinstance(news, Progress):
-                entry.hear(news)
+                entry.on_progress(news)
             tell(news)
 
-        return answer(hear)
+        return answer(on_progress)
 
     async with aclosing(batches(started)) as together:
         async for batch in together:

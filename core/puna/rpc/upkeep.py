@@ -10,7 +10,7 @@ from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped
 from puna.rpc.model_answers import in_place_file, progress
 from puna.rpc.wall import Context
-from puna.serving.upkeep import Failed, Imported, ImportRequest, News, Plan
+from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
 from puna.v1 import models_pb2
 
 _LOCAL: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.")
@@ -52,7 +52,7 @@ def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
     )
 
 
-def news(each: News) -> models_pb2.ImportModelsResponse:
+def news(each: ImportEvent) -> models_pb2.ImportModelsResponse:
     """Write what happens in an import."""
     match each:
         case Plan():

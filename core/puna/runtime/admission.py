@@ -1,8 +1,15 @@
-"""A queue by priority, and the gate of a model, which lets in as many sequences as the model runs at once.
+"""The wait queue, and the concurrency limiter that admits as many sequences to a model as it can run at once.
 
-A line may be thousands long. Joining, leaving, being next and asking for a position take logarithmic time. Telling
-every waiter its new position after each step would take linear time, so only the front of a line hears of each step;
-the waiters behind it hear at intervals.
+Theory. A WaitQueue is a sorted list of tickets, ordered by falling priority and then by arrival. Joining, leaving,
+taking the first and asking for a position take logarithmic time, so a queue may hold thousands of requests. Reporting a
+new position to every waiter after each step would take linear time per step, and quadratic time until the queue is
+empty. A PositionReporter therefore reports each step to the first NEAR_WAITERS only, and to the others at intervals, a
+bounded number in each turn of the event loop.
+
+A ConcurrencyLimiter counts free slots. A release hands its slot directly to the first waiter without making it free in
+between, so a newcomer cannot overtake the queue. Everything runs on one event loop; two races remain, both within one
+turn of it. A waiter that was cancelled but has not yet run is still in the queue: release skips it. A waiter that was
+cancelled after it received the slot gives the slot back.
 """
 
 import asyncio
@@ -15,24 +22,24 @@ from sortedcontainers import SortedList
 
 T = TypeVar("T")
 
-NEAR: Final = 64
-"""How many in front of a line hear of each step."""
-FAR_SECONDS: Final = 1.0
-"""How often those behind them hear of their positions."""
-SLICE: Final = 256
-"""How many hear in one turn of the event loop."""
+NEAR_WAITERS: Final = 64
+"""Number of waiters at the front of a queue that are told their position after each step."""
+FAR_REPORT_SECONDS: Final = 1.0
+"""Interval at which the waiters behind them are told their positions."""
+REPORT_SLICE: Final = 256
+"""Number of waiters that are told in one turn of the event loop."""
 
 
 class Ticket(NamedTuple, Generic[T]):
-    """A place in a line. Tickets compare by rank and number; no two that a line has given out are equal."""
+    """A position in a queue. Tickets compare by rank and number; a queue never issues two equal tickets."""
 
     rank: int
     number: int
     item: T
 
 
-class Line(Generic[T]):
-    """Who waits: larger priority first, and first come first served among equals."""
+class WaitQueue(Generic[T]):
+    """A queue ordered by priority, larger first, and first in, first out among equal priorities."""
 
     def __init__(self) -> None:
         self._tickets: SortedList[Ticket[T]] = SortedList()
@@ -42,144 +49,154 @@ class Line(Generic[T]):
         return len(self._tickets)
 
     def __iter__(self) -> Iterator[T]:
-        return self.part(0, None)
+        return self.slice(0, None)
 
-    def part(self, start: int, stop: int | None) -> Iterator[T]:
-        """Iterate over those from one position to another."""
+    def slice(self, start: int, stop: int | None) -> Iterator[T]:
+        """Iterate over the items from position `start` up to, but not including, `stop`."""
         return (ticket.item for ticket in self._tickets.islice(start, stop))
 
     def join(self, item: T, priority: int = 0) -> Ticket[T]:
-        """Let an item wait behind all of its priority."""
+        """Add an item behind all items of its priority and return its ticket."""
         self._count += 1
         ticket = Ticket(-priority, self._count, item)
         self._tickets.add(ticket)
         return ticket
 
     def add(self, ticket: Ticket[T]) -> None:
-        """Add a ticket of another line to this one. A line takes tickets of one other line only."""
+        """Add a ticket that another queue issued.
+
+        All tickets added this way must come from the same queue, otherwise two of them can be equal.
+        """
         self._tickets.add(ticket)
 
     def leave(self, ticket: Ticket[T]) -> None:
-        """Give up waiting. A ticket whose turn has come already changes nothing."""
+        """Remove a ticket. Does nothing if the ticket has left the queue already."""
         self._tickets.discard(ticket)
 
     def first(self) -> Ticket[T]:
-        """Return the ticket of the first. IndexError: the line is empty."""
+        """Return the first ticket without removing it. Raises IndexError if the queue is empty."""
         found: Ticket[T] = self._tickets[0]
         return found
 
     def next(self) -> T:
-        """Take the first out. IndexError: the line is empty."""
+        """Remove the first ticket and return its item. Raises IndexError if the queue is empty."""
         ticket: Ticket[T] = self._tickets.pop(0)
         return ticket.item
 
     def position(self, ticket: Ticket[T]) -> int:
-        """Return how many are in front; 0 also when its turn has come."""
+        """Return how many tickets are in front of this one; 0 also if this one has left the queue."""
         return self._tickets.bisect_left(ticket) if ticket in self._tickets else 0
 
 
-class Herald(Generic[T]):
-    """Tells those in a line their positions as far as they change; `tell` gets an item and how many are in front."""
+class PositionReporter(Generic[T]):
+    """Reports to the items of a queue how many others are in front of them.
 
-    def __init__(self, line: Line[T], tell: Callable[[T, int], None]) -> None:
-        self._line = line
-        self._tell = tell
-        self._near: asyncio.Handle | None = None
-        self._far: asyncio.Handle | None = None
+    `report(item, in_front)` is called with the current position, whether or not it has changed.
+    """
+
+    def __init__(self, queue: WaitQueue[T], report: Callable[[T, int], None]) -> None:
+        self._queue = queue
+        self._report = report
+        self._near_report: asyncio.Handle | None = None
+        self._far_report: asyncio.Handle | None = None
 
     def joined(self, ticket: Ticket[T]) -> None:
-        """Tell a new one its position, and the others theirs."""
-        self._tell(ticket.item, self._line.position(ticket))
+        """Report its position to a new item at once, and schedule reports to the others."""
+        self._report(ticket.item, self._queue.position(ticket))
         self.changed()
 
     def changed(self) -> None:
-        """Have all waiters told before long. Any number of changes in one turn of the event loop are told at once."""
-        if not self._line:
+        """Schedule reports to all waiters. All changes within one turn of the event loop share one report."""
+        if not self._queue:
             return
         loop = asyncio.get_running_loop()
-        if self._near is None:
-            self._near = loop.call_soon(self._tell_near)
-        if self._far is None and len(self._line) > NEAR:
-            self._far = loop.call_later(FAR_SECONDS, self._tell_far, NEAR)
+        if self._near_report is None:
+            self._near_report = loop.call_soon(self._report_near)
+        if self._far_report is None and len(self._queue) > NEAR_WAITERS:
+            self._far_report = loop.call_later(FAR_REPORT_SECONDS, self._report_far, NEAR_WAITERS)
 
-    def _tell_near(self) -> None:
-        self._near = None
-        self._tell_part(0, NEAR)
+    def _report_near(self) -> None:
+        self._near_report = None
+        self._report_slice(0, NEAR_WAITERS)
 
-    def _tell_far(self, start: int) -> None:
-        self._far = None
-        self._tell_part(start, start + SLICE)
-        if start + SLICE < len(self._line):
-            self._far = asyncio.get_running_loop().call_soon(self._tell_far, start + SLICE)
+    def _report_far(self, start: int) -> None:
+        self._far_report = None
+        self._report_slice(start, start + REPORT_SLICE)
+        if start + REPORT_SLICE < len(self._queue):
+            self._far_report = asyncio.get_running_loop().call_soon(self._report_far, start + REPORT_SLICE)
 
-    def _tell_part(self, start: int, stop: int) -> None:
-        for position, item in enumerate(self._line.part(start, stop), start):
-            self._tell(item, position)
+    def _report_slice(self, start: int, stop: int) -> None:
+        for position, item in enumerate(self._queue.slice(start, stop), start):
+            self._report(item, position)
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    turn: asyncio.Future[None]
-    report: Callable[[int], None]
-    told: int = -1
+    admitted: asyncio.Future[None]
+    """Done once the waiter owns a slot."""
+    on_position: Callable[[int], None]
+    last_position: int = -1
 
-    def hear(self, in_front: int) -> None:
-        """Report a position, which those that run count in as one."""
-        if self.told != in_front + 1:
-            self.told = in_front + 1
-            self.report(self.told)
+    def report_position(self, in_front: int) -> None:
+        """Report a position if it has changed. All running sequences together count as one in front."""
+        if self.last_position != in_front + 1:
+            self.last_position = in_front + 1
+            self.on_position(self.last_position)
 
 
-class Gate:
-    """Places for as many as may run at once; the others wait in line and are told how many are in front of them.
+class ConcurrencyLimiter:
+    """Limits how many sequences of a model run at once; the others wait in a queue.
 
-    Those that run count as one: 0 says that the wait is over.
+    `slots` is the limit. Waiters are told how many are in front of them, where all running sequences together count as
+    one; a reported position of 0 means that the wait is over.
     """
 
-    def __init__(self, places: int) -> None:
-        self.places: Final = max(places, 1)
-        self._free = self.places
-        self._line: Line[_Waiter] = Line()
-        self._herald = Herald(self._line, _Waiter.hear)
+    def __init__(self, slots: int) -> None:
+        self.slots: Final = max(slots, 1)
+        self._free = self.slots
+        self._queue: WaitQueue[_Waiter] = WaitQueue()
+        self._reporter = PositionReporter(self._queue, _Waiter.report_position)
 
     @property
     def queued(self) -> int:
-        """How many wait."""
-        return len(self._line)
+        """Number of waiting sequences."""
+        return len(self._queue)
 
     @asynccontextmanager
-    async def place(self, priority: int = 0, report: Callable[[int], None] = lambda _: None) -> AsyncGenerator[None]:
-        """Take a place, waiting for it if need be."""
+    async def slot(
+        self, priority: int = 0, on_position: Callable[[int], None] = lambda _: None
+    ) -> AsyncGenerator[None]:
+        """Hold a slot for as long as the block lasts, after waiting for one if none is free."""
         if self._free:
             self._free -= 1
         else:
-            await self._wait(priority, report)
+            await self._wait(priority, on_position)
         try:
             yield
         finally:
             self._release()
 
-    async def _wait(self, priority: int, report: Callable[[int], None]) -> None:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), report)
-        ticket = self._line.join(waiter, priority)
-        self._herald.joined(ticket)
+    async def _wait(self, priority: int, on_position: Callable[[int], None]) -> None:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), on_position)
+        ticket = self._queue.join(waiter, priority)
+        self._reporter.joined(ticket)
         try:
-            await waiter.turn
+            await waiter.admitted
         except asyncio.CancelledError:
-            if waiter.turn.cancelled():
-                self._line.leave(ticket)
-                self._herald.changed()
-            else:  # its turn came in the very moment
+            if waiter.admitted.cancelled():
+                self._queue.leave(ticket)
+                self._reporter.changed()
+            else:  # the waiter was cancelled in the same turn of the event loop in which it received a slot
                 self._release()
             raise
-        report(0)
+        on_position(0)
 
     def _release(self) -> None:
-        """Hand the place to the next in line."""
-        while self._line:
-            turn = self._line.next().turn
-            if not turn.done():  # else cancelled in this very turn of the loop, and about to leave the line itself
-                turn.set_result(None)
-                self._herald.changed()
+        """Hand the slot to the first waiter, or make it free if nothing waits."""
+        while self._queue:
+            admitted = self._queue.next().admitted
+            if not admitted.done():  # a waiter that was cancelled in this turn of the event loop has no use for it
+                admitted.set_result(None)
+                self._reporter.changed()
                 return
         self._free += 1

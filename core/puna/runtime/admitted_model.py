@@ -1,7 +1,7 @@
-"""A loaded model as one request sees it: its sequences take places, everything else passes.
+"""A loaded model as one request sees it: sequences wait for a slot, every other call passes through.
 
-Texts go from here to backends of every kind. A template may have made lone halves of characters, which no wire can
-carry: they become U+FFFD.
+All text that goes to a backend passes here. A template may have produced lone surrogates, which neither protobuf nor
+UTF-8 can carry, so they are replaced by U+FFFD.
 """
 
 import time
@@ -11,56 +11,56 @@ from dataclasses import replace
 
 from puna.backend import Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
 from puna.go.json import whole
-from puna.runtime.admission import Gate
+from puna.runtime.admission import ConcurrencyLimiter
 
 
-class GatedModel(LoadedModel):
-    """Lets a sequence begin when the model has a place for it.
+class AdmittedModel(LoadedModel):
+    """Starts a sequence when the model has a slot for it.
 
-    Only sequences wait here. A backend batches embeddings across requests better than a gate could, and counting tokens
-    takes no place.
+    Only sequences wait. A backend batches embeddings across requests better than a limiter could, and counting tokens
+    needs no slot.
     """
 
-    def __init__(self, model: LoadedModel, gate: Gate, report: Callable[[int], None]) -> None:
+    def __init__(self, model: LoadedModel, limiter: ConcurrencyLimiter, on_position: Callable[[int], None]) -> None:
         self._model = model
-        self._gate = gate
-        self._report = report
+        self._limiter = limiter
+        self._on_position = on_position
         self.queued_ns = 0
-        """How long its sequences have waited for places so far."""
+        """Nanoseconds for which its sequences have waited for slots so far."""
 
     @property
     def facts(self) -> ModelFacts:
-        """What the model turned out to be."""
+        """What is known of the model since it was loaded."""
         return self._model.facts
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt, once there is a place."""
+        """Run a sequence once a slot is free. Closing the generator frees the slot."""
         began = time.perf_counter_ns()
-        async with self._gate.place(request.priority, self._report):
+        async with self._limiter.slot(request.priority, self._on_position):
             self.queued_ns += time.perf_counter_ns() - began
-            async with aclosing(self._model.generate(_whole_request(request))) as events:
+            async with aclosing(self._model.generate(_without_lone_surrogates(request))) as events:
                 async for event in events:
                     yield event
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the ids of a text."""
+        """Return the token ids of a text."""
         return await self._model.tokenize(whole(text), add_special=add_special, parse_special=parse_special)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
-        """Return each token's bytes."""
+        """Return the bytes of each token."""
         return await self._model.detokenize(tokens, special=special)
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
-        """Return the vectors of texts."""
+        """Return the embedding vectors of texts or token ids."""
         texts = [whole(each) if isinstance(each, str) else each for each in inputs]
         return await self._model.embed(texts, raw=raw)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return how well each document fits the query."""
+        """Return the relevance score of each document."""
         return await self._model.rerank(whole(query), [whole(each) for each in documents])
 
 
-def _whole_request(request: SequenceRequest) -> SequenceRequest:
+def _without_lone_surrogates(request: SequenceRequest) -> SequenceRequest:
     prompt = whole(request.prompt) if isinstance(request.prompt, str) else request.prompt
     stop = tuple(map(whole, request.stop))
     if prompt is request.prompt and stop == request.stop:

@@ -1,4 +1,4 @@
-"""Options of single backends: what the backend declares decides what a request and the operator may set."""
+"""Checks the options of a backend against those that it declares, for requests and for the operator."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,10 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def of_request(name: str, backend: Backend, given: Mapping[str, object]) -> dict[str, object]:
-    """Return the options that a request sets. InvalidRequestError: one is unknown, the operator's, or out of range."""
+    """Return the checked options of a request.
+
+    Raises InvalidRequestError if an option is unknown, out of range, or may be set by the operator only.
+    """
     declared = {option.name: option for option in backend.options}
     for key in given:
         if key not in declared:
@@ -25,9 +28,9 @@ def of_request(name: str, backend: Backend, given: Mapping[str, object]) -> dict
 def of_operator(
     name: str, backend: Backend, given: Mapping[str, object], *, kernels: bool | None = None
 ) -> dict[str, object]:
-    """Return the options that the configuration sets. Raises LoadFailedError if one is unknown or out of range.
+    """Return the checked options of the configuration. Raises LoadFailedError if one is unknown or out of range.
 
-    `kernels`: the setting of this name, which wins over the option `kernels` of a backend that declares one.
+    `kernels` is the setting PUNA_KERNELS. It wins over the option `kernels` of a backend that declares one.
     """
     declared = {option.name: option for option in backend.options}
     try:

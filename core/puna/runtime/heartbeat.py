@@ -1,11 +1,13 @@
-"""The watch over a host: the core asks it for a sign of life, and how far its model's work is.
+"""The heartbeat of a host process: tells whether the host hangs.
 
-A host whose event loop does not answer hangs, be it stopped, deadlocked or in a native call that never returns. A host
-whose loop answers may have a thread that hangs; its model then has work and makes no step.
+Theory. The core calls the host's RPC `Heartbeat` at intervals. A host whose event loop does not answer hangs: it is
+stopped, deadlocked, or in a native call that never returns. A host whose loop answers may still have a thread that
+hangs; therefore each answer carries a step number, which changes with every step of the model's work. Work whose step
+number stays the same for too long is a hang too. A host without work has no step number and cannot hang in this way.
 
-Time is counted in ticks that the core itself has lived through. A machine that sleeps, or a container that is frozen,
-stops core and hosts alike, and costs one tick whatever the clock says. A core that is short of processor time counts
-slowly, as its hosts work slowly.
+Time is counted in ticks that this process has lived through, not by a clock. A machine that sleeps, or a container that
+is frozen, stops the core and its hosts alike and costs one tick, whatever the clock says. A core that is short of CPU
+counts slowly, just as its hosts work slowly.
 """
 
 import asyncio
@@ -19,75 +21,78 @@ import grpc.aio
 
 from puna.backend.v1 import backend_pb2 as wire
 
-INTERVAL: Final = 5.0
-"""The longest pause between two beats, in seconds."""
+MAX_INTERVAL: Final = 5.0
+"""The longest pause between two heartbeats, in seconds."""
 TICKS: Final = 12
-"""The parts that a deadline is counted in."""
+"""Number of ticks into which a timeout is divided."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a host may hang, in seconds; infinity: for ever."""
+class HangTimeouts:
+    """When a host counts as hung, in seconds; infinity means never."""
 
     silence: float = math.inf
-    """How long a beat may stay without an answer."""
+    """How long a heartbeat may stay unanswered."""
     step: float = math.inf
-    """How long work may go on without a step."""
+    """How long the model may work without a step."""
 
 
-PATIENCE: Final = Patience()
-"""No limit."""
+NO_TIMEOUTS: Final = HangTimeouts()
 
 
-class UnjudgedError(Exception):
-    """The host knows no beats, or is gone."""
+class HeartbeatUnavailableError(Exception):
+    """The host does not implement heartbeats, or is gone."""
 
 
 class Heartbeat:
-    """Watches one host. `beat` asks it for a sign of life."""
+    """Watches one host. `call` performs one heartbeat RPC."""
 
-    def __init__(self, beat: Callable[[], Awaitable[wire.BeatResponse]], patience: Patience) -> None:
-        self._beat = beat
-        self._patience = patience
-        self._tick = min(INTERVAL, patience.silence / TICKS, patience.step / TICKS)
-        self._last: int | None = None
-        self._unmoved = 0.0
+    def __init__(self, call: Callable[[], Awaitable[wire.HeartbeatResponse]], timeouts: HangTimeouts) -> None:
+        self._call = call
+        self._timeouts = timeouts
+        self._tick = min(MAX_INTERVAL, timeouts.silence / TICKS, timeouts.step / TICKS)
+        self._last_step: int | None = None
+        self._seconds_without_step = 0.0
 
-    async def hang(self) -> str:
-        """Wait until the host hangs, and return what is wrong with it. UnjudgedError: nothing can be said of it."""
+    async def wait_for_hang(self) -> str:
+        """Wait until the host hangs, and return the reason as a clause.
+
+        Raises HeartbeatUnavailableError if the host cannot be watched.
+        """
         while True:
             await asyncio.sleep(self._tick)
-            self._unmoved += self._tick
-            answer = asyncio.ensure_future(self._beat())
+            self._seconds_without_step += self._tick
+            answer = asyncio.ensure_future(self._call())
             try:
                 if not await self._answered(answer):
-                    return f"it has not answered for {self._patience.silence:g} seconds"
+                    return f"it has not answered for {self._timeouts.silence:g} seconds"
                 step = _step(answer)
             finally:
                 answer.cancel()
-            if step is None or step != self._last:
-                self._last, self._unmoved = step, 0.0
-            elif self._unmoved >= self._patience.step:
-                return f"its work has made no step for {self._patience.step:g} seconds"
+            if step is None or step != self._last_step:
+                self._last_step, self._seconds_without_step = step, 0.0
+            elif self._seconds_without_step >= self._timeouts.step:
+                return f"its work has made no step for {self._timeouts.step:g} seconds"
 
-    async def _answered(self, answer: "asyncio.Future[wire.BeatResponse]") -> bool:
+    async def _answered(self, answer: "asyncio.Future[wire.HeartbeatResponse]") -> bool:
+        """Wait for an answer, tick by tick; return whether it came within the timeout."""
         silent = 0.0
-        while silent < self._patience.silence:
+        while silent < self._timeouts.silence:
             if (await asyncio.wait({answer}, timeout=self._tick))[0]:
                 return True
             silent += self._tick
-            self._unmoved += self._tick
+            self._seconds_without_step += self._tick
         return False
 
 
-def _step(answer: "asyncio.Future[wire.BeatResponse]") -> int | None:
-    """Read an answer. An error of the host's own is a sign of life too."""
+def _step(answer: "asyncio.Future[wire.HeartbeatResponse]") -> int | None:
+    """Return the step number of an answer. An error that the host itself raised is a sign of life without a number."""
     try:
         response = answer.result()
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE):
-            raise UnjudgedError from None
+            raise HeartbeatUnavailableError from None
         return None
     except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed
-        raise UnjudgedError from None
+        raise HeartbeatUnavailableError from None
     return response.step if response.HasField("step") else None

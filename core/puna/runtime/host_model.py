@@ -1,4 +1,19 @@
-"""Models in host processes: loading one, and the contract's calls to it over a Unix socket."""
+"""Models in host processes: loading one, and calling the backend contract over a Unix socket.
+
+Theory. A host is one process with one loaded model. Calls of one message (tokenize, embed and so on) go over gRPC. All
+sequences share one bidirectional stream, which carries starts and cancels in order: the slot of a cancelled sequence
+may be given away at once, since the next start cannot overtake the cancel. A cancel is not confirmed; an end that
+crosses it is ignored on both sides, because the sequence id is no longer known.
+
+Cancellation runs from the client to the decode thread without a pause. The client closes its connection, the REST or
+gRPC handler is cancelled, the serving generators are closed one inside the other, and closing `HostModel.generate`
+sends the cancel in its `finally`. In the host, `Sequences` cancels the sequence's task, which closes the plugin's
+generator, which tells the decode thread to drop the sequence before its next step.
+
+A host can end in three ways, and each fails every call that is under way with BackendCrashedError. It dies: its stream
+ends, and `_watch_stream` reports why. It hangs: the heartbeat notices, and `_watch_heartbeat` kills it. It is unloaded:
+`aclose` ends it. `_failure` holds the text of the first of these, which makes the three exclusive.
+"""
 
 import asyncio
 import logging
@@ -24,13 +39,14 @@ from puna.backend import (
 )
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
-from puna.blocking import unheard
+from puna.blocking import retrieve_exception
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError, PunaError
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
-from puna.runtime.heartbeat import PATIENCE, Heartbeat, Patience, UnjudgedError
-from puna.runtime.host_process import LEAST_READY_SECONDS, READY_SECONDS, HostProcess, terminated
+from puna.request_log import without_request
+from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts, Heartbeat, HeartbeatUnavailableError
+from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, HostProcess, terminated
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +56,14 @@ CRASHED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check ollama server logs for details"
 )
-GOODBYE_SECONDS = 1.0
-"""How long a host may take to end its stream before it is told to end itself."""
-DEATH_SECONDS = 2.0
-"""How long a process may take to be seen dead after its socket closed."""
+STREAM_END_SECONDS = 1.0
+"""How long a host may take to end its stream before its process is stopped."""
+EXIT_SECONDS = 2.0
+"""How long it may take until a process is seen to be dead after its socket closed."""
 
 
-class HostedModel(LoadedModel):
-    """A model in a process of its own. `aclose` ends the process."""
+class HostModel(LoadedModel):
+    """A model in a host process. `aclose` ends the process."""
 
     def __init__(
         self, process: HostProcess, channel: grpc.aio.Channel, facts: ModelFacts, on_death: Callable[[], None]
@@ -57,24 +73,24 @@ class HostedModel(LoadedModel):
         self._stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
         self._facts = facts
         self._on_death = on_death
-        self._crash = ""
-        self._count = 0
+        self._failure = ""
+        self._last_id = 0
         self._sequences: dict[int, asyncio.Queue[wire.SequenceEvent | None]] = {}
-        self._gone = asyncio.Event()
-        self._stream: Frames | RunCall | None = None
-        self._following = asyncio.create_task(self._follow())
-        self._watching: asyncio.Task[None] | None = None
+        self._disconnected = asyncio.Event()
+        self._stream: Frames | GrpcRunStream | None = None
+        self._stream_watch = asyncio.create_task(self._watch_stream(), context=without_request())
+        self._on_messagetbeat_watch: asyncio.Task[None] | None = None
 
-    async def connect(self, socket: Path, patience: Patience) -> None:
-        """Open the stream on which sequences run, and watch the host from now on."""
-        self._stream = await connect(address(socket), self._hear, self._gone.set)
+    async def connect(self, socket: Path, timeouts: HangTimeouts) -> None:
+        """Open the stream on which sequences run, and start the heartbeat."""
+        self._stream = await connect(address(socket), self._on_message, self._disconnected.set)
         if self._stream is None:
-            self._stream = RunCall(self._stub, self._hear, self._gone.set)
-        self._watching = asyncio.create_task(self._watch(patience))
+            self._stream = GrpcRunStream(self._stub, self._on_message, self._disconnected.set)
+        self._on_messagetbeat_watch = asyncio.create_task(self._watch_heartbeat(timeouts), context=without_request())
 
     @property
     def facts(self) -> ModelFacts:
-        """What the model turned out to be."""
+        """What is known of the model since it was loaded."""
         return self._facts
 
     @property
@@ -83,117 +99,118 @@ class HostedModel(LoadedModel):
         return self._process.pid
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt. Closing the generator tells the host at once.
+        """Run a sequence. Closing the generator sends the cancel to the host at once.
 
-        BackendCrashedError: the host died. BackendFailedError: the backend raised. Else as the contract says.
+        Raises BackendCrashedError if the host dies, BackendFailedError if the backend raises an error that the contract
+        does not name, and the contract's own errors.
         """
         self._check()
-        self._count += 1
-        sequence_id, events = self._count, asyncio.Queue[wire.SequenceEvent | None]()
+        self._last_id += 1
+        sequence_id, events = self._last_id, asyncio.Queue[wire.SequenceEvent | None]()
         self._sequences[sequence_id] = events
         running = True
         try:
             start = convert.sequence_to_wire(request)
-            self._tell(wire.RunRequest(sequence_id=sequence_id, start=start))
+            self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
             while running:
-                if (news := await events.get()) is None:
-                    raise BackendCrashedError(self._crash)
-                running = not (news.HasField("finish") or news.HasField("failure"))
-                yield convert.event_from_wire(news)
+                if (event := await events.get()) is None:
+                    raise BackendCrashedError(self._failure)
+                running = not (event.HasField("finish") or event.HasField("failure"))
+                yield convert.event_from_wire(event)
         finally:
             del self._sequences[sequence_id]
             if running:
-                self._tell(wire.RunRequest(sequence_id=sequence_id, cancel=True))
+                self._send(wire.RunRequest(sequence_id=sequence_id, cancel=True))
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the ids of a text."""
+        """Return the token ids of a text."""
         request = wire.TokenizeRequest(text=text, add_special=add_special, parse_special=parse_special)
-        return list((await self._answer(self._stub.Tokenize, request)).token_ids)
+        return list((await self._call(self._stub.Tokenize, request)).token_ids)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
-        """Return each token's bytes."""
+        """Return the bytes of each token."""
         request = wire.DetokenizeRequest(token_ids=tokens, special=special)
-        return list((await self._answer(self._stub.Detokenize, request)).pieces)
+        return list((await self._call(self._stub.Detokenize, request)).pieces)
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
-        """Return the vectors of texts."""
+        """Return the embedding vectors of texts or token ids."""
         request = wire.EmbedRequest(inputs=[convert.input_to_wire(each) for each in inputs], raw=raw)
-        answer = await self._answer(self._stub.Embed, request)
+        answer = await self._call(self._stub.Embed, request)
         return [convert.embedding_from_wire(each) for each in answer.embeddings]
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return how well each document fits the query."""
+        """Return the relevance score of each document."""
         request = wire.RerankRequest(query=query, documents=documents)
-        return list((await self._answer(self._stub.Rerank, request)).scores)
+        return list((await self._call(self._stub.Rerank, request)).scores)
 
     async def aclose(self) -> None:
-        """End the process and wait for its end."""
-        self._crash = self._crash or "the model was unloaded"
-        if self._watching is not None:
-            self._watching.cancel()
+        """End the process and wait until it is gone."""
+        self._failure = self._failure or "the model was unloaded"
+        if self._on_messagetbeat_watch is not None:
+            self._on_messagetbeat_watch.cancel()
         if self._stream is not None:
             self._stream.close()
-        await asyncio.wait({self._following}, timeout=GOODBYE_SECONDS)
+        await asyncio.wait({self._stream_watch}, timeout=STREAM_END_SECONDS)
         await self._channel.close()
         await self._process.stop()
-        self._gone.set()  # also where no stream was opened that could say so
-        await asyncio.wait({self._following})
+        self._disconnected.set()  # a stream that was never opened cannot set it
+        await asyncio.wait({self._stream_watch})
 
     def _check(self) -> None:
-        if self._crash:
-            raise BackendCrashedError(self._crash)
+        if self._failure:
+            raise BackendCrashedError(self._failure)
 
-    def _tell(self, request: wire.RunRequest) -> None:
+    def _send(self, request: wire.RunRequest) -> None:
         assert self._stream is not None, "connected when it was loaded"
         self._stream.send(request.SerializeToString())
 
-    def _hear(self, message: bytes) -> None:
-        """Hand out what the host says."""
+    def _on_message(self, message: bytes) -> None:
+        """Pass the events of a message to their sequences."""
         for event in wire.RunResponse.FromString(message).events:
             if (events := self._sequences.get(event.sequence_id)) is not None:
                 events.put_nowait(event)
 
-    async def _follow(self) -> None:
-        """Wait until the host says no more, and tell those who wait for it."""
+    async def _watch_stream(self) -> None:
+        """Wait until the stream ends, and fail every sequence that is still running."""
         try:
-            await self._gone.wait()
+            await self._disconnected.wait()
         finally:
-            await self._see_death()
+            await self._handle_exit()
             for events in self._sequences.values():
                 events.put_nowait(None)
 
-    async def _watch(self, patience: Patience) -> None:
-        """End the host when it hangs, and all that waits for it with an error."""
-        heartbeat = Heartbeat(lambda: self._stub.Beat(wire.BeatRequest()), patience)
+    async def _watch_heartbeat(self, timeouts: HangTimeouts) -> None:
+        """Kill the host when it hangs, and fail every call that waits for it."""
+        heartbeat = Heartbeat(lambda: self._stub.Heartbeat(wire.HeartbeatRequest()), timeouts)
         try:
-            wrong = await heartbeat.hang()
-        except UnjudgedError:
+            reason = await heartbeat.wait_for_hang()
+        except HeartbeatUnavailableError:
             return
-        if self._crash:
+        if self._failure:
             return
-        self._crash = f"{CRASHED}: {wrong}"
-        log.error("host %d hangs and is killed: %s", self.pid, wrong)
+        self._failure = f"{CRASHED}: {reason}"
+        log.error("host %d hangs and is killed: %s", self.pid, reason)
         self._process.kill()
-        self._process.log_last_words()
-        self._gone.set()  # a process that the kernel holds may take its time, and waiting requests need not
+        self._process.log_last_output()
+        self._disconnected.set()  # the kernel may take long to end the process, and requests need not wait for that
         self._on_death()
 
-    async def _see_death(self) -> None:
-        """Find out why the host is gone, once. A host that lives but no longer talks counts as dead, and is ended."""
-        if self._crash:
+    async def _handle_exit(self) -> None:
+        """Find out why the host is gone, once. A host that closed its stream but still runs is stopped."""
+        if self._failure:
             return
-        if not await self._process.died(within=DEATH_SECONDS):
+        if not await self._process.died(within=EXIT_SECONDS):
             await self._process.stop()
-        if not self._crash:
-            self._crash = f"{CRASHED}: {self._process.explain()}"
-            self._process.log_last_words()
+        if not self._failure:
+            self._failure = f"{CRASHED}: {self._process.explain()}"
+            self._process.log_last_output()
             self._on_death()
 
-    async def _answer(self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object) -> T:
-        """Return the answer to a call of one message. Being cancelled cancels the call.
+    async def _call(self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object) -> T:
+        """Return the answer to an RPC of one message. Cancelling the caller cancels the RPC.
 
-        Closing the channel cancels its calls too. Only a cancelled task means that the caller left; a call that ends
-        cancelled under a caller that waits is a host that is gone.
+        Closing the channel cancels its RPCs too, so a CancelledError of the RPC does not say who asked for the end. The
+        caller's own task does: if it was not cancelled, a cancelled RPC means that the host is gone.
         """
         self._check()
         call = method(request)
@@ -201,26 +218,26 @@ class HostedModel(LoadedModel):
         try:
             await asyncio.wait({answer})
         except asyncio.CancelledError:
-            answer.add_done_callback(unheard)
-            _give_up(call)
+            answer.add_done_callback(retrieve_exception)
+            _cancel_call(call)
             raise
         if answer.cancelled():
-            await self._see_death()
-            raise BackendCrashedError(self._crash)
+            await self._handle_exit()
+            raise BackendCrashedError(self._failure)
         try:
             return answer.result()
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                await self._see_death()
+                await self._handle_exit()
                 self._check()
             raise _error(error) from None
         except grpc.aio.UsageError:  # the channel was closed before the call was on its way
-            await self._see_death()
-            raise BackendCrashedError(self._crash) from None
+            await self._handle_exit()
+            raise BackendCrashedError(self._failure) from None
 
 
-class RunCall:
-    """The same as Frames for a host that knows gRPC only."""
+class GrpcRunStream:
+    """The Run stream over gRPC, for a host without a stream socket; it has the same methods as Frames."""
 
     def __init__(
         self,
@@ -228,20 +245,20 @@ class RunCall:
         take: Callable[[bytes], None],
         gone: Callable[[], None],
     ) -> None:
-        """Call Run."""
+        """Start the call. `take` is called with each message, `gone` once when the stream ends."""
         self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
-        self._following = asyncio.create_task(self._follow(stub, take))
-        self._following.add_done_callback(lambda _: gone())
+        self._reading = asyncio.create_task(self._read(stub, take))
+        self._reading.add_done_callback(lambda _: gone())
 
     def send(self, message: bytes) -> None:
-        """Send a request."""
+        """Queue a serialized RunRequest."""
         self._requests.put_nowait(wire.RunRequest.FromString(message))
 
     def close(self) -> None:
-        """Send no more."""
+        """End the stream after the requests that are queued."""
         self._requests.put_nowait(None)
 
-    async def _follow(self, stub: "backend_pb2_grpc.BackendServiceAsyncStub", take: Callable[[bytes], None]) -> None:
+    async def _read(self, stub: "backend_pb2_grpc.BackendServiceAsyncStub", take: Callable[[bytes], None]) -> None:
         try:
             async for response in stub.Run(self._outgoing()):
                 take(response.SerializeToString())
@@ -261,23 +278,23 @@ async def load(
     report: Callable[[float], None],
     stall_seconds: float,
     on_death: Callable[[], None],
-    patience: Patience = PATIENCE,
-) -> HostedModel:
+    timeouts: HangTimeouts = NO_TIMEOUTS,
+) -> HostModel:
     """Load a model in a new host that listens on `socket`. Cancelling ends the host.
 
-    LoadFailedError: the host died, made no progress for `stall_seconds`, or its backend refused.
-    OutOfMemoryError: there was no room. `on_death` is called if the host dies later, or hangs and is killed.
+    `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there is no
+    room, and LoadFailedError if the host dies, makes no progress for `stall_seconds`, or its backend refuses.
     """
     async with AsyncExitStack() as undo:
-        process = await HostProcess.start(socket, min(READY_SECONDS, max(stall_seconds, LEAST_READY_SECONDS)))
+        process = await HostProcess.start(socket, min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS)))
         undo.push_async_callback(process.stop)
         channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
         undo.push_async_callback(channel.close)
         facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
-        model = HostedModel(process, channel, facts, on_death)
+        model = HostModel(process, channel, facts, on_death)
         undo.pop_all()
         undo.push_async_callback(model.aclose)
-        await model.connect(socket, patience)
+        await model.connect(socket, timeouts)
         undo.pop_all()
     return model
 
@@ -289,22 +306,22 @@ async def _load(
     report: Callable[[float], None],
     stall_seconds: float,
 ) -> ModelFacts:
-    """Wait for the model; every message and every line of output shows that the loading goes on."""
+    """Wait until the model is loaded. Each message and each line of output counts as progress."""
     loop = asyncio.get_running_loop()
     stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
     facts = None
     try:
         async with asyncio.timeout(None) as stalled:
 
-            def go_on() -> None:
+            def reset_stall_timer() -> None:
                 if stall_seconds < math.inf:
                     stalled.reschedule(loop.time() + stall_seconds)
 
-            go_on()
-            process.on_output = go_on
+            reset_stall_timer()
+            process.on_output = reset_stall_timer
             try:
                 async for response in stub.Load(request):
-                    go_on()
+                    reset_stall_timer()
                     if response.HasField("loaded"):
                         facts = convert.facts_from_wire(response.loaded)
                     else:
@@ -314,8 +331,8 @@ async def _load(
     except TimeoutError:
         raise LoadFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=DEATH_SECONDS):
-            process.log_last_words()
+        if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):
+            process.log_last_output()
             raise LoadFailedError(terminated(process.explain())) from None
         kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
         raise kind(f"unable to load model: {_error(error)}") from None
@@ -324,18 +341,18 @@ async def _load(
     return facts
 
 
-def _give_up(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> None:
-    """Cancel a call, but not the task that waits for its end, as its own `cancel` would.
+def _cancel_call(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> None:
+    """Cancel an RPC without cancelling grpc.aio's task that waits for its end, which `call.cancel()` would do.
 
-    grpc.aio loses the memory of an operation whose task is cancelled, a kilobyte each time (grpc/grpc#43360). Without
-    the class that knows only calls, in another version of it, that is the lesser evil.
+    grpc.aio leaks about a kilobyte for each operation whose task is cancelled (grpc/grpc#43360). `Call.cancel`, of the
+    base class, cancels the RPC alone. In a version of grpc without that class the leak is accepted.
     """
     plain = getattr(sys.modules[type(call).__module__], "Call", type(call))
     plain.cancel(call)
 
 
 def _error(error: grpc.aio.AioRpcError) -> BackendError | PunaError:
-    """Read the Failure beside a status; without one, the code must do."""
+    """Return the exception for a failed RPC: from the Failure in its trailing metadata, else from its status code."""
     for key, value in error.trailing_metadata() or ():
         if key == convert.FAILURE_KEY and isinstance(value, bytes):
             return convert.error_from_wire(convert.Failure.FromString(value))

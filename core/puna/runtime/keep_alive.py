@@ -1,4 +1,9 @@
-"""How long a model stays: a resident of the pool, its timer, and who must make room."""
+"""How long a model stays loaded: the state that the pool keeps for it, its expiry timer, and the eviction candidate.
+
+Theory. A PooledModel counts its leases. Acquiring a lease stops the expiry timer; releasing the last one starts it with
+the model's keep-alive. When the timer fires, the pool removes the model. A model that is marked `evicting` accepts no
+further lease (the pool checks this) and expires at once when its last lease ends, whatever its keep-alive is.
+"""
 
 import asyncio
 import math
@@ -7,106 +12,114 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from puna.backend import LoadedModel
-from puna.runtime.admission import Gate
-from puna.runtime.requirements import LoadedEntry, Use, Wanted
+from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements
 
-FOREVER_NS = 2**63 - 1
-"""The longest duration that the API can tell, some 292 years."""
+LONGEST_NS = 2**63 - 1
+"""The longest duration that the API can express, some 292 years."""
 
-CALLS_AT_ONCE = 16
-"""How many requests without a sequence a model serves at once. A backend takes them in turns, and evaluates texts of
-several together; more of them than that count as waiting."""
+MAX_CALLS = 16
+"""Number of calls without a sequence that a model serves at once. A backend serves them fairly and evaluates texts of
+several together; further calls count as waiting."""
 
 
-def expiry_ns(now_ns: int, seconds: float) -> int:
-    """Return when a model goes that is idle since `now_ns`; infinite and absurd keep-alives count as 292 years."""
-    return now_ns + min(FOREVER_NS, int(min(seconds, FOREVER_NS / 1e9) * 1e9))
+def expires_at_ns(now_ns: int, seconds: float) -> int:
+    """Return when a model expires that is idle since `now_ns`, in nanoseconds since 1970.
+
+    An infinite keep-alive, or one beyond the API's range, counts as 292 years.
+    """
+    return now_ns + min(LONGEST_NS, int(min(seconds, LONGEST_NS / 1e9) * 1e9))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Resident:
-    """A loaded model, those who hold it, and the timer that ends its stay once nobody does."""
+class PooledModel:
+    """A loaded model of the pool with its leases and its expiry timer."""
 
-    want: Wanted
+    requirements: ModelRequirements
+    """What the request asked for that loaded it."""
     backend: str
     model: LoadedModel
     pid: int
-    gate: Gate
+    """Process id of its host; 0 if it has none."""
+    limiter: ConcurrencyLimiter
     keep_alive: float
-    """Seconds to stay when idle; 0: not at all; infinity: for good."""
-    holders: int = 0
-    leaving: bool = False
-    """Whether it goes as soon as it is idle, and nobody new may hold it."""
+    """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
+    lease_count: int = 0
+    evicting: bool = False
+    """Whether the model expires as soon as it is idle and may get no further lease."""
     sequences: int = 0
-    """Those of its holders that run a sequence, or wait for a place to run one."""
+    """Leases that run a sequence or wait for a slot to run one."""
     calls: int = 0
-    """Calls that embed, rank or tokenize."""
+    """Leases that embed, rank or tokenize."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the pool has forgotten it. Its memory may be in use for a while longer."""
-    _idle_until_ns: int | None = None
+    """Set once the pool has removed it. Its memory may stay in use for a while longer."""
+    _expires_at_ns: int | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def hold(self, use: Use = Use.NOTHING) -> None:
-        """Keep it from going."""
-        self.holders += 1
-        self.sequences += use is Use.SEQUENCE
-        self.calls += use is Use.CALL
+    def acquire(self, kind: LeaseKind = LeaseKind.LOAD_ONLY) -> None:
+        """Count a lease and stop the expiry timer."""
+        self.lease_count += 1
+        self.sequences += kind is LeaseKind.SEQUENCE
+        self.calls += kind is LeaseKind.CALL
         self.stop_timer()
 
-    def release(self, expire: Callable[[], None], use: Use = Use.NOTHING) -> None:
-        """Let it go; `expire` is called when nobody has held it for its keep-alive, at once if that is none."""
-        self.holders -= 1
-        self.sequences -= use is Use.SEQUENCE
-        self.calls -= use is Use.CALL
-        self.rest(expire)
+    def release(self, expire: Callable[[], None], kind: LeaseKind = LeaseKind.LOAD_ONLY) -> None:
+        """End a lease. After the last one, `expire` is called when the keep-alive is over; at once if that is 0."""
+        self.lease_count -= 1
+        self.sequences -= kind is LeaseKind.SEQUENCE
+        self.calls -= kind is LeaseKind.CALL
+        self.start_timer_if_idle(expire)
 
-    def full(self, use: Use) -> bool:
-        """Say whether one more of a kind would have to wait."""
-        if use is Use.SEQUENCE:
-            return self.sequences >= self.gate.places
-        return use is Use.CALL and self.calls >= CALLS_AT_ONCE
+    def is_full(self, kind: LeaseKind) -> bool:
+        """Return whether one more lease of this kind would have to wait."""
+        if kind is LeaseKind.SEQUENCE:
+            return self.sequences >= self.limiter.slots
+        return kind is LeaseKind.CALL and self.calls >= MAX_CALLS
 
     @property
     def waiting(self) -> int:
-        """How many holders wait: for a place, or for others' texts."""
-        return max(self.sequences - self.gate.places, 0) + max(self.calls - CALLS_AT_ONCE, 0)
+        """Number of leases that wait for a slot or for the calls of others."""
+        return max(self.sequences - self.limiter.slots, 0) + max(self.calls - MAX_CALLS, 0)
 
-    def rest(self, expire: Callable[[], None]) -> None:
-        """Start the timer if nobody holds it."""
+    def start_timer_if_idle(self, expire: Callable[[], None]) -> None:
+        """Start the expiry timer anew if there is no lease; call `expire` at once if the model need not stay."""
         self.stop_timer()
-        if self.holders:
+        if self.lease_count:
             return
-        if self.leaving or self.keep_alive <= 0:
+        if self.evicting or self.keep_alive <= 0:
             expire()
             return
-        self._idle_until_ns = expiry_ns(time.time_ns(), self.keep_alive)
+        self._expires_at_ns = expires_at_ns(time.time_ns(), self.keep_alive)
         if math.isfinite(self.keep_alive):
             self._timer = asyncio.get_running_loop().call_later(self.keep_alive, expire)
 
     def stop_timer(self) -> None:
-        """Forget the expiry, if there is one."""
+        """Cancel the expiry timer if it runs."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def entry(self, now_ns: int) -> LoadedEntry:
-        """Describe it for ps. One that has never been idle expires a keep-alive from now."""
+        """Return its row in the list of loaded models. A model that was never idle expires a keep-alive from now."""
         facts = self.model.facts
         return LoadedEntry(
-            name=self.want.name,
-            digest=self.want.digest,
-            details=self.want.details,
+            name=self.requirements.name,
+            digest=self.requirements.digest,
+            details=self.requirements.details,
             backend=self.backend,
-            size_bytes=facts.size_bytes or self.want.file_bytes,
+            size_bytes=facts.size_bytes or self.requirements.file_bytes,
             vram_bytes=facts.vram_bytes,
             context_length=facts.context_length,
-            expires_at_ns=self._idle_until_ns or expiry_ns(now_ns, self.keep_alive),
-            active=self.holders - self.gate.queued,
-            queued=self.gate.queued,
+            expires_at_ns=self._expires_at_ns or expires_at_ns(now_ns, self.keep_alive),
+            active=self.lease_count - self.limiter.queued,
+            queued=self.limiter.queued,
             pid=self.pid,
         )
 
 
-def victim(residents: Iterable[Resident]) -> Resident:
-    """Choose who makes room: an idle one if there is any, of the shortest keep-alive. ValueError: nobody is there."""
-    return min(residents, key=lambda each: (each.holders > 0, each.keep_alive, each.want.key))
+def eviction_candidate(models: Iterable[PooledModel]) -> PooledModel:
+    """Return the model to evict first: an idle one if there is any, of the shortest keep-alive.
+
+    Raises ValueError if there is no model.
+    """
+    return min(models, key=lambda each: (each.lease_count > 0, each.keep_alive, each.requirements.key))

@@ -1,21 +1,21 @@
-"""How much memory the machine has left, or the container that we are in."""
+"""How much memory is free: of the machine, or of the container in which this process runs."""
 
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")
-"""Where a container sees its own limits (cgroup v2)."""
+"""Folder in which a container sees its own limits (cgroup v2)."""
 
 
 def free_bytes(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int:
-    """Return the bytes that can be taken without swapping; 0 where that cannot be told."""
+    """Return the bytes that can be allocated without swapping; 0 if the system does not say."""
     try:
         lines = meminfo.read_text().splitlines()
     except OSError:
         return 0
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
     try:
-        limit = int((container / "memory.max").read_text())  # "max" where there is none
+        limit = int((container / "memory.max").read_text())  # the text is "max" where there is no limit
         cached = next(
             int(line.split()[1])
             for line in (container / "memory.stat").read_text().splitlines()

@@ -1,7 +1,7 @@
-"""Whether a loaded model does for a request, or must be loaded anew."""
+"""Whether a loaded model meets a request's requirements, or must be loaded anew."""
 
 from puna.backend import ModelFacts
-from puna.runtime.requirements import Wanted
+from puna.runtime.requirements import ModelRequirements
 
 COMPARED = (
     "adapter_paths",
@@ -13,28 +13,30 @@ COMPARED = (
     "draft_tokens",
     "backend_options",
 )
-"""Fields of the spec that must be equal; the others have rules of their own. How a full context is treated, by `shift`,
-is a matter of each sequence in Puna, and reloads nothing."""
+"""Fields of the spec that must be equal. The other fields have rules of their own in `difference`. The option `shift`
+is not among them: in Puna it belongs to each sequence and reloads nothing."""
 
 
-def difference(loaded: Wanted, backend: str, facts: ModelFacts, wanted: Wanted) -> str:
-    """Return what makes a loaded model unfit for a request, as the name of a field; empty if it fits.
+def difference(loaded: ModelRequirements, backend: str, facts: ModelFacts, required: ModelRequirements) -> str:
+    """Return the name of the first field in which a loaded model does not meet the requirements; empty if it does.
 
-    Values that nobody asked for equal each other.
+    `loaded` are the requirements with which the model was loaded, `backend` and `facts` what came of them. Two values
+    that no one set are equal.
     """
-    have, want = loaded.spec, wanted.spec
-    if wanted.backend not in (loaded.backend, backend):
+    have, want = loaded.spec, required.spec
+    if required.backend not in (loaded.backend, backend):
         return "backend"
-    if not _automatic("context_length", loaded, wanted):
-        clamped = facts.context_length < have.context_length  # then all longer ones give the same
+    if not _automatic("context_length", loaded, required):
+        # A context that was clamped is the longest that the model has: any longer request gets the same one.
+        clamped = facts.context_length < have.context_length
         if want.context_length != have.context_length and not (clamped and want.context_length >= facts.context_length):
             return "context_length"
-    if not _automatic("batch_size", loaded, wanted) and want.batch_size != have.batch_size:
+    if not _automatic("batch_size", loaded, required) and want.batch_size != have.batch_size:
         return "batch_size"
     if want.gpu_layers >= 0 and want.gpu_layers != have.gpu_layers:
         return "gpu_layers"
     return next((name for name in COMPARED if getattr(want, name) != getattr(have, name)), "")
 
 
-def _automatic(field: str, loaded: Wanted, wanted: Wanted) -> bool:
-    return field in loaded.automatic and field in wanted.automatic
+def _automatic(field: str, loaded: ModelRequirements, required: ModelRequirements) -> bool:
+    return field in loaded.automatic and field in required.automatic

@@ -1,4 +1,4 @@
-"""What a request wants of the pool, and what it gets."""
+"""What a request requires of the model pool, and what the pool gives it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,90 +6,90 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from puna.backend import ModelFacts, ModelSpec
-from puna.runtime.admitted_model import GatedModel
+from puna.runtime.admitted_model import AdmittedModel
 
 
 class Verify(Protocol):
-    """Looks at a model's files before they are loaded, and again, `thorough`, when that failed. Blocks."""
+    """Checks a model's files before they are loaded, and again, with `thorough`, after a load failed. Blocks."""
 
     def __call__(self, *, thorough: bool, stopped: Callable[[], bool]) -> None:
-        """Raise LoadFailedError or its kin when something is wrong with them."""
+        """Raise LoadFailedError, or a subclass, if a file is missing or changed; return early once `stopped()`."""
 
 
-def trusting(*, thorough: bool, stopped: Callable[[], bool]) -> None:
-    """Find nothing wrong."""
+def skip_verification(*, thorough: bool, stopped: Callable[[], bool]) -> None:
+    """Accept the files unseen, for models that no store keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A model as a request needs it."""
+class ModelRequirements:
+    """The model that a request needs, and how it must be loaded."""
 
     key: str
-    """What identifies it, whatever it is called: the path of its file."""
+    """Identity of the model, independent of its name: the path of its file."""
     name: str
-    """Its shortest name; ps shows that of the request that loaded it."""
+    """Its shortest name. The list of loaded models shows the name that the loading request used."""
     spec: ModelSpec
     digest: str = ""
-    """Of its manifest."""
+    """Digest of its manifest."""
     details: Any = None
-    """For ps; handed through."""
+    """Passed through to the list of loaded models."""
     format: str = "gguf"
     backend: str = ""
-    """The backend that the model asks for; empty: the server decides."""
+    """The backend that the model names; empty: the server chooses."""
     backend_options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Options that the request sets, unchecked, by the backend's name. `spec` has those of the chosen one, checked."""
+    """Backend options of the request, unchecked, by backend name. `spec` has the checked ones of the chosen backend."""
     automatic: frozenset[str] = frozenset()
-    """Fields of `spec` that nobody asked for: "context_length", "batch_size"."""
+    """Fields of `spec` that no one set: "context_length", "batch_size". They do not cause a reload."""
     file_bytes: int = 0
-    """Size of the file; ps shows it when the backend does not know its memory."""
-    verify: Verify = trusting
+    """Size of the file, shown when the backend does not know how much memory it uses."""
+    verify: Verify = skip_verification
 
 
-class Use(Enum):
-    """The use that a request makes of a model, which decides what it may have to wait for."""
+class LeaseKind(Enum):
+    """What a request does with its lease, which decides what it may have to wait for."""
 
     SEQUENCE = "sequence"
-    """It runs sequences, one after the other."""
+    """Runs sequences, one after the other; each needs a slot of the model."""
     CALL = "call"
-    """It embeds, ranks or tokenizes."""
-    NOTHING = "nothing"
-    """It has the model loaded, no more."""
+    """Embeds, ranks or tokenizes, without a slot."""
+    LOAD_ONLY = "load_only"
+    """Has the model loaded and does nothing with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The request waits: for its model to be loaded, or for a place."""
+    """The request waits: for its model to be loaded, or for a slot."""
 
     position: int
-    """How many are in front of it; those that are being served count as one, so 0 says that the wait is over."""
+    """Number of requests in front of it. Those being served count as one, so 0 means that the wait is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Its model is being loaded."""
+    """The request's model is being loaded."""
 
     fraction: float
     """From 0 to 1."""
 
 
-Report: TypeAlias = Callable[[Queued | Loading], None]
+OnProgress: TypeAlias = Callable[[Queued | Loading], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A loaded model, lent to one request."""
+    """A loaded model, leased to one request."""
 
-    model: GatedModel
+    model: AdmittedModel
     key: str
     backend: str
     facts: ModelFacts
     load_ns: int
-    """From the request for the lease until it was given: queueing and loading."""
+    """Nanoseconds from the request for the lease until it was given: queueing and loading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEntry:
-    """A loaded model, as ps lists it."""
+    """A row in the list of loaded models."""
 
     name: str
     digest: str
@@ -99,10 +99,10 @@ class LoadedEntry:
     vram_bytes: int
     context_length: int
     expires_at_ns: int
-    """Nanoseconds since 1970; a model that stays for good expires some 292 years ahead."""
+    """Nanoseconds since 1970. A model that never expires has a time some 292 years ahead."""
     active: int
-    """Requests that hold it and do not wait for a place."""
+    """Leases that do not wait for a slot."""
     queued: int
-    """Requests that wait for a place."""
+    """Leases that wait for a slot."""
     pid: int
     """Process id of its host; 0 if it has none."""

@@ -1,15 +1,27 @@
-"""Whose model is loaded next: the queue of requests that need a load, and the turns of the models they wait for.
+"""Which model is loaded next: the queue of requests that need a load, and the load turn that passes between models.
 
-Each model that is waited for has one piece of work at a time: making room, loading, or ending an old instance first.
-The works of several models take turns, since they share the machine's memory, and the most urgent request decides whose
-is next. A model keeps its turn only as long as it gets on. One that must wait for others, for the end of another's
-answer say, steps aside meanwhile; one whose load shows no progress loses its turn after some seconds. So no model can
-keep the others from being loaded, whatever its host does.
+Theory. Each model that requests wait for has at most one LoadJob, a task that makes room, ends an old instance if there
+is one, and loads. Requests for the same model share its job and its error. Jobs of different models compete for the
+machine's memory, so they take turns: one job at a time holds the load turn, and the most urgent waiting request decides
+whose model is next.
 
-Requests for the same model share its work, and its error.
+No model may keep the others from being loaded, whatever its host does. So a job loses or gives up the turn in two
+cases. A job that must wait for other requests, for the end of a sequence say, gives the turn up and gets in line for it
+again afterwards (`LoadJob.wait_without_turn`); jobs that come back go before new ones. A job that reports no progress
+for `stall_seconds` while others want the turn loses it and goes on beside them.
+
+Order of events for a request: `wait` puts it into two queues, that of all requests and that of its model. `_next` gives
+the free turn to the first request whose model has no job, which starts the job. When the job ends, `_deliver` hands the
+model, or the error, to every request that waits for the same. A request that is cancelled leaves the queues; if it was
+the last one for its model, the job is cancelled too.
+
+Races. Everything runs on one event loop, so only what happens across an `await` can race. A model may be delivered to a
+request in the turn of the loop in which the request is cancelled: then `wait` releases the lease. Requests may join a
+model's queue while its cancelled job still winds down: they get a job of their own.
 """
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections import deque
@@ -18,274 +30,292 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from puna.errors import LoadFailedError
-from puna.runtime.admission import Herald, Line, Ticket
-from puna.runtime.requirements import Loading, Queued, Report, Use, Wanted
+from puna.runtime.admission import PositionReporter, Ticket, WaitQueue
+from puna.runtime.requirements import LeaseKind, Loading, ModelRequirements, OnProgress, Queued
 
 log = logging.getLogger(__name__)
 
-R = TypeVar("R")
+M = TypeVar("M")
 W = TypeVar("W")
 
 LOADED: Final = Loading(1.0)
-NEWS_SECONDS: Final = 0.25
-"""Seconds between two reports of a load to the requests that wait beside the first."""
+PROGRESS_SECONDS: Final = 0.25
+"""Least interval between two progress reports to the requests that wait behind the first."""
 
 
 @dataclass(slots=True, eq=False)
-class Pending(Generic[R]):
-    """A request in the queue. Its future is done once it has its model, or has left."""
+class PendingRequest(Generic[M]):
+    """A request in the queue. `outcome` is done once the request has its model, or has left the queue."""
 
-    want: Wanted
-    use: Use
-    report: Report
-    given: asyncio.Future[R]
-    told: int = -1
-    ticket: Ticket["Pending[R]"] | None = None
-    """In the line of all, and in that of its model."""
+    requirements: ModelRequirements
+    kind: LeaseKind
+    on_progress: OnProgress
+    outcome: asyncio.Future[M]
+    context: contextvars.Context
+    """The context of the request's task, so that what its job logs bears the request's id."""
+    last_position: int = -1
+    ticket: Ticket["PendingRequest[M]"] | None = None
+    """Its ticket in the queue of all requests and in that of its model; None once it has left them."""
 
-    def hear(self, in_front: int) -> None:
-        """Report a position if it is news."""
-        if self.told != in_front:
-            self.told = in_front
-            self.report(Queued(in_front))
+    def report_position(self, in_front: int) -> None:
+        """Report a position if it has changed."""
+        if self.last_position != in_front:
+            self.last_position = in_front
+            self.on_progress(Queued(in_front))
 
 
-class Turn(Generic[R]):
-    """The work for one model, as it sees the turns."""
+class LoadJob(Generic[M]):
+    """The work for one model, as that work sees the scheduler."""
 
-    def __init__(self, scheduler: "Scheduler[R]", pending: Pending[R]) -> None:
+    def __init__(self, scheduler: "Scheduler[M]", request: PendingRequest[M]) -> None:
         self.scheduler = scheduler
-        self.pending = pending
-        self.alive = 0.0
-        """When it last got on, by the event loop's clock."""
-        self.abandoned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.request = request
+        """The request that started the job."""
+        self.last_progress = 0.0
+        """When it last made progress, by the event loop's clock."""
+        self.unwanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once no request waits for the model any more."""
-        self._told = -math.inf
+        self._last_report = -math.inf
 
-    def abandon(self) -> None:
-        """Have the work given up."""
-        if not self.abandoned.done():
-            self.abandoned.set_result(None)
+    def cancel(self) -> None:
+        """Mark the job as unwanted, which ends its work."""
+        if not self.unwanted.done():
+            self.unwanted.set_result(None)
 
-    async def aside(self, waiting: Awaitable[W]) -> W:
-        """Wait for something while others have their turns, then for a turn again."""
-        self.scheduler.step_aside(self)
-        result = await waiting
-        await self.scheduler.return_to(self)
+    async def wait_without_turn(self, awaitable: Awaitable[W]) -> W:
+        """Give up the load turn, wait for `awaitable`, and wait for the turn again."""
+        self.scheduler.give_up_turn(self)
+        result = await awaitable
+        await self.scheduler.regain_turn(self)
         return result
 
-    def report(self, news: Queued | Loading) -> None:
-        """Tell the waiting requests how far the model is, which also shows that it gets on."""
-        now = self.alive = asyncio.get_running_loop().time()
-        self.pending.report(news)
-        if now - self._told >= NEWS_SECONDS or news == LOADED:
-            self._told = now
-            for other in self.scheduler.others(self.pending.want.key):
-                other.report(news)
+    def report(self, progress: Queued | Loading) -> None:
+        """Report progress to the waiting requests. This also shows the scheduler that the job does not stall."""
+        now = self.last_progress = asyncio.get_running_loop().time()
+        self.request.on_progress(progress)
+        if now - self._last_report >= PROGRESS_SECONDS or progress == LOADED:
+            self._last_report = now
+            for other in self.scheduler.waiting_for(self.request.requirements.key):
+                other.on_progress(progress)
 
 
-class Models(Protocol[R]):
-    """The models that a scheduler hands out."""
+class ModelProvider(Protocol[M]):
+    """What the scheduler needs of the pool."""
 
-    async def provide(self, want: Wanted, turn: Turn[R]) -> R:
-        """Make room and load, and return a model that fits."""
+    async def provide(self, requirements: ModelRequirements, job: LoadJob[M]) -> M:
+        """Make room, load, and return a model that meets the requirements."""
 
-    def fits(self, made: R, want: Wanted) -> bool:
-        """Say whether a model does for another request."""
+    def satisfies(self, model: M, requirements: ModelRequirements) -> bool:
+        """Return whether a loaded model meets other requirements too."""
 
-    def lend(self, made: R, use: Use) -> None:
-        """Keep a model for a request."""
+    def acquire(self, model: M, kind: LeaseKind) -> None:
+        """Count a lease of a model."""
 
-    def give_back(self, made: R, use: Use) -> None:
-        """End that."""
+    def release(self, model: M, kind: LeaseKind) -> None:
+        """End a lease of a model."""
 
 
-class Scheduler(Generic[R]):
-    """Gives requests their models. `patience`: seconds that a work may keep its turn without getting on."""
+class Scheduler(Generic[M]):
+    """Gives each request its model, loading models in turns.
 
-    def __init__(self, models: Models[R], patience: float) -> None:
+    `stall_seconds` is how long a job may hold the load turn without progress while others want it.
+    """
+
+    def __init__(self, models: ModelProvider[M], stall_seconds: float) -> None:
         self._models = models
-        self._patience = patience
-        self._line: Line[Pending[R]] = Line()
-        self._by_model: dict[str, Line[Pending[R]]] = {}
-        self._herald = Herald(self._line, self._tell)
-        self._turns: dict[str, Turn[R]] = {}
-        """The works under way, by model."""
+        self._stall_seconds = stall_seconds
+        self._queue: WaitQueue[PendingRequest[M]] = WaitQueue()
+        self._by_model: dict[str, WaitQueue[PendingRequest[M]]] = {}
+        self._reporter = PositionReporter(self._queue, self._report_position)
+        self._jobs: dict[str, LoadJob[M]] = {}
+        """The running jobs, by model."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._current: Turn[R] | None = None
+        self._current: LoadJob[M] | None = None
+        """The job that holds the load turn."""
         self._timer: asyncio.TimerHandle | None = None
-        """When to look whether it gets on."""
-        self._returning: deque[tuple[Turn[R], asyncio.Future[None]]] = deque()
+        """When to look whether the current job stalls."""
+        self._resuming: deque[tuple[LoadJob[M], asyncio.Future[None]]] = deque()
+        """Jobs that gave up the turn and want it back."""
         self._closed = False
 
     async def close(self) -> None:
-        """End every work and cancel what waits."""
+        """Cancel every job and every waiting request, and wait for the jobs to end."""
         self._closed = True
-        for turn in self._turns.values():
-            turn.pending.given.cancel()
-            turn.abandon()
+        for job in self._jobs.values():
+            job.request.outcome.cancel()
+            job.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        while self._line:
-            self._line.next().given.cancel()
+        while self._queue:
+            self._queue.next().outcome.cancel()
 
     @property
     def waiting(self) -> int:
-        """The number of waiting requests, with the requests that have a turn."""
-        return len(self._line) + len(self._turns)
+        """Number of waiting requests, including the requests whose jobs run."""
+        return len(self._queue) + len(self._jobs)
 
-    def others(self, model: str) -> list[Pending[R]]:
-        """Return who waits for a model beside the one whose work is done."""
+    def waiting_for(self, model: str) -> list[PendingRequest[M]]:
+        """Return the requests that wait for a model, without the one that started its job."""
         return list(self._by_model.get(model, ()))
 
-    async def wait(self, want: Wanted, use: Use, priority: int, report: Report) -> R:
-        """Wait for a model, which is lent when this returns. Raises what `provide` does."""
-        pending: Pending[R] = Pending(want, use, report, asyncio.get_running_loop().create_future())
-        ticket = pending.ticket = self._line.join(pending, priority)
-        self._by_model.setdefault(want.key, Line()).add(ticket)
-        self._herald.joined(ticket)
+    async def wait(self, requirements: ModelRequirements, kind: LeaseKind, priority: int, on_progress: OnProgress) -> M:
+        """Wait for a model and return it with a lease of this kind. Raises what `provide` raises."""
+        pending: PendingRequest[M] = PendingRequest(
+            requirements,
+            kind,
+            on_progress,
+            asyncio.get_running_loop().create_future(),
+            contextvars.copy_context(),
+        )
+        ticket = pending.ticket = self._queue.join(pending, priority)
+        self._by_model.setdefault(requirements.key, WaitQueue()).add(ticket)
+        self._reporter.joined(ticket)
         self._next()
         try:
-            return await pending.given
+            return await pending.outcome
         except asyncio.CancelledError:
-            if pending.given.cancelled():
+            if pending.outcome.cancelled():
                 self._leave(pending)
-            elif pending.given.exception() is None:  # it came in the very moment
-                self._models.give_back(pending.given.result(), use)
+            elif pending.outcome.exception() is None:  # the model was delivered in the turn of the cancellation
+                self._models.release(pending.outcome.result(), kind)
             raise
 
     # ---- the queue ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, pending: Pending[R], in_front: int) -> None:
-        pending.hear(in_front + bool(self._turns))
+    def _report_position(self, pending: PendingRequest[M], in_front: int) -> None:
+        # The running jobs together count as one in front, so that 0 means that the wait for a turn is over.
+        pending.report_position(in_front + bool(self._jobs))
 
-    def _take(self, pending: Pending[R]) -> None:
-        """Take a request out of the queue. Nothing happens if it is not there."""
-        key, ticket = pending.want.key, pending.ticket
+    def _take(self, pending: PendingRequest[M]) -> None:
+        """Remove a request from the queues. Does nothing if it has left them."""
+        key, ticket = pending.requirements.key, pending.ticket
         if ticket is None:
             return
         pending.ticket = None
-        self._line.leave(ticket)
-        if (line := self._by_model.get(key)) is not None:
-            line.leave(ticket)
-            if not line:
+        self._queue.leave(ticket)
+        if (queue := self._by_model.get(key)) is not None:
+            queue.leave(ticket)
+            if not queue:
                 del self._by_model[key]
 
-    def _leave(self, pending: Pending[R]) -> None:
+    def _leave(self, pending: PendingRequest[M]) -> None:
+        """Remove a cancelled request, and cancel its model's job if no other request wants it."""
         self._take(pending)
-        self._herald.changed()
-        key = pending.want.key
-        turn = self._turns.get(key)
-        if turn and turn.pending.given.done() and key not in self._by_model:
-            turn.abandon()
+        self._reporter.changed()
+        key = pending.requirements.key
+        job = self._jobs.get(key)
+        if job and job.request.outcome.done() and key not in self._by_model:
+            job.cancel()
 
-    def _first(self) -> Pending[R] | None:
-        """Return the first request whose model has no work under way."""
-        heads = [line.first() for key, line in self._by_model.items() if key not in self._turns]
+    def _first(self) -> PendingRequest[M] | None:
+        """Return the first request whose model has no job."""
+        heads = [queue.first() for key, queue in self._by_model.items() if key not in self._jobs]
         return min(heads).item if heads else None
 
-    # ---- turns -------------------------------------------------------------------------------------------------------
+    # ---- the load turn -----------------------------------------------------------------------------------------------
 
-    def step_aside(self, turn: Turn[R]) -> None:
-        """Give up the turn, if it is this one's."""
-        if self._current is turn:
+    def give_up_turn(self, job: LoadJob[M]) -> None:
+        """Pass the load turn on if this job holds it."""
+        if self._current is job:
             self._current = None
             if self._timer is not None:
                 self._timer.cancel()
             self._next()
 
-    async def return_to(self, turn: Turn[R]) -> None:
-        """Wait for the turn."""
-        if self._current is turn:
+    async def regain_turn(self, job: LoadJob[M]) -> None:
+        """Wait until this job holds the load turn."""
+        if self._current is job:
             return
-        again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._returning.append((turn, again))
+        resumed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._resuming.append((job, resumed))
         self._next()
-        await again
+        await resumed
 
     def _next(self) -> None:
-        """Give the turn away if it is free: first to the works that stepped aside, then to the most urgent request."""
+        """Give the turn away if it is free: first to jobs that want it back, then to the most urgent request."""
         if self._current is not None or self._closed:
             return
-        while self._returning:
-            turn, again = self._returning.popleft()
-            if not again.done():
-                self._begin(turn)
-                again.set_result(None)
+        while self._resuming:
+            job, resumed = self._resuming.popleft()
+            if not resumed.done():  # done here means that the job was cancelled meanwhile
+                self._start_turn(job)
+                resumed.set_result(None)
                 return
         if (pending := self._first()) is not None:
             self._take(pending)
-            turn = self._turns[pending.want.key] = Turn(self, pending)
-            self._begin(turn)
-            self._herald.changed()
-            task = asyncio.create_task(self._serve(turn))
+            job = self._jobs[pending.requirements.key] = LoadJob(self, pending)
+            self._start_turn(job)
+            self._reporter.changed()
+            task = asyncio.create_task(self._run(job), context=pending.context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _begin(self, turn: Turn[R]) -> None:
-        self._current = turn
-        turn.alive = asyncio.get_running_loop().time()
-        self._look_later(self._patience)
+    def _start_turn(self, job: LoadJob[M]) -> None:
+        self._current = job
+        job.last_progress = asyncio.get_running_loop().time()
+        self._check_stall_in(self._stall_seconds)
 
-    def _look_later(self, seconds: float) -> None:
+    def _check_stall_in(self, seconds: float) -> None:
         if math.isfinite(seconds):
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._check_stall)
 
-    def _look(self) -> None:
-        """Take the turn from a work that does not get on, if another wants it."""
-        turn = self._current
-        if turn is None:
+    def _check_stall(self) -> None:
+        """Take the turn from a job that makes no progress, if another wants it."""
+        job = self._current
+        if job is None:
             return
-        left = turn.alive + self._patience - asyncio.get_running_loop().time()
+        left = job.last_progress + self._stall_seconds - asyncio.get_running_loop().time()
         if left > 0:
-            self._look_later(left)
-        elif self._line or self._returning:
-            log.warning("%s does not get on: others are served beside it", turn.pending.want.name)
-            self.step_aside(turn)
+            self._check_stall_in(left)
+        elif self._queue or self._resuming:
+            log.warning(
+                "loading %s makes no progress: other models are loaded beside it", job.request.requirements.name
+            )
+            self.give_up_turn(job)
         else:
-            self._look_later(self._patience)
+            self._check_stall_in(self._stall_seconds)
 
-    async def _serve(self, turn: Turn[R]) -> None:
-        """Do the work for a request, and hand out what it gives, as long as a request waits for it."""
-        key = turn.pending.want.key
-        work = asyncio.ensure_future(self._models.provide(turn.pending.want, turn))
-        ends: set[asyncio.Future[Any]] = {work, turn.abandoned}
+    async def _run(self, job: LoadJob[M]) -> None:
+        """Do a job's work, and deliver what it gives. The work is cancelled when no request wants it any more."""
+        key = job.request.requirements.key
+        work = asyncio.ensure_future(self._models.provide(job.request.requirements, job))
+        ends: set[asyncio.Future[Any]] = {work, job.unwanted}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self.step_aside(turn)  # the end of an unwanted load may take its time
+                self.give_up_turn(job)  # ending an unwanted load may take long, and others need not wait for that
                 work.cancel()
                 await asyncio.wait({work})
-            self._hand_out(turn, work)
+            self._deliver(job, work)
         finally:
-            del self._turns[key]
-            self.step_aside(turn)
+            del self._jobs[key]
+            self.give_up_turn(job)
             self._next()
-            self._herald.changed()
+            self._reporter.changed()
 
-    def _hand_out(self, turn: Turn[R], work: "asyncio.Future[R]") -> None:
-        """Give what a work came to to its request, and to all that wait for the same."""
-        head = turn.pending
-        alike = [head, *self.others(head.want.key)]
-        if work.cancelled() and (turn.abandoned.done() or self._closed):
-            return  # requests that have come since begin anew
+    def _deliver(self, job: LoadJob[M], work: "asyncio.Future[M]") -> None:
+        """Hand a job's model or error to the request that started it and to all that wait for the same."""
+        started = job.request
+        waiters = [started, *self.waiting_for(started.requirements.key)]
+        if work.cancelled() and (job.unwanted.done() or self._closed):
+            return  # requests that came after the cancellation get a job of their own
         error = LoadFailedError("loading was given up") if work.cancelled() else work.exception()
         if error is not None:
-            for each in alike:
-                if not each.given.done() and _same(each.want, head.want):
+            for each in waiters:
+                if not each.outcome.done() and _shares_error(each.requirements, started.requirements):
                     self._take(each)
-                    each.given.set_exception(error)
+                    each.outcome.set_exception(error)
             return
-        made = work.result()
-        self._models.lend(made, Use.NOTHING)
-        for each in alike:
-            if not each.given.done() and (each is head or self._models.fits(made, each.want)):
+        model = work.result()
+        self._models.acquire(model, LeaseKind.LOAD_ONLY)  # it must not expire before all waiters hold it
+        for each in waiters:
+            if not each.outcome.done() and (each is started or self._models.satisfies(model, each.requirements)):
                 self._take(each)
-                self._models.lend(made, each.use)
-                each.given.set_result(made)
-        self._models.give_back(made, Use.NOTHING)
+                self._models.acquire(model, each.kind)
+                each.outcome.set_result(model)
+        self._models.release(model, LeaseKind.LOAD_ONLY)
 
 
-def _same(one: Wanted, other: Wanted) -> bool:
-    """Say whether two requests want the same of a model that cannot be loaded."""
+def _shares_error(one: ModelRequirements, other: ModelRequirements) -> bool:
+    """Return whether a load that failed for one request would fail for another in the same way."""
     return (one.spec, one.backend) == (other.spec, other.backend)

@@ -1,4 +1,7 @@
-"""Where hosts listen: a folder that only its owner may enter, of a path short enough for a socket's address."""
+"""The sockets on which hosts listen, in a folder that only its owner may enter.
+
+The path of the folder is short, since the address of a Unix socket has room for about a hundred bytes.
+"""
 
 import itertools
 import os
@@ -11,28 +14,28 @@ from puna.process import temporary_folders
 from puna.process.temporary_folders import Scratch
 
 ADDRESS_BYTES = 107
-"""What a Unix socket's address may have, the closing zero not counted."""
-OURS = "/puna-12345678/123456.r"
-"""What we put after the folder that we are given."""
+"""Longest path of a Unix socket, without the terminating zero."""
+SUFFIX = "/puna-12345678/123456.r"
+"""An example of what is appended to the parent folder; only its length counts."""
 
 
 class Sockets:
-    """Gives each host a path of its own."""
+    """Gives each host a path of its own in one folder."""
 
     def __init__(self, folder: Scratch) -> None:
         self._folder = folder
         self._numbers = itertools.count(1)
 
     def next(self) -> Path:
-        """Return where the next host listens. A folder that was removed is made anew. OSError: nowhere to."""
+        """Return the path for the next host. A folder that was removed meanwhile is made anew. Raises OSError."""
         return self._folder.path / str(next(self._numbers))
 
 
 @contextmanager
 def folder(parent: Path | None = None) -> Iterator[Sockets]:
-    """Make the folder, in `parent` or the user's runtime folder, and remove it at the end. OSError: nowhere to.
+    """Make the folder in `parent`, or in the user's runtime folder, and remove it at the end. Raises OSError.
 
-    What dead servers have left there, and where temporary files go, is removed first.
+    Folders that dead servers left there, or among the temporary files, are removed first.
     """
     parent = parent or Path(_runtime_folder())
     for each in {parent, Path(tempfile.gettempdir())}:
@@ -43,7 +46,7 @@ def folder(parent: Path | None = None) -> Iterator[Sockets]:
 
 def _runtime_folder() -> str:
     for path in (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
-        fits = len(os.fsencode(path + OURS)) <= ADDRESS_BYTES
+        fits = len(os.fsencode(path + SUFFIX)) <= ADDRESS_BYTES
         if Path(path).is_absolute() and fits and os.access(path, os.W_OK | os.X_OK):
             return path
-    return "/tmp"  # the shortest that every system has
+    return "/tmp"  # short, and present on every system

@@ -1,4 +1,8 @@
-"""From a name in a request to a model on lease."""
+"""Access to models: from the name in a request to a leased model, and the checks that several requests share.
+
+Models are cached as they were read from the store, by name and manifest digest: a changed manifest has another digest,
+so an entry never becomes stale.
+"""
 
 import asyncio
 import threading
@@ -25,29 +29,29 @@ from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options, merge
 from puna.runtime.pool import ModelPool
-from puna.runtime.requirements import Lease, Loading, Queued, Use
+from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
 from puna.serving.requests import RequestOptions
-from puna.serving.sampling_options import check_size, wanted
-from puna.serving.templates import Forms
+from puna.serving.sampling_options import check_size, model_requirements
+from puna.serving.templates import ModelTemplates
 from puna.settings import Settings
 
-REMEMBERED: Final = 64
-"""How many models are kept as they were read."""
-Tell = Callable[[Progress], None]
-"""Hears of waiting and loading, before the first event."""
+CACHED_MODELS: Final = 64
+"""Number of models whose parsed files are kept in memory."""
+OnProgress = Callable[[Progress], None]
+"""Called with the progress of queueing and loading, before the first event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A model that a request names."""
+class ResolvedModel:
+    """The model that a request names."""
 
-    sent: str
+    requested_name: str
     """The name as the client wrote it."""
     reference: Reference
     model: StoredModel
-    forms: Forms
+    templates: ModelTemplates
 
 
 class Access:
@@ -55,11 +59,11 @@ class Access:
 
     def __init__(self, store: ModelStore, pool: ModelPool, settings: Settings, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        """Runs templates."""
+        """Runs templates in worker processes."""
         self._store = store
         self._pool = pool
         self.settings = settings
-        self._known: OrderedDict[tuple[str, str], tuple[StoredModel, Forms]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[StoredModel, ModelTemplates]] = OrderedDict()
         self._lock = threading.Lock()
 
     async def find(
@@ -69,10 +73,11 @@ class Access:
         missing: Callable[[], PunaError] = ModelRequiredError,
         unknown: Callable[[str], PunaError] = ModelNotFoundError,
         cloud: str = "remote model is unavailable",
-    ) -> Found:
-        """Find a model by the name a client wrote. `missing` and `unknown` make errors whose texts differ by method.
+    ) -> ResolvedModel:
+        """Find a model by the name that a client wrote.
 
-        InvalidModelNameError; InvalidRequestError: two suffixes; CloudDisabledError: a cloud model.
+        `missing` and `unknown` make the errors for an empty and an unknown name, whose texts differ between methods.
+        Raises InvalidModelNameError, InvalidRequestError for two suffixes, and CloudDisabledError for a cloud model.
         """
         try:
             reference = parse_reference(sent)
@@ -83,53 +88,56 @@ class Access:
         if reference.source is Source.CLOUD:
             raise CloudDisabledError(cloud)
         try:
-            model, forms = await asyncio.to_thread(self._get, reference)
+            model, templates = await asyncio.to_thread(self._get, reference)
         except LookupError:
             await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
-        return Found(sent, reference, model, forms)
+        return ResolvedModel(sent, reference, model, templates)
 
-    def check_form(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
-        """Refuse a form that is too large to be read. `tools`: those of which one must be called."""
+    def check_constraint_size(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
+        """Raise UnsupportedConstraintError for a constraint that is too large.
+
+        `tools` are the tools of which one must be called, since their schemas become a constraint.
+        """
         check_size(request, tools, self.settings.limits.max_constraint_bytes)
 
     def lease(
-        self, model: StoredModel, options: Options, request: RequestOptions, tell: Tell, use: Use
+        self, model: StoredModel, options: Options, request: RequestOptions, on_progress: OnProgress, kind: LeaseKind
     ) -> AbstractAsyncContextManager[Lease]:
-        """Lease a model with these options; it is loaded if need be. Errors: see ModelPool.lease."""
+        """Lease a model with these options, loading it if needed. Raises what ModelPool.lease raises."""
 
         def report(news: Queued | Loading) -> None:
             if isinstance(news, Queued):
-                tell(Progress(phase="queued", position=news.position))
+                on_progress(Progress(phase="queued", position=news.position))
             else:
-                tell(Progress(phase="loading", fraction=news.fraction))
+                on_progress(Progress(phase="loading", fraction=news.fraction))
 
         return self._pool.lease(
-            wanted(model, options, request, self.settings),
+            model_requirements(model, options, request, self.settings),
             keep_alive=request.keep_alive,
             priority=request.priority,
-            report=report,
-            use=use,
+            on_progress=report,
+            kind=kind,
         )
 
     async def unload(self, model: StoredModel) -> bool:
-        """Have a model go as soon as it is idle; say whether it was loaded."""
+        """Free a model as soon as it is idle; return whether it was loaded."""
         return await self._pool.unload(str(model.model_path)) if model.model_path else False
 
-    def refuse_remote(self, found: Found) -> None:
-        """Raise what a stub of a model that runs elsewhere is answered with; nothing runs elsewhere."""
+    def refuse_remote(self, found: ResolvedModel) -> None:
+        """Raise an error if the model is the stub of a remote model, since this server calls no remote server."""
         config = found.model.config
         if not config.is_remote:
             return
         if found.reference.source is Source.LOCAL:
-            raise ModelNotFoundError(found.sent)
+            raise ModelNotFoundError(found.requested_name)
         host = urlsplit(config.remote_host if "://" in config.remote_host else f"//{config.remote_host}").hostname
         if host not in self.settings.remotes:
             raise InvalidRequestError("this server cannot run this remote model")
         raise CloudDisabledError
 
-    def _get(self, reference: Reference) -> tuple[StoredModel, Forms]:
-        """Read a model, or return it as it was read before if its manifest is the same. Blocks."""
+    def _get(self, reference: Reference) -> tuple[StoredModel, ModelTemplates]:
+        """Return a model from the cache, or read it from the store. Blocks."""
         model = self._store.get(self._store.resolve(reference.name))
         key = model.name.full, model.digest
         with self._lock:
@@ -137,17 +145,17 @@ class Access:
             if known is not None:
                 self._known.move_to_end(key)
                 return known
-        # What every request asks for is read here, in a thread.
+        # These properties read files, and every request uses them: read them here, in a thread.
         _ = model.capabilities, model.parameters, model.system, model.messages, model.mode
         with self._lock:
-            self._known[key] = model, Forms(model, self.sandbox)
-            if len(self._known) > REMEMBERED:
+            self._known[key] = model, ModelTemplates(model, self.sandbox)
+            if len(self._known) > CACHED_MODELS:
                 self._known.popitem(last=False)
             return self._known[key]
 
 
 def options_of(model: StoredModel, request: RequestOptions) -> Options:
-    """Merge the defaults, the model's parameters and the request's options. Raises OptionTypeError."""
+    """Return the options: the request's over the model's parameters over the defaults. Raises OptionTypeError."""
     return merge(model.parameters, request.values)
 
 
@@ -157,26 +165,29 @@ def check_logprobs(request: RequestOptions) -> None:
         raise InvalidRequestError("top_logprobs must be between 0 and 20")
 
 
-def thinking_of(found: Found, request: RequestOptions) -> Think | None:
-    """Return whether and how hard the model shall think: one that can does, unless told otherwise.
+def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
+    """Return whether and how hard the model thinks. A model that can think does so unless the request says otherwise.
 
-    CapabilityMissingError: it cannot, and the request insists.
+    Raises CapabilityMissingError if the model cannot think and the request demands it.
     """
     think = request.think
     if "thinking" in found.model.capabilities:
         return think or Think(on=True)
     if think is not None and think.on:
         if not request.think_if_possible:
-            raise CapabilityMissingError(f"{quote(found.sent)} does not support thinking")
+            raise CapabilityMissingError(f"{quote(found.requested_name)} does not support thinking")
         return None
     return think
 
 
-def check_capabilities(found: Found, verb: str, needed: Sequence[str]) -> None:
-    """Raise CapabilityMissingError unless the model completes and has what is `needed`. `verb` says what is asked."""
+def check_capabilities(found: ResolvedModel, verb: str, needed: Sequence[str]) -> None:
+    """Raise CapabilityMissingError unless the model completes text and has the `needed` capabilities.
+
+    `verb` names the operation in the error text.
+    """
     capabilities = found.model.capabilities
     if "completion" not in capabilities:
-        raise CapabilityMissingError(f"{quote(found.sent)} does not support {verb}")
+        raise CapabilityMissingError(f"{quote(found.requested_name)} does not support {verb}")
     lacking = [each for each in needed if each not in capabilities]
     if lacking:
         raise CapabilityMissingError(f"{found.model.name.full} does not support {lacking[0]}")

@@ -1,4 +1,9 @@
-"""The requests that wait or are being answered, to be listed and cancelled."""
+"""The table of requests under way: they can be listed, cancelled and drained.
+
+A request is entered as the task that answers it, so cancelling the request cancels the task. The task's own code finds
+out from the entry why it was cancelled: because a CancelRequests call named it (`cancelled`), because the server ends
+(`ended`), or, with neither flag set, because the client hung up.
+"""
 
 import asyncio
 import itertools
@@ -8,11 +13,12 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from puna import request_log
 from puna.errors import ServerEndingError
 from puna.serving.answers import Progress
 
 LAST_GRACE = 10.0
-"""Seconds that ended requests may take to let go."""
+"""Seconds that cancelled requests may take to clean up."""
 
 
 @dataclass(slots=True)
@@ -26,15 +32,15 @@ class Entry:
     start_ns: int = field(default_factory=time.time_ns)
     output_tokens: int = 0
     queue_position: int = 0
-    """How many are in front of it; 0: it does not wait."""
+    """Number of requests in front of it; 0: it does not wait."""
     cancelled: bool = False
-    """Whether somebody asked for its end."""
+    """Whether another request cancelled it."""
     ended: bool = False
-    """True if the server ended it because the server ends."""
+    """Whether the server cancelled it because the server ends."""
 
-    def hear(self, news: Progress) -> None:
-        """Note how the request fares."""
-        self.queue_position = news.position if news.phase == "queued" else 0
+    def on_progress(self, progress: Progress) -> None:
+        """Keep the queue position for ListRequests."""
+        self.queue_position = progress.position if progress.phase == "queued" else 0
 
 
 class Activity:
@@ -49,7 +55,10 @@ class Activity:
 
     @contextmanager
     def entered(self, model: str, method: str) -> Generator[Entry]:
-        """List the current task's request for as long as the block lasts. ServerEndingError: too late for a new one."""
+        """List the current task's request for as long as the block lasts, and log it under its id.
+
+        Raises ServerEndingError if the server takes no more requests.
+        """
         if self.ending:
             raise ServerEndingError
         task = asyncio.current_task()
@@ -58,16 +67,17 @@ class Activity:
         entry = Entry(id=f"r{next(self._numbers)}", model=model, method=method, task=task)
         self._entries[entry.id] = entry
         try:
-            yield entry
+            with request_log.grpc_call(entry.id, method, model):
+                yield entry
         finally:
             del self._entries[entry.id]
             if not self._entries:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """Take no more requests, give those under way some seconds to finish, and end the rest.
+        """Take no more requests, let those under way finish for some seconds, and cancel the rest.
 
-        Return when none is left, or after LAST_GRACE more seconds.
+        Returns when none is left, or after LAST_GRACE more seconds.
         """
         self.ending = True
         if await self._emptied(seconds):
@@ -78,7 +88,7 @@ class Activity:
         await self._emptied(LAST_GRACE)
 
     async def _emptied(self, seconds: float) -> bool:
-        """Wait until no request is under way, and say whether that came."""
+        """Wait until no request is under way; return whether that happened in time."""
         if self._entries:
             self._idle.clear()
             with suppress(TimeoutError):
@@ -86,11 +96,11 @@ class Activity:
         return not self._entries
 
     def entries(self, model: str = "") -> list[Entry]:
-        """Return the requests, oldest first; only those of one model, as they named it, unless it is empty."""
+        """Return the requests, oldest first. `model` selects those that named the model so; empty: all."""
         return [entry for entry in self._entries.values() if not model or entry.model == model]
 
     def cancel(self, id_: str) -> bool:
-        """End a request; return whether there was one."""
+        """Cancel a request; return whether there was one to cancel."""
         entry = self._entries.get(id_)
         if entry is None or entry.cancelled:
             return False

@@ -23,7 +23,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenLogprob(TokenLogprob):
+class LogprobWithText(TokenLogprob):
     """A token's log-probability, where what came out with the token is not its own text."""
 
     piece: str = ""

@@ -22,12 +22,12 @@ from puna.prompt.jinja import parsers
 from puna.prompt.layout import OutputLayout
 from puna.prompt.rendered import RenderedPrompt
 from puna.prompt.tool_grammar import grammar as tool_grammar
-from puna.runtime.requirements import Lease, Use
+from puna.runtime.requirements import Lease, LeaseKind
 from puna.serving import answers
 from puna.serving.access import (
     Access,
-    Found,
-    Tell,
+    OnProgress,
+    ResolvedModel,
     check_capabilities,
     check_logprobs,
     options_of,
@@ -38,8 +38,8 @@ from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.requests import ChatRequest
-from puna.serving.sampling_options import constraint, shifts
-from puna.serving.sequence_builder import Draft
+from puna.serving.sampling_options import output_constraint, shifts
+from puna.serving.sequence_builder import SequenceBuilder
 from puna.serving.sequence_runner import run
 
 HARMONY_NEXT: Final = "<|end|><|start|>assistant"
@@ -49,7 +49,7 @@ HARMONY_FINAL: Final = f"{HARMONY_NEXT}<|channel|>final<|message|>"
 _SPECIAL: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
-async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerator[Event]:
+async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) -> AsyncGenerator[Event]:
     """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
 
     The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
@@ -58,7 +58,7 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
     asked = request.options
     clock = Clock(asked.start_ns)
     check_logprobs(asked)
-    access.check_form(asked, request.tools if request.tool_choice.mode == "required" else ())
+    access.check_constraint_size(asked, request.tools if request.tool_choice.mode == "required" else ())
     found = await access.find(request.model)
     if not request.messages and asked.keep_alive == 0:
         await access.unload(found.model)
@@ -70,9 +70,9 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
     options = options_of(found.model, asked)
     if found.model.mode == "native":
         access.sandbox.warm()
-    use = Use.SEQUENCE if request.messages else Use.NOTHING
-    async with access.lease(found.model, options, asked, tell, use) as lease:
-        clock.granted()
+    kind = LeaseKind.SEQUENCE if request.messages else LeaseKind.LOAD_ONLY
+    async with access.lease(found.model, options, asked, on_progress, kind) as lease:
+        clock.model_ready()
         if not request.messages:
             yield Done(reason="load")
             return
@@ -80,10 +80,10 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
         if request.render_only:
             yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
             return
-        demanded = constraint(asked.output)
-        if demanded is None and request.tool_choice.mode == "required":
-            demanded = turn.forced_call()
-        draft = Draft(
+        constraint = output_constraint(asked.constraint)
+        if constraint is None and request.tool_choice.mode == "required":
+            constraint = turn.tool_call_constraint()
+        builder = SequenceBuilder(
             lease=lease,
             options=options,
             request=asked,
@@ -93,16 +93,16 @@ async def chat(access: Access, request: ChatRequest, tell: Tell) -> AsyncGenerat
             stops=turn.layout.stops if turn.layout else (),
             bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
         )
-        async with aclosing(_answer(turn, draft, demanded, clock)) as events:
+        async with aclosing(_answer(turn, builder, constraint, clock)) as events:
             async for event in events:
                 yield event
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatTurn:
     """One turn of a conversation: what the model is told, and how its answer is read."""
 
-    found: Found
+    found: ResolvedModel
     conversation: Conversation
     messages: tuple[Message, ...]
     """All messages, before any truncation."""
@@ -118,16 +118,16 @@ class Turn:
     layout: OutputLayout | None = None
     """How the model file's own template lays out answers; None where that is not in use."""
 
-    def forced_call(self) -> Constraint | None:
+    def tool_call_constraint(self) -> Constraint | None:
         """Return the form of an answer that is a call; None where nobody knows how this model writes calls."""
         if not self.tools:
             return None
         if self.parser is not None:
-            written = call_layouts.CALL_LAYOUTS.get(self.found.forms.parser_name)
+            written = call_layouts.CALL_LAYOUTS.get(self.found.templates.parser_name)
             return tool_grammar.from_layout(self.tools, written, self.preserved) if written else None
         if self.layout is not None:
             return tool_grammar.from_layout(self.tools, self.layout, self.preserved)
-        return tool_grammar.behind_tag(self.tools, self.found.forms.tool_tag, self.preserved)
+        return tool_grammar.behind_tag(self.tools, self.found.templates.tool_tag, self.preserved)
 
     @property
     def preserved(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Turn:
             return self.layout.preserved_tokens
         if self.parser is not None:
             return tuple(self.parser.preserved_tokens)
-        tag = _SPECIAL.match(self.found.forms.tool_tag) if self.tools else None
+        tag = _SPECIAL.match(self.found.templates.tool_tag) if self.tools else None
         return (tag[0],) if tag else ()
 
     def reader(self, *, thought: bool = False) -> AnswerReader:
@@ -147,7 +147,7 @@ class Turn:
             return AnswerReader(parsers.parser(self.layout, self.tools, self.prompt.answer_prefix, self.think))
         if self.parser is not None:
             return AnswerReader(self.parser)
-        tools = ToolCallParser(self.tools, self.found.forms.tool_tag) if self.tools else None
+        tools = ToolCallParser(self.tools, self.found.templates.tool_tag) if self.tools else None
         thinking = None if thought else self.thinking
         return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True) if thinking or tools else plain()
 
@@ -156,23 +156,23 @@ class Turn:
         if THINKING not in self.found.model.capabilities:
             return False
         if self.parser is not None:
-            thinks = THINKING in PARSERS.get(self.found.forms.parser_name, ())
+            thinks = THINKING in PARSERS.get(self.found.templates.parser_name, ())
             return thinks and not (self.think is not None and not self.think.on)
         return self.conversation.native or self.thinking is not None
 
 
-async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think | None) -> Turn:
-    model, forms = found.model, found.forms
+async def _turn(found: ResolvedModel, lease: Lease, request: ChatRequest, think: Think | None) -> ChatTurn:
+    model, templates = found.model, found.templates
     tools: Sequence[Tool] = tool_grammar.offered(request.tools, request.tool_choice)
     offered = tools
     messages = assembled(model, model.messages, model.system, request.messages)
-    parser = forms.parser()
+    parser = templates.parser()
     if parser is not None:
         tools = parser.init(tools, messages[-1], think)
-    renderer = forms.renderer()
+    renderer = templates.renderer()
     conversation = Conversation(
         model=model,
-        forms=forms,
+        templates=templates,
         lease=lease,
         renderer=renderer,
         native=model.mode == "native",
@@ -182,32 +182,34 @@ async def _turn(found: Found, lease: Lease, request: ChatRequest, think: Think |
         truncate=request.options.truncate,
         reads=not request.render_only,
     )
-    prompt = await conversation.prompt(messages, request.options.output, early=request.render_only)
+    prompt = await conversation.prompt(messages, request.options.constraint, early=request.render_only)
     thinking = None
-    if parser is None and not conversation.native and think is not None and think.on and forms.thinking_tags:
-        opening, closing = forms.thinking_tags
+    if parser is None and not conversation.native and think is not None and think.on and templates.thinking_tags:
+        opening, closing = templates.thinking_tags
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
-    must_call = request.tool_choice.mode == "required" and request.options.output is None
-    layout = await forms.chat_template(lease.facts).layout(tools=bool(tools)) if conversation.native else None
-    return Turn(
+    must_call = request.tool_choice.mode == "required" and request.options.constraint is None
+    layout = await templates.chat_template(lease.facts).layout(tools=bool(tools)) if conversation.native else None
+    return ChatTurn(
         found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered, layout
     )
 
 
-async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: Clock) -> AsyncGenerator[Event]:
+async def _answer(
+    turn: ChatTurn, builder: SequenceBuilder, constraint: Constraint | None, clock: Clock
+) -> AsyncGenerator[Event]:
     """Run the sequences and read them."""
     prompt, reader, spent = turn.prompt, turn.reader(), 0
-    if demanded is not None and turn.may_think():
-        first = _Thinking(turn, draft, prompt, demanded)
+    if constraint is not None and turn.may_think():
+        first = _ThinkingPhase(turn, builder, prompt, constraint)
         async with aclosing(first.events()) as events:
             async for event in events:
                 yield event
         if first.finish is not None and first.finish.reason == "length":
-            yield _done(first.finish, Delta(), draft, clock, first.cut)
+            yield _done(first.finish, Delta(), builder, clock, first.cut)
             return
         prompt, reader, spent = await first.rest(), first.next_reader(), first.spent
-    sequence, cut = await draft.sequence(prompt.text, prompt.media, demanded)
-    async with aclosing(run(draft.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
+    sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint)
+    async with aclosing(run(builder.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
             if isinstance(step, TextDelta):
                 for delta in reader.feed(step):
@@ -216,26 +218,28 @@ async def _answer(turn: Turn, draft: Draft, demanded: Constraint | None, clock: 
                 yield Progress(phase="prefill", done_tokens=step.done_tokens, total_tokens=step.total_tokens)
             else:
                 finish = replace(step, output_tokens=step.output_tokens + spent)
-                yield _done(finish, reader.finish(), draft, clock, cut)
+                yield _done(finish, reader.finish(), builder, clock, cut)
 
 
-def _done(finish: Finish, delta: Delta, draft: Draft, clock: Clock, cut: int) -> Done:
+def _done(finish: Finish, delta: Delta, builder: SequenceBuilder, clock: Clock, cut: int) -> Done:
     return Done(
         reason="length" if finish.reason == "length" else "stop",
         delta=delta,
         stop_sequence=finish.stop_sequence,
         usage=usage(finish, cut),
-        timings=clock.timings(finish, draft.lease.model.queued_ns),
+        timings=clock.timings(finish, builder.lease.model.queued_ns),
     )
 
 
-class _Thinking:
+class _ThinkingPhase:
     """The first of two sequences: it runs until content begins."""
 
-    def __init__(self, turn: Turn, draft: Draft, prompt: RenderedPrompt, demanded: Constraint) -> None:
+    def __init__(
+        self, turn: ChatTurn, builder: SequenceBuilder, prompt: RenderedPrompt, constraint: Constraint
+    ) -> None:
         self._turn = turn
-        self._demanded = demanded
-        self._draft = draft
+        self._constraint = constraint
+        self._builder = builder
         self._prompt = prompt
         self._thought: list[str] = []
         self._raw = ""
@@ -249,15 +253,15 @@ class _Thinking:
         """Yield the thinking."""
         turn = self._turn
         reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else turn.reader()
-        sequence, self.cut = await self._draft.sequence(self._prompt.text, self._prompt.media)
+        sequence, self.cut = await self._builder.sequence(self._prompt.text, self._prompt.media)
         native = turn.conversation.native
         # A form that cannot be had is refused before a word is said. This evaluates the prompt, which then is cached.
-        check = replace(sequence, constraint=self._demanded, max_tokens=0)
-        async with aclosing(run(self._draft.lease.model, check, guarded=False)) as events:
+        check = replace(sequence, constraint=self._constraint, max_tokens=0)
+        async with aclosing(run(self._builder.lease.model, check, guarded=False)) as events:
             async for event in events:
                 if isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
-        async with aclosing(run(self._draft.lease.model, sequence, guarded=not native)) as events:
+        async with aclosing(run(self._builder.lease.model, sequence, guarded=not native)) as events:
             async for event in events:
                 if isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
@@ -295,7 +299,7 @@ class _Thinking:
         """Return the reader of the second sequence, which has no thinking."""
         turn = self._turn
         if turn.parser is not None and turn.must_call:
-            parser = turn.found.forms.parser() or turn.parser
+            parser = turn.found.templates.parser() or turn.parser
             parser.init(turn.offered, turn.messages[-1], Think(False))
             return AnswerReader(parser)
         if self.finish is not None and turn.parser is not None:

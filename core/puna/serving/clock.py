@@ -15,7 +15,7 @@ class Clock:
     """Wall clock, in nanoseconds since 1970: only that compares across processes."""
     load_ns: int = field(default=0, init=False)
 
-    def granted(self) -> None:
+    def model_ready(self) -> None:
         """Note that a loaded model is at hand."""
         self.load_ns = max(time.time_ns() - self.start_ns, 1)
 

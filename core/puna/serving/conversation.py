@@ -13,9 +13,9 @@ from puna.prompt.rendered import RenderedPrompt
 from puna.prompt.truncate import fit
 from puna.runtime.requirements import Lease
 from puna.serving.lengths import head, is_long
-from puna.serving.requests import OutputFormat
-from puna.serving.sampling_options import constraint
-from puna.serving.templates import Forms
+from puna.serving.requests import OutputConstraint
+from puna.serving.sampling_options import output_constraint
+from puna.serving.templates import ModelTemplates
 
 TOKENS_PER_IMAGE: Final = 768
 """What a picture is taken to need, before anybody has looked at it."""
@@ -26,7 +26,7 @@ class Conversation:
     """Renders messages for one request."""
 
     model: StoredModel
-    forms: Forms
+    templates: ModelTemplates
     lease: Lease
     renderer: Renderer | None
     tools: Sequence[Tool]
@@ -41,7 +41,7 @@ class Conversation:
     """True if the answer is read in the layout of the model file's own template."""
 
     async def prompt(
-        self, messages: Sequence[Message], output: OutputFormat | None = None, *, early: bool = False
+        self, messages: Sequence[Message], output: OutputConstraint | None = None, *, early: bool = False
     ) -> RenderedPrompt:
         """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses.
 
@@ -51,7 +51,7 @@ class Conversation:
         """
         try:
             if self.native:
-                constraint(output)
+                output_constraint(output)
             return await self._prompt(messages)
         except PunaError as error:
             error.early = early or (self._drops and len(messages) > 1)
@@ -82,11 +82,11 @@ class Conversation:
         if self.native:
             if self.marks:
                 messages = [replace(each, media=()) if each.media else each for each in messages]
-            template = self.forms.chat_template(self.lease.facts)
+            template = self.templates.chat_template(self.lease.facts)
             return await template.turn(messages, self.tools, self.think, reads=self.reads)
         if self.renderer is not None:
             return RenderedPrompt(self.renderer.render(messages, self.tools, self.think))
-        return RenderedPrompt(await self.forms.template.render(messages, self.tools, self.think))
+        return RenderedPrompt(await self.templates.template.render(messages, self.tools, self.think))
 
     async def _count(self, text: str) -> int:
         limit = self.lease.facts.context_length

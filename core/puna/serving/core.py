@@ -1,27 +1,36 @@
-"""Everything that the core does, in one place for the faces in front of it."""
+"""The core's operations in one object, for the gRPC servicers in front of it.
+
+Serving forwards the operations that run on a model to their modules and adds nothing to them: it only holds what they
+share. Servicers use four parts of it directly: `catalogue` (the models of the store), `activity` (the requests under
+way), `blobs` (for uploads) and `settings`. The pool and the store are private.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 
+from puna.models.create.request import TransferStep
 from puna.models.registry.authorization import identity_of
 from puna.models.registry.limits import limits_of
 from puna.models.registry.policy import policy_of
 from puna.models.registry.registries import Registries
+from puna.models.storage.blobs import BlobStore
 from puna.models.store import ModelStore
+from puna.models.upkeep.report import Finding, Report
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.requirements import LoadedEntry, Use
+from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
-from puna.serving import chat, embed, generate, tokens
-from puna.serving.access import Access, Tell, options_of
+from puna.serving import chat, embed, generate, tokens, upkeep
+from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.activity import Activity
 from puna.serving.answers import Embeddings, Event, Progress, Ranking, Tokens
 from puna.serving.catalogue import Catalogue
 from puna.serving.requests import ChatRequest, EmbedRequest, GenerateRequest, RequestOptions, RerankRequest
+from puna.serving.upkeep import ImportEvent, ImportRequest
 from puna.settings import Settings
 
 
-def unheard(news: Progress) -> None:
-    """Hear of progress and do nothing."""
+def ignore_progress(news: Progress) -> None:
+    """Ignore progress."""
 
 
 class Serving:
@@ -35,12 +44,12 @@ class Serving:
         backends: Registry | None = None,
         sandbox: Sandbox | None = None,
     ) -> None:
-        """`backends` are only told of; None: those that are installed.
+        """`backends` is only listed by `plugins`; None means the installed ones.
 
-        `sandbox` runs templates. The caller opens and closes it; without one, workers end with this process.
+        `sandbox` runs templates. The caller opens and closes it; without one, its workers end with this process.
         """
-        self.store = store
-        self.pool = pool
+        self._store = store
+        self._pool = pool
         self.settings = settings
         self.activity = Activity()
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits))
@@ -48,17 +57,17 @@ class Serving:
         self.catalogue = Catalogue(store, registries, self.access.sandbox)
         self._backends = backends
 
-    def generate(self, request: GenerateRequest, tell: Tell = unheard) -> AsyncGenerator[Event]:
-        """Complete a prompt: see puna.serving.generate."""
-        return generate.generate(self.access, request, tell)
+    def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
+        """Complete a prompt. See puna.serving.generate."""
+        return generate.generate(self.access, request, on_progress)
 
-    def chat(self, request: ChatRequest, tell: Tell = unheard) -> AsyncGenerator[Event]:
-        """Answer a conversation: see puna.serving.chat."""
-        return chat.chat(self.access, request, tell)
+    def chat(self, request: ChatRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
+        """Answer a conversation. See puna.serving.chat."""
+        return chat.chat(self.access, request, on_progress)
 
-    async def embed(self, request: EmbedRequest, tell: Tell = unheard) -> Embeddings:
-        """Turn texts into vectors: see puna.serving.embed."""
-        return await embed.embed(self.access, request, tell)
+    async def embed(self, request: EmbedRequest, on_progress: OnProgress = ignore_progress) -> Embeddings:
+        """Embed texts. See puna.serving.embed."""
+        return await embed.embed(self.access, request, on_progress)
 
     async def tokenize(
         self,
@@ -69,9 +78,9 @@ class Serving:
         parse_special: bool = True,
         with_pieces: bool = False,
         options: RequestOptions | None = None,
-        tell: Tell = unheard,
+        on_progress: OnProgress = ignore_progress,
     ) -> Tokens:
-        """Return a text's tokens: see puna.serving.tokens."""
+        """Return the tokens of a text. See puna.serving.tokens."""
         return await tokens.tokenize(
             self.access,
             name,
@@ -80,7 +89,7 @@ class Serving:
             parse_special=parse_special,
             with_pieces=with_pieces,
             options=options or RequestOptions(),
-            tell=tell,
+            on_progress=on_progress,
         )
 
     async def detokenize(
@@ -90,33 +99,63 @@ class Serving:
         *,
         special: bool = True,
         options: RequestOptions | None = None,
-        tell: Tell = unheard,
+        on_progress: OnProgress = ignore_progress,
     ) -> bytes:
-        """Put tokens together: see puna.serving.tokens."""
+        """Return the text of tokens. See puna.serving.tokens."""
         return await tokens.detokenize(
-            self.access, name, ids, special=special, options=options or RequestOptions(), tell=tell
+            self.access, name, ids, special=special, options=options or RequestOptions(), on_progress=on_progress
         )
 
-    async def rerank(self, request: RerankRequest, tell: Tell = unheard) -> Ranking:
-        """Order documents: see puna.serving.tokens."""
-        return await tokens.rerank(self.access, request, tell)
+    async def rerank(self, request: RerankRequest, on_progress: OnProgress = ignore_progress) -> Ranking:
+        """Rank documents by relevance. See puna.serving.tokens."""
+        return await tokens.rerank(self.access, request, on_progress)
 
-    async def load(self, name: str, options: RequestOptions | None = None, tell: Tell = unheard) -> LoadedEntry:
-        """Load a model and return its entry among the loaded ones. Errors: those of Access.find and ModelPool.lease."""
+    async def load(
+        self, name: str, options: RequestOptions | None = None, on_progress: OnProgress = ignore_progress
+    ) -> LoadedEntry:
+        """Load a model and return its row in the list of loaded models.
+
+        Raises what Access.find and ModelPool.lease raise.
+        """
         asked = options or RequestOptions()
         found = await self.access.find(name)
         self.access.refuse_remote(found)
         merged = options_of(found.model, asked)
-        async with self.access.lease(found.model, merged, asked, tell, Use.NOTHING) as lease:
-            return next(each for each in self.pool.loaded() if str(each.details.model_path) == lease.key)
+        async with self.access.lease(found.model, merged, asked, on_progress, LeaseKind.LOAD_ONLY) as lease:
+            return next(each for each in self._pool.loaded() if str(each.details.model_path) == lease.key)
 
     async def unload(self, name: str) -> bool:
-        """Have a model go as soon as it is idle; say whether it was loaded. Errors: those of Access.find."""
+        """Free a model as soon as it is idle; return whether it was loaded. Raises what Access.find raises."""
         found = await self.access.find(name)
         return await self.access.unload(found.model)
 
+    def loaded(self) -> list[LoadedEntry]:
+        """Return the loaded models, those that expire last first."""
+        return self._pool.loaded()
+
+    def waiting_for_load(self) -> int:
+        """Return how many requests wait for a model to be loaded."""
+        return self._pool.waiting()
+
+    def import_models(self, request: ImportRequest) -> AsyncGenerator[ImportEvent]:
+        """Make models of files on the server's disk. See puna.serving.upkeep."""
+        return upkeep.import_models(self._store, request)
+
+    def check_store(self, *, repair: bool, quick: bool) -> AsyncGenerator[TransferStep | Finding | Report]:
+        """Check the whole store, and repair it if asked. See puna.serving.upkeep."""
+        return upkeep.check_store(self._store, repair=repair, quick=quick)
+
+    def check_readable(self) -> None:
+        """Raise OSError if the store cannot be read. Blocks."""
+        self._store.check()
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The store's blobs, to which clients upload."""
+        return self._store.blobs
+
     def plugins(self) -> list[PluginInfo]:
-        """Tell what backends there are. Imports all of them, so it may block."""
+        """Return what is known of each backend plugin. Imports all of them, so it may block."""
         if self._backends is None:
             self._backends = Registry.discover()
         return self._backends.describe()

@@ -17,20 +17,20 @@ from puna.errors import (
 from puna.go.json import quote
 from puna.models.stored import StoredModel
 from puna.offload import aside
-from puna.runtime.requirements import Lease, Use
-from puna.serving.access import Access, Tell, options_of
+from puna.runtime.requirements import Lease, LeaseKind
+from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.clock import Clock
 from puna.serving.lengths import Head, head, is_long
 from puna.serving.requests import EmbedRequest
-from puna.serving.sequence_runner import translating
+from puna.serving.sequence_runner import translating_errors
 
 LEAST_NORM = 1e-12
 AT_ONCE = 1024
 """Texts that travel to the model together: the event loop turns between them."""
 
 
-async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings:
+async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) -> Embeddings:
     """Return the vectors of all texts. Being cancelled gives the model back.
 
     Errors: those of Access.find, OptionTypeError, those of ModelPool.lease, EmbeddingsUnsupportedError,
@@ -40,8 +40,8 @@ async def embed(access: Access, request: EmbedRequest, tell: Tell) -> Embeddings
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model), unknown=unknown)
     access.refuse_remote(found)
     options = options_of(found.model, request.options)
-    async with access.lease(found.model, options, request.options, tell, Use.CALL) as lease:
-        clock.granted()
+    async with access.lease(found.model, options, request.options, on_progress, LeaseKind.CALL) as lease:
+        clock.model_ready()
         if not request.inputs:
             return Embeddings()
         # A context that is raised to what is possible still cuts texts to what was asked.
@@ -72,7 +72,7 @@ def unknown(name: str) -> PunaError:
 
 async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Embedding]:
     try:
-        with translating():
+        with translating_errors():
             return await lease.model.embed(texts, raw=raw)
     except PunaError as error:
         if isinstance(error.__cause__, BackendUnsupportedError):

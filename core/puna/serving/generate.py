@@ -16,21 +16,29 @@ from puna.prompt.builtin.interface import Parser
 from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.rendered import RenderedPrompt
-from puna.runtime.requirements import Lease, Use
+from puna.runtime.requirements import Lease, LeaseKind
 from puna.serving import answers
-from puna.serving.access import Access, Found, Tell, check_capabilities, check_logprobs, options_of, thinking_of
+from puna.serving.access import (
+    Access,
+    OnProgress,
+    ResolvedModel,
+    check_capabilities,
+    check_logprobs,
+    options_of,
+    thinking_of,
+)
 from puna.serving.answer_parsers import AnswerReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.requests import GenerateRequest
-from puna.serving.sampling_options import constraint, shifts
-from puna.serving.sequence_builder import Draft
+from puna.serving.sampling_options import output_constraint, shifts
+from puna.serving.sequence_builder import SequenceBuilder
 from puna.serving.sequence_runner import run
 
 
-async def generate(access: Access, request: GenerateRequest, tell: Tell) -> AsyncGenerator[Event]:
+async def generate(access: Access, request: GenerateRequest, on_progress: OnProgress) -> AsyncGenerator[Event]:
     """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
 
     The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
@@ -39,7 +47,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
     asked = request.options
     clock = Clock(asked.start_ns)
     check_logprobs(asked)
-    access.check_form(asked)
+    access.check_constraint_size(asked)
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model))
     access.refuse_remote(found)
     empty = len(request.prompt) == 0
@@ -51,21 +59,21 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
     options = options_of(found.model, asked)
     if found.model.uses_jinja:
         access.sandbox.warm()
-    use = Use.NOTHING if empty else Use.SEQUENCE
-    async with access.lease(found.model, options, asked, tell, use) as lease:
-        clock.granted()
+    kind = LeaseKind.LOAD_ONLY if empty else LeaseKind.SEQUENCE
+    async with access.lease(found.model, options, asked, on_progress, kind) as lease:
+        clock.model_ready()
         if empty:
             yield Done(reason="load")
             return
-        parser = found.forms.parser()
+        parser = found.templates.parser()
         if parser is not None:
             parser.init((), None, asked.think)
         prompt = await _prompt(access, found, lease, request, think)
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
             return
-        demanded = constraint(asked.output)
-        draft = Draft(
+        constraint = output_constraint(asked.constraint)
+        builder = SequenceBuilder(
             lease=lease,
             options=options,
             request=asked,
@@ -75,7 +83,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
             bos=_beginning(found),
         )
         text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
-        sequence, cut = await draft.sequence(text, prompt.media, demanded)
+        sequence, cut = await builder.sequence(text, prompt.media, constraint)
         reader = _reader(found, parser, think, prompt.text)
         raw = [prompt.text]
         async with aclosing(run(lease.model, sequence, guarded=True)) as events:
@@ -91,7 +99,7 @@ async def generate(access: Access, request: GenerateRequest, tell: Tell) -> Asyn
                     yield await _done(event, reader, lease, clock, cut, told)
 
 
-def _checked(found: Found, request: GenerateRequest) -> Think | None:
+def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:
     """Check what is asked against what the model can; return how it shall think."""
     if "image" in found.model.capabilities:
         raise CapabilityMissingError("image generation models are not currently supported")
@@ -103,17 +111,17 @@ def _checked(found: Found, request: GenerateRequest) -> Think | None:
 
 
 async def _prompt(
-    access: Access, found: Found, lease: Lease, request: GenerateRequest, think: Think | None
+    access: Access, found: ResolvedModel, lease: Lease, request: GenerateRequest, think: Think | None
 ) -> RenderedPrompt:
     """Make the prompt's text. Token ids have none."""
     if not isinstance(request.prompt, str):
         return RenderedPrompt("", request.media)
     if request.raw:
         return RenderedPrompt(request.prompt, request.media)
-    model, forms = found.model, found.forms
+    model, templates = found.model, found.templates
     before = await _text_of(lease, request.context) if request.context else ""
     if request.suffix:
-        template = access.sandbox.go_template(request.template) if request.template else forms.template
+        template = access.sandbox.go_template(request.template) if request.template else templates.template
         return RenderedPrompt(before + await template.fill(request.prompt, request.suffix, think), request.media)
     preset = model.messages if request.context is None else ()
     said = Message(role="user", content=request.prompt, media=request.media)
@@ -121,10 +129,10 @@ async def _prompt(
     if request.template:
         text = await access.sandbox.go_template(request.template).render(messages, (), think)
         return RenderedPrompt(before + text, request.media)
-    renderer = forms.renderer()
+    renderer = templates.renderer()
     conversation = Conversation(
         model=model,
-        forms=forms,
+        templates=templates,
         lease=lease,
         renderer=renderer,
         native=model.uses_jinja,
@@ -133,14 +141,14 @@ async def _prompt(
         think=think,
         truncate=request.options.truncate,
     )
-    rendered = await conversation.prompt(messages, request.options.output, early=True)
+    rendered = await conversation.prompt(messages, request.options.constraint, early=True)
     return RenderedPrompt(before + rendered.text, rendered.media)
 
 
-def _beginning(found: Found) -> str:
+def _beginning(found: ResolvedModel) -> str:
     """Return what the model's renderer begins prompts with. One that nobody knows matters only where it renders."""
     try:
-        renderer = found.forms.renderer()
+        renderer = found.templates.renderer()
     except UnknownRendererError:
         return ""
     return renderer.bos if renderer else ""
@@ -156,10 +164,10 @@ async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
         raise InvalidTokenError(str(error)) from error
 
 
-def _reader(found: Found, parser: Parser | None, think: Think | None, prompt: str) -> AnswerReader:
+def _reader(found: ResolvedModel, parser: Parser | None, think: Think | None, prompt: str) -> AnswerReader:
     if parser is not None:
         return AnswerReader(parser, calls_at_end=True)
-    thinking, tags = None, found.forms.thinking_tags
+    thinking, tags = None, found.templates.thinking_tags
     if think is not None and think.on and tags:
         opening, closing = tags
         thinking = ThinkingParser(opening, closing, started=prompt.rstrip().endswith(opening))

@@ -1,12 +1,12 @@
-"""Tokens of texts that may be far longer than any context.
+"""Tokenizes texts that may be far longer than any context.
 
-A text of N characters can have more than N tokens, and each takes some forty bytes in the host and again here: a prompt
-of 100 MB took 5 GB. What a request needs to know of such a text is little: that it does not fit, or the tokens at its
-two ends. So a text that is long for a context is tokenized in pieces, and no further than the answer needs.
+A text of N characters can have more than N tokens, and each takes some forty bytes in the host and again in the core: a
+prompt of 100 MB took 5 GB. A request needs to know little of such a text: that it does not fit, or the tokens at its
+two ends. So a text that is long for a context is tokenized in chunks, and no further than the answer needs.
 
-Pieces end before white space where there is some, which is where tokenizers begin tokens. A piece can still begin a
-token early or late, so that a count may be wrong by a few tokens, and tokens where pieces meet may differ from those of
-the whole text. Texts that are not long are tokenized whole, and nothing about them is approximate.
+A chunk ends before white space where there is some, since tokenizers begin tokens there. The border may still split a
+token, so that a count may be wrong by a few tokens, and the tokens at a border may differ from those of the whole text.
+Texts that are not long are tokenized whole, and nothing about them is approximate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ from typing import Final
 from puna.backend import LoadedModel
 
 WHOLE: Final = 512 * 1024
-"""Characters of a text that is tokenized whole, whatever the context is."""
+"""Texts of up to this many characters are never long."""
 PER_TOKEN: Final = 8
-"""Characters for each token of the context that keep a text from being long. Most texts have three to five."""
-PIECE: Final = 64 * 1024
-"""Characters that are tokenized at once of a long text."""
+"""Characters per token of the context up to which a text is not long. Most texts have three to five."""
+CHUNK: Final = 64 * 1024
+"""Characters of a long text that are tokenized in one call."""
 _LOOK_BACK: Final = 256
-"""Characters at the end of a piece that are searched for white space."""
+"""Characters at the end of a chunk that are searched for white space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +31,52 @@ class Head:
 
     tokens: list[int]
     complete: bool
-    """True if they are all tokens of the text."""
+    """Whether these are all tokens of the text."""
     characters: int
-    """Characters of the text that they were made of."""
+    """Number of characters that they stand for."""
 
 
 def is_long(text: str, context: int) -> bool:
-    """Tell whether a text is long for so many tokens of context."""
+    """Return whether a text is long for a context of so many tokens."""
     return len(text) > max(WHOLE, PER_TOKEN * context)
 
 
-async def head(model: LoadedModel, text: str, wanted: int) -> Head:
-    """Return tokens from the beginning of a text, without special ones: all, or at least so many."""
+async def head(model: LoadedModel, text: str, minimum: int) -> Head:
+    """Return the first tokens of a text, without BOS and EOS: all of them, or at least `minimum`."""
     tokens: list[int] = []
     done = 0
-    for piece in _pieces(text):
-        tokens += await model.tokenize(piece, add_special=False, parse_special=True)
-        done += len(piece)
-        if len(tokens) >= wanted:
+    for chunk in _chunks(text):
+        tokens += await model.tokenize(chunk, add_special=False, parse_special=True)
+        done += len(chunk)
+        if len(tokens) >= minimum:
             break
     return Head(tokens, done == len(text), done)
 
 
-async def tail(model: LoadedModel, text: str, wanted: int) -> list[int]:
-    """Return so many tokens from the end of a text, without special ones, or all if there are fewer."""
+async def tail(model: LoadedModel, text: str, minimum: int) -> list[int]:
+    """Return the last `minimum` tokens of a text, without BOS and EOS, or all if there are fewer."""
     parts: list[Sequence[int]] = []
     count, end = 0, len(text)
-    while end > 0 and count < wanted:
-        start = _before_space(text, max(end - PIECE, 0)) if end > PIECE else 0
+    while end > 0 and count < minimum:
+        start = _before_space(text, max(end - CHUNK, 0)) if end > CHUNK else 0
         parts.append(await model.tokenize(text[start:end], add_special=False, parse_special=True))
         count += len(parts[-1])
         end = start
     tokens = [token for part in reversed(parts) for token in part]
-    return tokens[max(len(tokens) - wanted, 0) :]
+    return tokens[max(len(tokens) - minimum, 0) :]
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _chunks(text: str) -> Iterator[str]:
     start = 0
     while start < len(text):
-        end = start + PIECE
+        end = start + CHUNK
         end = _before_space(text, end) if end < len(text) else len(text)
         yield text[start:end]
         start = end
 
 
 def _before_space(text: str, end: int) -> int:
-    """Return the last place near `end`, and not after it, where white space follows a character of another kind."""
+    """Return the last position near `end`, and not after it, at which white space follows another character."""
     for place in range(end, max(end - _LOOK_BACK, 1), -1):
         if text[place].isspace() and not text[place - 1].isspace():
             return place

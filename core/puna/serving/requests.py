@@ -9,7 +9,7 @@ from puna.messages import Message, Think, Tool, ToolChoice
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFormat:
+class OutputConstraint:
     """What a text must look like, not yet checked."""
 
     kind: str
@@ -29,7 +29,7 @@ class RequestOptions:
     """Whether a prompt longer than the context may be shortened."""
     shift: bool | None = None
     """Whether generation goes on when the context is full; None: the model's default."""
-    output: OutputFormat | None = None
+    constraint: OutputConstraint | None = None
     think: Think | None = None
     """None: the model's default."""
     think_if_possible: bool = False

@@ -1,4 +1,7 @@
-"""From options to what a backend is asked: how a model is loaded, and how a sequence is drawn."""
+"""Translates a request's options for a backend: how the model must be loaded, and how a sequence is sampled.
+
+Every number is clamped to 32 bits on the way, since backends and their wire take no larger ones.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,8 +16,8 @@ from puna.messages import Tool
 from puna.models.storage.integrity import never
 from puna.models.stored import StoredModel
 from puna.options import Options
-from puna.runtime.requirements import Wanted
-from puna.serving.requests import OutputFormat, RequestOptions
+from puna.runtime.requirements import ModelRequirements
+from puna.serving.requests import OutputConstraint, RequestOptions
 from puna.settings import Settings
 
 DEFAULT_CONTEXT: Final = 4096
@@ -26,8 +29,13 @@ NO_SHIFT_FAMILIES: Final = ("deepseek2",)
 """Families whose cache cannot be shifted."""
 
 
-def wanted(model: StoredModel, options: Options, request: RequestOptions, settings: Settings) -> Wanted:
-    """Say what the pool must load. InvalidRequestError: the model has no file; DamagedModelError: it is gone."""
+def model_requirements(
+    model: StoredModel, options: Options, request: RequestOptions, settings: Settings
+) -> ModelRequirements:
+    """Return what the pool must load.
+
+    Raises InvalidRequestError if the model has no file, and DamagedModelError if the file is gone.
+    """
     if model.model_path is None:
         raise InvalidRequestError(f"{model.name.shortest} has no model file")
     backend = model.config.backend
@@ -57,7 +65,7 @@ def wanted(model: StoredModel, options: Options, request: RequestOptions, settin
             memory_bytes=settings.limits.max_constraint_memory_bytes,
         ),
     )
-    return Wanted(
+    return ModelRequirements(
         key=spec.path,
         name=model.name.shortest,
         spec=spec,
@@ -76,12 +84,12 @@ def _size(model: StoredModel, path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        model.verify(thorough=False, stopped=never)  # says what is gone
+        model.verify(thorough=False, stopped=never)  # raises DamagedModelError, which names the file
         raise
 
 
 def context_length(model: StoredModel, options: Options, settings: Settings) -> int:
-    """Return the context to ask for, in tokens; the backend cuts it to what the model was trained for."""
+    """Return the context length to load with, in tokens; the backend clamps it to the length of the training."""
     asked = options.num_ctx
     if asked is None:
         asked = settings.context_length or DEFAULT_CONTEXT
@@ -90,19 +98,19 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
 
 
 def token_limit(options: Options, context: int) -> int:
-    """Return how many tokens to generate at most: as told, but ten contexts at most."""
+    """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts."""
     longest = 10 * context
     return longest if options.num_predict < 0 else min(options.num_predict, longest)
 
 
 def sampling(options: Options, request: RequestOptions) -> Sampling:
-    """Say how tokens are drawn."""
+    """Return the sampling parameters."""
     return Sampling(
         temperature=options.temperature,
         top_k=_int32(options.top_k),
         top_p=options.top_p,
         min_p=options.min_p,
-        typical_p=options.typical_p or 1.0,  # the reference leaves a zero out
+        typical_p=options.typical_p or 1.0,  # Ollama does not send a zero to its engine
         repeat_last_n=_int32(options.repeat_last_n),
         repeat_penalty=options.repeat_penalty,
         presence_penalty=options.presence_penalty,
@@ -112,8 +120,8 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
     )
 
 
-def constraint(output: OutputFormat | None) -> Constraint | None:
-    """Check what a text must look like. InvalidFormatError: `format` is neither "json" nor an object."""
+def output_constraint(output: OutputConstraint | None) -> Constraint | None:
+    """Return the backend's constraint. Raises InvalidFormatError if `format` is neither "json" nor a JSON object."""
     if output is None:
         return None
     if output.kind == "json_object":
@@ -124,8 +132,11 @@ def constraint(output: OutputFormat | None) -> Constraint | None:
 
 
 def check_size(request: RequestOptions, tools: Sequence[Tool], most: int) -> None:
-    """Refuse a form that is longer than `most` bytes, before anything reads it. `tools`: those that must be called."""
-    sizes = {"format": len(request.output.text) if request.output else 0}
+    """Raise UnsupportedConstraintError for a constraint of more than `most` bytes, before anything parses it.
+
+    `tools` are the tools of which one must be called.
+    """
+    sizes = {"format": len(request.constraint.text) if request.constraint else 0}
     sizes |= {f"tool {quote(tool.name)}": len(tool.parameters or "") for tool in tools}
     if sum(sizes.values()) > most:
         name = max(sizes, key=sizes.__getitem__)
@@ -135,7 +146,7 @@ def check_size(request: RequestOptions, tools: Sequence[Tool], most: int) -> Non
 
 
 def shifts(model: StoredModel, request: RequestOptions) -> bool:
-    """Say whether a full context forgets its older half."""
+    """Return whether a full context is shifted."""
     return request.shift if request.shift is not None else model.config.model_family not in NO_SHIFT_FAMILIES
 
 
@@ -159,7 +170,7 @@ def _draft_tokens(model: StoredModel, options: Options) -> int:
 
 
 def _bounded(name: str, value: int, limit: str, settings: Settings) -> int:
-    """Return an option's value, or 0 for a negative one. OptionRangeError: it exceeds the limit of this name."""
+    """Return an option's value, or 0 for a negative one. Raises OptionRangeError if it exceeds the named limit."""
     most = getattr(settings.limits, limit)
     if value > most:
         raise OptionRangeError(name, f"at most {most} (PUNA_{limit.upper()})")

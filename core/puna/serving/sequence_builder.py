@@ -1,4 +1,9 @@
-"""From a rendered prompt to the sequence that a backend runs: limits, cutting, pictures."""
+"""Builds the sequence that a backend runs from a rendered prompt: limits, truncation by tokens, media.
+
+Truncation keeps the first tokens (num_keep) and the last ones, so that half of the context stays free for the answer.
+A prompt that cannot be longer than the context, because each byte is at most one token, is not counted. A prompt that
+is long beyond all measure is tokenized only at its two ends (see `lengths`).
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,29 +23,32 @@ NO_MEDIA: Final = (
     '{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.",'
     '"type":"invalid_request_error"}}'
 )
-"""What the reference's engine answers; clients show it as it is."""
+"""The answer of Ollama's engine; clients show it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """Everything about a sequence but its prompt."""
+class SequenceBuilder:
+    """Builds sequences for one request; it holds everything but the prompt."""
 
     lease: Lease
     options: Options
     request: RequestOptions
     shift: bool
     cuts: bool
-    """Whether a prompt longer than the context is cut token by token; otherwise the backend refuses it."""
+    """Whether a prompt longer than the context is truncated; otherwise the backend refuses it."""
     preserved: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
-    """Texts that end the answer beside those of the options."""
+    """Stop strings in addition to those of the options."""
     bos: str = ""
-    """What the renderer begins prompts with; empty: what the tokenizer says."""
+    """The BOS text with which the renderer begins prompts; empty: that of the tokenizer."""
 
     async def sequence(
         self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
     ) -> tuple[SequenceRequest, int]:
-        """Return the sequence and how many tokens of its prompt were cut. ContextOverflowError: it may not be cut."""
+        """Return the sequence, and the number of prompt tokens that were cut.
+
+        Raises ContextOverflowError if the prompt does not fit and may not be cut.
+        """
         facts, options = self.lease.facts, self.options
         if media and not (facts.vision or facts.audio):
             raise EngineRefusedError(NO_MEDIA)
@@ -74,7 +82,7 @@ class Draft:
         )
 
     async def _shortened(self, prompt: str, *, may_cut: bool) -> tuple[str | tuple[int, ...], int]:
-        """Do the same to a prompt that is too long to be tokenized whole; the number of tokens cut is an estimate."""
+        """Truncate a prompt that is too long to be tokenized whole; the number of tokens cut is an estimate."""
         facts, model = self.lease.facts, self.lease.model
         found = await head(model, prompt, facts.context_length + 1)
         if found.complete and len(found.tokens) < facts.context_length:
@@ -90,7 +98,7 @@ class Draft:
         return tuple(kept), max(estimate - len(kept), 1)
 
     async def _fitting(self, prompt: str) -> tuple[str | tuple[int, ...], int]:
-        """Cut a prompt's middle so that there is room for an answer; a byte is a token at most, so short ones fit."""
+        """Cut tokens out of the middle of a prompt so that there is room for an answer."""
         facts = self.lease.facts
         tokens = await self.lease.model.tokenize(prompt, add_special=True, parse_special=True)
         if len(tokens) <= facts.context_length - 1:

@@ -1,4 +1,12 @@
-"""Running one sequence on a leased model: the guard against endless repetition, and errors in our own words."""
+"""Runs one sequence on a leased model.
+
+Two things are added to what the backend yields. A model that repeats one delta for ever is stopped by RepetitionGuard;
+the Finish that the backend then no longer sends is made here, with counts from this side. And the backend's errors are
+translated into those of `puna.errors`, whose texts clients know.
+
+Cancellation: closing the generator closes the backend's, also in the middle of a prefill. Whoever iterates must do so
+inside `aclosing`, so that the close happens at once and not when garbage is collected.
+"""
 
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -25,21 +33,21 @@ from puna.errors import (
     UnsupportedOperationError,
 )
 from puna.go import json as gojson
-from puna.serving.answers import SpokenLogprob
+from puna.serving.answers import LogprobWithText
 
 REPEATS: Final = 30
-"""How often a piece may follow itself (white space aside) before the model counts as stuck."""
+"""How often a delta may repeat, apart from white space, before the model counts as stuck."""
 
 
-class Guard:
-    """Tells when a model says the same for ever. White space alone always counts as the same."""
+class RepetitionGuard:
+    """Detects a model that repeats one delta for ever. Two deltas of white space alone count as equal."""
 
     def __init__(self) -> None:
         self._last = ""
         self._repeats = 0
 
     def stuck(self, text: str) -> bool:
-        """Take the next piece; return whether it is one too many."""
+        """Take the next delta; return whether it has been repeated too often."""
         word = text.strip()
         if word != self._last:
             self._last, self._repeats = word, 0
@@ -49,14 +57,16 @@ class Guard:
 
 
 @contextmanager
-def translating(request: SequenceRequest | None = None) -> Generator[None]:
-    """Raise what a backend raises as the errors that clients know. `request`: the sequence in question, if any."""
+def translating_errors(request: SequenceRequest | None = None) -> Generator[None]:
+    """Translate a backend's errors into those of `puna.errors`. `request` is the sequence, if one runs."""
     try:
         yield
     except PromptTooLongError as error:
         raise ContextOverflowError(overflow_text(error.prompt_tokens, error.context_length)) from error
     except BackendInvalidRequestError as error:
-        if request is not None and request.constraint is not None and not request.media:  # those can be broken too
+        if (
+            request is not None and request.constraint is not None and not request.media
+        ):  # a broken image raises the same error
             raise UnsupportedConstraintError(str(error)) from error
         if request is not None:
             raise EngineRefusedError(_refusal(str(error))) from error
@@ -68,9 +78,9 @@ def translating(request: SequenceRequest | None = None) -> Generator[None]:
 
 
 def overflow_text(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> str:
-    """Return the answer of Ollama's engine to a prompt that does not fit; clients look for its words.
+    """Return the text with which Ollama's engine answers a prompt that does not fit; clients look for its words.
 
-    `at_least`: the prompt has even more tokens, which were not counted.
+    `at_least` means that the prompt has more tokens, which were not counted.
     """
     number = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
     return (
@@ -81,21 +91,19 @@ def overflow_text(prompt_tokens: int, context_length: int, *, at_least: bool = F
 
 
 def _refusal(text: str) -> str:
-    """Put a text as the reference's engine does, whose answers its clients see as they are."""
+    """Return an error text in the JSON of Ollama's engine, which clients see as it is."""
     return f'{{"error":{{"code":400,"message":{gojson.string(text)},"type":"invalid_request_error"}}}}'
 
 
 async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) -> AsyncGenerator[SequenceEvent]:
-    """Yield a sequence's events; one that repeats itself for ever is ended like any other, with reason "stop".
+    """Yield a sequence's events. With `guarded`, a sequence that repeats itself for ever ends with reason "stop".
 
-    Where a form is demanded the reason is "length": what was cut does not have it, and "stop" would promise that.
-
-    Closing the generator ends the sequence, also in the middle of the prompt's evaluation.
+    With a constraint the reason is "length" instead, since "stop" would promise that the text fits the constraint.
     """
-    guard = Guard()
+    guard = RepetitionGuard()
     begun = first = time.monotonic_ns()
     deltas = 0
-    with translating(request):
+    with translating_errors(request):
         async with aclosing(model.generate(request)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
@@ -103,7 +111,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                     deltas += 1
                     if guarded and guard.stuck(event.text):
                         break
-                    event = _spoken(event)
+                    event = _with_token_text(event)
                 yield event
                 if isinstance(event, Finish):
                     return
@@ -116,13 +124,15 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
         )
 
 
-def _spoken(delta: TextDelta) -> TextDelta:
-    """Note with the log-probabilities of a piece what came out with which token: all of it with the last."""
+def _with_token_text(delta: TextDelta) -> TextDelta:
+    """Attribute a delta's text to its log-probabilities: all of it to the last token, none to the others."""
     entries = delta.logprobs
     if not entries or (len(entries) == 1 and entries[0].raw.decode(errors="replace") == delta.text):
         return delta
     texts = [""] * (len(entries) - 1) + [delta.text]
-    spoken = (SpokenLogprob(e.raw, e.token_id, e.logprob, e.top, text) for e, text in zip(entries, texts, strict=True))
+    spoken = (
+        LogprobWithText(e.raw, e.token_id, e.logprob, e.top, text) for e, text in zip(entries, texts, strict=True)
+    )
     return TextDelta(delta.text, tuple(spoken))
 
 

@@ -14,7 +14,7 @@ from puna.sandbox.templates import ChatTemplate, GoTemplate
 DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
 
-class Forms:
+class ModelTemplates:
     """A model's templates. Reading them may block and may raise TemplateError."""
 
     def __init__(self, model: StoredModel, sandbox: Sandbox) -> None:

@@ -6,13 +6,13 @@ from typing import Final
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import ContextOverflowError, InvalidTokenError, PunaError, RankingUnsupportedError, TooLargeError
-from puna.runtime.requirements import Lease, Use
-from puna.serving.access import Access, Tell, options_of
+from puna.runtime.requirements import Lease, LeaseKind
+from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.answers import Ranking, Tokens
 from puna.serving.clock import Clock
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import RequestOptions, RerankRequest
-from puna.serving.sequence_runner import overflow_text, translating
+from puna.serving.sequence_runner import overflow_text, translating_errors
 
 AT_ONCE: Final = 256
 """Documents that are ranked together: each is paired with the query, in memory."""
@@ -28,29 +28,33 @@ async def tokenize(
     parse_special: bool,
     with_pieces: bool,
     options: RequestOptions,
-    tell: Tell,
+    on_progress: OnProgress,
 ) -> Tokens:
     """Return a text's tokens. Errors: TooLargeError, those of Access.find and ModelPool.lease, OptionTypeError."""
     _check_length("text", len(text), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
-    async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
-        with translating():
+    async with access.lease(
+        found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
+    ) as lease:
+        with translating_errors():
             ids = await lease.model.tokenize(text, add_special=add_special, parse_special=parse_special)
             pieces = await lease.model.detokenize(ids, special=True) if with_pieces else []
         return Tokens(ids=tuple(ids), pieces=tuple(pieces), context_length=lease.facts.context_length)
 
 
 async def detokenize(
-    access: Access, name: str, ids: Sequence[int], *, special: bool, options: RequestOptions, tell: Tell
+    access: Access, name: str, ids: Sequence[int], *, special: bool, options: RequestOptions, on_progress: OnProgress
 ) -> bytes:
     """Put tokens together. Errors: as tokenize, and InvalidTokenError."""
     _check_length("token_ids", len(ids), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
-    async with access.lease(found.model, options_of(found.model, options), options, tell, Use.CALL) as lease:
+    async with access.lease(
+        found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
+    ) as lease:
         try:
-            with translating():
+            with translating_errors():
                 return b"".join(await lease.model.detokenize(ids, special=special))
         except PunaError as error:
             if isinstance(error.__cause__, BackendInvalidRequestError):
@@ -58,18 +62,18 @@ async def detokenize(
             raise
 
 
-async def rerank(access: Access, request: RerankRequest, tell: Tell) -> Ranking:
+async def rerank(access: Access, request: RerankRequest, on_progress: OnProgress) -> Ranking:
     """Order documents. Errors: as tokenize, and RankingUnsupportedError."""
     clock = Clock(request.options.start_ns)
     found = await access.find(request.model)
     access.refuse_remote(found)
     options = options_of(found.model, request.options)
-    async with access.lease(found.model, options, request.options, tell, Use.CALL) as lease:
-        clock.granted()
+    async with access.lease(found.model, options, request.options, on_progress, LeaseKind.CALL) as lease:
+        clock.model_ready()
         await _check_fits(lease, (request.query, *request.documents))
         scores: list[float] = []
         try:
-            with translating():
+            with translating_errors():
                 for start in range(0, max(len(request.documents), 1), AT_ONCE):
                     scores += await lease.model.rerank(request.query, request.documents[start : start + AT_ONCE])
         except PunaError as error:

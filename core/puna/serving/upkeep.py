@@ -1,4 +1,4 @@
-"""Models of files on the server's disk, and the health of the store. Nothing blocks the loop."""
+"""Imports models from files on the server's disk, and checks and repairs the store. The work runs in threads."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -21,12 +21,12 @@ from puna.models.upkeep.scan import Found, Skipped, find
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRequest:
-    """Which files to make models of, and how."""
+    """The files to import, and how."""
 
     paths: Sequence[str]
-    """Absolute."""
+    """Absolute paths of files and folders."""
     name: str = ""
-    """What to call the only model; empty: names are made of those of the files."""
+    """Name of the model if there is only one; empty: names are derived from the files' names."""
     link: Link = Link.AUTOMATIC
     replace: bool = False
     dry_run: bool = False
@@ -35,7 +35,7 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an import is going to do; the names of what is found are free, or to be replaced."""
+    """What an import will do. The names of the models in `found` are free or will be replaced."""
 
     found: tuple[Found, ...]
     skipped: tuple[Skipped, ...]
@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A model that was made, and its files that stayed where they were."""
+    """A model that was imported, and those of its files that stay where they are."""
 
     name: ModelName
     in_place: tuple[InPlace, ...]
@@ -51,26 +51,27 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A model that could not be made."""
+    """A model that could not be imported."""
 
     name: str
     file: Skipped
 
 
-News: TypeAlias = Plan | TransferStep | Imported | Failed
+ImportEvent: TypeAlias = Plan | TransferStep | Imported | Failed
 
 
-async def import_models(store: ModelStore, request: ImportRequest) -> AsyncGenerator[News]:
-    """Make models of files: first the plan, then for each its steps and its end. One that fails stops no other.
+async def import_models(store: ModelStore, request: ImportRequest) -> AsyncGenerator[ImportEvent]:
+    """Import models: yield the plan, then for each model its steps and its result. A failure stops no other model.
 
-    InvalidCreateError: a path that is relative or not there, or a name for several models; InvalidModelNameError.
+    Raises InvalidCreateError for a path that is relative or missing, or one name for several models, and
+    InvalidModelNameError. Closing the generator stops the work and waits for it.
     """
-    async with aclosing(iterate(lambda stopped: _import(store, request, stopped))) as news:
-        async for each in news:
+    async with aclosing(iterate(lambda stopped: _import(store, request, stopped))) as events:
+        async for each in events:
             yield each
 
 
-def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Iterator[News]:
+def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Iterator[ImportEvent]:
     plan = _plan(store, request, stopped)
     yield plan
     if request.dry_run or stopped():
@@ -113,14 +114,14 @@ def _plan(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]
 async def check_store(
     store: ModelStore, *, repair: bool, quick: bool
 ) -> AsyncGenerator[TransferStep | Finding | Report]:
-    """Look at the whole store: see puna.models.upkeep.doctor. Closing this stops the look and waits for it."""
+    """Check the whole store: see puna.models.upkeep.doctor. Closing the generator stops the check and waits for it."""
 
-    def look(stopped: Callable[[], bool]) -> Iterator[TransferStep | Finding | Report]:
+    def examine(stopped: Callable[[], bool]) -> Iterator[TransferStep | Finding | Report]:
         try:
             yield from doctor.examine(store, repair=repair, quick=quick, stopped=stopped)
         except StoppedError:
             return
 
-    async with aclosing(iterate(look)) as seen:
-        async for each in seen:
+    async with aclosing(iterate(examine)) as steps:
+        async for each in steps:
             yield each

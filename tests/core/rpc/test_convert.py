@@ -6,7 +6,7 @@ import pytest
 from puna.errors import InvalidRequestError
 from puna.messages import Think, ToolChoice
 from puna.rpc import convert
-from puna.serving.requests import OutputFormat
+from puna.serving.requests import OutputConstraint
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2
 
 
@@ -87,17 +87,17 @@ def test_thinking(level, think):
     ("wire", "output"),
     [
         ({}, None),
-        ({"json_object": True}, OutputFormat("json_object")),
+        ({"json_object": True}, OutputConstraint("json_object")),
         ({"json_object": False}, None),
         ({"json_schema": ""}, None),
         ({"json_schema": "null"}, None),
-        ({"json_schema": '"xml"'}, OutputFormat("json_schema", '"xml"')),
-        ({"regex": "a+"}, OutputFormat("regex", "a+")),
-        ({"choices": {"values": ['a"b', "c"]}}, OutputFormat("lark", 'start: "a\\"b" | "c"')),
+        ({"json_schema": '"xml"'}, OutputConstraint("json_schema", '"xml"')),
+        ({"regex": "a+"}, OutputConstraint("regex", "a+")),
+        ({"choices": {"values": ['a"b', "c"]}}, OutputConstraint("lark", 'start: "a\\"b" | "c"')),
     ],
 )
 def test_constraints(wire, output):
-    assert options(constraint=options_pb2.OutputConstraint(**wire)).output == output
+    assert options(constraint=options_pb2.OutputConstraint(**wire)).constraint == output
 
 
 def test_start_time_is_kept_to_the_nanosecond():

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.runtime.heartbeat import PATIENCE
+from puna.runtime.heartbeat import NO_TIMEOUTS
 from puna.runtime.host_model import load
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
@@ -22,7 +22,7 @@ async def load_hosted(registry, short_path, want):
     models = []
 
     async def load_hosted(
-        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, patience=PATIENCE, **options
+        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, timeouts=NO_TIMEOUTS, **options
     ):
         socket = short_path / str(len(models))
         spec = want(**options).spec
@@ -33,7 +33,7 @@ async def load_hosted(registry, short_path, want):
             report=report,
             stall_seconds=stall_seconds,
             on_death=on_death,
-            patience=patience,
+            timeouts=timeouts,
         )
         models.append(model)
         return model

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.runtime.admission import Gate, Line
+from puna.runtime.admission import ConcurrencyLimiter, WaitQueue
 
 
 @given(st.lists(st.tuples(st.integers(-2, 2), st.booleans())))
 def test_larger_priority_first_then_first_come(arrivals):
-    line = Line()
+    line = WaitQueue()
     tickets = [line.join(number, priority) for number, (priority, _) in enumerate(arrivals)]
     for ticket, (_, leaves) in zip(tickets, arrivals, strict=True):
         if leaves:
@@ -24,14 +24,14 @@ def test_larger_priority_first_then_first_come(arrivals):
 
 def test_nobody_is_next_in_an_empty_line():
     with pytest.raises(IndexError):
-        Line().next()
+        WaitQueue().next()
 
 
 class Guests:
     """Tasks that go through a gate and stay until told to leave."""
 
-    def __init__(self, gate):
-        self.gate = gate
+    def __init__(self, limiter):
+        self.limiter = limiter
         self.order = []
         self.positions = {}
         self.leave = {}
@@ -43,7 +43,7 @@ class Guests:
         await asyncio.sleep(0)
 
     async def _go(self, name, priority):
-        async with self.gate.place(priority, lambda position: self.positions.setdefault(name, []).append(position)):
+        async with self.limiter.slot(priority, lambda position: self.positions.setdefault(name, []).append(position)):
             self.order.append(name)
             await self.leave[name].wait()
 
@@ -55,19 +55,19 @@ class Guests:
 
 @pytest.fixture
 async def guests():
-    guests = Guests(Gate(2))
+    guests = Guests(ConcurrencyLimiter(2))
     yield guests
     for task in guests.tasks.values():
         task.cancel()
     await asyncio.gather(*guests.tasks.values(), return_exceptions=True)
-    assert guests.gate.queued == 0
+    assert guests.limiter.queued == 0
 
 
 async def test_as_many_as_there_are_places_go_at_once(guests):
     for name in "abc":
         await guests.send(name)
     assert guests.order == ["a", "b"]
-    assert guests.gate.queued == 1
+    assert guests.limiter.queued == 1
 
 
 async def test_the_next_in_line_takes_the_place(guests):
@@ -94,7 +94,7 @@ async def test_one_that_gives_up_waiting_leaves_the_line(guests):
         await guests.send(name)
     guests.tasks["c"].cancel()
     await asyncio.sleep(0)
-    assert guests.gate.queued == 1
+    assert guests.limiter.queued == 1
     await guests.dismiss("a")
     assert guests.order == ["a", "b", "d"]
 
@@ -119,11 +119,11 @@ async def test_those_who_all_give_up_at_once_leave_every_place_free(guests):
     for name in "abcde":
         guests.tasks[name].cancel()
     await asyncio.wait(guests.tasks.values())
-    assert guests.gate.queued == 0
-    async with asyncio.timeout(1), guests.gate.place(), guests.gate.place():
+    assert guests.limiter.queued == 0
+    async with asyncio.timeout(1), guests.limiter.slot(), guests.limiter.slot():
         pass
 
 
 async def test_there_is_always_one_place():
-    async with asyncio.timeout(1), Gate(0).place():
+    async with asyncio.timeout(1), ConcurrencyLimiter(0).slot():
         pass

@@ -1,8 +1,8 @@
 """Texts that go to a backend hold no lone halves of characters."""
 
 from puna.backend import LoadedModel, SequenceRequest, TextDelta
-from puna.runtime.admission import Gate
-from puna.runtime.admitted_model import GatedModel
+from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.admitted_model import AdmittedModel
 
 
 class Keeping(LoadedModel):
@@ -35,7 +35,7 @@ class Keeping(LoadedModel):
 
 async def test_halves_become_whole():
     kept = Keeping()
-    model = GatedModel(kept, Gate(1), lambda _: None)
+    model = AdmittedModel(kept, ConcurrencyLimiter(1), lambda _: None)
     assert [each async for each in model.generate(SequenceRequest(prompt="é\ud800", stop=("\udfff",)))]
     await model.tokenize("\ud800", add_special=False, parse_special=False)
     await model.embed(["\ud800", (1, 2)])

@@ -7,9 +7,9 @@ import grpc.aio
 import pytest
 
 from puna.backend.v1 import backend_pb2 as wire
-from puna.runtime.heartbeat import Heartbeat, Patience, UnjudgedError
+from puna.runtime.heartbeat import HangTimeouts, Heartbeat, HeartbeatUnavailableError
 
-SHORT = Patience(silence=0.3, step=0.3)
+SHORT = HangTimeouts(silence=0.3, step=0.3)
 
 
 class Host:
@@ -26,13 +26,13 @@ class Host:
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if isinstance(step, Exception):
             raise step
-        return wire.BeatResponse(step=step)
+        return wire.HeartbeatResponse(step=step)
 
 
-async def verdict(host, patience=SHORT, seconds=1.0):
+async def verdict(host, timeouts=SHORT, seconds=1.0):
     """Return what is wrong with a host; None if nothing is seen within some seconds."""
     try:
-        return await asyncio.wait_for(Heartbeat(host.beat, patience).hang(), seconds)
+        return await asyncio.wait_for(Heartbeat(host.beat, timeouts).wait_for_hang(), seconds)
     except TimeoutError:
         return None
 
@@ -59,8 +59,8 @@ async def test_work_without_a_step_hangs():
 
 
 async def test_slow_answers_count_as_time_without_a_step():
-    patience = Patience(silence=10, step=0.3)
-    assert await verdict(Host(5, delay=0.2), patience, 2) == "its work has made no step for 0.3 seconds"
+    timeouts = HangTimeouts(silence=10, step=0.3)
+    assert await verdict(Host(5, delay=0.2), timeouts, 2) == "its work has made no step for 0.3 seconds"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_an_error_of_the_hosts_own_is_a_sign_of_life():
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE])
 async def test_a_host_that_knows_no_beats_or_is_gone_is_not_judged(code):
-    with pytest.raises(UnjudgedError):
+    with pytest.raises(HeartbeatUnavailableError):
         await verdict(Host(status(code)))
 
 
@@ -93,7 +93,7 @@ async def test_a_core_that_stood_still_itself_blames_nobody():
 
 
 async def test_without_limits_nothing_is_a_hang():
-    heartbeat = Heartbeat(Host(None, delay=60).beat, Patience(math.inf, math.inf))
+    heartbeat = Heartbeat(Host(None, delay=60).beat, HangTimeouts(math.inf, math.inf))
     heartbeat._tick = 0.01
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(heartbeat.hang(), 0.5)
+        await asyncio.wait_for(heartbeat.wait_for_hang(), 0.5)

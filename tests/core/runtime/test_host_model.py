@@ -18,7 +18,7 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
-from puna.runtime.heartbeat import Patience
+from puna.runtime.heartbeat import HangTimeouts
 
 
 def resident():
@@ -207,7 +207,7 @@ async def test_pieces_that_came_before_the_crash_are_handed_out(load_hosted):
 @pytest.mark.parametrize("prompt", ["a @wait 60", "a @hang"])
 async def test_a_host_that_hangs_is_killed_and_all_that_wait_for_it_hear_of_it(load_hosted, prompt):
     deaths = []
-    model = await load_hosted(on_death=lambda: deaths.append(1), patience=Patience(silence=1.0), parallel=2)
+    model = await load_hosted(on_death=lambda: deaths.append(1), timeouts=HangTimeouts(silence=1.0), parallel=2)
     running = asyncio.ensure_future(collect(model, prompt))
     await asyncio.sleep(0.2)
     os.kill(model.pid, signal.SIGSTOP if "wait" in prompt else signal.SIGCONT)
@@ -224,14 +224,14 @@ async def test_a_host_that_hangs_is_killed_and_all_that_wait_for_it_hear_of_it(l
 
 async def test_a_host_that_hangs_while_idle_is_noticed(load_hosted):
     dead = asyncio.Event()
-    model = await load_hosted(on_death=dead.set, patience=Patience(silence=0.5))
+    model = await load_hosted(on_death=dead.set, timeouts=HangTimeouts(silence=0.5))
     os.kill(model.pid, signal.SIGSTOP)
     async with asyncio.timeout(10):
         await dead.wait()
 
 
 async def test_work_that_makes_no_step_is_a_hang_too(load_hosted):
-    model = await load_hosted(patience=Patience(step=1.0))
+    model = await load_hosted(timeouts=HangTimeouts(step=1.0))
     assert await collect(model, "@prefill 10 0.3 a")  # longer, but step by step
     await asyncio.sleep(1.5)  # without work
     with pytest.raises(BackendCrashedError, match=r"its work has made no step for 1 seconds$"):

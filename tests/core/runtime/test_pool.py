@@ -12,9 +12,9 @@ import pytest
 from puna.backend import SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
 from puna.limits import Limits
-from puna.runtime.admission import NEAR
-from puna.runtime.keep_alive import CALLS_AT_ONCE, FOREVER_NS
-from puna.runtime.requirements import Loading, Queued, Use
+from puna.runtime.admission import NEAR_WAITERS
+from puna.runtime.keep_alive import LONGEST_NS, MAX_CALLS
+from puna.runtime.requirements import LeaseKind, Loading, Queued
 
 
 async def text(model, prompt):
@@ -64,9 +64,9 @@ async def test_waiting_and_loading_are_reported(make_pool, want):
     pool = await make_pool()
     first, second, same = [], [], []
     await asyncio.gather(
-        use(pool, want("a", load="slow"), report=first.append),
-        use(pool, want("b"), report=second.append),
-        use(pool, want("a", load="slow"), report=same.append),
+        use(pool, want("a", load="slow"), on_progress=first.append),
+        use(pool, want("b"), on_progress=second.append),
+        use(pool, want("a", load="slow"), on_progress=same.append),
     )
     assert first[0] == Queued(0)
     assert first[-1] == Loading(1.0)
@@ -92,7 +92,7 @@ async def test_ps_shows_the_latest_expiry_first(make_pool, want):
     await use(pool, want("b"), keep_alive=math.inf)
     await use(pool, want("c"))
     assert names(pool) == ["b:latest", "c:latest", "a:latest"]
-    assert pool.loaded()[0].expires_at_ns > FOREVER_NS
+    assert pool.loaded()[0].expires_at_ns > LONGEST_NS
 
 
 async def test_sequences_wait_for_their_places(make_pool, want):
@@ -103,7 +103,7 @@ async def test_sequences_wait_for_their_places(make_pool, want):
     positions = []
     running = [started(pool, wanted, "@wait 60") for _ in range(2)]
     await until(lambda: pool.loaded()[0].active == 2)
-    async with pool.lease(wanted, report=positions.append) as lease:
+    async with pool.lease(wanted, on_progress=positions.append) as lease:
         waiting = asyncio.ensure_future(text(lease.model, "a"))
         await until(lambda: pool.loaded()[0].queued == 1)
         assert await lease.model.tokenize("a", add_special=False, parse_special=False) == [97]
@@ -134,9 +134,9 @@ async def test_a_keep_alive_stays_until_another_is_asked_for(make_pool, want):
     pool = await make_pool(keep_alive=1000.0)
     await use(pool, want(), keep_alive=math.inf)
     await use(pool, want())
-    assert pool.loaded()[0].expires_at_ns > FOREVER_NS
+    assert pool.loaded()[0].expires_at_ns > LONGEST_NS
     await use(pool, want(), keep_alive=50)
-    assert pool.loaded()[0].expires_at_ns < FOREVER_NS
+    assert pool.loaded()[0].expires_at_ns < LONGEST_NS
 
 
 async def test_unloading_an_idle_model_is_immediate(make_pool, want):
@@ -251,7 +251,7 @@ async def test_the_queue_bounds_all_that_wait(make_pool, want):
     for wanted in (busy, want("a", load="stall"), want("c")):
         with pytest.raises(QueueFullError):
             await use(pool, wanted)
-    async with pool.lease(busy, use=Use.NOTHING), pool.lease(busy, use=Use.CALL) as lease:
+    async with pool.lease(busy, kind=LeaseKind.LOAD_ONLY), pool.lease(busy, kind=LeaseKind.CALL) as lease:
         assert await lease.model.tokenize("a", add_special=False, parse_special=False) == [97]
     running[2].cancel()
     await until(lambda: pool.loaded()[0].queued == 1)
@@ -267,11 +267,11 @@ async def test_the_queue_bounds_all_that_wait(make_pool, want):
 async def test_calls_beyond_what_a_model_serves_at_once_wait_and_are_bounded(make_pool, want):
     pool = await make_pool(max_queue=2)
     async with AsyncExitStack() as stack:
-        for _ in range(CALLS_AT_ONCE + 2):
-            await stack.enter_async_context(pool.lease(want(), use=Use.CALL))
+        for _ in range(MAX_CALLS + 2):
+            await stack.enter_async_context(pool.lease(want(), kind=LeaseKind.CALL))
         with pytest.raises(QueueFullError):
-            await stack.enter_async_context(pool.lease(want(), use=Use.CALL))
-    async with pool.lease(want(), use=Use.CALL):
+            await stack.enter_async_context(pool.lease(want(), kind=LeaseKind.CALL))
+    async with pool.lease(want(), kind=LeaseKind.CALL):
         pass
 
 
@@ -332,7 +332,7 @@ async def test_waiting_for_room_blocks_no_reload_of_another(make_pool, want):
 
 
 async def test_a_host_that_ignores_its_end_delays_nobody_for_long(make_pool, want, monkeypatch):
-    monkeypatch.setattr("puna.runtime.pool.CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("puna.runtime.loaded_models.CLOSING_SECONDS", 0.2)
     monkeypatch.setattr("puna.runtime.host_process.TERM_SECONDS", 3.0)
     pool = await make_pool(max_loaded_models=1)
     pid = await use(pool, want("a"), "@ignore")
@@ -385,14 +385,14 @@ async def test_a_long_line_costs_each_of_its_members_little(make_pool, want, bes
 
     stuck = started(pool, want("a", load="stall"))
     await until(lambda: pool.waiting() == 1)
-    waiting = [started(pool, want("b"), report=hear) for _ in range(beside)]
+    waiting = [started(pool, want("b"), on_progress=hear) for _ in range(beside)]
     await until(lambda: pool.waiting() == beside + 1)
-    assert told <= beside + 2 * NEAR
+    assert told <= beside + 2 * NEAR_WAITERS
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
     assert pool.waiting() == 1
-    assert told <= 2 * beside + 10 * NEAR
+    assert told <= 2 * beside + 10 * NEAR_WAITERS
     stuck.cancel()
     await asyncio.wait({stuck})
 
@@ -444,7 +444,7 @@ async def test_one_that_gives_up_in_the_queue_is_not_served(make_pool, want, jou
 async def test_leaving_in_the_moment_of_the_handover_keeps_no_hold(make_pool, want, monkeypatch):
     pool = await make_pool()
     task = started(pool, want())
-    await until(lambda: pool._residents)
+    await until(lambda: pool._models)
     task.cancel()
     await asyncio.wait({task})
     await until(lambda: pool.loaded()[0].active == 0)

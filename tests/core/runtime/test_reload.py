@@ -4,9 +4,9 @@ import pytest
 
 from puna.backend import ModelFacts, ModelSpec
 from puna.runtime.reload import difference
-from puna.runtime.requirements import Wanted
+from puna.runtime.requirements import ModelRequirements
 
-LOADED = Wanted(key="k", name="m", spec=ModelSpec(path="/m", context_length=4096, gpu_layers=0))
+LOADED = ModelRequirements(key="k", name="m", spec=ModelSpec(path="/m", context_length=4096, gpu_layers=0))
 FACTS = ModelFacts(context_length=4096)
 
 

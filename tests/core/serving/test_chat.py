@@ -8,9 +8,9 @@ from tests.core.serving.asking import WEATHER, answered, parts, said, until, use
 from puna import errors
 from puna.backend import Finish
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.serving.requests import OutputFormat, ToolChoice
+from puna.serving.requests import OutputConstraint, ToolChoice
 
-JSON = OutputFormat("json_object")
+JSON = OutputConstraint("json_object")
 
 
 async def ask(serving, *args, **kwargs):
@@ -43,13 +43,13 @@ async def test_messages_become_a_prompt(serving, backend):
         ),
         (
             "talker",
-            {"values": {"stop": [3]}, "output": OutputFormat("json_schema", "[]")},
+            {"values": {"stop": [3]}, "constraint": OutputConstraint("json_schema", "[]")},
             errors.OptionTypeError,
             'option "stop" must be of an array of strings',
         ),
         (
             "talker",
-            {"output": OutputFormat("json_schema", "[]")},
+            {"constraint": OutputConstraint("json_schema", "[]")},
             errors.InvalidFormatError,
             'invalid format: "[]"; expected "json" or a valid JSON Schema object',
         ),
@@ -63,9 +63,9 @@ async def test_order_of_checks(serving, model, fields, error, text):
 
 async def test_no_messages_load_or_unload(serving, backend):
     deltas, done = await ask(serving, "talker")
-    assert (deltas, done.reason, len(serving.pool.loaded())) == ([], "load", 1)
+    assert (deltas, done.reason, len(serving.loaded())) == ([], "load", 1)
     _, done = await ask(serving, "talker", keep_alive=0.0)
-    assert (done.reason, serving.pool.loaded()) == ("unload", [])
+    assert (done.reason, serving.loaded()) == ("unload", [])
 
 
 async def test_loading_still_checks_what_the_model_can(serving):
@@ -207,7 +207,7 @@ class TestForcedCalls:
         assert backend.requests[-1].prompt.endswith("hm<|end|><|start|>assistant")
 
     async def test_a_form_goes_first(self, serving, backend):
-        await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED, output=JSON)
+        await ask(serving, "tools", "a", tools=(WEATHER,), tool_choice=self.REQUIRED, constraint=JSON)
         assert backend.requests[0].constraint.kind == "json_schema"
 
     async def test_automatic(self, serving, backend):
@@ -220,14 +220,14 @@ class TestForm:
 
     async def test_without_thinking_from_the_first_token(self, serving, backend):
         backend.play("{}")
-        deltas, _ = await ask(serving, "talker", "a", output=JSON)
+        deltas, _ = await ask(serving, "talker", "a", constraint=JSON)
         assert parts(deltas) == ["{}"]
         assert backend.requests[0].constraint is not None
 
     async def test_thinking_is_free_and_is_followed_by_a_second_sequence(self, serving, backend):
         backend.play("<think>", "hm", "</think>", "free", 60)
         backend.play("{}", Finish(reason="stop", prompt_tokens=30, output_tokens=2))
-        deltas, done = await ask(serving, "thinker", "a", output=JSON)
+        deltas, done = await ask(serving, "thinker", "a", constraint=JSON)
         assert parts(deltas) == ["/hm/", None, "{}"]
         assert [each.constraint is not None for each in backend.requests] == [False, True]
         assert backend.requests[1].prompt == "[user]a[assistant]<think>hm</think>"
@@ -237,7 +237,7 @@ class TestForm:
     async def test_an_answer_without_thinking_is_begun_anew(self, serving, backend):
         backend.play("free", 60)
         backend.play("{}")
-        deltas, _ = await ask(serving, "thinker", "a", output=JSON)
+        deltas, _ = await ask(serving, "thinker", "a", constraint=JSON)
         assert parts(deltas) == ["{}"]
         assert [each.constraint is not None for each in backend.requests] == [False, True]
         assert backend.requests[1].prompt == backend.requests[0].prompt
@@ -245,17 +245,17 @@ class TestForm:
     async def test_thinking_that_ends_without_an_answer_is_gone_on_from(self, serving, backend):
         backend.play("<think>", "hm")
         backend.play("{}")
-        deltas, _ = await ask(serving, "thinker", "a", output=JSON)
+        deltas, _ = await ask(serving, "thinker", "a", constraint=JSON)
         assert parts(deltas) == ["/hm/", "{}"]
 
     async def test_thinking_that_takes_all_tokens_is_the_end(self, serving, backend):
         backend.play("<think>", "hm", "mm")
-        deltas, done = await ask(serving, "thinker", "a", output=JSON, values={"num_predict": 2})
+        deltas, done = await ask(serving, "thinker", "a", constraint=JSON, values={"num_predict": 2})
         assert (parts(deltas), done.reason, len(backend.requests)) == (["/hm/"], "length", 1)
 
     async def test_thinking_off_means_at_once(self, serving, backend):
         backend.play("{}")
-        await ask(serving, "thinker", "a", output=JSON, think=Think(on=False))
+        await ask(serving, "thinker", "a", constraint=JSON, think=Think(on=False))
         assert backend.requests[0].constraint is not None
 
 
@@ -281,7 +281,7 @@ class TestNamedParsers:
     async def test_thinking_then_a_form(self, serving, backend):
         backend.play("hm", "</think>", "\n\n", "free", 60)
         backend.play("{}")
-        deltas, _ = await ask(serving, "reasoner", "a", output=JSON)
+        deltas, _ = await ask(serving, "reasoner", "a", constraint=JSON)
         assert [each for each in parts(deltas) if each] == ["/hm/", "{}"]
         assert [each.constraint is not None for each in backend.requests] == [False, True]
         assert "hm" in backend.requests[1].prompt
@@ -289,11 +289,11 @@ class TestNamedParsers:
     async def test_thinking_without_an_answer_then_a_form(self, serving, backend):
         backend.play("hm")
         backend.play("{}")
-        deltas, _ = await ask(serving, "reasoner", "a", output=JSON)
+        deltas, _ = await ask(serving, "reasoner", "a", constraint=JSON)
         assert [each for each in parts(deltas) if each][-1] == "{}"
 
     async def test_thinking_off_then_a_form_at_once(self, serving, backend):
-        await ask(serving, "reasoner", "a", output=JSON, think=Think(on=False))
+        await ask(serving, "reasoner", "a", constraint=JSON, think=Think(on=False))
         assert backend.requests[0].constraint is not None
 
     async def test_a_renderer_that_nobody_knows(self, serving):
@@ -329,7 +329,7 @@ class TestNative:
 
     async def test_form(self, serving, backend):
         backend.play("{}")
-        await ask(serving, "native", "a", output=JSON)
+        await ask(serving, "native", "a", constraint=JSON)
         assert backend.requests[0].constraint is not None
 
     async def test_history_of_calls(self, serving, backend):
@@ -359,7 +359,7 @@ async def test_without_truncation_none_is_dropped(serving, backend):
 async def test_cancelling_either_sequence(serving, backend, first, sequences):
     backend.play(*first)
     backend.play(60)
-    task = asyncio.create_task(ask(serving, "thinker", "a", output=JSON))
+    task = asyncio.create_task(ask(serving, "thinker", "a", constraint=JSON))
     await until(lambda: len(backend.requests) == sequences and backend.running == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

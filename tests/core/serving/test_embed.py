@@ -60,7 +60,7 @@ async def test_options_are_checked(serving):
 
 async def test_no_input_loads(serving):
     found = await serving.embed(asked())
-    assert (found.vectors, found.timings.total_ns, len(serving.pool.loaded())) == ((), 0, 1)
+    assert (found.vectors, found.timings.total_ns, len(serving.loaded())) == ((), 0, 1)
 
 
 async def test_a_model_without_vectors_is_still_loaded(serving, backend):

@@ -11,7 +11,7 @@ from puna import errors
 from puna.backend import Finish, InvalidRequestError, Prefill
 from puna.messages import Think
 from puna.serving.answers import Delta, Progress
-from puna.serving.requests import OutputFormat
+from puna.serving.requests import OutputConstraint
 
 
 async def ask(serving, *args, **kwargs):
@@ -90,19 +90,19 @@ class TestOrderOfChecks:
             ),
             (
                 "plain",
-                {"values": {"top_k": "x"}, "output": OutputFormat("json_schema", "3")},
+                {"values": {"top_k": "x"}, "constraint": OutputConstraint("json_schema", "3")},
                 errors.OptionTypeError,
                 'option "top_k" must be of type integer',
             ),
             (
                 "plain",
-                {"output": OutputFormat("json_schema", '"xml"'), "template": "{{ .Prompt"},
+                {"constraint": OutputConstraint("json_schema", '"xml"'), "template": "{{ .Prompt"},
                 errors.TemplateError,
                 "template: :1: unclosed action",
             ),
             (
                 "plain",
-                {"output": OutputFormat("json_schema", '"xml"')},
+                {"constraint": OutputConstraint("json_schema", '"xml"')},
                 errors.InvalidFormatError,
                 'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object',
             ),
@@ -116,7 +116,7 @@ class TestOrderOfChecks:
     async def test_a_load_that_fails_comes_before_a_bad_format(self, serving, backend):
         backend.load_error = InvalidRequestError("no such file")
         with pytest.raises(errors.LoadFailedError):
-            await ask(serving, "plain", "a", output=OutputFormat("json_schema", "3"))
+            await ask(serving, "plain", "a", constraint=OutputConstraint("json_schema", "3"))
 
 
 async def test_names_without_case_and_with_a_suffix(serving, backend):
@@ -126,25 +126,27 @@ async def test_names_without_case_and_with_a_suffix(serving, backend):
 
 
 async def test_an_empty_prompt_loads(serving, backend):
-    deltas, done = await ask(serving, "plain", "", values={"num_ctx": 99}, output=OutputFormat("json_schema", "3"))
+    deltas, done = await ask(
+        serving, "plain", "", values={"num_ctx": 99}, constraint=OutputConstraint("json_schema", "3")
+    )
     assert (deltas, done.reason) == ([], "load")
     assert done.timings.total_ns == 0
     assert backend.requests == []
-    assert [entry.name for entry in serving.pool.loaded()] == ["plain:latest"]
+    assert [entry.name for entry in serving.loaded()] == ["plain:latest"]
 
 
 async def test_an_empty_prompt_unloads_without_any_check(serving, backend):
     await ask(serving, "plain", "")
     _, done = await ask(serving, "plain", "", keep_alive=0.0, values={"num_ctx": "x"})
     assert done.reason == "unload"
-    assert serving.pool.loaded() == []
+    assert serving.loaded() == []
     _, done = await ask(serving, "embedder", "", keep_alive=0.0)
     assert done.reason == "unload"
 
 
 async def test_keep_alive_reaches_the_pool(serving):
     await ask(serving, "plain", "", keep_alive=math.inf)
-    (entry,) = serving.pool.loaded()
+    (entry,) = serving.loaded()
     assert entry.expires_at_ns > time.time_ns() + 10**18
 
 
@@ -228,8 +230,8 @@ async def test_logprobs(serving, backend):
 
 
 async def test_formats(serving, backend):
-    await ask(serving, "plain", "a", output=OutputFormat("json_object"))
-    await ask(serving, "plain", "a", output=OutputFormat("json_schema", ' {"type": "string"} '))
+    await ask(serving, "plain", "a", constraint=OutputConstraint("json_object"))
+    await ask(serving, "plain", "a", constraint=OutputConstraint("json_schema", ' {"type": "string"} '))
     kinds = [(each.constraint.kind, each.constraint.text) for each in backend.requests]
     assert kinds == [("json_schema", '{"type":"object"}'), ("json_schema", '{"type": "string"}')]
 
@@ -237,7 +239,7 @@ async def test_formats(serving, backend):
 async def test_a_form_that_cannot_be_enforced(serving, backend):
     backend.play(InvalidRequestError("uniqueItems cannot be enforced"))
     with pytest.raises(errors.UnsupportedConstraintError, match="uniqueItems"):
-        await ask(serving, "plain", "a", output=OutputFormat("json_schema", "{}"))
+        await ask(serving, "plain", "a", constraint=OutputConstraint("json_schema", "{}"))
 
 
 async def test_a_model_that_repeats_itself_is_ended(serving, backend):
@@ -348,7 +350,7 @@ class TestLoading:
     @pytest.mark.parametrize(("asked", "got"), [(1, 4), (-5, 4), (10**30, 8192)])
     async def test_strange_contexts(self, serving, backend, asked, got):
         await ask(serving, "plain", "", values={"num_ctx": asked})
-        assert serving.pool.loaded()[0].context_length == got
+        assert serving.loaded()[0].context_length == got
 
     async def test_options_of_the_backend(self, serving, backend):
         await ask(serving, "plain", "", backend_options={"played": {"a": 1}, "another": {"b": 2}})
@@ -388,7 +390,7 @@ class TestCancelling:
             await task
         backend.load_seconds = 0
         await ask(serving, "plain", "")
-        assert len(serving.pool.loaded()) == 1
+        assert len(serving.loaded()) == 1
 
 
 async def test_pictures_of_a_completion_are_marked_before_the_models_own_template(serving):

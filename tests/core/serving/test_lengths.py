@@ -6,7 +6,7 @@ from tests.core.serving.asking import answered, prompted, said, user
 from puna import errors
 from puna.messages import Message
 from puna.prompt.truncate import cut_tokens
-from puna.serving.lengths import PIECE, WHOLE, head, tail
+from puna.serving.lengths import CHUNK, WHOLE, head, tail
 from puna.serving.requests import EmbedRequest, RequestOptions, RerankRequest
 
 TEXT = "".join(f"{number:07d} " for number in range(200_000))
@@ -20,7 +20,7 @@ def tokens_of(text):
 def sparing(backend):
     """See that no text is tokenized whole that is longer than a piece."""
     yield backend
-    assert max(map(len, backend.tokenized)) <= PIECE + 256
+    assert max(map(len, backend.tokenized)) <= CHUNK + 256
     assert sum(map(len, backend.tokenized)) < len(TEXT) / 2
 
 
@@ -122,7 +122,7 @@ async def test_pieces_meet_between_words():
     assert [token for token in await tail(Words(), text, 20_000) if token != hash(" ")][-19_000:] == whole[-19_000:]
 
 
-@pytest.mark.parametrize("text", ["", " ", "a", "a" * PIECE, " " * (PIECE + 1), "ab" * PIECE])
+@pytest.mark.parametrize("text", ["", " ", "a", "a" * CHUNK, " " * (CHUNK + 1), "ab" * CHUNK])
 async def test_ends_of_texts_of_any_length(text):
     class Bytes:
         async def tokenize(self, text, *, add_special, parse_special):

@@ -1,7 +1,7 @@
 import pytest
 
 from puna.backend import Finish, SequenceRequest, TextDelta, TokenLogprob
-from puna.serving.answers import SpokenLogprob
+from puna.serving.answers import LogprobWithText
 from puna.serving.sequence_runner import run
 
 FIRST = TokenLogprob(b"\xc3", 1, -0.1)
@@ -36,5 +36,5 @@ async def test_what_came_out_with_which_token(delta, said):
     events = [event async for event in run(Played(delta), SequenceRequest(prompt="p", max_tokens=3), guarded=True)]
     assert events[0].text == delta.text
     entries = events[0].logprobs
-    assert [each.piece if isinstance(each, SpokenLogprob) else None for each in entries] == said
+    assert [each.piece if isinstance(each, LogprobWithText) else None for each in entries] == said
     assert [each.logprob for each in entries] == [each.logprob for each in delta.logprobs]

@@ -16,7 +16,7 @@ from puna.runtime.pool import ModelPool
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Delta
 from puna.serving.core import Serving
-from puna.serving.requests import EmbedRequest, OutputFormat, RequestOptions, ToolChoice
+from puna.serving.requests import EmbedRequest, OutputConstraint, RequestOptions, ToolChoice
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_completing(serving):
 
 
 async def test_thinking_then_a_form(serving):
-    request = said("thinker", "i", output=OutputFormat("json_object"), values={"num_predict": 60})
+    request = said("thinker", "i", constraint=OutputConstraint("json_object"), values={"num_predict": 60})
     deltas, done = await answered(serving.chat(request))
     assert "".join(each.thinking for each in deltas) == "Let me see.\n"
     if done.reason == "stop":
@@ -42,7 +42,9 @@ async def test_thinking_then_a_form(serving):
 
 
 async def test_a_form_that_cannot_be_enforced(serving):
-    request = prompted("plain", "e", output=OutputFormat("json_schema", '{"type": "array", "uniqueItems": true}'))
+    request = prompted(
+        "plain", "e", constraint=OutputConstraint("json_schema", '{"type": "array", "uniqueItems": true}')
+    )
     with pytest.raises(errors.UnsupportedConstraintError, match="uniqueItems"):
         await answered(serving.generate(request))
 
@@ -118,7 +120,7 @@ async def test_a_host_that_dies(serving):
         async for event in events:
             if isinstance(event, Delta):
                 break
-        os.kill(serving.pool.loaded()[0].pid, signal.SIGKILL)
+        os.kill(serving.loaded()[0].pid, signal.SIGKILL)
         with pytest.raises(errors.BackendCrashedError, match="SIGKILL"):
             async for _ in events:
                 pass
@@ -132,5 +134,5 @@ async def test_giving_up_frees_the_place(serving):
             if isinstance(event, Delta):
                 break
     await asyncio.sleep(0)
-    (entry,) = serving.pool.loaded()
+    (entry,) = serving.loaded()
     assert (entry.active, entry.queued) == (0, 0)

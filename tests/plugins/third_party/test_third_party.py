@@ -12,7 +12,7 @@ import pytest
 from puna.backend import ModelSpec, SequenceRequest, TextDelta
 from puna.plugins import PluginInfo, Registry
 from puna.runtime.pool import ModelPool
-from puna.runtime.requirements import Wanted
+from puna.runtime.requirements import ModelRequirements
 from puna.settings import Settings
 from puna.testing import BackendContract
 
@@ -85,7 +85,7 @@ def test_the_command_line_lists_it(site):
 
 
 async def test_it_is_served_through_a_host(installed):
-    want = Wanted(key="polly", name="polly", format="parrot", spec=ModelSpec(path=__file__))
+    want = ModelRequirements(key="polly", name="polly", format="parrot", spec=ModelSpec(path=__file__))
     async with ModelPool(installed, Settings()) as pool, pool.lease(want) as lease:
         assert lease.backend == "parrot"
         assert pool.loaded()[0].pid not in (0, os.getpid())

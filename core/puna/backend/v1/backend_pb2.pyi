@@ -48,42 +48,42 @@ class LoadRequest(_message.Message):
     path: _builtins.str
     """The model's file."""
     draft_path: _builtins.str
-    """The draft model, if there is one."""
+    """The draft model for speculative decoding; empty: none."""
     context_length: _builtins.int
-    """Context length in tokens, for each sequence."""
+    """Context length in tokens per sequence."""
     parallel: _builtins.int
-    """How many sequences may run at once; 0: as many as fit."""
+    """Number of sequences that may run at once; 0: the backend decides."""
     batch_size: _builtins.int
     """Tokens per prefill batch; 0: the backend decides."""
     gpu_layers: _builtins.int
-    """Layers to put on GPUs; -1: the backend decides."""
+    """Number of layers to put on GPUs; -1: the backend decides."""
     main_gpu: _builtins.int
-    """The GPU that holds small tensors."""
+    """Index of the GPU that holds small tensors."""
     use_mmap: _builtins.bool
-    """Whether to map the file; unset: the backend decides."""
+    """Whether to memory-map the file; unset: the backend decides."""
     threads: _builtins.int
     """CPU threads; 0: the backend decides."""
     draft_tokens: _builtins.int
-    """Tokens to draft ahead per step."""
+    """Number of draft tokens per step."""
     flash_attention: _builtins.str
     """"on", "off" or empty: the backend decides."""
     kv_cache_type: _builtins.str
     """Type of the KV cache, such as "q8_0"; empty: f16."""
     backend_options_json: _builtins.str
-    """Options of this backend, as the raw text of a JSON object."""
+    """Options that the backend declares, as the raw text of a JSON object."""
     memory_bytes: _builtins.int
-    """Bytes of the machine's memory that are free for it; 0: not known."""
+    """Free memory of the machine in bytes; 0: unknown."""
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters."""
 
     @_builtins.property
     def projector_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Projectors for pictures and sounds."""
+        """Projector files for images and sounds."""
 
     @_builtins.property
     def constraint_limits(self) -> Global___ConstraintLimits:
-        """Bounds on constraints on the output. A host refuses a constraint that exceeds one with KIND_INVALID."""
+        """Bounds on constraints. A host refuses a constraint that exceeds one with KIND_INVALID."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ Global___LoadRequest: _TypeAlias = LoadRequest  # noqa: Y015
 
 @_typing.final
 class ConstraintLimits(_message.Message):
-    """Bounds on constraints, which a client writes and which may be made to take any time and memory."""
+    """Bounds on constraints. A client writes them, and could write one that takes any amount of time and memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -132,11 +132,11 @@ class ConstraintLimits(_message.Message):
     MASK_SECONDS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
-    """Seconds of processor time to read one."""
+    """Seconds of CPU time to compile one."""
     mask_seconds: _builtins.float
-    """Seconds of processor time to find out which tokens may come next."""
+    """Seconds of CPU time to compute which tokens may come next."""
     memory_bytes: _builtins.int
-    """Bytes of memory of all constraints of the model together."""
+    """Bytes of memory of all compiled constraints of the model together."""
     def __init__(
         self,
         *,
@@ -154,14 +154,14 @@ Global___ConstraintLimits: _TypeAlias = ConstraintLimits  # noqa: Y015
 
 @_typing.final
 class LoadResponse(_message.Message):
-    """Progress, then the result."""
+    """Progress of a load, then its result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FRACTION_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
     fraction: _builtins.float
-    """From 0 to 1."""
+    """Progress from 0 to 1."""
     @_builtins.property
     def loaded(self) -> Global___Loaded:
         """The model is ready."""
@@ -184,7 +184,7 @@ Global___LoadResponse: _TypeAlias = LoadResponse  # noqa: Y015
 
 @_typing.final
 class Loaded(_message.Message):
-    """A loaded model."""
+    """What is known of a model once it is loaded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -204,13 +204,13 @@ class Loaded(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
-    """Context length in tokens, for each sequence, after clamping to what the model was trained for."""
+    """Context length in tokens per sequence, after clamping to the length with which the model was trained."""
     parallel: _builtins.int
-    """How many sequences may run at once."""
+    """Number of sequences that may run at once: the model's slots."""
     size_bytes: _builtins.int
-    """Bytes of memory in all."""
+    """Bytes of memory: weights, KV cache and buffers."""
     vram_bytes: _builtins.int
-    """Bytes of GPU memory."""
+    """Bytes of `size_bytes` that are on GPUs."""
     adds_bos: _builtins.bool
     """Whether tokenizing with special tokens puts a BOS token in front."""
     adds_eos: _builtins.bool
@@ -220,19 +220,19 @@ class Loaded(_message.Message):
     eos_text: _builtins.str
     """Text of the EOS token."""
     embedding_length: _builtins.int
-    """Length of its embedding vectors; 0 when it makes none."""
+    """Length of its embedding vectors; 0: the model does not embed."""
     generates: _builtins.bool
     """Whether it can generate."""
     bos_id: _builtins.int
-    """Id of the BOS token, -1 if it has none."""
+    """Id of the BOS token; -1: none."""
     eos_id: _builtins.int
-    """Id of the EOS token, -1 if it has none."""
+    """Id of the EOS token; -1: none."""
     vision: _builtins.bool
-    """Whether it takes pictures."""
+    """Whether it takes images."""
     audio: _builtins.bool
     """Whether it takes sounds."""
     embedding_tokens: _builtins.int
-    """Tokens of the longest text that it embeds; 0: as many as the context has."""
+    """Tokens of the longest text that it embeds; 0: the context length."""
     def __init__(
         self,
         *,
@@ -262,7 +262,7 @@ Global___Loaded: _TypeAlias = Loaded  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """How a token is drawn. Every value counts as it stands."""
+    """Sampling parameters. There are no defaults: every value is used as it is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -298,28 +298,28 @@ class Sampling(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 always takes the likeliest token."""
+    """0: always take the most probable token."""
     top_k: _builtins.int
-    """0 keeps all."""
+    """Number of most probable tokens to keep; 0: all."""
     top_p: _builtins.float
-    """1 keeps all."""
+    """Cumulative probability of the tokens to keep; 1: all."""
     min_p: _builtins.float
-    """0 keeps all."""
+    """Least probability relative to the most probable token; 0: keep all."""
     typical_p: _builtins.float
-    """1 keeps all."""
+    """Cumulative probability of the most typical tokens to keep; 1: all."""
     repeat_last_n: _builtins.int
-    """How many recent tokens the penalties look at; -1: all."""
+    """Number of recent tokens that the penalties consider; -1: all."""
     repeat_penalty: _builtins.float
-    """1 changes nothing."""
+    """Divides the logits of repeated tokens; 1: no penalty."""
     presence_penalty: _builtins.float
-    """0 changes nothing."""
+    """Subtracted once from the logit of a token that occurred; 0: no penalty."""
     frequency_penalty: _builtins.float
-    """0 changes nothing."""
+    """Subtracted for each occurrence of a token; 0: no penalty."""
     seed: _builtins.int
-    """Unset draws a fresh one."""
+    """Seed of the random numbers; unset: a random seed."""
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to logits."""
+        """Added to the logit of each of these token ids."""
 
     def __init__(
         self,
@@ -348,7 +348,7 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class Constraint(_message.Message):
-    """What a text must look like."""
+    """Structured output: the form that the text must have."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -384,7 +384,7 @@ Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
 
 @_typing.final
 class StartSequence(_message.Message):
-    """A sequence."""
+    """A prompt, and how to generate from it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -403,44 +403,44 @@ class StartSequence(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text of the prompt; special tokens in it count as such, and the BOS token is added if the model wants it."""
+    """Text of the prompt. Special tokens in it are recognised, and BOS is added if the model wants it."""
     has_token_ids: _builtins.bool
-    """Whether `token_ids` is meant, be it empty."""
+    """Whether to use `token_ids`, which may be empty, instead of `text`."""
     max_tokens: _builtins.int
-    """How many tokens to generate at most."""
+    """Maximum number of tokens to generate; 0: evaluate the prompt only."""
     top_logprobs: _builtins.int
-    """Whether to return log-probabilities, and of how many alternatives."""
+    """Number of alternatives with each token's log-probability; unset: no log-probabilities."""
     keep_tokens: _builtins.int
-    """Tokens at the start that a context shift keeps."""
+    """Tokens at the start that a context shift keeps, not counting BOS; -1: the whole prompt."""
     shift: _builtins.bool
-    """Whether a full context is shifted; otherwise it ends the sequence."""
+    """Whether a full context is shifted; otherwise a full context ends the sequence."""
     cache_salt: _builtins.str
-    """Sequences share cached prefixes only with those of the same salt."""
+    """Sequences share cached prefixes only if they have the same salt."""
     priority: _builtins.int
-    """Larger runs first."""
+    """Sequences of larger priority start first."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Token ids instead of text, used as they are."""
+        """Token ids instead of text; they are used as they are."""
 
     @_builtins.property
     def media(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Pictures and sounds; the text has a marker "[img-N]" for the N-th."""
+        """Images and sounds. The text has a marker "[img-N]" for the N-th, counted from 0."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
-        """How tokens are drawn."""
+        """Sampling parameters."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts that end the sequence."""
+        """Stop strings."""
 
     @_builtins.property
     def constraint(self) -> Global___Constraint:
-        """What the text must look like."""
+        """The form that the text must have; unset: any."""
 
     @_builtins.property
     def preserved_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Special tokens that appear in the text instead of being swallowed."""
+        """Special tokens that appear in the text; all others are left out of it."""
 
     def __init__(
         self,
@@ -472,7 +472,7 @@ Global___StartSequence: _TypeAlias = StartSequence  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
-    """What the core says."""
+    """A message from the core."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -480,12 +480,12 @@ class RunRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
-    """Chosen by the core, never used twice in one stream."""
+    """Chosen by the core; never used twice in one stream."""
     cancel: _builtins.bool
-    """End it."""
+    """Cancels the sequence. The host does not confirm this."""
     @_builtins.property
     def start(self) -> Global___StartSequence:
-        """Begin it."""
+        """Starts the sequence."""
 
     def __init__(
         self,
@@ -506,14 +506,14 @@ Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
 class RunResponse(_message.Message):
-    """What the host says: everything that one step made."""
+    """A message from the host: all events of one decoding step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceEvent]:
-        """Of any sequences."""
+        """Events of any number of sequences, in order."""
 
     def __init__(
         self,
@@ -530,7 +530,7 @@ Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
 
 @_typing.final
 class SequenceEvent(_message.Message):
-    """News of one sequence."""
+    """An event of one sequence."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -540,22 +540,22 @@ class SequenceEvent(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
-    """Which one."""
+    """The id that the core chose."""
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
         """More text."""
 
     @_builtins.property
     def finish(self) -> Global___Finish:
-        """The end."""
+        """The sequence has ended."""
 
     @_builtins.property
     def failure(self) -> Global___Failure:
-        """The end, by an error that concerns this sequence alone."""
+        """The sequence has failed; the other sequences go on."""
 
     @_builtins.property
     def prefill(self) -> Global___Prefill:
-        """Its prompt is being evaluated."""
+        """Progress of the prefill; optional, and only before the first delta."""
 
     def __init__(
         self,
@@ -578,17 +578,17 @@ Global___SequenceEvent: _TypeAlias = SequenceEvent  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """More text."""
+    """The text that one decoding step added."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Whole UTF-8. May be empty when only log-probabilities are due."""
+    """Complete UTF-8 without any part of a stop string. Empty only if there are log-probabilities."""
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Of the tokens behind the text, if asked for."""
+        """The tokens of the text with their log-probabilities, if the request asks for them."""
 
     def __init__(
         self,
@@ -606,16 +606,16 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class Prefill(_message.Message):
-    """How far a prompt is."""
+    """Progress of the prefill."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DONE_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     done_tokens: _builtins.int
-    """Tokens done."""
+    """Tokens that are evaluated."""
     total_tokens: _builtins.int
-    """Tokens in all."""
+    """Tokens of the prompt that must be evaluated."""
     def __init__(
         self,
         *,
@@ -632,7 +632,7 @@ Global___Prefill: _TypeAlias = Prefill  # noqa: Y015
 
 @_typing.final
 class TokenLogprob(_message.Message):
-    """A token with the logarithm of its probability."""
+    """A token and the natural logarithm of its probability, before temperature and filters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -641,14 +641,14 @@ class TokenLogprob(_message.Message):
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     raw: _builtins.bytes
-    """The token's bytes."""
+    """The token's bytes, which need not be complete UTF-8."""
     token_id: _builtins.int
-    """Its id."""
+    """The token's id."""
     logprob: _builtins.float
-    """At most 0."""
+    """The logarithm, at most 0."""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The likeliest tokens at its place, best first."""
+        """The most probable tokens at its position, best first."""
 
     def __init__(
         self,
@@ -682,23 +682,23 @@ class Finish(_message.Message):
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     length: _builtins.bool
-    """Whether the token limit or the context's end was reached; otherwise the model or a stop string ended it."""
+    """Whether the token limit or the end of the context ended it; otherwise the model or a stop string did."""
     stop_sequence: _builtins.str
-    """The stop string that ended it."""
+    """The stop string that ended it; empty: none."""
     prompt_tokens: _builtins.int
-    """Tokens of the prompt."""
+    """Tokens of the prompt, including cached ones."""
     cached_prompt_tokens: _builtins.int
-    """Those of them that were cached."""
+    """Prompt tokens that were cached."""
     output_tokens: _builtins.int
-    """Tokens sampled."""
+    """Sampled tokens, including those of stop strings and the end token."""
     prompt_eval_ns: _builtins.int
     """Nanoseconds of prefill."""
     eval_ns: _builtins.int
     """Nanoseconds of decoding."""
     draft_tokens: _builtins.int
-    """Tokens drafted."""
+    """Draft tokens that were proposed."""
     accepted_draft_tokens: _builtins.int
-    """Drafted tokens that were accepted."""
+    """Draft tokens that were accepted."""
     def __init__(
         self,
         *,
@@ -733,38 +733,38 @@ class Failure(_message.Message):
     class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Failure._Kind.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Failure._Kind.ValueType  # 0
-        """The backend's fault."""
+        """An error that the contract does not name: the backend's fault."""
         KIND_INVALID: Failure._Kind.ValueType  # 1
         """The request cannot be served as it is."""
         KIND_CONTEXT_OVERFLOW: Failure._Kind.ValueType  # 2
         """The prompt is longer than the context."""
         KIND_UNSUPPORTED: Failure._Kind.ValueType  # 3
-        """This model cannot do it."""
+        """The model or the backend does not support the operation."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What kind of error."""
+        """Kinds of errors."""
 
     KIND_UNSPECIFIED: Failure.Kind.ValueType  # 0
-    """The backend's fault."""
+    """An error that the contract does not name: the backend's fault."""
     KIND_INVALID: Failure.Kind.ValueType  # 1
     """The request cannot be served as it is."""
     KIND_CONTEXT_OVERFLOW: Failure.Kind.ValueType  # 2
     """The prompt is longer than the context."""
     KIND_UNSUPPORTED: Failure.Kind.ValueType  # 3
-    """This model cannot do it."""
+    """The model or the backend does not support the operation."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     kind: Global___Failure.Kind.ValueType
-    """What kind of error."""
+    """The kind of error."""
     message: _builtins.str
-    """What to tell the user."""
+    """Text that the user sees."""
     prompt_tokens: _builtins.int
     """With KIND_CONTEXT_OVERFLOW: tokens of the prompt."""
     context_length: _builtins.int
-    """With KIND_CONTEXT_OVERFLOW: tokens that there is room for."""
+    """With KIND_CONTEXT_OVERFLOW: context length in tokens."""
     def __init__(
         self,
         *,
@@ -782,8 +782,8 @@ class Failure(_message.Message):
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
-class BeatRequest(_message.Message):
-    """Asks for a sign of life."""
+class HeartbeatRequest(_message.Message):
+    """A request for a sign of life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -796,17 +796,17 @@ class BeatRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BeatRequest: _TypeAlias = BeatRequest  # noqa: Y015
+Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 
 @_typing.final
-class BeatResponse(_message.Message):
+class HeartbeatResponse(_message.Message):
     """A sign of life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """A number that changes with each step of the model's work. Unset: no work is under way."""
+    """A number that changes with each step of the model's work; unset: the model has no work."""
     def __init__(
         self,
         *,
@@ -820,7 +820,7 @@ class BeatResponse(_message.Message):
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
-Global___BeatResponse: _TypeAlias = BeatResponse  # noqa: Y015
+Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):
@@ -831,10 +831,10 @@ class EmbedRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     raw: _builtins.bool
-    """Whether to leave vectors as the model made them; otherwise they get length 1."""
+    """Whether to return vectors as the model computed them; otherwise they are normalised to length 1."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
-        """Each as text or as tokens."""
+        """The texts, each as text or as token ids."""
 
     def __init__(
         self,
@@ -852,7 +852,7 @@ Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
 @_typing.final
 class EmbedInput(_message.Message):
-    """One text."""
+    """One text to embed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -860,12 +860,12 @@ class EmbedInput(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     HAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """As text; special tokens are added as the model wants."""
+    """The text. Special tokens are added as the model wants."""
     has_token_ids: _builtins.bool
-    """Whether `token_ids` is meant."""
+    """Whether to use `token_ids` instead of `text`."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """As token ids, used as they are."""
+        """Token ids instead of text; they are used as they are."""
 
     def __init__(
         self,
@@ -884,14 +884,14 @@ Global___EmbedInput: _TypeAlias = EmbedInput  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):
-    """Vectors, in order."""
+    """Embedding vectors, in the order of the inputs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
-        """One for each input."""
+        """One vector for each input."""
 
     def __init__(
         self,
@@ -908,16 +908,16 @@ Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
 @_typing.final
 class Embedding(_message.Message):
-    """One vector."""
+    """One embedding vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     values: _builtins.bytes
-    """Packed little-endian 32-bit floats."""
+    """The vector as packed little-endian 32-bit floats."""
     token_count: _builtins.int
-    """Tokens of its text."""
+    """Number of tokens of the text."""
     def __init__(
         self,
         *,
@@ -934,7 +934,7 @@ Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
 @_typing.final
 class RerankRequest(_message.Message):
-    """A query and documents."""
+    """A query and the documents to score."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -962,17 +962,17 @@ Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
 
 @_typing.final
 class RerankResponse(_message.Message):
-    """Scores, in order."""
+    """Scores, in the order of the documents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """Tokens evaluated."""
+    """Number of tokens that were evaluated."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """One for each document."""
+        """One score for each document; larger is better."""
 
     def __init__(
         self,
@@ -990,7 +990,7 @@ Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
 
 @_typing.final
 class TokenizeRequest(_message.Message):
-    """A text."""
+    """A text to tokenize."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1000,9 +1000,9 @@ class TokenizeRequest(_message.Message):
     text: _builtins.str
     """The text."""
     add_special: _builtins.bool
-    """Whether to add the tokens that begin and end a text."""
+    """Whether to add BOS and EOS as the model wants."""
     parse_special: _builtins.bool
-    """Whether special tokens in the text count as such."""
+    """Whether special tokens in the text are recognised."""
     def __init__(
         self,
         *,
@@ -1020,14 +1020,14 @@ Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
 
 @_typing.final
 class TokenizeResponse(_message.Message):
-    """Its tokens."""
+    """The tokens of a text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids."""
+        """Token ids."""
 
     def __init__(
         self,
@@ -1044,17 +1044,17 @@ Global___TokenizeResponse: _TypeAlias = TokenizeResponse  # noqa: Y015
 
 @_typing.final
 class DetokenizeRequest(_message.Message):
-    """Tokens."""
+    """Tokens to turn into text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SPECIAL_FIELD_NUMBER: _builtins.int
     special: _builtins.bool
-    """Whether special tokens are written out."""
+    """Whether special tokens are written out; otherwise their bytes are empty."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids."""
+        """Token ids."""
 
     def __init__(
         self,
@@ -1072,7 +1072,7 @@ Global___DetokenizeRequest: _TypeAlias = DetokenizeRequest  # noqa: Y015
 
 @_typing.final
 class DetokenizeResponse(_message.Message):
-    """Their text."""
+    """The text of tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,15 +26,15 @@ if _version_not_supported:
 
 
 class BackendServiceStub(object):
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     def __init__(self, channel):
@@ -73,36 +73,36 @@ class BackendServiceStub(object):
                 request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeRequest.SerializeToString,
                 response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeResponse.FromString,
                 _registered_method=True)
-        self.Beat = channel.unary_unary(
-                '/puna.backend.v1.BackendService/Beat',
-                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.SerializeToString,
-                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.FromString,
+        self.Heartbeat = channel.unary_unary(
+                '/puna.backend.v1.BackendService/Heartbeat',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
 
 
 class BackendServiceServicer(object):
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     def Load(self, request, context):
-        """Loads the model. Called once, first. The last message has `loaded`. INVALID_ARGUMENT: the file is no model that this
-        backend can run; RESOURCE_EXHAUSTED: out of memory.
+        """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+        cannot run this file; RESOURCE_EXHAUSTED: out of memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Run(self, request_iterator, context):
-        """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-        or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
+        """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
+        or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,23 +123,23 @@ class BackendServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Tokenizes without taking a sequence's place.
+        """Tokenizes a text. Needs no slot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none.
+        """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Beat(self, request, context):
-        """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
-        host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
-        method is not judged.
+    def Heartbeat(self, request, context):
+        """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
+        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
+        watch a host without this method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,10 +178,10 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeRequest.FromString,
                     response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DetokenizeResponse.SerializeToString,
             ),
-            'Beat': grpc.unary_unary_rpc_method_handler(
-                    servicer.Beat,
-                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.FromString,
-                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.SerializeToString,
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -192,15 +192,15 @@ def add_BackendServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BackendService(object):
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     @staticmethod
@@ -366,7 +366,7 @@ class BackendService(object):
             _registered_method=True)
 
     @staticmethod
-    def Beat(request,
+    def Heartbeat(request,
             target,
             options=(),
             channel_credentials=None,
@@ -379,9 +379,9 @@ class BackendService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/puna.backend.v1.BackendService/Beat',
-            puna_dot_backend_dot_v1_dot_backend__pb2.BeatRequest.SerializeToString,
-            puna_dot_backend_dot_v1_dot_backend__pb2.BeatResponse.FromString,
+            '/puna.backend.v1.BackendService/Heartbeat',
+            puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.HeartbeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

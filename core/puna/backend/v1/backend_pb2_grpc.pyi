@@ -27,15 +27,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BackendServiceStub:
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     @_typing.overload
@@ -43,73 +43,73 @@ class BackendServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BackendServiceAsyncStub: ...
     Load: _grpc.UnaryStreamMultiCallable[_backend_pb2.LoadRequest, _backend_pb2.LoadResponse]
-    """Loads the model. Called once, first. The last message has `loaded`. INVALID_ARGUMENT: the file is no model that this
-    backend can run; RESOURCE_EXHAUSTED: out of memory.
+    """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+    cannot run this file; RESOURCE_EXHAUSTED: out of memory.
     """
     Run: _grpc.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]
-    """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-    or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
+    """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
+    or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
     Rerank: _grpc.UnaryUnaryMultiCallable[_backend_pb2.RerankRequest, _backend_pb2.RerankResponse]
     """Scores documents against a query, in order. UNIMPLEMENTED when the model cannot."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_backend_pb2.TokenizeRequest, _backend_pb2.TokenizeResponse]
-    """Tokenizes without taking a sequence's place."""
+    """Tokenizes a text. Needs no slot."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_backend_pb2.DetokenizeRequest, _backend_pb2.DetokenizeResponse]
-    """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
-    Beat: _grpc.UnaryUnaryMultiCallable[_backend_pb2.BeatRequest, _backend_pb2.BeatResponse]
-    """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
-    host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
-    method is not judged.
+    """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id."""
+    Heartbeat: _grpc.UnaryUnaryMultiCallable[_backend_pb2.HeartbeatRequest, _backend_pb2.HeartbeatResponse]
+    """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
+    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
+    watch a host without this method.
     """
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Load: _aio.UnaryStreamMultiCallable[_backend_pb2.LoadRequest, _backend_pb2.LoadResponse]  # type: ignore[assignment]
-    """Loads the model. Called once, first. The last message has `loaded`. INVALID_ARGUMENT: the file is no model that this
-    backend can run; RESOURCE_EXHAUSTED: out of memory.
+    """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+    cannot run this file; RESOURCE_EXHAUSTED: out of memory.
     """
     Run: _aio.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]  # type: ignore[assignment]
-    """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-    or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
+    """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
+    or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
     Rerank: _aio.UnaryUnaryMultiCallable[_backend_pb2.RerankRequest, _backend_pb2.RerankResponse]  # type: ignore[assignment]
     """Scores documents against a query, in order. UNIMPLEMENTED when the model cannot."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_backend_pb2.TokenizeRequest, _backend_pb2.TokenizeResponse]  # type: ignore[assignment]
-    """Tokenizes without taking a sequence's place."""
+    """Tokenizes a text. Needs no slot."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_backend_pb2.DetokenizeRequest, _backend_pb2.DetokenizeResponse]  # type: ignore[assignment]
-    """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
-    Beat: _aio.UnaryUnaryMultiCallable[_backend_pb2.BeatRequest, _backend_pb2.BeatResponse]  # type: ignore[assignment]
-    """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
-    host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
-    method is not judged.
+    """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id."""
+    Heartbeat: _aio.UnaryUnaryMultiCallable[_backend_pb2.HeartbeatRequest, _backend_pb2.HeartbeatResponse]  # type: ignore[assignment]
+    """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
+    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
+    watch a host without this method.
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a model host serves: one process, one loaded model. The core is its only client. A host may be written in any
-    language; the core's own is `python -m puna.host`, which runs a Python backend plugin.
+    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
-    Errors of a call that concern the request carry a Failure, serialized, in the trailing metadata "puna-failure-bin",
-    beside the status code; without one, the code and the message count alone.
+    Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
+    "puna-failure-bin", beside the status code. Without a Failure the client uses the code and the message alone.
 
-    Start: the core runs the host with the environment variable PUNA_HOST_SOCKET, the path of a Unix socket to listen on.
-    The host writes one line, "puna.backend.v1 ready", to its standard output once it listens. Its standard error is kept,
-    and its last lines are shown should it die. It exits when its standard input closes.
+    Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
+    listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
+    last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
     """
 
     @_abc_1.abstractmethod
@@ -118,8 +118,8 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.LoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_backend_pb2.LoadResponse], _abc.AsyncIterator[_backend_pb2.LoadResponse]]:
-        """Loads the model. Called once, first. The last message has `loaded`. INVALID_ARGUMENT: the file is no model that this
-        backend can run; RESOURCE_EXHAUSTED: out of memory.
+        """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+        cannot run this file; RESOURCE_EXHAUSTED: out of memory.
         """
 
     @_abc_1.abstractmethod
@@ -128,8 +128,8 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_backend_pb2.RunRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_backend_pb2.RunResponse], _abc.AsyncIterator[_backend_pb2.RunResponse]]:
-        """Runs sequences. One stream serves any number of them: each begins with `start`, and ends with a `Finish`, an error,
-        or the core's `cancel`, after which nothing more comes of it. The text deltas of one decoding step travel in one message.
+        """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
+        or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
         """
 
     @_abc_1.abstractmethod
@@ -154,7 +154,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.TokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.TokenizeResponse, _abc.Awaitable[_backend_pb2.TokenizeResponse]]:
-        """Tokenizes without taking a sequence's place."""
+        """Tokenizes a text. Needs no slot."""
 
     @_abc_1.abstractmethod
     def Detokenize(
@@ -162,17 +162,17 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.DetokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.DetokenizeResponse, _abc.Awaitable[_backend_pb2.DetokenizeResponse]]:
-        """Puts tokens together without taking a sequence's place. INVALID_ARGUMENT for an id that is none."""
+        """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id."""
 
     @_abc_1.abstractmethod
-    def Beat(
+    def Heartbeat(
         self,
-        request: _backend_pb2.BeatRequest,
+        request: _backend_pb2.HeartbeatRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_backend_pb2.BeatResponse, _abc.Awaitable[_backend_pb2.BeatResponse]]:
-        """Shows that the host lives and how far its work is. The core calls it every few seconds from Load's end on. It kills a
-        host that leaves a call unanswered, or repeats a step, for longer than the server's limits allow. A host without this
-        method is not judged.
+    ) -> _typing.Union[_backend_pb2.HeartbeatResponse, _abc.Awaitable[_backend_pb2.HeartbeatResponse]]:
+        """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
+        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
+        watch a host without this method.
         """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from puna.blocking import stoppable, unheard
+from puna.blocking import retrieve_exception, stoppable
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
 from puna.models.create.request import TransferStep
 from puna.models.layout import manifest as manifests
@@ -78,7 +78,7 @@ class Registries:
             async with AsyncExitStack() as stack:
                 downloads: dict[str, Download] = {}
                 keeping = asyncio.create_task(self._keep(manifest))
-                keeping.add_done_callback(unheard)
+                keeping.add_done_callback(retrieve_exception)
                 stack.callback(keeping.cancel)
                 for layer in layers:
                     if layer.digest not in downloads and (found := await self._damage(layer, claims)):

@@ -1,0 +1,90 @@
+"""Request ids in log lines.
+
+Every request gets an id where it enters the server, and every line that is logged on its behalf begins with it:
+
+    2026-11-28 17:00:00,000 DEBUG puna.requests: [h3/r7] StreamChat 'llamita' ends after 0.412 s
+
+An id that begins with h is that of an HTTP request, one that begins with r that of a gRPC call. ListRequests and
+CancelRequests of ServerService use the latter. A bridge that runs beside the core calls it within the HTTP request, so
+both ids stand in the line; a bridge of its own (`puna rest`) logs h ids alone, and its core r ids alone.
+
+The id is kept in a context variable. A task inherits the id of the task that created it, so a task that outlives the
+request, or works for several, must be created with another context: see `without_request`.
+"""
+
+import contextvars
+import itertools
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+log = logging.getLogger("puna.requests")
+
+FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(request)s%(message)s"
+"""Format of a log line; `RequestIdFilter` supplies `request`."""
+LONGEST_NAME: Final = 100
+"""Characters of a model's name in a log line, since clients choose the name."""
+
+_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+_http_numbers: Final = itertools.count(1)
+
+
+class RequestIdFilter(logging.Filter):
+    """Adds the attribute `request` to log records: the id in brackets and a space, or nothing outside a request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attribute; always true, so that no record is dropped."""
+        current = _request_id.get()
+        record.request = f"[{current}] " if current else ""
+        return True
+
+
+def configure(level: int) -> None:
+    """Have this process log to standard error, with request ids."""
+    logging.basicConfig(level=level, format=FORMAT)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RequestIdFilter())
+
+
+@contextmanager
+def http_request(method: str, route: str) -> Generator[Callable[[int], None]]:
+    """Give the current task's HTTP request an id, and log its end with the status that the block passes on.
+
+    `route` is the route's own pattern: a path as sent could hold anything.
+    """
+    with _logged(f"h{next(_http_numbers)}", f"{method} {route}") as end:
+        yield lambda status: end(f" with status {status}")
+
+
+@contextmanager
+def grpc_call(call_id: str, method: str, model: str) -> Generator[None]:
+    """Give the current task's gRPC call an id, and log its beginning and end."""
+    with _logged(call_id, f"{method} {model[:LONGEST_NAME]!r}" if model else method):
+        yield
+
+
+@contextmanager
+def _logged(request_id: str, what: str) -> Generator[Callable[[str], None]]:
+    outer = _request_id.get()
+    token = _request_id.set(f"{outer}/{request_id}" if outer else request_id)
+    details: list[str] = []
+    began = time.monotonic()
+    log.debug("%s begins", what)
+    outcome = "ends"
+    try:
+        yield details.append
+    except BaseException as error:
+        outcome = f"ends by {type(error).__name__}"
+        raise
+    finally:
+        log.debug("%s %s after %.3f s%s", what, outcome, time.monotonic() - began, "".join(details))
+        _request_id.reset(token)
+
+
+def without_request() -> contextvars.Context:
+    """Return a context for a task that outlives the current request: `create_task(..., context=without_request())`."""
+    context = contextvars.copy_context()
+    context.run(_request_id.set, "")
+    return context

@@ -1,0 +1,144 @@
+"""Making room for a model and loading it: the scheduler's ModelProvider.
+
+Theory. `provide` repeats one decision until a usable model is there, since everything may have changed after each wait.
+In this order: a loaded instance that does not meet the requirements is evicted; memory that is being freed is waited
+for; a model is evicted when there are too many; an idle model is evicted when the file would take too large a part of
+the free memory; then the model is loaded. Whenever the loader must wait for the requests of others, it gives up the
+load turn meanwhile.
+"""
+
+import logging
+from dataclasses import replace
+
+from puna.errors import OutOfMemoryError
+from puna.runtime import memory
+from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.keep_alive import PooledModel, eviction_candidate
+from puna.runtime.launch import Launcher
+from puna.runtime.loaded_models import LoadedModels
+from puna.runtime.reload import difference
+from puna.runtime.requirements import LeaseKind, ModelRequirements, OnProgress
+from puna.runtime.scheduling import LoadJob
+from puna.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_LOADED = 3
+MAX_FILE_SHARE = 0.8
+"""The part of the free memory that a model's file may take; its KV cache and buffers come on top."""
+SMALLER_CONTEXTS = (32768, 4096)
+"""Context lengths to try when there is no room for a longer one that no request asked for."""
+
+
+class Loader:
+    """Provides loaded models to the scheduler."""
+
+    def __init__(self, models: LoadedModels, launcher: Launcher, settings: Settings) -> None:
+        self._models = models
+        self._launcher = launcher
+        self._settings = settings
+
+    def usable(self, requirements: ModelRequirements) -> PooledModel | None:
+        """Return the loaded model that meets the requirements; None if it must be loaded, perhaps anew."""
+        pooled = self._models.get(requirements.key)
+        if pooled is None or pooled.evicting:
+            return None
+        differs = difference(pooled.requirements, pooled.backend, pooled.model.facts, requirements)
+        if differs:
+            log.info("a request needs another %s: %s is loaded anew", differs, pooled.requirements.name)
+            return None
+        return pooled
+
+    def satisfies(self, model: PooledModel, requirements: ModelRequirements) -> bool:
+        """Return whether a loaded model meets the requirements of another request."""
+        return self.usable(requirements) is model
+
+    def acquire(self, model: PooledModel, kind: LeaseKind) -> None:
+        """Count a lease of a model."""
+        model.acquire(kind)
+
+    def release(self, model: PooledModel, kind: LeaseKind) -> None:
+        """End a lease of a model, and wake the loads that wait for an idle one."""
+        model.release(lambda: self._models.remove(model), kind)
+        if not model.lease_count:
+            self._models.notify()
+
+    async def provide(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
+        """Return a model that meets the requirements, after making room and loading as needed."""
+        while (pooled := self.usable(requirements)) is None:
+            if (stale := self._models.get(requirements.key)) is not None:
+                await self._evict_and_wait(stale, job)
+            elif await self._models.wait_for_memory():
+                continue
+            elif len(self._models) >= self._most:
+                await self._make_room(job)
+            elif (idle := self._models.idle()) and _lacks_memory(requirements):
+                candidate = eviction_candidate(idle)
+                log.info("%s needs the memory of %s", requirements.name, candidate.requirements.name)
+                await self._evict_and_wait(candidate, job)
+            else:
+                pooled = await self._load(requirements, job)
+                self._models.evict_excess(pooled, self._most)
+                return pooled
+        return pooled
+
+    @property
+    def _most(self) -> int:
+        return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
+
+    async def _make_room(self, job: LoadJob[PooledModel]) -> None:
+        """Evict a model, and wait until it, or another, is idle or gone. A busy one may take long."""
+        candidate = eviction_candidate(self._models.all())
+        self._models.evict(candidate)
+        if candidate.lease_count:
+            await job.wait_without_turn(self._models.next_change())
+
+    async def _evict_and_wait(self, pooled: PooledModel, job: LoadJob[PooledModel]) -> None:
+        """Evict a model and wait until it is removed. Other jobs have the load turn while it is busy."""
+        self._models.evict(pooled)
+        if pooled.lease_count:
+            await job.wait_without_turn(pooled.removed.wait())
+
+    async def _load(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
+        """Load a model. When there is no room, try once more with a smaller context and all others evicted."""
+        try:
+            return await self._launch(requirements, job.report)
+        except OutOfMemoryError:
+            smaller = next((size for size in SMALLER_CONTEXTS if size < requirements.spec.context_length), 0)
+            if smaller and "context_length" in requirements.automatic:
+                requirements = replace(requirements, spec=replace(requirements.spec, context_length=smaller))
+            elif not len(self._models):
+                raise
+        log.warning("no room for %s: trying once more", requirements.name)
+        for other in self._models.all():
+            await self._evict_and_wait(other, job)
+        await self._models.wait_for_memory()
+        return await self._launch(requirements, job.report)
+
+    async def _launch(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
+        dead, pooled = False, None
+
+        def died() -> None:  # the host may die before the model is in the table
+            nonlocal dead
+            dead = True
+            if pooled is not None:
+                self._models.remove(pooled)
+
+        launched = await self._launcher.launch(requirements, on_progress, on_death=died)
+        pooled = PooledModel(
+            requirements=requirements,
+            backend=launched.backend,
+            model=launched.model,
+            pid=launched.pid,
+            limiter=ConcurrencyLimiter(launched.model.facts.parallel),
+            keep_alive=self._settings.keep_alive,
+        )
+        self._models.add(pooled)
+        if dead:
+            self._models.remove(pooled)
+        return pooled
+
+
+def _lacks_memory(requirements: ModelRequirements) -> bool:
+    """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
+    return 0 < memory.free_bytes() * MAX_FILE_SHARE < requirements.file_bytes

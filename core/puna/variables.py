@@ -1,0 +1,156 @@
+"""Every environment variable that Puna reads: its type, its default, what it sets, and which programs read it.
+
+`puna.settings` reads most of them, `puna.limits` those of the bounds (PUNA_MAX_... and PUNA_TEMPLATE_..., which are
+fields of Limits and not repeated here). tools/list_variables.py writes the index in core/README.md from both, and the
+command line takes its help texts from here. tests/core/test_variables.py compares this list with what the readers ask
+for.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+CORE: Final = "core"
+"""`puna serve` and `puna core`."""
+BRIDGE: Final = "bridge"
+"""`puna serve` and `puna rest`."""
+CLIENT: Final = "client"
+"""The commands that ask a running server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable."""
+
+    name: str
+    kind: str
+    """"address", "boolean", "duration", "integer", "list" (separated by commas), "path" or "text"."""
+    default: str
+    """The default in words; empty: unset."""
+    about: str
+    """What it sets, as the end of a sentence."""
+    read_by: tuple[str, ...] = (CORE,)
+    key: str = ""
+    """Its key in the configuration file; empty: it cannot be set there."""
+    short: str = ""
+    """A shorter text for help output; empty: `about`."""
+
+
+_REGISTRY: Final = (
+    Variable(
+        "PUNA_REGISTRY_HOST", "text", "", "the registry that the next three belong to, `[scheme://]host[:port]`; https"
+    ),
+    Variable("PUNA_REGISTRY_USERNAME", "text", "", "user name for that registry"),
+    Variable("PUNA_REGISTRY_PASSWORD", "text", "", "password for that registry"),
+    Variable("PUNA_REGISTRY_TOKEN", "text", "", "identity token for that registry, instead of name and password"),
+    Variable("DOCKER_AUTH_CONFIG", "text", "", "docker's configuration as JSON, for the credentials in it"),
+    Variable("DOCKER_CONFIG", "path", "`~/.docker`", "folder of docker's `config.json`, for the credentials in it"),
+    Variable(
+        "PUNA_ALLOWED_REGISTRIES",
+        "list",
+        "all",
+        "registries that `pull`, `push` and `create` may use: `[scheme://]host[:port]` or `*.domain`",
+        key="allowed_registries",
+    ),
+    Variable(
+        "PUNA_REGISTRY_PEERS",
+        "list",
+        "",
+        "hosts that registries may refer to although they have private addresses or speak http",
+        key="registry_peers",
+    ),
+    Variable(
+        "PUNA_REGISTRY_REALMS",
+        "list",
+        "Docker Hub's and GitLab's",
+        "token servers on other hosts that get a registry's credentials: `registry=host`",
+        key="registry_realms",
+    ),
+)
+
+VARIABLES: Final = (
+    Variable("OLLAMA_HOST", "address", "`127.0.0.1:11434`", "address of the REST bridge", (BRIDGE,)),
+    Variable(
+        "OLLAMA_ORIGINS", "list", "", "origins of browser pages that may call the API, beside local ones", (BRIDGE,)
+    ),
+    Variable(
+        "PUNA_ALLOWED_HOSTS",
+        "list",
+        "",
+        "host names by which requests may call this server; SECURITY.md has the rule",
+        (BRIDGE,),
+        key="allowed_hosts",
+    ),
+    Variable(
+        "PUNA_GRPC_HOST",
+        "address",
+        "the port after the bridge's",
+        "address of the gRPC core",
+        (CORE, BRIDGE, CLIENT),
+        key="grpc_host",
+    ),
+    Variable("OLLAMA_MODELS", "path", "`~/.ollama/models`", "folder of the model store"),
+    Variable(
+        "OLLAMA_CONTEXT_LENGTH",
+        "integer",
+        "4096",
+        "context length in tokens where neither the request nor the model sets one",
+        short="tokens of context, unless request or model sets them",
+    ),
+    Variable("OLLAMA_NUM_PARALLEL", "integer", "16, or fewer by memory", "sequences of one model that run at once"),
+    Variable("OLLAMA_MAX_LOADED_MODELS", "integer", "3", "models that are loaded at once"),
+    Variable("OLLAMA_MAX_QUEUE", "integer", "512", "requests that may wait; one more is refused"),
+    Variable("OLLAMA_KEEP_ALIVE", "duration", "5m", "how long a model stays loaded after its last request"),
+    Variable("OLLAMA_LOAD_TIMEOUT", "duration", "5m", "how long a load may make no progress"),
+    Variable("OLLAMA_FLASH_ATTENTION", "boolean", "the backend decides", "whether to use flash attention"),
+    Variable("OLLAMA_KV_CACHE_TYPE", "text", "f16", "type of the KV cache, such as q8_0"),
+    Variable("OLLAMA_NOPRUNE", "boolean", "0", "whether to keep blobs that no model uses when the server starts"),
+    Variable(
+        "OLLAMA_GO_TEMPLATE",
+        "boolean",
+        "the more capable one",
+        "whether to prefer a model's Go template to its Jinja template",
+    ),
+    Variable("OLLAMA_REMOTES", "list", "ollama.com", "hosts of remote models that are known by name"),
+    Variable(
+        "OLLAMA_DEBUG", "integer", "0", "1 logs requests, their ids, and the output of model hosts", (CORE, BRIDGE)
+    ),
+    Variable("PUNA_BACKEND", "text", "by format", "backend of models that name none", key="backend"),
+    Variable(
+        "PUNA_PASS_ENVIRONMENT",
+        "list",
+        "",
+        "further variables that host processes and converters inherit; `ACME_*` names all that begin so",
+    ),
+    Variable("PUNA_KERNELS", "boolean", "1", "whether llama.cpp runs with Puna's own kernels where they fit"),
+    Variable("XDG_RUNTIME_DIR", "path", "the folder for temporary files", "folder of the sockets of host processes"),
+    *_REGISTRY,
+    Variable("OLLAMA_NOHISTORY", "boolean", "0", "whether `puna run` keeps no history of what was typed", (CLIENT,)),
+)
+
+INTERNAL: Final = {
+    "PUNA_HOST_SOCKET": "set by the core for each host process: the path of the socket to listen on",
+}
+"""Variables that the core sets for its own processes."""
+
+_BY_NAME: Final = {each.name: each for each in VARIABLES}
+
+
+def variable(name: str) -> Variable:
+    """Return a variable by its name. Raises KeyError for an unknown one."""
+    return _BY_NAME[name]
+
+
+def help_line(name: str) -> tuple[str, str]:
+    """Return a variable's name and its text for help output, with the default."""
+    each = variable(name)
+    text = (each.short or each.about).replace("`", "")
+    return name, f"{text} (default: {each.default.replace('`', '')})" if each.default else text
+
+
+def read_by(*programs: str) -> list[str]:
+    """Return the names of the variables that any of these programs reads, registries apart, in the list's order."""
+    return [
+        each.name
+        for each in VARIABLES
+        if each not in _REGISTRY and any(program in each.read_by for program in programs)
+    ]

@@ -1,0 +1,69 @@
+from collections.abc import Mapping
+
+from puna.process import child_environment
+from puna.settings import from_environment
+from puna.variables import VARIABLES, help_line, read_by, variable
+
+ELSEWHERE = {
+    "PUNA_PASS_ENVIRONMENT": child_environment.PASS,
+    "XDG_RUNTIME_DIR": "read by puna.runtime.sockets",
+}
+"""Variables that the settings do not hold."""
+
+
+class Spy(Mapping):
+    """An empty environment that notes what it is asked for."""
+
+    def __init__(self):
+        self.asked = set()
+
+    def __getitem__(self, name):
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+def test_the_list_has_exactly_what_the_settings_read(tmp_path):
+    spy = Spy()
+    empty = tmp_path / "config.toml"
+    empty.touch()
+    from_environment(spy, empty)
+    asked = {name for name in spy.asked if not name.startswith(("PUNA_MAX_", "PUNA_TEMPLATE_", "PUNA_HEADER_"))}
+    bounds = {"PUNA_IDLE_TIMEOUT", "PUNA_BODY_TIMEOUT", "PUNA_WRITE_TIMEOUT"}
+    assert asked - bounds == {each.name for each in VARIABLES} - ELSEWHERE.keys()
+
+
+def test_keys_of_the_file_are_read(tmp_path):
+    config = tmp_path / "config.toml"
+    values = {each.key: ["x"] if each.kind == "list" else "x" for each in VARIABLES if each.key}
+    config.write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
+    settings = from_environment({}, config)
+    found = {
+        "allowed_hosts": settings.allowed_hosts,
+        "grpc_host": settings.grpc_host,
+        "backend": settings.default_backend,
+        "allowed_registries": settings.allowed_registries,
+        "registry_peers": settings.registry_peers,
+        "registry_realms": settings.registry_realms,
+    }
+    assert found == {key: ("x",) if isinstance(value, list) else "x" for key, value in values.items()}
+
+
+def test_names_are_unique_and_texts_fit_a_sentence():
+    assert len({each.name for each in VARIABLES}) == len(VARIABLES)
+    assert not [each.name for each in VARIABLES if each.about.endswith(".") or "|" in each.about]
+
+
+def test_help_names_the_default_without_marks():
+    assert help_line("OLLAMA_MODELS") == ("OLLAMA_MODELS", "folder of the model store (default: ~/.ollama/models)")
+    assert "`" not in help_line("PUNA_PASS_ENVIRONMENT")[1]
+
+
+def test_a_client_is_told_only_what_it_reads():
+    assert read_by("client") == ["PUNA_GRPC_HOST", "OLLAMA_NOHISTORY"]
+    assert variable("OLLAMA_NOHISTORY").kind == "boolean"
