@@ -64,9 +64,7 @@ def translating_errors(request: SequenceRequest | None = None) -> Generator[None
     except PromptTooLongError as error:
         raise ContextOverflowError(overflow_text(error.prompt_tokens, error.context_length)) from error
     except BackendInvalidRequestError as error:
-        if (
-            request is not None and request.constraint is not None and not request.media
-        ):  # a broken image raises the same error
+        if request is not None and request.constraint is not None and not request.media:
             raise UnsupportedConstraintError(str(error)) from error
         if request is not None:
             raise EngineRefusedError(_refusal(str(error))) from error
