@@ -107,7 +107,7 @@ class Engine:
             text = run.text.finish()
         else:
             text = run.text.feed(raw)
-            if run.text.stop_sequence:
+            if run.text.stopped:
                 run.reason = "stop"
             elif run.count < run.request.max_tokens:
                 self._model.evaluate([token], len(self._cached), self._threads)

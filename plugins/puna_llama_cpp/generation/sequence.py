@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, TokenLogprob
+from puna.backend.text import TextAssembly
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.generation.detokenizer import TextOutput
 from puna_llama_cpp.generation.prompt_lookup import Lookup
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.step_thread import Mailbox
@@ -44,7 +44,7 @@ class Sequence:
         self.lookup = Lookup()
         self.first = sys.maxsize
         """Where evaluation would have begun, were it alone: how many tokens were cached when it came."""
-        self._output = TextOutput(request.stop)
+        self._output = TextAssembly(request.stop)
         self._prompt_length = len(tokens)
         self._cached = 0
         self._generated = 0
@@ -106,12 +106,14 @@ class Sequence:
         raw = vocabulary.spell(token, special=True) if token in self.preserved else vocabulary.piece(token)
         if logprob is not None and not (ends and not raw):
             self._logprobs.append(logprob)
-        text, stop = self._output.push(raw, last=ends)
+        text = self._output.feed(raw)
+        if ends and not self._output.stopped:
+            text += self._output.finish()
         if text:
             put(TextDelta(text, tuple(self._logprobs)))
             self._logprobs.clear()
-        if stop is not None:
-            put(self.finish("stop", stop))
+        if self._output.stopped:
+            put(self.finish("stop", self._output.stop_sequence))
         elif ends:
             put(self.finish("stop"))
         elif self._generated >= self.request.max_tokens:

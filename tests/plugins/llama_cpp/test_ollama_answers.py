@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from puna.backend import Sampling, SequenceRequest, TextDelta
-from puna_llama_cpp.generation.detokenizer import complete_length
+from puna.backend.text import complete_length
 
 CASES = json.loads((Path(__file__).parent / "ollama_answers.json").read_text())
 SAMPLING = (
