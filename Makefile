@@ -10,10 +10,22 @@ EXTRAS := .[llama-cpp,ctransformers,convert]
 
 # ---- How llama.cpp is compiled ---------------------------------------------------------------------------------------
 
+LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/puna
+# uv compiles again when a setting differs, so the path is the same for all checkouts and depends on the content.
+LLAMA_CMAKE := $(CACHE)/llama_cpp-$(firstword $(shell cksum < tools/llama_cpp.cmake)).cmake
+LEAN := CMAKE_PROJECT_INCLUDE=$(LLAMA_CMAKE) MTMD_VIDEO=OFF
 # With AVX512-FP16 ggml's attention falls back to single elements for heads of 64 (plugins/puna_llama_cpp/README.md).
 SLOW := -mno-avx512fp16
-NATIVE := $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo CMAKE_C_FLAGS=$(SLOW) CMAKE_CXX_FLAGS=$(SLOW))
+NATIVE := $(LEAN) $(shell cc $(SLOW) -E -x c /dev/null >/dev/null 2>&1 && echo CMAKE_C_FLAGS=$(SLOW) CMAKE_CXX_FLAGS=$(SLOW))
 BUILD := $(foreach setting,$(NATIVE),--config-settings-package llama-cpp-python:cmake.define.$(setting))
+# For wheels: ggml loads the variant of its CPU backend that fits the processor, from the folder of the other libraries.
+PORTABLE := $(LEAN) GGML_NATIVE=OFF GGML_BACKEND_DL=ON GGML_CPU_ALL_VARIANTS=ON CMAKE_INSTALL_BINDIR=llama_cpp/lib \
+  CMAKE_INSTALL_LIBDIR=llama_cpp/lib CMAKE_INSTALL_INCLUDEDIR=llama_cpp/include
+# A wheel has no links: each name of a library is a copy. Nothing loads these.
+UNUSED := llama_cpp/lib/libggml-cpu-*.so.*;llama_cpp/lib/libggml.so.*.*;llama_cpp/lib/libllama.so.*.*;llama_cpp/lib/libmtmd.so.*.*
+PORTABLE_WHEEL := $(CACHE)/$(LLAMA)-$(firstword $(shell echo '$(PORTABLE) $(UNUSED)' | cksum))
+
 # ---- Running ---------------------------------------------------------------------------------------------------------
 
 .PHONY: help
@@ -88,6 +100,10 @@ test-newest: .venv/.installed ## the tests near the libraries, on the newest ver
 	@$(UV) pip list --quiet --python .venv/newest/bin/python
 	.venv/newest/bin/python -m pytest -q tests/conformance tests/core/rpc tests/core/host tests/core/runtime tests/rest_bridge tests/e2e
 
+.PHONY: test-wheel
+test-wheel: wheel ## install the wheels of `make wheel` into a clean environment, and serve
+	PUNA_WHEELS=dist $(PYTEST) tests/packaging/test_wheels.py
+
 .PHONY: fuzz soak bench-models
 SECONDS ?= 600
 fuzz: .venv/.installed ## attack the server at random for SECONDS (600), divided among the properties of tests/hostile
@@ -109,10 +125,13 @@ $(UV):
 	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+$(LLAMA_CMAKE): tools/llama_cpp.cmake
+	@mkdir -p $(@D) && cp $< $@
+
 KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.[ch])
 
-.venv/.installed: pyproject.toml uv.lock $(KERNELS) | $(UV)
-	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about five minutes on two cores."
+.venv/.installed: pyproject.toml uv.lock $(KERNELS) $(LLAMA_CMAKE) | $(UV)
+	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about three minutes on two cores."
 	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.
 	@.venv/bin/python -m compileall -q -j 0 .venv/lib core rest_bridge plugins >/dev/null || true
@@ -120,6 +139,19 @@ KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.
 	@.venv/bin/python -m puna_ggml_kernels || true
 	@touch $@
 
-.PHONY: clean
+# Compiling all variants takes several times as long as one, so the wheel of llama.cpp is kept in the cache.
+$(PORTABLE_WHEEL)/.built: $(LLAMA_CMAKE) | .venv/.installed
+	@echo "Compiling llama.cpp for all x86-64 processors: about ten minutes on two cores."
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-binary llama-cpp-python \
+	  --wheel-dir $(@D) $(foreach setting,$(PORTABLE),-C cmake.define.$(setting)) -C 'wheel.exclude=$(UNUSED)' $(LLAMA)
+	@touch $@
+
+.PHONY: wheel clean
+wheel: .venv/.installed $(PORTABLE_WHEEL)/.built ## build wheels that other machines can install into dist/
+	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
+	@cp $(PORTABLE_WHEEL)/*.whl dist
+	@ls dist
+
 clean: ## remove all that make wrote into this folder
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
