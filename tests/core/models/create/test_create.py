@@ -18,7 +18,9 @@ from puna.models.create.request import CreateRequest, TransferStep
 from puna.models.gguf import reader as gguf
 from puna.models.gguf.reader import GGUFError
 from puna.models.name import ModelName
+from puna.models.storage.blobs import digest_of
 
+TEMPLATE = "<{{ .Prompt }}>"
 MISSING = "sha256:" + "3" * 64
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
@@ -40,12 +42,12 @@ DONE = ["writing manifest", "success"]
 
 def test_an_uploaded_model_goes_through_the_quantizer(workshop, scripted_models):
     digest = workshop.upload((scripted_models / "scripted.gguf").read_bytes())
-    steps = workshop.create(files={"scripted.gguf": digest}, template="{{ .Prompt }}")
+    steps = workshop.create(files={"scripted.gguf": digest}, template=TEMPLATE)
     assert steps == [
         "parsing GGUF",
         "verifying conversion",
         new("sha256:62981de3c00c91332ad8daaed32c1e58075e9bd0a7318ec72e17dddeec9fe4b3"),
-        new("sha256:b507b9c2f6ca642bffcd06665ea7c91f235fd32daeefdf875a0f938db05fb315"),
+        new(digest_of(TEMPLATE.encode())),
         *DONE,
     ]
     assert workshop.layers() == [("model", ""), ("template", "")]
@@ -112,7 +114,7 @@ def test_progress_of_a_long_quantization_is_told_and_stopping_is_heard(workshop,
 def test_layers_are_inherited_and_text_layers_replaced(workshop):
     workshop.create_plain("base", template="{{ .Prompt }}", system="old", parameters={"top_k": 10, "temperature": 1})
     steps = workshop.create(
-        "full", base="BASE", system="Say bye!", licenses=("MIT", "MIT"), parameters={"temperature": 0.6},
+        "full", base="BASE", system="Answer in rhymes.", licenses=("Use it freely.",) * 2, parameters={"temperature": 0.6},
         messages=(Message(role="USER", content="hi"),), renderer="", requires="1.2.3", backend="ctransformers",
     )  # fmt: skip
     assert [step.rpartition(" ")[0] for step in steps] == [
@@ -123,8 +125,8 @@ def test_layers_are_inherited_and_text_layers_replaced(workshop):
         ("model", "base:latest"), ("template", "base:latest"), ("system", ""), ("license", ""), ("license", ""),
         ("params", ""), ("messages", ""),
     ]  # fmt: skip
-    assert steps[2].endswith("4c5f51faac758fecaff8db42f0b7382891a4d0c0bb885f7b86be88c814a7cc86")
-    assert steps[3].endswith("e5dcffe836b6ec8a58e492419b550e65fb8cbdc308503979e5dacb33ac7ea3b7")
+    assert steps[2].endswith(digest_of(b"Answer in rhymes."))
+    assert steps[3].endswith(digest_of(b"Use it freely."))
     assert workshop.text("full", "params") == '{"temperature":0.6,"top_k":10}\n'
     assert workshop.text("full", "messages") == '[{"role":"user","content":"hi"}]\n'
     assert '"requires":"1.2.3","backend":"ctransformers","architecture"' in workshop.config("full")

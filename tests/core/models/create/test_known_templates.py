@@ -9,6 +9,7 @@ import pytest
 
 from puna.go.template.parser import parse
 from puna.messages import Message, Tool, ToolCall
+from puna.models.create import fingerprints
 from puna.models.create.known_templates import KNOWN, nearest
 from puna.prompt.go_template.render import render_go
 
@@ -47,13 +48,29 @@ def test_each_of_them_was_recorded():
     assert [known.name for known in KNOWN] == sorted(RECORDED["prompts"])
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
-def test_a_template_is_known_up_to_ninety_nine_edits(known):
-    for spelling in known.jinja:
-        assert nearest(spelling) is known
-        assert nearest("~" * 99 + spelling) is known
-    assert nearest("~" * 100 + known.jinja[0]) is None
+def test_every_fingerprint_has_a_go_template():
+    assert {each.name for each in fingerprints.load()} == {known.name for known in KNOWN}
 
 
-def test_what_is_far_from_all_is_unknown():
+# Written for this test after the format of ChatML, whose published spellings differ from it in some places.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "text", [CHATML, CHATML.replace("{%", "{%-"), "{# a comment of forty characters, or so #}" + CHATML]
+)
+def test_a_spelling_that_differs_a_little_is_recognised(text):
+    known = nearest(text)
+    assert known is not None
+    assert known.name == "chatml"
+
+
+def test_a_spelling_that_differs_by_a_hundred_characters_is_unknown():
+    assert nearest("~" * 300 + CHATML) is None
+
+
+def test_a_text_unlike_every_template_is_unknown():
     assert nearest("{{ messages }}" * 30) is None

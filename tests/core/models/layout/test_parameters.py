@@ -4,21 +4,24 @@ import pytest
 
 from puna.models.layout import parameters
 
-PARENT = {"top_k": 10, "stop": ["USER:", "ASSISTANT:"], "temperature": 1}
-CHILD = {"temperature": 0.6, "top_p": 0.7}
+INHERITED = {"num_ctx": 2048, "stop": ["<eot>", "Q:"], "seed": 3}
+OWN = {"seed": 0.5, "min_p": 0.05}
 CHATML = {"stop": ["<|im_start|>", "<|im_end|>"]}
 
 
 @pytest.mark.parametrize(
-    ("layers", "digest"),
+    ("layers", "written"),
     [
-        ([PARENT], "1d0ad71299d48c2fb7ae2b98e683643e771f8a5b72be34942af90d97a91c1e37"),
-        ([PARENT, CHILD], "e29a7b3c47287a2489c895d21fe413c20f859a85d20e749492f52a838e36e1ba"),
-        ([CHATML], "f02dd72bb2423204352eabc5637b44d79d17f109fdb510a7c51455892aa2d216"),
+        ([INHERITED], rb'{"num_ctx":2048,"seed":3,"stop":["\u003ceot\u003e","Q:"]}'),
+        ([INHERITED, OWN], rb'{"min_p":0.05,"num_ctx":2048,"seed":0.5,"stop":["\u003ceot\u003e","Q:"]}'),
     ],
 )
-def test_layers_have_the_references_bytes(layers, digest, sha256):
-    assert sha256(parameters.dumps(parameters.merged(layers))) == digest
+def test_merged_parameters_are_written_as_go_writes_them(layers, written):
+    assert parameters.dumps(parameters.merged(layers)) == written + b"\n"
+
+
+def test_the_layer_of_chatml_has_the_digest_that_it_has_in_ollama(sha256):
+    assert sha256(parameters.dumps(CHATML)) == "f02dd72bb2423204352eabc5637b44d79d17f109fdb510a7c51455892aa2d216"
 
 
 def test_numbers_are_floats_as_in_go():
