@@ -1,98 +1,95 @@
-"""The key that the reference's registry knows a user by: ~/.ollama/id_ed25519, in OpenSSH's format."""
+"""The key that Ollama's registry knows a user by: ~/.ollama/id_ed25519, in OpenSSH's format.
+
+Ollama and Puna share the file, and whichever needs it first makes it. A token server gets a signature of the request's
+own text (`challenge.signed_text`) and the public key in one header, and looks the key up among its users.
+
+The library `cryptography` reads, writes and signs. It is imported at the first use, since its import takes longer than
+the rest of a start and few servers ever sign.
+"""
 
 import base64
+import binascii
 import os
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from puna.models.registry import ed25519
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_MAGIC: Final = b"openssh-key-v1\0"
-_KIND: Final = b"ssh-ed25519"
 _BEGIN: Final = "-----BEGIN OPENSSH PRIVATE KEY-----"
-_END: Final = "-----END OPENSSH PRIVATE KEY-----"
 
 
 class KeyFileError(Exception):
-    """The file holds no key that can be used: another kind, or one behind a passphrase."""
+    """The file holds no key that can be used: it is of another kind, encrypted or damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """An Ed25519 key."""
 
-    seed: bytes = field(repr=False)
-    public: bytes
+    private: "Ed25519PrivateKey" = field(repr=False)
+
+    @property
+    def public_line(self) -> str:
+        """The key type and the public key in base64, as the .pub file has them."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        return self.private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     @property
     def public_text(self) -> str:
-        """The middle field of the .pub file."""
-        return base64.b64encode(_string(_KIND) + _string(self.public)).decode()
+        """The public key in base64: the middle field of the .pub file."""
+        return self.public_line.split(" ")[1]
 
     def authorization(self, message: bytes) -> str:
-        """Return the header that signs `message`: key and signature in base64."""
-        return f"{self.public_text}:{base64.b64encode(ed25519.sign(self.seed, message)).decode()}"
+        """Return the header that signs `message`: the public key and the signature, both in base64."""
+        return f"{self.public_text}:{base64.b64encode(self.private.sign(message)).decode()}"
 
 
 def loads(text: str) -> Key:
     """Read a private key file. Raises KeyFileError."""
-    lines = text.strip().splitlines()
-    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    if not text.strip().startswith(_BEGIN):
         raise KeyFileError("not an OpenSSH private key")
     try:
-        data = base64.b64decode("".join(lines[1:-1]))
-        if not data.startswith(_MAGIC):
-            raise KeyFileError("not an OpenSSH private key")
-        (cipher, _, _), rest = _strings(data[len(_MAGIC) :], 3)
-        if cipher != b"none":
-            raise KeyFileError("the key is behind a passphrase")
-        (_, secret), _ = _strings(rest[4:], 2)
-        (kind, public, pair), _ = _strings(secret[8:], 3)
-    except (ValueError, struct.error) as error:
+        private = load_ssh_private_key(text.strip().encode(), None)
+    except TypeError:
+        raise KeyFileError("the key is behind a passphrase") from None
+    except UnsupportedAlgorithm as error:
+        raise KeyFileError(f"the key cannot be used: {error}") from None
+    except (ValueError, binascii.Error) as error:
         raise KeyFileError("the key file is damaged") from error
-    if kind != _KIND or len(pair) != 64 or pair[32:] != public:
+    if not isinstance(private, Ed25519PrivateKey):
         raise KeyFileError("not an Ed25519 key")
-    return Key(pair[:32], public)
+    return Key(private)
 
 
-def dumps(key: Key, check: bytes) -> str:
-    """Write a private key file; `check` is four random bytes."""
-    public = _string(_KIND) + _string(key.public)
-    secret = check * 2 + public + _string(key.seed + key.public) + _string(b"")
-    secret += bytes(range(1, 1 + -len(secret) % 8))
-    nothing = _string(b"none") * 2 + _string(b"")
-    data = base64.b64encode(_MAGIC + nothing + struct.pack(">I", 1) + _string(public) + _string(secret)).decode()
-    return "\n".join([_BEGIN, *(data[at : at + 70] for at in range(0, len(data), 70)), _END, ""])
+def dumps(key: Key) -> str:
+    """Write a private key file without a passphrase, since the server reads it unattended."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
 
 
 def load_or_make(path: Path) -> Key:
-    """Return the key of a file, which is made if it is missing, with its .pub beside it. KeyFileError, OSError."""
+    """Return the key of a file. A missing file is made, with its .pub beside it. Raises KeyFileError and OSError."""
     try:
         return loads(path.read_text())
     except FileNotFoundError:
-        seed = os.urandom(32)
-        key = Key(seed, ed25519.public_key(seed))
+        pass
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Key(Ed25519PrivateKey.generate())
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:  # another process was faster
         return loads(path.read_text())
     with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor, not a path
-        file.write(dumps(key, os.urandom(4)))
-    path.with_suffix(".pub").write_text(f"{_KIND.decode()} {key.public_text}\n")
+        file.write(dumps(key))
+    path.with_suffix(".pub").write_text(f"{key.public_line}\n")
     return key
-
-
-def _string(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
-
-
-def _strings(data: bytes, count: int) -> tuple[list[bytes], bytes]:
-    found = []
-    for _ in range(count):
-        (length,) = struct.unpack_from(">I", data)
-        found.append(data[4 : 4 + length])
-        data = data[4 + length :]
-    return found, data

@@ -114,7 +114,7 @@ def test_progress_of_a_long_quantization_is_told_and_stopping_is_heard(workshop,
 def test_layers_are_inherited_and_text_layers_replaced(workshop):
     workshop.create_plain("base", template="{{ .Prompt }}", system="old", parameters={"top_k": 10, "temperature": 1})
     steps = workshop.create(
-        "full", base="BASE", system="Answer in rhymes.", licenses=("Use it freely.",) * 2, parameters={"temperature": 0.6},
+        "full", base="BASE", system="Answer in rhymes.", licenses=("Use it!",) * 2, parameters={"temperature": 0.6},
         messages=(Message(role="USER", content="hi"),), renderer="", requires="1.2.3", backend="ctransformers",
     )  # fmt: skip
     assert [step.rpartition(" ")[0] for step in steps] == [
@@ -126,7 +126,7 @@ def test_layers_are_inherited_and_text_layers_replaced(workshop):
         ("params", ""), ("messages", ""),
     ]  # fmt: skip
     assert steps[2].endswith(digest_of(b"Answer in rhymes."))
-    assert steps[3].endswith(digest_of(b"Use it freely."))
+    assert steps[3].endswith(digest_of(b"Use it!"))
     assert workshop.text("full", "params") == '{"temperature":0.6,"top_k":10}\n'
     assert workshop.text("full", "messages") == '[{"role":"user","content":"hi"}]\n'
     assert '"requires":"1.2.3","backend":"ctransformers","architecture"' in workshop.config("full")

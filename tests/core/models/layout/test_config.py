@@ -3,16 +3,15 @@ import pytest
 from puna.models.layout import config
 from puna.models.layout.config import Config, Draft
 
-SHORT = Config(
-    model_format="gguf", model_family="qwen3", model_families=("qwen3",), model_type="0.6B", file_type="Q8_0"
-)
+SHORT = Config(model_format="gguf", model_family="bert", model_families=("bert",), model_type="23M", file_type="F16")
 
 
 def test_empty_fields_are_left_out_and_the_platform_is_always_there():
-    assert config.dumps(SHORT) == (
-        b'{"model_format":"gguf","model_family":"qwen3","model_families":["qwen3"],"model_type":"0.6B",'
-        b'"file_type":"Q8_0","architecture":"amd64","os":"linux"}\n'
+    written = (
+        b'{"model_format":"gguf","model_family":"bert","model_families":["bert"],"model_type":"23M",'
+        b'"file_type":"F16","architecture":"amd64","os":"linux"}\n'
     )
+    assert config.dumps(SHORT) == written
 
 
 def test_keys_stand_in_the_references_order():

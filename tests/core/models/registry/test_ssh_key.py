@@ -1,18 +1,29 @@
-"""Keys and signatures: RFC 8032's, OpenSSH's, and one that the reference made."""
+"""Keys of Ollama's registry: one that Ollama made and used, files that are no such key, and what is written."""
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from puna.models.registry import ed25519
 from puna.models.registry.challenge import signed_text
-from puna.models.registry.ssh_key import Key, KeyFileError, dumps, load_or_make, loads
+from puna.models.registry.ssh_key import KeyFileError, dumps, load_or_make, loads
 
-# A key that the reference made for a store that is gone, and what it sent with it.
-REFERENCE = """-----BEGIN OPENSSH PRIVATE KEY-----
+# Ollama made this key for a store that is gone, and sent this with it.
+OLLAMA_KEY = """-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtz
 c2gtZWQyNTUxOQAAACCysGPqeUBuhcn0segwvk0RhC+g+XiUr5+qbrHL+twrpwAA
 AIixBRIWsQUSFgAAAAtzc2gtZWQyNTUxOQAAACCysGPqeUBuhcn0segwvk0RhC+g
 +XiUr5+qbrHL+twrpwAAAEAHcu94O+3geU4KB0PqM9dIkEHpOuvxz2U+/pBamhKS
 LLKwY+p5QG6FyfSx6DC+TRGEL6D5eJSvn6puscv63CunAAAAAAECAwQF
+-----END OPENSSH PRIVATE KEY-----
+"""
+# Made by `ssh-keygen -t ed25519` with a passphrase, for this test alone.
+ENCRYPTED = """-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABCptgBGaA
+34wXnSvYullYsZAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIO0KGL6oVnWQZNPV
+yhQjb/W2uZU00sgm0CWoZddAJCQMAAAAkOy/u3/CAby1VxsKeoMWebALVlCI4ypPim7W/4
+Snd7warf4wIhKxoeqlzj5+GW4ZaD0atSxb64kcn3bsnj45EQVzP2l0Ms7R3My3aJLjupPP
+HLgkxFNZv9Sztvg/ueZlIOFYrSYWpgnlxLQo2wfwrKvmesT2DH5ghkLPEbDOIpbAjrMULc
+7YlcXRYDqXV3tAFg==
 -----END OPENSSH PRIVATE KEY-----
 """
 URL = (
@@ -25,48 +36,46 @@ SENT = (
 )
 
 
-@pytest.mark.parametrize(
-    ("seed", "public", "message", "signature"),
-    [
-        (
-            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
-            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-            "",
-            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f"
-            "0595bbe24655141438e7a100b",
-        ),
-        (
-            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
-            "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-            "af82",
-            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e"
-            "9716ed28dc027beceea1ec40a",
-        ),
-    ],
-)
-def test_signatures_of_the_standard(seed, public, message, signature):
-    assert ed25519.public_key(bytes.fromhex(seed)).hex() == public
-    assert ed25519.sign(bytes.fromhex(seed), bytes.fromhex(message)).hex() == signature
-
-
-def test_what_the_reference_sends():
-    assert loads(REFERENCE).authorization(signed_text(URL)) == SENT
+def test_a_request_is_signed_as_ollama_signs_it():
+    assert loads(OLLAMA_KEY).authorization(signed_text(URL)) == SENT
 
 
 def test_a_key_is_made_once(tmp_path):
     path = tmp_path / "home/.ollama/id_ed25519"
     key = load_or_make(path)
-    assert load_or_make(path) == key
-    assert loads(dumps(key, b"1234")) == key
+    assert load_or_make(path).public_text == key.public_text
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.with_suffix(".pub").read_text() == f"ssh-ed25519 {key.public_text}\n"
+
+
+def test_a_written_key_is_the_one_that_was_read():
+    key = loads(OLLAMA_KEY)
+    written = dumps(key)
+    assert loads(written).authorization(b"x") == key.authorization(b"x")
+    assert [len(line) for line in written.splitlines()] == [len(line) for line in OLLAMA_KEY.splitlines()]
+
+
+def openssh(key):
+    form, nothing = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, nothing).decode()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", REFERENCE.replace("b3Bl", "AAAA"), REFERENCE[:120] + "\n-----END OPENSSH PRIVATE KEY-----"]
+    ("text", "reason"),
+    [
+        ("", "not an OpenSSH private key"),
+        ("nonsense", "not an OpenSSH private key"),
+        (OLLAMA_KEY.replace("b3Bl", "AAAA"), "the key file is damaged"),
+        (OLLAMA_KEY[:120] + "\n-----END OPENSSH PRIVATE KEY-----", "the key file is damaged"),
+        (OLLAMA_KEY[:120], "the key file is damaged"),
+        (ENCRYPTED, "the key is behind a passphrase"),
+        (openssh(ec.generate_private_key(ec.SECP256R1())), "not an Ed25519 key"),
+    ],
 )
-def test_what_is_no_key(text):
-    with pytest.raises(KeyFileError):
+def test_a_file_without_a_usable_key_is_refused(text, reason):
+    with pytest.raises(KeyFileError, match=reason):
         loads(text)
 
 
 def test_a_key_does_not_print_its_secret():
-    assert "seed" not in repr(Key(bytes(32), bytes(32)))
+    assert repr(loads(OLLAMA_KEY)) == "Key()"
