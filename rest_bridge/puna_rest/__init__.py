@@ -1,1 +1,1 @@
-"""The Ollama REST API over Puna's gRPC services: a client of the core like any other."""
+"""The REST bridge: the HTTP APIs of Ollama, OpenAI and Anthropic, as a client of Puna's gRPC services."""

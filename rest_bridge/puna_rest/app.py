@@ -1,4 +1,10 @@
-"""The bridge as an aiohttp application, and running it for as long as a context lasts."""
+"""The bridge as an aiohttp application.
+
+One handler, `dispatch`, serves every request, because Ollama's order differs from aiohttp's router: redirects come
+first, then the Origin and Host rules, then the route. A handler runs as a task. When the client hangs up, aiohttp
+cancels the task, the task cancels its gRPC call, and the core stops decoding. On shutdown the bridge lets running
+requests finish for a while and then cancels them itself; only these end with an error message.
+"""
 
 import asyncio
 import logging
@@ -27,21 +33,21 @@ from puna_rest.table import TABLE
 log = logging.getLogger(__name__)
 
 LAST_GRACE: Final = 1.0
-"""Seconds that ended requests may take to tell their clients so."""
+"""Seconds in which cancelled requests send their error message during shutdown."""
 RETRY_AFTER: Final = "1"
-"""Seconds after which a refused request may be sent again."""
+"""Value of Retry-After, in seconds, for requests that a busy server refuses."""
 _ORIGIN: Final = "origin"
-"""Key in a request's match_info: the origin that its answer shall allow."""
+"""Key in a request's match_info: the origin for Access-Control-Allow-Origin, or an empty string."""
 _RULES: Final = web.AppKey("rules", hosts.Rules)
 _RUNNING: Final = web.AppKey("running", set[asyncio.Task[object]])
-"""The requests that are being answered."""
+"""Tasks of running requests."""
 _ENDED: Final = web.AppKey("ended", set[asyncio.Task[object]])
-"""The requests that the bridge has ended because it ends itself."""
+"""Tasks that shutdown has cancelled, as opposed to tasks whose client hung up."""
 _ENDING: Final = Failure(503, "the server is shutting down")
 
 
 def build(core: Core, rules: hosts.Rules, limits: Limits) -> web.Application:
-    """Build the application over a core."""
+    """Return the application. `rules` and `limits` hold for every request."""
     app = web.Application()
     app[CORE] = core
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
@@ -64,10 +70,20 @@ async def bridging(
     limits: Limits = DEFAULT_LIMITS,
     drain_seconds: float = 1.0,
 ) -> AsyncGenerator[str]:
-    """Bridge a core, at an address or behind an open channel, to HTTP and yield the URL.
+    """Serve HTTP until the context ends; yield the URL.
 
-    Leaving gives the requests under way `drain_seconds` to finish, and ends the rest with an error.
-    Raises OSError when the address cannot be had, cors.BadOriginError.
+    Args:
+        core: the address of the core, or an open channel, which stays the caller's.
+        host: the address or name to listen on.
+        port: the port to listen on; 0 takes a free one.
+        origins: allowed origins beside the local ones, as OLLAMA_ORIGINS has them.
+        allowed_hosts: names for the Host rule, as PUNA_ALLOWED_HOSTS has them.
+        limits: bounds on requests and connections.
+        drain_seconds: time for running requests to finish on exit. Requests that take longer end with an error.
+
+    Raises:
+        OSError: the address is not available.
+        cors.BadOriginError: an origin is not valid.
     """
     if isinstance(core, str):
         async with (
@@ -86,7 +102,7 @@ async def bridging(
         return
     rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
     app = build(connect(core), rules, limits)
-    # Without handler_cancellation a client that hangs up leaves its handler, and the decoding behind it, running.
+    # Without handler_cancellation the handler of a client that hung up goes on, and so does the decoding behind it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_GRACE)
     await runner.setup()
     server = runner.server
@@ -105,13 +121,13 @@ async def bridging(
 
 
 async def dispatch(request: web.Request) -> web.StreamResponse:
-    """Answer any request: redirects first, then who may ask, then what is asked."""
+    """Serve one request: redirect, then Origin and Host rules, then the route's handler, 404 or 405."""
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.begin(request)
     if (redirect := TABLE.redirect(request)) is not None:
         return redirect
-    # What follows a # is of the path, since no client sends fragments on purpose.
+    # A fragment is never sent on purpose, so "#" and the text after it belong to the path. aiohttp cuts them off.
     path = request.path if "#" not in request.raw_path else unquote(request.raw_path.partition("?")[0])
     route, parameter = TABLE.find(path)
     refusal, origin = _judge(request)
@@ -129,7 +145,7 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
 
 def _judge(request: web.Request) -> tuple[web.Response | None, str]:
     rules = request.app[_RULES]
-    # A whole URL in the request line names the host, whatever the header says.
+    # An absolute URL in the request line overrides the Host header (RFC 9112, section 3.2.2).
     host = request.headers.get("Host", "") if request.raw_path.startswith("/") else request.url.raw_authority
     refusal, origin = cors.judge(request, rules.origins, host)
     if refusal is None:
@@ -144,23 +160,23 @@ def _judge(request: web.Request) -> tuple[web.Response | None, str]:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Tell whether the listener can be reached from this machine only."""
+    """Return whether the request came over the loopback interface."""
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return isinstance(name, tuple) and hosts.is_loopback(name[0])
 
 
 async def _expect(request: web.Request) -> None:
-    """Ask a client for the body that it announces, unless the announced length is refused anyway."""
+    """Send 100 Continue, unless the declared length exceeds the limit and the request will be refused unread."""
     upload = request.path.startswith("/api/blobs/")
     if request.headers["Expect"].lower() != "100-continue":
         raise web.HTTPExpectationFailed
     if upload or (request.content_length or 0) <= request.app[LIMITS].max_request_bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # it is no part of the answer
+        request.writer.output_size = 0  # the interim response does not count as part of the response
 
 
 async def _drain(app: web.Application, seconds: float) -> None:
-    """Give the requests under way some seconds to finish, and end the rest."""
+    """Wait up to `seconds` for running requests, then cancel the rest and wait for their error messages."""
     running = app[_RUNNING]
     if running:
         await asyncio.wait(running, timeout=seconds if seconds < math.inf else None)
@@ -202,7 +218,7 @@ async def _answered(request: web.Request, route: routing.Route) -> web.StreamRes
     except (AbortError, RecursionError):
         return route.error(request, failure(RestError(400, TOO_DEEP)))
     except (ConnectionError, web.HTTPException):
-        raise  # the client is gone, or aiohttp cannot read it
+        raise  # aiohttp answers these itself, or the client is gone
     except Exception as error:
         log.error("%s %s failed: %s", request.method, route.path, where(error))
         failed = failure(RestError(500, UNEXPECTED))
@@ -210,13 +226,13 @@ async def _answered(request: web.Request, route: routing.Route) -> web.StreamRes
 
 
 async def _trim(request: web.Request, response: web.StreamResponse) -> None:
-    """Send the headers that the reference sends, no others."""
+    """Make the headers equal Ollama's: add the allowed origin, remove those that only aiohttp sends."""
     if origin := request.match_info.get(_ORIGIN):
         cors.allow(response, origin)
     response.headers.pop("Server", None)
     if request.version < HttpVersion11 and response.content_length is None and request.method != "HEAD":
-        # Such a client knows the end of a body without a length by the end of the connection.
+        # An HTTP/1.0 client finds the end of a body without a length by the end of the connection.
         response.force_close()
         response.headers.pop("Connection", None)
     if request.method == "HEAD" and not 0 < (response.content_length or 0) <= answers.CHUNKED_ABOVE:
-        response.headers.pop("Content-Length", None)  # what would be sent in chunks has none either
+        response.headers.pop("Content-Length", None)  # a GET would be sent in chunks, without a length

@@ -1,4 +1,4 @@
-"""The core, as the bridge sees it."""
+"""The gRPC stubs of the core, and the channel options they need."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,9 +10,9 @@ from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2
 from puna_rest.errors import LONG_ERRORS
 
 METADATA: Final = (LONG_ERRORS,)
-"""Sent with every call."""
+"""Metadata of every call: the bridge takes error messages of any length."""
 CHANNEL_OPTIONS: Final = (
-    # A show with all tensors, a body with images, an error that quotes its input: none is refused for its size.
+    # Some messages exceed gRPC's default of 4 MiB: a model with all tensors, images, an error that quotes its input.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 4 * 1024 * 1024),
@@ -22,7 +22,7 @@ CHANNEL_OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The core's services. Their types exist for type checkers only, hence the quotes."""
+    """The core's services. The stubs' types exist for type checkers alone, hence the quotes."""
 
     generate: "generate_pb2_grpc.GenerateServiceAsyncStub"
     chat: "chat_pb2_grpc.ChatServiceAsyncStub"
@@ -35,7 +35,7 @@ CORE: Final = web.AppKey("core", Core)
 
 
 def connect(channel: grpc.aio.Channel) -> Core:
-    """Speak to a core over an open channel, which stays the caller's."""
+    """Return stubs over an open channel. The caller keeps the channel and closes it."""
     return Core(
         generate_pb2_grpc.GenerateServiceStub(channel),
         chat_pb2_grpc.ChatServiceStub(channel),

@@ -1,7 +1,7 @@
-"""Reading the bodies of requests.
+"""Request bodies: reading within limits, decompression, JSON.
 
-A body is measured while it is read. Its declared length is looked at first, and nothing is read of a body that says
-itself that it is too long.
+The limit is compared with the declared length first, so that a body that is too long is refused unread. A body without
+a declared length is measured while it arrives. Large bodies are parsed in a thread (puna.offload).
 """
 
 import asyncio
@@ -22,14 +22,17 @@ from puna_rest.translate import cloud
 from puna_rest.zstd import PackedBodyError, unpack
 
 QUICK_BODY: Final = 1024
-"""Bytes of a packed body that is unpacked sooner than a thread is found for it."""
+"""Bytes up to which a compressed body is decompressed on the event loop: handing it to a thread takes longer."""
 LIMITS: Final = web.AppKey("limits", Limits)
 _LARGE: Final = "PUNA_MAX_REQUEST_BYTES"
 _SMALL: Final = "PUNA_MAX_CONTROL_BYTES"
 
 
 async def whole(request: web.Request, *, small: bool = False) -> bytes:
-    """Read a body. `small`: the request only names models. RestError: it is too long, or does not arrive."""
+    """Read a body.
+
+    `small` selects the limit for requests that only name models. RestError: the body is too long or incomplete.
+    """
     limits = request.app[LIMITS]
     most = limits.max_control_bytes if small else limits.max_request_bytes
     return await _read(request, most, _SMALL if small else _LARGE)
@@ -52,7 +55,7 @@ async def _read(request: web.Request, most: int, setting: str) -> bytes:
 
 
 async def chunks(request: web.Request, most: int | None) -> AsyncGenerator[bytes]:
-    """Yield a body as it comes, in pieces of at most `most` bytes. RestError: it does not arrive, or is garbled."""
+    """Yield a body while it arrives, in pieces of at most `most` bytes. RestError: it is incomplete or malformed."""
     connection, content = request.protocol, request.content
     assert isinstance(connection, Connection)
     connection.receive(content)
@@ -70,7 +73,7 @@ async def chunks(request: web.Request, most: int | None) -> AsyncGenerator[bytes
 
 
 async def native(request: web.Request, kind: Struct, *, small: bool = False) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body of /api/*, a large one beside the event loop. `small`: it only names models. Raises RestError."""
+    """Read and decode a body of /api/*. `small`: see whole. Raises RestError."""
     body = await whole(request, small=small)
     try:
         most = request.app[LIMITS].max_json_values
@@ -82,7 +85,10 @@ async def native(request: web.Request, kind: Struct, *, small: bool = False) -> 
 
 
 async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body of /v1/*. Raises RestError; NativeError if it names a model in the cloud or cannot be unpacked."""
+    """Read and decode a body of /v1/*.
+
+    Raises RestError, and NativeError if the body names a model of a cloud or cannot be decompressed.
+    """
     packed = request.headers.get("Content-Encoding") == "zstd"
     most = min(zstd.LONGEST, request.app[LIMITS].max_request_bytes)
     body = await (_read(request, most, "") if packed else whole(request))
@@ -99,7 +105,7 @@ async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapp
 
 
 async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
-    """Unpack a body, outside of the event loop unless that takes no time. Raises PackedBodyError, RestError."""
+    """Decompress a body. Raises PackedBodyError, and RestError if all bodies together exceed their limit."""
     frames = request.app[LIMITS].max_packed_frames
     quick = len(body) < QUICK_BODY
     unpacked = unpack(body, most, frames) if quick else await asyncio.to_thread(unpack, body, most, frames)
@@ -110,12 +116,12 @@ async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
 
 
 def typed(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mapping[str, Any]]:
-    """Read a body: its text and its fields. Raises BodyError."""
+    """Parse and decode a body. Raises BodyError with Go's text."""
     return _fields(parse(body, most_values), kind)
 
 
 def _checked(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mapping[str, Any]]:
-    """Do the same. NativeError: it names a model in the cloud. Ollama looks before it reads the body in earnest."""
+    """Parse and decode a body. NativeError: it names a model of a cloud, which Ollama checks before it decodes."""
     document = parse(body, most_values)
     if cloud.names_cloud_model(document):
         raise NativeError(403, cloud.REFUSED)

@@ -1,4 +1,4 @@
-"""From a request's method and path to its handler, with the reference's answers to all that has none."""
+"""The route table: from method and path to a handler, and Ollama's redirects, 404 and 405 for the rest."""
 
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,38 +14,38 @@ from puna_rest.errors import Failure
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ErrorShape = Callable[[web.BaseRequest, Failure], web.Response]
 PARAMETER: Final = "parameter"
-"""Key in a request's match_info: the part of its path that its route leaves open."""
+"""Key in a request's match_info: the path segment that stands in the place of "{}"."""
 _HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 _URL_SAFE: Final = "/$&+,:;=@!'()*~-._"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path and what answers there."""
+    """A path with its handlers and its shape of errors."""
 
     path: str
-    """May end in "{}", which stands for one more part that is not empty."""
+    """May end in "{}", which matches one non-empty segment."""
     handlers: Mapping[str, Handler]
-    """By method, in the order in which the header Allow names them."""
+    """Handlers by method, in the order of the Allow header."""
     error: ErrorShape
 
 
 class Table:
-    """All routes."""
+    """All routes. Exact paths are looked up before paths with an open segment."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact = {route.path: route for route in routes if not route.path.endswith("{}")}
         self._open = {route.path[:-2]: route for route in routes if route.path.endswith("{}")}
 
     def find(self, path: str) -> tuple[Route | None, str]:
-        """Return the route of a decoded path and the part that the route leaves open."""
+        """Return the route of a percent-decoded path, or None, and the segment in the place of "{}"."""
         if route := self._exact.get(path):
             return route, ""
         folder, _, name = path.rpartition("/")
         return (self._open.get(folder + "/"), name) if name else (None, "")
 
     def redirect(self, request: web.Request) -> web.Response | None:
-        """Send a request to the clean form of its path, or to the path without a last slash where that has a route."""
+        """Return the redirect for a path that is not clean, or whose route exists only without the trailing slash."""
         target = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path_qs
         path, _, query = target.partition("?")
         if request.method != "CONNECT" and (clean := _clean(path)) != path:
@@ -60,17 +60,17 @@ class Table:
 
 
 def not_found() -> web.Response:
-    """Answer for a path that has no route."""
+    """Return the response for a path without a route."""
     return web.Response(status=404, body=b"404 page not found", headers={"Content-Type": "text/plain"})
 
 
 def not_allowed() -> web.Response:
-    """Answer for a path that has a route, but not for the method. The header Allow is the caller's."""
+    """Return the response for a method that the route lacks. The caller adds the Allow header."""
     return web.Response(status=405, body=b"405 method not allowed", headers={"Content-Type": "text/plain"})
 
 
 def _clean(path: str) -> str:
-    """Do as Go's path.Clean, keeping a last slash."""
+    """Return a path without empty, "." and ".." segments, like Go's path.Clean, but keep a trailing slash."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
     return clean + "/" if path.endswith("/") and clean != "/" else clean
 

@@ -1,4 +1,8 @@
-"""Answers in pieces. Headers wait for the first piece, so that an error before it keeps its own status."""
+"""Streamed responses: NDJSON and server-sent events.
+
+The status line is sent with the first piece and not before, so that an error that occurs earlier has a status of its
+own. After the first piece an error can only be written into the stream.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -16,23 +20,23 @@ SSE: Final = {"Content-Type": "text/event-stream"}
 LASTING: Final = {"Cache-Control": "no-cache", "Connection": "keep-alive"}
 LASTING_SSE: Final = {**SSE, **LASTING}
 _CUT: Final = "cut"
-"""Key in a request's match_info once its answer has begun to stream: what ends the stream with a Failure."""
+"""Key in a request's match_info, set once streaming has begun: the function that ends the stream with a Failure."""
 Message_co = TypeVar("Message_co", covariant=True)
 Message = TypeVar("Message")
 
 
 class Call(Protocol[Message_co]):
-    """A streaming call of the core."""
+    """A streaming RPC."""
 
     def __aiter__(self) -> AsyncIterator[Message_co]:
-        """Receive."""
+        """Iterate over its messages."""
 
     def cancel(self) -> bool:
-        """Stop it."""
+        """Cancel it. Has no effect once it has ended."""
 
 
 def ndjson_error(failed: Failure) -> str:
-    """Return the line that ends a stream in which something went wrong."""
+    """Return the last line of an NDJSON stream that failed."""
     return '{"error":' + gojson.string(failed.text) + "}\n"
 
 
@@ -46,12 +50,22 @@ async def relay(
     early_error: Callable[[web.BaseRequest, Failure], web.Response] | None = None,
     weigh: Callable[[Message], int] = weight_of_message,
 ) -> web.StreamResponse:
-    """Answer with what `write` makes of each message; all pieces of a message go out together.
+    """Stream the messages of a call to the client. All text for one message is one write.
 
-    A first message of which `single` makes a text is answered by that, as if no stream had been asked for. An error
-    before anything is written is answered by `early_error`, or else raised. Later the stream ends with what
-    `write_error` makes of it; any other error is raised, and `cut` ends the stream. When the client hangs up,
-    this is cancelled, and so is the call. `weigh` returns what it weighs to write a message, for puna.offload.
+    Cancellation: when the client hangs up, aiohttp cancels this coroutine, which cancels the call.
+
+    Args:
+        request: the client's request.
+        call: the RPC.
+        headers: headers of the response.
+        write: returns the text for a message; an empty text is not sent.
+        write_error: returns the text that ends a stream that has begun and then failed.
+        single: returns a whole body if the first message is to be sent as a plain response, else an empty text.
+        early_error: returns the response to a gRPC error before anything is sent. Without it the error is raised.
+        weigh: returns the cost of writing a message, by which puna.offload chooses between the loop and a thread.
+
+    Raises:
+        grpc.aio.AioRpcError: the call failed before anything was sent.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
@@ -77,22 +91,22 @@ async def relay(
             await response.prepare(request)
         return await _end(response, tail)
     finally:
-        call.cancel()  # nothing happens when it is over; when the client is gone, the model stops
+        call.cancel()  # stops decoding if the client hung up, and has no effect on a call that has ended
 
 
 async def cut(request: web.BaseRequest, failed: Failure) -> web.StreamResponse | None:
-    """End the stream that answers a request with an error, and return it; None: no stream has begun."""
+    """End a request's stream with an error and return the response, or None if no stream has begun."""
     end = _kept(request).get(_CUT)
     return await end(failed) if end is not None else None
 
 
 def _kept(request: web.BaseRequest) -> dict[str, Callable[[Failure], Awaitable[web.StreamResponse]]]:
-    """Return where a request keeps how its stream ends: beside what the router found, as other notes of the bridge."""
+    """Return the mapping that holds the request's _CUT entry."""
     return cast("dict[str, Any]", request.match_info) if isinstance(request, web.Request) else {}
 
 
 async def _end(response: web.StreamResponse, tail: str) -> web.StreamResponse:
-    """End a stream, with a last word if there is one."""
+    """Write a last text, if there is one, and end the stream."""
     if tail:
         await response.write(tail.encode())
     await response.write_eof()

@@ -1,4 +1,4 @@
-"""Which path is answered by what."""
+"""The routes of the bridge: path, methods with their handlers, shape of errors."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Times and durations as the REST API writes them: RFC 3339 with the fraction's trailing zeros trimmed, nanoseconds."""
+"""Times and durations as Go writes them in JSON: RFC 3339 without trailing zeros of the fraction, and nanoseconds."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -9,13 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def now() -> str:
-    """Return this moment in UTC."""
+    """Return the current time in UTC."""
     seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
     return _second(seconds, 0) + _fraction(nanos) + "Z"
 
 
 def local(moment: Timestamp, offset: int) -> str:
-    """Return a moment in a zone that is `offset` seconds ahead of UTC."""
+    """Return a timestamp in the zone that is `offset` seconds ahead of UTC."""
     if not offset:
         zone = "Z"
     else:
@@ -25,13 +25,13 @@ def local(moment: Timestamp, offset: int) -> str:
 
 
 def nanoseconds(duration: Duration) -> int:
-    """Return a duration as an integer."""
+    """Return a duration in nanoseconds."""
     return duration.seconds * 1_000_000_000 + duration.nanos
 
 
 @lru_cache(maxsize=8)
 def _second(seconds: int, offset: int) -> str:
-    # Not fromtimestamp: "for ever" is a moment in the year 2318 and beyond, which some platforms refuse.
+    # Not datetime.fromtimestamp: an endless keep-alive ends after the year 2300, which some platforms refuse.
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds + offset)
     return moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
 
