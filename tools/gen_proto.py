@@ -5,6 +5,7 @@ protobuf or grpcio than the one that wrote it.
 """
 
 import filecmp
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def stale(fresh: Path, committed: Path) -> list[str]:
 
 def main() -> int:
     """Regenerate or check; return the exit status."""
+    if importlib.util.find_spec("grpc_tools") is None:
+        print(
+            "the compiler is not installed: grpcio-tools of the pinned version has no wheel for Python 3.14 and newer"
+        )
+        return 1
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
