@@ -4,7 +4,7 @@ from typing import Final
 
 from gguf import SpecialVocab
 
-from puna.models.convert import bpe, pieces, wordpiece
+from puna.models.convert import bpe, sentencepiece, wordpiece
 from puna.models.convert.failure import ConversionError, UnsupportedError
 from puna.models.convert.family import Pairs
 from puna.models.convert.folder import Folder
@@ -36,14 +36,14 @@ def read(folder: Folder) -> Vocabulary:
     """Return the tokens of whichever tokenizer there is. Raises UnsupportedError and ConversionError."""
     tokenizer = folder.json("tokenizer.json")
     model = tokenizer.get("model") or {}
-    is_pieces = model.get("type") == "BPE" and pieces.is_like(tokenizer)
-    if (folder.path / "tokenizer.model").is_file() and (not tokenizer or is_pieces or model.get("type") == "Unigram"):
-        return pieces.of_model(folder, tokenizer)
+    is_sentencepiece = model.get("type") == "BPE" and sentencepiece.is_like(tokenizer)
+    if (folder.path / "tokenizer.model").is_file() and (not tokenizer or is_sentencepiece or model.get("type") == "Unigram"):
+        return sentencepiece.of_model(folder, tokenizer)
     if not tokenizer:
         raise UnsupportedError("unknown tokenizer format")
     match model.get("type"):
-        case "BPE" if is_pieces:
-            return pieces.of_json(folder, tokenizer)
+        case "BPE" if is_sentencepiece:
+            return sentencepiece.of_json(folder, tokenizer)
         case "BPE":
             return bpe.read(folder, tokenizer)
         case "WordPiece":
