@@ -1,35 +1,39 @@
-"""SentencePiece's tokenizers, from tokenizer.model or from what tokenizer.json tells of them."""
+"""SentencePiece's tokenizers, from tokenizer.model or from what tokenizer.json tells of them.
+
+A tokenizer.model is a protobuf message. protobuf parses it with a description of the few fields that are needed; other
+fields are passed over. The parser bounds how deep a message may nest, and the file's size is bounded before.
+"""
 
 import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 from puna.models.convert.failure import ConversionError
 from puna.models.convert.folder import Folder
 from puna.models.convert.tokens import Kind, Token, Vocabulary, added, base
+from puna.models.storage import bounded_files
 
 _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
-_FIXED64: Final = 1  # a wire type; 0 is a number, 2 bytes, 5 four bytes
-# Fields of sentencepiece_model.proto.
-_MODEL_PIECE, _MODEL_NORMALIZER = 1, 3
-_PIECE_TEXT, _PIECE_SCORE, _PIECE_KIND = 1, 2, 3
-_ADDS_SPACE: Final = 3
+_LARGEST: Final = 16 << 20
+"""Bytes of a tokenizer.model. The largest vocabularies take five million; a message of two bytes takes fifty in memory."""
+_Field: Final = descriptor_pb2.FieldDescriptorProto
 
 
 def of_model(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
     """Return the tokens of tokenizer.model. Raises ConversionError."""
-    tokens: dict[int, Token] = {}
-    adds_space = True
     try:
-        for field, value in _fields((folder.path / "tokenizer.model").read_bytes()):
-            if field == _MODEL_PIECE and isinstance(value, bytes):
-                tokens[len(tokens)] = _piece(value)
-            elif field == _MODEL_NORMALIZER and isinstance(value, bytes):
-                adds_space = dict(_fields(value)).get(_ADDS_SPACE, 1) != 0
-    except (ValueError, IndexError, struct.error):
+        data = bounded_files.read(folder.path / "tokenizer.model", _LARGEST)
+        model = _message_class().FromString(data)
+        tokens = {place: _token(piece) for place, piece in enumerate(model.pieces)}
+    except (ValueError, DecodeError):
         raise ConversionError("tokenizer.model: not a model of SentencePiece") from None
-    return _vocabulary(tokens, folder, tokenizer, adds_space)
+    return _vocabulary(tokens, folder, tokenizer, model.normalizer.adds_space)
 
 
 def of_json(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
@@ -77,44 +81,34 @@ def _parts(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
     return list((step or {}).get(key, [step] if step else []))
 
 
-def _piece(data: bytes) -> Token:
-    found = dict(_fields(data))
-    text, score, kind = found.get(_PIECE_TEXT, b""), found.get(_PIECE_SCORE, 0), found.get(_PIECE_KIND, Kind.NORMAL)
-    if not isinstance(text, bytes) or not isinstance(score, int) or not isinstance(kind, int):
-        raise ValueError
-    number = struct.unpack("<f", score.to_bytes(4, "little"))[0]
-    return Token(text.decode(), Kind(kind), number)
+def _token(piece: Any) -> Token:  # noqa: ANN401 (the class of the messages is made at run time)
+    return Token(piece.text.decode(), Kind(piece.kind), piece.score)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a protobuf message: numbers, or bytes. ValueError, IndexError: it is none."""
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
-        match tag & 7:
-            case 0:
-                value, place = _varint(data, place)
-                yield tag >> 3, value
-            case 2:
-                length, place = _varint(data, place)
-                if place + length > len(data):
-                    raise ValueError
-                yield tag >> 3, data[place : place + length]
-                place += length
-            case 1 | 5 as kind:
-                size = 8 if kind == _FIXED64 else 4
-                yield tag >> 3, int.from_bytes(data[place : place + size], "little")
-                place += size
-            case _:
-                raise ValueError
+@cache
+def _message_class() -> Any:  # noqa: ANN401 (likewise)
+    """Return the class of a tokenizer.model, with the fields of SentencePiece's ModelProto that are needed.
 
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        place += 1
-        if byte < 0x80:
-            return value, place
-        shift += 7
+    The text is declared as bytes, so that a text that is not UTF-8 is an error when it is decoded here. The kind is
+    declared as a number, since protobuf would pass over an unknown value of an enumeration and take the default.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="puna/sentencepiece.proto", package="puna", syntax="proto2")
+    piece = file.message_type.add(name="Piece")
+    piece.field.add(name="text", number=1, type=_Field.TYPE_BYTES, label=_Field.LABEL_OPTIONAL)
+    piece.field.add(name="score", number=2, type=_Field.TYPE_FLOAT, label=_Field.LABEL_OPTIONAL)
+    piece.field.add(
+        name="kind", number=3, type=_Field.TYPE_INT32, label=_Field.LABEL_OPTIONAL, default_value=str(Kind.NORMAL.value)
+    )
+    normalizer = file.message_type.add(name="Normalizer")
+    normalizer.field.add(
+        name="adds_space", number=3, type=_Field.TYPE_BOOL, label=_Field.LABEL_OPTIONAL, default_value="true"
+    )
+    model = file.message_type.add(name="Model")
+    for name, number, kind, label in (
+        ("pieces", 1, ".puna.Piece", _Field.LABEL_REPEATED),
+        ("normalizer", 3, ".puna.Normalizer", _Field.LABEL_OPTIONAL),
+    ):
+        model.field.add(name=name, number=number, type=_Field.TYPE_MESSAGE, type_name=kind, label=label)
+    pool = DescriptorPool()  # a pool of its own: the names mean nothing to the rest of the process
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("puna.Model"))

@@ -37,7 +37,9 @@ def read(folder: Folder) -> Vocabulary:
     tokenizer = folder.json("tokenizer.json")
     model = tokenizer.get("model") or {}
     is_sentencepiece = model.get("type") == "BPE" and sentencepiece.is_like(tokenizer)
-    if (folder.path / "tokenizer.model").is_file() and (not tokenizer or is_sentencepiece or model.get("type") == "Unigram"):
+    if (folder.path / "tokenizer.model").is_file() and (
+        not tokenizer or is_sentencepiece or model.get("type") == "Unigram"
+    ):
         return sentencepiece.of_model(folder, tokenizer)
     if not tokenizer:
         raise UnsupportedError("unknown tokenizer format")
