@@ -9,8 +9,9 @@ from tests.registry.front import Answer, Redirect, Slow, ToStorage
 
 from puna.errors import TransferError
 from puna.models.create.create import create
-from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest as manifests
+from puna.models.progress import TransferStep
 from puna.models.registry.repository import Repository
 from puna.models.storage import integrity, seals
 from puna.serving.catalogue import Catalogue

@@ -7,8 +7,8 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.go.json import whole
-from puna.models.create.request import TransferStep
 from puna.models.facts.details import Details, ModelSummary, local_time
+from puna.models.progress import TransferStep
 from puna.models.show import ShowResult
 from puna.models.storage.linked import InPlace
 from puna.models.storage.seals import Place, State

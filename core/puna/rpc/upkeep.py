@@ -4,7 +4,7 @@ from typing import Final
 
 from puna.errors import NotLocalError
 from puna.go.json import whole
-from puna.models.create.request import TransferStep
+from puna.models.progress import TransferStep
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped

@@ -15,9 +15,10 @@ from puna.errors import (
 )
 from puna.go.json import quote
 from puna.models.create.create import create
-from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.create.request import CreateRequest
 from puna.models.facts.details import ModelSummary
 from puna.models.name import ModelName, Source, parse_reference, stub_name
+from puna.models.progress import TransferStep
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore

@@ -7,7 +7,7 @@ way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 
 from collections.abc import AsyncGenerator, Sequence
 
-from puna.models.create.request import TransferStep
+from puna.models.progress import TransferStep
 from puna.models.registry.authorization import identity_of
 from puna.models.registry.limits import limits_of
 from puna.models.registry.policy import policy_of

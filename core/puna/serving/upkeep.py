@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from puna.blocking import iterate
 from puna.errors import InvalidCreateError, InvalidModelNameError, PunaError
-from puna.models.create.request import TransferStep
 from puna.models.name import ModelName
+from puna.models.progress import TransferStep
 from puna.models.storage.integrity import StoppedError
 from puna.models.storage.linked import InPlace
 from puna.models.store import ModelStore

@@ -10,7 +10,7 @@ from puna.models.convert.failure import ConversionError
 from puna.models.convert.family import Pairs
 from puna.models.convert.folder import Folder
 from puna.models.convert.plan import Planned
-from puna.models.create import request as create_request
+from puna.models.paths import is_plain
 
 
 def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = None) -> Iterator[tuple[int, int]]:
@@ -27,7 +27,7 @@ def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = 
 def _linked(path: Path, files: Mapping[str, str]) -> Folder:
     """Give blobs their names again, as links in a folder."""
     for name, target in files.items():
-        if not create_request.is_plain(name):
+        if not is_plain(name):
             raise ConversionError("file path must be relative")
         link = path / name
         link.parent.mkdir(parents=True, exist_ok=True)

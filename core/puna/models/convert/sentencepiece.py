@@ -21,7 +21,7 @@ from puna.models.storage import bounded_files
 
 _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 _LARGEST: Final = 16 << 20
-"""Bytes of a tokenizer.model. The largest vocabularies take five million; a message of two bytes takes fifty in memory."""
+"""Bytes of a tokenizer.model. Large vocabularies take five million. A message of two bytes takes fifty in memory."""
 _Field: Final = descriptor_pb2.FieldDescriptorProto
 
 

@@ -14,7 +14,7 @@ from puna.errors import CreateFailedError, InvalidCreateError, InvalidRequestErr
 from puna.models.convert import conversion
 from puna.models.create import layers, overrides, quantization, remote, rewrite
 from puna.models.create.layers import Entry
-from puna.models.create.request import CreateRequest, TransferStep, check
+from puna.models.create.request import CreateRequest, check
 from puna.models.create.rewrite import COPY, Rewrite, RewriteError
 from puna.models.create.uploads import Piece, Uploads
 from puna.models.facts.details import completed
@@ -28,6 +28,7 @@ from puna.models.layout import media_types
 from puna.models.layout.config import Config, Draft
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName, Source, parse_reference
+from puna.models.progress import TransferStep
 from puna.models.storage.blobs import Claims
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel

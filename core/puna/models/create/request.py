@@ -7,6 +7,7 @@ from typing import Any, Final
 from puna.errors import InvalidCreateError, InvalidDigestError, InvalidModelNameError
 from puna.messages import Message
 from puna.models.name import ModelName
+from puna.models.paths import is_plain
 
 _LONGEST_PATH: Final = 1024
 _LONGEST_PART: Final = 255
@@ -43,17 +44,6 @@ class CreateRequest:
     """Whether model files are stored unchanged, where they would otherwise go through llama.cpp's quantizer."""
 
 
-@dataclass(frozen=True, slots=True)
-class TransferStep:
-    """One line of progress."""
-
-    status: str
-    digest: str = ""
-    total: int = 0
-    """Bytes; 0 if unknown."""
-    completed: int = 0
-
-
 def check(request: CreateRequest) -> ModelName:
     """Look at the request alone and return its name. Raises InvalidCreateError and its kin in the reference's order."""
     for names in (request.files or {}, request.draft_files):
@@ -76,8 +66,3 @@ def is_writable(name: str) -> bool:
     """Say whether file systems take a path: a conversion gives uploaded files their names again."""
     raw = name.encode("utf-8", "replace")
     return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART
-
-
-def is_plain(name: str) -> bool:
-    """Whether a path is relative, stays where it is and is written without detours."""
-    return name == "." or all(part not in ("", ".", "..") for part in name.split("/"))

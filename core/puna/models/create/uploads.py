@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError
-from puna.models.create.request import TransferStep
 from puna.models.gguf import reader as gguf
 from puna.models.gguf.reader import GGUF
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer
+from puna.models.progress import TransferStep
 from puna.models.storage.blobs import BlobStore, Claims
 
 Kind = Literal["gguf", "safetensors"]

@@ -13,11 +13,11 @@ from typing import Final
 
 from puna.blocking import retrieve_exception, stoppable
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
-from puna.models.create.request import TransferStep
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
+from puna.models.progress import TransferStep
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected
 from puna.models.registry.download import Connect, Download, is_present, too_large

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import InvalidDigestError, StoreFailedError
-from puna.models.create.request import TransferStep
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
+from puna.models.progress import TransferStep
 from puna.models.storage import bounded_files, durable, locks, prune
 from puna.models.storage.blobs import PRIVATE
 from puna.models.storage.digest import file_name, is_digest

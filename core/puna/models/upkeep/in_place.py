@@ -16,8 +16,9 @@ from typing import Final
 
 from puna.errors import CreateFailedError
 from puna.models.create.create import create
-from puna.models.create.request import CreateRequest, TransferStep
+from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
+from puna.models.progress import TransferStep
 from puna.models.storage import durable
 from puna.models.storage.blobs import BlobStore, Claims
 from puna.models.storage.integrity import CHUNK, StoppedError, damage

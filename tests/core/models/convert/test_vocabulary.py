@@ -138,7 +138,9 @@ def test_what_is_no_tokenizer(tmp_path):
         _read(tmp_path / "c", {"tokenizer.json": {"model": {"type": "BPE", "vocab": []}}})
     with pytest.raises(ConversionError, match="a token has the id -1"):
         _read(tmp_path / "d", {"tokenizer.json": {"model": {"type": "BPE", "vocab": {"a": -1}}}})
-    for number, data in enumerate((b"\x0a\x7f", b"\xff", b"\x0b", b"\x0a\x02\x18\x63", b"\x0a\x03\x0a\x01\xff", bytes(17 << 20))):
+    too_large = b"\x0a\x00" * (9 << 20)
+    not_utf8 = b"\x0a\x03\x0a\x01\xff"
+    for number, data in enumerate((b"\x0a\x7f", b"\xff", b"\x0b", b"\x0a\x02\x18\x63", not_utf8, too_large)):
         with pytest.raises(ConversionError, match=r"^tokenizer\.model: not a model of SentencePiece$"):
             _read(tmp_path / f"e{number}", {"tokenizer.model": data})
 
