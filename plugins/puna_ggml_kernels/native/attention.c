@@ -7,10 +7,10 @@
 // divided among threads otherwise than ggml does.
 //
 // ggml has two ways. Few rows of queries add up values as 16-bit floats, position by position; that is done here. From
-// 64 rows on, all is done with 32-bit floats and many positions at a time; that is in attention_tiles.c.
+// 64 rows on, all is done with 32-bit floats and many positions at a time; that is in attention_prefill.c.
 #include <stdatomic.h>
 
-#include "attention_blocks.h"
+#include "attention_decode.h"
 
 enum {
   SEGMENT = 1024,  // positions whose mask is read at a time

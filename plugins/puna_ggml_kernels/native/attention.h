@@ -1,4 +1,4 @@
-// What the two ways of computing attention share: attention.c (few rows of queries) and attention_tiles.c (many).
+// What the two ways of computing attention share: attention.c (few rows of queries) and attention_prefill.c (many).
 #pragma once
 
 #include <math.h>

@@ -1,13 +1,13 @@
 // Products of quantized matrices with AVX-512-VNNI, in the place of llamafile_sgemm.
 //
-// Sixteen rows of A make a strip, whose values are turned so that each lane has its own row (unpack.h). Strips are
-// multiplied with columns by lanes.h, rows.h or, for K types, supers.h, all with the bits of ggml's own kernels. Here
+// Sixteen rows of A make a strip, whose values are turned so that each lane has its own row (panel.h). Strips are
+// multiplied with columns by matmul_q8_0.h, matmul_q4_0.h or, for K types, matmul_k_quants.h, all with the bits of ggml's own kernels. Here
 // the work is divided among threads.
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "rows.h"
-#include "supers.h"
+#include "matmul_q4_0.h"
+#include "matmul_k_quants.h"
 
 enum {
   COLUMN_BYTES = 512 << 10,  // of columns used with one strip after the other: they stay in the second level cache

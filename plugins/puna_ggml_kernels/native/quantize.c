@@ -3,7 +3,7 @@
 // ggml divides twice for each 32 values of Q8_0 and makes its scale a half in whole numbers; Q8_K is plain C for any
 // processor. Where their results would be laborious to have (NaN; in Q8_K also infinity, zeros and scales without an
 // inverse), they compute them.
-#include "supers.h"
+#include "matmul_k_quants.h"
 
 enum {
   BLOCK = 32,         // values in a block of Q8_0,

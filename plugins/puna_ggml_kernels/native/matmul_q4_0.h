@@ -2,7 +2,7 @@
 // one sum over blocks, each exact up to its end.
 #pragma once
 
-#include "lanes.h"
+#include "matmul_q8_0.h"
 
 enum { ROW_GROUP = 8 };  // columns at a time: at most
 

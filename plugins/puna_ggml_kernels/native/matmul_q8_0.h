@@ -4,7 +4,7 @@
 // these kernels and without, alone and in company. Here a register has one lane's sum for each of 16 rows.
 #pragma once
 
-#include "unpack.h"
+#include "panel.h"
 
 enum {
   PACKED = DWORDS + 1,  // registers of a turned block: its values, its scales

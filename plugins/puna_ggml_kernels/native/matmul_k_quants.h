@@ -4,7 +4,7 @@
 // float.
 #pragma once
 
-#include "lanes.h"
+#include "matmul_q8_0.h"
 
 enum {
   Q8_K_BYTES = 292,    // of a column's block
@@ -211,7 +211,7 @@ INLINE void tiled_product(const int type, const struct strip* s, const struct co
   if (j < n) super_tile(type, TILED, 1, 0, s, packed, x, j);
 }
 
-// Few columns of what is not repacked: eight lanes as in lanes.h, each with an exact integer for a block. Mins of Q5_K
+// Few columns of what is not repacked: eight lanes as in matmul_q8_0.h, each with an exact integer for a block. Mins of Q5_K
 // have a sum of their own; Q6_K's offset of 32 is taken from the lanes, from each that of two parts.
 struct lane_super {
   __m512 d, dmin;
