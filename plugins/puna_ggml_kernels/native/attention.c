@@ -13,38 +13,38 @@
 #include "attention_decode.h"
 
 enum {
-  SEGMENT = 1024,  // positions whose mask is read at a time
-  TILED = 64,      // rows from which ggml takes them in tiles
-  SPLIT = 512,     // positions from which the threads share those of a lone row
+  MASK_SEGMENT = 1024,    // positions whose mask is read at a time
+  PREFILL_ROWS = 64,      // rows from which ggml takes them in tiles
+  SPLIT_POSITIONS = 512,  // positions from which the threads share those of a lone row
 };
 
 static atomic_long calls;
-static int64_t tiled = TILED;
+static int64_t tiled_from = PREFILL_ROWS;
 
 // Tiles from fewer rows on: a row's result in tiles does not depend on how many rows there are, so that parts of a long
 // prompt get the bits of the whole, in a fraction of the time. Not while a model runs.
-void puna_set_tiled_from(int rows) { tiled = rows < TILED ? rows : TILED; }
+void puna_set_tiled_from(int rows) { tiled_from = rows < PREFILL_ROWS ? rows : PREFILL_ROWS; }
 
 long puna_attention_calls(void) { return atomic_load(&calls); }
 
 // The positions from..to that are not masked, followed by the last 2 LANES more times, and their mask's values; returns
 // how many.
-KERNEL static int list(const uint16_t* mask, int64_t from, int64_t to, int32_t* position, float* bias) {
+KERNEL static int list_visible(const uint16_t* mask, int64_t from, int64_t to, int32_t* position, float* bias) {
   int count = 0;
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int64_t i = from; i < to; i += LANES) {
-    __mmask16 seen = (__mmask16)(to - i < LANES ? (1u << (to - i)) - 1 : 0xffff);
+    __mmask16 visible = (__mmask16)(to - i < LANES ? (1u << (to - i)) - 1 : 0xffff);
     __m512 value = _mm512_setzero_ps();
     if (mask) {
-      const __m256i half = _mm256_maskz_loadu_epi16(seen, mask + i);
-      seen = _mm256_mask_cmpneq_epi16_mask(seen, half, _mm256_set1_epi16((short)MASKED));
-      if (!seen) continue;
+      const __m256i half = _mm256_maskz_loadu_epi16(visible, mask + i);
+      visible = _mm256_mask_cmpneq_epi16_mask(visible, half, _mm256_set1_epi16((short)MASKED));
+      if (!visible) continue;
       value = _mm512_cvtph_ps(half);
     }
     const __m512i where = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)i));
-    _mm512_storeu_si512(position + count, _mm512_maskz_compress_epi32(seen, where));
-    _mm512_storeu_ps(bias + count, _mm512_maskz_compress_ps(seen, value));
-    count += __builtin_popcount(seen);
+    _mm512_storeu_si512(position + count, _mm512_maskz_compress_epi32(visible, where));
+    _mm512_storeu_ps(bias + count, _mm512_maskz_compress_ps(visible, value));
+    count += __builtin_popcount(visible);
   }
   if (count)
     for (int i = 0; i < 2; i++)
@@ -53,75 +53,79 @@ KERNEL static int list(const uint16_t* mask, int64_t from, int64_t to, int32_t* 
 }
 
 // One row of n heads from place p on, over the positions from..to.
-KERNEL static void attend(const struct attention* a, struct place p, int n, int64_t from, int64_t to, struct few* f) {
-  void (*const take[HEADS])(const struct attention*, struct few*, const struct seen*) = {take1, take2, take3, take4};
-  int32_t position[SEGMENT + 3 * LANES];
-  float bias[SEGMENT + LANES];
-  struct seen s = {.k = of_group(a, a->k, p), .v = of_group(a, a->v, p), .position = position, .bias = bias};
+KERNEL static void attend_row(const struct attention* a, struct query_index p, int n, int64_t from, int64_t to,
+                              struct decode_state* state) {
+  void (*const for_heads[HEADS_AT_ONCE])(const struct attention*, struct decode_state*,
+                                         const struct visible_positions*) = {attend_positions1, attend_positions2,
+                                                                             attend_positions3, attend_positions4};
+  int32_t position[MASK_SEGMENT + 3 * LANES];
+  float bias[MASK_SEGMENT + LANES];
+  struct visible_positions visible = {
+      .k = first_position(a, a->k, p), .v = first_position(a, a->v, p), .position = position, .bias = bias};
   const uint16_t* mask = mask_row(a, p);
   for (int h = 0; h < n; h++) {
-    const float* q = query(a, (struct place){p.stream, p.head + h, p.row});
-    for (int64_t i = 0; i < a->dk; i += LANES) _mm512_store_ps(f->q[h] + i, rounded_to_half(_mm512_loadu_ps(q + i)));
-    memset(f->sum_v[h], 0, a->dv * sizeof(float));
-    f->max[h] = -INFINITY;
+    const float* q = query(a, (struct query_index){p.stream, p.head + h, p.row});
+    for (int64_t i = 0; i < a->dk; i += LANES) _mm512_store_ps(state->q[h] + i, round_to_half(_mm512_loadu_ps(q + i)));
+    memset(state->sum_v[h], 0, a->dv * sizeof(float));
+    state->max[h] = -INFINITY;
   }
-  memset(f->sum, 0, sizeof f->sum);
-  for (int64_t i = from; i < to; i += SEGMENT) {
-    s.count = list(mask, i, to - i < SEGMENT ? to : i + SEGMENT, position, bias);
-    if (s.count) take[n - 1](a, f, &s);
+  memset(state->sum, 0, sizeof state->sum);
+  for (int64_t i = from; i < to; i += MASK_SEGMENT) {
+    visible.count = list_visible(mask, i, to - i < MASK_SEGMENT ? to : i + MASK_SEGMENT, position, bias);
+    if (visible.count) for_heads[n - 1](a, state, &visible);
   }
   for (int h = 0; h < n; h++) {
-    f->sum[h] *= 1 / SCALE;
-    for (float* v = f->sum_v[h]; v < f->sum_v[h] + a->dv; v += LANES)
-      _mm512_store_ps(v, _mm512_mul_ps(_mm512_load_ps(v), _mm512_set1_ps(1 / SCALE)));
+    state->sum[h] *= 1 / WEIGHT_SCALE;
+    for (float* v = state->sum_v[h]; v < state->sum_v[h] + a->dv; v += LANES)
+      _mm512_store_ps(v, _mm512_mul_ps(_mm512_load_ps(v), _mm512_set1_ps(1 / WEIGHT_SCALE)));
   }
 }
 
-KERNEL static void few_rows(const struct ggml_compute_params* params, const struct attention* a) {
+KERNEL static void attend_decode(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, rows = a->rows * a->streams;
-  const int64_t parts = parts_of_group(a, HEADS, groups * rows, params->nth), per = (a->group + parts - 1) / parts;
-  struct few f;
+  const int64_t parts = split_heads(a, HEADS_AT_ONCE, groups * rows, params->nth), per = (a->group + parts - 1) / parts;
+  struct decode_state state;
   for (int64_t i = params->ith; i < rows * groups * parts; i = ggml.chunk_add(params->threadpool, 1)) {
     const int64_t group = i / parts % groups, row = i / parts / groups;
-    struct place p = {row / a->rows, group * a->group + i % parts * per, row % a->rows};
+    struct query_index p = {row / a->rows, group * a->group + i % parts * per, row % a->rows};
     const int64_t left = (group + 1) * a->group - p.head;
     const int n = (int)(left < per ? left : per);
     if (n < 1) continue;
-    attend(a, p, n, 0, a->keys, &f);
+    attend_row(a, p, n, 0, a->keys, &state);
     for (int h = 0; h < n; h++, p.head++) {
-      if (a->sinks) add_sink(a, p.head, &f.max[h], &f.sum[h], f.sum_v[h], false);
-      store(a, p, f.sum[h], f.sum_v[h]);
+      if (a->sinks) add_sink(a, p.head, &state.max[h], &state.sum[h], state.sum_v[h], false);
+      store_normalized(a, p, state.sum[h], state.sum_v[h]);
     }
   }
 }
 
 // A lone row: a share of the positions for each thread, and then the shares' results are put together.
-KERNEL static void split_row(const struct ggml_compute_params* params, const struct attention* a) {
+KERNEL static void attend_split_positions(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t shares = params->nth, share = (a->keys + shares - 1) / shares, size = 2 + a->dv;
-  const int64_t groups = a->heads / a->group, parts = parts_of_group(a, HEADS, groups * shares, 1);
+  const int64_t groups = a->heads / a->group, parts = split_heads(a, HEADS_AT_ONCE, groups * shares, 1);
   const int64_t per = (a->group + parts - 1) / parts;
   float* partial = params->wdata;
-  struct few f;
+  struct decode_state state;
   for (int64_t i = 0; i < groups * parts; i++)
     for (int64_t s = 0; s < shares; s++) {
       // Not one share for each thread: the cache's end is often empty, and then the last ones are no work.
       if ((i + s) % shares != params->ith) continue;
-      struct place p = {0, i / parts * a->group + i % parts * per, 0};
+      struct query_index p = {0, i / parts * a->group + i % parts * per, 0};
       const int64_t left = (i / parts + 1) * a->group - p.head, to = (s + 1) * share;
       const int n = (int)(left < per ? left : per);
       if (n < 1) continue;
-      attend(a, p, n, s * share, to < a->keys ? to : a->keys, &f);
+      attend_row(a, p, n, s * share, to < a->keys ? to : a->keys, &state);
       for (int h = 0; h < n; h++) {
-        if (a->sinks && s == 0) add_sink(a, p.head + h, &f.max[h], &f.sum[h], f.sum_v[h], false);
+        if (a->sinks && s == 0) add_sink(a, p.head + h, &state.max[h], &state.sum[h], state.sum_v[h], false);
         float* out = partial + ((p.head + h) * shares + s) * size;
-        out[0] = f.max[h];
-        out[1] = f.sum[h];
-        memcpy(out + 2, f.sum_v[h], a->dv * sizeof(float));
+        out[0] = state.max[h];
+        out[1] = state.sum[h];
+        memcpy(out + 2, state.sum_v[h], a->dv * sizeof(float));
       }
     }
   ggml.barrier(params->threadpool);
   for (int64_t head = params->ith; head < a->heads; head += shares) {
-    float max = -INFINITY, sum = 0, *v = f.sum_v[0];
+    float max = -INFINITY, sum = 0, *v = state.sum_v[0];
     memset(v, 0, a->dv * sizeof(float));
     for (const float* in = partial + head * shares * size, *end = in + shares * size; in < end; in += size) {
       if (in[1] == 0) continue;
@@ -133,11 +137,11 @@ KERNEL static void split_row(const struct ggml_compute_params* params, const str
       sum = __builtin_fmaf(sum, old, in[1] * new);
       max = top;
     }
-    store(a, (struct place){0, head, 0}, sum, v);
+    store_normalized(a, (struct query_index){0, head, 0}, sum, v);
   }
 }
 
-static bool fits(const struct ggml_compute_params* params, const struct attention* a) {
+static bool supported(const struct ggml_compute_params* params, const struct attention* a) {
   const struct ggml_tensor *q = a->q, *k = a->k, *v = a->v, *m = a->mask, *d = a->dst;
   float bias, softcap;
   memcpy(&bias, d->op_params + 1, sizeof bias);
@@ -147,11 +151,11 @@ static bool fits(const struct ggml_compute_params* params, const struct attentio
                      d->type == GGML_TYPE_F32 && (!m || m->type == GGML_TYPE_F16);
   const bool rows = q->nb[0] == sizeof(float) && k->nb[0] == 2 && v->nb[0] == 2 && d->nb[0] == sizeof(float) &&
                     d->nb[1] == a->dv * sizeof(float) && (!m || m->nb[0] == 2);
-  const bool sizes = a->dk % LANES == 0 && a->dv % LANES == 0 && a->dk <= WIDEST && a->dv <= WIDEST &&
+  const bool sizes = a->dk % LANES == 0 && a->dv % LANES == 0 && a->dk <= MAX_HEAD_SIZE && a->dv <= MAX_HEAD_SIZE &&
                      a->keys < INT32_MAX && q->ne[0] == a->dk && v->ne[1] == a->keys && d->ne[0] == a->dv;
   const bool groups =
       k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0;
-  return plain && types && rows && sizes && groups && (a->rows < TILED || puna_tiles_fit(params, a));
+  return plain && types && rows && sizes && groups && (a->rows < PREFILL_ROWS || puna_prefill_fits(params, a));
 }
 
 void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
@@ -172,17 +176,17 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
       .group = q->ne[2] / k->ne[2],
   };
   memcpy(&a.scale, dst->op_params, sizeof a.scale);
-  if (!puna_avx512 || !fits(params, &a)) {
+  if (!puna_avx512 || !supported(params, &a)) {
     ggml.flash_attention(params, dst);
     return;
   }
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-  const bool tiles = a.rows >= tiled && puna_tiles_fit(params, &a);
-  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT) {
-    split_row(params, &a);
+  const bool tiles = a.rows >= tiled_from && puna_prefill_fits(params, &a);
+  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS) {
+    attend_split_positions(params, &a);
     return;
   }
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
   ggml.barrier(params->threadpool);
-  tiles ? puna_attend_tiles(params, &a) : few_rows(params, &a);
+  tiles ? puna_attend_prefill(params, &a) : attend_decode(params, &a);
 }

@@ -22,36 +22,36 @@ struct attention {
   float scale;
 };
 
-struct place {  // of a row of queries, or of the first of several
+struct query_index {  // of a row of queries, or of the first of several
   int64_t stream, head, row;
 };
 
-static inline const char* at(const struct ggml_tensor* t, int64_t i1, int64_t i2, int64_t i3) {
+static inline const char* tensor_row(const struct ggml_tensor* t, int64_t i1, int64_t i2, int64_t i3) {
   return (const char*)t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
 }
-static inline const float* query(const struct attention* a, struct place p) {
-  return (const float*)at(a->q, p.row, p.head, p.stream);
+static inline const float* query(const struct attention* a, struct query_index p) {
+  return (const float*)tensor_row(a->q, p.row, p.head, p.stream);
 }
-static inline const uint16_t* mask_row(const struct attention* a, struct place p) {
+static inline const uint16_t* mask_row(const struct attention* a, struct query_index p) {
   const struct ggml_tensor* m = a->mask;
-  return m ? (const uint16_t*)at(m, p.row, p.head % m->ne[2], p.stream % m->ne[3]) : NULL;
+  return m ? (const uint16_t*)tensor_row(m, p.row, p.head % m->ne[2], p.stream % m->ne[3]) : NULL;
 }
-static inline const char* of_group(const struct attention* a, const struct ggml_tensor* t, struct place p) {
-  return at(t, 0, p.head / a->group, p.stream / (a->q->ne[3] / t->ne[3]));
+static inline const char* first_position(const struct attention* a, const struct ggml_tensor* t, struct query_index p) {
+  return tensor_row(t, 0, p.head / a->group, p.stream / (a->q->ne[3] / t->ne[3]));
 }
-static inline float* result(const struct attention* a, struct place p) {
+static inline float* output_row(const struct attention* a, struct query_index p) {
   const struct ggml_tensor* d = a->dst;
   return (float*)((char*)d->data + ((p.stream * d->ne[2] + p.row) * d->ne[1] + p.head) * d->nb[1]);
 }
 
 // Keys and values of a long context come from memory, in pieces that the processor does not foresee.
-INLINE void fetch(const char* row, int64_t bytes) {
+INLINE void prefetch_row(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
 }
 
-INLINE __m512 from_half(const uint16_t* h) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void*)h)); }
+INLINE __m512 load_half(const uint16_t* h) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void*)h)); }
 
-INLINE void transpose(__m512 x[LANES]) {
+INLINE void transpose16x16(__m512 x[LANES]) {
   __m512 y[LANES];
   for (int i = 0; i < LANES; i += 4) {
     const __m512 low01 = _mm512_unpacklo_ps(x[i], x[i + 1]), high01 = _mm512_unpackhi_ps(x[i], x[i + 1]);
@@ -87,14 +87,14 @@ INLINE void add_sink(const struct attention* a, int64_t head, float* max, float*
   *sum = fused ? __builtin_fmaf(*sum, rescale, weight) : *sum * rescale + weight;
 }
 
-INLINE void store(const struct attention* a, struct place p, float sum, const float* v) {
-  float* out = result(a, p);
+INLINE void store_normalized(const struct attention* a, struct query_index p, float sum, const float* v) {
+  float* out = output_row(a, p);
   const __m512 scale = _mm512_set1_ps(sum == 0 ? 0 : 1 / sum);
   for (int64_t i = 0; i < a->dv; i += LANES) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(v + i), scale));
 }
 
 // Into how many parts the heads that share keys, values and the mask are cut, so that there is work for all threads.
-static inline int64_t parts_of_group(const struct attention* a, int64_t at_most, int64_t items, int64_t wanted) {
+static inline int64_t split_heads(const struct attention* a, int64_t at_most, int64_t items, int64_t wanted) {
   if (a->mask && a->mask->ne[2] > 1) return a->group;
   int64_t parts = (a->group + at_most - 1) / at_most;
   while (parts < a->group && items * parts < wanted) parts++;
@@ -102,5 +102,5 @@ static inline int64_t parts_of_group(const struct attention* a, int64_t at_most,
 }
 
 // Whether a thread's scratch has room for tiles, and the attention of many rows.
-HIDDEN bool puna_tiles_fit(const struct ggml_compute_params* params, const struct attention* a);
-HIDDEN void puna_attend_tiles(const struct ggml_compute_params* params, const struct attention* a);
+HIDDEN bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a);
+HIDDEN void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a);

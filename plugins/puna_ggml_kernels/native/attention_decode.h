@@ -8,24 +8,25 @@
 #include "exponential.h"
 
 enum {
-  STEP = 4 * LANES,  // values of a dot product taken at a time, in four sums
-  HEADS = 4,         // query heads taken together
-  WIDEST = 576,      // values of a key or of a value
-  PARTS = 8,         // of a block, between which the next one's weights are computed
-  UNUSUAL = 0x9f,    // to vfpclass: a NaN, infinite or zero
+  DOT_STEP = 4 * LANES,    // values of a dot product taken at a time, in four sums
+  HEADS_AT_ONCE = 4,       // query heads taken together
+  MAX_HEAD_SIZE = 576,     // values of a key or of a value
+  BLOCK_PARTS = 8,         // of a block, between which the next one's weights are computed
+  UNUSUAL_CLASSES = 0x9f,  // to vfpclass: a NaN, infinite or zero
 };
 
 // Weights, their sum and sums of values are kept this many times too large (see rounded).
-#define SCALE 0x1p100f
+#define WEIGHT_SCALE 0x1p100f
 
-struct few {  // one row of up to HEADS heads
-  _Alignas(64) float q[HEADS][WIDEST];
-  float sum_v[HEADS][WIDEST];
-  _Alignas(16) float sum[HEADS], max[HEADS];
+struct decode_state {  // one row of up to HEADS heads
+  _Alignas(64) float q[HEADS_AT_ONCE][MAX_HEAD_SIZE];
+  float sum_v[HEADS_AT_ONCE][MAX_HEAD_SIZE];
+  _Alignas(16) float sum[HEADS_AT_ONCE], max[HEADS_AT_ONCE];
 };
 
-struct seen {         // positions that are not masked, followed by 2 LANES more that are there; and their mask's values
-  const char *k, *v;  // where position 0 is
+struct visible_positions {  // positions that are not masked, followed by 2 LANES more that are there; and their mask's
+                            // values
+  const char *k, *v;        // where position 0 is
   const int32_t* position;
   const float* bias;
   int count;
@@ -35,16 +36,16 @@ struct quarters {  // of 16 registers: the quarter i of register e + 4 k is at [
   _Alignas(64) float at[4][4][LANES];
 };
 
-struct block {  // up to LANES positions
-  _Alignas(64) float weight[HEADS][LANES], rescale[HEADS][LANES];
-  struct quarters dot[HEADS];
+struct position_block {  // up to LANES positions
+  _Alignas(64) float weight[HEADS_AT_ONCE][LANES], rescale[HEADS_AT_ONCE][LANES];
+  struct quarters dot[HEADS_AT_ONCE];
   const int32_t* position;
   int from, count;
-  unsigned grows[HEADS], any;  // positions where the maximum grows and what there is must be rescaled
+  unsigned grows[HEADS_AT_ONCE], any;  // positions where the maximum grows and what there is must be rescaled
 };
 
 // A register's quarters can be stored apart for nothing, where shuffling would take turns with the arithmetic.
-INLINE void put(struct quarters* q, int e, int k, __m512 x) {
+INLINE void store_quarters(struct quarters* q, int e, int k, __m512 x) {
   _mm_store_ps(q->at[0][e] + 4 * k, _mm512_castps512_ps128(x));
   _mm_store_ps(q->at[1][e] + 4 * k, _mm512_extractf32x4_ps(x, 1));
   _mm_store_ps(q->at[2][e] + 4 * k, _mm512_extractf32x4_ps(x, 2));
@@ -52,7 +53,7 @@ INLINE void put(struct quarters* q, int e, int k, __m512 x) {
 }
 
 // Lane i = the sum of the lanes of register i, added in halves: 8 apart, 4 apart, 2 apart, neighbours.
-INLINE __m512 sums(const struct quarters* q) {
+INLINE __m512 reduce_dots(const struct quarters* q) {
   __m512 quad[4], half[2];
   for (int e = 0; e < 4; e++) {
     const __m512 even = _mm512_add_ps(_mm512_load_ps(q->at[0][e]), _mm512_load_ps(q->at[2][e]));
@@ -67,52 +68,52 @@ INLINE __m512 sums(const struct quarters* q) {
 }
 
 // The four sums of a dot product of STEP values: products of 16-bit floats are exact, so that two sums need no product.
-INLINE __m512 multiply_step(const __m512 q[4], const __m512 x[4]) {
+INLINE __m512 dot_step(const __m512 q[4], const __m512 x[4]) {
   const __m512 even = _mm512_fmadd_ps(q[0], x[0], _mm512_mul_ps(q[2], x[2]));
   return _mm512_add_ps(even, _mm512_fmadd_ps(q[1], x[1], _mm512_mul_ps(q[3], x[3])));
 }
 
-INLINE void multiply_keys(const int n, const bool one_step, const struct attention* a, const struct few* f,
-                          const struct seen* s, struct block* b) {
-  __m512 q[HEADS][4];
+INLINE void dot_keys(const int n, const bool one_step, const struct attention* a, const struct decode_state* state,
+                     const struct visible_positions* visible, struct position_block* b) {
+  __m512 q[HEADS_AT_ONCE][4];
   for (int h = 0; h < n; h++)
-    for (int j = 0; j < 4; j++) q[h][j] = _mm512_load_ps(f->q[h] + j * LANES);
+    for (int j = 0; j < 4; j++) q[h][j] = _mm512_load_ps(state->q[h] + j * LANES);
   for (int e = 0; e < 4; e++) _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) {
       const int32_t* position = b->position + e + 4 * k;
-      const uint16_t* key = (const uint16_t*)(s->k + position[0] * a->k->nb[1]);
-      __m512 part[HEADS][4];
-      fetch(s->k + position[LANES] * a->k->nb[1], one_step ? 2 * STEP : 2 * a->dk);
+      const uint16_t* key = (const uint16_t*)(visible->k + position[0] * a->k->nb[1]);
+      __m512 part[HEADS_AT_ONCE][4];
+      prefetch_row(visible->k + position[LANES] * a->k->nb[1], one_step ? 2 * DOT_STEP : 2 * a->dk);
       if (one_step) {
-        for (int j = 0; j < 4; j++) part[0][j] = from_half(key + j * LANES);
-        for (int h = 0; h < n; h++) put(b->dot + h, e, k, multiply_step(q[h], part[0]));
+        for (int j = 0; j < 4; j++) part[0][j] = load_half(key + j * LANES);
+        for (int h = 0; h < n; h++) store_quarters(b->dot + h, e, k, dot_step(q[h], part[0]));
         continue;
       }
       for (int h = 0; h < n; h++)
         for (int j = 0; j < 4; j++) part[h][j] = _mm512_setzero_ps();
-      for (int64_t i = 0; i + STEP <= a->dk; i += STEP)
+      for (int64_t i = 0; i + DOT_STEP <= a->dk; i += DOT_STEP)
         for (int j = 0; j < 4; j++) {
-          const __m512 x = from_half(key + i + j * LANES);
+          const __m512 x = load_half(key + i + j * LANES);
           for (int h = 0; h < n; h++)
-            part[h][j] = _mm512_fmadd_ps(_mm512_load_ps(f->q[h] + i + j * LANES), x, part[h][j]);
+            part[h][j] = _mm512_fmadd_ps(_mm512_load_ps(state->q[h] + i + j * LANES), x, part[h][j]);
         }
       for (int h = 0; h < n; h++) {
         const __m512 even = _mm512_add_ps(part[h][0], part[h][2]);
-        put(b->dot + h, e, k, _mm512_add_ps(even, _mm512_add_ps(part[h][1], part[h][3])));
+        store_quarters(b->dot + h, e, k, _mm512_add_ps(even, _mm512_add_ps(part[h][1], part[h][3])));
       }
     }
 }
 
 // What a multiple of STEP leaves over is added in double precision, one product after the other.
-KERNEL static __m512 with_rest(const struct attention* a, const float* q, const struct seen* s, const struct block* b,
-                               __m512 dot) {
+KERNEL static __m512 add_dot_rest(const struct attention* a, const float* q, const struct visible_positions* visible,
+                                  const struct position_block* b, __m512 dot) {
   __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(dot)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(dot, 1));
-  for (int64_t i = a->dk / STEP * STEP; i < a->dk; i += LANES) {
+  for (int64_t i = a->dk / DOT_STEP * DOT_STEP; i < a->dk; i += LANES) {
     __m512 x[LANES];
     for (int p = 0; p < LANES; p++) {
-      const uint16_t* key = (const uint16_t*)(s->k + b->position[p] * a->k->nb[1]);
-      x[p] = _mm512_mul_ps(_mm512_load_ps(q + i), from_half(key + i));
+      const uint16_t* key = (const uint16_t*)(visible->k + b->position[p] * a->k->nb[1]);
+      x[p] = _mm512_mul_ps(_mm512_load_ps(q + i), load_half(key + i));
     }
-    transpose(x);
+    transpose16x16(x);
     for (int d = 0; d < LANES; d++) {
       low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(x[d])));
       high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x[d], 1)));
@@ -122,8 +123,9 @@ KERNEL static __m512 with_rest(const struct attention* a, const float* q, const 
 }
 
 // Where the maximum grows: the scores less the maximum at each position, or the other way round where it grows.
-__attribute__((noinline)) KERNEL static __m512 grow(struct few* f, struct block* b, int h, __m512 score) {
-  const __m512 none = _mm512_set1_ps(-INFINITY), max = _mm512_set1_ps(f->max[h]);
+__attribute__((noinline)) KERNEL static __m512 follow_new_maximum(struct decode_state* state, struct position_block* b,
+                                                                  int h, __m512 score) {
+  const __m512 none = _mm512_set1_ps(-INFINITY), max = _mm512_set1_ps(state->max[h]);
   __m512 run = _mm512_mask_mov_ps(score, _mm512_cmp_ps_mask(score, score, _CMP_UNORD_Q), none);
   const __m512i fill = _mm512_castps_si512(none);
   run = _mm512_max_ps(run, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(run), fill, 15)));
@@ -134,56 +136,59 @@ __attribute__((noinline)) KERNEL static __m512 grow(struct few* f, struct block*
   const __m512i previous = _mm512_alignr_epi32(_mm512_castps_si512(run), _mm512_castps_si512(max), 15);
   const __m512 before = _mm512_castsi512_ps(previous);
   const __mmask16 grows = _mm512_cmp_ps_mask(score, before, _CMP_GT_OQ);
-  f->max[h] = _mm512_reduce_max_ps(run);
+  state->max[h] = _mm512_reduce_max_ps(run);
   b->grows[h] = grows;
   b->any |= grows;
   return _mm512_mask_sub_ps(_mm512_sub_ps(score, before), grows, before, score);
 }
 
 // From products to scores relative to the maximum at each position.
-INLINE void compare(const struct attention* a, struct few* f, const struct seen* s, struct block* b, int h) {
-  const __m512 max = _mm512_set1_ps(f->max[h]);
-  __m512 score = sums(b->dot + h);
-  if (__builtin_expect(a->dk % STEP, 0)) score = with_rest(a, f->q[h], s, b, score);
-  score = _mm512_add_ps(_mm512_mul_ps(score, _mm512_set1_ps(a->scale)), _mm512_loadu_ps(s->bias + b->from));
+INLINE void subtract_maximum(const struct attention* a, struct decode_state* state,
+                             const struct visible_positions* visible, struct position_block* b, int h) {
+  const __m512 max = _mm512_set1_ps(state->max[h]);
+  __m512 score = reduce_dots(b->dot + h);
+  if (__builtin_expect(a->dk % DOT_STEP, 0)) score = add_dot_rest(a, state->q[h], visible, b, score);
+  score = _mm512_add_ps(_mm512_mul_ps(score, _mm512_set1_ps(a->scale)), _mm512_loadu_ps(visible->bias + b->from));
   score = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), (__mmask16)((1u << b->count) - 1), score);
   b->grows[h] = 0;
   __m512 below = _mm512_sub_ps(score, max);
-  if (__builtin_expect(_mm512_cmp_ps_mask(score, max, _CMP_GT_OQ), 0)) below = grow(f, b, h, score);
+  if (__builtin_expect(_mm512_cmp_ps_mask(score, max, _CMP_GT_OQ), 0)) below = follow_new_maximum(state, b, h, score);
   // The exponential of -104 is 0. NaN, the second operand, remains.
   _mm512_store_ps(b->weight[h], _mm512_max_ps(_mm512_set1_ps(-104), below));
 }
 
 // And to weights.
-INLINE void weigh(struct block* b, int h) {
+INLINE void scores_to_weights(struct position_block* b, int h) {
   float* weight = b->weight[h];
-  const __m256 low = exp_low8(_mm256_load_ps(weight)), high = exp_low8(_mm256_load_ps(weight + 8));
-  _mm256_store_ps(weight, _mm256_mul_ps(low, _mm256_set1_ps(SCALE)));
-  _mm256_store_ps(weight + 8, _mm256_mul_ps(high, _mm256_set1_ps(SCALE)));
+  const __m256 low = expf_nonpositive8(_mm256_load_ps(weight)), high = expf_nonpositive8(_mm256_load_ps(weight + 8));
+  _mm256_store_ps(weight, _mm256_mul_ps(low, _mm256_set1_ps(WEIGHT_SCALE)));
+  _mm256_store_ps(weight + 8, _mm256_mul_ps(high, _mm256_set1_ps(WEIGHT_SCALE)));
   _mm512_store_ps(b->rescale[h], _mm512_set1_ps(1));
   if (__builtin_expect(b->grows[h], 0)) {
     const __m512 e = _mm512_load_ps(weight);
-    _mm512_mask_store_ps(b->rescale[h], (__mmask16)b->grows[h], _mm512_mul_ps(e, _mm512_set1_ps(1 / SCALE)));
-    _mm512_mask_store_ps(weight, (__mmask16)b->grows[h], _mm512_set1_ps(SCALE));
+    _mm512_mask_store_ps(b->rescale[h], (__mmask16)b->grows[h], _mm512_mul_ps(e, _mm512_set1_ps(1 / WEIGHT_SCALE)));
+    _mm512_mask_store_ps(weight, (__mmask16)b->grows[h], _mm512_set1_ps(WEIGHT_SCALE));
   }
 }
 
 // The steps from products to weights of n heads: two each.
-INLINE void prepare(const int step, const struct attention* a, struct few* f, const struct seen* s, struct block* b) {
+INLINE void softmax_step(const int step, const struct attention* a, struct decode_state* state,
+                         const struct visible_positions* visible, struct position_block* b) {
   if (step % 2)
-    weigh(b, step / 2);
+    scores_to_weights(b, step / 2);
   else
-    compare(a, f, s, b, step / 2);
+    subtract_maximum(a, state, visible, b, step / 2);
 }
 
 // The sums of weights of all heads, position by position. Past the last position weights are 0.
-INLINE void add_weights(const int n, struct few* f, const struct block* b) {
+INLINE void add_weights(const int n, struct decode_state* state, const struct position_block* b) {
   if (__builtin_expect(b->any, 0)) {
     for (int h = 0; h < n; h++)
-      for (int p = 0; p < b->count; p++) f->sum[h] = __builtin_fmaf(f->sum[h], b->rescale[h][p], b->weight[h][p]);
+      for (int p = 0; p < b->count; p++)
+        state->sum[h] = __builtin_fmaf(state->sum[h], b->rescale[h][p], b->weight[h][p]);
     return;
   }
-  __m512 w[HEADS] = {0};
+  __m512 w[HEADS_AT_ONCE] = {0};
   for (int h = 0; h < n; h++) w[h] = _mm512_load_ps(b->weight[h]);
   const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(w[0], w[1]));
   const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(w[2], w[3]));
@@ -194,91 +199,109 @@ INLINE void add_weights(const int n, struct few* f, const struct block* b) {
   _mm512_store_pd(heads[1], _mm512_unpackhi_pd(low01, low23));
   _mm512_store_pd(heads[2], _mm512_unpacklo_pd(high01, high23));
   _mm512_store_pd(heads[3], _mm512_unpackhi_pd(high01, high23));
-  __m128 sum = _mm_load_ps(f->sum);
+  __m128 sum = _mm_load_ps(state->sum);
   for (int p = 0; p < LANES; p++) sum = _mm_add_ps(sum, _mm_castpd_ps(_mm_load_pd(heads[p % 4] + p / 4 * 2)));
-  _mm_store_ps(f->sum, sum);
+  _mm_store_ps(state->sum, sum);
 }
 
-INLINE __m512 rounded_to_half(__m512 x) { return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
+INLINE __m512 round_to_half(__m512 x) { return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
 
 // Rounded as if to half precision and back, for numbers SCALE times too large, and with less work: x - 8192 x has just
 // as many bits fewer for x as a half has; below the least normal half, the constant takes the place of x. From 2^15 on
 // the difference exceeds all floats, and sums remain infinite or become NaN. Of 0, the sign is lost.
-INLINE __m512 rounded(__m512 x) {
-  const __m512 most = _mm512_range_ps(x, _mm512_set1_ps(0x1.8p-14f * SCALE), 3), shift = _mm512_set1_ps(0x1p13f);
+INLINE __m512 round_scaled(__m512 x) {
+  const __m512 most = _mm512_range_ps(x, _mm512_set1_ps(0x1.8p-14f * WEIGHT_SCALE), 3), shift = _mm512_set1_ps(0x1p13f);
   return _mm512_fmadd_ps(most, shift, _mm512_fnmadd_ps(most, shift, x));
 }
 
 // Values d to d + 16 of a block, times their weights, to a head's sum, where `rounded` does not do.
-__attribute__((noinline)) KERNEL static void add_unusual(const struct attention* a, const struct seen* s,
-                                                         const struct block* b, int h, int64_t d, float* sum_v) {
-  const __m512 unit = _mm512_set1_ps(1 / SCALE);
+__attribute__((noinline)) KERNEL static void add_values_exactly(const struct attention* a,
+                                                                const struct visible_positions* visible,
+                                                                const struct position_block* b, int h, int64_t d,
+                                                                float* sum_v) {
+  const __m512 unit = _mm512_set1_ps(1 / WEIGHT_SCALE);
   __m512 sum = _mm512_mul_ps(_mm512_load_ps(sum_v), unit);
   for (int p = 0; p < b->count; p++) {
-    const __m512 x = from_half((const uint16_t*)(s->v + b->position[p] * a->v->nb[1]) + d);
-    if (b->any >> p & 1) sum = rounded_to_half(_mm512_mul_ps(sum, _mm512_set1_ps(b->rescale[h][p])));
-    sum = rounded_to_half(_mm512_fmadd_ps(x, _mm512_mul_ps(_mm512_set1_ps(b->weight[h][p]), unit), sum));
+    const __m512 x = load_half((const uint16_t*)(visible->v + b->position[p] * a->v->nb[1]) + d);
+    if (b->any >> p & 1) sum = round_to_half(_mm512_mul_ps(sum, _mm512_set1_ps(b->rescale[h][p])));
+    sum = round_to_half(_mm512_fmadd_ps(x, _mm512_mul_ps(_mm512_set1_ps(b->weight[h][p]), unit), sum));
   }
-  _mm512_store_ps(sum_v, _mm512_mul_ps(sum, _mm512_set1_ps(SCALE)));
+  _mm512_store_ps(sum_v, _mm512_mul_ps(sum, _mm512_set1_ps(WEIGHT_SCALE)));
 }
 
 // Values d to d + 16 wide of each position, times its weight, to the heads' sums; meanwhile, weights of the next block.
-INLINE void add_values(const int n, const int wide, const struct attention* a, struct few* f, const struct seen* s,
-                       const struct block* b, int64_t d, struct block* next) {
-  __m512 sum[HEADS][8];
+INLINE void add_values(const int n, const int wide, const struct attention* a, struct decode_state* state,
+                       const struct visible_positions* visible, const struct position_block* b, int64_t d,
+                       struct position_block* next) {
+  __m512 sum[HEADS_AT_ONCE][8];
   const int steps = d == 0 && next->count ? 2 * n : 0;
   for (int h = 0; h < n; h++)
-    for (int j = 0; j < wide; j++) sum[h][j] = _mm512_load_ps(f->sum_v[h] + d + j * LANES);
-  for (int part = 0; part < PARTS; part++) {
-    for (int p = part * LANES / PARTS; p < (part + 1) * LANES / PARTS; p++) {
-      const uint16_t* value = (const uint16_t*)(s->v + b->position[p] * a->v->nb[1]) + d;
-      fetch(s->v + b->position[LANES + p] * a->v->nb[1] + 2 * d, wide * 2 * LANES);
+    for (int j = 0; j < wide; j++) sum[h][j] = _mm512_load_ps(state->sum_v[h] + d + j * LANES);
+  for (int part = 0; part < BLOCK_PARTS; part++) {
+    for (int p = part * LANES / BLOCK_PARTS; p < (part + 1) * LANES / BLOCK_PARTS; p++) {
+      const uint16_t* value = (const uint16_t*)(visible->v + b->position[p] * a->v->nb[1]) + d;
+      prefetch_row(visible->v + b->position[LANES + p] * a->v->nb[1] + 2 * d, wide * 2 * LANES);
       if (__builtin_expect(b->any >> p & 1, 0))
         for (int h = 0; h < n; h++)
           for (int j = 0; j < wide; j++)  // by 1 where only another head's maximum grows
-            sum[h][j] = rounded(_mm512_mul_ps(sum[h][j], _mm512_set1_ps(b->rescale[h][p])));
+            sum[h][j] = round_scaled(_mm512_mul_ps(sum[h][j], _mm512_set1_ps(b->rescale[h][p])));
       for (int j = 0; j < wide; j++) {
-        const __m512 x = from_half(value + j * LANES);
-        for (int h = 0; h < n; h++) sum[h][j] = rounded(_mm512_fmadd_ps(x, _mm512_set1_ps(b->weight[h][p]), sum[h][j]));
+        const __m512 x = load_half(value + j * LANES);
+        for (int h = 0; h < n; h++)
+          sum[h][j] = round_scaled(_mm512_fmadd_ps(x, _mm512_set1_ps(b->weight[h][p]), sum[h][j]));
       }
     }
-    if (part < steps) prepare(part, a, f, s, next);
+    if (part < steps) softmax_step(part, a, state, visible, next);
   }
   for (int h = 0; h < n; h++)
     for (int j = 0; j < wide; j++) {
-      float* sum_v = f->sum_v[h] + d + j * LANES;
-      if (__builtin_expect(_mm512_fpclass_ps_mask(sum[h][j], UNUSUAL), 0))
-        add_unusual(a, s, b, h, d + j * LANES, sum_v);
+      float* sum_v = state->sum_v[h] + d + j * LANES;
+      if (__builtin_expect(_mm512_fpclass_ps_mask(sum[h][j], UNUSUAL_CLASSES), 0))
+        add_values_exactly(a, visible, b, h, d + j * LANES, sum_v);
       else
         _mm512_store_ps(sum_v, sum[h][j]);
     }
 }
 
-INLINE void take_positions(const int n, const struct attention* a, struct few* f, const struct seen* s) {
-  struct block two[2];
-  for (int p = 0; p < LANES; p++) fetch(s->k + s->position[p] * a->k->nb[1], 2 * a->dk);
-  for (int p = 0; p < LANES; p++) fetch(s->v + s->position[p] * a->v->nb[1], 2 * a->dv);
-  for (int from = 0; from < s->count + LANES; from += LANES) {
-    struct block *b = two + (from / LANES + 1) % 2, *next = two + from / LANES % 2;
-    const int left = s->count - from;
-    next->position = s->position + from;
+INLINE void attend_positions(const int n, const struct attention* a, struct decode_state* state,
+                             const struct visible_positions* visible) {
+  struct position_block two[2];
+  for (int p = 0; p < LANES; p++) prefetch_row(visible->k + visible->position[p] * a->k->nb[1], 2 * a->dk);
+  for (int p = 0; p < LANES; p++) prefetch_row(visible->v + visible->position[p] * a->v->nb[1], 2 * a->dv);
+  for (int from = 0; from < visible->count + LANES; from += LANES) {
+    struct position_block *b = two + (from / LANES + 1) % 2, *next = two + from / LANES % 2;
+    const int left = visible->count - from;
+    next->position = visible->position + from;
     next->from = from;
     next->count = left < 0 ? 0 : left < LANES ? left : LANES;
     next->any = 0;
-    if (next->count) a->dk == STEP ? multiply_keys(n, true, a, f, s, next) : multiply_keys(n, false, a, f, s, next);
+    if (next->count)
+      a->dk == DOT_STEP ? dot_keys(n, true, a, state, visible, next) : dot_keys(n, false, a, state, visible, next);
     if (from == 0) {
-      for (int step = 0; step < 2 * n; step++) prepare(step, a, f, s, next);
+      for (int step = 0; step < 2 * n; step++) softmax_step(step, a, state, visible, next);
       continue;
     }
-    add_weights(n, f, b);
+    add_weights(n, state, b);
     int64_t d = 0;
     if (n <= 2)  // more sums in flight, since each waits for its rounding
-      for (; d + 8 * LANES <= a->dv; d += 8 * LANES) add_values(n, 8, a, f, s, b, d, next);
-    for (; d + 4 * LANES <= a->dv; d += 4 * LANES) add_values(n, 4, a, f, s, b, d, next);
-    for (; d < a->dv; d += LANES) add_values(n, 1, a, f, s, b, d, next);
+      for (; d + 8 * LANES <= a->dv; d += 8 * LANES) add_values(n, 8, a, state, visible, b, d, next);
+    for (; d + 4 * LANES <= a->dv; d += 4 * LANES) add_values(n, 4, a, state, visible, b, d, next);
+    for (; d < a->dv; d += LANES) add_values(n, 1, a, state, visible, b, d, next);
   }
 }
-KERNEL static void take1(const struct attention* a, struct few* f, const struct seen* s) { take_positions(1, a, f, s); }
-KERNEL static void take2(const struct attention* a, struct few* f, const struct seen* s) { take_positions(2, a, f, s); }
-KERNEL static void take3(const struct attention* a, struct few* f, const struct seen* s) { take_positions(3, a, f, s); }
-KERNEL static void take4(const struct attention* a, struct few* f, const struct seen* s) { take_positions(4, a, f, s); }
+KERNEL static void attend_positions1(const struct attention* a, struct decode_state* state,
+                                     const struct visible_positions* visible) {
+  attend_positions(1, a, state, visible);
+}
+KERNEL static void attend_positions2(const struct attention* a, struct decode_state* state,
+                                     const struct visible_positions* visible) {
+  attend_positions(2, a, state, visible);
+}
+KERNEL static void attend_positions3(const struct attention* a, struct decode_state* state,
+                                     const struct visible_positions* visible) {
+  attend_positions(3, a, state, visible);
+}
+KERNEL static void attend_positions4(const struct attention* a, struct decode_state* state,
+                                     const struct visible_positions* visible) {
+  attend_positions(4, a, state, visible);
+}

@@ -5,13 +5,13 @@
 #include "attention.h"
 
 enum {
-  KEYS = 64,       // positions of a tile; maxima and sums are taken over so many
-  ROWS = 6,        // of queries multiplied at a time: their sums with KEYS columns fill 24 of 32 registers
-  MOST_ROWS = 96,  // of one head that use a tile once it is unpacked
+  TILE_POSITIONS = 64,     // positions of a tile; maxima and sums are taken over so many
+  QUERY_ROWS = 6,          // of queries multiplied at a time: their sums with KEYS columns fill 24 of 32 registers
+  MAX_ROWS_PER_TILE = 96,  // of one head that use a tile once it is unpacked
 };
 
 // The polynomial of ggml's exponential of vectors, for x <= 0 or NaN.
-INLINE __m512 exp_many(__m512 x) {
+INLINE __m512 exp_tiled(__m512 x) {
   const __m512 shift = _mm512_set1_ps(0x1.8p23f);
   const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), shift), shift);
   const __m512 most = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
@@ -31,69 +31,70 @@ struct tile {  // KEYS positions, unpacked
   float *k, *v;  // k[value][position], v[position][value]
 };
 
-KERNEL static void unpack(const struct attention* a, struct place p, struct tile* t) {
-  const char *k = of_group(a, a->k, p) + t->from * a->k->nb[1], *v = of_group(a, a->v, p) + t->from * a->v->nb[1];
+KERNEL static void load_tile(const struct attention* a, struct query_index p, struct tile* t) {
+  const char *k = first_position(a, a->k, p) + t->from * a->k->nb[1],
+             *v = first_position(a, a->v, p) + t->from * a->v->nb[1];
   if (t->from + t->count < a->keys)  // the next tile: where few rows of queries use one, memory would be waited for
-    for (int64_t c = KEYS; c < 2 * KEYS; c++) {
-      fetch(k + c * a->k->nb[1], 2 * a->dk);
-      fetch(v + c * a->v->nb[1], 2 * a->dv);
+    for (int64_t c = TILE_POSITIONS; c < 2 * TILE_POSITIONS; c++) {
+      prefetch_row(k + c * a->k->nb[1], 2 * a->dk);
+      prefetch_row(v + c * a->v->nb[1], 2 * a->dv);
     }
-  for (int64_t c = 0; c < KEYS; c += LANES)
+  for (int64_t c = 0; c < TILE_POSITIONS; c += LANES)
     for (int64_t i = 0; i < a->dk; i += LANES) {
       __m512 x[LANES];
       for (int r = 0; r < LANES; r++)  // past the end something to be masked
-        x[r] = from_half((const uint16_t*)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
-      transpose(x);
-      for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * KEYS + c, x[r]);
+        x[r] = load_half((const uint16_t*)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
+      transpose16x16(x);
+      for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * TILE_POSITIONS + c, x[r]);
     }
   for (int64_t c = 0; c < t->count; c++)
     for (int64_t i = 0; i < a->dv; i += LANES)
-      _mm512_store_ps(t->v + c * a->dv + i, from_half((const uint16_t*)(v + c * a->v->nb[1]) + i));
+      _mm512_store_ps(t->v + c * a->dv + i, load_half((const uint16_t*)(v + c * a->v->nb[1]) + i));
   t->ready = true;
 }
 
-struct factors {  // of a product: ROWS rows of a by b, whose rows and those of c are `stride` apart
-  const float* row[ROWS];
+struct operands {  // of a product: ROWS rows of a by b, whose rows and those of c are `stride` apart
+  const float* row[QUERY_ROWS];
   const float* b;
   int64_t stride, from, to;  // the rows of b that matter
 };
 
 // c[ROWS][16 wide] += a b, each sum in the order of b's rows.
-INLINE void multiply(const int wide, const struct factors* f, int64_t column, float* c) {
-  __m512 sum[ROWS][4];
-  for (int r = 0; r < ROWS; r++)
+INLINE void multiply_columns(const int wide, const struct operands* f, int64_t column, float* c) {
+  __m512 sum[QUERY_ROWS][4];
+  for (int r = 0; r < QUERY_ROWS; r++)
     for (int j = 0; j < wide; j++) sum[r][j] = _mm512_load_ps(c + r * f->stride + column + j * LANES);
   for (int64_t k = f->from; k < f->to; k++) {
     __m512 x[4];
     for (int j = 0; j < wide; j++) x[j] = _mm512_load_ps(f->b + k * f->stride + column + j * LANES);
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < QUERY_ROWS; r++) {
       const __m512 y = _mm512_set1_ps(f->row[r][k]);
       for (int j = 0; j < wide; j++) sum[r][j] = _mm512_fmadd_ps(y, x[j], sum[r][j]);
     }
   }
-  for (int r = 0; r < ROWS; r++)
+  for (int r = 0; r < QUERY_ROWS; r++)
     for (int j = 0; j < wide; j++) _mm512_store_ps(c + r * f->stride + column + j * LANES, sum[r][j]);
 }
-KERNEL static void multiply1(const struct factors* f, int64_t column, float* c) { multiply(1, f, column, c); }
-KERNEL static void multiply2(const struct factors* f, int64_t column, float* c) { multiply(2, f, column, c); }
-KERNEL static void multiply4(const struct factors* f, int64_t column, float* c) { multiply(4, f, column, c); }
-static void product(const struct factors* f, int64_t column, int64_t end, float* c) {
+KERNEL static void multiply1(const struct operands* f, int64_t column, float* c) { multiply_columns(1, f, column, c); }
+KERNEL static void multiply2(const struct operands* f, int64_t column, float* c) { multiply_columns(2, f, column, c); }
+KERNEL static void multiply4(const struct operands* f, int64_t column, float* c) { multiply_columns(4, f, column, c); }
+static void matrix_product(const struct operands* f, int64_t column, int64_t end, float* c) {
   for (; column + 4 * LANES <= end; column += 4 * LANES) multiply4(f, column, c);
   for (; column + 2 * LANES <= end; column += 2 * LANES) multiply2(f, column, c);
   for (; column < end; column += LANES) multiply1(f, column, c);
 }
 
-struct many {  // ROWS rows of a head
-  const float* q[ROWS];
-  const uint16_t* mask[ROWS];
+struct query_rows {  // ROWS rows of a head
+  const float* q[QUERY_ROWS];
+  const uint16_t* mask[QUERY_ROWS];
   float *sum_v, *sum, *max;
 };
 
-static uint64_t first(int64_t n) { return n < KEYS ? (UINT64_C(1) << n) - 1 : UINT64_MAX; }
+static uint64_t low_bits(int64_t n) { return n < TILE_POSITIONS ? (UINT64_C(1) << n) - 1 : UINT64_MAX; }
 
 // The positions of the tile that a row's mask lets be seen.
-INLINE uint64_t seen(const uint16_t* mask, const struct tile* t) {
-  uint64_t bits = first(t->count);
+INLINE uint64_t visible(const uint16_t* mask, const struct tile* t) {
+  uint64_t bits = low_bits(t->count);
   if (!mask) return bits;
   const __m512i none = _mm512_set1_epi16((short)MASKED);
   const __m512i low = _mm512_maskz_loadu_epi16((__mmask32)bits, mask + t->from);
@@ -102,12 +103,12 @@ INLINE uint64_t seen(const uint16_t* mask, const struct tile* t) {
 }
 
 // From products to weights of the positions from..to, both multiples of LANES.
-INLINE void soften(const struct attention* a, const struct many* m, int r, const struct tile* t, int from, int to,
-                   float* x) {
+INLINE void softmax_row(const struct attention* a, const struct query_rows* m, int r, const struct tile* t, int from,
+                        int to, float* x) {
   const __m512 none = _mm512_set1_ps(-INFINITY);
   __m512 top = none;
   for (int j = from; j < to; j += LANES) {
-    const __mmask16 there = (__mmask16)(first(t->count) >> j);
+    const __mmask16 there = (__mmask16)(low_bits(t->count) >> j);
     __m512 score = _mm512_mul_ps(_mm512_load_ps(x + j), _mm512_set1_ps(a->scale));
     if (m->mask[r])
       score = _mm512_add_ps(score, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, m->mask[r] + t->from + j)));
@@ -130,92 +131,94 @@ INLINE void soften(const struct attention* a, const struct many* m, int r, const
   }
   double sum = 0;
   for (int j = from; j < to; j += LANES) {
-    const __m512 e = exp_many(_mm512_sub_ps(_mm512_load_ps(x + j), _mm512_set1_ps(m->max[r])));
+    const __m512 e = exp_tiled(_mm512_sub_ps(_mm512_load_ps(x + j), _mm512_set1_ps(m->max[r])));
     _mm512_store_ps(x + j, e);
     sum += (double)_mm512_reduce_add_ps(e);
   }
   m->sum[r] = (float)(m->sum[r] + sum);
 }
 
-KERNEL static void take_tile(const struct attention* a, struct place p, const struct many* m, struct tile* t) {
+KERNEL static void attend_tile(const struct attention* a, struct query_index p, const struct query_rows* m,
+                               struct tile* t) {
   uint64_t any = 0;
-  for (int r = 0; r < ROWS; r++) any |= seen(m->mask[r], t);
+  for (int r = 0; r < QUERY_ROWS; r++) any |= visible(m->mask[r], t);
   if (!any) return;
-  if (!t->ready) unpack(a, p, t);
+  if (!t->ready) load_tile(a, p, t);
   // Positions that no row sees before the first and after the last one would add nothing.
-  const int begin = __builtin_ctzll(any), end = KEYS - __builtin_clzll(any);
+  const int begin = __builtin_ctzll(any), end = TILE_POSITIONS - __builtin_clzll(any);
   const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
-  _Alignas(64) float x[ROWS * KEYS] = {0};
-  struct factors scores = {.b = t->k, .stride = KEYS, .from = 0, .to = a->dk};
-  struct factors values = {.b = t->v, .stride = a->dv, .from = begin, .to = end};
+  _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS] = {0};
+  struct operands scores = {.b = t->k, .stride = TILE_POSITIONS, .from = 0, .to = a->dk};
+  struct operands values = {.b = t->v, .stride = a->dv, .from = begin, .to = end};
   memcpy(scores.row, m->q, sizeof scores.row);
-  product(&scores, from, to, x);
-  for (int r = 0; r < ROWS; r++) {
-    values.row[r] = x + r * KEYS;
-    soften(a, m, r, t, from, to, x + r * KEYS);
+  matrix_product(&scores, from, to, x);
+  for (int r = 0; r < QUERY_ROWS; r++) {
+    values.row[r] = x + r * TILE_POSITIONS;
+    softmax_row(a, m, r, t, from, to, x + r * TILE_POSITIONS);
   }
-  product(&values, 0, a->dv, m->sum_v);
+  matrix_product(&values, 0, a->dv, m->sum_v);
 }
 
 // Row i of those of several heads, one head after the other.
-static struct place row_at(struct place p, int rows, int i) {
-  return (struct place){p.stream, p.head + i / rows, p.row + i % rows};
+static struct query_index nth_row(struct query_index p, int rows, int i) {
+  return (struct query_index){p.stream, p.head + i / rows, p.row + i % rows};
 }
 
 // `rows` rows from place p on of each of n heads. The scratch holds a tile and, of every row, the sum of values.
-KERNEL static void attend_many(const struct attention* a, struct place p, int n, int rows, float* scratch) {
-  const int all = n * rows, padded = (all + ROWS - 1) / ROWS * ROWS;
-  struct tile t = {.k = scratch, .v = scratch + KEYS * a->dk};
-  float *sum_v = t.v + KEYS * a->dv, *sum = sum_v + padded * a->dv, *max = sum + padded;
+KERNEL static void attend_rows(const struct attention* a, struct query_index p, int n, int rows, float* scratch) {
+  const int all = n * rows, padded = (all + QUERY_ROWS - 1) / QUERY_ROWS * QUERY_ROWS;
+  struct tile t = {.k = scratch, .v = scratch + TILE_POSITIONS * a->dk};
+  float *sum_v = t.v + TILE_POSITIONS * a->dv, *sum = sum_v + padded * a->dv, *max = sum + padded;
   memset(sum_v, 0, padded * (a->dv + 1) * sizeof(float));
   for (int i = 0; i < padded; i++) max[i] = -INFINITY;
-  for (t.from = 0; t.from < a->keys; t.from += KEYS) {
-    t.count = (int)(a->keys - t.from < KEYS ? a->keys - t.from : KEYS);
+  for (t.from = 0; t.from < a->keys; t.from += TILE_POSITIONS) {
+    t.count = (int)(a->keys - t.from < TILE_POSITIONS ? a->keys - t.from : TILE_POSITIONS);
     t.ready = false;
-    for (int i = 0; i < all; i += ROWS) {
-      struct many m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
-      for (int s = 0; s < ROWS; s++) {  // past the last row that one again, to no effect
-        const struct place own = row_at(p, rows, i + s < all ? i + s : all - 1);
+    for (int i = 0; i < all; i += QUERY_ROWS) {
+      struct query_rows m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
+      for (int s = 0; s < QUERY_ROWS; s++) {  // past the last row that one again, to no effect
+        const struct query_index own = nth_row(p, rows, i + s < all ? i + s : all - 1);
         m.q[s] = query(a, own);
         m.mask[s] = mask_row(a, own);
       }
-      take_tile(a, p, &m, &t);
+      attend_tile(a, p, &m, &t);
     }
   }
   for (int i = 0; i < all; i++) {
-    const struct place own = row_at(p, rows, i);
+    const struct query_index own = nth_row(p, rows, i);
     if (a->sinks) add_sink(a, own.head, max + i, sum + i, sum_v + i * a->dv, true);
-    store(a, own, sum[i], sum_v + i * a->dv);
+    store_normalized(a, own, sum[i], sum_v + i * a->dv);
   }
 }
 
 // How many rows the scratch of a thread has room for beside a tile.
-static int64_t room(const struct ggml_compute_params* params, const struct attention* a) {
+static int64_t scratch_rows(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
-  return (floats - KEYS * (a->dk + a->dv)) / (a->dv + 2);
+  return (floats - TILE_POSITIONS * (a->dk + a->dv)) / (a->dv + 2);
 }
 
-bool puna_tiles_fit(const struct ggml_compute_params* params, const struct attention* a) {
-  return room(params, a) >= ROWS;
+bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a) {
+  return scratch_rows(params, a) >= QUERY_ROWS;
 }
 
-void puna_attend_tiles(const struct ggml_compute_params* params, const struct attention* a) {
-  const int64_t groups = a->heads / a->group, space = room(params, a) / ROWS * ROWS;
-  const int64_t items = groups * a->streams * ((a->rows + MOST_ROWS - 1) / MOST_ROWS);
-  const int64_t parts = parts_of_group(a, space / ROWS, items, 4 * params->nth), per = (a->group + parts - 1) / parts;
-  int64_t block = space / per / ROWS * ROWS;
-  if (block > MOST_ROWS) block = MOST_ROWS;
-  if (items * parts < 4 * params->nth && block > MOST_ROWS / 2) block = MOST_ROWS / 2;
+void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a) {
+  const int64_t groups = a->heads / a->group, space = scratch_rows(params, a) / QUERY_ROWS * QUERY_ROWS;
+  const int64_t items = groups * a->streams * ((a->rows + MAX_ROWS_PER_TILE - 1) / MAX_ROWS_PER_TILE);
+  const int64_t parts = split_heads(a, space / QUERY_ROWS, items, 4 * params->nth),
+                per = (a->group + parts - 1) / parts;
+  int64_t block = space / per / QUERY_ROWS * QUERY_ROWS;
+  if (block > MAX_ROWS_PER_TILE) block = MAX_ROWS_PER_TILE;
+  if (items * parts < 4 * params->nth && block > MAX_ROWS_PER_TILE / 2) block = MAX_ROWS_PER_TILE / 2;
   const int64_t blocks = (a->rows + block - 1) / block, total = blocks * a->streams * groups * parts;
   const size_t each = params->wsize / params->nth / 64 * 64;
   float* scratch = (float*)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
   for (int64_t i = params->ith; i < total; i = ggml.chunk_add(params->threadpool, 1)) {
     const int64_t part = i % parts, group = i / parts % groups, stream = i / parts / groups % a->streams;
     const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last, which see most, first
-    const struct place p = {stream, group * a->group + part * per, row};
+    const struct query_index p = {stream, group * a->group + part * per, row};
     const int64_t left = (group + 1) * a->group - p.head;
     if (left < 1) continue;
     const int rows = (int)(a->rows - row < block ? a->rows - row : block);
-    attend_many(a, p, (int)(left < per ? left : per), rows, scratch);
+    attend_rows(a, p, (int)(left < per ? left : per), rows, scratch);
   }
 }

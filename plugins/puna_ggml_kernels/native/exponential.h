@@ -39,7 +39,7 @@ static const double exp2_32nds[32] = {
 };
 
 // exp(x) = 2^(n/32) exp(r) with the polynomial of glibc's expf, hence its bits, for -104 <= x <= 0 or NaN.
-INLINE __m256 exp_low8(__m256 x) {
+INLINE __m256 expf_nonpositive8(__m256 x) {
   const __m512d wide = _mm512_cvtps_pd(x), per = _mm512_set1_pd(0x1.71547652b82fep+5), shift = _mm512_set1_pd(0x1.8p52);
   const __m512d shifted = _mm512_fmadd_pd(wide, per, shift);  // n in its low bits
   const __m512d r = _mm512_fmsub_pd(wide, per, _mm512_sub_pd(shifted, shift));

@@ -4,46 +4,57 @@
 
 #include "matmul_q8_0.h"
 
-enum { ROW_GROUP = 8 };  // columns at a time: at most
+enum { Q4_0_COLUMNS = 8 };  // columns at a time: at most
 
-INLINE void row_tile(const int type, const int n, const struct strip* s, const __m512i* packed, const struct columns* x,
-                     size_t j) {
-  __m512 sum[ROW_GROUP];
+INLINE void q4_0_tile(const int type, const int n, const struct panel* panel, const __m512i* packed,
+                      const struct columns* x, size_t j) {
+  __m512 sum[Q4_0_COLUMNS];
   UNROLL
   for (int i = 0; i < n; i++) sum[i] = _mm512_setzero_ps();
   const uint8_t* b = x->b + j * x->bytes + Q8_0_AT;
-  const struct side* side = x->side + j * x->blocks;
-  for (size_t k = 0; k < x->blocks; k++, b += Q8_0_BYTES, side++) {
-    __m512i a[PACKED];
+  const struct column_terms* terms = x->terms + j * x->blocks;
+  for (size_t k = 0; k < x->blocks; k++, b += Q8_0_BYTES, terms++) {
+    __m512i a[PACKED_REGISTERS];
     if (packed) UNROLL
-    for (int q = 0; q < PACKED; q++) a[q] = packed[k * PACKED + q];
-    else pack(type, s, k, a);
+    for (int q = 0; q < PACKED_REGISTERS; q++) a[q] = packed[k * PACKED_REGISTERS + q];
+    else pack_block(type, panel, k, a);
     UNROLL
     for (int i = 0; i < n; i++) {
-      const struct side* one = side + i * x->blocks;
-      __m512i dot = _mm512_set1_epi32(one->offset[0]);
+      const struct column_terms* one = terms + i * x->blocks;
+      __m512i dot = _mm512_set1_epi32(one->compensation[0]);
       UNROLL
       for (int q = 0; q < DWORDS; q++)
-        dot = _mm512_dpbusd_epi32(dot, a[q], _mm512_set1_epi32(dword(b + i * x->bytes + 4 * q)));
+        dot = _mm512_dpbusd_epi32(dot, a[q], _mm512_set1_epi32(load_dword(b + i * x->bytes + 4 * q)));
       const __m512 d = _mm512_mul_ps(_mm512_castsi512_ps(a[DWORDS]), _mm512_set1_ps(one->d));
       sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), d, sum[i]);
     }
   }
   UNROLL
-  for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, s->keep, sum[i]);
+  for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, panel->store_mask, sum[i]);
 }
 
-INLINE void row_product(const int type, const struct strip* s, const struct columns* x, size_t n, __m512i* packed) {
+INLINE void q4_0_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
+                         __m512i* packed) {
   switch (n) {
-    case 1: row_tile(type, 1, s, NULL, x, 0); return;
-    case 2: row_tile(type, 2, s, NULL, x, 0); return;
-    case 3: row_tile(type, 3, s, NULL, x, 0); return;
-    case 4: row_tile(type, 4, s, NULL, x, 0); return;
-    case ROW_GROUP: row_tile(type, ROW_GROUP, s, NULL, x, 0); return;
+    case 1:
+      q4_0_tile(type, 1, panel, NULL, x, 0);
+      return;
+    case 2:
+      q4_0_tile(type, 2, panel, NULL, x, 0);
+      return;
+    case 3:
+      q4_0_tile(type, 3, panel, NULL, x, 0);
+      return;
+    case 4:
+      q4_0_tile(type, 4, panel, NULL, x, 0);
+      return;
+    case Q4_0_COLUMNS:
+      q4_0_tile(type, Q4_0_COLUMNS, panel, NULL, x, 0);
+      return;
   }
-  for (size_t k = 0; k < x->blocks; k++) pack(type, s, k, packed + k * PACKED);
+  for (size_t k = 0; k < x->blocks; k++) pack_block(type, panel, k, packed + k * PACKED_REGISTERS);
   size_t j = 0;
-  for (; j + ROW_GROUP <= n; j += ROW_GROUP) row_tile(type, ROW_GROUP, s, packed, x, j);
-  for (; j + 2 <= n; j += 2) row_tile(type, 2, s, packed, x, j);
-  if (j < n) row_tile(type, 1, s, packed, x, j);
+  for (; j + Q4_0_COLUMNS <= n; j += Q4_0_COLUMNS) q4_0_tile(type, Q4_0_COLUMNS, panel, packed, x, j);
+  for (; j + 2 <= n; j += 2) q4_0_tile(type, 2, panel, packed, x, j);
+  if (j < n) q4_0_tile(type, 1, panel, packed, x, j);
 }

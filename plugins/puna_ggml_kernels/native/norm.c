@@ -12,7 +12,7 @@ static atomic_long calls;
 long puna_norm_calls(void) { return atomic_load(&calls); }
 
 // What 16 rows of n values are to be multiplied with. Squares are rounded before they become doubles.
-INLINE __m512 scales(const float* const row[LANES], float* const out[LANES], int64_t n, float eps) {
+INLINE __m512 row_scales(const float* const row[LANES], float* const out[LANES], int64_t n, float eps) {
   double sum[LANES];
   __m512d low = _mm512_setzero_pd(), high = low;
   int64_t i = 0;
@@ -23,7 +23,7 @@ INLINE __m512 scales(const float* const row[LANES], float* const out[LANES], int
       x[r] = _mm512_mul_ps(x[r], x[r]);
       __builtin_prefetch(out[r] + i, 1);
     }
-    transpose(x);
+    transpose16x16(x);
     for (int c = 0; c < LANES; c++) {
       low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(x[c])));
       high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x[c], 1)));
@@ -56,10 +56,10 @@ KERNEL static void norm_rows(const struct ggml_tensor* x, const float* weights, 
     float scale[LANES], *out[LANES];
     for (int r = 0; r < LANES; r++) {
       const int64_t i = first + r * step;
-      row[r] = (const float*)at(x, i < x->ne[1] ? i : first, i2, i3);
-      out[r] = (float*)at(dst, i < x->ne[1] ? i : first, i2, i3);
+      row[r] = (const float*)tensor_row(x, i < x->ne[1] ? i : first, i2, i3);
+      out[r] = (float*)tensor_row(dst, i < x->ne[1] ? i : first, i2, i3);
     }
-    _mm512_storeu_ps(scale, scales(row, out, n, eps));
+    _mm512_storeu_ps(scale, row_scales(row, out, n, eps));
     for (int r = 0; r < LANES && first + r * step < x->ne[1]; r++) multiply(row[r], scale[r], weights, n, out[r]);
   }
 }

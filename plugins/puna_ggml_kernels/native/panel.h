@@ -14,9 +14,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum {
-  LINE = 64,   // bytes that memory brings at once
-  ROWS = 16,   // of A in a strip, one for each lane
-  DWORDS = 8,  // registers for 32 turned values of each row
+  LINE = 64,        // bytes that memory brings at once
+  PANEL_ROWS = 16,  // of A in a strip, one for each lane
+  DWORDS = 8,       // registers for 32 turned values of each row
 
   Q8_0_BYTES = 34,  // of a block, and
   Q8_0_AT = 2,      // where in it the values are
@@ -26,7 +26,7 @@ enum {
   Q5_0_HIGH_AT = 2,  // the values' fifth bits
   Q5_0_AT = 6,
 
-  SUPER = 8,  // times 32 values in a block of a K type
+  SUB_BLOCKS = 8,  // times 32 values in a block of a K type
   Q4_K_BYTES = 144,
   Q4_K_AT = 16,  // after d, dmin, and scales and mins of six bits
   Q5_K_BYTES = 176,
@@ -36,31 +36,31 @@ enum {
   Q6_K_HIGH_AT = 128,  // two bits for each value
   Q6_K_SCALES_AT = 192,
   Q6_K_D_AT = 208,
-  RAW = 48,  // registers for a turned K block, still packed: at most
+  RAW_REGISTERS = 48,  // registers for a turned K block, still packed: at most
 };
 
-struct strip {
-  const uint8_t* row[ROWS];  // rows past the last of A repeat it and are not stored
-  __m512i offset;            // of the rows from row[0]
-  __mmask16 keep;            // the lanes to store
+struct panel {
+  const uint8_t* row[PANEL_ROWS];  // rows past the last of A repeat it and are not stored
+  __m512i row_offset;              // of the rows from row[0]
+  __mmask16 store_mask;            // the lanes to store
 };
 
-INLINE int32_t dword(const uint8_t* at) {
+INLINE int32_t load_dword(const uint8_t* at) {
   int32_t value;
   memcpy(&value, at, sizeof value);
   return value;
 }
 
-INLINE __m512i bytes4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
+INLINE __m512i set_bytes(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
   return _mm512_set1_epi32((int32_t)((uint32_t)a | (uint32_t)b << 8 | (uint32_t)c << 16 | (uint32_t)d << 24));
 }
 
-INLINE __m512i two_rows(const uint8_t* low, const uint8_t* high) {
+INLINE __m512i load_two_rows(const uint8_t* low, const uint8_t* high) {
   const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const void*)low));
   return _mm512_inserti64x4(half, _mm256_loadu_si256((const void*)high), 1);
 }
 
-INLINE __m512i four_rows(const uint8_t* const row[ROWS], size_t at, int i) {
+INLINE __m512i load_four_rows(const uint8_t* const row[PANEL_ROWS], size_t at, int i) {
   __m512i t = _mm512_castsi128_si512(_mm_loadu_si128((const void*)(row[i] + at)));
   t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 4] + at)), 1);
   t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 8] + at)), 2);
@@ -69,41 +69,41 @@ INLINE __m512i four_rows(const uint8_t* const row[ROWS], size_t at, int i) {
 
 // Asks for the same place of the next strip: 16 rows read side by side are more than the hardware follows, so that
 // without this few columns wait for memory. What lies past the end of A is asked for in vain, without harm.
-INLINE void fetch_ahead(const uint8_t* const row[ROWS], size_t at) {
-  const size_t strip = (size_t)(row[1] - row[0]) * ROWS;
+INLINE void prefetch_next_panel(const uint8_t* const row[PANEL_ROWS], size_t at) {
+  const size_t panel = (size_t)(row[1] - row[0]) * PANEL_ROWS;
   UNROLL
-  for (int i = 0; i < ROWS; i++) _mm_prefetch((const void*)(row[i] + strip + at), _MM_HINT_T1);
+  for (int i = 0; i < PANEL_ROWS; i++) _mm_prefetch((const void*)(row[i] + panel + at), _MM_HINT_T1);
 }
 
 // The next strip as one run of memory, asked for in even steps while this one is multiplied: asked for all at once,
 // while this one is turned, it would be more than can be under way, and the rest of the time memory would be idle.
-struct coming {
+struct prefetcher {
   const uint8_t *next, *due, *end;  // what is asked for next, up to where by now, and at last
   size_t step;                      // bytes
 };
 
-INLINE struct coming coming_strip(const uint8_t* const row[ROWS], size_t steps) {
-  const size_t bytes = (size_t)(row[1] - row[0]) * ROWS;
+INLINE struct prefetcher prefetch_panel_after(const uint8_t* const row[PANEL_ROWS], size_t steps) {
+  const size_t bytes = (size_t)(row[1] - row[0]) * PANEL_ROWS;
   const uint8_t* next = row[0] + bytes;
-  return (struct coming){next, next, next + bytes, bytes / steps + 1};
+  return (struct prefetcher){next, next, next + bytes, bytes / steps + 1};
 }
 
-INLINE void fetch_step(struct coming* c) {
+INLINE void prefetch_step(struct prefetcher* c) {
   c->due = c->end - c->due < (ptrdiff_t)c->step ? c->end : c->due + c->step;
   for (; c->next < c->due; c->next += LINE) _mm_prefetch((const void*)c->next, _MM_HINT_T1);
 }
 
 // 32 bytes of each row, in the order that turn32 starts from: rows 0..7 in the first four registers.
-INLINE void load32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
+INLINE void load_rows32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
   UNROLL
   for (int i = 0; i < 4; i++) {
-    out[i] = two_rows(row[i] + at, row[i + 4] + at);
-    out[4 + i] = two_rows(row[8 + i] + at, row[12 + i] + at);
+    out[i] = load_two_rows(row[i] + at, row[i + 4] + at);
+    out[4 + i] = load_two_rows(row[8 + i] + at, row[12 + i] + at);
   }
 }
 
 // In each quarter of the registers: the dwords of four registers, transposed.
-INLINE void turn_quarters(__m512i t[4]) {
+INLINE void transpose_quarters(__m512i t[4]) {
   const __m512i low01 = _mm512_unpacklo_epi32(t[0], t[1]);
   const __m512i high01 = _mm512_unpackhi_epi32(t[0], t[1]);
   const __m512i low23 = _mm512_unpacklo_epi32(t[2], t[3]);
@@ -115,11 +115,11 @@ INLINE void turn_quarters(__m512i t[4]) {
 }
 
 // Register q = bytes 4q..4q+3 of each row's 32.
-INLINE void turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
+INLINE void transpose32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
   __m512i t[8];
-  load32(row, at, t);
-  turn_quarters(t);
-  turn_quarters(t + 4);
+  load_rows32(row, at, t);
+  transpose_quarters(t);
+  transpose_quarters(t + 4);
   UNROLL
   for (int q = 0; q < 4; q++) {
     out[q] = _mm512_shuffle_i32x4(t[q], t[4 + q], 0x88);
@@ -127,20 +127,20 @@ INLINE void turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
   }
 }
 
-INLINE void fetch_and_turn32(const uint8_t* const row[ROWS], size_t at, __m512i out[8]) {
-  fetch_ahead(row, at);
-  turn32(row, at, out);
+INLINE void prefetch_and_transpose32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
+  prefetch_next_panel(row, at);
+  transpose32(row, at, out);
 }
 
 // Register q = bytes 4q..4q+3 of each row's 16.
-INLINE void turn16(const uint8_t* const row[ROWS], size_t at, __m512i out[4]) {
+INLINE void transpose16(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[4]) {
   UNROLL
-  for (int i = 0; i < 4; i++) out[i] = four_rows(row, at, i);
-  turn_quarters(out);
+  for (int i = 0; i < 4; i++) out[i] = load_four_rows(row, at, i);
+  transpose_quarters(out);
 }
 
-INLINE __m512i gather32(const struct strip* s, size_t at) {
-  return _mm512_i32gather_epi32(s->offset, s->row[0] + at, 1);
+INLINE __m512i gather_dwords(const struct panel* panel, size_t at) {
+  return _mm512_i32gather_epi32(panel->row_offset, panel->row[0] + at, 1);
 }
 
 // The 16-bit floats in the low or high halves of lanes.
@@ -151,7 +151,7 @@ INLINE __m512 high_f16(__m512i x) { return low_f16(_mm512_srli_epi32(x, 16)); }
 INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ternarylogic_epi32(x, mask, y, 0xea); }
 
 // Blocks of 32 values with a scale. What is added to a value to make it unsigned:
-static inline int32_t block_offset(int type) {
+static inline int32_t value_offset(int type) {
   switch (type) {
     case GGML_TYPE_Q8_0:
       return 128;
@@ -189,59 +189,59 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
   const uint8_t b = (uint8_t)(q / 2);
   const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
   const __m512i spread = _mm512_shuffle_epi8(upper, _mm512_add_epi8(lanes, _mm512_set1_epi8((char)b)));
-  return _mm512_min_epu8(_mm512_and_si512(spread, bytes4(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
+  return _mm512_min_epu8(_mm512_and_si512(spread, set_bytes(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
 }
 
 // Values and scales of block k of each row.
-INLINE __m512 unpack_block(const int type, const struct strip* s, size_t k, __m512i out[DWORDS]) {
+INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, __m512i out[DWORDS]) {
   const size_t at = k * block_bytes(type);
   const __m512i nibble = _mm512_set1_epi8(0x0f);
   __m512i t[4];
   if (type == GGML_TYPE_Q8_0) {
-    turn32(s->row, at + Q8_0_AT, out);
+    transpose32(panel->row, at + Q8_0_AT, out);
     UNROLL
     for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
-    return low_f16(gather32(s, at));
+    return low_f16(gather_dwords(panel, at));
   }
   if (type == GGML_TYPE_Q4_0) {
-    fetch_ahead(s->row, at);
-    turn16(s->row, at + Q4_0_AT, t);
+    prefetch_next_panel(panel->row, at);
+    transpose16(panel->row, at + Q4_0_AT, t);
     UNROLL
     for (int q = 0; q < 4; q++) {
       out[q] = _mm512_and_si512(t[q], nibble);
       out[4 + q] = _mm512_and_si512(_mm512_srli_epi32(t[q], 4), nibble);
     }
-    return low_f16(gather32(s, at));
+    return low_f16(gather_dwords(panel, at));
   }
-  const __m512i bits = gather32(s, at + Q5_0_HIGH_AT);
-  turn16(s->row, at + Q5_0_AT, t);
+  const __m512i bits = gather_dwords(panel, at + Q5_0_HIGH_AT);
+  transpose16(panel->row, at + Q5_0_AT, t);
   UNROLL
   for (int q = 0; q < 4; q++) {
     out[q] = masked_or(t[q], nibble, fifth_bits(bits, q));
     out[4 + q] = masked_or(_mm512_srli_epi32(t[q], 4), nibble, fifth_bits(bits, 4 + q));
   }
-  return low_f16(gather32(s, at));
+  return low_f16(gather_dwords(panel, at));
 }
 
 // Blocks of 256 values (K types): parts of 16 or 32 values have scales of their own.
-INLINE int scale_count(int type) { return type == GGML_TYPE_Q6_K ? 2 * SUPER : SUPER; }
+INLINE int scale_count(int type) { return type == GGML_TYPE_Q6_K ? 2 * SUB_BLOCKS : SUB_BLOCKS; }
 
 struct scales {
   __m512 d, dmin;
-  __m512 scale[2 * SUPER];  // of the parts
-  __m512i min[SUPER];       // for each two sums of 16 of a column's values: two factors of 16 bits
+  __m512 scale[2 * SUB_BLOCKS];  // of the parts
+  __m512i min[SUB_BLOCKS];       // for each two sums of 16 of a column's values: two factors of 16 bits
 };
 
-INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struct scales* out) {
+INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, struct scales* out) {
   const size_t at = k * block_bytes(type);
   const uint8_t no = 0x80;  // a byte to become zero
   const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
   __m512i t[4];
   if (type == GGML_TYPE_Q6_K) {
     // No mins, but the values' offset of 32, which every part's scale multiplies.
-    fetch_ahead(s->row, at + Q6_K_SCALES_AT);
-    turn16(s->row, at + Q6_K_SCALES_AT, t);
-    out->d = out->dmin = high_f16(gather32(s, at + Q6_K_D_AT - 2));
+    prefetch_next_panel(panel->row, at + Q6_K_SCALES_AT);
+    transpose16(panel->row, at + Q6_K_SCALES_AT, t);
+    out->d = out->dmin = high_f16(gather_dwords(panel, at + Q6_K_D_AT - 2));
     UNROLL
     for (int i = 0; i < 16; i++) {
       const __m512i top = _mm512_slli_epi32(t[i / 4], 24 - i % 4 * 8);
@@ -250,13 +250,13 @@ INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struc
     UNROLL
     for (int i = 0; i < 8; i++) {
       const uint8_t b = (uint8_t)(i % 2 * 2);
-      const __m512i pick = _mm512_or_si512(lanes, bytes4(no, b, no, b + 1));
+      const __m512i pick = _mm512_or_si512(lanes, set_bytes(no, b, no, b + 1));
       out->min[i] = _mm512_srai_epi16(_mm512_shuffle_epi8(t[i / 2], pick), 3);
     }
     return;
   }
-  fetch_ahead(s->row, at);
-  turn16(s->row, at, t);
+  prefetch_next_panel(panel->row, at);
+  transpose16(panel->row, at, t);
   out->d = low_f16(t[0]);
   out->dmin = high_f16(t[0]);
   // Parts 0 to 3 have their six bits in a byte each; those of 4 to 7 are four bits of the last dword and the two
@@ -273,43 +273,44 @@ INLINE void unpack_scales(const int type, const struct strip* s, size_t k, struc
   UNROLL
   for (int i = 0; i < 8; i++) {
     const uint8_t b = (uint8_t)(i % 4);
-    const __m512i one = _mm512_or_si512(lanes, bytes4(b, no, no, no)),
-                  twice = _mm512_or_si512(lanes, bytes4(b, no, b, no));
+    const __m512i one = _mm512_or_si512(lanes, set_bytes(b, no, no, no)),
+                  twice = _mm512_or_si512(lanes, set_bytes(b, no, b, no));
     out->scale[i] = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(scale[i / 4], one));
     out->min[i] = _mm512_shuffle_epi8(min[i / 4], twice);
   }
 }
 
 // The bytes of a block's values, turned, as they are packed: first low bits, then high ones.
-INLINE void turn_super(const int type, const struct strip* s, size_t k, __m512i raw[RAW]) {
+INLINE void transpose_super_block(const int type, const struct panel* panel, size_t k, __m512i raw[RAW_REGISTERS]) {
   const size_t at = k * block_bytes(type);
   const size_t low = type == GGML_TYPE_Q4_K ? Q4_K_AT : type == GGML_TYPE_Q5_K ? Q5_K_AT : 0;
-  for (size_t i = 0; i < 4; i++) fetch_and_turn32(s->row, at + low + 32 * i, raw + DWORDS * i);
-  if (type == GGML_TYPE_Q5_K) fetch_and_turn32(s->row, at + Q5_K_HIGH_AT, raw + 32);
+  for (size_t i = 0; i < 4; i++) prefetch_and_transpose32(panel->row, at + low + 32 * i, raw + DWORDS * i);
+  if (type == GGML_TYPE_Q5_K) prefetch_and_transpose32(panel->row, at + Q5_K_HIGH_AT, raw + 32);
   if (type == GGML_TYPE_Q6_K)
-    for (size_t i = 0; i < 2; i++) fetch_and_turn32(s->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
+    for (size_t i = 0; i < 2; i++)
+      prefetch_and_transpose32(panel->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
 }
 
-INLINE __m512i shifted(__m512i x, int left) {
+INLINE __m512i shift_left(__m512i x, int left) {
   return left < 0 ? _mm512_srli_epi32(x, (unsigned)-left) : left ? _mm512_slli_epi32(x, (unsigned)left) : x;
 }
 
 // Values 32j to 32j+31.
-INLINE void unpack_part(const int type, const __m512i raw[RAW], const int j, __m512i out[DWORDS]) {
+INLINE void unpack_sub_block(const int type, const __m512i raw[RAW_REGISTERS], const int j, __m512i out[DWORDS]) {
   const __m512i nibble = _mm512_set1_epi8(0x0f);
   UNROLL
   for (int q = 0; q < DWORDS; q++) {
     if (type == GGML_TYPE_Q6_K) {
       const int t = j % 4, half = j / 4;
-      const __m512i low = shifted(raw[16 * half + 8 * (t % 2) + q], t < 2 ? 0 : -4);
-      const __m512i high = shifted(raw[32 + 8 * half + q], 4 - 2 * t);
+      const __m512i low = shift_left(raw[16 * half + 8 * (t % 2) + q], t < 2 ? 0 : -4);
+      const __m512i high = shift_left(raw[32 + 8 * half + q], 4 - 2 * t);
       out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x30)));
     } else {
-      const __m512i low = shifted(raw[8 * (j / 2) + q], j % 2 ? -4 : 0);
+      const __m512i low = shift_left(raw[8 * (j / 2) + q], j % 2 ? -4 : 0);
       if (type == GGML_TYPE_Q4_K) {
         out[q] = _mm512_and_si512(low, nibble);
       } else {
-        const __m512i high = shifted(raw[32 + q], 4 - j);
+        const __m512i high = shift_left(raw[32 + q], 4 - j);
         out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x10)));
       }
     }

@@ -9,49 +9,49 @@ enum {
   BLOCK = 32,         // values in a block of Q8_0,
   SUPER_BLOCK = 256,  // and of Q8_K
 
-  INFINITE = 0x7f800000,  // the bits of infinity, above which there is only NaN
-  TINY = 0x0d800000,      // of 2^-100: 127 divided by this is still far from infinity
+  INFINITY_BITS = 0x7f800000,  // the bits of infinity, above which there is only NaN
+  TINY_BITS = 0x0d800000,      // of 2^-100: 127 divided by this is still far from infinity
 };
 
 // The bits of the larger ones of 32 values' magnitudes. As whole numbers they have the order of the values.
-INLINE __m512i larger(const float* x) {
+INLINE __m512i larger_magnitudes(const float* x) {
   const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
   const __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
   return _mm512_max_epi32(a, _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
 }
 
 // Of two neighboring 128-bit lanes each: those of `a`, then those of `b`.
-INLINE __m512i larger_lanes(__m512i a, __m512i b) {
+INLINE __m512i max_lane_pairs(__m512i a, __m512i b) {
   return _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
 // Of four blocks the largest: four candidates for each, in a 128-bit lane of its own. If only n < 4 are left, the first
 // stands for the others.
-INLINE __m512i four_largest(const float* x, int n) {
-  const __m512i a = larger(x), b = larger(x + (n > 1 ? BLOCK : 0));
-  const __m512i c = larger(x + (n > 2 ? 2 * BLOCK : 0)), d = larger(x + (n > 3 ? 3 * BLOCK : 0));
-  return larger_lanes(larger_lanes(a, b), larger_lanes(c, d));
+INLINE __m512i four_block_maxima(const float* x, int n) {
+  const __m512i a = larger_magnitudes(x), b = larger_magnitudes(x + (n > 1 ? BLOCK : 0));
+  const __m512i c = larger_magnitudes(x + (n > 2 ? 2 * BLOCK : 0)), d = larger_magnitudes(x + (n > 3 ? 3 * BLOCK : 0));
+  return max_lane_pairs(max_lane_pairs(a, b), max_lane_pairs(c, d));
 }
 
 // From dword i of each 128-bit lane after the other to lane after lane, or back.
-INLINE __m512i turn_lanes(__m512i x) {
+INLINE __m512i transpose_lanes(__m512i x) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
 }
 
 // Of n blocks the largest, each in a lane.
-INLINE __m512i largest(const float* x, int n) {
-  const __m512i a = four_largest(x, n);
-  const __m512i b = n > 4 ? four_largest(x + 4 * BLOCK, n - 4) : a;
-  const __m512i c = n > 8 ? four_largest(x + 8 * BLOCK, n - 8) : a;
-  const __m512i d = n > 12 ? four_largest(x + 12 * BLOCK, n - 12) : a;
+INLINE __m512i block_maxima(const float* x, int n) {
+  const __m512i a = four_block_maxima(x, n);
+  const __m512i b = n > 4 ? four_block_maxima(x + 4 * BLOCK, n - 4) : a;
+  const __m512i c = n > 8 ? four_block_maxima(x + 8 * BLOCK, n - 8) : a;
+  const __m512i d = n > 12 ? four_block_maxima(x + 12 * BLOCK, n - 12) : a;
   const __m512i ab = _mm512_max_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
   const __m512i cd = _mm512_max_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-  return turn_lanes(_mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)));
+  return transpose_lanes(_mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)));
 }
 
 // 32 values times `scale` as words, in an order that turn_lanes sets right when they have become bytes. What is too
 // large becomes -128 as with ggml: the smallest integer first.
-INLINE __m512i words(const float* x, float scale) {
+INLINE __m512i scaled_words(const float* x, float scale) {
   const __m512 by = _mm512_set1_ps(scale);
   const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by));
   return _mm512_packs_epi32(low, _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), by)));
@@ -59,8 +59,8 @@ INLINE __m512i words(const float* x, float scale) {
 
 // Up to 16 blocks, whose scales are found together. False: there is NaN among them.
 INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
-  const __m512i bits = largest(x, n);
-  if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(INFINITE))) return false;
+  const __m512i bits = block_maxima(x, n);
+  if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(INFINITY_BITS))) return false;
   const __m512 max = _mm512_castsi512_ps(bits), most = _mm512_set1_ps(127);
   float inverse[16];
   uint16_t d[16];
@@ -69,8 +69,9 @@ INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
   for (int i = 0; i < n; i += 2) {
     const int j = i + 1 < n ? i + 1 : i;
     uint8_t *first = y + i * Q8_0_BYTES, *second = y + j * Q8_0_BYTES;
-    const __m512i both = _mm512_packs_epi16(words(x + i * BLOCK, inverse[i]), words(x + j * BLOCK, inverse[j]));
-    const __m512i bytes = turn_lanes(both);
+    const __m512i both =
+        _mm512_packs_epi16(scaled_words(x + i * BLOCK, inverse[i]), scaled_words(x + j * BLOCK, inverse[j]));
+    const __m512i bytes = transpose_lanes(both);
     _mm256_storeu_si256((void*)(second + Q8_0_AT), _mm512_extracti64x4_epi64(bytes, 1));
     _mm256_storeu_si256((void*)(first + Q8_0_AT), _mm512_castsi512_si256(bytes));
     memcpy(first, &d[i], sizeof *d);
@@ -89,7 +90,7 @@ KERNEL static void q8_0(const float* x, uint8_t* y, int64_t blocks) {
 
 // Of 256 values the one with the largest magnitude; of several the first, since their signs may differ. Zero: ggml's
 // function is to be used.
-INLINE float extreme(const float* x) {
+INLINE float signed_maximum(const float* x) {
   __m512i above = _mm512_setzero_si512(), below = above;  // the largest of the positive, and of the negative ones
   for (int i = 0; i < SUPER_BLOCK; i += 16) {
     const __m512i bits = _mm512_loadu_si512(x + i);
@@ -100,7 +101,7 @@ INLINE float extreme(const float* x) {
   const uint32_t sign = 1u << 31, bits = _mm512_reduce_max_epu32(below);
   const int32_t least = bits & sign ? (int32_t)(bits ^ sign) : 0;
   const int32_t magnitude = most > least ? most : least;
-  if (magnitude >= INFINITE || magnitude < TINY) return 0;
+  if (magnitude >= INFINITY_BITS || magnitude < TINY_BITS) return 0;
   float value;
   memcpy(&value, &magnitude, sizeof value);
   if (most == least)
@@ -109,12 +110,12 @@ INLINE float extreme(const float* x) {
 }
 
 // The sums of two neighboring 128-bit lanes each: of `a`, then of `b`.
-INLINE __m512i add_lanes(__m512i a, __m512i b) {
+INLINE __m512i add_lane_pairs(__m512i a, __m512i b) {
   return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
 INLINE bool block_q8_k(const float* x, uint8_t* y) {
-  const float max = extreme(x);
+  const float max = signed_maximum(x);
   if (max == 0) return false;
   const float scale = -127 / max, d = 1 / scale;
   memcpy(y, &d, sizeof d);
@@ -122,12 +123,12 @@ INLINE bool block_q8_k(const float* x, uint8_t* y) {
   UNROLL
   for (int i = 0; i < 4; i++) {
     const float* from = x + i * 2 * BLOCK;
-    const __m512i bytes = _mm512_packs_epi16(words(from, scale), words(from + BLOCK, scale));
+    const __m512i bytes = _mm512_packs_epi16(scaled_words(from, scale), scaled_words(from + BLOCK, scale));
     sums[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
-    _mm512_storeu_si512(y + Q8_K_AT + i * 2 * BLOCK, turn_lanes(bytes));
+    _mm512_storeu_si512(y + Q8_K_AT + i * 2 * BLOCK, transpose_lanes(bytes));
   }
-  const __m512i ab = add_lanes(sums[0], sums[1]), cd = add_lanes(sums[2], sums[3]);
-  _mm256_storeu_si256((void*)(y + Q8_K_SUMS_AT), _mm512_cvtepi32_epi16(add_lanes(ab, cd)));
+  const __m512i ab = add_lane_pairs(sums[0], sums[1]), cd = add_lane_pairs(sums[2], sums[3]);
+  _mm256_storeu_si256((void*)(y + Q8_K_SUMS_AT), _mm512_cvtepi32_epi16(add_lane_pairs(ab, cd)));
   return true;
 }
 
