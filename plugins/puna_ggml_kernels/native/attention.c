@@ -1,34 +1,41 @@
-// Attention over keys and values kept as 16-bit floats, in the place of ggml_compute_forward_flash_attn_ext.
+// Attention over a KV cache of 16-bit floats, in the place of ggml_compute_forward_flash_attn_ext. This file has the
+// entry and the decode path.
 //
-// Each result has the bits that ggml's own function gives it on a processor like this one. So the order of each sum,
-// what is rounded and when, and where a running maximum is taken are ggml's; what differs is that masked positions are
-// passed over, exponentials are computed for sixteen positions at once, and query heads that share keys and values are
-// taken together. A row of the result does not depend on which other rows are computed with it, so that rows can be
-// divided among threads otherwise than ggml does.
+// Each result has the bits that ggml's own function gives it on a processor with AVX-512. So the order of each sum,
+// what is rounded and when, and the points at which a running maximum is taken are ggml's. The differences change no
+// bit: masked  positions are passed over a block at a time, exponentials are computed for sixteen positions at once
+// with the bits of glibc's expf, and query heads that share keys and values are taken together. A row of the result
+// does not depend on the rows computed with it, so rows may be divided among threads in another way than ggml's.
 //
-// ggml has two ways. Few rows of queries add up values as 16-bit floats, position by position; that is done here. From
-// 64 rows on, all is done with 32-bit floats and many positions at a time; that is in attention_prefill.c.
+// ggml has three orders of additions:
+//
+// - decode, for fewer than PREFILL_ROWS rows of queries: position by position, the values' sum rounded to 16 bits each
+//   time (attention_decode.h);
+// - split decode, for a single row and SPLIT_POSITIONS positions or more: the threads share the positions, and their
+//   partial results are merged (attend_split_positions);
+// - tiled prefill, for PREFILL_ROWS rows or more: tiles of positions with 32-bit sums (attention_prefill.c).
 #include <stdatomic.h>
 
 #include "attention_decode.h"
 
 enum {
   MASK_SEGMENT = 1024,    // positions whose mask is read at a time
-  PREFILL_ROWS = 64,      // rows from which ggml takes them in tiles
-  SPLIT_POSITIONS = 512,  // positions from which the threads share those of a lone row
+  PREFILL_ROWS = 64,      // rows of queries from which ggml tiles attention
+  SPLIT_POSITIONS = 512,  // positions from which ggml splits those of a single row
 };
 
 static atomic_long calls;
 static int64_t tiled_from = PREFILL_ROWS;
 
-// Tiles from fewer rows on: a row's result in tiles does not depend on how many rows there are, so that parts of a long
-// prompt get the bits of the whole, in a fraction of the time. Not while a model runs.
+// Sets the number of rows from which attention is tiled, at most PREFILL_ROWS. A row's tiled result does not depend on
+// the number of rows. So the parts of a long prompt get the bits of the whole, in a fraction of the time. Must not be
+// called while a model runs.
 void puna_set_tiled_from(int rows) { tiled_from = rows < PREFILL_ROWS ? rows : PREFILL_ROWS; }
 
 long puna_attention_calls(void) { return atomic_load(&calls); }
 
-// The positions from..to that are not masked, followed by the last 2 LANES more times, and their mask's values; returns
-// how many.
+// Lists the positions from..to that are not masked, and their values in the mask. The last position is repeated 2 LANES
+// times more, for prefetching. Returns how many there are.
 KERNEL static int list_visible(const uint16_t* mask, int64_t from, int64_t to, int32_t* position, float* bias) {
   int count = 0;
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -52,7 +59,7 @@ KERNEL static int list_visible(const uint16_t* mask, int64_t from, int64_t to, i
   return count;
 }
 
-// One row of n heads from place p on, over the positions from..to.
+// Computes one row of n heads from p on, over the positions from..to.
 KERNEL static void attend_row(const struct attention* a, struct query_index p, int n, int64_t from, int64_t to,
                               struct decode_state* state) {
   void (*const for_heads[HEADS_AT_ONCE])(const struct attention*, struct decode_state*,
@@ -99,7 +106,7 @@ KERNEL static void attend_decode(const struct ggml_compute_params* params, const
   }
 }
 
-// A lone row: a share of the positions for each thread, and then the shares' results are put together.
+// Split decode: each thread computes a share of the positions, and then the partial results are merged.
 KERNEL static void attend_split_positions(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t shares = params->nth, share = (a->keys + shares - 1) / shares, size = 2 + a->dv;
   const int64_t groups = a->heads / a->group, parts = split_heads(a, HEADS_AT_ONCE, groups * shares, 1);
@@ -108,7 +115,8 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
   struct decode_state state;
   for (int64_t i = 0; i < groups * parts; i++)
     for (int64_t s = 0; s < shares; s++) {
-      // Not one share for each thread: the cache's end is often empty, and then the last ones are no work.
+      // A thread does not take the same share of every head. The end of the cache is often empty, so that the last
+      // shares are no work.
       if ((i + s) % shares != params->ith) continue;
       struct query_index p = {0, i / parts * a->group + i % parts * per, 0};
       const int64_t left = (i / parts + 1) * a->group - p.head, to = (s + 1) * share;

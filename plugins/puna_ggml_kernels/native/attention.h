@@ -1,4 +1,5 @@
-// What the two ways of computing attention share: attention.c (few rows of queries) and attention_prefill.c (many).
+// What the two ways of computing attention share: decode (attention.c, attention_decode.h) and prefill
+// (attention_prefill.c).
 #pragma once
 
 #include <math.h>
@@ -7,22 +8,23 @@
 #include "avx512.h"
 #include "ggml_abi.h"
 
-// ISO C is asked of the compiler: products are rounded before something is added, save where fmadd says otherwise.
+// The library is compiled without contraction (-ffp-contract=off): a product is rounded before it is added to
+// something, unless fmadd says otherwise.
 
 enum {
   LANES = 16,
-  MASKED = 0xfc00,  // minus infinity
+  MASKED = 0xfc00,  // the bits of minus infinity as a 16-bit float
 };
 
 struct attention {
   const struct ggml_tensor *q, *k, *v, *mask, *sinks;
   struct ggml_tensor* dst;
   int64_t dk, dv, keys, rows, heads, streams;
-  int64_t group;  // query heads that share keys and values
+  int64_t group;  // query heads that share keys and values (grouped-query attention)
   float scale;
 };
 
-struct query_index {  // of a row of queries, or of the first of several
+struct query_index {  // of a row of queries, or of the first of several rows or heads
   int64_t stream, head, row;
 };
 
@@ -44,7 +46,8 @@ static inline float* output_row(const struct attention* a, struct query_index p)
   return (float*)((char*)d->data + ((p.stream * d->ne[2] + p.row) * d->ne[1] + p.head) * d->nb[1]);
 }
 
-// Keys and values of a long context come from memory, in pieces that the processor does not foresee.
+// Prefetches a key or a value. Those of a long context come from memory, in an order that the hardware does not
+// foresee.
 INLINE void prefetch_row(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
 }
@@ -72,7 +75,8 @@ INLINE void transpose16x16(__m512 x[LANES]) {
   }
 }
 
-// A sink takes part in the sum of weights without a value. The compiler of ggml fused this sum for many rows only.
+// Adds a sink, which takes part in the sum of weights and has no value. ggml's compiler fused this sum for tiled
+// prefill only, so `fused` says which form has ggml's bits.
 INLINE void add_sink(const struct attention* a, int64_t head, float* max, float* sum, float* v, bool fused) {
   const float sink = ((const float*)a->sinks->data)[head];
   float rescale = 1, weight = 1;
@@ -93,7 +97,8 @@ INLINE void store_normalized(const struct attention* a, struct query_index p, fl
   for (int64_t i = 0; i < a->dv; i += LANES) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(v + i), scale));
 }
 
-// Into how many parts the heads that share keys, values and the mask are cut, so that there is work for all threads.
+// Returns into how many parts to cut the heads that share keys, values and the mask, so that there is work for all
+// threads.
 static inline int64_t split_heads(const struct attention* a, int64_t at_most, int64_t items, int64_t wanted) {
   if (a->mask && a->mask->ne[2] > 1) return a->group;
   int64_t parts = (a->group + at_most - 1) / at_most;
@@ -101,6 +106,6 @@ static inline int64_t split_heads(const struct attention* a, int64_t at_most, in
   return parts;
 }
 
-// Whether a thread's scratch has room for tiles, and the attention of many rows.
+// Prefill: whether a thread's scratch memory has room for a tile, and the computation.
 HIDDEN bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a);
 HIDDEN void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a);

@@ -1,7 +1,17 @@
-// Attention of one row for up to HEADS query heads that share keys and values: a block of LANES positions at a time.
+// The decode path of attention: one row of queries for up to HEADS_AT_ONCE heads that share keys and values.
 //
-// Three things are done at once, since each alone would wait for its own results: while a block's values are added up,
-// the next one's scores become weights, step by step between its positions.
+// For each position ggml computes the score (query times key), compares it with the running maximum, rescales what
+// there is if the maximum grows, and adds weight times value to a sum that it keeps in 16-bit floats. Each addition
+// waits for the one before. The kernel keeps that order for every element, and gains by doing independent things
+// between:
+//
+// - it takes LANES positions as a block, computes their scores together, and lets lane = position for the softmax;
+// - while it adds up the values of one block, it turns the scores of the next block into weights, one step after each
+//   part of the block (softmax_step);
+// - it adds to the sums of several heads, whose keys and values are loaded once.
+//
+// round_scaled rounds a sum to 16 bits with a comparison and two fused multiplications, instead of conversions there
+// and back.
 #pragma once
 
 #include "attention.h"
@@ -9,30 +19,29 @@
 
 enum {
   DOT_STEP = 4 * LANES,    // values of a dot product taken at a time, in four sums
-  HEADS_AT_ONCE = 4,       // query heads taken together
-  MAX_HEAD_SIZE = 576,     // values of a key or of a value
-  BLOCK_PARTS = 8,         // of a block, between which the next one's weights are computed
-  UNUSUAL_CLASSES = 0x9f,  // to vfpclass: a NaN, infinite or zero
+  HEADS_AT_ONCE = 4,       // query heads taken together, at most
+  MAX_HEAD_SIZE = 576,     // elements of a key or of a value, at most
+  BLOCK_PARTS = 8,         // parts of a block, between which the next block's weights are computed
+  UNUSUAL_CLASSES = 0x9f,  // for vfpclass: NaN, infinity or zero
 };
 
-// Weights, their sum and sums of values are kept this many times too large (see rounded).
+// Weights, their sum and the sums of values are kept this many times too large (see round_scaled).
 #define WEIGHT_SCALE 0x1p100f
 
-struct decode_state {  // one row of up to HEADS heads
+struct decode_state {  // one row of up to HEADS_AT_ONCE heads
   _Alignas(64) float q[HEADS_AT_ONCE][MAX_HEAD_SIZE];
   float sum_v[HEADS_AT_ONCE][MAX_HEAD_SIZE];
   _Alignas(16) float sum[HEADS_AT_ONCE], max[HEADS_AT_ONCE];
 };
 
-struct visible_positions {  // positions that are not masked, followed by 2 LANES more that are there; and their mask's
-                            // values
-  const char *k, *v;        // where position 0 is
+struct visible_positions {  // positions that are not masked, and 2 LANES more to prefetch
+  const char *k, *v;        // position 0 of the head's group
   const int32_t* position;
   const float* bias;
   int count;
 };
 
-struct quarters {  // of 16 registers: the quarter i of register e + 4 k is at [i][e][4 k]
+struct quarters {  // of 16 registers: quarter i of register e + 4 k is at [i][e][4 k]
   _Alignas(64) float at[4][4][LANES];
 };
 
@@ -41,10 +50,10 @@ struct position_block {  // up to LANES positions
   struct quarters dot[HEADS_AT_ONCE];
   const int32_t* position;
   int from, count;
-  unsigned grows[HEADS_AT_ONCE], any;  // positions where the maximum grows and what there is must be rescaled
+  unsigned grows[HEADS_AT_ONCE], any;  // positions at which the maximum grows, as bits
 };
 
-// A register's quarters can be stored apart for nothing, where shuffling would take turns with the arithmetic.
+// Stores a register's quarters apart. That costs nothing, where shuffles would compete with the arithmetic.
 INLINE void store_quarters(struct quarters* q, int e, int k, __m512 x) {
   _mm_store_ps(q->at[0][e] + 4 * k, _mm512_castps512_ps128(x));
   _mm_store_ps(q->at[1][e] + 4 * k, _mm512_extractf32x4_ps(x, 1));
@@ -52,7 +61,7 @@ INLINE void store_quarters(struct quarters* q, int e, int k, __m512 x) {
   _mm_store_ps(q->at[3][e] + 4 * k, _mm512_extractf32x4_ps(x, 3));
 }
 
-// Lane i = the sum of the lanes of register i, added in halves: 8 apart, 4 apart, 2 apart, neighbours.
+// Returns the sum of the lanes of register i in lane i. ggml adds lanes 8 apart, 4 apart, 2 apart, then neighbors.
 INLINE __m512 reduce_dots(const struct quarters* q) {
   __m512 quad[4], half[2];
   for (int e = 0; e < 4; e++) {
@@ -67,7 +76,8 @@ INLINE __m512 reduce_dots(const struct quarters* q) {
   return _mm512_add_ps(_mm512_shuffle_ps(half[0], half[1], 0x88), _mm512_shuffle_ps(half[0], half[1], 0xdd));
 }
 
-// The four sums of a dot product of STEP values: products of 16-bit floats are exact, so that two sums need no product.
+// Returns the sum of the four products of a dot product of DOT_STEP values. Products of 16-bit floats are exact in 32
+// bits, so that two of the four can be fused.
 INLINE __m512 dot_step(const __m512 q[4], const __m512 x[4]) {
   const __m512 even = _mm512_fmadd_ps(q[0], x[0], _mm512_mul_ps(q[2], x[2]));
   return _mm512_add_ps(even, _mm512_fmadd_ps(q[1], x[1], _mm512_mul_ps(q[3], x[3])));
@@ -103,7 +113,8 @@ INLINE void dot_keys(const int n, const bool one_step, const struct attention* a
     }
 }
 
-// What a multiple of STEP leaves over is added in double precision, one product after the other.
+// Adds what a multiple of DOT_STEP leaves over of each dot product, in double precision and one product after the
+// other.
 KERNEL static __m512 add_dot_rest(const struct attention* a, const float* q, const struct visible_positions* visible,
                                   const struct position_block* b, __m512 dot) {
   __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(dot)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(dot, 1));
@@ -122,7 +133,8 @@ KERNEL static __m512 add_dot_rest(const struct attention* a, const float* q, con
   return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
 }
 
-// Where the maximum grows: the scores less the maximum at each position, or the other way round where it grows.
+// Handles a block in which the maximum grows: returns the scores less the maximum at each position, or the old maximum
+// less the new one where it grows.
 __attribute__((noinline)) KERNEL static __m512 follow_new_maximum(struct decode_state* state, struct position_block* b,
                                                                   int h, __m512 score) {
   const __m512 none = _mm512_set1_ps(-INFINITY), max = _mm512_set1_ps(state->max[h]);
@@ -142,7 +154,7 @@ __attribute__((noinline)) KERNEL static __m512 follow_new_maximum(struct decode_
   return _mm512_mask_sub_ps(_mm512_sub_ps(score, before), grows, before, score);
 }
 
-// From products to scores relative to the maximum at each position.
+// The first step of the softmax: from dot products to scores less the maximum at each position.
 INLINE void subtract_maximum(const struct attention* a, struct decode_state* state,
                              const struct visible_positions* visible, struct position_block* b, int h) {
   const __m512 max = _mm512_set1_ps(state->max[h]);
@@ -153,11 +165,11 @@ INLINE void subtract_maximum(const struct attention* a, struct decode_state* sta
   b->grows[h] = 0;
   __m512 below = _mm512_sub_ps(score, max);
   if (__builtin_expect(_mm512_cmp_ps_mask(score, max, _CMP_GT_OQ), 0)) below = follow_new_maximum(state, b, h, score);
-  // The exponential of -104 is 0. NaN, the second operand, remains.
+  // The exponential of -104 is 0. A NaN is the second operand and remains.
   _mm512_store_ps(b->weight[h], _mm512_max_ps(_mm512_set1_ps(-104), below));
 }
 
-// And to weights.
+// The second step of the softmax: from there to weights.
 INLINE void scores_to_weights(struct position_block* b, int h) {
   float* weight = b->weight[h];
   const __m256 low = expf_nonpositive8(_mm256_load_ps(weight)), high = expf_nonpositive8(_mm256_load_ps(weight + 8));
@@ -171,7 +183,7 @@ INLINE void scores_to_weights(struct position_block* b, int h) {
   }
 }
 
-// The steps from products to weights of n heads: two each.
+// Does one of the two steps of each of n heads.
 INLINE void softmax_step(const int step, const struct attention* a, struct decode_state* state,
                          const struct visible_positions* visible, struct position_block* b) {
   if (step % 2)
@@ -180,7 +192,7 @@ INLINE void softmax_step(const int step, const struct attention* a, struct decod
     subtract_maximum(a, state, visible, b, step / 2);
 }
 
-// The sums of weights of all heads, position by position. Past the last position weights are 0.
+// Adds the weights of all heads to their sums, position by position. Past the last position weights are 0.
 INLINE void add_weights(const int n, struct decode_state* state, const struct position_block* b) {
   if (__builtin_expect(b->any, 0)) {
     for (int h = 0; h < n; h++)
@@ -194,7 +206,7 @@ INLINE void add_weights(const int n, struct decode_state* state, const struct po
   const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(w[2], w[3]));
   const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(w[0], w[1]));
   const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(w[2], w[3]));
-  _Alignas(64) double heads[4][8];  // of position e + 4 k: at [e][2 k]
+  _Alignas(64) double heads[4][8];  // the weights of position e + 4 k are at [e][2 k]
   _mm512_store_pd(heads[0], _mm512_unpacklo_pd(low01, low23));
   _mm512_store_pd(heads[1], _mm512_unpackhi_pd(low01, low23));
   _mm512_store_pd(heads[2], _mm512_unpacklo_pd(high01, high23));
@@ -206,15 +218,18 @@ INLINE void add_weights(const int n, struct decode_state* state, const struct po
 
 INLINE __m512 round_to_half(__m512 x) { return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
 
-// Rounded as if to half precision and back, for numbers SCALE times too large, and with less work: x - 8192 x has just
-// as many bits fewer for x as a half has; below the least normal half, the constant takes the place of x. From 2^15 on
-// the difference exceeds all floats, and sums remain infinite or become NaN. Of 0, the sign is lost.
+// Rounds x, which is WEIGHT_SCALE times too large, to 16-bit precision and back. The difference x - 8192 x is so much
+// larger than x that it keeps just the bits of x that a 16-bit float has; adding 8192 x again leaves x rounded. Below
+// the least normal 16-bit float a constant takes the place of x in both products, since subnormals have a fixed
+// precision. WEIGHT_SCALE makes the difference overflow where x is 2^15 or more before scaling: then a sum stays
+// infinite or becomes NaN. The sign of 0 is lost. add_values_exactly computes both cases again.
 INLINE __m512 round_scaled(__m512 x) {
   const __m512 most = _mm512_range_ps(x, _mm512_set1_ps(0x1.8p-14f * WEIGHT_SCALE), 3), shift = _mm512_set1_ps(0x1p13f);
   return _mm512_fmadd_ps(most, shift, _mm512_fnmadd_ps(most, shift, x));
 }
 
-// Values d to d + 16 of a block, times their weights, to a head's sum, where `rounded` does not do.
+// Adds values d to d + 16 of a block times their weights to a head's sum with real conversions, where round_scaled does
+// not do.
 __attribute__((noinline)) KERNEL static void add_values_exactly(const struct attention* a,
                                                                 const struct visible_positions* visible,
                                                                 const struct position_block* b, int h, int64_t d,
@@ -229,7 +244,8 @@ __attribute__((noinline)) KERNEL static void add_values_exactly(const struct att
   _mm512_store_ps(sum_v, _mm512_mul_ps(sum, _mm512_set1_ps(WEIGHT_SCALE)));
 }
 
-// Values d to d + 16 wide of each position, times its weight, to the heads' sums; meanwhile, weights of the next block.
+// Adds values d to d + 16 wide of each position times its weight to the heads' sums. Between the parts of the block it
+// computes weights of the next block.
 INLINE void add_values(const int n, const int wide, const struct attention* a, struct decode_state* state,
                        const struct visible_positions* visible, const struct position_block* b, int64_t d,
                        struct position_block* next) {

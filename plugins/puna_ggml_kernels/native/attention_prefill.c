@@ -1,16 +1,22 @@
-// Attention of many rows of queries (attention.c tells why): with 32-bit floats, a tile of KEYS positions at a time.
+// The tiled prefill path of attention (attention.c has the other paths): a tile of TILE_POSITIONS positions at a time,
+// with 32-bit sums.
 //
-// A tile's keys and values are unpacked once for all heads that share them and for as many rows as there is scratch
-// for. Of each tile only the positions between the first and the last that some row sees are computed.
+// For each row of queries ggml takes a tile's scores by a matrix product, finds their maximum, rescales what there is,
+// turns the scores into weights, and adds weights times values by a second matrix product. Sums run over the elements
+// of a key, and over positions, in ascending order; sums of weights over sixteen lanes and then in double precision.
+// The kernel does the same for each element, so the bits are ggml's. The gain comes from sharing and skipping: a tile's
+// keys (transposed) and values are converted to 32 bits once for all heads that share them, and for as many rows as
+// there is scratch memory for; and of a tile only the positions between the first and the last that some row sees are
+// computed, since the others would add zero.
 #include "attention.h"
 
 enum {
-  TILE_POSITIONS = 64,     // positions of a tile; maxima and sums are taken over so many
-  QUERY_ROWS = 6,          // of queries multiplied at a time: their sums with KEYS columns fill 24 of 32 registers
-  MAX_ROWS_PER_TILE = 96,  // of one head that use a tile once it is unpacked
+  TILE_POSITIONS = 64,     // positions of a tile; ggml takes maxima and sums over so many
+  QUERY_ROWS = 6,          // rows of queries at a time: their sums with TILE_POSITIONS columns fill 24 of 32 registers
+  MAX_ROWS_PER_TILE = 96,  // rows of one head that use a tile once it is loaded, at most
 };
 
-// The polynomial of ggml's exponential of vectors, for x <= 0 or NaN.
+// Returns exp(x) with the polynomial of ggml's own vector exponential, for x <= 0 or NaN.
 INLINE __m512 exp_tiled(__m512 x) {
   const __m512 shift = _mm512_set1_ps(0x1.8p23f);
   const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), shift), shift);
@@ -24,17 +30,17 @@ INLINE __m512 exp_tiled(__m512 x) {
   return _mm512_mask_mov_ps(_mm512_scalef_ps(y, n), nothing, _mm512_setzero_ps());
 }
 
-struct tile {  // KEYS positions, unpacked
+struct tile {  // TILE_POSITIONS positions as 32-bit floats
   int64_t from;
   int count;
   bool ready;
-  float *k, *v;  // k[value][position], v[position][value]
+  float *k, *v;  // k[element][position], v[position][element]
 };
 
 KERNEL static void load_tile(const struct attention* a, struct query_index p, struct tile* t) {
   const char *k = first_position(a, a->k, p) + t->from * a->k->nb[1],
              *v = first_position(a, a->v, p) + t->from * a->v->nb[1];
-  if (t->from + t->count < a->keys)  // the next tile: where few rows of queries use one, memory would be waited for
+  if (t->from + t->count < a->keys)  // the next tile: a few rows would wait for memory
     for (int64_t c = TILE_POSITIONS; c < 2 * TILE_POSITIONS; c++) {
       prefetch_row(k + c * a->k->nb[1], 2 * a->dk);
       prefetch_row(v + c * a->v->nb[1], 2 * a->dv);
@@ -42,7 +48,7 @@ KERNEL static void load_tile(const struct attention* a, struct query_index p, st
   for (int64_t c = 0; c < TILE_POSITIONS; c += LANES)
     for (int64_t i = 0; i < a->dk; i += LANES) {
       __m512 x[LANES];
-      for (int r = 0; r < LANES; r++)  // past the end something to be masked
+      for (int r = 0; r < LANES; r++)  // past the end, something that is masked later
         x[r] = load_half((const uint16_t*)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
       transpose16x16(x);
       for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * TILE_POSITIONS + c, x[r]);
@@ -53,13 +59,13 @@ KERNEL static void load_tile(const struct attention* a, struct query_index p, st
   t->ready = true;
 }
 
-struct operands {  // of a product: ROWS rows of a by b, whose rows and those of c are `stride` apart
+struct operands {  // of a product: QUERY_ROWS rows of a, and b; rows of b and c are `stride` apart
   const float* row[QUERY_ROWS];
   const float* b;
-  int64_t stride, from, to;  // the rows of b that matter
+  int64_t stride, from, to;  // from..to are the rows of b to multiply with
 };
 
-// c[ROWS][16 wide] += a b, each sum in the order of b's rows.
+// Computes c[QUERY_ROWS][16 wide] += a b, each sum in the order of b's rows.
 INLINE void multiply_columns(const int wide, const struct operands* f, int64_t column, float* c) {
   __m512 sum[QUERY_ROWS][4];
   for (int r = 0; r < QUERY_ROWS; r++)
@@ -84,7 +90,7 @@ static void matrix_product(const struct operands* f, int64_t column, int64_t end
   for (; column < end; column += LANES) multiply1(f, column, c);
 }
 
-struct query_rows {  // ROWS rows of a head
+struct query_rows {  // QUERY_ROWS rows of a head
   const float* q[QUERY_ROWS];
   const uint16_t* mask[QUERY_ROWS];
   float *sum_v, *sum, *max;
@@ -92,7 +98,7 @@ struct query_rows {  // ROWS rows of a head
 
 static uint64_t low_bits(int64_t n) { return n < TILE_POSITIONS ? (UINT64_C(1) << n) - 1 : UINT64_MAX; }
 
-// The positions of the tile that a row's mask lets be seen.
+// Returns the positions of the tile that a row's mask leaves visible, as bits.
 INLINE uint64_t visible(const uint16_t* mask, const struct tile* t) {
   uint64_t bits = low_bits(t->count);
   if (!mask) return bits;
@@ -102,7 +108,7 @@ INLINE uint64_t visible(const uint16_t* mask, const struct tile* t) {
   return bits & (_mm512_cmpneq_epi16_mask(low, none) | (uint64_t)_mm512_cmpneq_epi16_mask(high, none) << 32);
 }
 
-// From products to weights of the positions from..to, both multiples of LANES.
+// Turns dot products into weights, for the positions from..to, both multiples of LANES.
 INLINE void softmax_row(const struct attention* a, const struct query_rows* m, int r, const struct tile* t, int from,
                         int to, float* x) {
   const __m512 none = _mm512_set1_ps(-INFINITY);
@@ -144,7 +150,7 @@ KERNEL static void attend_tile(const struct attention* a, struct query_index p, 
   for (int r = 0; r < QUERY_ROWS; r++) any |= visible(m->mask[r], t);
   if (!any) return;
   if (!t->ready) load_tile(a, p, t);
-  // Positions that no row sees before the first and after the last one would add nothing.
+  // Positions before the first and after the last that some row sees would add nothing.
   const int begin = __builtin_ctzll(any), end = TILE_POSITIONS - __builtin_clzll(any);
   const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
   _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS] = {0};
@@ -159,12 +165,12 @@ KERNEL static void attend_tile(const struct attention* a, struct query_index p, 
   matrix_product(&values, 0, a->dv, m->sum_v);
 }
 
-// Row i of those of several heads, one head after the other.
+// Returns row i of the rows of several heads, one head after the other.
 static struct query_index nth_row(struct query_index p, int rows, int i) {
   return (struct query_index){p.stream, p.head + i / rows, p.row + i % rows};
 }
 
-// `rows` rows from place p on of each of n heads. The scratch holds a tile and, of every row, the sum of values.
+// Computes `rows` rows from p on, of each of n heads. The scratch memory holds a tile, and the sums of each row.
 KERNEL static void attend_rows(const struct attention* a, struct query_index p, int n, int rows, float* scratch) {
   const int all = n * rows, padded = (all + QUERY_ROWS - 1) / QUERY_ROWS * QUERY_ROWS;
   struct tile t = {.k = scratch, .v = scratch + TILE_POSITIONS * a->dk};
@@ -176,7 +182,7 @@ KERNEL static void attend_rows(const struct attention* a, struct query_index p, 
     t.ready = false;
     for (int i = 0; i < all; i += QUERY_ROWS) {
       struct query_rows m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
-      for (int s = 0; s < QUERY_ROWS; s++) {  // past the last row that one again, to no effect
+      for (int s = 0; s < QUERY_ROWS; s++) {  // past the end the last row again, to no effect
         const struct query_index own = nth_row(p, rows, i + s < all ? i + s : all - 1);
         m.q[s] = query(a, own);
         m.mask[s] = mask_row(a, own);
@@ -191,7 +197,7 @@ KERNEL static void attend_rows(const struct attention* a, struct query_index p, 
   }
 }
 
-// How many rows the scratch of a thread has room for beside a tile.
+// Returns for how many rows the scratch memory of a thread has room beside a tile.
 static int64_t scratch_rows(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
   return (floats - TILE_POSITIONS * (a->dk + a->dv)) / (a->dv + 2);
@@ -214,7 +220,7 @@ void puna_attend_prefill(const struct ggml_compute_params* params, const struct 
   float* scratch = (float*)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
   for (int64_t i = params->ith; i < total; i = ggml.chunk_add(params->threadpool, 1)) {
     const int64_t part = i % parts, group = i / parts % groups, stream = i / parts / groups % a->streams;
-    const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last, which see most, first
+    const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last rows first: they see most
     const struct query_index p = {stream, group * a->group + part * per, row};
     const int64_t left = (group + 1) * a->group - p.head;
     if (left < 1) continue;

@@ -1,4 +1,5 @@
-// Which instructions the kernels use: each function says so itself, since the library is compiled for any processor.
+// The instruction sets of the kernels. Each function names them itself, with KERNEL, since the library is compiled for
+// any x86-64 processor and asks at run time (puna_supported in entry.c).
 #pragma once
 
 #include <immintrin.h>

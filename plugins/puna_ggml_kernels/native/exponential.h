@@ -1,4 +1,5 @@
-// The exponential of numbers that are not positive, with the bits of glibc's expf, eight at once.
+// The exponential of numbers that are not positive, eight at once, with the bits of glibc's expf, by which ggml turns
+// scores into weights in decoding.
 #pragma once
 
 #include "avx512.h"
@@ -38,10 +39,11 @@ static const double exp2_32nds[32] = {
     0x1.f50765b6e454p+0,
 };
 
-// exp(x) = 2^(n/32) exp(r) with the polynomial of glibc's expf, hence its bits, for -104 <= x <= 0 or NaN.
+// Returns exp(x) for -104 <= x <= 0 or NaN. As in glibc's expf, exp(x) = 2^(n/32) exp(r): a table has 2^(n/32), and the
+// same polynomial in double precision has exp(r), so that the result has the same bits.
 INLINE __m256 expf_nonpositive8(__m256 x) {
   const __m512d wide = _mm512_cvtps_pd(x), per = _mm512_set1_pd(0x1.71547652b82fep+5), shift = _mm512_set1_pd(0x1.8p52);
-  const __m512d shifted = _mm512_fmadd_pd(wide, per, shift);  // n in its low bits
+  const __m512d shifted = _mm512_fmadd_pd(wide, per, shift);  // n is in its low bits
   const __m512d r = _mm512_fmsub_pd(wide, per, _mm512_sub_pd(shifted, shift));
   const __m512i n = _mm512_castpd_si512(shifted);
   const double* t = exp2_32nds;

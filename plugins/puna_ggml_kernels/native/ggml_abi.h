@@ -1,4 +1,9 @@
-// What of ggml's inside the kernels touch, as of the versions named in kernels.py. Mirrors ggml.h and ggml-cpu-impl.h.
+// The part of ggml's internal interface that the kernels touch: two structs, and the functions that they replace or
+// call.
+//
+// It mirrors ggml.h and ggml-cpu-impl.h for the versions of ggml that loader.py names, so that the kernels compile
+// without ggml's sources. tests/plugins/ggml_kernels/abi.c compares the mirror with the headers that llama-cpp-python
+// installs.
 #pragma once
 
 #include <stdbool.h>
@@ -19,10 +24,10 @@ enum ggml_type {
 
 struct ggml_threadpool;
 
-// One thread's share in the evaluation of one node of a graph.
+// What one thread needs to compute its share of one node of a graph.
 struct ggml_compute_params {
-  int ith, nth;  // this thread, and how many there are
-  size_t wsize;  // bytes at wdata, common to all threads
+  int ith, nth;  // the index of this thread, and the number of threads
+  size_t wsize;  // bytes at wdata, which all threads share
   void* wdata;
   struct ggml_threadpool* threadpool;
   bool use_ref;
@@ -31,7 +36,7 @@ struct ggml_compute_params {
 struct ggml_tensor {
   enum ggml_type type;
   void* buffer;
-  int64_t ne[4];  // elements
+  int64_t ne[4];  // number of elements
   size_t nb[4];   // strides in bytes
   int op;
   int32_t op_params[16];
@@ -45,14 +50,14 @@ struct ggml_tensor {
   char padding[8];
 };
 
-// llamafile_sgemm of llamafile/sgemm.h: C = A' B for m rows of A and n of B, each of k blocks; lda, ldb in blocks, ldc
-// in floats.
+// llamafile_sgemm of llamafile/sgemm.h. It computes C = A' B for m rows of A and n columns of B, each of k blocks. lda
+// and ldb count blocks, ldc counts floats. The result is false if the function does not compute such a product.
 typedef bool (*sgemm_fn)(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A, int64_t lda,
                          const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype);
-typedef void (*quantize_fn)(const float* x, void* y, int64_t k);  // k values
+typedef void (*quantize_fn)(const float* x, void* y, int64_t k);  // k is the number of values
 typedef void (*forward_fn)(const struct ggml_compute_params*, struct ggml_tensor* dst);
 
-// ggml's own functions, found by kernels.py.
+// ggml's own functions, which loader.py looks up.
 struct ggml_functions {
   sgemm_fn sgemm;
   forward_fn flash_attention;
@@ -64,7 +69,7 @@ struct ggml_functions {
   void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
 };
 
-// The library's names are for all to see, but for these.
+// Everything else that the library defines is visible, so that it takes the place of ggml's functions.
 #define HIDDEN __attribute__((visibility("hidden")))
-extern HIDDEN struct ggml_functions ggml;  // all NULL until kernels.py has found them
-extern HIDDEN bool puna_avx512;            // whether the kernels are on
+extern HIDDEN struct ggml_functions ggml;  // all NULL until puna_set_functions is called
+extern HIDDEN bool puna_avx512;            // whether the kernels are on; if not, every call goes on to ggml

@@ -1,8 +1,14 @@
-// Products of quantized matrices with AVX-512-VNNI, in the place of llamafile_sgemm.
+// Products of quantized matrices with AVX-512 VNNI, in the place of llamafile_sgemm.
 //
-// Sixteen rows of A make a strip, whose values are turned so that each lane has its own row (panel.h). Strips are
-// multiplied with columns by matmul_q8_0.h, matmul_q4_0.h or, for K types, matmul_k_quants.h, all with the bits of
-// ggml's own kernels. Here the work is divided among threads.
+// An element of C is the dot product of a row of A (weights) and a column of B (activations, quantized by quantize.c).
+// A panel of sixteen rows is packed once (panel.h) and multiplied with all columns, up to eight at a time:
+// matmul_q8_0.h does so for Q8_0 and Q5_0, matmul_q4_0.h for Q4_0, matmul_k_quants.h for Q4_K, Q5_K and Q6_K. Each
+// follows the order of additions of the ggml kernel that would compute the same case, so that the bits are ggml's.
+// find_format names that kernel for each case; every other case goes on to ggml.
+//
+// This file divides the work among threads. Threads claim chunks of panels where ggml has reset its counter of chunks,
+// so that a thread that is held up leaves its share to the others. Columns are taken in passes that fit into the
+// second-level cache.
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -11,15 +17,15 @@
 
 enum {
   COLUMN_CACHE_BYTES =
-      512 << 10,          // of columns used with one strip after the other: they stay in the second level cache
-  CHUNKS_PER_THREAD = 6,  // that each thread should claim, so that one that is held up leaves its share to others
+      512 << 10,  // of columns that one panel after the other is multiplied with: they stay in the second-level cache
+  CHUNKS_PER_THREAD = 6,  // chunks that a thread claims on average
 };
 
 static atomic_long calls;
 static bool batch_invariant;
 
-// Up to SUPER_GROUP columns get the bits that each has as the only one. ggml multiplies columns of K types differently
-// the more there are. Not while a model runs.
+// Makes products with up to K_QUANT_COLUMNS columns give each column the bits that it has as the only one. ggml's order
+// for k-quants depends on the number of columns. Must not be called while a model runs.
 void puna_set_batch_invariant(bool on) { batch_invariant = on; }
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
@@ -76,7 +82,7 @@ KERNEL static void make_terms_q8_0(const uint8_t* b, size_t blocks, int32_t offs
   }
 }
 
-// For whole rows: the lanes' offsets together.
+// For one sum over all 32 values of a block: the compensations of its dwords together.
 KERNEL static void make_terms_q4_0(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
   make_terms_q8_0(b, blocks, offset, out);
   for (size_t k = 0; k < blocks; k++)
@@ -96,14 +102,14 @@ typedef void make_terms_fn(const uint8_t* b, size_t blocks, int32_t offset, stru
 
 struct format {
   product_fn* product;
-  size_t packed;              // bytes of a turned block of a strip
-  int column;                 // the type of columns,
-  size_t column_bytes;        // bytes of a block of them,
-  size_t terms_count;         // and how many sides such a block has
-  make_terms_fn* make_terms;  // makes them
+  size_t packed;              // bytes of a packed block of a panel
+  int column;                 // type of the columns
+  size_t column_bytes;        // bytes of a block of a column
+  size_t terms_count;         // number of column_terms for such a block
+  make_terms_fn* make_terms;  // computes them; NULL if there are none
 };
 
-// How to multiply m rows with n columns. Only where the bits are those of ggml's kernel for that case.
+// Finds how to multiply m rows with n columns. False if no kernel here has the bits of ggml's own for that case.
 static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
   const size_t block = PACKED_REGISTERS * sizeof(__m512i), super_block_bytes = sizeof(struct packed_super_block);
   const bool invariant = batch_invariant && n <= K_QUANT_COLUMNS, vec_dot = invariant || n < TILED_COLUMNS;
@@ -134,7 +140,8 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
   }
 }
 
-// mul_mat tries ggml's kernel for tiles first: where that is not to be used, false says that it must go on.
+// ggml tries its kernel for tiles before it quantizes the columns. Where a kernel here computes the product, false
+// tells ggml to go on to llamafile_sgemm.
 bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
   struct format format;
   const struct ggml_tensor *a = dst->src[0], *b = dst->src[1];
@@ -144,8 +151,8 @@ bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params
   return ggml.mul_mat_tiled(params, dst);
 }
 
-// Memory of a thread for a product, kept for the next ones. Threads must agree on who computes what: so none of them
-// may give up alone.
+// Returns memory of this thread, which it keeps for the next products. All threads must agree on who computes what, so
+// a thread without memory cannot give up alone: it aborts.
 static void* thread_scratch(size_t bytes) {
   static _Thread_local struct {
     size_t bytes;
@@ -160,7 +167,7 @@ static void* thread_scratch(size_t bytes) {
   return buffer.at;
 }
 
-// A strip from row `first` on of m.
+// Returns the panel from row `first` of m.
 KERNEL static struct panel panel_at(const uint8_t* a, size_t bytes, int64_t first, int64_t m) {
   const int last = m - first >= PANEL_ROWS ? PANEL_ROWS - 1 : (int)(m - first - 1);
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -171,11 +178,11 @@ KERNEL static struct panel panel_at(const uint8_t* a, size_t bytes, int64_t firs
   return panel;
 }
 
-struct work {  // in strips of rows, and in columns of whole k
+struct work {  // how a product is divided: `columns` and `panels_per_chunk` are sizes, the others are numbers
   int64_t columns, passes, panels, panels_per_chunk, chunks_per_pass;
 };
 
-// How many columns at once, and how many strips in a chunk.
+// Chooses the columns of a pass and the panels of a chunk.
 static struct work divide_work(int64_t m, int64_t n, int64_t column_bytes, int threads, bool claim) {
   struct work w;
   w.columns = COLUMN_CACHE_BYTES / column_bytes / K_QUANT_COLUMNS * K_QUANT_COLUMNS;
@@ -200,11 +207,11 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
       Btype != f.column || lda * (int64_t)bytes * PANEL_ROWS > INT32_MAX)
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
 
-  // mul_mat has just set the counter of chunks when it passes the columns at wdata, and only then.
+  // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.
   const bool claim = B == params->wdata;
   const size_t column = (size_t)ldb * f.column_bytes, terms_count = (size_t)k * f.terms_count;
-  const int64_t used =
-      (int64_t)((size_t)k * f.column_bytes + terms_count * sizeof(struct column_terms));  // of a column
+  const int64_t used = (int64_t)((size_t)k * f.column_bytes +
+                                 terms_count * sizeof(struct column_terms));  // bytes of a column and its terms
   const struct work w = divide_work(m, n, used, params->nth, claim);
   uint8_t* packed =
       thread_scratch((size_t)k * f.packed + (size_t)w.columns * terms_count * sizeof(struct column_terms));

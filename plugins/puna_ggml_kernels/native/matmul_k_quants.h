@@ -1,26 +1,37 @@
-// Products of strips of A with columns of Q8_K, for K types: blocks of 256 values, parts of which have scales of their
-// own. For these ggml has kernels whose sums run over blocks row by row, so that lane = row gives the same operations
-// in the same order without more ado, and hence the same bits. What they differ in is when an integer sum becomes a
-// float.
+// Products of panels with columns of Q8_K, for the k-quants Q4_K, Q5_K and Q6_K.
+//
+// A super-block has 256 values in sub-blocks, each with an integer scale, and for Q4_K and Q5_K with a minimum (min)
+// that is subtracted from all its values. Q8_K stores the sums of each 16 values of a column, by which the mins are
+// multiplied. An element is the sum over super-blocks of d * db * (scaled integer dot product) - dmin * db * (mins
+// times sums).
+//
+// Inside a super-block everything is exact in integers, up to the point where ggml converts to a float. ggml has three
+// kernels that differ in that point and in the order of the additions after it; each has to be followed where ggml uses
+// it:
+//
+// - repacked rows (Q4_K): one sum of values and one of mins run over super-blocks, and are subtracted at the end. In
+//   groups of four columns the integers become floats after each 64 values, in the columns left over after each
+//   super-block;
+// - tiles (Q5_K and Q6_K with TILED_COLUMNS or more columns): values and mins are joined in each super-block;
+// - dot products (Q5_K and Q6_K with fewer columns): eight sums as in matmul_q8_0.h, one for each dword of 32 values.
+//
+// The first two add up row by row, which lane = row does anyway (k_quant_tile). The third has vec_dot_product.
 #pragma once
 
 #include "matmul_q8_0.h"
 
 enum {
-  Q8_K_BYTES = 292,    // of a column's block
-  Q8_K_AT = 4,         // after its scale
-  Q8_K_SUMS_AT = 260,  // of each 16 values, 16 bits
+  Q8_K_BYTES = 292,    // bytes of a column's block
+  Q8_K_AT = 4,         // after the scale, a 32-bit float
+  Q8_K_SUMS_AT = 260,  // sums of each 16 values, as 16-bit integers
 
-  K_QUANT_COLUMNS = 8,  // columns at a time: at most
-  REPACKED_ROWS = 8,    // ggml repacks matrices of a multiple of these
-  REPACKED_COLUMNS =
-      4,              // columns that ggml multiplies with repacked rows at a time; it treats those left over otherwise
-  TILED_COLUMNS = 8,  // from which on ggml multiplies K types, if not repacked, in tiles
+  K_QUANT_COLUMNS = 8,   // columns at a time, at most
+  REPACKED_ROWS = 8,     // ggml repacks matrices whose number of rows is a multiple
+  REPACKED_COLUMNS = 4,  // columns that ggml multiplies with repacked rows at a time
+  TILED_COLUMNS = 8,     // columns from which ggml multiplies Q5_K and Q6_K in tiles
 };
 
-// Repacked rows have one sum of values and one of mins, to be subtracted at the end. Integers become floats after each
-// 64 values, but in columns left over from groups of four at the end of a block. In tiles both are joined block by
-// block.
+// Which of ggml's kernels k_quant_tile follows.
 enum order { ORDER_REPACKED, ORDER_TILED };
 
 struct packed_super_block {
@@ -38,7 +49,7 @@ INLINE float load_float(const uint8_t* at) {
   return value;
 }
 
-// What the values' offset of 32 contributes to a Q6_K part's dot product, to start from.
+// Returns where a sub-block's dot product starts: at what the offset of 32 contributes to it, which only Q6_K has.
 INLINE __m512i initial_dot(const int type, const struct column_terms* terms, const int index) {
   if (type != GGML_TYPE_Q6_K) return _mm512_setzero_si512();
   return _mm512_set1_epi32(terms[index / DWORDS].compensation[index % DWORDS]);
@@ -48,11 +59,12 @@ INLINE __m512i add_mins(__m512i sum, const struct scales* scales, const uint8_t*
   return _mm512_dpwssd_epi32(sum, scales->min[j], _mm512_set1_epi32(load_dword(b + Q8_K_SUMS_AT + 4 * j)));
 }
 
-// How many parts of 32 values, times their scales, add up to less than 2^24 at most: a float still has their sum
-// exactly. (32 values of 15 times 127, times a scale of 63; of 31; of 32, times a scale of 128.)
+// Returns how many sub-blocks, times their scales, add up to less than 2^24, so that a float still holds their sum
+// exactly. The largest values are 15 times 127 times a scale of 63 for Q4_K, 31 times 127 times 63 for Q5_K, and 32
+// times 127 times a scale of 128 for Q6_K, for 32 values each.
 INLINE int exact_sub_blocks(const int type) { return type == GGML_TYPE_Q4_K ? 4 : type == GGML_TYPE_Q5_K ? 2 : 1; }
 
-// A part's dot product times its scale, added to `sum` or, if it is the first, not.
+// Adds a sub-block's dot product times its scale to `sum`, which the first one starts.
 INLINE __m512 add_sub_block(const int type, const __m512i a[DWORDS], const struct scales* scales, const uint8_t* b,
                             const struct column_terms* terms, const int j, const bool first, __m512 sum) {
   const int step = scale_count(type) / SUB_BLOCKS;
@@ -92,8 +104,8 @@ INLINE void finish_quarter(const struct scales* scales, const uint8_t* b, const 
   sum->mins = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins), _mm512_mul_ps(scales->dmin, db), sum->mins);
 }
 
-// One block of n columns, of which `quarters` are in groups of four. Its values are in `values`, or still packed in
-// `raw`.
+// Multiplies one super-block with n columns, of which `quarters` are in groups of four. The values are unpacked in
+// `values`, or transposed but still packed in `raw`.
 INLINE void k_quant_step(const int type, const enum order order, const int n, const int quarters,
                          const struct scales* scales, const __m512i (*values)[DWORDS], const __m512i* raw,
                          const struct columns* x, const uint8_t* b, const struct column_terms* terms,
@@ -114,7 +126,7 @@ INLINE void k_quant_step(const int type, const enum order order, const int n, co
       if (i < quarters) {
         finish_quarter(scales, bi, j, partial[i], &sum[i]);
       } else if (exact == SUB_BLOCKS / 2) {
-        // The sum of two floats that are exact is rounded as the integer would be.
+        // Both floats are exact, so their sum is rounded as the integer would be.
         half[i] = j < SUB_BLOCKS / 2 ? partial[i] : _mm512_add_ps(half[i], partial[i]);
       } else {
         const __m512i exactly = _mm512_cvtps_epi32(partial[i]);
@@ -129,7 +141,8 @@ INLINE void k_quant_step(const int type, const enum order order, const int n, co
   }
 }
 
-// n columns from j on. The strip's blocks are in `packed`; if that is NULL, they are turned here.
+// Multiplies a panel with n columns from j on. The packed panel is in `packed`; if that is NULL, the panel is packed on
+// the way.
 INLINE void k_quant_tile(const int type, const enum order order, const int n, const int quarters,
                          const struct panel* panel, const struct packed_super_block* packed, const struct columns* x,
                          size_t j) {
@@ -167,8 +180,8 @@ INLINE void pack_super_blocks(const int type, const struct panel* panel, size_t 
   }
 }
 
-// A column's place decides which of ggml's kernels has to be followed: x must start at a whole group of the product's
-// columns.
+// The place of a column in the batch decides which of ggml's kernels is followed. So x must start at a group of
+// REPACKED_COLUMNS of the whole product.
 INLINE void repacked_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                              struct packed_super_block* packed) {
   const int eight = K_QUANT_COLUMNS, four = REPACKED_COLUMNS;
@@ -205,7 +218,7 @@ INLINE void repacked_product(const int type, const struct panel* panel, const st
   for (; j < n; j++) k_quant_tile(type, ORDER_REPACKED, 1, 0, panel, packed, x, j);
 }
 
-// Each column as the only one.
+// Gives each column the bits that it has as the only one.
 INLINE void batch_invariant_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                                     struct packed_super_block* packed) {
   if (n == 1) {
@@ -232,12 +245,13 @@ INLINE void tiled_product(const int type, const struct panel* panel, const struc
   if (j < n) k_quant_tile(type, ORDER_TILED, 1, 0, panel, packed, x, j);
 }
 
-// Few columns of what is not repacked: eight lanes as in matmul_q8_0.h, each with an exact integer for a block. Mins of
-// Q5_K have a sum of their own; Q6_K's offset of 32 is taken from the lanes, from each that of two parts.
+// A super-block for the order of dot products: eight sums as in matmul_q8_0.h, each with one exact integer for a
+// super-block. The mins of Q5_K have a sum of their own. The offset of Q6_K is subtracted from the eight integers, two
+// sums of 16 values from each.
 struct vec_dot_super_block {
   __m512 d, dmin;
   __m512i a[SUB_BLOCKS][DWORDS];
-  __m512i scale[2 * SUB_BLOCKS];  // factors of 16 bits, each twice
+  __m512i scale[2 * SUB_BLOCKS];  // 16-bit factors, each twice
   __m512i min[SUB_BLOCKS];
 };
 
@@ -278,7 +292,7 @@ INLINE void vec_dot_step(const int type, const struct vec_dot_super_block* block
   UNROLL
   for (int j = 0; j < SUB_BLOCKS; j++) UNROLL
   for (int q = 0; q < DWORDS; q++) {
-    // Two values of 6 bits, times 127 each, are far from 2^15: no saturation.
+    // Two values of six bits, times 127 each, stay far below 2^15, so that nothing saturates.
     const __m512i twos =
         _mm512_maddubs_epi16(block->a[j][q], _mm512_set1_epi32(load_dword(b + Q8_K_AT + 32 * j + 4 * q)));
     lane[q] = _mm512_dpwssd_epi32(lane[q], twos, block->scale[step * j + q * step / DWORDS]);
@@ -289,7 +303,7 @@ INLINE void vec_dot_step(const int type, const struct vec_dot_super_block* block
     sum[DWORDS] = _mm512_fnmadd_ps(_mm512_mul_ps(block->dmin, db), _mm512_cvtepi32_ps(mins), sum[DWORDS]);
 }
 
-// n <= TILED_COLUMNS.
+// Multiplies a panel with n <= TILED_COLUMNS columns in the order of ggml's dot products.
 INLINE void vec_dot_product(const int type, const struct panel* panel, const struct columns* x, size_t n) {
   __m512 sum[TILED_COLUMNS][DWORDS + 1];
   for (size_t i = 0; i < n; i++)

@@ -1,10 +1,14 @@
-// Products of strips of A with columns, for blocks of 32 values of rows that ggml repacks (Q4_0): an element of C is
-// one sum over blocks, each exact up to its end.
+// Products of panels with columns of Q8_0, for matrices of Q4_0.
+//
+// On x86 ggml repacks Q4_0 into interleaved rows and multiplies those with kernels that keep one sum for each row. Each
+// block's integer dot product over all 32 values is exact; it becomes a float at the end of the block, and a fused
+// multiplication by the product of both scales adds it to the sum. With lane = row the order of additions is the same,
+// so the bits are too, and the matrix need not be repacked: llama.cpp is told not to (repacking.py).
 #pragma once
 
 #include "matmul_q8_0.h"
 
-enum { Q4_0_COLUMNS = 8 };  // columns at a time: at most
+enum { Q4_0_COLUMNS = 8 };  // columns at a time, at most
 
 INLINE void q4_0_tile(const int type, const int n, const struct panel* panel, const __m512i* packed,
                       const struct columns* x, size_t j) {

@@ -1,24 +1,27 @@
-// Products of strips of A with columns, for types whose values ggml multiplies eight lanes at a time (Q8_0 and Q5_0:
-// neither is repacked on x86): an element of C is eight sums over blocks, one for each dword of 32 values, added up at
-// the end in a certain order. The same operations in the same order give the same bits, so that a text is the same with
-// these kernels and without, alone and in company. Here a register has one lane's sum for each of 16 rows.
+// Products of panels with columns of Q8_0, for matrices of Q8_0 and Q5_0.
+//
+// ggml's dot product for these types keeps eight sums in a 256-bit register: sum q takes the integer dot product of
+// dword q of each block, converted to a float and times both scales, by a fused multiplication. The eight sums are
+// added pairwise at the end: 4 apart, 2 apart, 1 apart. The same operations in the same order give the same bits, so
+// that a text is the same with the kernels and without, alone and in a batch. Here eight registers hold the eight sums
+// of sixteen rows each, and reduce_lanes adds the registers as ggml adds the lanes of one.
 #pragma once
 
 #include "panel.h"
 
 enum {
-  PACKED_REGISTERS = DWORDS + 1,  // registers of a turned block: its values, its scales
-  Q8_0_COLUMNS = 2,               // columns at a time: each has eight registers of sums
+  PACKED_REGISTERS = DWORDS + 1,  // registers of a packed block: its values and its scales
+  Q8_0_COLUMNS = 2,               // columns at a time; each needs eight registers of sums
 };
 
-struct column_terms {  // of a block of a column
+struct column_terms {  // what the kernels compute once for each block of a column
   float d;
-  int32_t compensation[DWORDS];  // what makes up for the offset of A's values, lane by lane
+  int32_t compensation[DWORDS];  // minus the offset of A's values times the sum of each dword's values
 };
 
 struct columns {
   const uint8_t* b;
-  size_t bytes;  // from a column to the next
+  size_t bytes;  // bytes from one column to the next
   const struct column_terms* terms;
   size_t blocks;
   float* c;
@@ -37,7 +40,8 @@ INLINE float reduce_half(__m256 sum) {
   return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 }
 
-// One column of Q8_0, where turning would be most of the work: a register has all lanes of two rows, i and i + 8.
+// The decode path: one column of Q8_0. Packing would be most of the work, so it is left out: a register holds the 32
+// values of two rows, i and i + 8, and its sixteen sums are ggml's eight sums of both.
 INLINE void decode_q8_0(const struct panel* panel, const struct columns* x) {
   const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(8), 1);
   __m512 sum[8];
@@ -91,7 +95,8 @@ INLINE void pack_block(const int type, const struct panel* panel, size_t k, __m5
   for (int q = 0; q < DWORDS; q++) out[q] = a[q];
 }
 
-// Columns j to j + n. With `fresh` the strip is turned on the way and left in `packed`, else it is there.
+// Multiplies a panel with columns j to j + n. With `pack_now` it packs the panel on the way and leaves it in `packed`;
+// otherwise the packed panel is there already.
 INLINE void q8_0_tile(const int type, const bool pack_now, const int n, const struct panel* panel, __m512i* packed,
                       const struct columns* x, size_t j, struct prefetcher* c) {
   __m512 sum[Q8_0_COLUMNS][DWORDS];
@@ -109,7 +114,7 @@ INLINE void q8_0_tile(const int type, const bool pack_now, const int n, const st
   for (int i = 0; i < n; i++) _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, panel->store_mask, reduce_lanes(sum[i]));
 }
 
-// `packed`: room for the turned strip.
+// Multiplies a panel with n columns. `packed` has room for the packed panel.
 INLINE void q8_0_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                          __m512i* packed) {
   if (n == 1 && type == GGML_TYPE_Q8_0) {

@@ -1,8 +1,10 @@
-// Norms of rows by the root of their mean square, times weights, in the place of ggml's function of this name.
+// Rows divided by the root of their mean square (RMS norm), times weights, in the place of
+// ggml_compute_forward_rms_norm_mul_fused.
 //
-// ggml adds up the squares of a row one after the other, in double precision: each waits for the one before. Here
-// sixteen rows are added up side by side, each in that order, and hence with the same bits. Meanwhile the cache lines
-// of the results are asked for, which another processor had last.
+// ggml adds up the squares of a row in double precision, one after the other, so that each addition waits for the one
+// before. Here sixteen rows are added up side by side, after a transposition that gives each lane a row. Each row keeps
+// ggml's order, hence its bits. Meanwhile the cache lines of the results are prefetched for writing: another core wrote
+// them last.
 #include <stdatomic.h>
 
 #include "attention.h"
@@ -11,7 +13,8 @@ static atomic_long calls;
 
 long puna_norm_calls(void) { return atomic_load(&calls); }
 
-// What 16 rows of n values are to be multiplied with. Squares are rounded before they become doubles.
+// Returns what 16 rows of n values are multiplied by. Squares are rounded to 32 bits before they become doubles, as in
+// ggml.
 INLINE __m512 row_scales(const float* const row[LANES], float* const out[LANES], int64_t n, float eps) {
   double sum[LANES];
   __m512d low = _mm512_setzero_pd(), high = low;
@@ -71,7 +74,7 @@ void ggml_compute_forward_rms_norm_mul_fused(const struct ggml_compute_params* p
   const bool floats = x->type == GGML_TYPE_F32 && w->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) &&
                       w->nb[0] == sizeof(float) && dst->nb[0] == sizeof(float);
   const bool weights = w->ne[0] == x->ne[0] && w->ne[1] == 1 && w->ne[2] == 1 && w->ne[3] == 1;
-  // A row by itself cannot be had sooner.
+  // A thread with a single row gains nothing.
   if (!puna_avx512 || !floats || !weights || params->ith + params->nth >= x->ne[1]) {
     ggml.rms_norm_mul(params, norm, dst);
     return;

@@ -1,7 +1,18 @@
-// Turning 16 rows of a quantized matrix so that one register holds the same four values of every row: lane = row.
-// An integer dot product of such registers with a broadcast column then works for 16 rows at once and leaves no
-// horizontal sums. Values come out as unsigned bytes, since that is what one operand of the instruction must be; the
-// caller makes up for the offset.
+// Panels: sixteen rows of a quantized matrix, packed so that lane r of a register belongs to row r.
+//
+// ggml multiplies one row with one column and ends with a horizontal sum over the register. Here a register holds the
+// same four values (a dword) of all sixteen rows. Multiplied with a broadcast dword of the column, it adds to sixteen
+// dot products at once, one in each lane, and no horizontal sum is left. Packing is a transposition of dwords; it is
+// done once for a panel and serves all columns.
+//
+// The instruction for integer dot products, vpdpbusd, takes one factor as unsigned bytes. So packed values have an
+// offset added that makes them unsigned (value_offset), and each dot product starts at minus that offset times the sum
+// of the column's values (compensation in matmul_q8_0.h). All of this is integer arithmetic and therefore exact: it
+// changes no bit of a result.
+//
+// The layouts of the blocks are ggml's. Q8_0, Q5_0 and Q4_0 have blocks of 32 values with one 16-bit scale. The
+// k-quants Q4_K, Q5_K and Q6_K have super-blocks of 256 values: eight sub-blocks of 32 values (sixteen of 16 for Q6_K)
+// with a small integer scale each, and one or two 16-bit floats that scale the integers.
 #pragma once
 
 #include <stdint.h>
@@ -10,39 +21,39 @@
 #include "avx512.h"
 #include "ggml_abi.h"
 
-// Of loops over arrays of registers, which must not become memory at any level of optimization.
+// Before a loop over an array of registers. Without it the compiler keeps the array in memory.
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum {
-  LINE = 64,        // bytes that memory brings at once
-  PANEL_ROWS = 16,  // of A in a strip, one for each lane
-  DWORDS = 8,       // registers for 32 turned values of each row
+  LINE = 64,        // bytes of a cache line
+  PANEL_ROWS = 16,  // rows of A in a panel, one for each lane
+  DWORDS = 8,       // registers for 32 packed values of each row
 
-  Q8_0_BYTES = 34,  // of a block, and
-  Q8_0_AT = 2,      // where in it the values are
+  Q8_0_BYTES = 34,  // bytes of a block
+  Q8_0_AT = 2,      // offset of the values in a block
   Q4_0_BYTES = 18,
   Q4_0_AT = 2,
   Q5_0_BYTES = 22,
-  Q5_0_HIGH_AT = 2,  // the values' fifth bits
+  Q5_0_HIGH_AT = 2,  // offset of the values' fifth bits
   Q5_0_AT = 6,
 
-  SUB_BLOCKS = 8,  // times 32 values in a block of a K type
+  SUB_BLOCKS = 8,  // sub-blocks of 32 values in a super-block
   Q4_K_BYTES = 144,
-  Q4_K_AT = 16,  // after d, dmin, and scales and mins of six bits
+  Q4_K_AT = 16,  // after d, dmin, and the scales and mins of six bits
   Q5_K_BYTES = 176,
   Q5_K_HIGH_AT = 16,
   Q5_K_AT = 48,
   Q6_K_BYTES = 210,
-  Q6_K_HIGH_AT = 128,  // two bits for each value
+  Q6_K_HIGH_AT = 128,  // two high bits for each value
   Q6_K_SCALES_AT = 192,
   Q6_K_D_AT = 208,
-  RAW_REGISTERS = 48,  // registers for a turned K block, still packed: at most
+  RAW_REGISTERS = 48,  // registers for the transposed bytes of a super-block, at most
 };
 
 struct panel {
-  const uint8_t* row[PANEL_ROWS];  // rows past the last of A repeat it and are not stored
-  __m512i row_offset;              // of the rows from row[0]
-  __mmask16 store_mask;            // the lanes to store
+  const uint8_t* row[PANEL_ROWS];  // past the end of A the last row is repeated, and not stored
+  __m512i row_offset;              // bytes from row[0] to each row
+  __mmask16 store_mask;            // the lanes that are rows of A
 };
 
 INLINE int32_t load_dword(const uint8_t* at) {
@@ -67,19 +78,20 @@ INLINE __m512i load_four_rows(const uint8_t* const row[PANEL_ROWS], size_t at, i
   return _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 12] + at)), 3);
 }
 
-// Asks for the same place of the next strip: 16 rows read side by side are more than the hardware follows, so that
-// without this few columns wait for memory. What lies past the end of A is asked for in vain, without harm.
+// Prefetches the same block of the next panel. The hardware follows fewer streams than sixteen rows side by side, so
+// that a product with few columns would wait for memory. Prefetching past the end of A does no harm.
 INLINE void prefetch_next_panel(const uint8_t* const row[PANEL_ROWS], size_t at) {
   const size_t panel = (size_t)(row[1] - row[0]) * PANEL_ROWS;
   UNROLL
   for (int i = 0; i < PANEL_ROWS; i++) _mm_prefetch((const void*)(row[i] + panel + at), _MM_HINT_T1);
 }
 
-// The next strip as one run of memory, asked for in even steps while this one is multiplied: asked for all at once,
-// while this one is turned, it would be more than can be under way, and the rest of the time memory would be idle.
+// Prefetches the next panel as one run of memory, in even steps while this panel is multiplied with several columns.
+// Prefetching all of it while this panel is packed would exceed the number of outstanding loads, and leave memory idle
+// for the rest of the time.
 struct prefetcher {
-  const uint8_t *next, *due, *end;  // what is asked for next, up to where by now, and at last
-  size_t step;                      // bytes
+  const uint8_t *next, *due, *end;  // the next line, the end of this step, the end of the panel
+  size_t step;                      // bytes of a step
 };
 
 INLINE struct prefetcher prefetch_panel_after(const uint8_t* const row[PANEL_ROWS], size_t steps) {
@@ -93,7 +105,7 @@ INLINE void prefetch_step(struct prefetcher* c) {
   for (; c->next < c->due; c->next += LINE) _mm_prefetch((const void*)c->next, _MM_HINT_T1);
 }
 
-// 32 bytes of each row, in the order that turn32 starts from: rows 0..7 in the first four registers.
+// Loads 32 bytes of each row in the order that transpose32 starts from: rows 0 to 7 are in the first four registers.
 INLINE void load_rows32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
   UNROLL
   for (int i = 0; i < 4; i++) {
@@ -102,7 +114,7 @@ INLINE void load_rows32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i
   }
 }
 
-// In each quarter of the registers: the dwords of four registers, transposed.
+// Transposes the dwords of four registers within each 128-bit quarter.
 INLINE void transpose_quarters(__m512i t[4]) {
   const __m512i low01 = _mm512_unpacklo_epi32(t[0], t[1]);
   const __m512i high01 = _mm512_unpackhi_epi32(t[0], t[1]);
@@ -114,7 +126,7 @@ INLINE void transpose_quarters(__m512i t[4]) {
   t[3] = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Register q = bytes 4q..4q+3 of each row's 32.
+// Makes register q hold bytes 4q to 4q+3 of each row's 32 bytes at `at`.
 INLINE void transpose32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
   __m512i t[8];
   load_rows32(row, at, t);
@@ -132,7 +144,7 @@ INLINE void prefetch_and_transpose32(const uint8_t* const row[PANEL_ROWS], size_
   transpose32(row, at, out);
 }
 
-// Register q = bytes 4q..4q+3 of each row's 16.
+// Makes register q hold bytes 4q to 4q+3 of each row's 16 bytes at `at`.
 INLINE void transpose16(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[4]) {
   UNROLL
   for (int i = 0; i < 4; i++) out[i] = load_four_rows(row, at, i);
@@ -143,14 +155,14 @@ INLINE __m512i gather_dwords(const struct panel* panel, size_t at) {
   return _mm512_i32gather_epi32(panel->row_offset, panel->row[0] + at, 1);
 }
 
-// The 16-bit floats in the low or high halves of lanes.
+// Converts the 16-bit floats in the low or high halves of the lanes.
 INLINE __m512 low_f16(__m512i x) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)); }
 INLINE __m512 high_f16(__m512i x) { return low_f16(_mm512_srli_epi32(x, 16)); }
 
-// (x & mask) | y
+// Returns (x & mask) | y.
 INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ternarylogic_epi32(x, mask, y, 0xea); }
 
-// Blocks of 32 values with a scale. What is added to a value to make it unsigned:
+// Returns what is added to a value of a type to make it unsigned.
 static inline int32_t value_offset(int type) {
   switch (type) {
     case GGML_TYPE_Q8_0:
@@ -182,9 +194,10 @@ static inline size_t block_bytes(int type) {
   }
 }
 
-// Each lane's 32 fifth bits as bytes 0 or 16, for values 4q..4q+3.
+// Spreads each lane's 32 fifth bits into bytes of 0 or 16, for values 4q to 4q+3.
 INLINE __m512i fifth_bits(__m512i bits, int q) {
-  // Four bits in the upper half of a byte, each in a byte of its own; then any bit that is set becomes the lowest.
+  // Each of the four bits, in the upper half of a byte, goes into a byte of its own. There min() turns any set bit into
+  // 16.
   const __m512i upper = q % 2 ? bits : _mm512_slli_epi32(bits, 4);
   const uint8_t b = (uint8_t)(q / 2);
   const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
@@ -192,7 +205,7 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
   return _mm512_min_epu8(_mm512_and_si512(spread, set_bytes(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
 }
 
-// Values and scales of block k of each row.
+// Packs block k of each row: values into `out`, and returns the scales.
 INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, __m512i out[DWORDS]) {
   const size_t at = k * block_bytes(type);
   const __m512i nibble = _mm512_set1_epi8(0x0f);
@@ -223,22 +236,22 @@ INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, 
   return low_f16(gather_dwords(panel, at));
 }
 
-// Blocks of 256 values (K types): parts of 16 or 32 values have scales of their own.
+// Returns how many sub-blocks of a super-block have a scale of their own.
 INLINE int scale_count(int type) { return type == GGML_TYPE_Q6_K ? 2 * SUB_BLOCKS : SUB_BLOCKS; }
 
 struct scales {
   __m512 d, dmin;
-  __m512 scale[2 * SUB_BLOCKS];  // of the parts
-  __m512i min[SUB_BLOCKS];       // for each two sums of 16 of a column's values: two factors of 16 bits
+  __m512 scale[2 * SUB_BLOCKS];  // one for each sub-block
+  __m512i min[SUB_BLOCKS];       // 16-bit factors for two neighboring sums of 16 values of the column
 };
 
 INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, struct scales* out) {
   const size_t at = k * block_bytes(type);
-  const uint8_t no = 0x80;  // a byte to become zero
+  const uint8_t no = 0x80;  // an index for which the shuffle gives a zero byte
   const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
   __m512i t[4];
   if (type == GGML_TYPE_Q6_K) {
-    // No mins, but the values' offset of 32, which every part's scale multiplies.
+    // There are no mins. The offset of 32 takes their place, and every sub-block's scale multiplies it.
     prefetch_next_panel(panel->row, at + Q6_K_SCALES_AT);
     transpose16(panel->row, at + Q6_K_SCALES_AT, t);
     out->d = out->dmin = high_f16(gather_dwords(panel, at + Q6_K_D_AT - 2));
@@ -259,8 +272,8 @@ INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, s
   transpose16(panel->row, at, t);
   out->d = low_f16(t[0]);
   out->dmin = high_f16(t[0]);
-  // Parts 0 to 3 have their six bits in a byte each; those of 4 to 7 are four bits of the last dword and the two
-  // upper bits of the others.
+  // Sub-blocks 0 to 3 have six bits in one byte each. Those of sub-blocks 4 to 7 are four bits in the last dword and
+  // two in the upper bits of the other dwords.
   const __m512i six = _mm512_set1_epi8(0x3f), four = _mm512_set1_epi8(0x0f), upper = _mm512_set1_epi8(0x30);
   const __m512i scale[2] = {
       _mm512_and_si512(t[1], six),
@@ -280,7 +293,8 @@ INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, s
   }
 }
 
-// The bytes of a block's values, turned, as they are packed: first low bits, then high ones.
+// Transposes the bytes of super-block k of each row as they are stored: first the low bits of the values, then the high
+// bits.
 INLINE void transpose_super_block(const int type, const struct panel* panel, size_t k, __m512i raw[RAW_REGISTERS]) {
   const size_t at = k * block_bytes(type);
   const size_t low = type == GGML_TYPE_Q4_K ? Q4_K_AT : type == GGML_TYPE_Q5_K ? Q5_K_AT : 0;
@@ -295,7 +309,7 @@ INLINE __m512i shift_left(__m512i x, int left) {
   return left < 0 ? _mm512_srli_epi32(x, (unsigned)-left) : left ? _mm512_slli_epi32(x, (unsigned)left) : x;
 }
 
-// Values 32j to 32j+31.
+// Unpacks sub-block j, that is values 32j to 32j+31, from transposed bytes.
 INLINE void unpack_sub_block(const int type, const __m512i raw[RAW_REGISTERS], const int j, __m512i out[DWORDS]) {
   const __m512i nibble = _mm512_set1_epi8(0x0f);
   UNROLL

@@ -1,44 +1,48 @@
-// Activations, quantized to Q8_0 and Q8_K before each product, in the place of ggml's functions of these names.
+// Quantization of activations to Q8_0 and Q8_K, before each product, in the place of quantize_row_q8_0 and
+// quantize_row_q8_K.
 //
-// ggml divides twice for each 32 values of Q8_0 and makes its scale a half in whole numbers; Q8_K is plain C for any
-// processor. Where their results would be laborious to have (NaN; in Q8_K also infinity, zeros and scales without an
-// inverse), they compute them.
+// A block's scale is its largest magnitude divided by 127 (with a sign in Q8_K), and each value is multiplied by the
+// inverse and rounded. There are no sums of floats, so the bits depend on the rounding of the scale and the values
+// alone. ggml computes one block of Q8_0 at a time, with two divisions for each, and Q8_K in plain C. Here sixteen
+// blocks of Q8_0 get their scales together (lane = block), and Q8_K is vectorized. Rare inputs whose result would be
+// laborious to have with the same bits go to ggml's own functions: NaN, and for Q8_K also infinity, blocks of zeros,
+// and scales without an inverse.
 #include "matmul_k_quants.h"
 
 enum {
-  BLOCK = 32,         // values in a block of Q8_0,
-  SUPER_BLOCK = 256,  // and of Q8_K
+  BLOCK = 32,         // values in a block of Q8_0
+  SUPER_BLOCK = 256,  // values in a block of Q8_K
 
-  INFINITY_BITS = 0x7f800000,  // the bits of infinity, above which there is only NaN
-  TINY_BITS = 0x0d800000,      // of 2^-100: 127 divided by this is still far from infinity
+  INFINITY_BITS = 0x7f800000,  // the bits of infinity, above which there are only NaNs
+  TINY_BITS = 0x0d800000,      // the bits of 2^-100: 127 divided by it is far from infinity
 };
 
-// The bits of the larger ones of 32 values' magnitudes. As whole numbers they have the order of the values.
+// Returns the larger magnitudes of 32 values in 16 lanes, as bits. Read as integers they have the order of the values.
 INLINE __m512i larger_magnitudes(const float* x) {
   const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
   const __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
   return _mm512_max_epi32(a, _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
 }
 
-// Of two neighboring 128-bit lanes each: those of `a`, then those of `b`.
+// Returns the maxima of pairs of neighboring 128-bit lanes: those of `a`, then those of `b`.
 INLINE __m512i max_lane_pairs(__m512i a, __m512i b) {
   return _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-// Of four blocks the largest: four candidates for each, in a 128-bit lane of its own. If only n < 4 are left, the first
-// stands for the others.
+// Returns four candidates for the maximum of each of four blocks, each block's in a 128-bit lane of its own. If only n
+// < 4 blocks are left, the first stands in for the others.
 INLINE __m512i four_block_maxima(const float* x, int n) {
   const __m512i a = larger_magnitudes(x), b = larger_magnitudes(x + (n > 1 ? BLOCK : 0));
   const __m512i c = larger_magnitudes(x + (n > 2 ? 2 * BLOCK : 0)), d = larger_magnitudes(x + (n > 3 ? 3 * BLOCK : 0));
   return max_lane_pairs(max_lane_pairs(a, b), max_lane_pairs(c, d));
 }
 
-// From dword i of each 128-bit lane after the other to lane after lane, or back.
+// Transposes the lanes' dwords: from dword i of each 128-bit lane after the other, to lane after lane, or back.
 INLINE __m512i transpose_lanes(__m512i x) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
 }
 
-// Of n blocks the largest, each in a lane.
+// Returns the maximum of each of n blocks in lane = block.
 INLINE __m512i block_maxima(const float* x, int n) {
   const __m512i a = four_block_maxima(x, n);
   const __m512i b = n > 4 ? four_block_maxima(x + 4 * BLOCK, n - 4) : a;
@@ -49,15 +53,15 @@ INLINE __m512i block_maxima(const float* x, int n) {
   return transpose_lanes(_mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)));
 }
 
-// 32 values times `scale` as words, in an order that turn_lanes sets right when they have become bytes. What is too
-// large becomes -128 as with ggml: the smallest integer first.
+// Returns 32 values times `scale` as 16-bit integers, in an order that transpose_lanes sets right once they are bytes.
+// Values that are too large become -128 as in ggml, by way of the smallest integer.
 INLINE __m512i scaled_words(const float* x, float scale) {
   const __m512 by = _mm512_set1_ps(scale);
   const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by));
   return _mm512_packs_epi32(low, _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), by)));
 }
 
-// Up to 16 blocks, whose scales are found together. False: there is NaN among them.
+// Quantizes up to 16 blocks, whose scales are found together. False if there is a NaN among them.
 INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
   const __m512i bits = block_maxima(x, n);
   if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(INFINITY_BITS))) return false;
@@ -88,10 +92,10 @@ KERNEL static void q8_0(const float* x, uint8_t* y, int64_t blocks) {
   }
 }
 
-// Of 256 values the one with the largest magnitude; of several the first, since their signs may differ. Zero: ggml's
-// function is to be used.
+// Returns the value with the largest magnitude of 256, the first of several, since their signs may differ. Zero if
+// ggml's function is to be used.
 INLINE float signed_maximum(const float* x) {
-  __m512i above = _mm512_setzero_si512(), below = above;  // the largest of the positive, and of the negative ones
+  __m512i above = _mm512_setzero_si512(), below = above;  // the largest positive and negative magnitudes
   for (int i = 0; i < SUPER_BLOCK; i += 16) {
     const __m512i bits = _mm512_loadu_si512(x + i);
     above = _mm512_max_epi32(above, bits);
@@ -109,7 +113,7 @@ INLINE float signed_maximum(const float* x) {
   return most > least || (most == least && *x > 0) ? value : -value;
 }
 
-// The sums of two neighboring 128-bit lanes each: of `a`, then of `b`.
+// Returns the sums of pairs of neighboring 128-bit lanes: those of `a`, then those of `b`.
 INLINE __m512i add_lane_pairs(__m512i a, __m512i b) {
   return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
@@ -119,7 +123,7 @@ INLINE bool block_q8_k(const float* x, uint8_t* y) {
   if (max == 0) return false;
   const float scale = -127 / max, d = 1 / scale;
   memcpy(y, &d, sizeof d);
-  __m512i sums[4];  // of four values each
+  __m512i sums[4];  // sums of four values each
   UNROLL
   for (int i = 0; i < 4; i++) {
     const float* from = x + i * 2 * BLOCK;
