@@ -51,7 +51,7 @@ class CTransformersModel(LoadedModel):
         if request.sampling.logit_bias:
             raise InvalidRequestError("the ctransformers backend has no logit_bias")
         if request.media:
-            raise UnsupportedError("this model takes no pictures or sounds")
+            raise UnsupportedError("this model takes no images or sounds")
         tokens = await self._tokens(request.prompt)
         check_length(tokens, self._facts.context_length)
         if not tokens:

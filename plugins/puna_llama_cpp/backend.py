@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from puna.backend import Backend, LoadedModel, ModelSpec, Option
 
 if TYPE_CHECKING:
-    from puna_llama_cpp.loading import Opened
+    from puna_llama_cpp.loading import LoadedParts
 
 
 class LlamaCppBackend(Backend):
@@ -21,33 +21,33 @@ class LlamaCppBackend(Backend):
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load weights and make a context, in a thread. Cancelling waits until that has let go."""
-        opened = await _open(spec, report)
+        opened = await _open_in_thread(spec, report)
         return opened.start()
 
 
-async def _open(spec: ModelSpec, report: Callable[[float], None]) -> "Opened":
+async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "LoadedParts":
     loop = asyncio.get_running_loop()
-    stop = threading.Event()
+    cancelled = threading.Event()
 
-    def work() -> "Opened":
+    def work() -> "LoadedParts":
         if spec.backend_options.get("kernels", True):
             from puna_ggml_kernels import loader
 
             loader.install()  # before anything else loads llama.cpp
         from puna_llama_cpp.loading import open_model
 
-        return open_model(spec, lambda done: _tell(loop, report, done), stop.is_set)
+        return open_model(spec, lambda done: _report_on_loop(loop, report, done), cancelled.is_set)
 
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        stop.set()
+        cancelled.set()
         await asyncio.wait({working})
         if not working.exception():
             working.result().close()
         raise
 
 
-def _tell(loop: asyncio.AbstractEventLoop, report: Callable[[float], None], done: float) -> None:
+def _report_on_loop(loop: asyncio.AbstractEventLoop, report: Callable[[float], None], done: float) -> None:
     loop.call_soon_threadsafe(report, done)

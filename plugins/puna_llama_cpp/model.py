@@ -23,13 +23,13 @@ from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.generation import sequence
 from puna_llama_cpp.generation.engine import Engine
 from puna_llama_cpp.sampling import chain as sampler_chain
-from puna_llama_cpp.structured_output.constraint import Grammars
-from puna_llama_cpp.vision.projector import Look, Projector
+from puna_llama_cpp.structured_output.constraint import ConstraintClient
+from puna_llama_cpp.vision.projector import EncodedPrompt, Projector
 
-_QUICK_TEXT = 4096
+_INLINE_TEXT_CHARS = 4096
 """Characters of a text that is tokenized sooner than a thread is found for it."""
-_LOOKERS = 4
-"""Threads that read pictures. Only one encodes at a time; the others can serve those seen before meanwhile."""
+_ENCODER_THREADS = 4
+"""Threads that read images. Only one encodes at a time; the others can serve those seen before meanwhile."""
 
 
 class LlamaModel(LoadedModel):
@@ -47,7 +47,7 @@ class LlamaModel(LoadedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the ids of a text."""
-        if len(text) <= _QUICK_TEXT:
+        if len(text) <= _INLINE_TEXT_CHARS:
             return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
         return await asyncio.to_thread(
             self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special
@@ -55,7 +55,7 @@ class LlamaModel(LoadedModel):
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return each token's bytes."""
-        if len(tokens) <= _QUICK_TEXT:
+        if len(tokens) <= _INLINE_TEXT_CHARS:
             return self._vocabulary.detokenize(tokens, special=special)
         return await asyncio.to_thread(self._vocabulary.detokenize, tokens, special=special)
 
@@ -63,7 +63,7 @@ class LlamaModel(LoadedModel):
         """Return a prompt as tokens: text with special tokens read and added, ids as they are."""
         if isinstance(prompt, str):
             return await self.tokenize(prompt, add_special=True, parse_special=True)
-        self._vocabulary.check(prompt)
+        self._vocabulary.validate(prompt)
         return list(prompt)
 
     def _close_engine(self) -> None:
@@ -76,7 +76,7 @@ class LlamaModel(LoadedModel):
         self._weights.close()
 
 
-class WritingModel(LlamaModel):
+class GenerativeModel(LlamaModel):
     """A model that writes text."""
 
     def __init__(
@@ -90,8 +90,8 @@ class WritingModel(LlamaModel):
         """Own the projector too, and start the engine."""
         super().__init__(weights, context, facts)
         self._projector = projector
-        self._lookers = ThreadPoolExecutor(_LOOKERS, "look")
-        self._grammars = Grammars(self._vocabulary, constraints)
+        self._encoder_pool = ThreadPoolExecutor(_ENCODER_THREADS, "look")
+        self._constraints = ConstraintClient(self._vocabulary, constraints)
         self._engine = Engine(context, self._vocabulary, facts.parallel)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
@@ -99,7 +99,7 @@ class WritingModel(LlamaModel):
         running = await self._prepare(request)
         try:
             self._engine.submit(running)
-            while not isinstance(event := await running.mailbox.get(), Finish):
+            while not isinstance(event := await running.results.get(), Finish):
                 yield event
             yield event
         finally:
@@ -112,40 +112,40 @@ class WritingModel(LlamaModel):
         return self._engine.step()
 
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
-        sampler_chain.check(request.sampling)
-        self._vocabulary.check(list(request.sampling.logit_bias))
-        pictures = None
+        sampler_chain.validate(request.sampling)
+        self._vocabulary.validate(list(request.sampling.logit_bias))
+        images = None
         if request.media:
-            look = await self._look(request)
-            tokens, pictures = look.tokens, look.pictures
+            encoded = await self._encode_images(request)
+            tokens, images = encoded.tokens, encoded.images
         else:
             tokens = await self._tokens(request.prompt)
         if len(tokens) >= self._context.length:
             raise PromptTooLongError(len(tokens), self._context.length)
         if self._projector:
-            # as in the reference, whatever the prompt: what a shift leaves of a picture would mean nothing
+            # as in the reference, whatever the prompt: what a shift leaves of an image would mean nothing
             request = replace(request, shift=False)
-        preserved = self._vocabulary.special(request.preserved_tokens)
-        matcher = await self._grammars.matcher(request.constraint) if request.constraint else None
-        return sequence.Sequence(request, tokens, matcher, preserved, pictures)
+        preserved = self._vocabulary.special_tokens(request.preserved_tokens)
+        matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
+        return sequence.Sequence(request, tokens, matcher, preserved, images)
 
-    async def _look(self, request: SequenceRequest) -> Look:
-        """Have the pictures looked at, in a thread. Cancelled, it leaves one that is being encoded to its end."""
+    async def _encode_images(self, request: SequenceRequest) -> EncodedPrompt:
+        """Have the images looked at, in a thread. Cancelled, it leaves one that is being encoded to its end."""
         projector, text = self._projector, request.prompt
         if projector is None or not self._facts.vision:
-            raise UnsupportedError("this model cannot look at pictures")
+            raise UnsupportedError("this model cannot look at images")
         if not isinstance(text, str):
-            raise InvalidRequestError("pictures need a prompt of text, in which their places are marked")
-        stopped = threading.Event()
-        work = partial(projector.look, text, request.media, request.cache_salt, self._context, stopped.is_set)
+            raise InvalidRequestError("images need a prompt of text, in which their places are marked")
+        cancelled = threading.Event()
+        work = partial(projector.encode, text, request.media, request.cache_salt, self._context, cancelled.is_set)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._lookers, work)
+            return await asyncio.get_running_loop().run_in_executor(self._encoder_pool, work)
         finally:
-            stopped.set()
+            cancelled.set()
 
     def _close_engine(self) -> None:
-        self._lookers.shutdown(cancel_futures=True)
+        self._encoder_pool.shutdown(cancel_futures=True)
         self._engine.close()
-        self._grammars.close()
+        self._constraints.close()
         if self._projector:
             self._projector.close()

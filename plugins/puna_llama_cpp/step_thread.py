@@ -10,7 +10,7 @@ from puna.backend import BackendError
 T = TypeVar("T")
 
 
-class Mailbox(Generic[T]):
+class ResultQueue(Generic[T]):
     """Where a request's results arrive on its event loop. An error put into it is raised to who reads."""
 
     def __init__(self) -> None:
@@ -30,27 +30,27 @@ class Mailbox(Generic[T]):
         return item
 
 
-class Post:
+class BatchedDelivery:
     """Results on their way: collected during a step, and handed to each loop by one call."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._bags: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox[Any], Any]]] = {}
+        self._batches: dict[asyncio.AbstractEventLoop, list[tuple[ResultQueue[Any], Any]]] = {}
 
-    def put(self, mailbox: Mailbox[T], item: T | BaseException) -> None:
+    def put(self, results: ResultQueue[T], item: T | BaseException) -> None:
         """Add a result to what is sent next."""
-        self._bags.setdefault(mailbox.loop, []).append((mailbox, item))
+        self._batches.setdefault(results.loop, []).append((results, item))
 
     def send(self) -> None:
         """Hand everything over."""
-        bags, self._bags = self._bags, {}
-        for loop, bag in bags.items():
-            loop.call_soon_threadsafe(_deliver, bag)
+        batches, self._batches = self._batches, {}
+        for loop, batch in batches.items():
+            loop.call_soon_threadsafe(_deliver, batch)
 
 
-def _deliver(bag: list[tuple[Mailbox[Any], Any]]) -> None:
-    for mailbox, item in bag:
-        mailbox.put(item)
+def _deliver(batch: list[tuple[ResultQueue[Any], Any]]) -> None:
+    for results, item in batch:
+        results.put(item)
 
 
 class StepThread:
@@ -59,9 +59,9 @@ class StepThread:
     `ended` is called on the thread when it ends, also when `step` failed: whoever waits must be told.
     """
 
-    def __init__(self, name: str, step: Callable[[], bool], ended: Callable[[], None]) -> None:
+    def __init__(self, name: str, step: Callable[[], bool], on_end: Callable[[], None]) -> None:
         """`step` returns whether there is more to do at once."""
-        self._step, self._ended = step, ended
+        self._step, self._on_end = step, on_end
         self._wake = threading.Event()
         self._closing = False
         self._steps = 0
@@ -97,9 +97,9 @@ class StepThread:
                     self._busy = False
                     self._wake.wait()
         finally:
-            self._ended()
+            self._on_end()
 
 
-def ended_error() -> BackendError:
+def unloaded_error() -> BackendError:
     """Return what those hear who still wait when the thread has ended."""
     return BackendError("the model was unloaded")

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from tests.plugins.llama_cpp.random_walk import TooLongError, faults, written
+from tests.plugins.llama_cpp.random_walk import TooLongError, random_text, schema_violations
 
 MORE_THAN_THE_SCHEMA = {"jwt", "stringbool"}
 """Kinds of which zod demands what their schemas do not say, or whose schemas are of what they return."""
@@ -29,7 +29,7 @@ def schemas(run):
 
 def test_what_may_be_written_keeps_to_the_schemas(schemas):
     assert len(schemas) > 150
-    assert {name: found for name, schema in schemas.items() if (found := faults(schema, seeds=2))} == {}
+    assert {name: found for name, schema in schemas.items() if (found := schema_violations(schema, seeds=2))} == {}
 
 
 def test_what_may_be_written_is_read_by_zod(run, schemas):
@@ -43,6 +43,6 @@ def some(schema):
     """Yield a few texts that chance writes."""
     for seed in range(3):
         try:
-            yield written("json_schema", json.dumps(schema), seed)
+            yield random_text("json_schema", json.dumps(schema), seed)
         except TooLongError:
             continue

@@ -35,7 +35,7 @@ class Batch:
         """Empty it."""
         self.length = 0
 
-    def add(self, slot: int, position: int, tokens: list[int], *, output: bool, every: bool = False) -> int:
+    def add(self, slot: int, position: int, tokens: list[int], *, output: bool, all_outputs: bool = False) -> int:
         """Add a sequence's next tokens and return the row of the last, which gets logits if `output`.
 
         `every` gives an output to all of them, as pooled embeddings and guesses want it.
@@ -44,7 +44,7 @@ class Batch:
         self._tokens[start:end] = tokens
         self._positions[start:end] = range(position, position + len(tokens))
         self._slots[start:end] = slot
-        self._outputs[start:end] = every
+        self._outputs[start:end] = all_outputs
         self._outputs[end - 1] = output
         self.length = self.native.n_tokens = end
         return end - 1

@@ -40,7 +40,7 @@ class ContextOptions:
     """Of each sequence; llama.cpp rounds it up to a multiple of 256."""
     sequences: int
     """How many of that length there is room for."""
-    most_sequences: int
+    max_sequences: int
     """How many there may be, together no longer than that room. More than `sequences` only for embeddings."""
     batch: int
     threads: int
@@ -49,14 +49,14 @@ class ContextOptions:
     embeddings: bool = False
 
 
-def _refusal(message: str) -> Exception:
+def _creation_error(message: str) -> Exception:
     """Return what it means that there is no context: llama.cpp says only in its log whether memory was lacking."""
     if not message or "alloc" in message or "memory" in message:
         return MemoryError(message or "llama.cpp could not make a context")
     return InvalidRequestError(message)
 
 
-FEW_OUTPUTS: Final = 8
+MIN_OUTPUTS: Final = 8
 """Tokens of a batch that may get logits, however few sequences there are."""
 
 
@@ -72,10 +72,10 @@ class Context:
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = -(-options.length // 256) * 256 * options.sequences
         parameters.n_batch = parameters.n_ubatch = options.batch
-        parameters.n_seq_max = options.most_sequences
+        parameters.n_seq_max = options.max_sequences
         if not options.embeddings:
             # Logits of one token each, or of some guesses more, but not of a whole batch.
-            parameters.n_outputs_max = max(options.sequences, FEW_OUTPUTS)
+            parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS)
         parameters.n_threads = parameters.n_threads_batch = options.threads
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
@@ -90,24 +90,24 @@ class Context:
         parameters.type_k = parameters.type_v = KV_CACHE_TYPES[cache_type]
         # strlen as the abort callback: a C function that answers from one byte, asked at every node of the graph by a
         # thread that would otherwise have to take Python's lock each time.
-        self._flag = ctypes.create_string_buffer(2)
+        self._abort_flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
         parameters.abort_callback = lib.ggml_abort_callback(strlen or 0)
-        parameters.abort_callback_data = ctypes.addressof(self._flag)
+        parameters.abort_callback_data = ctypes.addressof(self._abort_flag)
         pointer = lib.llama_init_from_model(weights.pointer, parameters)
         if not pointer:
-            raise _refusal(captured_log().last_error())
+            raise _creation_error(captured_log().last_error())
         self.pointer = pointer
-        self._row = ctypes.c_float * weights.vocabulary.size
+        self._logits_row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)
-        self._stated: tuple[int, int] | None = None
+        self._saved_state: tuple[int, int] | None = None
         """Whose state that is, and its bytes."""
         self._memory = lib.llama_get_memory(pointer)
-        self.remembers = bool(self._memory)
-        self.can_rewind = self.remembers and not (
+        self.has_memory = bool(self._memory)
+        self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
-        self.can_shift = self.remembers and bool(lib.llama_memory_can_shift(self._memory))
+        self.can_shift = self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = int(lib.llama_n_batch(pointer))
         self.pooling = lib.llama_pooling_type(pointer)
@@ -117,26 +117,26 @@ class Context:
         """Free it."""
         lib.llama_free(self.pointer)
 
-    def abort(self, wanted: bool) -> None:
+    def set_abort(self, wanted: bool) -> None:
         """Have the running evaluation end at once, or no longer."""
-        self._flag.raw = b"\1\0" if wanted else b"\0\0"
+        self._abort_flag.raw = b"\1\0" if wanted else b"\0\0"
 
     def decode(
-        self, batch: Batch | VectorBatch, *, tiles_from: int = TILED_PREFILL_ROWS, guesses: bool = False
+        self, batch: Batch | VectorBatch, *, tiled_from: int = TILED_PREFILL_ROWS, batch_invariant: bool = False
     ) -> None:
         """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
 
         `tiles_from`: so many tokens of a sequence are part of a long prompt. `guesses`: some tokens may be the next
         ones, and must come out as they would one by one.
         """
-        set_order(tiled_from=tiles_from, batch_invariant=guesses)
+        set_order(tiled_from=tiled_from, batch_invariant=batch_invariant)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError
         if status != 0:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
 
-    def look(self, batch: VectorBatch, *, causal: bool) -> None:
+    def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
         """Evaluate vectors, each of which sees only those before it if `causal`. For errors see `decode`."""
         lib.llama_set_causal_attn(self.pointer, causal)
         try:
@@ -147,16 +147,16 @@ class Context:
     def logits(self, row: int) -> NDArray[np.float32]:
         """Return the logits of a row of the last batch: a view, valid and writable until the next one."""
         first = lib.llama_get_logits_ith(self.pointer, row)
-        return np.frombuffer(self._row.from_address(ctypes.addressof(first.contents)), np.float32)
+        return np.frombuffer(self._logits_row.from_address(ctypes.addressof(first.contents)), np.float32)
 
     def pooled(self, slot: int, length: int) -> NDArray[np.float32]:
         """Return a copy of a sequence's pooled embedding."""
         return np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self.pointer, slot), (length,)).copy()
 
-    def rewind(self, slot: int, position: int) -> int:
+    def truncate(self, slot: int, position: int) -> int:
         """Forget a sequence from a position on and return where it stands: there, or at 0 if that cannot be done."""
-        if self._stated and self._stated[0] == slot:
-            self._stated = None
+        if self._saved_state and self._saved_state[0] == slot:
+            self._saved_state = None
         if lib.llama_memory_seq_rm(self._memory, slot, position, -1):
             return position
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
@@ -170,22 +170,22 @@ class Context:
         one who takes it over, and since new memory takes longer than copying.
         """
         state = ctypes.POINTER(ctypes.c_uint8)
-        if self._stated is None or self._stated[0] != source:
+        if self._saved_state is None or self._saved_state[0] != source:
             size = lib.llama_state_seq_get_size(self.pointer, source)
             if len(self._state) < size:
                 self._state = np.empty(size, np.uint8)
             size = lib.llama_state_seq_get_data(self.pointer, self._state.ctypes.data_as(state), size, source)
-            self._stated = (source, size)
-        size = self._stated[1]
+            self._saved_state = (source, size)
+        size = self._saved_state[1]
         if size and lib.llama_state_seq_set_data(self.pointer, self._state.ctypes.data_as(state), size, target):
             return True
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
 
-    def end_copying(self) -> None:
+    def release_copy_buffer(self) -> None:
         """Let go of the state of who was copied last."""
         self._state = np.empty(0, np.uint8)
-        self._stated = None
+        self._saved_state = None
 
     def shift(self, slot: int, start: int, end: int) -> None:
         """Forget a sequence's positions from `start` to `end` and move what follows there."""
@@ -194,5 +194,5 @@ class Context:
 
     def clear(self) -> None:
         """Forget all sequences."""
-        if self.remembers:
+        if self.has_memory:
             lib.llama_memory_clear(self._memory, False)

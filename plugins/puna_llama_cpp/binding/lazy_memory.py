@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 VERSIONS = ("0.25.3",)
 """Versions of ggml whose tables of functions were tried."""
-_LARGE = 1 << 20
+_MIN_BYTES = 1 << 20
 """Bytes of a buffer that is worth it."""
-_MOST_FUNCTIONS = 16
+_MAX_POINTERS = 16
 """Pointers of a table that are tried; it ends sooner."""
 _MADV_DONTNEED = 4
 
@@ -40,9 +40,9 @@ _Clear = ctypes.CFUNCTYPE(None, c_void_p, c_uint8)
 class _Hook:
     """Where the CPU's buffers are made, and what takes that place for a while."""
 
-    slot: c_void_p
-    ours: c_void_p
-    keep: tuple[object, ...]
+    pointer: c_void_p
+    replacement: c_void_p
+    kept_alive: tuple[object, ...]
     """What must outlive all buffers that were made so."""
 
 
@@ -56,12 +56,12 @@ def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
     if hook is None:
         yield False
         return
-    original = hook.slot.value
-    hook.slot.value = hook.ours.value
+    original = hook.pointer.value
+    hook.pointer.value = hook.replacement.value
     try:
         yield True
     finally:
-        hook.slot.value = original
+        hook.pointer.value = original
 
 
 @cache
@@ -77,27 +77,27 @@ def _hook() -> _Hook | None:
             version or "one without a version",
         )
         return None
-    clear_index = make_index = None
+    clear_index = allocate_index = None
     with suppress(AttributeError):  # a function of another name
         ggml = _Ggml()
-        kind = ggml.cpu_buffer_type()
-        clear_index = ggml.clear_index(kind)
-        make_index = ggml.make_index(kind)
-    if clear_index is None or make_index is None:
+        buffer_type = ggml.cpu_buffer_type()
+        clear_index = ggml.clear_index(buffer_type)
+        allocate_index = ggml.allocate_index(buffer_type)
+    if clear_index is None or allocate_index is None:
         log.warning("llama.cpp's buffers are not what they were: caches are zeroed at once")
         return None
-    slot = c_void_p.from_address(kind + make_index * ctypes.sizeof(c_void_p))
-    original = _Allocate(slot.value or 0)
+    pointer = c_void_p.from_address(buffer_type + allocate_index * ctypes.sizeof(c_void_p))
+    original = _Allocate(pointer.value or 0)
     clear = _Clear(ggml.clear)
 
     def make(of_kind: int, size: int) -> int | None:
         buffer: int | None = original(of_kind, size)
-        if buffer and size >= _LARGE:
+        if buffer and size >= _MIN_BYTES:
             _functions(buffer)[clear_index] = ctypes.cast(clear, c_void_p)
         return buffer
 
-    ours = _Allocate(make)
-    return _Hook(slot, ctypes.cast(ours, c_void_p), (ours, clear, original))
+    replacement = _Allocate(make)
+    return _Hook(pointer, ctypes.cast(replacement, c_void_p), (replacement, clear, original))
 
 
 def _version() -> str:
@@ -114,7 +114,7 @@ class _Ggml:
 
     def __init__(self) -> None:
         self.cpu_buffer_type = _function("ggml_backend_cpu_buffer_type", c_void_p)
-        self._make = _function("ggml_backend_buft_alloc_buffer", c_void_p, c_void_p, c_size_t)
+        self._allocate = _function("ggml_backend_buft_alloc_buffer", c_void_p, c_void_p, c_size_t)
         self._clear = _function("ggml_backend_buffer_clear", None, c_void_p, c_uint8)
         self._free = _function("ggml_backend_buffer_free", None, c_void_p)
         self._base = _function("ggml_backend_buffer_get_base", c_void_p, c_void_p)
@@ -133,40 +133,42 @@ class _Ggml:
         ctypes.memset(base, 0, first - base)
         ctypes.memset(first + length, 0, base + size - first - length)
 
-    def clear_index(self, kind: int) -> int | None:
+    def clear_index(self, buffer_type: int) -> int | None:
         """Find the pointer that clears: without it a buffer stays as it is."""
-        buffer = self._make(kind, 64)
-        unwilling = _Clear(lambda *_: None)
+        buffer = self._allocate(buffer_type, 64)
+        ineffective = _Clear(lambda *_: None)
         base = self._base(buffer)
         try:
 
-            def shown() -> bool:
+            def is_effective() -> bool:
                 ctypes.memset(base, 0, 1)
                 self._clear(buffer, 1)
                 return ctypes.string_at(base, 1) == b"\0"
 
             # The type follows the functions, and what comes after it is no function.
-            return _found(buffer, ctypes.cast(unwilling, c_void_p), shown, end=kind)
+            return _find_pointer(buffer, ctypes.cast(ineffective, c_void_p), is_effective, end=buffer_type)
         finally:
             self._free(buffer)
 
-    def make_index(self, kind: int) -> int | None:
+    def allocate_index(self, buffer_type: int) -> int | None:
         """Find the pointer that makes buffers of a type: with another function in its place none comes."""
-        unwilling = _Allocate(lambda *_: None)
+        ineffective = _Allocate(lambda *_: None)
 
-        def shown() -> bool:
-            buffer = self._make(kind, 64)
+        def is_effective() -> bool:
+            buffer = self._allocate(buffer_type, 64)
             if buffer:
                 self._free(buffer)
             return not buffer
 
-        return _found(kind, ctypes.cast(unwilling, c_void_p), shown)
+        return _find_pointer(buffer_type, ctypes.cast(ineffective, c_void_p), is_effective)
 
 
-def _found(table: int, replacement: c_void_p, shown: Callable[[], bool], end: int | None = None) -> int | None:
+def _find_pointer(
+    table: int, replacement: c_void_p, is_effective: Callable[[], bool], end: int | None = None
+) -> int | None:
     """Return which pointer of a table must be replaced for `shown` to become true; None: none before `end`."""
     functions = _functions(table)
-    for index in range(_MOST_FUNCTIONS):
+    for index in range(_MAX_POINTERS):
         original = functions[index]
         if original == end:
             return None
@@ -174,7 +176,7 @@ def _found(table: int, replacement: c_void_p, shown: Callable[[], bool], end: in
             continue
         functions[index] = replacement
         try:
-            if shown():
+            if is_effective():
                 return index
         finally:
             functions[index] = original
@@ -182,7 +184,7 @@ def _found(table: int, replacement: c_void_p, shown: Callable[[], bool], end: in
 
 
 def _functions(table: int) -> "ctypes.Array[c_void_p]":
-    return (c_void_p * _MOST_FUNCTIONS).from_address(table)
+    return (c_void_p * _MAX_POINTERS).from_address(table)
 
 
 def _function(name: str, result: type | None, *arguments: type) -> Callable[..., int]:

@@ -29,20 +29,20 @@ class NativeLog:
     def __init__(self) -> None:
         """Take over the log callback."""
         self._lock = threading.Lock()
-        self._part = ""
+        self._partial_line = ""
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._errors: deque[str] = deque(maxlen=20)
-        self._callback = lib.llama_log_callback(self._take)
-        self.take(lib.llama_log_set)
+        self._callback = lib.llama_log_callback(self._on_message)
+        self.attach(lib.llama_log_set)
 
-    def take(self, log_set: Callable[[Any, ctypes.c_void_p], None]) -> None:
+    def attach(self, log_set: Callable[[Any, ctypes.c_void_p], None]) -> None:
         """Have a part of llama.cpp that has its own callback call this one."""
         log_set(self._callback, ctypes.c_void_p(0))
 
-    def _take(self, level: int, text: bytes, _data: object) -> None:
+    def _on_message(self, level: int, text: bytes, _data: object) -> None:
         with self._lock:
-            self._part += text.decode("utf-8", "replace")
-            *lines, self._part = self._part.split("\n")
+            self._partial_line += text.decode("utf-8", "replace")
+            *lines, self._partial_line = self._partial_line.split("\n")
             self._lines.extend(lines)
             if level == _ERROR and any(map(_ABORTED.search, lines)):
                 level = _DEBUG
@@ -66,8 +66,8 @@ class NativeLog:
     def load_error(self) -> str:
         """Return why a model or projector could not be loaded: what is said last tells only that it could not."""
         with self._lock:
-            told = [line[match.end() :] for line in self._errors if (match := _LOAD_ERRORS.search(line))]
-        return told[-1] if told else self.last_error()
+            reasons = [line[match.end() :] for line in self._errors if (match := _LOAD_ERRORS.search(line))]
+        return reasons[-1] if reasons else self.last_error()
 
     def cache_bytes(self) -> int:
         """Return the bytes of the CPU's KV caches announced since `clear`."""

@@ -23,9 +23,9 @@ class Vocabulary:
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(vocab))
         self.adds_eos = bool(lib.llama_vocab_get_add_eos(vocab))
         self.adds_sep = bool(lib.llama_vocab_get_add_sep(vocab))
-        self.ends = frozenset(token for token in range(self.size) if lib.llama_vocab_is_eog(vocab, token))
+        self.end_tokens = frozenset(token for token in range(self.size) if lib.llama_vocab_is_eog(vocab, token))
         self._adds_space = adds_space
-        self._pieces: list[bytes | None] = [None] * self.size
+        self._output_bytes: list[bytes | None] = [None] * self.size
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the tokens of a text."""
@@ -38,14 +38,14 @@ class Vocabulary:
                 return tokens[:count]
             room = -count
 
-    def piece(self, token: int) -> bytes:
+    def output_bytes(self, token: int) -> bytes:
         """Return the bytes that a token adds to a text: none for special ones."""
-        piece = self._pieces[token]
-        if piece is None:
-            piece = self._pieces[token] = self.spell(token, special=False)
-        return piece
+        output_bytes = self._output_bytes[token]
+        if output_bytes is None:
+            output_bytes = self._output_bytes[token] = self.token_bytes(token, special=False)
+        return output_bytes
 
-    def spell(self, token: int, *, special: bool, strip: bool = False) -> bytes:
+    def token_bytes(self, token: int, *, special: bool, strip: bool = False) -> bytes:
         """Return a token's bytes, those of special ones only if asked; `strip` drops one leading space."""
         room = _PIECE_BYTES
         while True:
@@ -57,13 +57,13 @@ class Vocabulary:
 
     def detokenize(self, tokens: Sequence[int], *, special: bool) -> list[bytes]:
         """Return each token's bytes; together they are the text, without the space that tokenizing put in front."""
-        self.check(tokens)
-        pieces = [self.spell(token, special=True) if special else self.piece(token) for token in tokens]
+        self.validate(tokens)
+        pieces = [self.token_bytes(token, special=True) if special else self.output_bytes(token) for token in tokens]
         if pieces and self._adds_space:
-            pieces[0] = self.spell(tokens[0], special=special, strip=True)
+            pieces[0] = self.token_bytes(tokens[0], special=special, strip=True)
         return pieces
 
-    def check(self, tokens: Sequence[int]) -> None:
+    def validate(self, tokens: Sequence[int]) -> None:
         """Raise InvalidRequestError if one of these is no token."""
         for token in tokens:
             if not 0 <= token < self.size:
@@ -71,17 +71,17 @@ class Vocabulary:
 
     def text(self, token: int) -> str:
         """Return a special token's text, or an empty string if there is none (-1)."""
-        return self.spell(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+        return self.token_bytes(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
-    def looks_special(self, token: int) -> bool:
+    def is_special(self, token: int) -> bool:
         """Whether no text stands for a token: control tokens, and user-defined ones made like `<this>`."""
         kind = lib.llama_vocab_get_attr(self.pointer, token)
         if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED:
-            spelled = self.spell(token, special=True)
-            return spelled.startswith(b"<") and spelled.endswith(b">")
+            raw_text = self.token_bytes(token, special=True)
+            return raw_text.startswith(b"<") and raw_text.endswith(b">")
         return bool(kind & lib.LLAMA_TOKEN_ATTR_CONTROL)
 
-    def special(self, texts: Sequence[str]) -> frozenset[int]:
+    def special_tokens(self, texts: Sequence[str]) -> frozenset[int]:
         """Return the tokens among these texts; a text of several tokens is none."""
         found = (self.tokenize(text, add_special=False, parse_special=True) for text in texts)
         return frozenset(tokens[0] for tokens in found if len(tokens) == 1)

@@ -21,7 +21,7 @@ class LoadCancelledError(Exception):
 class Weights:
     """A loaded GGUF file. Blocks while loading; make it in a thread."""
 
-    def __init__(self, spec: ModelSpec, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
+    def __init__(self, spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool]) -> None:
         """Load the file, telling `report` how far it is, from 0 to 1, until `stopped` says so.
 
         InvalidRequestError: it is no model that llama.cpp can run. LoadCancelledError: stopped.
@@ -32,7 +32,7 @@ class Weights:
 
         def progress(done: float, _data: object) -> bool:
             report(done)
-            return not stopped()
+            return not is_cancelled()
 
         callback = lib.llama_progress_callback(progress)
         parameters = lib.llama_model_default_params()
@@ -46,20 +46,20 @@ class Weights:
         parameters.use_extra_bufts = should_repack(spec.path)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
-            if stopped():
+            if is_cancelled():
                 raise LoadCancelledError
             raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
         self.pointer = pointer
-        self.architecture = self.meta("general.architecture")
+        self.architecture = self.metadata("general.architecture")
         vocab = lib.llama_model_get_vocab(pointer)
         if vocab is None:
             raise InvalidRequestError("the model has no vocabulary")
         sentencepiece = lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_SPM
-        spaced = sentencepiece and self.meta("tokenizer.ggml.add_space_prefix") != "false"
+        spaced = sentencepiece and self.metadata("tokenizer.ggml.add_space_prefix") != "false"
         self.vocabulary = Vocabulary(vocab, adds_space=spaced)
         self.context_length = lib.llama_model_n_ctx_train(pointer)
         self.embedding_length = lib.llama_model_n_embd_out(pointer)
-        self.labels = lib.llama_model_n_cls_out(pointer)
+        self.classifier_outputs = lib.llama_model_n_cls_out(pointer)
         self._adapters = [self._adapter(path) for path in spec.adapter_paths]
 
     def _adapter(self, path: str) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
@@ -80,7 +80,7 @@ class Weights:
         if lib.llama_set_adapters_lora(context, adapters, count, scales) != 0:
             raise InvalidRequestError(captured_log().last_error() or "llama.cpp could not use the adapters")
 
-    def meta(self, key: str) -> str:
+    def metadata(self, key: str) -> str:
         """Return a metadata value as llama.cpp prints it; an empty string if there is none."""
         room = 256
         while True:
@@ -95,8 +95,8 @@ class Weights:
         """Bytes that a token takes in an f16 KV cache, by the file's metadata; too many for models that cache less."""
         heads = max(int(lib.llama_model_n_head(self.pointer)), 1)
         width = int(lib.llama_model_n_embd(self.pointer)) // heads
-        key = int(self.meta(f"{self.architecture}.attention.key_length") or width)
-        value = int(self.meta(f"{self.architecture}.attention.value_length") or width)
+        key = int(self.metadata(f"{self.architecture}.attention.key_length") or width)
+        value = int(self.metadata(f"{self.architecture}.attention.value_length") or width)
         heads_kv = max(int(lib.llama_model_n_head_kv(self.pointer)), 1)
         return int(lib.llama_model_n_layer(self.pointer)) * heads_kv * (key + value) * 2
 
@@ -110,7 +110,7 @@ class Weights:
     def embeds_only(self) -> bool:
         """Whether the file says how to pool embeddings, or that its attention looks ahead: it writes no text."""
         prefix = self.architecture
-        return bool(self.meta(f"{prefix}.pooling_type")) or self.meta(f"{prefix}.attention.causal") == "false"
+        return bool(self.metadata(f"{prefix}.pooling_type")) or self.metadata(f"{prefix}.attention.causal") == "false"
 
     def close(self) -> None:
         """Free them, adapters included."""

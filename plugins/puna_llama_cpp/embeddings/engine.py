@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from puna.backend import BackendError
 from puna_llama_cpp.binding.batch import Batch
 from puna_llama_cpp.binding.context import AbortedError, Context
-from puna_llama_cpp.embeddings.fair_queue import Job, Text, Turns
-from puna_llama_cpp.step_thread import Post, StepThread, ended_error
+from puna_llama_cpp.embeddings.fair_queue import FairQueue, Job, Text
+from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
 CPU_BATCH = 63
 """Tokens of a batch of several texts, at most, if they shall not change each other's vectors."""
@@ -38,34 +38,34 @@ def normalized(vector: NDArray[np.float32]) -> list[float]:
 class EmbeddingEngine:
     """Embeds texts on a context. `submit` and `cancel` may be called from any thread."""
 
-    def __init__(self, context: Context, *, slots: int, together: int, length: int) -> None:
+    def __init__(self, context: Context, *, slots: int, batch_tokens: int, length: int) -> None:
         """Put up to `slots` texts of `together` tokens into a batch; vectors have `length` numbers."""
         self._context, self._slots, self._length = context, slots, length
-        self._together = min(together, context.batch_size)
+        self._batch_tokens = min(batch_tokens, context.batch_size)
         self._batch = Batch(context.batch_size)
         self._lock = threading.Lock()
-        self._turns = Turns()
+        self._queue = FairQueue()
         self._evaluating: list[Text] = []
-        self._post = Post()
-        self._ended = False
-        self._thread = StepThread("llama-embed", self._step, self._end)
+        self._delivery = BatchedDelivery()
+        self._closed = False
+        self._thread = StepThread("llama-embed", self._step, self._on_thread_end)
         self._thread.start()
 
     def submit(self, job: Job, texts: Sequence[list[int]]) -> None:
         """Queue a request's texts. BackendError: the model was unloaded."""
         with self._lock:
-            if self._ended:
-                raise ended_error()
-            self._turns.add(job, texts)
+            if self._closed:
+                raise unloaded_error()
+            self._queue.add(job, texts)
         self._thread.wake()
 
     def cancel(self, job: Job) -> None:
         """Drop what is left of a request, and the running evaluation if it is for nobody else."""
         with self._lock:
             job.cancelled = True
-            self._turns.drop(job)
+            self._queue.drop(job)
             if self._evaluating and all(text.job.cancelled for text in self._evaluating):
-                self._context.abort(True)
+                self._context.set_abort(True)
 
     def step(self) -> int | None:
         """Return how many steps were made; None while there is no work."""
@@ -74,31 +74,31 @@ class EmbeddingEngine:
     def close(self) -> None:
         """Stop and wait until the thread lets go of the context."""
         with self._lock:
-            self._ended = True
-            self._context.abort(True)
+            self._closed = True
+            self._context.set_abort(True)
         self._thread.close()
 
-    def _end(self) -> None:
+    def _on_thread_end(self) -> None:
         with self._lock:
-            self._ended = True
-            left = {*self._turns.jobs, *(text.job for text in self._evaluating)}
+            self._closed = True
+            left = {*self._queue.jobs, *(text.job for text in self._evaluating)}
         for job in left:
             if not job.cancelled:
-                self._post.put(job.mailbox, ended_error())
-        self._post.send()
+                self._delivery.put(job.results, unloaded_error())
+        self._delivery.send()
 
     def _step(self) -> bool:
         with self._lock:
-            if self._ended:
+            if self._closed:
                 return False
-            texts = self._turns.take(self._slots, self._together)
+            texts = self._queue.take(self._slots, self._batch_tokens)
             self._evaluating = texts
-            self._context.abort(False)
+            self._context.set_abort(False)
         if not texts:
             return False
         self._batch.clear()
         for slot, text in enumerate(texts):
-            self._batch.add(slot, 0, text.tokens, output=True, every=True)
+            self._batch.add(slot, 0, text.tokens, output=True, all_outputs=True)
         try:
             self._context.clear()
             self._context.decode(self._batch)
@@ -106,12 +106,12 @@ class EmbeddingEngine:
             texts = []
         except BackendError as error:
             for job in {text.job for text in texts}:
-                self._post.put(job.mailbox, error)
+                self._delivery.put(job.results, error)
             texts = []
         for slot, text in enumerate(texts):
-            self._post.put(text.job.mailbox, (text.index, self._context.pooled(slot, self._length)))
+            self._delivery.put(text.job.results, (text.index, self._context.pooled(slot, self._length)))
         with self._lock:
-            if not self._ended:
+            if not self._closed:
                 self._evaluating = []
-        self._post.send()
+        self._delivery.send()
         return True

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from puna_llama_cpp.step_thread import Mailbox
+from puna_llama_cpp.step_thread import ResultQueue
 
-_FEW = 64
+_SPARE_ENTRIES = 64
 """Entries of dropped requests that a heap may keep."""
 
 
@@ -20,7 +20,7 @@ class Job:
 
     def __init__(self) -> None:
         """Start without results."""
-        self.mailbox: Mailbox[tuple[int, NDArray[np.float32]]] = Mailbox()
+        self.results: ResultQueue[tuple[int, NDArray[np.float32]]] = ResultQueue()
         self.cancelled = False
 
 
@@ -33,7 +33,7 @@ class Text:
     tokens: list[int]
 
 
-class Turns:
+class FairQueue:
     """Texts that wait. The request that has had least is next; a new one counts as having had as much as that.
 
     A heap orders the requests. Entries of requests that were dropped stay in it until they come up, or are the most.
@@ -53,14 +53,14 @@ class Turns:
 
     def add(self, job: Job, texts: Sequence[list[int]]) -> None:
         """Add a request, which has one text at least."""
-        had = self._heap[0][0] if self._next() else 0
+        served = self._heap[0][0] if self._next() else 0
         self._waiting[job] = deque(Text(job, index, tokens) for index, tokens in enumerate(texts))
-        self._push(job, had)
+        self._push(job, served)
 
     def drop(self, job: Job) -> None:
         """Forget what is left of a request."""
         self._waiting.pop(job, None)
-        if len(self._heap) > 2 * len(self._waiting) + _FEW:
+        if len(self._heap) > 2 * len(self._waiting) + _SPARE_ENTRIES:
             self._heap = [entry for entry in self._heap if entry[-1] in self._waiting]
             heapq.heapify(self._heap)
 
@@ -69,7 +69,7 @@ class Turns:
         taken: list[Text] = []
         total = 0
         while len(taken) < slots and (job := self._next()):
-            had, length = self._heap[0][:2]
+            served, length = self._heap[0][:2]
             total += length
             if taken and total > room:
                 break
@@ -77,13 +77,13 @@ class Turns:
             texts = self._waiting[job]
             taken.append(texts.popleft())
             if texts:
-                self._push(job, had + length)
+                self._push(job, served + length)
             else:
                 del self._waiting[job]
         return taken
 
-    def _push(self, job: Job, had: int) -> None:
-        heapq.heappush(self._heap, (had, len(self._waiting[job][0].tokens), next(self._numbers), job))
+    def _push(self, job: Job, served: int) -> None:
+        heapq.heappush(self._heap, (served, len(self._waiting[job][0].tokens), next(self._numbers), job))
 
     def _next(self) -> Job | None:
         """Return whose turn it is; the first entry of the heap is that request's."""

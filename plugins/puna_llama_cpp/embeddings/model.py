@@ -33,9 +33,9 @@ class EmbeddingModel(LlamaModel):
         """Start its engine, with up to `slots` texts in a batch."""
         super().__init__(weights, context, facts)
         self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
-        length = weights.labels if self._ranks else weights.embedding_length
-        together = GPU_BATCH if facts.vram_bytes else CPU_BATCH
-        self._engine = EmbeddingEngine(context, slots=slots, together=together, length=length)
+        length = weights.classifier_outputs if self._ranks else weights.embedding_length
+        batch_tokens = GPU_BATCH if facts.vram_bytes else CPU_BATCH
+        self._engine = EmbeddingEngine(context, slots=slots, batch_tokens=batch_tokens, length=length)
         self._limit = facts.embedding_tokens
 
     async def generate(self, _request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
@@ -100,7 +100,7 @@ class EmbeddingModel(LlamaModel):
         job = Job()
         self._engine.submit(job, texts)
         try:
-            vectors = dict([await job.mailbox.get() for _ in texts])
+            vectors = dict([await job.results.get() for _ in texts])
         finally:
             self._engine.cancel(job)
         return [vectors[index] for index in range(len(texts))]

@@ -1,103 +1,110 @@
-"""Continuous batching: the step loop of a model that writes text.
+"""Continuous batching: the step loop of a model that generates text.
 
-One thread per model. Each step drops cancelled sequences, admits waiting ones to idle slots, shifts full contexts, lets
-`schedule.plan` say whose tokens go into the batch, evaluates it, and draws a token for every sequence that is complete,
-or several where `speculation` guessed right.
-What a step says is handed to the event loop by one call.
+Each model has one decode thread, which repeats one step while there is work:
 
-A sequence cancelled in the middle of its prompt aborts the running evaluation, which ends it for all in the batch.
-Since a sequence is nothing but tokens and a count of those evaluated, the others are rewound and go on with the next
-step.
+1. Admit. Cancelled sequences leave their slots. Waiting sequences take idle slots, by priority and then in order of
+   arrival, as long as the step has room for some of their prompt (`slots`).
+2. Shift. A sequence whose context is full drops half of the tokens behind its kept ones, or ends.
+3. Images. If an image is next in some sequence, its vectors are evaluated in a batch of their own, since llama.cpp
+   takes tokens or vectors in one batch, not both.
+4. Tokens. `schedule.plan` divides the batch: one token for each decoding sequence, the rest for prompts. `BatchBuilder`
+   adds draft tokens and padding. Before the batch is decoded, the events of the last step are handed to the event
+   loops, which work on them while llama.cpp computes without Python's lock.
+5. Output. `OutputProcessor` samples a token for each sequence whose tokens are all evaluated.
+
+Sequences join and leave between any two steps. What a batch changed for a sequence can be undone at any time: a
+sequence is a list of tokens and a count of evaluated ones (`sequence`).
+
+Threads. `submit`, `cancel`, `step` and `close` may be called from any thread. `_lock` guards what those threads share
+with the decode thread: the arrivals, the closed flag, each sequence's `cancelled`, the set of sequences in prefill, and
+the abort flag of the context. All else belongs to the decode thread.
+
+Cancellation. A decoding sequence that is cancelled leaves at the next step. A sequence in prefill would take long, so
+`cancel` sets the abort flag, and llama.cpp ends the whole batch early. The other sequences lose that batch only: their
+caches are truncated to where it began, and the next step repeats it. The race between the two threads is closed by the
+lock: `_run` clears the abort flag and names the sequences in prefill in one critical section, after a last look at
+which of them are cancelled.
+
+Late masks. A constraint's mask comes from another process. A sequence whose mask was late once sits out every step that
+begins before its mask has come, so that it delays nobody again.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from puna.backend import BackendError, Prefill
-from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
-from puna_llama_cpp.binding.batch import Batch, VectorBatch
-from puna_llama_cpp.binding.context import FEW_OUTPUTS, AbortedError, Context
+from puna.backend import BackendError
+from puna_llama_cpp.binding.batch import VectorBatch
+from puna_llama_cpp.binding.context import AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation import schedule
+from puna_llama_cpp.generation.batch_builder import BatchBuilder, BatchEntry
+from puna_llama_cpp.generation.output_processor import OutputProcessor
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
-from puna_llama_cpp.sampling.chain import SamplerChain
-from puna_llama_cpp.sampling.logprobs import token_logprob
-from puna_llama_cpp.step_thread import Post, StepThread, ended_error
+from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
-_ANY_TOKEN = 0
-_GRACE = 0.05
-"""Seconds that all sequences wait for the mask of one, once."""
-_MOMENT = 0.001
-"""Seconds that all sequences wait, in a step, for a mask that was late before."""
-_IDLE = 0.005
-"""Seconds between two looks at what else there is to do, while only late masks are waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A sequence's share of a batch that is evaluated."""
-
-    share: schedule.Share[Sequence]
-    row: int
-    """Of the share's last token, guesses aside."""
-    guess: list[int] = field(default_factory=list)
-    """Tokens evaluated after it, in the hope that they will be drawn."""
+_LATE_MASK_SECONDS = 0.001
+"""How long a step waits for the mask of a sequence whose mask was late before."""
+_IDLE_SECONDS = 0.005
+"""Time between two steps while all sequences wait for late masks."""
+_UNSHIFTED_TOKENS = 4
+"""Tokens at the end of a full context that a shift never counts among the kept ones."""
 
 
 class Engine:
-    """Runs sequences on a context. `submit` and `cancel` may be called from any thread."""
+    """Runs sequences on a context, many at once."""
 
     def __init__(self, context: Context, vocabulary: Vocabulary, slots: int) -> None:
-        """Serve up to `slots` sequences at once."""
+        """Start the decode thread, which serves up to `slots` sequences at once."""
         self._context, self._vocabulary = context, vocabulary
-        self._batch = Batch(context.batch_size)
         self._slots = Slots(context, slots)
-        self._pace = schedule.Pace()
+        self._delivery = BatchedDelivery()
+        self._builder = BatchBuilder(context, self._slots)
+        self._output = OutputProcessor(context, vocabulary, self._slots, self._delivery)
+        self._prefill_budget = schedule.PrefillBudget()
         self._lock = threading.Lock()
         self._arrived: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []
-        self._evaluating: frozenset[Sequence] = frozenset()
-        self._late: list[Sequence] = []
-        """Sequences that sit out this step, since their constraints' masks are late."""
-        self._post = Post()
-        self._ended = False
-        self._thread = StepThread("llama-decode", self._step, self._end)
+        self._in_prefill: frozenset[Sequence] = frozenset()
+        """Sequences of the running batch whose cancellation aborts it."""
+        self._sitting_out: list[Sequence] = []
+        """Sequences that have no part in this step, since their masks are late."""
+        self._closed = False
+        self._thread = StepThread("llama-decode", self._step, self._on_thread_end)
         self._thread.start()
 
     def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence. BackendError: the model was unloaded."""
+        """Queue a sequence. Raises BackendError if the model was unloaded."""
         with self._lock:
-            if self._ended:
-                raise ended_error()
+            if self._closed:
+                raise unloaded_error()
             self._arrived.append(sequence)
         self._thread.wake()
 
     def cancel(self, sequence: Sequence) -> None:
-        """Drop a sequence as soon as possible, also while its prompt is evaluated. No harm if it is over."""
+        """Drop a sequence soon, also in the middle of its prefill. Does nothing if the sequence is over."""
         with self._lock:
             sequence.cancelled = True
-            if sequence in self._evaluating:
-                self._context.abort(True)
+            if sequence in self._in_prefill:
+                self._context.set_abort(True)
         self._thread.wake()
 
     def step(self) -> int | None:
-        """Return how many steps were made; None while there is no work."""
+        """Return the number of steps so far; None while there is no work."""
         return self._thread.step()
 
     def close(self) -> None:
-        """Stop and wait until the thread lets go of the context."""
+        """Abort the running batch and wait for the decode thread to end. Sequences that are left get an error."""
         with self._lock:
-            self._ended = True
-            self._context.abort(True)
+            self._closed = True
+            self._context.set_abort(True)
         self._thread.close()
 
-    def _end(self) -> None:
+    def _on_thread_end(self) -> None:
         with self._lock:
-            self._ended = True
+            self._closed = True
             waiting = [*self._arrived, *self._waiting]
         running = self._slots.running
         for sequence in running:
@@ -105,20 +112,22 @@ class Engine:
                 sequence.chain.close()
         for sequence in (*waiting, *running):
             if not sequence.cancelled:
-                self._post.put(sequence.mailbox, ended_error())
-        self._post.send()
+                self._delivery.put(sequence.results, unloaded_error())
+        self._delivery.send()
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> bool:
-        self._late = [sequence for sequence in self._slots.running if _sits_out(sequence, _MOMENT)]
+        """Make one step. Return whether there is more work."""
+        running = self._slots.running
+        self._sitting_out = [sequence for sequence in running if _waits_for_late_mask(sequence, _LATE_MASK_SECONDS)]
         self._admit()
         for sequence in self._slots.running:
-            self._make_room(sequence)
-        self._look()
-        self._evaluate()
+            self._shift_or_finish(sequence)
+        self._evaluate_image()
+        self._evaluate_tokens()
         if not self._slots.busy:
-            self._post.send()
+            self._delivery.send()
         return self._slots.busy
 
     def _admit(self) -> None:
@@ -129,225 +138,120 @@ class Engine:
         self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
         for sequence in self._slots.running:
             if sequence.cancelled:
-                self._release(sequence)
+                self._output.release(sequence)
         if self._waiting:
             if arrived:
-                self._waiting.sort(key=lambda sequence: -sequence.request.priority)
-            self._waiting = self._slots.admit(self._waiting, self._room())
+                self._waiting.sort(key=lambda sequence: -sequence.request.priority)  # stable: equals stay in order
+            self._waiting = self._slots.admit(self._waiting, self._prefill_tokens())
 
-    def _room(self) -> int:
+    def _prefill_tokens(self) -> int:
         """Return how many prompt tokens may go into the next step."""
-        running = [sequence for sequence in self._slots.running if sequence not in self._late]
-        streams = sum(sequence.streaming for sequence in running)
-        if not streams:
+        running = [sequence for sequence in self._slots.running if sequence not in self._sitting_out]
+        decoding = sum(sequence.decoding for sequence in running)
+        if not decoding:
             return self._context.batch_size
-        prompts = len(running) - streams + min(len(self._waiting), self._slots.idle)
-        return self._pace.beside(streams, prompts)
+        prompts = len(running) - decoding + min(len(self._waiting), self._slots.idle_count)
+        return self._prefill_budget.tokens(decoding, prompts)
 
-    def _release(self, sequence: Sequence) -> None:
-        self._slots.release(sequence)
-        if sequence.chain:
-            sequence.chain.close()
-            sequence.chain = None
-
-    def _finish(self, sequence: Sequence, reason: str) -> None:
-        self._post.put(sequence.mailbox, sequence.finish(reason))
-        self._release(sequence)
-
-    def _make_room(self, sequence: Sequence) -> None:
-        """Shift a full context, or end the sequence that may not. An empty prompt ends here too."""
+    def _shift_or_finish(self, sequence: Sequence) -> None:
+        """Shift the context of a sequence if it is full, or end the sequence if it may not. End an empty prompt too."""
         if not sequence.pending:
-            self._finish(sequence, "stop")
+            self._output.finish(sequence, "stop")
             return
         length = self._context.length
         if sequence.evaluated + 1 < length:
             return
         request = sequence.request
         if not request.shift or not self._context.can_shift:
-            self._finish(sequence, "length")
+            self._output.finish(sequence, "length")
             return
         keep = sequence.prompt_length if request.keep_tokens < 0 else request.keep_tokens
-        keep = min(keep + self._vocabulary.adds_bos, length - 4)
-        discard = (sequence.evaluated - keep) // 2
-        self._context.shift(sequence.slot, keep, keep + discard)
-        sequence.forget(keep, discard)
+        keep = min(keep + self._vocabulary.adds_bos, length - _UNSHIFTED_TOKENS)
+        dropped = (sequence.evaluated - keep) // 2
+        self._context.shift(sequence.slot, keep, keep + dropped)
+        sequence.drop(keep, dropped)
 
-    def _look(self) -> None:
-        """Evaluate some vectors of one picture, if one is next somewhere: they need a batch without tokens."""
-        running = self._slots.running
-        looking = [sequence for sequence in running if sequence.pictures.at(sequence.evaluated)]
-        if not looking:
+    def _evaluate_image(self) -> None:
+        """Evaluate vectors of one image, if an image is next in some sequence."""
+        candidates = [sequence for sequence in self._slots.running if sequence.images.chunk_at(sequence.evaluated)]
+        if not candidates:
             return
-        sequence = max(looking, key=lambda sequence: sequence.request.priority)
-        most = self._context.batch_size
-        part = sequence.pictures.slice(sequence.evaluated, max(1, min(most, self._room())), most)
+        sequence = max(candidates, key=lambda sequence: sequence.request.priority)
+        batch_size = self._context.batch_size
+        room = max(1, min(batch_size, self._prefill_tokens()))
+        part = sequence.images.slice(sequence.evaluated, room, batch_size)
         count = len(part.vectors)
-        share = schedule.Share(sequence, count, count == sequence.pending)
+        share = schedule.BatchShare(sequence, count, count == sequence.pending)
         batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)
-        self._run([Part(share, count - 1)], lambda: self._context.look(batch, causal=part.causal))
+        self._run([BatchEntry(share, count - 1)], lambda: self._context.decode_vectors(batch, causal=part.causal))
 
-    def _evaluate(self) -> None:
-        """Evaluate tokens, up to the next picture of each sequence."""
-        wants = []
-        for sequence in self._slots.running:
-            pending = sequence.pending
-            now = self._slots.stop(sequence) - sequence.evaluated
-            text = sequence.pictures.text_length(sequence.evaluated, now)
-            if text > 0 and sequence not in self._late:
-                final = text == pending
-                wants.append(schedule.Want(sequence, text, sequence.streaming, sequence.request.priority, final))
-        if not wants:
-            if self._late:
-                self._post.send()  # no batch follows that would
-                _sits_out(self._late[0], _IDLE)
+    def _evaluate_tokens(self) -> None:
+        """Evaluate scheduled tokens, up to the next image of each sequence."""
+        items = self._work_items()
+        if not items:
+            if self._sitting_out:
+                self._delivery.send()  # no batch follows before which it would be sent
+                _waits_for_late_mask(self._sitting_out[0], _IDLE_SECONDS)
             return
-        streams = sum(want.streaming for want in wants)
-        shares = schedule.plan(wants, self._context.batch_size, self._room())
-        # Who waits is let in once a step without guesses has been measured.
-        alone = streams == len(wants) and not self._waiting and self._context.can_rewind
-        guesses = (FEW_OUTPUTS - streams) // streams if alone else 0
-        tokens = sum(share.count for share in shares)
-        by_slot = {share.key.slot: share for share in shares}
-        fillers = self._slots.fillers(by_slot)
-        if tokens + len(fillers) > self._context.batch_size:
-            fillers = {}
-        self._batch.clear()
-        parts = []
-        for slot in sorted((*by_slot, *fillers)):
-            if slot in fillers:
-                self._batch.add(slot, fillers[slot], [_ANY_TOKEN], output=False)
-            else:
-                parts.append(self._part(by_slot[slot], guesses))
-
-        prompts = [share.key for share in shares if not share.key.streaming]
-        parts_of_long = bool(prompts) and all(sequence.among_many(self._context.batch_size) for sequence in prompts)
-        tiles_from = (SHORTEST_PREFILL if streams else 1) if parts_of_long else TILED_PREFILL_ROWS
-        guessed = any(part.guess for part in parts)
+        shares = schedule.plan(items, self._context.batch_size, self._prefill_tokens())
+        # With waiting sequences a step without drafts must come soon, since only such steps measure the budget that
+        # lets them in.
+        only_decoding = all(item.decoding for item in items)
+        speculate = only_decoding and not self._waiting and self._context.supports_partial_removal
+        step = self._builder.build(shares, speculate=speculate)
 
         def decode() -> None:
             began = time.perf_counter()
             try:
-                self._context.decode(self._batch, tiles_from=tiles_from, guesses=guessed)
+                self._context.decode(step.batch, tiled_from=step.tiled_from, batch_invariant=step.has_draft)
             finally:
-                for slot, position in fillers.items():
-                    self._context.rewind(slot, position)
-            if not guessed:
-                self._pace.observe(streams, tokens - streams, time.perf_counter() - began)
+                for slot, position in step.padding.items():
+                    self._context.truncate(slot, position)
+            if not step.has_draft:
+                self._prefill_budget.observe(step.decoding, step.prompt_tokens, time.perf_counter() - began)
 
-        self._run(parts, decode)
+        self._run(step.entries, decode)
 
-    def _part(self, share: schedule.Share[Sequence], guesses: int) -> Part:
-        """Add a sequence's tokens to the batch, and so many more that may follow them."""
-        sequence = share.key
-        start = sequence.evaluated
-        tokens = sequence.tokens[start : start + share.count]
-        guess: list[int] = []
-        if (most := min(guesses, self._context.length - start - 2)) > 0:
-            guess = sequence.lookup.guess(sequence.tokens, most)
-        position = sequence.pictures.position(start)
-        last = self._batch.add(sequence.slot, position, tokens + guess, output=share.completes, every=bool(guess))
-        return Part(share, last - len(guess), guess)
+    def _work_items(self) -> list[schedule.WorkItem[Sequence]]:
+        """Return the tokens that can be evaluated now, for each sequence that takes part in this step."""
+        items = []
+        for sequence in self._slots.running:
+            end = self._slots.prefill_end(sequence)
+            count = sequence.images.text_length(sequence.evaluated, end - sequence.evaluated)
+            if count > 0 and sequence not in self._sitting_out:
+                final = count == sequence.pending
+                priority = sequence.request.priority
+                items.append(schedule.WorkItem(sequence, count, sequence.decoding, priority, final))
+        return items
 
-    def _run(self, parts: list[Part], decode: Callable[[], None]) -> None:
-        """Decode a batch and go on from what it says."""
-        sequences = [part.share.key for part in parts]
+    def _run(self, entries: list[BatchEntry], decode: Callable[[], None]) -> None:
+        """Decode a batch and process its output. A batch with a cancelled sequence is not begun."""
+        sequences = [entry.share.key for entry in entries]
         with self._lock:
-            if self._ended or any(sequence.cancelled for sequence in sequences):
+            if self._closed or any(sequence.cancelled for sequence in sequences):
                 return
-            self._context.abort(False)
-            self._evaluating = frozenset(sequence for sequence in sequences if not sequence.streaming)
-        # Only now is the last step's news sent: the event loop works on it while llama.cpp computes without Python's
-        # lock, for which it would else compete with all that has to be done between two batches.
-        self._post.send()
+            self._context.set_abort(False)
+            self._in_prefill = frozenset(sequence for sequence in sequences if not sequence.decoding)
+        # The events of the last step are sent only now. Sent earlier, the event loop would compete for Python's lock
+        # with the work between two batches.
+        self._delivery.send()
         try:
             decode()
         except AbortedError:
             for sequence in sequences:
-                sequence.evaluated = self._slots.rewind(sequence, sequence.evaluated)
+                sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
             return
         except BackendError as error:
-            self._fail(sequences, error)
+            self._output.fail(sequences, error)
             return
         finally:
             with self._lock:
-                self._evaluating = frozenset()
-        for part in parts:
-            self._advance(part)
-
-    def _fail(self, sequences: list[Sequence], error: BackendError) -> None:
-        """End everything that was in a batch that llama.cpp could not evaluate."""
-        for sequence in sequences:
-            self._post.put(sequence.mailbox, error)
-            sequence.evaluated = self._context.rewind(sequence.slot, 0)
-            self._release(sequence)
-
-    def _advance(self, part: Part) -> None:
-        """Count what was evaluated and, if that was all, draw what follows."""
-        sequence = part.share.key
-        if part.share.completes and sequence.matcher and not sequence.matcher.wait(_GRACE):
-            sequence.matcher.late = True
-            sequence.evaluated = self._slots.rewind(sequence, sequence.evaluated)
-            return
-        sequence.evaluated += part.share.count
-        if not part.share.completes:
-            if not sequence.begun:
-                self._post.put(sequence.mailbox, Prefill(sequence.evaluated, len(sequence.tokens)))
-        elif sequence.request.max_tokens == 0:
-            self._finish(sequence, "length")
-        else:
-            try:
-                self._draw(sequence, part)
-            except BackendError as error:
-                self._post.put(sequence.mailbox, error)
-                self._release(sequence)
-
-    def _draw(self, sequence: Sequence, part: Part) -> None:
-        """Draw the next token, and more as long as the guess was right. The samplers see the same as without it."""
-        right = 0
-        while not self._draw_one(sequence, part.row + right):
-            if right == len(part.guess) or sequence.tokens[-1] != part.guess[right]:
-                break
-            if sequence.matcher and not sequence.matcher.wait(_GRACE):
-                sequence.matcher.late = True
-                break
-            right += 1
-            sequence.evaluated += 1
-        else:
-            return
-        if part.guess:
-            sequence.lookup.learn(len(part.guess), right)
-            if right < len(part.guess):
-                self._slots.rewind(sequence, sequence.evaluated)
-
-    def _draw_one(self, sequence: Sequence, row: int) -> bool:
-        """Draw a token from a row's logits; return whether the sequence is over."""
-        if sequence.chain is None:
-            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]
-            sequence.chain = SamplerChain(sequence.request.sampling, self._vocabulary, self._context.length, prompt)
-        top, matcher = sequence.request.top_logprobs, sequence.matcher
-        plain = None
-        if matcher or top is not None:
-            logits = self._context.logits(row)
-            if top is not None:
-                plain = logits.copy() if matcher else logits
-            if matcher:
-                matcher.mask(logits)
-        token = sequence.chain.draw(self._context, row)
-        logprob = None
-        if top is not None and plain is not None:
-            logprob = token_logprob(plain, token, top, self._vocabulary, sequence.preserved)
-        over = sequence.take(token, logprob, self._vocabulary, lambda event: self._post.put(sequence.mailbox, event))
-        full = not sequence.request.shift and sequence.evaluated + 1 >= self._context.length
-        if over:
-            self._release(sequence)
-        elif full:
-            self._finish(sequence, "length")
-        elif matcher:
-            matcher.accept(token)
-        return over or full
+                self._in_prefill = frozenset()
+        for entry in entries:
+            self._output.advance(entry)
 
 
-def _sits_out(sequence: Sequence, seconds: float) -> bool:
-    """Say whether a sequence waits for a mask that has been late before and does not come within these seconds."""
+def _waits_for_late_mask(sequence: Sequence, seconds: float) -> bool:
+    """Wait for the mask of a sequence whose mask was late before. Return whether it has still not come."""
     matcher = sequence.matcher
-    return matcher is not None and matcher.late and not matcher.wait(seconds)
+    return matcher is not None and matcher.mask_late and not matcher.wait_for_mask(seconds)

@@ -1,110 +1,123 @@
-"""Where a new sequence goes, and how much of its prompt is there already.
+"""The prefix cache: which slot a new sequence takes, and how much of its prompt the KV cache holds already.
 
-The KV cache is a row of slots, each of which remembers what its last sequence left. A prompt takes the idle slot that
-begins like it; if another slot, even a busy one, begins so much more like it that copying pays, that one is copied. A
-prompt that begins like one that is being evaluated right now waits until it can be copied: what several have in common
-is evaluated once, also when they arrive together. The one they wait for stops there, so that their ends are evaluated
-together.
+The KV cache is a row of slots. A slot serves one sequence at a time, and keeps the keys and values of its last sequence
+until another sequence takes it. A slot's prefix is reusable if it begins with the same tokens under the same cache
+salt, since keys and values depend on nothing but the tokens before them. A prompt is placed in this order:
 
-llama.cpp evaluates the sequences of a batch in one pass if their slots are neighbours in ascending order, and in a pass
-for each row of neighbours otherwise. So whoever comes while others run goes beside them, and what the slot there held
-moves to the one unused for longest.
+1. While nothing runs, the prompt takes the idle slot whose tokens share the longest prefix with it, unless most of the
+   slot's tokens would be lost to a prompt that shares little. It then takes the slot that was used least recently.
+2. While other sequences run, the prompt takes an idle slot next to them. llama.cpp evaluates the sequences of a batch
+   in one pass over the weights if their ids are contiguous, and in one pass for each contiguous run otherwise.
+3. If another slot, even a busy one, shares so much more that copying pays, its prefix is copied into the chosen slot.
+4. If the chosen slot holds tokens that are worth keeping, they are first moved to the least recently used idle slot.
+
+A prompt that shares its beginning with a prompt in prefill waits (`prefill_to_wait_for`) until that part is evaluated
+and can be copied. So a common beginning is evaluated once, also for prompts that arrive together. The prompt that the
+others wait for stops at the end of the common part, so that all the ends are evaluated together.
+
+Invariant: at least one token of a prompt is left to evaluate, since its logits are needed to sample the first token.
+All functions here are pure; `slots` carries the decisions out.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-COPY_GAIN = 32
-"""Tokens that a copy must save: less is evaluated sooner than copied."""
+MIN_COPY_GAIN = 32
+"""Tokens that a copy must save. Evaluating fewer takes less time than copying them."""
 _COPY_COST = 1 / 64
-"""Tokens that could be evaluated while one is copied; a slot is copied whole."""
-WIDEST_GAP = 2
-"""Idle slots between busy ones that are evaluated along: a token each takes less time than another pass."""
-_BLOCK = 64
+"""Tokens that could be evaluated in the time that copying one takes. A copy always copies the whole slot."""
+MAX_PADDING_GAP = 2
+"""Idle slots between busy ones that are evaluated along. One token for each takes less time than another pass."""
+_COMPARED_TOKENS = 64
+"""Tokens that are compared as one slice: much faster than one by one in Python."""
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What a slot holds."""
+class CachedPrefix:
+    """The reusable tokens of one slot."""
 
     slot: int
     tokens: Sequence[int]
-    """Whose keys and values are in the cache and depend on nothing but the tokens before them."""
+    """Tokens whose keys and values are in the cache and depend on nothing but the tokens before them."""
     idle: bool
-    used: int
-    """When it was used last: larger is later."""
+    last_used: int
+    """A clock value of the slot's last use; a larger one is later."""
     salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class InFlightPrefill:
     """A prompt that is being evaluated."""
 
     slot: int
     prompt: Sequence[int]
     evaluated: int
-    """Tokens that can be copied already."""
+    """Leading tokens that can be copied already."""
     salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """For which of them a prompt should wait."""
+class PrefixWait:
+    """The decision that a prompt waits for another prompt's prefill."""
 
     slot: int
+    """The slot of the prompt in prefill."""
     shared: int
-    """Leading tokens they have in common."""
-    present: int
-    """Of its leading tokens, how many could be taken over already."""
+    """Leading tokens that the two prompts have in common."""
+    cached: int
+    """Leading tokens of the waiting prompt that some slot holds now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a prompt goes."""
+class Placement:
+    """The slot for a prompt, and what is to be copied before it starts."""
 
     slot: int
     reused: int
     """Leading tokens that need no evaluation."""
     copied_from: int | None = None
-    """The slot to copy first."""
+    """The slot whose cache is copied into this one, after the move."""
     moved_to: int | None = None
-    """The slot to which what this one holds is to be copied before that."""
+    """The slot to which this slot's present content is copied first."""
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     """Return how many leading tokens are equal."""
     end = min(len(left), len(right))
-    for start in range(0, end, _BLOCK):
-        if left[start : start + _BLOCK] != right[start : start + _BLOCK]:
+    for start in range(0, end, _COMPARED_TOKENS):
+        if left[start : start + _COMPARED_TOKENS] != right[start : start + _COMPARED_TOKENS]:
             while start < end and left[start] == right[start]:
                 start += 1
             return start
     return end
 
 
-def place(prompt: Sequence[int], salt: str, contents: Sequence[Content]) -> Place | None:
-    """Choose a slot for a prompt; None if none is idle. At least one token is left to evaluate."""
-    idle = [content for content in contents if content.idle]
+def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefix]) -> Placement | None:
+    """Choose a slot for a prompt, given what every slot holds. None: no slot is idle."""
+    idle = [prefix for prefix in prefixes if prefix.idle]
     if not idle:
         return None
-    most = max(len(prompt) - 1, 0)
+    max_reused = max(len(prompt) - 1, 0)
     common = {
-        content.slot: min(common_length(content.tokens, prompt), most) if content.salt == salt else 0
-        for content in contents
+        prefix.slot: min(common_length(prefix.tokens, prompt), max_reused) if prefix.salt == salt else 0
+        for prefix in prefixes
     }
-    best = max(contents, key=lambda content: (common[content.slot], content.idle, -content.used))
-    oldest = min(idle, key=lambda content: content.used)
-    if len(idle) < len(contents):
-        own = _nearest(idle, [content.slot for content in contents if not content.idle], common)
+    best = max(prefixes, key=lambda prefix: (common[prefix.slot], prefix.idle, -prefix.last_used))
+    oldest = min(idle, key=lambda prefix: prefix.last_used)
+    if len(idle) < len(prefixes):
+        own = _nearest_to_busy(idle, [prefix.slot for prefix in prefixes if not prefix.idle], common)
     elif _worth_keeping(best, common[best.slot]):
-        own = oldest  # taking that slot would cost another conversation more than it saves here
+        own = oldest  # taking the best slot would cost another conversation more than it saves here
     else:
         own = best
     gain = common[best.slot] - common[own.slot]
-    copied = gain >= max(COPY_GAIN, len(best.tokens) * _COPY_COST)
-    moves = _worth_keeping(own, common[own.slot]) and oldest.used < own.used and not (copied and oldest is best)
-    return Place(
+    copied = gain >= max(MIN_COPY_GAIN, len(best.tokens) * _COPY_COST)
+    # Moving into the slot that is about to be copied from would destroy the source.
+    moves = (
+        _worth_keeping(own, common[own.slot]) and oldest.last_used < own.last_used and not (copied and oldest is best)
+    )
+    return Placement(
         slot=own.slot,
         reused=common[best.slot if copied else own.slot],
         copied_from=best.slot if copied else None,
@@ -112,41 +125,44 @@ def place(prompt: Sequence[int], salt: str, contents: Sequence[Content]) -> Plac
     )
 
 
-def _nearest(idle: Sequence[Content], busy: Sequence[int], common: Mapping[int, int]) -> Content:
-    """Return the idle slot nearest to a busy one: llama.cpp evaluates only neighbours together."""
+def _nearest_to_busy(idle: Sequence[CachedPrefix], busy: Sequence[int], common: Mapping[int, int]) -> CachedPrefix:
+    """Return the idle slot nearest to a busy one; among equals the one that shares most, then the oldest."""
 
-    def order(content: Content) -> tuple[int, int, int]:
-        distance = min(abs(content.slot - slot) for slot in busy)
-        return distance, -common[content.slot], content.used
+    def order(prefix: CachedPrefix) -> tuple[int, int, int]:
+        distance = min(abs(prefix.slot - slot) for slot in busy)
+        return distance, -common[prefix.slot], prefix.last_used
 
     return min(idle, key=order)
 
 
-def gaps(slots: Sequence[int]) -> list[int]:
-    """Return the slots missing in this ascending row that cost less to evaluate along than to go around."""
+def padding_slots(slots: Sequence[int]) -> list[int]:
+    """Return the slots missing from an ascending row whose padding costs less than another pass over the weights."""
     return [
         slot
         for left, right in itertools.pairwise(slots)
-        if right - left - 1 <= WIDEST_GAP
+        if right - left - 1 <= MAX_PADDING_GAP
         for slot in range(left + 1, right)
     ]
 
 
-def wait(prompt: Sequence[int], salt: str, contents: Sequence[Content], coming: Sequence[Coming]) -> Wait | None:
-    """Say for which prompt that is being evaluated and begins like it a prompt should wait, if for any."""
-    most = max(len(prompt) - 1, 0)
+def prefill_to_wait_for(
+    prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefix], in_flight: Sequence[InFlightPrefill]
+) -> PrefixWait | None:
+    """Return the running prefill that a prompt should wait for. None: waiting would not save MIN_COPY_GAIN tokens."""
+    max_shared = max(len(prompt) - 1, 0)
     ahead = [
-        (common, each.slot)
-        for each in coming
-        if each.salt == salt and each.evaluated < (common := min(common_length(each.prompt, prompt), most))
+        (common, prefill.slot)
+        for prefill in in_flight
+        if prefill.salt == salt
+        and prefill.evaluated < (common := min(common_length(prefill.prompt, prompt), max_shared))
     ]
     if not ahead:
         return None
     shared, slot = max(ahead, key=lambda pair: pair[0])
-    present = max((common_length(content.tokens, prompt) for content in contents if content.salt == salt), default=0)
-    return Wait(slot, shared, present) if shared - present >= COPY_GAIN else None
+    cached = max((common_length(prefix.tokens, prompt) for prefix in prefixes if prefix.salt == salt), default=0)
+    return PrefixWait(slot, shared, cached) if shared - cached >= MIN_COPY_GAIN else None
 
 
-def _worth_keeping(content: Content, common: int) -> bool:
-    """Say whether most of what a slot holds would be lost to a prompt that shares only this much with it."""
-    return len(content.tokens) - common > max(COPY_GAIN, common)
+def _worth_keeping(prefix: CachedPrefix, common: int) -> bool:
+    """Return whether a prompt that shares only `common` tokens would destroy most of what a slot holds."""
+    return len(prefix.tokens) - common > max(MIN_COPY_GAIN, common)

@@ -1,61 +1,74 @@
-"""Prompt lookup: what followed the last few tokens when they occurred before is likely to follow again.
+"""Prompt lookup: speculative decoding whose draft tokens come from the sequence itself.
 
-Texts that quote, edit or extract say long stretches of their prompt again. Evaluating the guess together with the last
-token costs little more than that token alone, and every token of it that would have been drawn anyway is a step saved.
+Texts that quote, edit or extract repeat long stretches of their prompt. So the tokens that followed the last few tokens
+when those occurred before are likely to follow them again. The engine evaluates these draft tokens together with the
+newest token, which costs little more than the newest token alone, and then samples one token after the other from the
+logits. Each draft token that equals the sampled one is accepted and saves a step. The first that differs ends the
+draft, and the KV cache is truncated behind the last accepted token. The samplers see the same logits as without
+drafts, so the text is the same (except for the last bits of logits, which depend on the size of a batch).
+
+The draft length adapts to the acceptance rate. It doubles when the whole draft is accepted and falls to the number of
+accepted tokens otherwise. When less than half of a draft is accepted, drafting pauses for a number of steps that
+doubles with each such draft.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-PATTERN: Final = 3
-"""Tokens that must be equal for a place to count as the same."""
-LONGEST: Final = 7
-"""Tokens guessed at once at most."""
-_FIRST = 2
-_LONGEST_REST = 256
+NGRAM: Final = 3
+"""Tokens that must be equal for an earlier place to count as the same."""
+MAX_DRAFT_TOKENS: Final = 7
+"""Draft tokens in one step. With the newest token they fill the eight outputs that a context has."""
+_INITIAL_DRAFT_TOKENS = 2
+_MAX_PAUSE_STEPS = 256
 
 
-class Lookup:
-    """Guesses for one sequence; guesses less the less comes true."""
+class PromptLookup:
+    """Proposes draft tokens for one sequence."""
 
     def __init__(self) -> None:
-        """Start with short guesses."""
-        self._after: dict[tuple[int, ...], int] = {}
+        """Start with short drafts."""
+        self._following_index: dict[tuple[int, ...], int] = {}
+        """For each n-gram, the index of the token that followed its latest occurrence."""
         self._indexed = 0
-        self._length = _FIRST
+        self._draft_length = _INITIAL_DRAFT_TOKENS
         self._misses = 0
-        self._resting = 0
+        self._pause_steps = 0
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Return up to `most` tokens that may follow these; often none. `tokens` only ever grow, or see `reset`."""
-        for end in range(max(self._indexed, PATTERN), len(tokens)):
-            self._after[tuple(tokens[end - PATTERN : end])] = end
+    def draft(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Return up to `limit` tokens that may follow `tokens`; often none.
+
+        Between two calls tokens may only be appended. Call `reset` after any other change.
+        """
+        for end in range(max(self._indexed, NGRAM), len(tokens)):
+            self._following_index[tuple(tokens[end - NGRAM : end])] = end
         self._indexed = len(tokens)
-        if self._resting:
-            self._resting -= 1
+        if self._pause_steps:
+            self._pause_steps -= 1
             return []
-        start = self._after.get(tuple(tokens[-PATTERN:]))
+        start = self._following_index.get(tuple(tokens[-NGRAM:]))
         if start is None:
             return []
-        guessed: list[int] = []
-        for at in range(start, start + min(most, self._length)):
-            token = tokens[at] if at < len(tokens) else guessed[at - len(tokens)]
-            if token < 0:  # a picture
+        drafted: list[int] = []
+        for index in range(start, start + min(limit, self._draft_length)):
+            # Behind the last token the draft continues with itself, which follows a repetition of any period.
+            token = tokens[index] if index < len(tokens) else drafted[index - len(tokens)]
+            if token < 0:  # an image, which no sampler can draw
                 break
-            guessed.append(token)
-        return guessed
+            drafted.append(token)
+        return drafted
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Take note that of so many tokens guessed so many were right."""
-        if right == guessed:
-            self._length, self._misses = min(2 * self._length, LONGEST), 0
+    def update(self, drafted: int, accepted: int) -> None:
+        """Adapt the draft length to the number of draft tokens that were accepted."""
+        if accepted == drafted:
+            self._draft_length, self._misses = min(2 * self._draft_length, MAX_DRAFT_TOKENS), 0
             return
-        self._length = max(right, 1)
-        if 2 * right < guessed:
+        self._draft_length = max(accepted, 1)
+        if 2 * accepted < drafted:
             self._misses += 1
-            self._resting = min(1 << (self._misses + 1), _LONGEST_REST)
+            self._pause_steps = min(1 << (self._misses + 1), _MAX_PAUSE_STEPS)
 
     def reset(self) -> None:
-        """Start over, since the tokens have moved."""
-        self._after.clear()
+        """Drop the index, after a context shift has moved the tokens."""
+        self._following_index.clear()
         self._indexed = 0

@@ -1,8 +1,21 @@
-"""Which tokens go into the next batch: decided without a model, so that it can be tested and traced.
+"""The scheduler: which tokens go into the next batch, and how many of them may be prompt tokens.
 
-Every sequence that is writing gets its one token first: a batch may hold back nobody's stream. What room is left goes
-to prompts, the most urgent and then the oldest first. Beside streams prompts get a small share of each batch, so that
-they delay them by little; alone they fill the batch. How small it must be follows from how long steps take (`Pace`).
+It decides without a model or a clock of its own, so tests can drive it with numbers.
+
+Two kinds of sequences compete for a batch. A decoding sequence has one token to evaluate, and a client watches for the
+next one. A sequence in prefill has many prompt tokens, and its client waits for the first answer token. `plan` serves
+every decoding sequence first, so no batch ever holds back a stream. Prompts share the remaining room: by priority, and
+among equals in order of arrival (chunked prefill).
+
+Prompt tokens lengthen the step for every decoding sequence in the batch. Beside decoding sequences, prompts therefore
+get a token budget. `PrefillBudget` measures two figures on the running machine, both as moving averages:
+
+    decode_seconds          a step of decoding sequences alone
+    prefill_token_seconds   what one prompt token adds to a step
+
+A budget of decode_seconds / prefill_token_seconds tokens doubles the length of a step. The budget grows with the
+ratio of waiting prompts to decoding sequences, since a long queue of prompts should not wait for a few streams. Under
+steady load every step would carry prompts and decode_seconds would go stale, so every 32nd such step carries none.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,89 +24,99 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-PREFILL_BESIDE_STREAMS = 32
-"""Prompt tokens per batch while others write, as long as nothing has been measured."""
-_LEAST_BESIDE = 8
-_SLOWDOWN = 1.0
-"""By how many times its own length prompts may lengthen a step of the streams."""
-_STALE = 32
-"""Steps after which the streams' own step is measured again."""
-_WEIGHT = 0.2
-"""Of the newest step in a running mean."""
+DEFAULT_PREFILL_TOKENS = 32
+"""Prompt tokens for each batch beside decoding sequences, until prefill has been measured."""
+_MIN_PREFILL_TOKENS = 8
+"""The least budget, so that prompts make progress however slow they are."""
+_MAX_SLOWDOWN = 1.0
+"""How far prompts may lengthen a step of decoding sequences, in multiples of that step's own length."""
+_REMEASURE_STEPS = 32
+"""Mixed steps after which a step of decoding sequences alone is measured again."""
+_NEWEST_WEIGHT = 0.2
+"""Weight of the newest value in a moving average."""
 
 
 @dataclass(frozen=True, slots=True)
-class Want(Generic[K]):
-    """What a running sequence has to evaluate."""
+class WorkItem(Generic[K]):
+    """The tokens that one sequence has to evaluate."""
 
     key: K
     pending: int
-    """Tokens not evaluated yet, at least one."""
-    streaming: bool
-    """Whether it is past its prompt."""
+    """Tokens that are not evaluated yet; at least one."""
+    decoding: bool
+    """Whether the prompt is evaluated, so that only the newest token is pending."""
     priority: int = 0
     final: bool = True
-    """Whether nothing follows these tokens; otherwise a picture does, which is not evaluated together with them."""
+    """Whether nothing follows these tokens. False if an image follows, which needs a batch of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share(Generic[K]):
-    """What it gets in the next batch."""
+class BatchShare(Generic[K]):
+    """The tokens of one sequence that go into the next batch."""
 
     key: K
     count: int
     completes: bool
-    """Whether these are all of its tokens, so that the next one can be drawn."""
+    """Whether these are all pending tokens of the sequence, so that its next token can be sampled."""
 
 
-class Pace:
-    """How long steps take on this machine, and so how many prompt tokens streams can bear beside them."""
+class PrefillBudget:
+    """Measures steps, and says how many prompt tokens may go into a step beside decoding sequences."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
-        self._plain = 0.0
-        self._token = 0.0
-        self._mixed = 0
-        """Steps with streams and prompts since the last one with streams alone."""
+        """Start without measurements."""
+        self._decode_seconds = 0.0
+        self._prefill_token_seconds = 0.0
+        self._mixed_steps = 0
+        """Steps with decoding sequences and prompts since the last step of decoding sequences alone."""
 
-    def observe(self, streams: int, prompt_tokens: int, seconds: float) -> None:
-        """Take note of a step with so many streams and prompt tokens."""
+    def observe(self, decoding: int, prompt_tokens: int, seconds: float) -> None:
+        """Record the duration of a step with this many decoding sequences and prompt tokens."""
         if not prompt_tokens:
-            self._plain = seconds if self._mixed >= _STALE else _mean(self._plain, seconds)
-            self._mixed = 0
-        elif seconds > self._plain or not streams:
-            self._token = _mean(self._token, (seconds - self._plain * bool(streams)) / prompt_tokens)
-        self._mixed += bool(streams and prompt_tokens)
+            # After many mixed steps the old average says nothing about the sequences that decode now.
+            stale = self._mixed_steps >= _REMEASURE_STEPS
+            self._decode_seconds = seconds if stale else _moving_average(self._decode_seconds, seconds)
+            self._mixed_steps = 0
+        elif seconds > self._decode_seconds or not decoding:
+            added = (seconds - self._decode_seconds * bool(decoding)) / prompt_tokens
+            self._prefill_token_seconds = _moving_average(self._prefill_token_seconds, added)
+        self._mixed_steps += bool(decoding and prompt_tokens)
 
-    def beside(self, streams: int, prompts: int) -> int:
-        """Return how many prompt tokens may go into a step with these streams.
+    def tokens(self, decoding: int, prompts: int) -> int:
+        """Return how many prompt tokens may go into a step with this many decoding sequences and waiting prompts.
 
-        The more wait for their first token, in proportion to those who wait for their next one, the more. Now and then
-        none may, so that the streams' own step can be measured: under load there would be none without prompts.
+        The result is 0 when a step of decoding sequences alone has to be measured first.
         """
-        if not self._plain or self._mixed >= _STALE:
+        if not self._decode_seconds or self._mixed_steps >= _REMEASURE_STEPS:
             return 0
-        more = 1 + prompts / max(streams, 1)
-        if not self._token:
-            return int(PREFILL_BESIDE_STREAMS * more)
-        return max(_LEAST_BESIDE, int(_SLOWDOWN * self._plain * more / self._token))
+        queue_factor = 1 + prompts / max(decoding, 1)
+        if not self._prefill_token_seconds:
+            return int(DEFAULT_PREFILL_TOKENS * queue_factor)
+        fitting = _MAX_SLOWDOWN * self._decode_seconds * queue_factor / self._prefill_token_seconds
+        return max(_MIN_PREFILL_TOKENS, int(fitting))
 
 
-def _mean(mean: float, value: float) -> float:
-    return mean + _WEIGHT * (value - mean) if mean else value
+def _moving_average(average: float, value: float) -> float:
+    return average + _NEWEST_WEIGHT * (value - average) if average else value
 
 
-def plan(wants: Sequence[Want[K]], room: int, beside: int = PREFILL_BESIDE_STREAMS) -> list[Share[K]]:
-    """Divide a batch of `room` tokens among sequences given in order of arrival, at most as many as there is room."""
-    streams = [want for want in wants if want.streaming]
-    shares = [Share(want.key, 1, want.pending == 1) for want in streams[:room]]
-    room -= len(shares)
-    if streams:
-        room = min(room, beside)
-    for want in sorted((want for want in wants if not want.streaming), key=lambda want: -want.priority):
-        count = min(room, want.pending)
+def plan(
+    items: Sequence[WorkItem[K]], batch_size: int, prefill_tokens: int = DEFAULT_PREFILL_TOKENS
+) -> list[BatchShare[K]]:
+    """Divide a batch of `batch_size` tokens among sequences that are given in order of arrival.
+
+    `prefill_tokens` bounds the prompt tokens beside decoding sequences; prompts alone may fill the batch.
+    """
+    decoding = [item for item in items if item.decoding]
+    shares = [BatchShare(item.key, 1, item.pending == 1) for item in decoding[:batch_size]]
+    room = batch_size - len(shares)
+    if decoding:
+        room = min(room, prefill_tokens)
+    # The sort is stable, so prompts of one priority keep their order of arrival.
+    for item in sorted((item for item in items if not item.decoding), key=lambda item: -item.priority):
+        count = min(room, item.pending)
         if count == 0:
             break
-        shares.append(Share(want.key, count, want.final and count == want.pending))
+        shares.append(BatchShare(item.key, count, item.final and count == item.pending))
         room -= count
     return shares

@@ -1,4 +1,9 @@
-"""One sequence from its prompt to its end. Lives on the decode thread, but for `cancelled`."""
+"""The state of one sequence, from its prompt to its last event.
+
+A sequence is a list of tokens and the number of leading tokens that are in the KV cache. The rest is pending. An
+aborted batch, a failed batch or a rejected draft needs no other repair than to truncate the cache and to lower that
+number. Only `cancelled` is touched by other threads; everything else belongs to the decode thread.
+"""
 
 import sys
 import time
@@ -8,15 +13,15 @@ from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, Toke
 from puna.backend.text import TextAssembly
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.generation.prompt_lookup import Lookup
+from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 from puna_llama_cpp.sampling.chain import SamplerChain
-from puna_llama_cpp.step_thread import Mailbox
+from puna_llama_cpp.step_thread import ResultQueue
 from puna_llama_cpp.structured_output.constraint import Matcher
-from puna_llama_cpp.vision.image_tokens import Pictures
+from puna_llama_cpp.vision.image_tokens import PromptImages
 
 
 class Sequence:
-    """Its tokens (prompt and output, less what a shift forgot), its place in the cache, and what it has said."""
+    """A request's tokens (prompt and output, less those that a context shift dropped), its slot and its output text."""
 
     def __init__(
         self,
@@ -24,114 +29,124 @@ class Sequence:
         tokens: list[int],
         matcher: Matcher | None,
         preserved: frozenset[int],
-        pictures: Pictures | None = None,
+        images: PromptImages | None = None,
     ) -> None:
-        """Take a prompt as tokens; belongs to the running event loop."""
+        """Start with the prompt's tokens, on the running event loop.
+
+        `preserved`: special tokens that appear in the output text.
+        """
         self.request = request
-        self.mailbox: Mailbox[SequenceEvent] = Mailbox()
+        self.results: ResultQueue[SequenceEvent] = ResultQueue()
         self.tokens = tokens
         self.matcher = matcher
         self.preserved = preserved
-        self.pictures = pictures or Pictures()
-        """Those in the prompt. Sequences with any are never shifted."""
+        self.images = images or PromptImages()
+        """The images of the prompt. A sequence with images is never shifted."""
         self.cancelled = False
         self.slot = -1
         self.evaluated = 0
-        """How many of `tokens` are in the cache."""
-        self.pure = sys.maxsize
-        """How many leading tokens are in the cache as if evaluated alone: a shift leaves only those it keeps."""
+        """How many leading tokens are in the cache."""
+        self.reusable_limit = sys.maxsize
+        """How many leading tokens another sequence may reuse. A context shift lowers it to the tokens that it keeps,
+        since the keys and values behind them were computed from tokens that are gone."""
         self.chain: SamplerChain | None = None
-        self.lookup = Lookup()
-        self.first = sys.maxsize
-        """Where evaluation would have begun, were it alone: how many tokens were cached when it came."""
-        self._output = TextAssembly(request.stop)
+        self.lookup = PromptLookup()
+        self.initially_cached = sys.maxsize
+        """How many tokens were cached when the sequence arrived: where its evaluation would begin if it were alone."""
+        self._text = TextAssembly(request.stop)
         self._prompt_length = len(tokens)
         self._cached = 0
         self._generated = 0
         self._logprobs: list[TokenLogprob] = []
-        self._started_ns = self._first_ns = 0
+        self._started_ns = self._first_token_ns = 0
 
     def start(self, slot: int, reused: int) -> None:
-        """Take a slot, whose cache has the first `reused` tokens."""
+        """Occupy a slot whose cache holds the first `reused` tokens."""
         self.slot, self.evaluated, self._cached = slot, reused, reused
-        self.first = min(self.first, reused)
+        self.initially_cached = min(self.initially_cached, reused)
         self._started_ns = time.monotonic_ns()
 
     @property
     def pending(self) -> int:
-        """How many tokens wait for evaluation."""
+        """The number of tokens that are not evaluated yet."""
         return len(self.tokens) - self.evaluated
 
-    def among_many(self, batch_size: int) -> bool:
-        """Say whether its next token would be one of TILED_PREFILL_ROWS or more in a batch of its own."""
-        before = (self.evaluated - self.first) // batch_size * batch_size
-        return min(batch_size, self._prompt_length - self.first - before) >= TILED_PREFILL_ROWS
+    def in_tiled_prefill(self, batch_size: int) -> bool:
+        """Return whether the next token would be in a batch of tiled prefill if the sequence were alone.
+
+        Tiled attention adds in another order than attention over few rows. A prompt that is evaluated in small parts,
+        or whose beginning another sequence evaluates, must still get the bits that it would get alone.
+        """
+        before = (self.evaluated - self.initially_cached) // batch_size * batch_size
+        return min(batch_size, self._prompt_length - self.initially_cached - before) >= TILED_PREFILL_ROWS
 
     @property
     def prompt_length(self) -> int:
-        """How many tokens the prompt had."""
+        """The number of tokens in the prompt, including any that a context shift has dropped since."""
         return self._prompt_length
 
     @property
-    def begun(self) -> bool:
-        """Whether a token was drawn."""
+    def generating(self) -> bool:
+        """Whether at least one token has been sampled."""
         return self._generated > 0
 
     @property
-    def streaming(self) -> bool:
-        """Whether it is past its prompt and waits for its next token only."""
-        return self.begun and self.pending == 1
+    def decoding(self) -> bool:
+        """Whether only the newest sampled token is pending."""
+        return self.generating and self.pending == 1
 
     @property
-    def content(self) -> list[int]:
-        """The tokens in the cache that another sequence may take over."""
-        return self.tokens[: self.pictures.floor(min(self.evaluated, self.pure))]
+    def reusable_tokens(self) -> list[int]:
+        """The tokens in the cache that another sequence may reuse."""
+        return self.tokens[: self.images.align_down(min(self.evaluated, self.reusable_limit))]
 
-    def forget(self, start: int, count: int) -> None:
-        """Follow a context shift that dropped `count` tokens from `start` on."""
+    def drop(self, start: int, count: int) -> None:
+        """Follow a context shift that dropped `count` tokens from index `start` on."""
         del self.tokens[start : start + count]
         self.evaluated -= count
         self.lookup.reset()
-        self.pure = min(self.pure, start)
+        self.reusable_limit = min(self.reusable_limit, start)
 
-    def take(
-        self, token: int, logprob: TokenLogprob | None, vocabulary: Vocabulary, put: Callable[[SequenceEvent], None]
+    def append(
+        self, token: int, logprob: TokenLogprob | None, vocabulary: Vocabulary, emit: Callable[[SequenceEvent], None]
     ) -> bool:
-        """Add a drawn token, put what is to be said of it, and return whether the sequence is over."""
+        """Append a sampled token, emit the events that follow from it, and return whether the sequence is over."""
         if self._generated == 0:
-            self._first_ns = time.monotonic_ns()
+            self._first_token_ns = time.monotonic_ns()
         self._generated += 1
         self.tokens.append(token)
-        ends = token in vocabulary.ends
-        raw = vocabulary.spell(token, special=True) if token in self.preserved else vocabulary.piece(token)
+        ends = token in vocabulary.end_tokens
+        preserved = token in self.preserved
+        raw = vocabulary.token_bytes(token, special=True) if preserved else vocabulary.output_bytes(token)
+        # Ollama reports no log-probability for an end token that adds no text.
         if logprob is not None and not (ends and not raw):
             self._logprobs.append(logprob)
-        text = self._output.feed(raw)
-        if ends and not self._output.stopped:
-            text += self._output.finish()
+        text = self._text.feed(raw)
+        if ends and not self._text.stopped:
+            text += self._text.finish()
         if text:
-            put(TextDelta(text, tuple(self._logprobs)))
+            emit(TextDelta(text, tuple(self._logprobs)))
             self._logprobs.clear()
-        if self._output.stopped:
-            put(self.finish("stop", self._output.stop_sequence))
+        if self._text.stopped:
+            emit(self.finish("stop", self._text.stop_sequence))
         elif ends:
-            put(self.finish("stop"))
+            emit(self.finish("stop"))
         elif self._generated >= self.request.max_tokens:
-            put(self.finish("length"))
+            emit(self.finish("length"))
         else:
             return False
         return True
 
-    def finish(self, reason: str, stop: str = "") -> Finish:
-        """Return its end with its counts and times; nothing is 0 that took place."""
+    def finish(self, reason: str, stop_sequence: str = "") -> Finish:
+        """Return the last event. Durations of phases that took place are at least 1 ns, since 0 means "did not"."""
         now = time.monotonic_ns()
-        first = self._first_ns or now
+        first_token = self._first_token_ns or now
         return Finish(
             reason=reason,
-            stop_sequence=stop,
+            stop_sequence=stop_sequence,
             prompt_tokens=self._prompt_length,
             cached_prompt_tokens=self._cached,
             output_tokens=self._generated,
-            prompt_eval_ns=max(first - self._started_ns + self.pictures.encoding_ns, 1),
-            eval_ns=max(now - first, 1) if self._generated else 0,
+            prompt_eval_ns=max(first_token - self._started_ns + self.images.encoding_ns, 1),
+            eval_ns=max(now - first_token, 1) if self._generated else 0,
         )

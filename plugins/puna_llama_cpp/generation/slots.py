@@ -1,4 +1,7 @@
-"""The KV cache as a row of slots: one sequence each, or what the last one left for those who begin like it."""
+"""The slots of the KV cache: one running sequence each, or the tokens that the last sequence left for reuse.
+
+`prefix_cache` decides, this module carries out. Everything here runs on the decode thread.
+"""
 
 import itertools
 import logging
@@ -19,35 +22,35 @@ class Slot:
 
     index: int
     sequence: Sequence | None = None
-    left: list[int] = field(default_factory=list)
-    """What the last sequence left."""
-    end: int = 0
-    """Position after that."""
+    cached_tokens: list[int] = field(default_factory=list)
+    """The tokens that the last sequence left."""
+    end_position: int = 0
+    """The position behind them, which images make different from their number."""
     salt: str = ""
-    used: int = 0
+    last_used: int = 0
 
     @property
-    def content(self) -> prefix_cache.Content:
-        """What another sequence may take over."""
-        tokens = self.sequence.content if self.sequence else self.left
-        return prefix_cache.Content(self.index, tokens, self.sequence is None, self.used, self.salt)
+    def prefix(self) -> prefix_cache.CachedPrefix:
+        """The tokens that another sequence may reuse."""
+        tokens = self.sequence.reusable_tokens if self.sequence else self.cached_tokens
+        return prefix_cache.CachedPrefix(self.index, tokens, self.sequence is None, self.last_used, self.salt)
 
 
 class Slots:
-    """Gives sequences their places. Lives on the decode thread."""
+    """Places sequences in slots."""
 
     def __init__(self, context: Context, count: int) -> None:
-        """Begin with empty ones."""
+        """Start with empty slots."""
         self._context = context
         self._slots = [Slot(index) for index in range(count)]
         self._clock = itertools.count(1)
-        self._stops: dict[int, int] = {}
-        """Up to where others wait for the prompts in these slots."""
+        self._shared_ends: dict[int, int] = {}
+        """By slot: the index up to which other prompts wait for this slot's prefill."""
 
     @property
     def running(self) -> list[Sequence]:
-        """Sequences that have a slot, in the order in which they came."""
-        busy = sorted((slot for slot in self._slots if slot.sequence), key=lambda slot: slot.used)
+        """The sequences that have a slot, in the order in which they were placed."""
+        busy = sorted((slot for slot in self._slots if slot.sequence), key=lambda slot: slot.last_used)
         return [slot.sequence for slot in busy if slot.sequence]
 
     @property
@@ -56,107 +59,118 @@ class Slots:
         return any(slot.sequence for slot in self._slots)
 
     @property
-    def idle(self) -> int:
-        """How many slots no sequence has."""
+    def idle_count(self) -> int:
+        """The number of slots without a sequence."""
         return sum(slot.sequence is None for slot in self._slots)
 
-    def admit(self, waiting: list[Sequence], room: int) -> list[Sequence]:
-        """Give slots to those who come first, the most urgent before others, and return the rest.
+    def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
+        """Place waiting sequences, given in order of priority, and return those that still wait.
 
-        A step has room for so many tokens of prompts: who would get none of it waits, since a slot without work comes
-        between its neighbours. Somebody whose prompt begins like one that is being evaluated waits for it, unless that
-        is less urgent.
+        A sequence that would get none of the next step's `prefill_tokens` is not placed: its idle slot would only
+        break the contiguous row of those that run. A prompt that shares its beginning with a prefill under way waits
+        for that, unless the other one has a lower priority.
         """
-        left = []
-        self._stops.clear()
+        remaining = []
+        self._shared_ends.clear()
         for index, sequence in enumerate(waiting):
-            if not self.idle or self._ahead(sequence) >= room:
-                left += waiting[index:]  # none of whom is more urgent
+            if not self.idle_count or self._pending_before(sequence) >= prefill_tokens:
+                remaining += waiting[index:]  # no later one has a higher priority
                 break
-            if self._waits(sequence):
-                left.append(sequence)
+            if self._waits_for_prefill(sequence):
+                remaining.append(sequence)
             else:
                 self._place(sequence)
-        self._context.end_copying()
-        return left
+        self._context.release_copy_buffer()
+        return remaining
 
-    def _ahead(self, sequence: Sequence) -> int:
-        """Return how many tokens of prompts are to be evaluated before a sequence's."""
+    def _pending_before(self, sequence: Sequence) -> int:
+        """Return how many prompt tokens are scheduled before those of a sequence."""
         priority = sequence.request.priority
-        prompts = (other for other in self.running if not other.begun and other.request.priority >= priority)
+        prompts = (other for other in self.running if not other.generating and other.request.priority >= priority)
         return sum(other.pending for other in prompts)
 
-    def _waits(self, sequence: Sequence) -> bool:
+    def _waits_for_prefill(self, sequence: Sequence) -> bool:
         request = sequence.request
-        coming = [
-            prefix_cache.Coming(other.slot, other.tokens, len(other.content), other.request.cache_salt)
+        in_flight = [
+            prefix_cache.InFlightPrefill(other.slot, other.tokens, len(other.reusable_tokens), other.request.cache_salt)
             for other in self.running
-            if not other.begun and other.request.priority >= request.priority
+            if not other.generating and other.request.priority >= request.priority
         ]
-        if not coming or not self._context.can_rewind:
+        if not in_flight or not self._context.supports_partial_removal:
             return False
-        wait = prefix_cache.wait(sequence.tokens, request.cache_salt, self._contents(sequence), coming)
+        prefixes = self._prefixes(sequence)
+        wait = prefix_cache.prefill_to_wait_for(sequence.tokens, request.cache_salt, prefixes, in_flight)
         if wait is None:
             return False
-        self._stops[wait.slot] = max(wait.shared, self._stops.get(wait.slot, 0))
-        sequence.first = min(sequence.first, wait.present)
+        self._shared_ends[wait.slot] = max(wait.shared, self._shared_ends.get(wait.slot, 0))
+        sequence.initially_cached = min(sequence.initially_cached, wait.cached)
         return True
 
-    def stop(self, sequence: Sequence) -> int:
-        """Return up to where a prompt is to be evaluated for now: others wait for what they have in common with it.
+    def prefill_end(self, sequence: Sequence) -> int:
+        """Return the index up to which a sequence is evaluated for now: the end of what others wait for, or its end.
 
-        Not for a rest too short to have, apart from what is before it, the bits that it would have with it.
+        A rest that is too short to be evaluated as prefill stays with the part before it. On its own it would get
+        other bits than as a part of the whole prompt.
         """
-        stop = self._stops.get(sequence.slot, 0)
+        end = self._shared_ends.get(sequence.slot, 0)
         length = len(sequence.tokens)
-        return stop if sequence.evaluated < stop <= length - SHORTEST_PREFILL else length
+        return end if sequence.evaluated < end <= length - SHORTEST_PREFILL else length
 
-    def _contents(self, sequence: Sequence) -> list[prefix_cache.Content]:
-        """Return what a sequence might take over: all or nothing of a memory that cannot be taken back."""
-        contents = [slot.content for slot in self._slots]
-        if self._context.can_rewind:
-            return contents
+    def _prefixes(self, sequence: Sequence) -> list[prefix_cache.CachedPrefix]:
+        """Return what a sequence might reuse. Memory that cannot be truncated is reusable as a whole or not at all."""
+        prefixes = [slot.prefix for slot in self._slots]
+        if self._context.supports_partial_removal:
+            return prefixes
         return [
-            content if sequence.tokens[: len(content.tokens)] == content.tokens else replace(content, tokens=())
-            for content in contents
+            prefix if sequence.tokens[: len(prefix.tokens)] == prefix.tokens else replace(prefix, tokens=())
+            for prefix in prefixes
         ]
 
     def _place(self, sequence: Sequence) -> None:
-        """Give a sequence the slot that knows most of its prompt."""
-        place = prefix_cache.place(sequence.tokens, sequence.request.cache_salt, self._contents(sequence))
-        assert place is not None, "admitted without an idle slot"
-        slot = self._slots[place.slot]
-        if place.moved_to is not None:
-            other = self._slots[place.moved_to]
-            moved = self._context.copy(place.slot, place.moved_to)
-            other.left, other.end = (slot.left, slot.end) if moved else ([], 0)
-            other.salt, other.used = slot.salt, slot.used
-        reused = place.reused
-        if place.copied_from is not None and not self._context.copy(place.copied_from, place.slot):
+        salt = sequence.request.cache_salt
+        placement = prefix_cache.choose_slot(sequence.tokens, salt, self._prefixes(sequence))
+        assert placement is not None, "admitted without an idle slot"
+        slot = self._slots[placement.slot]
+        if placement.moved_to is not None:
+            other = self._slots[placement.moved_to]
+            moved = self._context.copy(placement.slot, placement.moved_to)
+            other.cached_tokens, other.end_position = (slot.cached_tokens, slot.end_position) if moved else ([], 0)
+            other.salt, other.last_used = slot.salt, slot.last_used
+        reused = placement.reused
+        if placement.copied_from is not None and not self._context.copy(placement.copied_from, placement.slot):
             reused = 0
-        sequence.slot = place.slot
-        sequence.start(place.slot, self.rewind(sequence, reused))
-        slot.sequence, slot.salt, slot.used = sequence, sequence.request.cache_salt, next(self._clock)
-        log.debug("slot %d takes %d tokens, %d cached", place.slot, len(sequence.tokens), sequence.evaluated)
+        sequence.slot = placement.slot
+        sequence.start(placement.slot, self.truncate(sequence, reused))
+        slot.sequence, slot.salt, slot.last_used = sequence, salt, next(self._clock)
+        log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
 
-    def rewind(self, sequence: Sequence, index: int) -> int:
-        """Take a sequence's memory back to an index, or to the picture that is there, and return where it stands."""
-        index = sequence.pictures.floor(index)
-        position = sequence.pictures.position(index)
-        return index if self._context.rewind(sequence.slot, position) == position else 0
+    def truncate(self, sequence: Sequence, index: int) -> int:
+        """Remove a sequence's cache from an index on, or from the beginning of the image there.
+
+        Return the index at which the cache ends now: 0 if llama.cpp could not remove a part.
+        """
+        index = sequence.images.align_down(index)
+        position = sequence.images.position(index)
+        return index if self._context.truncate(sequence.slot, position) == position else 0
 
     def release(self, sequence: Sequence) -> None:
-        """Take a sequence off its slot, which keeps its tokens for who begins like it."""
+        """Free a sequence's slot, which keeps the tokens for reuse."""
         slot = self._slots[sequence.slot]
-        slot.left, slot.sequence, slot.used = sequence.content, None, next(self._clock)
-        self._stops.pop(slot.index, None)
-        if self._context.can_rewind:
-            self.rewind(sequence, len(slot.left))
-        slot.end = sequence.pictures.position(len(slot.left))
+        slot.cached_tokens, slot.sequence, slot.last_used = sequence.reusable_tokens, None, next(self._clock)
+        self._shared_ends.pop(slot.index, None)
+        if self._context.supports_partial_removal:
+            self.truncate(sequence, len(slot.cached_tokens))
+        slot.end_position = sequence.images.position(len(slot.cached_tokens))
 
-    def fillers(self, busy: Iterable[int]) -> dict[int, int]:
-        """Return idle slots to be evaluated along with busy ones, each with the position of the token that does it."""
-        if not self._context.can_rewind:
+    def padding(self, busy: Iterable[int]) -> dict[int, int]:
+        """Return the idle slots that make a row of busy slots contiguous, each with the position of a padding token.
+
+        The padding token is to be removed again, so memory that cannot be truncated gets none.
+        """
+        if not self._context.supports_partial_removal:
             return {}
-        between = (self._slots[index] for index in prefix_cache.gaps(sorted(busy)))
-        return {slot.index: slot.end for slot in between if not slot.sequence and slot.end + 1 < self._context.length}
+        between = (self._slots[index] for index in prefix_cache.padding_slots(sorted(busy)))
+        length = self._context.length
+        return {
+            slot.index: slot.end_position for slot in between if not slot.sequence and slot.end_position + 1 < length
+        }

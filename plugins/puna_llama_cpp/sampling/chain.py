@@ -10,19 +10,27 @@ from numpy.typing import NDArray
 from puna.backend import InvalidRequestError, Sampling
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.sampling.top_k_prefilter import likeliest
+from puna_llama_cpp.sampling.top_k_prefilter import top_candidates
 
 _INT32 = 2**31 - 1
-_LONGEST_LAST_N = 1 << 20
+_MAX_LAST_N = 1 << 20
 """llama.cpp makes room for that many tokens at once: billions of them would take all memory."""
-_FINITE = ("repeat_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_p", "min_p", "typical_p")
-_ANY_SEED = lib.LLAMA_DEFAULT_SEED
+_FINITE_OPTIONS = (
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+)
+_RANDOM_SEED = lib.LLAMA_DEFAULT_SEED
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
-def check(sampling: Sampling) -> None:
+def validate(sampling: Sampling) -> None:
     """Raise InvalidRequestError for what llama.cpp would not survive, in the words of its server where it has some."""
-    for name in _FINITE:
+    for name in _FINITE_OPTIONS:
         if not math.isfinite(getattr(sampling, name)):
             raise InvalidRequestError(f"{name} must be finite")
     if sampling.repeat_penalty <= 0:
@@ -33,7 +41,7 @@ def check(sampling: Sampling) -> None:
         )
 
 
-def _wanted(sampling: Sampling, penalized: int) -> int:
+def _prefilter_size(sampling: Sampling, penalized: int) -> int:
     """Return how many of the likeliest tokens are enough to draw from; 0 if all must be looked at.
 
     `penalized`: how many tokens the penalties look at. They may push as many out of the likeliest, but draw none in.
@@ -41,8 +49,8 @@ def _wanted(sampling: Sampling, penalized: int) -> int:
     lowering = sampling.repeat_penalty >= 1 and min(sampling.frequency_penalty, sampling.presence_penalty) >= 0
     if sampling.logit_bias or (penalized and not lowering):
         return 0
-    drawn = 1 if sampling.temperature <= 0 else sampling.top_k
-    return drawn + penalized if drawn > 0 else 0
+    candidates_needed = 1 if sampling.temperature <= 0 else sampling.top_k
+    return candidates_needed + penalized if candidates_needed > 0 else 0
 
 
 class SamplerChain:
@@ -52,15 +60,15 @@ class SamplerChain:
         """Chain the samplers and tell them the prompt, at which penalties look too."""
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._add_bias(sampling, vocabulary)
-        last = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _LONGEST_LAST_N)
+        last_n = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _MAX_LAST_N)
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
-        penalizes = last > 0 and not neutral
-        self._wanted = _wanted(sampling, last if penalizes else 0)
+        penalizes = last_n > 0 and not neutral
+        self._prefilter_size = _prefilter_size(sampling, last_n if penalizes else 0)
         if penalizes:
             self._add(
                 lib.llama_sampler_init_penalties(
                     vocabulary.size,
-                    last,
+                    last_n,
                     sampling.repeat_penalty,
                     sampling.frequency_penalty,
                     sampling.presence_penalty,
@@ -71,7 +79,7 @@ class SamplerChain:
         else:
             self._add_random(sampling)
         if penalizes:
-            for token in prompt[-last:]:
+            for token in prompt[-last_n:]:
                 lib.llama_sampler_accept(self._chain, token)
 
     def _add(self, sampler: "lib.llama_sampler_p") -> None:
@@ -80,13 +88,13 @@ class SamplerChain:
     def _add_bias(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
         if not sampling.logit_bias:
             return
-        vocabulary.check(list(sampling.logit_bias))
+        vocabulary.validate(list(sampling.logit_bias))
         items = [lib.llama_logit_bias(token, bias) for token, bias in sampling.logit_bias.items()]
         biases = (lib.llama_logit_bias * len(items))(*items)
         self._add(lib.llama_sampler_init_logit_bias(vocabulary.size, len(biases), biases))
 
     def _add_random(self, sampling: Sampling) -> None:
-        seed = _ANY_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        seed = _RANDOM_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
         self._add(lib.llama_sampler_init_top_k(max(-1, min(sampling.top_k, _INT32))))
         self._add(lib.llama_sampler_init_typical(sampling.typical_p, 0))
         self._add(lib.llama_sampler_init_top_p(sampling.top_p, 0))
@@ -94,16 +102,16 @@ class SamplerChain:
         self._add(lib.llama_sampler_init_temp(sampling.temperature))
         self._add(lib.llama_sampler_init_dist(seed))
 
-    def draw(self, context: Context, row: int) -> int:
+    def sample(self, context: Context, row: int) -> int:
         """Draw a token from a row's logits, and remember it."""
-        if self._wanted:
+        if self._prefilter_size:
             logits = context.logits(row)
-            tokens = likeliest(logits, self._wanted)
+            tokens = top_candidates(logits, self._prefilter_size)
             if tokens is not None:
-                return self._draw_from(tokens, logits)
+                return self._sample_from(tokens, logits)
         return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
 
-    def _draw_from(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+    def _sample_from(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
         data = np.zeros(len(tokens), _CANDIDATE)
         data["id"] = tokens
         data["logit"] = logits[tokens]

@@ -20,13 +20,13 @@ def token_logprob(
     def entry(of: int, alternatives: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
         share = weights[of] / total
         value = float(np.log(share)) if share > 0 else LOWEST
-        raw = vocabulary.spell(of, special=True) if of in preserved else vocabulary.piece(of)
+        raw = vocabulary.token_bytes(of, special=True) if of in preserved else vocabulary.output_bytes(of)
         return TokenLogprob(raw, of, value, alternatives)
 
-    return entry(token, tuple(entry(other) for other in _likeliest(logits, top)))
+    return entry(token, tuple(entry(other) for other in _top_tokens(logits, top)))
 
 
-def _likeliest(logits: NDArray[np.float32], count: int) -> list[int]:
+def _top_tokens(logits: NDArray[np.float32], count: int) -> list[int]:
     if count <= 0:
         return []
     count = min(count, logits.size)

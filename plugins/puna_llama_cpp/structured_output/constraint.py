@@ -23,17 +23,28 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, Constraint, ConstraintLimits, InvalidRequestError
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.structured_output.wire import DIED, FAILED, GONE, HEADER, LARGE, MASK, NAMES, REFUSED, SLOW, TOKEN
+from puna_llama_cpp.structured_output.wire import (
+    CRASHED,
+    DISCONNECTED,
+    FAILED,
+    HEADER,
+    KIND_NAMES,
+    MASK,
+    MEMORY_LIMIT,
+    REFUSED,
+    TIME_LIMIT,
+    TOKEN,
+)
 
 _SPECIAL = b"\xff"  # in front of tokens that no text can stand for
-_SLACK: Final = 10
+_WALL_CLOCK_FACTOR: Final = 10
 """How much longer than its processor time a child may take by the clock: others need the processors too."""
-_STARTING: Final = 60.0
+_START_SECONDS: Final = 60.0
 """Seconds that a busy machine may take to start processes."""
-_ENDING: Final = 5.0
+_STOP_SECONDS: Final = 5.0
 
 
-class _GoneError(BackendError):
+class _DisconnectedError(BackendError):
     """The server has died before the child could say anything."""
 
 
@@ -50,8 +61,8 @@ class Matcher:
         self._poll.register(line, select.POLLIN)
         self._received = bytearray()
         self._message: tuple[bytes, bytes] | None = None
-        self._asked = time.monotonic()
-        self.late = False
+        self._requested_at = time.monotonic()
+        self.mask_late = False
         """True once a mask was late. From then on the sequence takes part in steps that follow its mask."""
 
     async def begin(self, constraint: Constraint) -> None:
@@ -59,45 +70,47 @@ class Matcher:
         loop = asyncio.get_running_loop()
         data = f"{constraint.kind}\n{constraint.text}".encode("utf-8", "surrogatepass")
         try:
-            async with asyncio.timeout(_STARTING + _SLACK * self._limits.seconds):
+            async with asyncio.timeout(_START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.seconds):
                 with suppress(ConnectionError):  # a child that has died says why
                     await loop.sock_sendall(self._line, HEADER.pack(MASK, len(data)) + data)
-                while not self._complete():
+                while not self._message_complete():
                     with suppress(ConnectionError):
-                        self._take(await loop.sock_recv(self._line, 1 << 16))
+                        self._receive(await loop.sock_recv(self._line, 1 << 16))
         except TimeoutError as error:
             raise BackendError("the constraint cannot be enforced: its process does not answer") from error
-        kind, text = self._message or (GONE, b"")
+        kind, text = self._message or (DISCONNECTED, b"")
         if kind == MASK:
             return
         if kind == REFUSED:
             raise InvalidRequestError(text.decode("utf-8", "replace"))
-        if kind == GONE:
-            raise _GoneError("the constraint cannot be enforced: its process has ended")
-        raise InvalidRequestError(f"{NAMES[self._kind]} cannot be enforced: {self._excess(kind, self._limits.seconds)}")
+        if kind == DISCONNECTED:
+            raise _DisconnectedError("the constraint cannot be enforced: its process has ended")
+        raise InvalidRequestError(
+            f"{KIND_NAMES[self._kind]} cannot be enforced: {self._limit_error(kind, self._limits.seconds)}"
+        )
 
-    def _excess(self, kind: bytes, seconds: float) -> str:
+    def _limit_error(self, kind: bytes, seconds: float) -> str:
         name = "PUNA_MAX_CONSTRAINT_SECONDS" if seconds == self._limits.seconds else "PUNA_MAX_MASK_SECONDS"
-        if kind == SLOW:
+        if kind == TIME_LIMIT:
             return f"it takes more than {seconds:g} seconds of processor time, the limit that {name} sets"
-        if kind == LARGE:
+        if kind == MEMORY_LIMIT:
             memory = f"{self._limits.memory_bytes / (1 << 20):g} MiB"
             return f"it takes more than {memory} of memory, the limit that PUNA_MAX_CONSTRAINT_MEMORY_BYTES sets"
-        return "it is nested too deeply, or refers to itself too often" if kind == DIED else "its process has ended"
+        return "it is nested too deeply, or refers to itself too often" if kind == CRASHED else "its process has ended"
 
-    def wait(self, seconds: float) -> bool:
+    def wait_for_mask(self, seconds: float) -> bool:
         """Wait for the next mask, or for the news that there is none, and return whether it has come."""
         deadline = time.monotonic() + seconds
         while True:
             with self._lock:
-                while not self._complete():
+                while not self._message_complete():
                     try:
-                        self._take(self._line.recv(1 << 16))
+                        self._receive(self._line.recv(1 << 16))
                     except BlockingIOError:
                         break
                     except OSError:  # closed meanwhile
-                        self._take(b"")
-            if self._complete():
+                        self._receive(b"")
+            if self._message_complete():
                 return True
             left = deadline - time.monotonic()
             if left <= 0:
@@ -106,23 +119,27 @@ class Matcher:
             self._poll.poll(left * 1000)
 
     def _give_up_on_silence(self) -> None:
-        if time.monotonic() - self._asked > _STARTING + _SLACK * self._limits.mask_seconds:
-            self._message = (GONE, b"")
+        if time.monotonic() - self._requested_at > _START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.mask_seconds:
+            self._message = (DISCONNECTED, b"")
 
-    def mask(self, logits: NDArray[np.float32]) -> None:
+    def apply_mask(self, logits: NDArray[np.float32]) -> None:
         """Rule out, in place, what may not come next. BackendError: the constraint cannot be followed further."""
-        while not self.wait(1.0):
+        while not self.wait_for_mask(1.0):
             pass
-        kind, data = self._message or (GONE, b"")
+        kind, data = self._message or (DISCONNECTED, b"")
         if kind != MASK:
-            why = data.decode("utf-8", "replace") if kind == FAILED else self._excess(kind, self._limits.mask_seconds)
+            why = (
+                data.decode("utf-8", "replace")
+                if kind == FAILED
+                else self._limit_error(kind, self._limits.mask_seconds)
+            )
             raise BackendError(f"the constraint cannot be followed further: {why}")
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         logits[bits[: self._size] == 0] = -np.inf
 
     def accept(self, token: int) -> None:
         """Go on by the token that was drawn."""
-        self._message, self._asked = None, time.monotonic()
+        self._message, self._requested_at = None, time.monotonic()
         with suppress(OSError):  # a child that has died says why
             self._line.send(TOKEN.pack(token))
 
@@ -133,7 +150,7 @@ class Matcher:
         with self._lock:
             self._line.close()
 
-    def _complete(self) -> bool:
+    def _message_complete(self) -> bool:
         """Take the next message apart, if all of it has come."""
         if self._message is None and len(self._received) >= HEADER.size:
             kind, length = HEADER.unpack_from(self._received)
@@ -142,13 +159,13 @@ class Matcher:
                 del self._received[: HEADER.size + length]
         return self._message is not None
 
-    def _take(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         self._received += data
         if not data:
-            self._message = self._message or (GONE, b"")
+            self._message = self._message or (DISCONNECTED, b"")
 
 
-class Grammars:
+class ConstraintClient:
     """Makes matchers for one vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary, limits: ConstraintLimits) -> None:
@@ -161,11 +178,11 @@ class Grammars:
 
     async def matcher(self, constraint: Constraint) -> Matcher:
         """Have a constraint read. InvalidRequestError: it is wrong, too large, or uses what cannot be enforced."""
-        if constraint.kind not in NAMES:
+        if constraint.kind not in KIND_NAMES:
             raise InvalidRequestError(f'unknown kind of constraint "{constraint.kind}"')
         try:
             return await self._begin(constraint)
-        except _GoneError:  # the server had died
+        except _DisconnectedError:  # the server had died
             return await self._begin(constraint)
 
     async def _begin(self, constraint: Constraint) -> Matcher:
@@ -204,11 +221,11 @@ class Grammars:
     def _start(self) -> None:
         """Start the server and tell it the vocabulary. Takes up to a second."""
         vocabulary = self._vocabulary
-        special = {token for token in range(vocabulary.size) if vocabulary.looks_special(token)}
-        spelled = [vocabulary.spell(token, special=True) for token in range(vocabulary.size)]
+        special = {token for token in range(vocabulary.size) if vocabulary.is_special(token)}
+        spelled = [vocabulary.token_bytes(token, special=True) for token in range(vocabulary.size)]
         tokens = [_SPECIAL * (token in special) + raw for token, raw in enumerate(spelled)]
         marks = {spelled[token].decode("utf-8", "replace"): token for token in sorted(special, reverse=True)}
-        ends = sorted(vocabulary.ends, key=lambda token: token != vocabulary.eos)
+        ends = sorted(vocabulary.end_tokens, key=lambda token: token != vocabulary.eos)
         data = marshal.dumps((tokens, ends, vocabulary.eos, marks, asdict(self._limits)))
         self._control, theirs = socket.socketpair()
         with theirs:
@@ -219,7 +236,7 @@ class Grammars:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # llguidance may quote the constraint
             )
-        self._control.settimeout(_STARTING)
+        self._control.settimeout(_START_SECONDS)
         with suppress(OSError):  # found out by who uses it
             self._control.sendall(HEADER.pack(MASK, len(data)) + data)
         self._ready = True
@@ -231,7 +248,7 @@ class Grammars:
             self._control = None
         if self._server is not None:
             try:
-                self._server.wait(_ENDING)
+                self._server.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._server.kill()
                 self._server.wait()

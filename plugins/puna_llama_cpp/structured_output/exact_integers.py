@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.structured_output.objects import resolver
+from puna_llama_cpp.structured_output.objects import make_resolver
 
-_EXACT: Final = 2**53
+_MAX_EXACT_INTEGER: Final = 2**53
 """Up to here every whole number is a float."""
 _ROOT: Final = "root"
 _ANNOTATIONS: Final = frozenset(
     ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 )
 _ELSEWHERE: Final = frozenset(("$defs", "definitions", "$schema", "$id"))
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+_PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "integer": (int,),
     "number": (int, float),
     "string": (str,),
@@ -37,7 +37,7 @@ def needs_exact_numbers(schema: object) -> bool:
         value = waiting.pop()
         if isinstance(value, dict):
             waiting += [each for key, each in value.items() if key not in _ANNOTATIONS]
-            if any(_inexact(value[key]) for key in ("const", "enum") if key in value):
+            if any(_not_a_float(value[key]) for key in ("const", "enum") if key in value):
                 return True
         elif isinstance(value, list):
             waiting += value
@@ -49,40 +49,44 @@ def exact_grammar(schema: dict[str, Any], guidance: Mapping[str, Any], number: i
 
     InvalidRequestError: the way to a large number cannot be written.
     """
-    writer = _Writer(schema, guidance, number)
+    writer = _GrammarWriter(schema, guidance, number)
     start = writer.value(schema)
     space = json.dumps(guidance["whitespace_pattern"])[1:-1].replace("\\\\", "\\")
     return start, [*writer.rules, f"{writer.space[:-1]}: /{space}/"]
 
 
-def _inexact(value: object) -> bool:
+def _not_a_float(value: object) -> bool:
     if isinstance(value, list | dict):
-        return any(map(_inexact, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, int) and abs(value) > _EXACT and (abs(value) > 10**300 or int(float(value)) != value)
+        return any(map(_not_a_float, value.values() if isinstance(value, dict) else value))
+    return (
+        isinstance(value, int)
+        and abs(value) > _MAX_EXACT_INTEGER
+        and (abs(value) > 10**300 or int(float(value)) != value)
+    )
 
 
-class _Writer:
+class _GrammarWriter:
     """Writes values as expressions, and references as rules."""
 
     def __init__(self, root: dict[str, Any], guidance: Mapping[str, Any], number: int) -> None:
         self._number = number
         self.space = f"EXACT_SPACE_{number}?"
         self._root = root
-        self._resolve = resolver(root)
+        self._resolve = make_resolver(root)
         self._guidance = guidance
-        self._moved = _moved(root)
+        self._rebase_references = _rebase_references(root)
         self._names: dict[str, str] = {}
         self.rules: list[str] = []
 
     def value(self, schema: object) -> str:
         """Return the expression of a value."""
-        if not isinstance(schema, dict) or not self._reaches(schema, set()):
+        if not isinstance(schema, dict) or not self._reaches_exact_number(schema, set()):
             return self._plain(schema)
         keys = schema.keys() - _ANNOTATIONS - _ELSEWHERE
         if keys == {"$ref"}:
-            return self._named(schema)
+            return self._reference(schema)
         if keys <= {"const", "enum", "type"}:
-            return self._listed(schema)
+            return self._enumeration(schema)
         if keys == {"anyOf"}:
             return f"({' | '.join(map(self.value, schema['anyOf']))})"
         if keys == {"allOf"} and len(schema["allOf"]) == 1:
@@ -98,31 +102,31 @@ class _Writer:
             + ", ".join(sorted(keys - {"type", "properties", "required", "items"}))
         )
 
-    def _reaches(self, schema: object, seen: set[int]) -> bool:
+    def _reaches_exact_number(self, schema: object, seen: set[int]) -> bool:
         """Say whether a large number is in a schema or where its references lead."""
         if id(schema) in seen:
             return False
         seen.add(id(schema))
         if isinstance(schema, list):
-            return any(self._reaches(each, seen) for each in schema)
+            return any(self._reaches_exact_number(each, seen) for each in schema)
         if not isinstance(schema, dict):
             return False
-        if any(_inexact(schema[key]) for key in ("const", "enum") if key in schema):
+        if any(_not_a_float(schema[key]) for key in ("const", "enum") if key in schema):
             return True
         inner = [value for key, value in schema.items() if key not in _ANNOTATIONS | _ELSEWHERE | {"const", "enum"}]
         if "$ref" in schema:
             inner.append(self._resolve({"$ref": schema["$ref"]}))
-        return any(self._reaches(each, seen) for each in inner)
+        return any(self._reaches_exact_number(each, seen) for each in inner)
 
     def _plain(self, schema: object) -> str:
         if not isinstance(schema, dict):
             return f"%json {json.dumps(schema)}"
         document = {key: value for key, value in schema.items() if key not in _ELSEWHERE}
         if '"$ref"' in json.dumps(document):
-            document = _moved(document) | {"$defs": {_ROOT: self._moved}}
+            document = _rebase_references(document) | {"$defs": {_ROOT: self._rebase_references}}
         return f"%json {json.dumps({**document, 'x-guidance': self._guidance})}"
 
-    def _named(self, schema: dict[str, Any]) -> str:
+    def _reference(self, schema: dict[str, Any]) -> str:
         reference = schema["$ref"]
         if reference not in self._names:
             target = self._resolve({"$ref": reference})
@@ -132,13 +136,15 @@ class _Writer:
             self.rules.append(f"{name}: {self.value(target)}")
         return self._names[reference]
 
-    def _listed(self, schema: dict[str, Any]) -> str:
-        kinds = schema.get("type", list(_KINDS))
-        types = tuple(each for kind in (kinds if isinstance(kinds, list) else [kinds]) for each in _KINDS.get(kind, ()))
+    def _enumeration(self, schema: dict[str, Any]) -> str:
+        kinds = schema.get("type", list(_PYTHON_TYPES))
+        types = tuple(
+            each for kind in (kinds if isinstance(kinds, list) else [kinds]) for each in _PYTHON_TYPES.get(kind, ())
+        )
         values = [schema["const"]] if "const" in schema else schema["enum"]
         values = [value for value in values if isinstance(value, types)]
-        large = [json.dumps(json.dumps(each, ensure_ascii=False)) for each in values if _inexact(each)]
-        rest = [each for each in values if not _inexact(each)]
+        large = [json.dumps(json.dumps(each, ensure_ascii=False)) for each in values if _not_a_float(each)]
+        rest = [each for each in values if not _not_a_float(each)]
         return f"({' | '.join([*large, *([self._plain({'enum': rest})] if rest else [])])})"
 
     def _array(self, schema: dict[str, Any]) -> str:
@@ -168,20 +174,20 @@ class _Writer:
             follow = f'("," {self.space} {pair} {after})'
             begin = f"({pair} {after})"
             after, first = (
-                (follow, begin) if key in required else (self._rule(f"{follow} | {after}"), f"({begin} | {first})")
+                (follow, begin) if key in required else (self._add_rule(f"{follow} | {after}"), f"({begin} | {first})")
             )
-            after, first = self._rule(after), self._rule(first)
+            after, first = self._add_rule(after), self._add_rule(first)
         return f'"{{" {self.space} {first} "}}"'
 
-    def _rule(self, expression: str) -> str:
+    def _add_rule(self, expression: str) -> str:
         self.rules.append(f"exact_{self._number}_part{len(self.rules)}: {expression}")
         return self.rules[-1].partition(":")[0]
 
 
-def _moved(schema: Any) -> Any:  # noqa: ANN401 (any JSON)
+def _rebase_references(schema: Any) -> Any:  # noqa: ANN401 (any JSON)
     """Return a schema whose references to the root name the definition that the root is now."""
     if isinstance(schema, list):
-        return [_moved(each) for each in schema]
+        return [_rebase_references(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     return {
@@ -189,6 +195,6 @@ def _moved(schema: Any) -> Any:  # noqa: ANN401 (any JSON)
         if key == "$ref" and isinstance(value, str) and value[:1] == "#"
         else value
         if key in ("const", "enum", "default", "examples")
-        else _moved(value)
+        else _rebase_references(value)
         for key, value in schema.items()
     }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 KNOWN: Final = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
 """Formats that llguidance enforces."""
-_SAME: Final = {
+_ALIASES: Final = {
     "guid": "uuid",
     "url": "uri",
     "iri": "uri",
@@ -29,7 +29,7 @@ _TO_32 = "(3[0-2]|[12]?[0-9])"
 _TO_128 = "(12[0-8]|1[01][0-9]|[1-9]?[0-9])"
 _NETWORK4 = rf"({_IPV4}/32|({_BYTE}\.){{3}}0/24|({_BYTE}\.){{2}}0\.0/16|{_BYTE}\.0\.0\.0/8|0\.0\.0\.0/0)"
 _NETWORK6 = f"(({_HEX}:){{7}}{_HEX}/128|({_HEX}:){{4}}:/64|({_HEX}:){{3}}:/48|({_HEX}:){{2}}:/32|::/0)"
-_EXPRESSIONS: Final = {
+_PATTERNS: Final = {
     **{
         f"uuid{dash}{version}": f"[0-9a-fA-F]{{8}}-[0-9a-fA-F]{{4}}-{version}[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}"
         "-[0-9a-fA-F]{12}"
@@ -63,22 +63,22 @@ _EXPRESSIONS: Final = {
 }
 
 
-def enforceable(schema: dict[str, Any]) -> None:
+def replace_format(schema: dict[str, Any]) -> None:
     """Replace a format that llguidance does not know by an expression, or leave it out if it is unknown."""
-    form = schema.get("format")
-    if "format" not in schema or form in KNOWN:
+    format_name = schema.get("format")
+    if "format" not in schema or format_name in KNOWN:
         return
     del schema["format"]
-    if not isinstance(form, str):
+    if not isinstance(format_name, str):
         return
-    if form in _SAME:
-        schema["format"] = _SAME[form]
-    elif form in _EXPRESSIONS and isinstance(schema.setdefault("allOf", []), list):
-        schema["allOf"] = [*schema["allOf"], {"pattern": f"^({_EXPRESSIONS[form]})$"}]
+    if format_name in _ALIASES:
+        schema["format"] = _ALIASES[format_name]
+    elif format_name in _PATTERNS and isinstance(schema.setdefault("allOf", []), list):
+        schema["allOf"] = [*schema["allOf"], {"pattern": f"^({_PATTERNS[format_name]})$"}]
 
 
-def expression(form: object) -> str | None:
+def format_pattern(format_name: object) -> str | None:
     """Return an expression for all texts of a format, where there is one."""
-    if form == "uuid":
+    if format_name == "uuid":
         return "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-    return f"^({_EXPRESSIONS[form]})$" if isinstance(form, str) and form in _EXPRESSIONS else None
+    return f"^({_PATTERNS[format_name]})$" if isinstance(format_name, str) and format_name in _PATTERNS else None

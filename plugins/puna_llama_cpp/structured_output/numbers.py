@@ -8,21 +8,21 @@ list is a part of what the schema allows, never more.
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-_FEW_STATES: Final = 1000
+_MAX_AUTOMATON_STATES: Final = 1000
 """Up to here llguidance's own way is fast, also together with bounds."""
-_MOST_LISTED: Final = 20_000
-_LARGEST: Final = 10**15
+_MAX_LISTED: Final = 20_000
+_MAX_LISTED_VALUE: Final = 10**15
 """No listed number is larger: a float holds all of its digits."""
 
 
-def listed_multiples(schema: dict[str, Any]) -> None:
+def enumerate_multiples(schema: dict[str, Any]) -> None:
     """Replace `multipleOf` and its bounds by a list where an automaton would be large."""
     divisor = _decimal(schema.get("multipleOf"))
     if divisor is None or divisor == 0:
         return
     divisor = abs(divisor)
     digits = int(divisor.scaleb(-min(int(divisor.as_tuple().exponent), 0)))
-    if digits <= _FEW_STATES:
+    if digits <= _MAX_AUTOMATON_STATES:
         return
     values = _multiples(divisor, schema)
     others = [kind for kind in _types(schema) if kind not in ("integer", "number")]
@@ -49,17 +49,17 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
     """Return the multiples within the bounds, ascending; of more than can be listed those nearest to zero."""
     least, most = _bounds(divisor, schema)
-    if most - least >= _MOST_LISTED:
-        half = _MOST_LISTED // 2
-        least, most = (least, least + _MOST_LISTED) if least > -half else (max(least, -half), min(most, half))
+    if most - least >= _MAX_LISTED:
+        half = _MAX_LISTED // 2
+        least, most = (least, least + _MAX_LISTED) if least > -half else (max(least, -half), min(most, half))
         if most <= -half:
-            least = most - _MOST_LISTED
+            least = most - _MAX_LISTED
     return [divisor * factor for factor in range(least, most + 1)]
 
 
 def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
     """Return the least and the largest factor."""
-    least, most = -int(_LARGEST // divisor), int(_LARGEST // divisor)
+    least, most = -int(_MAX_LISTED_VALUE // divisor), int(_MAX_LISTED_VALUE // divisor)
     for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
         bound = _decimal(schema.get(keyword))
         if bound is None:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.structured_output.formats import expression
+from puna_llama_cpp.structured_output.formats import format_pattern
 
 Resolve: TypeAlias = Callable[[object], Any]
 """Follows a reference, if a schema is nothing else."""
 _ANNOTATIONS: Final = frozenset(("title", "description", "$comment", "examples", "default", "deprecated"))
-_MOST_IN_A_SET: Final = 8
+_MAX_SET_VALUES: Final = 8
 
 
-def named_properties(schema: dict[str, Any], resolve: Resolve) -> None:
+def rewrite_property_names(schema: dict[str, Any], resolve: Resolve) -> None:
     """Put `propertyNames` in other keywords. InvalidRequestError: there are none for it."""
     if "propertyNames" not in schema:
         return
@@ -31,7 +31,7 @@ def named_properties(schema: dict[str, Any], resolve: Resolve) -> None:
         return
     if not isinstance(names, dict) or "patternProperties" in schema:
         raise InvalidRequestError('JSON schema cannot be enforced: "propertyNames" of this kind')
-    names = _names(names, resolve)
+    names = _simplify_names(names, resolve)
     listed = schema.get("properties")
     known = listed if isinstance(listed, dict) else {}
     choices = [names["const"]] if names.keys() == {"const"} else names.get("enum")
@@ -40,49 +40,49 @@ def named_properties(schema: dict[str, Any], resolve: Resolve) -> None:
         schema["properties"] = {name: known.get(name, other) for name in texts if known.get(name, other) is not False}
         schema["additionalProperties"] = False
         return
-    pattern = _one_pattern(names)
+    pattern = _names_pattern(names)
     if pattern is None or known:
         raise InvalidRequestError('JSON schema cannot be enforced: "propertyNames" of this kind')
     schema["patternProperties"] = {pattern: other}
     schema["additionalProperties"] = False
 
 
-def _one_pattern(names: Mapping[str, Any]) -> str | None:
+def _names_pattern(names: Mapping[str, Any]) -> str | None:
     """Return an expression for all names that a schema allows; None: it says more than lengths or one pattern."""
     if names.keys() == {"pattern"} and isinstance(names["pattern"], str):
         return str(names["pattern"])
     if names.keys() == {"format"}:
-        return expression(names["format"])
+        return format_pattern(names["format"])
     parts = names.get("allOf")
     if names.keys() == {"allOf"} and isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
-        return _one_pattern(parts[0])
+        return _names_pattern(parts[0])
     least, most = names.get("minLength", 0), names.get("maxLength", "")
     if names.keys() <= {"minLength", "maxLength"} and isinstance(least, int) and (most == "" or isinstance(most, int)):
         return f"^(?s:.{{{least},{most}}})$"
     return None
 
 
-def _names(names: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
+def _simplify_names(names: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
     """Return a schema of names without what holds for all names, and a union of listed ones as one list."""
     names = {key: value for key, value in names.items() if (key, value) != ("type", "string")}
     if "pattern" in names:
         names.pop("format", None)  # it says the same in another way
     options = names.get("anyOf")
     if names.keys() == {"anyOf"} and isinstance(options, list):
-        lists = [_values(resolve(option)) for option in options]
+        lists = [_listed_values(resolve(option)) for option in options]
         if all(lists):
             return {"enum": [json.loads(text) for values in lists for text in sorted(values)]}
     return names
 
 
-def required_properties(schema: dict[str, Any]) -> None:
+def list_required_properties(schema: dict[str, Any]) -> None:
     """List what is required and not listed: an object that is closed for its list could not have it."""
     required, listed = schema.get("required"), schema.get("properties")
     if isinstance(required, list) and isinstance(listed, dict):
         schema["properties"] = listed | {name: {} for name in required if isinstance(name, str) and name not in listed}
 
 
-def unique_items(schema: dict[str, Any], resolve: Resolve) -> None:
+def rewrite_unique_items(schema: dict[str, Any], resolve: Resolve) -> None:
     """Enforce `uniqueItems` of a few values by listing their sets, in the order of the values."""
     if not schema.get("uniqueItems"):
         schema.pop("uniqueItems", None)  # false means nothing, and would be refused
@@ -95,21 +95,21 @@ def unique_items(schema: dict[str, Any], resolve: Resolve) -> None:
     values = items.get("enum", [items["const"]] if "const" in items else None) if isinstance(items, dict) else None
     if isinstance(items, dict) and items.get("type") == "boolean" and values is None:
         values = [False, True]
-    if not isinstance(values, list) or len(values) > _MOST_IN_A_SET or "prefixItems" in schema:
+    if not isinstance(values, list) or len(values) > _MAX_SET_VALUES or "prefixItems" in schema:
         return  # llguidance refuses it by its name
     least = schema.get("minItems", 0)
     sizes = range(max(least, 0), min(most, len(values)) + 1 if isinstance(most, int) else len(values) + 1)
-    sets = [list(chosen) for size in sizes for chosen in itertools.combinations(_distinct(values), size)]
+    sets = [list(chosen) for size in sizes for chosen in itertools.combinations(_without_duplicates(values), size)]
     for keyword in ("uniqueItems", "items", "minItems", "maxItems", "type"):
         schema.pop(keyword, None)
     schema["enum"] = sets
 
 
-def _distinct(values: Sequence[Any]) -> list[Any]:
+def _without_duplicates(values: Sequence[Any]) -> list[Any]:
     return [json.loads(text) for text in dict.fromkeys(json.dumps(value, sort_keys=True) for value in values)]
 
 
-def disjoint_options(schema: dict[str, Any], resolve: Resolve) -> None:
+def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
     """Turn `oneOf` of objects into `anyOf`, where members can be required so that no object fits two of them."""
     options = schema.get("oneOf")
     if not isinstance(options, list) or len(options) < 2 or "anyOf" in schema:
@@ -121,7 +121,7 @@ def disjoint_options(schema: dict[str, Any], resolve: Resolve) -> None:
         return
     wanted = [set(each.get("required") or ()) for each in objects]
     for one, other in itertools.permutations(range(len(objects)), 2):
-        name = _difference(objects[one], objects[other], resolve)
+        name = _distinguishing_property(objects[one], objects[other], resolve)
         if name is None:
             return
         if name:
@@ -143,7 +143,7 @@ def disjoint_options(schema: dict[str, Any], resolve: Resolve) -> None:
 _OPENING: Final = frozenset(("patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "allOf", "$ref"))
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) -> str | None:
+def _distinguishing_property(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) -> str | None:
     """Return the property whose presence keeps an object of one kind from being of another; "": it never is."""
     if one.get("additionalProperties", False) is not False:
         return None
@@ -151,7 +151,7 @@ def _difference(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) ->
     if set(other.get("required") or ()) - mine.keys():
         return ""
     for name in mine.keys() & theirs.keys():
-        left, right = _values(resolve(mine[name])), _values(resolve(theirs[name]))
+        left, right = _listed_values(resolve(mine[name])), _listed_values(resolve(theirs[name]))
         if left and right and not left & right:
             return str(name)
     if other.get("additionalProperties") is False and (more := [name for name in mine if name not in theirs]):
@@ -159,7 +159,7 @@ def _difference(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) ->
     return None
 
 
-def _values(schema: object) -> frozenset[str]:
+def _listed_values(schema: object) -> frozenset[str]:
     """Return the values that a schema lists, as JSON."""
     if not isinstance(schema, dict):
         return frozenset()
@@ -170,7 +170,7 @@ def _values(schema: object) -> frozenset[str]:
 _TOKEN = re.compile(r"~([01])")
 
 
-def resolver(root: object) -> Resolve:
+def make_resolver(root: object) -> Resolve:
     """Return a function that follows references within a schema."""
 
     def resolve(schema: object) -> Any:  # noqa: ANN401 (any JSON)

@@ -21,9 +21,9 @@ _TOKENS: Final = re.compile(
     r"|(?P<atom>\\p\{[^}]*\}|\\P\{[^}]*\}|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|\[(?:\\.|[^\]\\])*\]|.)",
     re.DOTALL,
 )
-_MOST_COUNTED: Final = 2000
+_MAX_COUNT_PRODUCT: Final = 2000
 """Product of nested counts that llguidance follows quickly."""
-_FAMILIAR: Final = {
+_KNOWN_PATTERNS: Final = {
     r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": (
         r"^P(\d+W|(\d+Y(\d+M)?(\d+D)?|\d+M(\d+D)?|\d+D)(T@)?|T@)$".replace(
             "@", r"(\d+H(\d+M)?(\d+([.,]\d+)?S)?|\d+M(\d+([.,]\d+)?S)?|\d+([.,]\d+)?S)"
@@ -36,19 +36,19 @@ _FAMILIAR: Final = {
 """Expressions that zod writes with look-around inside, and what they mean without it."""
 
 
-def expressions(pattern: str) -> list[str]:
+def rewrite_pattern(pattern: str) -> list[str]:
     """Return expressions that together say what one says. InvalidRequestError: it has what nothing can stand for."""
-    pattern = _without_controls(_FAMILIAR.get(pattern, pattern))
+    pattern = _without_controls(_KNOWN_PATTERNS.get(pattern, pattern))
     try:
-        ways = _read(pattern)
-    except _UnreadableError:
+        alternatives = _parse(pattern)
+    except _UnknownSyntaxError:
         return [pattern]  # llguidance says what is wrong
     found = []
-    if len(ways) == 1 and ways[0] and ways[0][0].text == "^":
-        while len(ways[0]) > 1 and ways[0][1].opening == "(?=" and ways[0][1].once:
-            found.append(f"^(?:{_spelled(ways[0].pop(1).ways or [])})")
-    _simplify(ways)
-    return [*found, _spelled(ways)]
+    if len(alternatives) == 1 and alternatives[0] and alternatives[0][0].text == "^":
+        while len(alternatives[0]) > 1 and alternatives[0][1].opening == "(?=" and alternatives[0][1].once:
+            found.append(f"^(?:{_render(alternatives[0].pop(1).alternatives or [])})")
+    _simplify(alternatives)
+    return [*found, _render(alternatives)]
 
 
 def _without_controls(pattern: str) -> str:
@@ -73,7 +73,7 @@ def _without_controls(pattern: str) -> str:
     return "".join(written)
 
 
-class _UnreadableError(Exception):
+class _UnknownSyntaxError(Exception):
     """The expression has what this module does not know."""
 
 
@@ -83,7 +83,7 @@ class _Item:
 
     text: str = ""
     opening: str = ""
-    ways: "list[list[_Item]] | None" = None
+    alternatives: "list[list[_Item]] | None" = None
     """The alternatives of a group; None: it is no group, but a text."""
     least: int = 1
     most: int | None = 1
@@ -95,38 +95,38 @@ class _Item:
         return self.least == self.most == 1
 
 
-def _read(pattern: str) -> list[list[_Item]]:
+def _parse(pattern: str) -> list[list[_Item]]:
     """Take an expression apart."""
     open_groups: list[tuple[str, list[list[_Item]]]] = [("", [[]])]
     for match in _TOKENS.finditer(pattern):
-        ways = open_groups[-1][1]
+        alternatives = open_groups[-1][1]
         match match.lastgroup if match.lastgroup in ("open", "close", "or", "atom") else "count":
             case "open":
                 open_groups.append((match[0], [[]]))
             case "close":
                 if len(open_groups) == 1:
-                    raise _UnreadableError
+                    raise _UnknownSyntaxError
                 opening, inner = open_groups.pop()
-                open_groups[-1][1][-1].append(_Item(opening=opening, ways=inner))
+                open_groups[-1][1][-1].append(_Item(opening=opening, alternatives=inner))
             case "or":
-                ways.append([])
+                alternatives.append([])
             case "atom":
-                ways[-1].append(_Item(match[0]))
+                alternatives[-1].append(_Item(match[0]))
             case _:
-                _repeat(ways[-1], match)
+                _repeat(alternatives[-1], match)
     if len(open_groups) > 1:
-        raise _UnreadableError
+        raise _UnknownSyntaxError
     return open_groups[0][1]
 
 
 def _repeat(way: list[_Item], match: re.Match[str]) -> None:
     """Say of the last item how often it is repeated."""
     if not way:
-        raise _UnreadableError
+        raise _UnknownSyntaxError
     item = way[-1]
     if not item.once or item.lazy:
         if match[0] != "?" or item.lazy:
-            raise _UnreadableError
+            raise _UnknownSyntaxError
         item.lazy = "?"
     elif match["least"]:
         item.least = int(match["least"])
@@ -136,19 +136,19 @@ def _repeat(way: list[_Item], match: re.Match[str]) -> None:
         item.least, item.most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
 
 
-def _simplify(ways: list[list[_Item]]) -> int:
+def _simplify(alternatives: list[list[_Item]]) -> int:
     """Make repetition within repetition small; return the largest product of counts that vary."""
     largest = 1
-    for way in ways:
+    for way in alternatives:
         for item in way:
             inner = 1
-            if item.ways is not None:
-                inner = _simplify(item.ways)
+            if item.alternatives is not None:
+                inner = _simplify(item.alternatives)
                 if item.opening in ("(", "(?:"):
                     inner = _flatten(item, inner)
             if item.most is not None and item.most > 1:
                 if inner > 1:
-                    item.most = max(item.least, min(item.most, max(_MOST_COUNTED // inner, 1)))
+                    item.most = max(item.least, min(item.most, max(_MAX_COUNT_PRODUCT // inner, 1)))
                 if inner > 1 or item.least != item.most:
                     inner *= item.most
             largest = max(largest, inner)
@@ -157,12 +157,17 @@ def _simplify(ways: list[list[_Item]]) -> int:
 
 def _flatten(item: _Item, inner: int) -> int:
     """Put a repeated repetition as one, if every number of times in between can be had; return what is inside then."""
-    assert item.ways is not None
-    if len(item.ways) != 1 or len(item.ways[0]) != 1:
+    assert item.alternatives is not None
+    if len(item.alternatives) != 1 or len(item.alternatives[0]) != 1:
         return inner
-    one = item.ways[0][0]
-    while one.once and one.opening in ("(", "(?:") and one.ways and len(one.ways) == len(one.ways[0]) == 1:
-        one = one.ways[0][0]
+    one = item.alternatives[0][0]
+    while (
+        one.once
+        and one.opening in ("(", "(?:")
+        and one.alternatives
+        and len(one.alternatives) == len(one.alternatives[0]) == 1
+    ):
+        one = one.alternatives[0][0]
     if one.once or one.lazy or item.lazy or one.text in ("^", "$") or (one.opening and one.opening not in ("(", "(?:")):
         return inner
     if item.least != item.most:
@@ -177,12 +182,12 @@ def _flatten(item: _Item, inner: int) -> int:
     return most if most is not None and most != one.least else 1
 
 
-def _spelled(ways: list[list[_Item]]) -> str:
-    return "|".join("".join(map(_spelled_item, way)) for way in ways)
+def _render(alternatives: list[list[_Item]]) -> str:
+    return "|".join("".join(map(_render_item, way)) for way in alternatives)
 
 
-def _spelled_item(item: _Item) -> str:
-    text = item.text if item.ways is None else f"{item.opening}{_spelled(item.ways)})"
+def _render_item(item: _Item) -> str:
+    text = item.text if item.alternatives is None else f"{item.opening}{_render(item.alternatives)})"
     lazy = item.lazy.strip()
     match item.least, item.most:
         case 1, 1:

@@ -32,19 +32,28 @@ from typing import Final, NoReturn
 import llguidance
 
 from puna.backend import ConstraintLimits, InvalidRequestError
-from puna_llama_cpp.structured_output.compiler import Compiler, advance
-from puna_llama_cpp.structured_output.wire import DIED, FAILED, HEADER, LARGE, MASK, REFUSED, SLOW, TOKEN
+from puna_llama_cpp.structured_output.compiler import Compiler, next_mask
+from puna_llama_cpp.structured_output.wire import (
+    CRASHED,
+    FAILED,
+    HEADER,
+    MASK,
+    MEMORY_LIMIT,
+    REFUSED,
+    TIME_LIMIT,
+    TOKEN,
+)
 
-_STACK: Final = 64 << 20
+_STACK_BYTES: Final = 64 << 20
 """Bytes. llguidance follows references and nested schemas by recursion."""
-_TICK: Final = 0.05
+_CHECK_SECONDS: Final = 0.05
 """Seconds between two looks at the children's memory."""
-_PATIENCE: Final = 0.1
+_NICE_AFTER_SECONDS: Final = 0.1
 """Seconds of processor time after which a child yields to everything else on the machine."""
-_MOST: Final = 1 << 60
+_MAX_ADDRESS_SPACE: Final = 1 << 60
 """Bytes that no process has."""
-_PAGE: Final = resource.getpagesize()
-_OUT_OF_MEMORY: Final = (-signal.SIGABRT, -signal.SIGKILL, 12)
+_PAGE_BYTES: Final = resource.getpagesize()
+_OUT_OF_MEMORY_STATUSES: Final = (-signal.SIGABRT, -signal.SIGKILL, 12)
 """Statuses of a child for which there was no memory: Rust aborts, the system kills, Python's exception is ours."""
 
 
@@ -65,7 +74,7 @@ class Server:
         self._control, self._compiler, self._limits = control, compiler, limits
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
-        self._own = 0
+        self._own_bytes = 0
 
     def run(self) -> None:
         """Serve until the control socket closes."""
@@ -76,9 +85,9 @@ class Server:
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(wake, select.POLLIN)
-        self._own = _resident("self")
+        self._own_bytes = _resident("self")
         while True:
-            for handle, _ in self._poll.poll(_TICK * 1000 if self._children else None):
+            for handle, _ in self._poll.poll(_CHECK_SECONDS * 1000 if self._children else None):
                 if handle == self._control.fileno():
                     if not self._fork():
                         self._end()
@@ -87,9 +96,9 @@ class Server:
                     with suppress(BlockingIOError):
                         wake.recv(4096)
                 else:
-                    self._hung_up(handle)
+                    self._kill_disconnected(handle)
             self._reap()
-            self._look()
+            self._check_children()
 
     def _fork(self) -> bool:
         """Fork a child for the next socket; return False when the control socket is closed."""
@@ -101,7 +110,7 @@ class Server:
             try:
                 pid = os.fork()
             except OSError:  # the system has no room for another process
-                _say(line, LARGE)
+                _send(line, MEMORY_LIMIT)
                 line.close()
                 continue
             if not pid:
@@ -118,7 +127,7 @@ class Server:
             self._control.close()
             for other in self._children.values():
                 other.line.close()
-            limit = min(_virtual() + self._limits.memory_bytes, _MOST)
+            limit = min(_virtual() + self._limits.memory_bytes, _MAX_ADDRESS_SPACE)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             status = serve(line, self._compiler, self._limits)
         except MemoryError:
@@ -126,7 +135,7 @@ class Server:
         finally:
             os._exit(status)
 
-    def _hung_up(self, handle: int) -> None:
+    def _kill_disconnected(self, handle: int) -> None:
         """Kill the child whose sequence is over."""
         for pid, child in self._children.items():
             if child.line.fileno() == handle:
@@ -144,22 +153,22 @@ class Server:
                 self._poll.unregister(child.line)
             code = os.waitstatus_to_exitcode(status)
             if code == -signal.SIGPROF:
-                _say(child.line, SLOW)
-            elif child.too_large or code in _OUT_OF_MEMORY:
-                _say(child.line, LARGE)
+                _send(child.line, TIME_LIMIT)
+            elif child.too_large or code in _OUT_OF_MEMORY_STATUSES:
+                _send(child.line, MEMORY_LIMIT)
             elif code:
-                _say(child.line, DIED)
+                _send(child.line, CRASHED)
             child.line.close()
 
-    def _look(self) -> None:
+    def _check_children(self) -> None:
         """Let children that take long yield to others, and end the largest when all together have too much memory."""
         sizes = {}
         for pid, child in self._children.items():
-            if not child.nice and _processor_seconds(pid) > _PATIENCE:
+            if not child.nice and _processor_seconds(pid) > _NICE_AFTER_SECONDS:
                 child.nice = True
                 with suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, pid, 10)
-            sizes[pid] = _resident(str(pid)) - self._own
+            sizes[pid] = _resident(str(pid)) - self._own_bytes
         if sizes and sum(sizes.values()) > self._limits.memory_bytes:
             pid = max(sizes, key=sizes.__getitem__)
             self._children[pid].too_large = True
@@ -178,33 +187,33 @@ def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> 
     text = _read(line, length).decode("utf-8", "surrogatepass")
     name, _, text = text.partition("\n")
     try:
-        _allow(limits.seconds)
-        native, mask = compiler.begin(name, text)
+        _limit_cpu(limits.seconds)
+        native, mask = compiler.start(name, text)
     except InvalidRequestError as error:
-        _allow(0)
-        _say(line, REFUSED, str(error).encode("utf-8", "replace"))
+        _limit_cpu(0)
+        _send(line, REFUSED, str(error).encode("utf-8", "replace"))
         return 0
     del text
     while True:
-        _allow(0)
-        _say(line, MASK, mask)
+        _limit_cpu(0)
+        _send(line, MASK, mask)
         token = TOKEN.unpack(_read(line, TOKEN.size))[0]
-        _allow(limits.mask_seconds)
+        _limit_cpu(limits.mask_seconds)
         native.consume_token(token)
         try:
-            mask = advance(native)
+            mask = next_mask(native)
         except InvalidRequestError as error:
-            _allow(0)
-            _say(line, FAILED, str(error).encode("utf-8", "replace"))
+            _limit_cpu(0)
+            _send(line, FAILED, str(error).encode("utf-8", "replace"))
             return 0
 
 
-def _allow(seconds: float) -> None:
+def _limit_cpu(seconds: float) -> None:
     """Let the kernel end this process after so much processor time; 0: whenever."""
     signal.setitimer(signal.ITIMER_PROF, min(seconds, 1e6))
 
 
-def _say(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
+def _send(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
     with suppress(OSError):  # the host may have gone
         line.sendmsg([HEADER.pack(kind, len(data)), data])
 
@@ -223,14 +232,14 @@ def _read(line: socket.socket, count: int) -> bytes:
 def _virtual() -> int:
     """Return the bytes of address space that this process has."""
     with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+        return int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE_BYTES
     return 1 << 40
 
 
 def _resident(pid: str) -> int:
     """Return the bytes of memory that a process has; 0 where the system does not say."""
     with suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     return 0
 
 
@@ -262,13 +271,13 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(
-            resource.RLIMIT_STACK, (_STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard), hard)
+            resource.RLIMIT_STACK, (_STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard), hard)
         )
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     length = HEADER.unpack(_read(control, HEADER.size))[1]
-    tokens, ends, eos, marks, limits = marshal.loads(_read(control, length))
+    tokens, ends, eos, special_tokens, limits = marshal.loads(_read(control, length))
     tokenizer = llguidance.LLTokenizer(_Tokens(tokens, eos), eos_token=ends or eos)  # type: ignore[arg-type]
-    compiler = Compiler(tokenizer, marks)
+    compiler = Compiler(tokenizer, special_tokens)
     compiler.matcher("json_schema", '{"type":"object"}')  # what is read by the first one, children need not read again
     del tokens
     gc.collect()

@@ -8,11 +8,11 @@ HEADER: Final = struct.Struct("<cI")
 TOKEN: Final = struct.Struct("<i")
 MASK, REFUSED, FAILED = b"M", b"R", b"F"
 """Messages of a child: a mask; why the constraint is refused; why it cannot be followed further."""
-SLOW, LARGE, DIED = b"S", b"L", b"D"
+TIME_LIMIT, MEMORY_LIMIT, CRASHED = b"S", b"L", b"D"
 """Messages of the server about a child that has died: it took too much time, or memory, or died otherwise."""
-GONE = b""
+DISCONNECTED = b""
 """Stands for a socket that closes without a message: the server has died too."""
-NAMES: Final = {
+KIND_NAMES: Final = {
     "json_schema": "JSON schema",
     "gbnf": "GBNF grammar",
     "lark": "Lark grammar",

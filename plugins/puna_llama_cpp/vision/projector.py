@@ -1,4 +1,4 @@
-"""A projector: what makes of a picture the vectors that a model is shown. llama.cpp's mtmd, with its lifetime."""
+"""A projector: what makes of an image the vectors that a model is shown. llama.cpp's mtmd, with its lifetime."""
 
 import ctypes
 import hashlib
@@ -21,47 +21,47 @@ from puna.backend import BackendError, InvalidRequestError, ModelSpec, PromptToo
 from puna_llama_cpp.binding.context import FLASH_ATTENTION, Context
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
-from puna_llama_cpp.vision import raster
-from puna_llama_cpp.vision.embedding_cache import Key, Seen, Shown, Size
-from puna_llama_cpp.vision.image_tokens import Picture, Pictures, Placed
+from puna_llama_cpp.vision import image_decoder
+from puna_llama_cpp.vision.embedding_cache import ChunkKey, EmbeddingCache, ImageKey, ImageSize
+from puna_llama_cpp.vision.image_tokens import ImageChunk, PlacedChunk, PromptImages
 
-MOST_PICTURES = 256
+MAX_IMAGES = 256
 """In one prompt."""
-MOST_PIXELS = 2 * raster.MOST_PIXELS
-"""Of all pictures of a prompt, which are in memory at once."""
+MAX_TOTAL_PIXELS = 2 * image_decoder.MAX_PIXELS
+"""Of all images of a prompt, which are in memory at once."""
 
 # The reference's words, which clients show as they are.
-_NOT_LOADED = "Failed to load image or audio file"
-_NOT_MARKED = "Failed to tokenize prompt"
+_LOAD_ERROR = "Failed to load image or audio file"
+_MARKER_ERROR = "Failed to tokenize prompt"
 _MARKER = re.compile(r"\[img-(\d+)\]")
-_NEED_DETAIL = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
-"""Tokens at least for a picture, of models that say where things are; as the reference has it."""
+_MIN_IMAGE_TOKENS = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
+"""Tokens at least for an image, of models that say where things are; as the reference has it."""
 
 
-class LookStoppedError(Exception):
-    """Nobody waits for these pictures any more."""
+class EncodingCancelledError(Exception):
+    """Nobody waits for these images any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a prompt with pictures is: its tokens, below zero where pictures stand, and those."""
+class EncodedPrompt:
+    """What a prompt with images is: its tokens, below zero where images stand, and those."""
 
     tokens: list[int]
-    pictures: Pictures
+    images: PromptImages
 
 
 class Projector:
-    """Shows pictures to one model. `look` may be called from several threads at once; close it before the weights."""
+    """Shows images to one model. `look` may be called from several threads at once; close it before the weights."""
 
     def __init__(self, weights: Weights, spec: ModelSpec, threads: int) -> None:
         """Load the first projector's file. InvalidRequestError: it is none, or not one for this model."""
-        captured_log().take(mtmd.mtmd_helper_log_set)
+        captured_log().attach(mtmd.mtmd_helper_log_set)
         parameters = mtmd.mtmd_context_params_default()
         parameters.use_gpu = spec.gpu_layers != 0
         parameters.print_timings = False
         parameters.n_threads = threads
         parameters.flash_attn_type = FLASH_ATTENTION.get(spec.flash_attention, lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
-        parameters.image_min_tokens = _NEED_DETAIL.get(weights.architecture, -1)
+        parameters.image_min_tokens = _MIN_IMAGE_TOKENS.get(weights.architecture, -1)
         pointer = mtmd.mtmd_init_from_file(spec.projector_paths[0].encode(), weights.pointer, parameters)
         if not pointer:
             raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the projector")
@@ -70,41 +70,41 @@ class Projector:
         self.vision = bool(mtmd.mtmd_support_vision(pointer))
         self.size_bytes = Path(spec.projector_paths[0]).stat().st_size
         """Of its weights; llama.cpp counts only its buffers."""
-        self._encoding = threading.Lock()
-        self._seen = Seen()
+        self._encode_lock = threading.Lock()
+        self._cache = EmbeddingCache()
 
     def close(self) -> None:
         """Free it."""
         mtmd.mtmd_free(self._pointer)
 
-    def look(
-        self, text: str, media: tuple[bytes, ...], salt: str, context: Context, stopped: Callable[[], bool]
-    ) -> Look:
-        """Return a prompt whose "[img-N]" are pictures. Blocks while those are encoded that were not seen lately.
+    def encode(
+        self, text: str, media: tuple[bytes, ...], salt: str, context: Context, is_cancelled: Callable[[], bool]
+    ) -> EncodedPrompt:
+        """Return a prompt whose "[img-N]" are images. Blocks while those are encoded that were not seen lately.
 
-        What was seen under another salt counts as not seen. InvalidRequestError: a file that is no picture, or too
+        What was seen under another salt counts as not seen. InvalidRequestError: a file that is no image, or too
         large, or without a place in the text. PromptTooLongError: it does not fit into the context. LookStoppedError:
         `stopped` said so.
         """
         began = time.monotonic_ns()
-        shown = [Shown(salt, hashlib.sha256(data).hexdigest()) for data in media]
-        sizes = [self._seen.size(each) for each in shown]
+        keys = [ImageKey(salt, hashlib.sha256(data).hexdigest()) for data in media]
+        sizes = [self._cache.size(each) for each in keys]
         try:
-            tokens, placed = self._tokens(text, media, shown, sizes, context, stopped)
-        except _ForgottenError:
-            tokens, placed = self._tokens(text, media, shown, [None] * len(media), context, stopped)
-        return Look(tokens, Pictures(placed, time.monotonic_ns() - began))
+            tokens, placed = self._tokens(text, media, keys, sizes, context, is_cancelled)
+        except _CacheMissError:
+            tokens, placed = self._tokens(text, media, keys, [None] * len(media), context, is_cancelled)
+        return EncodedPrompt(tokens, PromptImages(placed, time.monotonic_ns() - began))
 
     def _tokens(
         self,
         text: str,
         media: tuple[bytes, ...],
-        shown: list[Shown],
-        sizes: list[Size | None],
+        keys: list[ImageKey],
+        sizes: list[ImageSize | None],
         context: Context,
-        stopped: Callable[[], bool],
-    ) -> tuple[list[int], list[Placed]]:
-        """Do what `look` does. Pictures whose sizes are given are not unpacked. _ForgottenError: they need to be."""
+        is_cancelled: Callable[[], bool],
+    ) -> tuple[list[int], list[PlacedChunk]]:
+        """Do what `look` does. Images whose sizes are given are not unpacked. _ForgottenError: they need to be."""
         with ExitStack() as stack:
             bitmaps = _bitmaps(stack, media, sizes)
             chunks = self._chunks(stack, _parts(text, len(media)), bitmaps)
@@ -118,65 +118,65 @@ class Projector:
                 if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
                     tokens += _text_tokens(chunk)
                     continue
-                of = int(mtmd.mtmd_input_chunk_get_id(chunk) or b"0")
+                image_number = int(mtmd.mtmd_input_chunk_get_id(chunk) or b"0")
                 layout = self._layout(chunk)
-                key = Key(shown[of], parts[of], layout.origin.tobytes())
-                parts[of] += 1
-                picture = self._seen.get(key)
-                if picture is None and sizes[of]:
-                    raise _ForgottenError
-                picture = picture or self._encode(key, chunk, layout, stopped)
-                placed.append(Placed(len(tokens), picture))
-                tokens += [picture.token] * len(picture.vectors)
-            for each, bitmap in zip(shown, bitmaps, strict=True):
-                self._seen.remember(each, Size(mtmd.mtmd_bitmap_get_nx(bitmap), mtmd.mtmd_bitmap_get_ny(bitmap)))
+                key = ChunkKey(keys[image_number], parts[image_number], layout.origin.tobytes())
+                parts[image_number] += 1
+                chunk_embedding = self._cache.get(key)
+                if chunk_embedding is None and sizes[image_number]:
+                    raise _CacheMissError
+                chunk_embedding = chunk_embedding or self._encode(key, chunk, layout, is_cancelled)
+                placed.append(PlacedChunk(len(tokens), chunk_embedding))
+                tokens += [chunk_embedding.token] * len(chunk_embedding.vectors)
+            for each, bitmap in zip(keys, bitmaps, strict=True):
+                self._cache.put_size(each, ImageSize(mtmd.mtmd_bitmap_get_nx(bitmap), mtmd.mtmd_bitmap_get_ny(bitmap)))
         return tokens, placed
 
     def _chunks(
         self, stack: ExitStack, parts: list[str | int], bitmaps: list[mtmd.mtmd_bitmap_p]
     ) -> list[mtmd.mtmd_input_chunk_p]:
-        """Return a prompt as runs of tokens and parts of pictures, valid until the stack is left."""
-        inputs, kept = [], []
+        """Return a prompt as runs of tokens and parts of images, valid until the stack is left."""
+        inputs, kept_alive = [], []
         for part in parts:
-            given = mtmd.mtmd_input_part()
+            part_input = mtmd.mtmd_input_part()
             if isinstance(part, int):
-                given.bitmap = bitmaps[part]
+                part_input.bitmap = bitmaps[part]
             else:
                 data = part.encode()
-                told = mtmd.mtmd_input_text(data, len(data), True, True)
-                kept.append(told)
-                given.text = ctypes.pointer(told)
-            inputs.append(ctypes.pointer(given))
+                text_input = mtmd.mtmd_input_text(data, len(data), True, True)
+                kept_alive.append(text_input)
+                part_input.text = ctypes.pointer(text_input)
+            inputs.append(ctypes.pointer(part_input))
         chunks = mtmd.mtmd_input_chunks_init()
         stack.callback(mtmd.mtmd_input_chunks_free, chunks)
         array = (ctypes.POINTER(mtmd.mtmd_input_part) * len(inputs))(*inputs)
         if mtmd.mtmd_tokenize_from_parts(self._pointer, chunks, array, len(inputs), True) != 0:
-            raise InvalidRequestError(_NOT_MARKED)
+            raise InvalidRequestError(_MARKER_ERROR)
         return [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
 
     def _encode(
-        self, key: Key, chunk: mtmd.mtmd_input_chunk_p, layout: "_Layout", stopped: Callable[[], bool]
-    ) -> Picture:
-        with self._encoding:
-            if stopped():
-                raise LookStoppedError
-            if picture := self._seen.get(key):
-                return picture
+        self, key: ChunkKey, chunk: mtmd.mtmd_input_chunk_p, layout: "_ChunkLayout", is_cancelled: Callable[[], bool]
+    ) -> ImageChunk:
+        with self._encode_lock:
+            if is_cancelled():
+                raise EncodingCancelledError
+            if chunk_embedding := self._cache.get(key):
+                return chunk_embedding
             if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
-                raise BackendError(captured_log().last_error() or "llama.cpp could not encode the picture")
+                raise BackendError(captured_log().last_error() or "llama.cpp could not encode the image")
             output = mtmd.mtmd_get_output_embd(self._pointer)
             vectors = np.ctypeslib.as_array(output, (layout.origin.shape[1], self._width)).copy()
             length = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
             causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
-            picture = Picture(self._seen.number(), vectors, layout.origin, layout.step, length, causal)
-            self._seen.put(key, picture)
-            return picture
+            chunk_embedding = ImageChunk(self._cache.new_token(), vectors, layout.origin, layout.step, length, causal)
+            self._cache.put(key, chunk_embedding)
+            return chunk_embedding
 
-    def _layout(self, chunk: mtmd.mtmd_input_chunk_p) -> "_Layout":
-        """Return where a part's vectors stand, which with some projectors depends on the pictures before it."""
+    def _layout(self, chunk: mtmd.mtmd_input_chunk_p) -> "_ChunkLayout":
+        """Return where a part's vectors stand, which with some projectors depends on the images before it."""
         count = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
         if not mtmd.mtmd_decode_use_mrope(self._pointer):
-            return _Layout(np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32))
+            return _ChunkLayout(np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32))
         image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
         found = []
         for start in (0, 1):
@@ -184,22 +184,22 @@ class Projector:
             mtmd.mtmd_helper_image_get_decoder_pos(image, start, array)
             t, x, y, z = np.frombuffer(memoryview(array), np.int32).reshape(count, 4).T
             found.append(np.stack([t, y, x, z]))
-        return _Layout(found[0], found[1] - found[0])
+        return _ChunkLayout(found[0], found[1] - found[0])
 
 
-class _Layout(NamedTuple):
-    """Picture.origin and Picture.step."""
+class _ChunkLayout(NamedTuple):
+    """Image.origin and Image.step."""
 
     origin: NDArray[np.int32]
     step: NDArray[np.int32]
 
 
-class _ForgottenError(Exception):
-    """What was seen of a picture is not there any more."""
+class _CacheMissError(Exception):
+    """What was seen of an image is not there any more."""
 
 
 def _parts(text: str, count: int) -> list[str | int]:
-    """Return a text cut at the first marker of each of `count` pictures, whose numbers stand in between."""
+    """Return a text cut at the first marker of each of `count` images, whose numbers stand in between."""
     parts: list[str | int] = []
     end = 0
     for match in _MARKER.finditer(text):
@@ -209,24 +209,24 @@ def _parts(text: str, count: int) -> list[str | int]:
             end = match.end()
     parts.append(text[end:])
     if sum(isinstance(part, int) for part in parts) < count:
-        raise InvalidRequestError(_NOT_MARKED)
+        raise InvalidRequestError(_MARKER_ERROR)
     return [part for part in parts if part != ""]
 
 
-def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[Size | None]) -> list[mtmd.mtmd_bitmap_p]:
-    """Return pictures for mtmd, each under its number, until the stack is left; empty ones where the size is known."""
-    if len(media) > MOST_PICTURES:
-        raise InvalidRequestError(f"there are more than {MOST_PICTURES} images")
+def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[ImageSize | None]) -> list[mtmd.mtmd_bitmap_p]:
+    """Return images for mtmd, each under its number, until the stack is left; empty ones where the size is known."""
+    if len(media) > MAX_IMAGES:
+        raise InvalidRequestError(f"there are more than {MAX_IMAGES} images")
     bitmaps, total = [], 0
     for number, (data, size) in enumerate(zip(media, sizes, strict=True)):
         if size:
             bitmap = mtmd.mtmd_bitmap_init(*size, None)
         else:
-            image = np.ascontiguousarray(_raster(data, number))
+            image = np.ascontiguousarray(_decode(data, number))
             height, width, _ = image.shape
             total += height * width
-            if total > MOST_PIXELS:
-                raise InvalidRequestError(f"the images have more than {MOST_PIXELS} pixels together")
+            if total > MAX_TOTAL_PIXELS:
+                raise InvalidRequestError(f"the images have more than {MAX_TOTAL_PIXELS} pixels together")
             bitmap = mtmd.mtmd_bitmap_init(width, height, image.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
         stack.callback(mtmd.mtmd_bitmap_free, bitmap)
         mtmd.mtmd_bitmap_set_id(bitmap, str(number).encode())
@@ -234,14 +234,14 @@ def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[Size | None
     return bitmaps
 
 
-def _raster(data: bytes, number: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, number: int) -> NDArray[np.uint8]:
     try:
-        return raster.pixels(data)
-    except raster.TooLargeError as error:
-        limit = f"image {number + 1} has more than {raster.MOST_PIXELS} pixels"
+        return image_decoder.decode_image(data)
+    except image_decoder.ImageTooLargeError as error:
+        limit = f"image {number + 1} has more than {image_decoder.MAX_PIXELS} pixels"
         raise InvalidRequestError(limit) from error
-    except raster.UnreadableError as error:
-        raise InvalidRequestError(_NOT_LOADED) from error
+    except image_decoder.UnreadableImageError as error:
+        raise InvalidRequestError(_LOAD_ERROR) from error
 
 
 def _text_tokens(chunk: mtmd.mtmd_input_chunk_p) -> list[int]:

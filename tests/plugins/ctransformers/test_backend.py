@@ -105,7 +105,7 @@ async def test_vectors_are_raw_when_asked_for(model):
     [
         ({"constraint": Constraint("gbnf", 'root ::= "a"')}, InvalidRequestError),
         ({"sampling": Sampling(logit_bias={1: 2.0})}, InvalidRequestError),
-        ({"media": (b"picture",)}, UnsupportedError),
+        ({"media": (b"image",)}, UnsupportedError),
     ],
 )
 async def test_what_the_library_cannot_do_is_refused(model, values, error):

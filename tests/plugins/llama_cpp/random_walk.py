@@ -9,25 +9,25 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.structured_output.compiler import Compiler, advance
+from puna_llama_cpp.structured_output.compiler import Compiler, next_mask
 
 COMPILER = Compiler(llguidance.LLTokenizer("byte"), {})
 END = COMPILER._tokenizer.eos_token
 ENDINGS = b'"]}'
-LONGEST = 4000
+MAX_BYTES = 4000
 
 
 class TooLongError(Exception):
     """Chance did not come to an end."""
 
 
-def written(kind, text, seed=0):
+def random_text(kind, text, seed=0):
     """Return one text that a constraint allows. InvalidRequestError: it is refused, or cannot be followed."""
     rng = random.Random(seed)
     native = COMPILER.matcher(kind, text)
     found = bytearray()
-    while len(found) < LONGEST:
-        mask = int.from_bytes(advance(native), "little")
+    while len(found) < MAX_BYTES:
+        mask = int.from_bytes(next_mask(native), "little")
         allowed = [token for token in range(256) if mask >> token & 1]
         if mask >> END & 1 and (not allowed or rng.random() < 0.7):
             return found.decode()
@@ -39,21 +39,21 @@ def written(kind, text, seed=0):
     raise TooLongError(bytes(found))
 
 
-def allows(schema, text):
+def accepts(schema, text):
     """Say whether a schema's constraint allows a text."""
     native = COMPILER.matcher("json_schema", json.dumps(schema))
     data = text.encode()
     return native.try_consume_tokens(list(data)) == len(data) and native.is_accepting()
 
 
-def faults(schema, seeds=6):
+def schema_violations(schema, seeds=6):
     """Return what is wrong with texts that a schema's constraint allows: a refusal, or what the schema says of them."""
     kind = validator_for(schema, default=Draft202012Validator)
     validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
     found = []
     for seed in range(seeds):
         try:
-            text = written("json_schema", json.dumps(schema), seed)
+            text = random_text("json_schema", json.dumps(schema), seed)
         except InvalidRequestError as error:
             return [str(error)]
         except TooLongError:

@@ -5,12 +5,12 @@ import re
 
 import llguidance
 import pytest
-from tests.plugins.llama_cpp.random_walk import COMPILER, allows, faults
+from tests.plugins.llama_cpp.random_walk import COMPILER, accepts, schema_violations
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.structured_output.compiler import advance
-from puna_llama_cpp.structured_output.formats import expression
-from puna_llama_cpp.structured_output.patterns import expressions
+from puna_llama_cpp.structured_output.compiler import next_mask
+from puna_llama_cpp.structured_output.formats import format_pattern
+from puna_llama_cpp.structured_output.patterns import rewrite_pattern
 
 TTL = {"type": "integer", "multipleOf": 86400, "minimum": 0, "maximum": 31536000}
 BIG = 1234567890123456789
@@ -60,7 +60,7 @@ DOG = {"type": "object", "properties": {"kind": {"const": "dog"}, "good": {"type
     ],
 )
 def test_what_may_be_written_keeps_to_the_schema(schema):
-    assert faults(schema) == []
+    assert schema_violations(schema) == []
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_may_be_written_keeps_to_the_schema(schema):
     ],
 )
 def test_what_is_allowed_and_what_is_not(schema, right, wrong):
-    assert [text for text in right if not allows(schema, text)] == []
-    assert [text for text in wrong if allows(schema, text)] == []
+    assert [text for text in right if not accepts(schema, text)] == []
+    assert [text for text in wrong if accepts(schema, text)] == []
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_what_is_allowed_and_what_is_not(schema, right, wrong):
     ],
 )
 def test_more_formats_are_known(form, right, wrong):
-    assert re.search(expression(form), right)
-    assert not re.search(expression(form), wrong)
-    assert allows({"type": "string", "format": form}, json.dumps(right))
+    assert re.search(format_pattern(form), right)
+    assert not re.search(format_pattern(form), wrong)
+    assert accepts({"type": "string", "format": form}, json.dumps(right))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_more_formats_are_known(form, right, wrong):
     ],
 )
 def test_patterns_stay_small(pattern, found):
-    assert expressions(pattern) == found
+    assert rewrite_pattern(pattern) == found
 
 
 def test_an_answer_that_its_constraint_outgrows_is_an_error():
@@ -147,7 +147,7 @@ def test_an_answer_that_its_constraint_outgrows_is_an_error():
     native = llguidance.LLMatcher(COMPILER._tokenizer, "start: /((a{1,50}){1,50}){1,50}b/", log_level=0, limits=limits)
     with pytest.raises(InvalidRequestError, match="too complex"):
         for _ in range(100):
-            advance(native)
+            next_mask(native)
             native.consume_token(ord("a"))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pydantic
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
-from tests.plugins.llama_cpp.random_walk import TooLongError, faults, written
+from tests.plugins.llama_cpp.random_walk import TooLongError, random_text, schema_violations
 
 from puna.backend import InvalidRequestError
 
@@ -137,10 +137,10 @@ def model(annotation):
 def test_what_may_be_written_is_read(annotation):
     made = model(annotation)
     schema = made.model_json_schema()
-    assert faults(schema, seeds=2) == []
+    assert schema_violations(schema, seeds=2) == []
     for seed in range(3):
         try:
-            text = written("json_schema", json.dumps(schema), seed)
+            text = random_text("json_schema", json.dumps(schema), seed)
         except TooLongError:
             continue
         made.model_validate_json(text)
@@ -148,10 +148,10 @@ def test_what_may_be_written_is_read(annotation):
 
 @pytest.mark.parametrize("annotation", cases(VALID))
 def test_what_may_be_written_is_valid(annotation):
-    assert faults(model(annotation).model_json_schema(), seeds=2) == []
+    assert schema_violations(model(annotation).model_json_schema(), seeds=2) == []
 
 
 @pytest.mark.parametrize(("keyword", "annotation"), [(word, each) for word, types in REFUSED.items() for each in types])
 def test_what_cannot_be_enforced_is_refused_by_its_keyword(keyword, annotation):
     with pytest.raises(InvalidRequestError, match=keyword):
-        written("json_schema", json.dumps(model(annotation).model_json_schema()))
+        random_text("json_schema", json.dumps(model(annotation).model_json_schema()))

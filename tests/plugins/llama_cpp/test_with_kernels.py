@@ -11,7 +11,7 @@ from tools.make_bench_models import Llama, llama
 from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_ggml_kernels import loader
 from puna_llama_cpp.binding import weights
-from puna_llama_cpp.generation.prompt_lookup import Lookup
+from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 
 WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=1024, context=2048)
 """The rows are whole blocks of K types."""
@@ -45,7 +45,7 @@ def quantized(tmp_path_factory):
 def with_and_without(library, load, quantized, monkeypatch):
     """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and calls."""
 
-    async def written(on, kind, lengths, options):
+    async def random_text(on, kind, lengths, options):
         library.puna_enable(on)
         try:
             with monkeypatch.context() as patch:
@@ -64,7 +64,7 @@ def with_and_without(library, load, quantized, monkeypatch):
             library.puna_enable(True)
 
     async def with_and_without(kind, *lengths, **options):
-        return await written(True, kind, lengths, options), await written(False, kind, lengths, options)
+        return await random_text(True, kind, lengths, options), await random_text(False, kind, lengths, options)
 
     return with_and_without
 
@@ -91,24 +91,24 @@ async def test_other_caches_are_left_to_ggml(with_and_without, cache):
 @pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
 async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, quantized, kind, monkeypatch):
-    known, guessed = [], []
+    known, drafted = [], []
 
     def none(lookup, tokens, most):
         known[:] = tokens
         return []
 
     def some_right(lookup, tokens, most):
-        guessed.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
-        return guessed[-1]
+        drafted.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
+        return drafted[-1]
 
-    written = []
-    for guess in (none, some_right):
-        monkeypatch.setattr(Lookup, "guess", guess)
+    random_text = []
+    for draft in (none, some_right):
+        monkeypatch.setattr(PromptLookup, "draft", draft)
         model = await load(path=quantized(kind))
         request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
-        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
-    assert len(guessed) > 5
-    assert written[0] == written[1]
+        random_text.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
+    assert len(drafted) > 5
+    assert random_text[0] == random_text[1]
 
 
 @pytest.mark.kernels

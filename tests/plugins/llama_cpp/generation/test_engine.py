@@ -11,8 +11,8 @@ import pytest
 from puna.backend import BackendError, Finish, ModelSpec, Prefill, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.binding.context import Context
-from puna_llama_cpp.generation.prefix_cache import COPY_GAIN
-from puna_llama_cpp.generation.prompt_lookup import Lookup
+from puna_llama_cpp.generation.prefix_cache import MIN_COPY_GAIN
+from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 
 GREEDY = Sampling(temperature=0)
 
@@ -36,7 +36,7 @@ async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, wri
     events = model.generate(SequenceRequest(prompt=prompt[::-1], sampling=GREEDY, max_tokens=1))
     waiting = asyncio.ensure_future(anext(events))
     evaluating = model._engine  # the only way to know, without sleeping, that the batch has begun
-    while not evaluating._evaluating:  # noqa: ASYNC110 (it is another thread's)
+    while not evaluating._in_prefill:  # noqa: ASYNC110 (it is another thread's)
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -131,7 +131,7 @@ async def test_prompts_that_arrive_together_evaluate_what_they_share_once(load, 
     alone = [await write(await load(parallel=1), (*shared, 3 + n, 9), max_tokens=8) for n in range(4)]
     together = await asyncio.gather(*(write(model, (*shared, 3 + n, 9), max_tokens=8) for n in range(4)))
     assert [texts for texts, _ in together] == [texts for texts, _ in alone]
-    assert sorted(end.cached_prompt_tokens > 601 - COPY_GAIN for _, end in together) == [False, True, True, True]
+    assert sorted(end.cached_prompt_tokens > 601 - MIN_COPY_GAIN for _, end in together) == [False, True, True, True]
 
 
 async def test_what_follows_a_shared_beginning_is_evaluated_together(load, write, monkeypatch):
@@ -181,7 +181,7 @@ async def test_streams_come_and_go_without_harm_to_each_other(load, write):
 
 
 async def test_a_stream_that_guesses_all_the_time_lets_others_in(load, write, monkeypatch):
-    monkeypatch.setattr(Lookup, "guess", lambda lookup, tokens, most: [4] * min(most, 2))
+    monkeypatch.setattr(PromptLookup, "draft", lambda lookup, tokens, most: [4] * min(most, 2))
     model = await load(parallel=4)
     endless = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6)
     async with aclosing(model.generate(endless)) as events:

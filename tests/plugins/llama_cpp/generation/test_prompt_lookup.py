@@ -1,45 +1,45 @@
 import random
 
 from puna.backend import Sampling
-from puna_llama_cpp.generation.prompt_lookup import LONGEST, Lookup
+from puna_llama_cpp.generation.prompt_lookup import MAX_DRAFT_TOKENS, PromptLookup
 
 
 def test_what_followed_before_is_guessed():
-    assert Lookup().guess([1, 2, 3, 4, 5, 1, 2, 3], 7) == [4, 5]
+    assert PromptLookup().draft([1, 2, 3, 4, 5, 1, 2, 3], 7) == [4, 5]
 
 
 def test_the_latest_place_counts():
-    assert Lookup().guess([1, 2, 3, 4, 0, 1, 2, 3, 9, 1, 2, 3], 1) == [9]
+    assert PromptLookup().draft([1, 2, 3, 4, 0, 1, 2, 3, 9, 1, 2, 3], 1) == [9]
 
 
 def test_a_repetition_goes_on():
-    lookup = Lookup()
-    lookup.learn(2, 2)
-    assert lookup.guess([5, 6, 5, 6, 5, 6], 4) == [5, 6, 5, 6]
+    lookup = PromptLookup()
+    lookup.update(2, 2)
+    assert lookup.draft([5, 6, 5, 6, 5, 6], 4) == [5, 6, 5, 6]
 
 
 def test_nothing_is_guessed_of_something_new():
-    assert Lookup().guess([1, 2, 3, 4, 5], 7) == []
-    assert Lookup().guess([1, 2], 7) == []
+    assert PromptLookup().draft([1, 2, 3, 4, 5], 7) == []
+    assert PromptLookup().draft([1, 2], 7) == []
 
 
-def test_pictures_are_not_guessed():
-    assert Lookup().guess([1, 2, 3, 4, -7, 1, 2, 3], 7) == [4]
+def test_images_are_not_guessed():
+    assert PromptLookup().draft([1, 2, 3, 4, -7, 1, 2, 3], 7) == [4]
 
 
 def test_guesses_grow_while_they_come_true_and_stop_when_they_do_not():
-    lookup, tokens = Lookup(), [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2
+    lookup, tokens = PromptLookup(), [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2
     lengths = []
     for _ in range(4):
-        lengths.append(len(lookup.guess(tokens, LONGEST)))
-        lookup.learn(lengths[-1], lengths[-1])
+        lengths.append(len(lookup.draft(tokens, MAX_DRAFT_TOKENS)))
+        lookup.update(lengths[-1], lengths[-1])
     assert lengths == [2, 4, 7, 7]
-    guessed = 0
+    drafted = 0
     for _ in range(200):
-        if guess := lookup.guess(tokens, LONGEST):
-            guessed += 1
-            lookup.learn(len(guess), 0)
-    assert guessed < 10
+        if draft := lookup.draft(tokens, MAX_DRAFT_TOKENS):
+            drafted += 1
+            lookup.update(len(draft), 0)
+    assert drafted < 10
 
 
 async def test_guesses_change_nothing_but_the_number_of_steps(load, write, monkeypatch):
@@ -51,18 +51,18 @@ async def test_guesses_change_nothing_but_the_number_of_steps(load, write, monke
         sampling = Sampling(temperature=draw.choice((0, 0.3, 1)), seed=number, repeat_penalty=draw.choice((1.0, 1.1)))
         asked.append((words * 3, {"sampling": sampling, "max_tokens": draw.choice((7, 60)), "top_logprobs": 1}))
     model = await load(context_length=512, parallel=1)
-    guessed = 0
-    learn = Lookup.learn
+    drafted = 0
+    update = PromptLookup.update
 
-    def counting(lookup, count, right):
-        nonlocal guessed
-        guessed += right
-        learn(lookup, count, right)
+    def counting(lookup, count, accepted):
+        nonlocal drafted
+        drafted += accepted
+        update(lookup, count, accepted)
 
-    monkeypatch.setattr(Lookup, "learn", counting)
-    with_guesses = [await write(model, prompt, **request) for prompt, request in asked]
-    assert guessed > 5
-    monkeypatch.setattr(Lookup, "guess", lambda *_: [])
-    for (prompt, request), (texts, end) in zip(asked, with_guesses, strict=True):
+    monkeypatch.setattr(PromptLookup, "update", counting)
+    with_drafts = [await write(model, prompt, **request) for prompt, request in asked]
+    assert drafted > 5
+    monkeypatch.setattr(PromptLookup, "draft", lambda *_: [])
+    for (prompt, request), (texts, end) in zip(asked, with_drafts, strict=True):
         plain, plain_end = await write(model, prompt, **request)
         assert (plain, plain_end.reason, plain_end.output_tokens) == (texts, end.reason, end.output_tokens)

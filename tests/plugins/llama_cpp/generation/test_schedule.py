@@ -2,85 +2,85 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna_llama_cpp.generation.schedule import PREFILL_BESIDE_STREAMS, Pace, Share, Want, plan
+from puna_llama_cpp.generation.schedule import DEFAULT_PREFILL_TOKENS, BatchShare, PrefillBudget, WorkItem, plan
 
 
 def test_a_prompt_alone_fills_the_batch():
-    assert plan([Want("a", 1000, False)], 512) == [Share("a", 512, False)]
+    assert plan([WorkItem("a", 1000, False)], 512) == [BatchShare("a", 512, False)]
 
 
 def test_the_rest_of_a_prompt_completes_it():
-    assert plan([Want("a", 7, False)], 512) == [Share("a", 7, True)]
+    assert plan([WorkItem("a", 7, False)], 512) == [BatchShare("a", 7, True)]
 
 
 def test_beside_a_stream_a_prompt_gets_a_small_share():
-    assert plan([Want("a", 1000, False), Want("b", 1, True)], 512) == [
-        Share("b", 1, True),
-        Share("a", PREFILL_BESIDE_STREAMS, False),
+    assert plan([WorkItem("a", 1000, False), WorkItem("b", 1, True)], 512) == [
+        BatchShare("b", 1, True),
+        BatchShare("a", DEFAULT_PREFILL_TOKENS, False),
     ]
 
 
 def test_prompts_are_served_in_order_of_priority_then_arrival():
-    wants = [Want("a", 30, False), Want("b", 30, False), Want("c", 30, False, priority=1)]
-    assert plan(wants, 70) == [Share("c", 30, True), Share("a", 30, True), Share("b", 10, False)]
+    items = [WorkItem("a", 30, False), WorkItem("b", 30, False), WorkItem("c", 30, False, priority=1)]
+    assert plan(items, 70) == [BatchShare("c", 30, True), BatchShare("a", 30, True), BatchShare("b", 10, False)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 900), st.booleans(), st.integers(-1, 1)), max_size=12), st.integers(12, 600))
 def test_streams_never_wait_and_the_batch_is_never_too_large(drawn, room):
-    wants = [
-        Want(n, 1 if streaming else pending, streaming, priority)
-        for n, (pending, streaming, priority) in enumerate(drawn)
+    items = [
+        WorkItem(n, 1 if decoding else pending, decoding, priority)
+        for n, (pending, decoding, priority) in enumerate(drawn)
     ]
-    shares = plan(wants, room)
+    shares = plan(items, room)
     counts = {share.key: share.count for share in shares}
     assert sum(counts.values()) <= room
     assert len(counts) == len(shares)
-    for want in wants:
-        if want.streaming:
+    for want in items:
+        if want.decoding:
             assert counts[want.key] == 1
         assert counts.get(want.key, 0) <= want.pending
-    assert all(share.completes == (share.count == wants[share.key].pending) for share in shares)
-    assert bool(shares) == bool(wants)  # whoever there is, somebody gets on
+    assert all(share.completes == (share.count == items[share.key].pending) for share in shares)
+    assert bool(shares) == bool(items)  # whoever there is, somebody gets on
 
 
 @pytest.fixture
-def pace():
+def budget():
     """A machine whose step takes 20 ms and a prompt's token 2 ms."""
-    pace = Pace()
+    budget = PrefillBudget()
     for _ in range(50):
-        pace.observe(7, 0, 0.020)
-        pace.observe(7, 10, 0.040)
-    return pace
+        budget.observe(7, 0, 0.020)
+        budget.observe(7, 10, 0.040)
+    return budget
 
 
-def test_prompts_lengthen_a_step_by_a_bounded_part(pace):
-    step = 0.020 + 0.002 * pace.beside(7, 1)
+def test_prompts_lengthen_a_step_by_a_bounded_part(budget):
+    step = 0.020 + 0.002 * budget.tokens(7, 1)
     assert 1.5 < step / 0.020 < 3
 
 
-def test_where_more_wait_to_begin_they_get_more(pace):
-    assert pace.beside(1, 7) == pytest.approx(4 * pace.beside(1, 1), abs=4)
+def test_where_more_wait_to_begin_they_get_more(budget):
+    assert budget.tokens(1, 7) == pytest.approx(4 * budget.tokens(1, 1), abs=4)
 
 
-def test_prompts_always_get_on(pace):
+def test_prompts_always_get_on(budget):
     for _ in range(20):
-        pace.observe(7, 10, 10.0)
-    assert pace.beside(7, 1) > 0
+        budget.observe(7, 10, 10.0)
+    assert budget.tokens(7, 1) > 0
 
 
 def test_the_streams_own_step_is_measured_before_anything_is_put_beside_it():
-    pace = Pace()
-    pace.observe(0, 512, 0.512)
-    assert pace.beside(7, 1) == 0
-    pace.observe(7, 0, 0.020)
-    assert pace.beside(7, 1) > 0
+    budget = PrefillBudget()
+    budget.observe(0, 512, 0.512)
+    assert budget.tokens(7, 1) == 0
+    budget.observe(7, 0, 0.020)
+    assert budget.tokens(7, 1) > 0
 
 
-def test_under_load_it_is_measured_again(pace):
+def test_under_load_it_is_measured_again(budget):
     steps = 0
-    while pace.beside(7, 1):
-        pace.observe(7, 10, 0.040)
+    while budget.tokens(7, 1):
+        budget.observe(7, 10, 0.040)
         steps += 1
     assert 10 < steps < 100
-    pace.observe(16, 0, 0.030)
-    assert pace.beside(16, 0) == pytest.approx(0.030 / 0.002, abs=1)
+    budget.observe(16, 0, 0.030)
+    assert budget.tokens(16, 0) == pytest.approx(0.030 / 0.002, abs=1)

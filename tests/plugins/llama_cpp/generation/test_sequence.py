@@ -18,7 +18,7 @@ from puna_llama_cpp.generation.sequence import Sequence
 async def test_a_part_belongs_to_the_batch_in_which_it_would_have_been_alone(length, cached, present, evaluated, many):
     tokens = list(range(length))
     sequence = Sequence(SequenceRequest(prompt=tuple(tokens)), tokens, None, frozenset())
-    sequence.first = present
+    sequence.initially_cached = present
     sequence.start(0, cached)
     sequence.evaluated = evaluated
-    assert sequence.among_many(512) is many
+    assert sequence.in_tiled_prefill(512) is many

@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 
 from puna.backend import Sampling
 from puna_llama_cpp.sampling import top_k_prefilter
-from puna_llama_cpp.sampling.top_k_prefilter import SMALL, likeliest
+from puna_llama_cpp.sampling.top_k_prefilter import MAX_CANDIDATES, top_candidates
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([1.0, 20.0, 1000.0]))
 def test_the_likeliest_are_among_them(seed, count, steps):
     """`steps` is how finely values differ: the coarser, the more are equal."""
-    logits = np.round(np.random.default_rng(seed).standard_normal(SMALL * 4) * steps).astype(np.float32)
-    found = likeliest(logits, count)
+    logits = np.round(np.random.default_rng(seed).standard_normal(MAX_CANDIDATES * 4) * steps).astype(np.float32)
+    found = top_candidates(logits, count)
     if found is not None:
         assert list(found) == sorted(set(found))
         least = np.sort(logits)[-count]
@@ -20,13 +20,13 @@ def test_the_likeliest_are_among_them(seed, count, steps):
 
 
 def test_where_most_are_ruled_out_all_must_be_looked_at():
-    logits = np.full(SMALL * 4, -np.inf, np.float32)
+    logits = np.full(MAX_CANDIDATES * 4, -np.inf, np.float32)
     logits[:10] = 1
-    assert likeliest(logits, 40) is None
+    assert top_candidates(logits, 40) is None
 
 
 def test_small_vocabularies_are_left_whole():
-    assert likeliest(np.zeros(SMALL, np.float32), 1) is None
+    assert top_candidates(np.zeros(MAX_CANDIDATES, np.float32), 1) is None
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ async def test_the_same_is_drawn_with_and_without(load, write, monkeypatch, samp
     model = await load()
     asked = [{"sampling": Sampling(seed=seed, **({"temperature": 0.9} | sampling))} for seed in range(8)]
     plain = [await write(model, "hello there", **request) for request in asked]
-    monkeypatch.setattr(top_k_prefilter, "SMALL", 128)
+    monkeypatch.setattr(top_k_prefilter, "MAX_CANDIDATES", 128)
     monkeypatch.setattr(top_k_prefilter, "_GROUP", 2)
-    assert likeliest(np.arange(300, dtype=np.float32), 20) is not None
+    assert top_candidates(np.arange(300, dtype=np.float32), 20) is not None
     narrowed = [await write(model, "hello there", **request) for request in asked]
     assert [texts for texts, _ in narrowed] == [texts for texts, _ in plain]

@@ -109,15 +109,21 @@ async def test_what_cannot_be_enforced_is_refused_and_named(chatter, write, cons
 
 
 TINY = ConstraintLimits(seconds=0.3, mask_seconds=0.2, memory_bytes=64 << 20)
-SLOW = Constraint("json_schema", json.dumps({"allOf": [{"type": "integer", "multipleOf": n} for n in (997, 991, 983)]}))
+SLOW_SCHEMA = Constraint(
+    "json_schema", json.dumps({"allOf": [{"type": "integer", "multipleOf": n} for n in (997, 991, 983)]})
+)
 REFERENCES = {f"d{i}": {"type": "array", "items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(30000)}
 
 
 @pytest.mark.parametrize(
     ("limits", "constraint", "named"),
     [
-        (replace(TINY, memory_bytes=1 << 40), SLOW, "0.3 seconds of processor time.*PUNA_MAX_CONSTRAINT_SECONDS"),
-        (replace(TINY, seconds=60.0), SLOW, "64 MiB of memory.*PUNA_MAX_CONSTRAINT_MEMORY_BYTES"),
+        (
+            replace(TINY, memory_bytes=1 << 40),
+            SLOW_SCHEMA,
+            "0.3 seconds of processor time.*PUNA_MAX_CONSTRAINT_SECONDS",
+        ),
+        (replace(TINY, seconds=60.0), SLOW_SCHEMA, "64 MiB of memory.*PUNA_MAX_CONSTRAINT_MEMORY_BYTES"),
         (
             replace(TINY, seconds=60.0),
             Constraint("json_schema", json.dumps({"$defs": REFERENCES, "$ref": "#/$defs/d0"})),
@@ -135,7 +141,7 @@ async def test_what_takes_too_much_is_refused_by_the_limit(load, write, limits, 
 
 async def test_memory_is_counted_for_all_constraints_together(load, write):
     model = await load("chatter", constraint_limits=replace(TINY, seconds=60.0, memory_bytes=96 << 20))
-    calls = [write(model, "hello", constraint=SLOW) for _ in range(4)]
+    calls = [write(model, "hello", constraint=SLOW_SCHEMA) for _ in range(4)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert all("PUNA_MAX_CONSTRAINT_MEMORY_BYTES" in str(outcome) for outcome in outcomes)
 
@@ -143,8 +149,8 @@ async def test_memory_is_counted_for_all_constraints_together(load, write):
 async def test_a_constraint_that_nobody_waits_for_is_dropped_at_once(load, write):
     model = await load("chatter")
     await write(model, "hello", constraint=ANY_OBJECT, max_tokens=1)  # its process is there now
-    server = model._grammars._server.pid
-    waiting = [asyncio.create_task(write(model, "hello", constraint=SLOW)) for _ in range(8)]
+    server = model._constraints._server.pid
+    waiting = [asyncio.create_task(write(model, "hello", constraint=SLOW_SCHEMA)) for _ in range(8)]
     await until(lambda: len(children(server)) == 8)
     for task in waiting:
         task.cancel()
@@ -155,10 +161,10 @@ async def test_the_process_ends_with_the_model_and_is_made_anew_if_it_dies(write
     spec = ModelSpec(path=str(MODELS / "chatter.gguf"), threads=1)
     model = await LlamaCppBackend().load(spec, lambda done: None)
     texts, _ = await write(model, "hello", constraint=Constraint("regex", "ab"))
-    first = model._grammars._server.pid
+    first = model._constraints._server.pid
     os.kill(first, signal.SIGKILL)
     again, _ = await write(model, "hello", constraint=Constraint("regex", "ab"))
-    second = model._grammars._server.pid
+    second = model._constraints._server.pid
     assert texts == again
     assert first != second
     await model.aclose()
@@ -170,7 +176,7 @@ async def test_a_constraint_whose_process_dies_in_mid_answer_ends_with_an_error(
     request = SequenceRequest(prompt="hello", constraint=Constraint("regex", "[ab]{3000}"), max_tokens=4000)
     with pytest.raises(BackendError, match="cannot be followed further"):
         async for _ in model.generate(request):
-            for pid in children(model._grammars._server.pid):
+            for pid in children(model._constraints._server.pid):
                 os.kill(pid, signal.SIGSEGV)
 
 
@@ -182,7 +188,7 @@ async def test_a_mask_that_takes_long_delays_no_other_sequence(load, write):
     async for event in model.generate(bound):
         text += getattr(event, "text", "")
         if not stopped:
-            stopped = children(model._grammars._server.pid)
+            stopped = children(model._constraints._server.pid)
             os.kill(stopped[0], signal.SIGSTOP)
             _, end = await asyncio.wait_for(write(model, "river", max_tokens=60), 20)
             assert end.output_tokens > 1

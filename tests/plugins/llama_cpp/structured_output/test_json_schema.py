@@ -4,17 +4,17 @@ import re
 import pytest
 
 from puna.backend import InvalidRequestError
-from puna_llama_cpp.structured_output.json_schema import tightened
+from puna_llama_cpp.structured_output.json_schema import tighten_schema
 
 
 def tight(schema):
-    return json.loads(tightened(json.dumps(schema)))
+    return json.loads(tighten_schema(json.dumps(schema)))
 
 
 def test_a_schema_that_can_be_trusted_is_left_as_it_is_in_its_order():
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"enum": [1, None]}}, "required": ["b"]}
     schema["additionalProperties"] = False
-    assert tightened(json.dumps(schema)) == json.dumps(schema)
+    assert tighten_schema(json.dumps(schema)) == json.dumps(schema)
 
 
 def test_listed_properties_are_all_there_are_unless_told():
@@ -81,4 +81,4 @@ def test_what_cannot_be_enforced_is_named(schema, keyword):
 @pytest.mark.parametrize("text", ["{", '{"minimum": NaN}', '{"a":' * 5000 + "1" + "}" * 5000])
 def test_what_cannot_be_read_is_refused(text):
     with pytest.raises(InvalidRequestError, match="cannot be read"):
-        tightened(text)
+        tighten_schema(text)

@@ -1,4 +1,4 @@
-"""Pictures shown to models, by projectors of random weights: what is written tells which picture was seen, no more.
+"""Images shown to models, by projectors of random weights: what is written tells which image was seen, no more.
 
 `images.json` holds what the reference wrote on one thread, where the likeliest token was clearly so.
 """
@@ -30,141 +30,142 @@ MODELS = Path(__file__).parents[3] / "models"
 CASES = json.loads((Path(__file__).parent / "images.json").read_text())
 GREEDY = Sampling(temperature=0)
 ROAMER_MEDIA = 1024
-"""Vectors at least of a picture for models of its architecture."""
+"""Vectors at least of an image for models of its architecture."""
 
 
 @pytest.fixture
-def look(load):
+def load_with_projector(load):
     """Load a model with a projector."""
 
-    async def look(name="chatter", eye="chatter-eye", **spec):
-        return await load(name, projector_paths=(str(MODELS / f"{eye}.gguf"),), **spec)
+    async def load_with_projector(name="chatter", projector_name="chatter-eye", **spec):
+        return await load(name, projector_paths=(str(MODELS / f"{projector_name}.gguf"),), **spec)
 
-    return look
+    return load_with_projector
 
 
 @pytest.fixture
-def tell(write):
+def ask(write):
     """Have a model write and return its text and its end."""
 
-    async def tell(model, prompt, *media, **request):
+    async def ask(model, prompt, *media, **request):
         texts, end = await write(model, prompt, media=media, **{"max_tokens": 12, **request})
         return "".join(texts), end
 
-    return tell
+    return ask
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['projector']}: {case['prompt']}" for case in CASES])
-async def test_it_says_the_same_as_the_reference(look, tell, case):
-    model = await look(case["model"], case["projector"], parallel=1)
-    text, end = await tell(model, case["prompt"], *(png(*picture) for picture in case["images"]))
+async def test_it_says_the_same_as_the_reference(load_with_projector, ask, case):
+    model = await load_with_projector(case["model"], case["projector"], parallel=1)
+    text, end = await ask(model, case["prompt"], *(png(*image) for image in case["images"]))
     assert (text, end.prompt_tokens, end.output_tokens) == (case["text"], case["prompt_tokens"], case["output_tokens"])
 
 
-async def test_what_it_is(look):
-    with_eye, without = await look(), await LlamaCppBackend().load(spec("chatter"), lambda done: None)
+async def test_what_it_is(load_with_projector):
+    with_eye, without = await load_with_projector(), await LlamaCppBackend().load(spec("chatter"), lambda done: None)
     await without.aclose()
     assert with_eye.facts.vision
     assert not without.facts.vision
     assert with_eye.facts.size_bytes - without.facts.size_bytes >= (MODELS / "chatter-eye.gguf").stat().st_size
 
 
-def spec(name, eye=None):
-    paths = (str(MODELS / f"{eye}.gguf"),) if eye else ()
+def spec(name, projector_name=None):
+    paths = (str(MODELS / f"{projector_name}.gguf"),) if projector_name else ()
     return ModelSpec(path=str(MODELS / f"{name}.gguf"), projector_paths=paths, threads=1, parallel=1)
 
 
 @pytest.mark.parametrize(
-    ("eye", "why"), [("roamer-eye", "mismatch between text model"), ("scripted", "Failed to load CLIP model")]
+    ("projector_name", "why"),
+    [("roamer-eye", "mismatch between text model"), ("scripted", "Failed to load CLIP model")],
 )
-async def test_a_projector_of_another_kind_is_refused(eye, why):
+async def test_a_projector_of_another_kind_is_refused(projector_name, why):
     with pytest.raises(InvalidRequestError, match=why):
-        await LlamaCppBackend().load(spec("chatter", eye), lambda done: None)
+        await LlamaCppBackend().load(spec("chatter", projector_name), lambda done: None)
 
 
-async def test_numbers_say_which_picture_stands_where(look, tell):
-    model = await look()
-    there, _ = await tell(model, "a [img-0] b [img-1]", png(1), png(2))
-    assert (await tell(model, "a [img-1] b [img-0]", png(2), png(1)))[0] == there
-    assert (await tell(model, "a [img-1] b [img-0]", png(1), png(2)))[0] != there
+async def test_numbers_say_which_image_stands_where(load_with_projector, ask):
+    model = await load_with_projector()
+    there, _ = await ask(model, "a [img-0] b [img-1]", png(1), png(2))
+    assert (await ask(model, "a [img-1] b [img-0]", png(2), png(1)))[0] == there
+    assert (await ask(model, "a [img-1] b [img-0]", png(1), png(2)))[0] != there
 
 
-async def test_only_the_first_marker_of_a_picture_is_one(look, tell):
-    model = await look()
-    once, twice = await tell(model, "[img-0] x", png(1)), await tell(model, "[img-0] x[img-0][img-7]", png(1))
+async def test_only_the_first_marker_of_an_image_is_one(load_with_projector, ask):
+    model = await load_with_projector()
+    once, twice = await ask(model, "[img-0] x", png(1)), await ask(model, "[img-0] x[img-0][img-7]", png(1))
     assert twice[1].prompt_tokens == once[1].prompt_tokens + len("[img-0][img-7]")
 
 
-async def test_a_prompt_may_end_with_a_picture(look, tell):
+async def test_a_prompt_may_end_with_an_image(load_with_projector, ask):
     """Also when its vectors go into batches of five, the last of which has the logits."""
-    expected = await tell(await look(), "look: [img-0]", png(1))
-    again = await tell(await look(batch_size=5), "look: [img-0]", png(1))
+    expected = await ask(await load_with_projector(), "look: [img-0]", png(1))
+    again = await ask(await load_with_projector(batch_size=5), "look: [img-0]", png(1))
     assert (expected[0], expected[1].prompt_tokens) == (again[0], again[1].prompt_tokens)
 
 
-async def test_what_was_seen_lately_is_not_encoded_again(look, tell):
-    model = await look(parallel=1)
-    text, first = await tell(model, "what is [img-0] this", png(1))
-    again = await tell(model, "what is [img-0] this", png(1))
+async def test_what_was_seen_lately_is_not_encoded_again(load_with_projector, ask):
+    model = await load_with_projector(parallel=1)
+    text, first = await ask(model, "what is [img-0] this", png(1))
+    again = await ask(model, "what is [img-0] this", png(1))
     assert (again[0], first.cached_prompt_tokens, again[1].cached_prompt_tokens) == (text, 0, first.prompt_tokens - 1)
-    kept = model._projector._seen._pictures
+    kept = model._projector._cache._chunks
     assert len(kept) == 1
-    await tell(model, "elsewhere [img-0]", png(1))
+    await ask(model, "elsewhere [img-0]", png(1))
     assert len(kept) == 1
-    await tell(model, "elsewhere [img-0]", png(2))
-    await tell(model, "elsewhere [img-0]", png(1), cache_salt="somebody else's")
+    await ask(model, "elsewhere [img-0]", png(2))
+    await ask(model, "elsewhere [img-0]", png(1), cache_salt="somebody else's")
     assert len(kept) == 3
 
 
-async def test_prefixes_are_shared_up_to_a_picture_that_differs(look, tell):
-    model = await look(parallel=1)
-    _, end = await tell(model, "one [img-0] two [img-1]", png(1), png(2))
+async def test_prefixes_are_shared_up_to_an_image_that_differs(load_with_projector, ask):
+    model = await load_with_projector(parallel=1)
+    _, end = await ask(model, "one [img-0] two [img-1]", png(1), png(2))
     first = end.prompt_tokens - len(" two ") - 16
-    assert (await tell(model, "one [img-0] two [img-1]", png(1), png(3)))[
+    assert (await ask(model, "one [img-0] two [img-1]", png(1), png(3)))[
         1
     ].cached_prompt_tokens == end.prompt_tokens - 16
-    assert (await tell(model, "one [img-0] too", png(1)))[1].cached_prompt_tokens == first + len(" t")
-    assert (await tell(model, "one [img-0] too", png(4)))[1].cached_prompt_tokens == first - 16
+    assert (await ask(model, "one [img-0] too", png(1)))[1].cached_prompt_tokens == first + len(" t")
+    assert (await ask(model, "one [img-0] too", png(4)))[1].cached_prompt_tokens == first - 16
 
 
-async def test_pictures_that_are_forgotten_are_encoded_again(look, tell, monkeypatch):
-    monkeypatch.setattr(embedding_cache, "_KEPT_BYTES", 0)
-    model = await look()
-    expected = [(await tell(await look(), "so [img-0]", png(number)))[0] for number in (1, 2)]
+async def test_images_that_are_forgotten_are_encoded_again(load_with_projector, ask, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "_MAX_BYTES", 0)
+    model = await load_with_projector()
+    expected = [(await ask(await load_with_projector(), "so [img-0]", png(number)))[0] for number in (1, 2)]
     for _ in range(2):
-        assert [(await tell(model, "so [img-0]", png(number)))[0] for number in (1, 2)] == expected
-    assert len(model._projector._seen._pictures) == 1
+        assert [(await ask(model, "so [img-0]", png(number)))[0] for number in (1, 2)] == expected
+    assert len(model._projector._cache._chunks) == 1
 
 
-async def test_samplers_see_words_only(look, tell):
-    model = await look()
+async def test_samplers_see_words_only(load_with_projector, ask):
+    model = await load_with_projector()
     odd = Sampling(temperature=0, repeat_penalty=1.9, repeat_last_n=-1, frequency_penalty=0.5, presence_penalty=0.5)
-    text, end = await tell(model, "so [img-0]", png(1), sampling=odd, top_logprobs=2)
+    text, end = await ask(model, "so [img-0]", png(1), sampling=odd, top_logprobs=2)
     assert end.output_tokens == 12
-    assert text != (await tell(model, "so [img-0]", png(1)))[0]
+    assert text != (await ask(model, "so [img-0]", png(1)))[0]
 
 
-async def test_a_full_context_ends_the_answer(look, tell):
-    """No shift for models that see, as in the reference, not even without a picture."""
-    model = await look(context_length=256)
+async def test_a_full_context_ends_the_answer(load_with_projector, ask):
+    """No shift for models that see, as in the reference, not even without an image."""
+    model = await load_with_projector(context_length=256)
     endless = Sampling(temperature=0, logit_bias={2: float("-inf")})
     for media in ((png(1),), ()):
-        _, end = await tell(model, "so [img-0]", *media, sampling=endless, max_tokens=1000)
+        _, end = await ask(model, "so [img-0]", *media, sampling=endless, max_tokens=1000)
         assert (end.reason, end.prompt_tokens + end.output_tokens) == ("length", 256)
 
 
-async def test_pictures_count_in_what_is_too_long(look, tell):
-    model = await look(context_length=256)
-    assert (await tell(model, "x" * 236 + "[img-0]", png(1), max_tokens=1))[1].prompt_tokens == 253
+async def test_images_count_in_what_is_too_long(load_with_projector, ask):
+    model = await load_with_projector(context_length=256)
+    assert (await ask(model, "x" * 236 + "[img-0]", png(1), max_tokens=1))[1].prompt_tokens == 253
     with pytest.raises(PromptTooLongError) as caught:
-        await tell(model, "x" * 239 + "[img-0]", png(1))
+        await ask(model, "x" * 239 + "[img-0]", png(1))
     assert (caught.value.prompt_tokens, caught.value.context_length) == (256, 256)
 
 
 @pytest.mark.parametrize(
     ("prompt", "media", "why"),
     [
-        ("[img-0]", (b"no picture",), "Failed to load image or audio file"),
+        ("[img-0]", (b"no image",), "Failed to load image or audio file"),
         ("[img-0]", (b"",), "Failed to load image or audio file"),
         ("[img-0][img-1]", (png(1), png(1)[:99]), "Failed to load image or audio file"),
         ("nothing to see", (png(1),), "Failed to tokenize prompt"),
@@ -173,35 +174,35 @@ async def test_pictures_count_in_what_is_too_long(look, tell):
         ("".join(f"[img-{number}]" for number in range(257)), (png(1),) * 257, "more than 256 images"),
     ],
 )
-async def test_what_cannot_be_looked_at_is_refused(look, tell, prompt, media, why):
-    model = await look()
+async def test_what_cannot_be_looked_at_is_refused(load_with_projector, ask, prompt, media, why):
+    model = await load_with_projector()
     with pytest.raises(InvalidRequestError, match=why):
-        await tell(model, prompt, *media)
-    assert (await tell(model, "so"))[1].output_tokens == 12
+        await ask(model, prompt, *media)
+    assert (await ask(model, "so"))[1].output_tokens == 12
 
 
-async def test_pictures_may_not_take_all_memory_together(look, tell, monkeypatch):
-    monkeypatch.setattr(projector, "MOST_PIXELS", 2 * 40 * 30)
-    model = await look()
-    await tell(model, "[img-0][img-1]", png(1), png(2))
+async def test_images_may_not_take_all_memory_together(load_with_projector, ask, monkeypatch):
+    monkeypatch.setattr(projector, "MAX_TOTAL_PIXELS", 2 * 40 * 30)
+    model = await load_with_projector()
+    await ask(model, "[img-0][img-1]", png(1), png(2))
     with pytest.raises(InvalidRequestError, match="2400 pixels together"):
-        await tell(model, "[img-0][img-1][img-2]", png(3), png(4), png(5))
-    await tell(model, "[img-0][img-1][img-2]", png(1), png(2), png(3))  # two of them need not be unpacked again
-    monkeypatch.setattr(projector.raster, "MOST_PIXELS", 1000)
+        await ask(model, "[img-0][img-1][img-2]", png(3), png(4), png(5))
+    await ask(model, "[img-0][img-1][img-2]", png(1), png(2), png(3))  # two of them need not be unpacked again
+    monkeypatch.setattr(projector.image_decoder, "MAX_PIXELS", 1000)
     with pytest.raises(InvalidRequestError, match="image 1 has more than 1000 pixels"):
-        await tell(model, "[img-0]", png(4))
+        await ask(model, "[img-0]", png(4))
 
 
-async def test_a_model_without_a_projector_refuses(load, tell):
+async def test_a_model_without_a_projector_refuses(load, ask):
     with pytest.raises(UnsupportedError):
-        await tell(await load(), "[img-0]", png(1))
+        await ask(await load(), "[img-0]", png(1))
 
 
-async def test_others_write_on_while_a_picture_is_evaluated(look, tell):
+async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, ask):
     """A thousand vectors beside a stream, in small parts: it goes on between them, and says what it would alone."""
-    expected = (await tell(await look("roamer", "roamer-eye"), "hello", max_tokens=60))[0]
-    model = await look("roamer", "roamer-eye", parallel=2)
-    assert (await tell(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
+    expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "hello", max_tokens=60))[0]
+    model = await load_with_projector("roamer", "roamer-eye", parallel=2)
+    assert (await ask(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
     pieces: list[str] = []
     parts: list[tuple[type, int]] = []
 
@@ -224,37 +225,37 @@ async def test_others_write_on_while_a_picture_is_evaluated(look, tell):
     assert len(between) > ROAMER_MEDIA // 64 // 2  # pieces came between most of its parts
 
 
-async def test_cancelled_in_the_middle_of_a_picture(look, tell):
+async def test_cancelled_in_the_middle_of_an_image(load_with_projector, ask):
     """What is cached ends before it, and the next who shows it is told the same as ever."""
-    expected = (await tell(await look("roamer", "roamer-eye"), "so [img-0]?", png(1)))[0]
-    model = await look("roamer", "roamer-eye", parallel=1, batch_size=100)
+    expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "so [img-0]?", png(1)))[0]
+    model = await load_with_projector("roamer", "roamer-eye", parallel=1, batch_size=100)
     request = SequenceRequest(prompt="so [img-0]?", media=(png(1),), sampling=GREEDY, max_tokens=1)
     async with aclosing(model.generate(request)) as events:
         async for event in events:
             assert isinstance(event, Prefill)
             if 300 < event.done_tokens < ROAMER_MEDIA:
                 break
-    text, end = await tell(model, "so [img-0]?", png(1))
+    text, end = await ask(model, "so [img-0]?", png(1))
     assert (text, end.cached_prompt_tokens) == (expected, 1 + len("so <|vision_start|>") - len("<|vision_start|>") + 16)
 
 
-async def test_cancelled_while_waiting_to_be_encoded(look, tell):
-    model = await look()
-    with model._projector._encoding:  # another picture is being encoded
-        waiting = asyncio.create_task(tell(model, "so [img-0]", png(1)))
-        while not model._lookers._threads:  # noqa: ASYNC110 (the pool tells nobody)
+async def test_cancelled_while_waiting_to_be_encoded(load_with_projector, ask):
+    model = await load_with_projector()
+    with model._projector._encode_lock:  # another image is being encoded
+        waiting = asyncio.create_task(ask(model, "so [img-0]", png(1)))
+        while not model._encoder_pool._threads:  # noqa: ASYNC110 (the pool tells nobody)
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    model._lookers.submit(lambda: None).result(10)
-    assert (await tell(model, "so [img-0]", png(2)))[1].output_tokens == 12
-    assert len(model._projector._seen._pictures) == 1
+    model._encoder_pool.submit(lambda: None).result(10)
+    assert (await ask(model, "so [img-0]", png(2)))[1].output_tokens == 12
+    assert len(model._projector._cache._chunks) == 1
 
 
-async def test_closing_waits_for_who_is_looking(tell):
+async def test_closing_waits_for_who_is_looking(ask):
     model = await LlamaCppBackend().load(spec("roamer", "roamer-eye"), lambda done: None)
-    tasks = [asyncio.create_task(tell(model, "so [img-0]", png(number), max_tokens=1)) for number in range(6)]
+    tasks = [asyncio.create_task(ask(model, "so [img-0]", png(number), max_tokens=1)) for number in range(6)]
     await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()
@@ -263,11 +264,11 @@ async def test_closing_waits_for_who_is_looking(tell):
 
 
 @pytest.mark.parametrize(
-    ("name", "eye"), [("chatter", "chatter-eye"), ("chatter", "chatter-gaze"), ("roamer", "roamer-eye")]
+    ("name", "projector_name"), [("chatter", "chatter-eye"), ("chatter", "chatter-gaze"), ("roamer", "roamer-eye")]
 )
-async def test_whatever_is_shown_the_engine_goes_on(look, tell, name, eye):
-    model = await look(name, eye, parallel=3, batch_size=48)
-    expected = (await tell(await look(name, eye), "so [img-0]", png(2)))[0]
+async def test_whatever_is_shown_the_engine_goes_on(load_with_projector, ask, name, projector_name):
+    model = await load_with_projector(name, projector_name, parallel=3, batch_size=48)
+    expected = (await ask(await load_with_projector(name, projector_name), "so [img-0]", png(2)))[0]
     draw = random.Random(1)
 
     async def run(most):
@@ -291,4 +292,4 @@ async def test_whatever_is_shown_the_engine_goes_on(look, tell, name, eye):
 
     async with asyncio.timeout(120):
         await asyncio.gather(*(run(draw.choice((1, 3, 10**6))) for _ in range(24 if name == "chatter" else 4)))
-        assert (await tell(model, "so [img-0]", png(2)))[0] == expected
+        assert (await ask(model, "so [img-0]", png(2)))[0] == expected

@@ -1,0 +1,123 @@
+"""What follows the evaluation of a batch: sampling tokens, emitting events and ending sequences.
+
+For each sequence whose tokens are all in the cache, one token is sampled from the logits of its last row, and more as
+long as draft tokens are accepted. The order for one token is: log-probabilities from the unchanged logits, the
+constraint's mask, the sampler chain, the output text. The matcher then learns of the token, and its process computes
+the next mask while llama.cpp evaluates the token. Everything here runs on the decode thread.
+"""
+
+from puna.backend import BackendError, Prefill
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.generation.batch_builder import BatchEntry
+from puna_llama_cpp.generation.sequence import Sequence
+from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.sampling.chain import SamplerChain
+from puna_llama_cpp.sampling.logprobs import token_logprob
+from puna_llama_cpp.step_thread import BatchedDelivery
+
+_MASK_GRACE_SECONDS = 0.05
+"""How long all sequences wait for one sequence's mask. One whose mask takes longer never makes them wait again."""
+
+
+class OutputProcessor:
+    """Turns evaluated batches into tokens and events."""
+
+    def __init__(self, context: Context, vocabulary: Vocabulary, slots: Slots, delivery: BatchedDelivery) -> None:
+        """Emit events by `delivery`, and free the slots of sequences that end."""
+        self._context, self._vocabulary = context, vocabulary
+        self._slots, self._delivery = slots, delivery
+
+    def release(self, sequence: Sequence) -> None:
+        """Free a sequence's slot and samplers."""
+        self._slots.release(sequence)
+        if sequence.chain:
+            sequence.chain.close()
+            sequence.chain = None
+
+    def finish(self, sequence: Sequence, reason: str) -> None:
+        """End a sequence for a reason that Finish names."""
+        self._delivery.put(sequence.results, sequence.finish(reason))
+        self.release(sequence)
+
+    def fail(self, sequences: list[Sequence], error: BackendError) -> None:
+        """End all sequences of a batch that llama.cpp could not evaluate. Their caches hold nothing of use any more."""
+        for sequence in sequences:
+            self._delivery.put(sequence.results, error)
+            sequence.evaluated = self._context.truncate(sequence.slot, 0)
+            self.release(sequence)
+
+    def advance(self, entry: BatchEntry) -> None:
+        """Count the tokens that were evaluated, and sample if they were all of the sequence's tokens."""
+        sequence = entry.share.key
+        if entry.share.completes and not _mask_ready(sequence):
+            # Nothing was sampled, so the batch is undone for this sequence; a later step repeats it.
+            sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
+            return
+        sequence.evaluated += entry.share.count
+        if not entry.share.completes:
+            if not sequence.generating:
+                self._delivery.put(sequence.results, Prefill(sequence.evaluated, len(sequence.tokens)))
+        elif sequence.request.max_tokens == 0:
+            self.finish(sequence, "length")
+        else:
+            try:
+                self._sample(sequence, entry)
+            except BackendError as error:
+                self._delivery.put(sequence.results, error)
+                self.release(sequence)
+
+    def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
+        """Sample the next token, and one more for each draft token that is accepted."""
+        accepted = 0
+        while not self._sample_one(sequence, entry.row + accepted):
+            if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
+                break
+            if not _mask_ready(sequence):
+                break
+            accepted += 1
+            sequence.evaluated += 1
+        else:
+            return  # the sequence is over
+        if entry.draft:
+            sequence.lookup.update(len(entry.draft), accepted)
+            if accepted < len(entry.draft):
+                self._slots.truncate(sequence, sequence.evaluated)
+
+    def _sample_one(self, sequence: Sequence, row: int) -> bool:
+        """Sample a token from a row of logits. Return whether the sequence is over."""
+        if sequence.chain is None:
+            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]  # images are below 0
+            sequence.chain = SamplerChain(sequence.request.sampling, self._vocabulary, self._context.length, prompt)
+        top, matcher = sequence.request.top_logprobs, sequence.matcher
+        raw_logits = None
+        if matcher or top is not None:
+            logits = self._context.logits(row)
+            if top is not None:
+                # The mask is written into the logits, and log-probabilities are those of the unmasked ones.
+                raw_logits = logits.copy() if matcher else logits
+            if matcher:
+                matcher.apply_mask(logits)
+        token = sequence.chain.sample(self._context, row)
+        logprob = None
+        if top is not None and raw_logits is not None:
+            logprob = token_logprob(raw_logits, token, top, self._vocabulary, sequence.preserved)
+        over = sequence.append(
+            token, logprob, self._vocabulary, lambda event: self._delivery.put(sequence.results, event)
+        )
+        full = not sequence.request.shift and sequence.evaluated + 1 >= self._context.length
+        if over:
+            self.release(sequence)
+        elif full:
+            self.finish(sequence, "length")
+        elif matcher:
+            matcher.accept(token)
+        return over or full
+
+
+def _mask_ready(sequence: Sequence) -> bool:
+    """Wait a moment for the mask of a constrained sequence. Return whether sampling may go on; note a late mask."""
+    if sequence.matcher is None or sequence.matcher.wait_for_mask(_MASK_GRACE_SECONDS):
+        return True
+    sequence.matcher.mask_late = True
+    return False
