@@ -1,11 +1,12 @@
-"""The bounds on what one request, connection, model or peer may take.
+"""The bounds on what one request, connection, model or peer may use, and the range of numbers on the wire.
 
 Every field of Limits is a setting. Its environment variable is PUNA_ and the field's name in upper case; the
 configuration file has the same name in lower case in its table [limits]. The environment wins over the file. A value of
 0 removes the bound.
 
-The defaults are far above what an honest request needs. SECURITY.md lists every bound with its default and says what
-happens when it is met; tests/test_security.py compares that list with this module.
+The defaults are far above what an honest request needs. SECURITY.md lists every bound with its default and the effect
+of meeting it; tests/test_security.py compares that list with this module. The docstring below each field is also its
+text in the index of variables in core/README.md.
 """
 
 import logging
@@ -18,11 +19,17 @@ from typing import Any, Final
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "PUNA_"
+LARGEST_INT32: Final = 2**31 - 1
+
+
+def clamp_int32(value: int) -> int:
+    """Clamp a number to the range of the wire and of backends; one outside is too large for its purpose either way."""
+    return max(-LARGEST_INT32, min(value, LARGEST_INT32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds. Whole numbers count bytes or things, fractions are seconds."""
+    """The bounds. Integers count bytes or items; floats are seconds."""
 
     # Requests.
     max_request_bytes: int = 64 << 20

@@ -1,22 +1,22 @@
-"""What a conversation is made of, free of any wire format. Used by prompts, serving and the gRPC face alike."""
+"""The parts of a conversation, independent of any wire format. Prompts, serving and rpc share them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A call of a tool."""
+    """A tool call."""
 
     name: str
     arguments: str
-    """Raw text of a JSON object, keys in the order in which they came."""
+    """Raw text of a JSON object, with its keys in the order in which the model wrote them."""
     index: int = 0
     id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function that a model may call."""
+    """A tool that a model may call."""
 
     name: str
     description: str = ""
@@ -32,28 +32,33 @@ class Message:
     """One message of a conversation."""
 
     role: str
-    """Lower case. "system", "user", "assistant", "tool", or another that a template knows."""
+    """In lower case: "system", "user", "assistant", "tool", or another one that a template knows."""
     content: str = ""
     thinking: str = ""
     media: tuple[bytes, ...] = ()
-    """Pictures and sounds."""
+    """Images and sounds."""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
 
+    def __post_init__(self) -> None:
+        """Lower-case the role, as Ollama does wherever it reads a message."""
+        if not self.role.islower():
+            object.__setattr__(self, "role", self.role.lower())
+
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Whether and how hard a model shall think. Unset is spelt None where one is optional."""
+    """Whether and how hard a model thinks. Fields that may be unset are of type `Think | None`."""
 
     on: bool
     level: str = ""
-    """"low", "medium", "high", "max", or empty where only on or off was said."""
+    """"low", "medium", "high", "max", or empty where the request sets only on or off."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Which tools the model may or must call."""
+    """Whether the model may, must not or must call a tool."""
 
     mode: str = "auto"
     """"auto", "none" or "required"."""

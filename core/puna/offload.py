@@ -27,7 +27,7 @@ HEAVY: Final = 50_000
 """Least weight that goes into the lane for long work."""
 BYTES: Final = 1_000
 """Bytes of text or numbers that weigh as much as a value."""
-PIECE: Final = 1 << 18
+CHUNK: Final = 1 << 18
 """Characters or bytes that native code may handle in one call: a millisecond's work."""
 SWITCH_SECONDS: Final = 0.001
 """The interpreter's switch interval in a server: how long the loop waits for a thread that computes."""
@@ -47,11 +47,11 @@ _LONG: Final = ThreadPoolExecutor(1, "long")
 _gone: Final[ContextVar[Callable[[], bool]]] = ContextVar("gone")
 
 
-class GivenUpError(Exception):
+class OffloadCancelledError(Exception):
     """The caller was cancelled, so the result is of no use. No code handles this error."""
 
 
-async def aside(weight: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a function returns, called at once if it is light work, else in a thread.
 
     Being cancelled makes `check_wanted` raise in the function. Its end is not waited for.
@@ -153,10 +153,10 @@ def _trim() -> None:
         trim(0)
 
 
-def check_wanted() -> None:
+def check_cancelled() -> None:
     """Raise GivenUpError if the caller of the current work was cancelled. Long work calls it now and then."""
     if _gone.get(_never)():
-        raise GivenUpError
+        raise OffloadCancelledError
 
 
 def _never() -> bool:
@@ -170,7 +170,7 @@ def weight_of_text(text: bytes) -> int:
 
 async def weight_of_body(body: bytes) -> int:
     """Return the same without a long turn of the loop."""
-    return await aside(LIGHT + 1 if len(body) > PIECE else 0, weight_of_text, body)
+    return await offload_if_heavy(LIGHT + 1 if len(body) > CHUNK else 0, weight_of_text, body)
 
 
 def weight_of_message(message: Any) -> int:  # noqa: ANN401 - any protobuf message; this module knows none

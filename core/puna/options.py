@@ -11,14 +11,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from puna.errors import OptionRangeError, OptionTypeError
+from puna.limits import LARGEST_INT32
 
 log = logging.getLogger(__name__)
 
 _SHOWN: Final = 5
 """Unknown options that the log names."""
 _SHOWN_CHARACTERS: Final = 40
-LARGEST: Final = 2**31 - 1
-"""The largest number that a backend is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +77,8 @@ def merge(*layers: Mapping[str, object]) -> Options:
 
 def _integer(name: str, value: int) -> int:
     """Return a whole number. Ollama takes any; only a number that no later code clamps must be in range here."""
-    if name == "num_keep" and not -LARGEST <= value <= LARGEST:
-        raise OptionRangeError(name, f"between {-LARGEST} and {LARGEST}")
+    if name == "num_keep" and not -LARGEST_INT32 <= value <= LARGEST_INT32:
+        raise OptionRangeError(name, f"between {-LARGEST_INT32} and {LARGEST_INT32}")
     return value
 
 

@@ -4,7 +4,7 @@ import logging
 import time
 
 
-class Seldom:
+class RateLimitedLogger:
     """Logs warnings of one kind, at most one in `pause` seconds."""
 
     def __init__(self, log: logging.Logger, pause: float) -> None:

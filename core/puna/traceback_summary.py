@@ -3,6 +3,6 @@
 import traceback
 
 
-def where(error: BaseException) -> str:
+def summarize(error: BaseException) -> str:
     """Return the exception's kind, and the frames it went through, one a line."""
     return f"{type(error).__qualname__}\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip()

@@ -19,7 +19,7 @@ from aiohttp import HttpVersion11, web
 
 from puna import request_log
 from puna.limits import DEFAULT_LIMITS, Limits
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
@@ -220,7 +220,7 @@ async def _answered(request: web.Request, route: routing.Route) -> web.StreamRes
     except (ConnectionError, web.HTTPException):
         raise  # aiohttp answers these itself, or the client is gone
     except Exception as error:
-        log.error("%s %s failed: %s", request.method, route.path, where(error))
+        log.error("%s %s failed: %s", request.method, route.path, summarize(error))
         failed = failure(RestError(500, UNEXPECTED))
         return await streams.cut(request, failed) or route.error(request, failed)
 

@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import StreamReader, web
 
 from puna.limits import Limits
-from puna.rate_limited_log import Seldom
+from puna.rate_limited_log import RateLimitedLogger
 from puna_rest.errors import BusyError, RestError
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,8 @@ class Connections:
         self._waiting: dict[str, OrderedDict[Connection, None]] = {}
         """Connections that are not at work by address, the longest-waiting first."""
         self._held = 0
-        self._full = Seldom(log, LOG_EVERY)
-        self.unreadable = Seldom(log, LOG_EVERY)
+        self._full = RateLimitedLogger(log, LOG_EVERY)
+        self.unreadable = RateLimitedLogger(log, LOG_EVERY)
 
     def add(self, connection: Connection) -> None:
         """Count a new connection."""

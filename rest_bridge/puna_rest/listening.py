@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from puna.limits import Limits
-from puna.rate_limited_log import Seldom
+from puna.rate_limited_log import RateLimitedLogger
 from puna_rest.connections import LOG_EVERY, Connection, Connections
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class _Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._lingering: deque[socket.socket] = deque()
-        self._trouble = Seldom(log, LOG_EVERY)
+        self._trouble = RateLimitedLogger(log, LOG_EVERY)
         self._closed = False
 
     def start(self) -> None:

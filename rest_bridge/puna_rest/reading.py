@@ -12,7 +12,7 @@ from aiohttp import web
 
 from puna.go.json_scanner import BodyError, Document, EmptyBodyError, parse
 from puna.limits import Limits
-from puna.offload import aside, weight_of_body
+from puna.offload import offload_if_heavy, weight_of_body
 from puna_rest import zstd
 from puna_rest.connections import Connection
 from puna_rest.errors import NativeError, RestError, TooLargeError
@@ -77,7 +77,7 @@ async def native(request: web.Request, kind: Struct, *, small: bool = False) -> 
     body = await whole(request, small=small)
     try:
         most = request.app[LIMITS].max_json_values
-        return await aside(await weight_of_body(body), typed, body, kind, most)
+        return await offload_if_heavy(await weight_of_body(body), typed, body, kind, most)
     except EmptyBodyError:
         raise RestError(400, "missing request body") from None
     except BodyError as error:
@@ -99,7 +99,7 @@ async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapp
             raise NativeError(400, str(error)) from None
     try:
         values = request.app[LIMITS].max_json_values
-        return await aside(await weight_of_body(body), _checked, body, kind, values)
+        return await offload_if_heavy(await weight_of_body(body), _checked, body, kind, values)
     except BodyError as error:
         raise RestError(400, str(error)) from None
 

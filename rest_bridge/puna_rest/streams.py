@@ -11,7 +11,7 @@ import grpc.aio
 from aiohttp import web
 
 from puna.go import json as gojson
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers
 from puna_rest.errors import Failure, failure
 
@@ -73,9 +73,9 @@ async def relay(
         try:
             async for message in call:
                 weight = weigh(message)
-                if not response.prepared and single and (whole := await aside(weight, single, message)):
+                if not response.prepared and single and (whole := await offload_if_heavy(weight, single, message)):
                     return answers.text(request, whole)
-                if piece := await aside(weight, write, message):
+                if piece := await offload_if_heavy(weight, write, message):
                     if not response.prepared:
                         await response.prepare(request)
                         _kept(request)[_CUT] = lambda failed: _end(response, write_error(failed))

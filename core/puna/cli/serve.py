@@ -213,7 +213,7 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
         settings.models,
         no_prune=settings.no_prune,
         go_template=settings.go_template,
-        read_template=sandbox.read,
+        read_template=sandbox.facts,
     )
     await asyncio.to_thread(_open, store)
     backends = Registry.discover()

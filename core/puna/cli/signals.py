@@ -31,7 +31,7 @@ def finish(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # the reader has gone
             stream.flush()
-    process_exit.at_once(status)
+    process_exit.exit_now(status)
 
 
 class Signals:
@@ -55,7 +55,7 @@ class Signals:
     def end_within(self, seconds: float) -> None:
         """End this process at once if it still runs after some seconds."""
         if seconds < math.inf:
-            timer = threading.Timer(seconds, process_exit.at_once, [status_of(self._heard)])
+            timer = threading.Timer(seconds, process_exit.exit_now, [status_of(self._heard)])
             timer.daemon = True
             timer.start()
 
@@ -69,7 +69,7 @@ class Signals:
         in_order, self._in_order = self._in_order, None
         self._heard = number
         if in_order is None:
-            process_exit.at_once(status_of(number))
+            process_exit.exit_now(status_of(number))
         in_order()
 
 

@@ -70,7 +70,7 @@ def string(text: str) -> str:
         return '"' + "".join([string(text[at : at + LONG])[1:-1] for at in range(0, len(text), LONG)]) + '"'
     out = _string(text)
     out = html_escaped(out)
-    return out if out.isascii() else whole(out)
+    return out if out.isascii() else replace_lone_surrogates(out)
 
 
 def html_escaped(text: str) -> str:
@@ -81,7 +81,7 @@ def html_escaped(text: str) -> str:
     return text
 
 
-def whole(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """Replace lone surrogates by U+FFFD, as Go does wherever it meets one: no wire can carry them."""
     if text.isascii():
         return text

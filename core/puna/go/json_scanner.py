@@ -13,8 +13,8 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, Literal
 
 from puna.go import json as gojson
-from puna.go.json import whole
-from puna.offload import BYTES, PIECE, check_wanted
+from puna.go.json import replace_lone_surrogates
+from puna.offload import BYTES, CHUNK, check_cancelled
 
 Kind = Literal["object", "array", "string", "number", "bool", "null"]
 
@@ -94,7 +94,7 @@ class Document:
 
     def raw(self, node: Node) -> str:
         """Return the text of a value as it was sent, with U+FFFD for bytes that are no UTF-8."""
-        return whole(self.text[node.start : node.end])
+        return replace_lone_surrogates(self.text[node.start : node.end])
 
 
 def parse(body: bytes, most: int = sys.maxsize) -> Document:
@@ -111,10 +111,10 @@ def parse(body: bytes, most: int = sys.maxsize) -> Document:
 
 
 def _decoded(body: bytes) -> str:
-    if len(body) <= PIECE:
+    if len(body) <= CHUNK:
         return body.decode("utf-8", "surrogateescape")
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    pieces = [decoder.decode(body[at : at + PIECE]) for at in range(0, len(body), PIECE)]
+    pieces = [decoder.decode(body[at : at + CHUNK]) for at in range(0, len(body), CHUNK)]
     return "".join([*pieces, decoder.decode(b"", final=True)])
 
 
@@ -229,13 +229,13 @@ class _Scanner:
             start, end = found.span(found.lastindex or 0)
             kind = (found.lastindex or 0) - shift
             if kind == 1:
-                node = Node("string", start - 1, end + 1, whole(text[start:end]))
+                node = Node("string", start - 1, end + 1, replace_lone_surrogates(text[start:end]))
             elif kind == 2:
                 node = Node("number", start, end, None)
             else:
                 _, name, truth = _LITERALS[text[start]]
                 node = Node(name, start, end, truth)
-            add((whole(found[1]), node) if in_object else node)
+            add((replace_lone_surrogates(found[1]), node) if in_object else node)
             at = found.end()
         return at
 
@@ -283,7 +283,7 @@ class _Scanner:
             raise _unexpected(text, end + 1 + sign, "in exponent of numeric literal")
 
     def _check_values(self) -> None:
-        check_wanted()
+        check_cancelled()
         self._look = min(self.values + _EVERY, self._most + 1)
         if self.values > self._most:
             in_object = self._open and self._open[0].kind == "object"
@@ -291,28 +291,28 @@ class _Scanner:
 
     def _string(self, at: int) -> tuple[str, int]:
         text = self._text
-        if len(text) > PIECE:
-            quote = text.find('"', at + 1, at + PIECE)
+        if len(text) > CHUNK:
+            quote = text.find('"', at + 1, at + CHUNK)
             if quote < 0 or text[quote - 1] == "\\":  # longer than a piece, perhaps
                 return self._long_string(at + 1)
         try:
             value, end = scanstring(text, at + 1, True)
         except ValueError:
             raise self._bad_string(at + 1) from None
-        return whole(value), end
+        return replace_lone_surrogates(value), end
 
     def _long_string(self, at: int) -> tuple[str, int]:
         text, pieces = self._text, []
         while True:
-            check_wanted()
-            match = _TEXT.match(text, at, at + PIECE)
+            check_cancelled()
+            match = _TEXT.match(text, at, at + CHUNK)
             assert match is not None
             piece = match[0]
             if len(piece) > 6 and _FIRST_HALF.match(piece, len(piece) - 6):
                 before = piece[:-6]
                 if (len(before) - len(before.rstrip("\\"))) % 2 == 0:  # else the backslash itself is escaped
                     piece = before
-            pieces.append(whole(scanstring(piece + '"', 0, True)[0]))
+            pieces.append(replace_lone_surrogates(scanstring(piece + '"', 0, True)[0]))
             at += len(piece)
             if text[at : at + 1] == '"':
                 return "".join(pieces), at + 1

@@ -17,7 +17,7 @@ from puna.backend import (
     SequenceRequest,
 )
 from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -91,5 +91,5 @@ async def _answer(call: Awaitable[T]) -> T:
 def _told(error: Exception) -> Exception:
     if isinstance(error, BackendError):
         return error
-    log.error("the backend failed: %s", where(error))
+    log.error("the backend failed: %s", summarize(error))
     return BackendFailedError(str(error) or type(error).__name__)

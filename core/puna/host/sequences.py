@@ -10,7 +10,7 @@ from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Sequences:
         except Exception as error:  # whatever a plugin raises ends this sequence alone
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
-                log.error("the backend failed in a sequence: %s", where(error))
+                log.error("the backend failed in a sequence: %s", summarize(error))
             self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
     def _emit(self, event: wire.SequenceEvent) -> None:

@@ -16,7 +16,7 @@ from puna.errors import BackendNotFoundError
 from puna.host import convert
 from puna.host.sequences import SequenceCounts, Sequences
 from puna.plugins import Registry
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +173,6 @@ async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
     if isinstance(error, MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     elif code is grpc.StatusCode.INTERNAL and not isinstance(error, BackendNotFoundError):
-        log.error("the backend failed: %s", where(error))
+        log.error("the backend failed: %s", summarize(error))
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
     await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

@@ -25,7 +25,7 @@ from puna.models.storage import bounded_files, durable, prune, seals
 from puna.models.storage.blobs import BlobStore, Claims
 from puna.models.storage.digest import file_name, is_digest
 from puna.models.stored import FAULTS, StoredModel, UnreadableModelError
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class ModelStore:
 
     def _leave_out(self, name: ModelName, error: Exception) -> None:
         """Log why a model is not listed, once for each reason. Lists are asked for every few seconds."""
-        told = str(error) if isinstance(error, PunaError | ValueError | OSError) else where(error)
+        told = str(error) if isinstance(error, PunaError | ValueError | OSError) else summarize(error)
         if self._left_out.get(name) != told:
             self._left_out[name] = told
             log.warning("leaving %s out of the list: %s", name.shortest, told[:_TOLD])

@@ -31,7 +31,7 @@ def kill_groups() -> None:
         kill_group(group)
 
 
-def at_once(status: int) -> NoReturn:
+def exit_now(status: int) -> NoReturn:
     """End this process from any thread, with its processes and temporary files."""
     logging.disable()  # other threads run on for a moment, and would wonder what has become of the processes
     kill_groups()

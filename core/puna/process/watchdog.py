@@ -19,17 +19,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from puna.rate_limited_log import Seldom
+from puna.rate_limited_log import RateLimitedLogger
 
 log = logging.getLogger(__name__)
 
 BUSY: Final = "the event loop was busy"
 """The beginning of a warning."""
-PAUSE: Final = 10.0
+WARNING_INTERVAL: Final = 10.0
 """Seconds between two warnings."""
-_LOOKS: Final = 2
+_CHECKS: Final = 2
 """Looks within the time that a turn may take."""
-_ASLEEP: Final = 0.001
+_IDLE_CPU_SECONDS: Final = 0.001
 """Seconds of CPU between two looks below which a loop is idle without a closer look."""
 _DEPTH: Final = 6
 """Frames of a place that are named."""
@@ -45,16 +45,16 @@ class Watchdog:
         self._thread = thread
         self._cpu = _cpu_clock(thread)
         self._stop = threading.Event()
-        self._turned = threading.Event()
-        self._log = Seldom(log, PAUSE)
+        self._beat_done = threading.Event()
+        self._log = RateLimitedLogger(log, WARNING_INTERVAL)
 
     def run(self) -> None:
         """Watch until `stop` is called."""
         while True:
             start = self._clocks()
-            if self._stop.wait(self._allowed / _LOOKS):
+            if self._stop.wait(self._allowed / _CHECKS):
                 return
-            if self._cpu() - start[1] < _ASLEEP and time.monotonic() - start[0] < self._allowed:
+            if self._cpu() - start[1] < _IDLE_CPU_SECONDS and time.monotonic() - start[0] < self._allowed:
                 continue
             frame = sys._current_frames().get(self._thread)  # noqa: SLF001
             if frame is None:
@@ -71,21 +71,21 @@ class Watchdog:
 
     def _follow(self, place: str) -> None:
         """Wait for the end of the turn that the loop is in; warn when it takes too long."""
-        self._turned.clear()
+        self._beat_done.clear()
         start = self._clocks()
         try:
-            self._loop.call_soon_threadsafe(self._turned.set)
+            self._loop.call_soon_threadsafe(self._beat_done.set)
         except RuntimeError:  # the loop is closed
             self._stop.set()
             return
-        said = 0.0
-        while not self._turned.wait(self._allowed / _LOOKS) and not self._stop.is_set():
+        warned_at = 0.0
+        while not self._beat_done.wait(self._allowed / _CHECKS) and not self._stop.is_set():
             if frame := sys._current_frames().get(self._thread):  # noqa: SLF001
                 place = _place(frame) or place
-            if self._clocks()[1] - start[1] >= max(self._allowed, 4 * said):
-                said = self._clocks()[1] - start[1]
-                self._warn(said, place)
-        if not said:
+            if self._clocks()[1] - start[1] >= max(self._allowed, 4 * warned_at):
+                warned_at = self._clocks()[1] - start[1]
+                self._warn(warned_at, place)
+        if not warned_at:
             self._judge(start, place)
 
     def _clocks(self) -> tuple[float, float, float]:
@@ -95,7 +95,7 @@ class Watchdog:
     def _judge(self, start: tuple[float, float, float], place: str) -> bool:
         """Warn if the loop did not turn for too long since `start`, and this process is to blame."""
         elapsed, own, every = (now - then for now, then in zip(self._clocks(), start, strict=True))
-        if elapsed < self._allowed * (1 + 1 / _LOOKS):
+        if elapsed < self._allowed * (1 + 1 / _CHECKS):
             return False
         if own >= self._allowed:
             self._warn(own, place)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from puna.backend import TokenLogprob
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
@@ -30,7 +30,9 @@ def progress(event: Progress) -> usage_pb2.Progress:
 
 def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
     """Write what a step added to a completion."""
-    message = generate_pb2.GenerateDelta(text=whole(delta.text), thinking=whole(delta.thinking))
+    message = generate_pb2.GenerateDelta(
+        text=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
+    )
     if delta.tool_calls:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
@@ -40,7 +42,9 @@ def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
 
 def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
     """Write what a step added to a message."""
-    message = chat_pb2.ChatDelta(content=whole(delta.text), thinking=whole(delta.thinking))
+    message = chat_pb2.ChatDelta(
+        content=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
+    )
     if delta.tool_calls:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
@@ -67,8 +71,8 @@ def whole_generate(deltas: Iterable[Delta], done: Done) -> generate_pb2.Generate
     """Write a completion at once."""
     delta = joined((*deltas, done.delta))
     return generate_pb2.GenerateResponse(
-        text=whole(delta.text),
-        thinking=whole(delta.thinking),
+        text=replace_lone_surrogates(delta.text),
+        thinking=replace_lone_surrogates(delta.thinking),
         tool_calls=map(tool_call, delta.tool_calls),
         logprobs=map(logprob, delta.logprobs),
         finish=finish(done),
@@ -83,8 +87,8 @@ def whole_chat(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
     return chat_pb2.ChatResponse(
         message=message_pb2.Message(
             role="assistant",
-            content=whole(delta.text),
-            thinking=whole(delta.thinking),
+            content=replace_lone_surrogates(delta.text),
+            thinking=replace_lone_surrogates(delta.thinking),
             tool_calls=map(tool_call, delta.tool_calls),
         ),
         logprobs=map(logprob, delta.logprobs),
@@ -120,7 +124,9 @@ def rendered(done: Done) -> usage_pb2.RenderedPrompt | None:
     """Write a prompt that was not run."""
     if done.rendered is None:
         return None
-    return usage_pb2.RenderedPrompt(text=whole(done.rendered.text), image_count=done.rendered.image_count)
+    return usage_pb2.RenderedPrompt(
+        text=replace_lone_surrogates(done.rendered.text), image_count=done.rendered.image_count
+    )
 
 
 def usage(counts: Usage) -> usage_pb2.Usage:
@@ -153,7 +159,10 @@ def timings(times: Timings) -> usage_pb2.Timings:
 def tool_call(call: ToolCall) -> message_pb2.ToolCall:
     """Write a tool call."""
     return message_pb2.ToolCall(
-        id=call.id, index=call.index, name=whole(call.name), arguments_json=whole(call.arguments)
+        id=call.id,
+        index=call.index,
+        name=replace_lone_surrogates(call.name),
+        arguments_json=replace_lone_surrogates(call.arguments),
     )
 
 
@@ -165,5 +174,5 @@ def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
         token_id=entry.token_id,
         logprob=max(entry.logprob, -3.4028234663852886e38),
         top=map(logprob, entry.top),
-        piece=whole(entry.piece) if isinstance(entry, LogprobWithText) else None,
+        piece=replace_lone_surrogates(entry.piece) if isinstance(entry, LogprobWithText) else None,
     )

@@ -1,6 +1,6 @@
 """ChatService."""
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
@@ -23,7 +23,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         with observed(self._serving.activity, request.model, "Chat") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.chat(asked, entry.on_progress), entry)
-        return await aside(weight_of_deltas(deltas), answers.whole_chat, deltas, done)
+        return await offload_if_heavy(weight_of_deltas(deltas), answers.whole_chat, deltas, done)
 
     @streaming
     async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> None:
@@ -35,7 +35,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _asked(self, request: chat_pb2.ChatRequest) -> ChatRequest:
         limits = self._serving.settings.limits
         bounds.check_chat(request, limits)
-        asked = await aside(weight_of_message(request), convert.chat_request, request)
+        asked = await offload_if_heavy(weight_of_message(request), convert.chat_request, request)
         bounds.check_stops(asked.options.values.get("stop"), limits)
         return asked
 

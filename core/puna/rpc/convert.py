@@ -112,10 +112,10 @@ def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
 
 
 def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
-    """Read messages; roles are lower-cased."""
+    """Read messages."""
     return tuple(
         Message(
-            role=each.role.lower(),
+            role=each.role,
             content=each.content,
             thinking=each.thinking,
             media=tuple(media.data for media in each.media),

@@ -10,7 +10,7 @@ from typing import Final
 
 from puna.blocking import retrieve_exception
 from puna.errors import InvalidRequestError
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, streaming, unary
@@ -34,9 +34,9 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         """Embed a list of texts."""
         with observed(self._serving.activity, request.model, "Embed") as entry:
             bounds.check_embed(request, self._serving.settings.limits)
-            asked = await aside(weight_of_message(request), convert.embed_request, request)
+            asked = await offload_if_heavy(weight_of_message(request), convert.embed_request, request)
             found = await self._serving.embed(asked, entry.on_progress)
-        return await aside(weight_of_vectors(found.vectors), _response, found, request.encoding)
+        return await offload_if_heavy(weight_of_vectors(found.vectors), _response, found, request.encoding)
 
     @streaming
     async def StreamEmbed(self, request: AsyncIterator[embed_pb2.StreamEmbedRequest], context: Context) -> None:

@@ -1,6 +1,6 @@
 """GenerateService."""
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
@@ -23,7 +23,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         with observed(self._serving.activity, request.model, "Generate") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.generate(asked, entry.on_progress), entry)
-        return await aside(weight_of_deltas(deltas), answers.whole_generate, deltas, done)
+        return await offload_if_heavy(weight_of_deltas(deltas), answers.whole_generate, deltas, done)
 
     @streaming
     async def StreamGenerate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
@@ -35,7 +35,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
     async def _asked(self, request: generate_pb2.GenerateRequest) -> GenerateRequest:
         limits = self._serving.settings.limits
         bounds.check_generate(request, limits)
-        asked = await aside(weight_of_message(request), convert.generate_request, request)
+        asked = await offload_if_heavy(weight_of_message(request), convert.generate_request, request)
         bounds.check_stops(asked.options.values.get("stop"), limits)
         return asked
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor
 
 from puna.errors import InvalidRequestError
-from puna.offload import aside, check_wanted
+from puna.offload import check_cancelled, offload_if_heavy
 
 SMALL: Final = 16 << 10
 """Bytes of a request that the event loop parses by itself."""
@@ -29,7 +29,7 @@ async def finish(kind: Any, parse: Callable[[bytes], Any], request: Any, most: i
     """Return what `begin` returned as a message. InvalidRequestError: it has more than `most` elements."""
     if not isinstance(request, bytes):
         return request
-    return await aside(len(request) // 32, checked, kind, parse, request, most)
+    return await offload_if_heavy(len(request) // 32, checked, kind, parse, request, most)
 
 
 def checked(kind: Any, parse: Callable[[bytes], Any], data: bytes, most: int) -> Any:  # noqa: ANN401 - any type
@@ -55,7 +55,7 @@ def count(data: bytes, descriptor: Descriptor, most: int) -> int:
         while at < end and found <= most:
             found += 1
             if found % _EVERY == 0:
-                check_wanted()
+                check_cancelled()
             tag, at = _varint(data, at)
             form = tag & 7
             if form == 0:

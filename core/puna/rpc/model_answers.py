@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 from puna.models.facts.details import Details, ModelSummary, local_time
 from puna.models.progress import TransferStep
 from puna.models.show import ShowResult
@@ -61,26 +61,29 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
             remote_host=model.remote_host,
             backend=model.backend,
         ),
-        license=whole(model.license),
-        modelfile=whole(model.modelfile),
-        parameters=whole(model.parameters),
-        template=whole(model.template),
-        system=whole(model.system),
+        license=replace_lone_surrogates(model.license),
+        modelfile=replace_lone_surrogates(model.modelfile),
+        parameters=replace_lone_surrogates(model.parameters),
+        template=replace_lone_surrogates(model.template),
+        system=replace_lone_surrogates(model.system),
         messages=[
             message_pb2.Message(
-                role=whole(each.role),
-                content=whole(each.content),
-                thinking=whole(each.thinking),
+                role=replace_lone_surrogates(each.role),
+                content=replace_lone_surrogates(each.content),
+                thinking=replace_lone_surrogates(each.thinking),
                 media=[options_pb2.Media(data=data) for data in each.media],
                 tool_calls=map(tool_call, each.tool_calls),
-                tool_name=whole(each.tool_name),
-                tool_call_id=whole(each.tool_call_id),
+                tool_name=replace_lone_surrogates(each.tool_name),
+                tool_call_id=replace_lone_surrogates(each.tool_call_id),
             )
             for each in model.messages
         ],
-        model_info_json=whole(model.model_info_json),
-        projector_info_json=whole(model.projector_info_json),
-        tensors=[models_pb2.TensorInfo(name=whole(e.name), type=e.type, shape=e.shape) for e in model.tensors],
+        model_info_json=replace_lone_surrogates(model.model_info_json),
+        projector_info_json=replace_lone_surrogates(model.projector_info_json),
+        tensors=[
+            models_pb2.TensorInfo(name=replace_lone_surrogates(e.name), type=e.type, shape=e.shape)
+            for e in model.tensors
+        ],
         requires=model.requires,
         in_place=map(in_place_file, model.in_place),
     )
@@ -122,20 +125,23 @@ def progress(step: TransferStep) -> models_pb2.TransferProgress:
 def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
     """Write a file that lies elsewhere."""
     return models_pb2.InPlaceFile(
-        digest=found.digest, path=whole(found.origin), place=_PLACES[found.place], state=_STATES[found.state]
+        digest=found.digest,
+        path=replace_lone_surrogates(found.origin),
+        place=_PLACES[found.place],
+        state=_STATES[found.state],
     )
 
 
 def details(found: Details) -> models_pb2.ModelDetails:
     """Write what a model is."""
     return models_pb2.ModelDetails(
-        parent_model=whole(found.parent_model),
-        format=whole(found.format),
-        family=whole(found.family),
-        families=[whole(each) for each in found.families or ()],
+        parent_model=replace_lone_surrogates(found.parent_model),
+        format=replace_lone_surrogates(found.format),
+        family=replace_lone_surrogates(found.family),
+        families=[replace_lone_surrogates(each) for each in found.families or ()],
         has_families=found.families is not None,
-        parameter_size=whole(found.parameter_size),
-        quantization_level=whole(found.quantization_level),
+        parameter_size=replace_lone_surrogates(found.parameter_size),
+        quantization_level=replace_lone_surrogates(found.quantization_level),
         context_length=found.context_length,
         embedding_length=found.embedding_length,
     )

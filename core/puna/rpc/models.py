@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from puna.models.facts.details import ModelSummary
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import bounds, convert, model_answers, upkeep
 from puna.rpc.convert import create_request
 from puna.rpc.json_fields import json_object
@@ -30,7 +30,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         """List the models of the store."""
         found = await self._catalogue.list()
-        return await aside(5 * len(found), _listed, found)
+        return await offload_if_heavy(5 * len(found), _listed, found)
 
     @unary
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
@@ -40,7 +40,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         found = await self._catalogue.show(
             request.name, verbose=request.verbose, system=request.system, options=options
         )
-        return await aside(len(found.tensors), model_answers.shown, found)
+        return await offload_if_heavy(len(found.tensors), model_answers.shown, found)
 
     @unary
     async def ListLoadedModels(
@@ -87,7 +87,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         """Make a model."""
         with observed(self._serving.activity, request.name, "CreateModel"):
             bounds.check_create(request, self._serving.settings.limits)
-            asked = await aside(weight_of_message(request), create_request, request)
+            asked = await offload_if_heavy(weight_of_message(request), create_request, request)
             async with aclosing(self._catalogue.create(asked)) as steps:
                 async for step in steps:
                     await context.write(models_pb2.CreateModelResponse(progress=progress(step)))

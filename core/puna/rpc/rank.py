@@ -2,7 +2,7 @@
 
 import grpc
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.observe import observed
 from puna.rpc.wall import Context, unary
@@ -21,7 +21,7 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
         """Order documents by relevance."""
         with observed(self._serving.activity, request.model, "Rerank") as entry:
             bounds.check_rerank(request, self._serving.settings.limits)
-            asked = await aside(weight_of_message(request), convert.rerank_request, request)
+            asked = await offload_if_heavy(weight_of_message(request), convert.rerank_request, request)
             ranking = await self._serving.rerank(asked, entry.on_progress)
         return rank_pb2.RerankResponse(
             results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from puna.limits import Limits
+from puna.limits import LARGEST_INT32, Limits
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
@@ -40,8 +40,6 @@ from puna.v1 import (
     tokenize_pb2_grpc,
 )
 
-LARGEST: Final = 2**31 - 1
-"""The largest number that an option of gRPC takes."""
 ANSWERS: Final = 512 << 20
 """Bytes of an answer, which may be a whole vocabulary."""
 PINGS: Final = 5.0
@@ -75,7 +73,7 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     Yields the address bound. Leaving ends the calls under way. OSError: the address cannot be had.
     """
     limits = core.settings.limits
-    calls = min(limits.max_grpc_calls, LARGEST)
+    calls = min(limits.max_grpc_calls, LARGEST_INT32)
     server = grpc.aio.server(options=options(limits), maximum_concurrent_rpcs=calls)
     guard = Guarded(server, Intake(limits))
     guarded = cast("grpc.aio.Server", guard)
@@ -116,7 +114,7 @@ def options(limits: Limits) -> tuple[tuple[str, int], ...]:
     )
     version = tuple(int(each) for each in grpc.__version__.split(".")[:2])
     packed = () if version >= MEASURES_PACKED else (("grpc.compression_enabled_algorithms_bitset", 1),)
-    return tuple((name, int(min(value, LARGEST))) for name, value in found) + packed
+    return tuple((name, int(min(value, LARGEST_INT32))) for name, value in found) + packed
 
 
 def add_services(core: Serving, server: grpc.aio.Server) -> None:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from puna.errors import NotLocalError
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 from puna.models.progress import TransferStep
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Kind, Report
@@ -71,15 +71,17 @@ def news(each: ImportEvent) -> models_pb2.ImportModelsResponse:
 def _planned(found: Found) -> models_pb2.PlannedModel:
     return models_pb2.PlannedModel(
         name=found.name,
-        files=[whole(str(path)) for path in found.files],
-        projectors=[whole(str(path)) for path in found.projectors],
+        files=[replace_lone_surrogates(str(path)) for path in found.files],
+        projectors=[replace_lone_surrogates(str(path)) for path in found.projectors],
         size_bytes=found.size,
         joined=found.is_split,
     )
 
 
 def _skipped(skipped: Skipped) -> models_pb2.SkippedFile:
-    return models_pb2.SkippedFile(path=whole(str(skipped.path)), reason=whole(skipped.reason))
+    return models_pb2.SkippedFile(
+        path=replace_lone_surrogates(str(skipped.path)), reason=replace_lone_surrogates(skipped.reason)
+    )
 
 
 def seen(each: TransferStep | Finding | Report) -> models_pb2.CheckStoreResponse:
@@ -102,11 +104,11 @@ def seen(each: TransferStep | Finding | Report) -> models_pb2.CheckStoreResponse
 def _finding(finding: Finding) -> models_pb2.StoreFinding:
     return models_pb2.StoreFinding(
         kind=_KINDS[finding.kind],
-        path=whole(finding.path),
+        path=replace_lone_surrogates(finding.path),
         digest=finding.digest,
         models=finding.models,
-        text=whole(finding.text),
-        advice=whole(finding.advice),
+        text=replace_lone_surrogates(finding.text),
+        advice=replace_lone_surrogates(finding.advice),
         is_fault=finding.kind.is_fault,
         repaired=finding.repaired,
     )

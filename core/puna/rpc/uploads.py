@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Final
 
+from puna.blocking import in_thread
 from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
-from puna.models.registry.waiting import in_thread
 from puna.models.storage import durable
 from puna.models.storage.blobs import Blob, BlobStore, BlobWriter
 from puna.v1 import models_pb2

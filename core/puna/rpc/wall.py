@@ -16,7 +16,7 @@ import grpc.aio
 
 from puna.errors import PunaError, StoreFailedError
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         await _unexpected(handler, error, context)
     except OSError as error:
         failure = StoreFailedError(error)
-        log.error("%s failed: %s: %s", handler.__qualname__, failure, where(error))
+        log.error("%s failed: %s: %s", handler.__qualname__, failure, summarize(error))
     except Exception as error:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
@@ -93,5 +93,5 @@ def cancelled() -> bool:
 
 
 async def _unexpected(handler: Handler[S, Request, Response], error: BaseException, context: Context) -> NoReturn:
-    log.error("%s failed: %s", handler.__qualname__, where(error))
+    log.error("%s failed: %s", handler.__qualname__, summarize(error))
     await end(context, grpc.StatusCode.INTERNAL, "internal error, see the server's log")

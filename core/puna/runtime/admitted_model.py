@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from puna.backend import Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 from puna.runtime.admission import ConcurrencyLimiter
 
 
@@ -44,7 +44,9 @@ class AdmittedModel(LoadedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
-        return await self._model.tokenize(whole(text), add_special=add_special, parse_special=parse_special)
+        return await self._model.tokenize(
+            replace_lone_surrogates(text), add_special=add_special, parse_special=parse_special
+        )
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
@@ -52,17 +54,19 @@ class AdmittedModel(LoadedModel):
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
-        texts = [whole(each) if isinstance(each, str) else each for each in inputs]
+        texts = [replace_lone_surrogates(each) if isinstance(each, str) else each for each in inputs]
         return await self._model.embed(texts, raw=raw)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return the relevance score of each document."""
-        return await self._model.rerank(whole(query), [whole(each) for each in documents])
+        return await self._model.rerank(
+            replace_lone_surrogates(query), [replace_lone_surrogates(each) for each in documents]
+        )
 
 
 def _without_lone_surrogates(request: SequenceRequest) -> SequenceRequest:
-    prompt = whole(request.prompt) if isinstance(request.prompt, str) else request.prompt
-    stop = tuple(map(whole, request.stop))
+    prompt = replace_lone_surrogates(request.prompt) if isinstance(request.prompt, str) else request.prompt
+    stop = tuple(map(replace_lone_surrogates, request.stop))
     if prompt is request.prompt and stop == request.stop:
         return request
     return replace(request, prompt=prompt, stop=stop)

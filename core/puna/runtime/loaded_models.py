@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.requirements import LoadedEntry
-from puna.traceback_summary import where
+from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -132,4 +132,4 @@ class LoadedModels:
         self._closing.discard(closing)
         self._stuck.discard(closing)
         if not closing.cancelled() and (error := closing.exception()) is not None:
-            log.error("a model could not be freed: %s", where(error))
+            log.error("a model could not be freed: %s", summarize(error))

@@ -16,17 +16,17 @@ from typing import Any, Final, TypeVar
 from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
 from puna.limits import PREFIX, Limits
 from puna.sandbox.process import Template, Worker, WorkerGoneError
-from puna.sandbox.wire import JSON, StrangeAnswerError
+from puna.sandbox.wire import JSON, InvalidAnswerError
 
 log = logging.getLogger(__name__)
 
 QUICK_SECONDS: Final = 0.25
-STARVED: Final = 4
+WALL_CLOCK_FACTOR: Final = 4
 """How many times its seconds a request may take where the processor is busy with other things."""
-_SOON: Final = 0.01
+_MIN_DELAY: Final = 0.01
 GRACE_SECONDS: Final = 0.05
 """How long a rendering whose request has gone may go on: killing a worker costs more than most renderings."""
-_LONGEST: Final = 1e6
+_MAX_TIMER: Final = 1e6
 """Seconds that timers can be set to."""
 ENDED: Final = "template: the process that ran it has ended"
 
@@ -34,38 +34,38 @@ ENDED: Final = "template: the process that ran it has ended"
 T = TypeVar("T")
 
 
-class Turns:
+class FairQueue:
     """Places that waiters of different names get by turns."""
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    async def take(self, name: str) -> None:
+    async def acquire(self, name: str) -> None:
         """Wait for a place."""
         if self._free:
             self._free -= 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(name, deque()).append(turn)
+        acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, deque()).append(acquired)
         try:
-            await turn
+            await acquired
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give()
+            if acquired.done() and not acquired.cancelled():
+                self.release()
             raise
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Give a place back: to the next name's first."""
         while self._waiting:
-            name, line = next(iter(self._waiting.items()))
-            turn = line.popleft()
-            if line:
+            name, waiters = next(iter(self._waiting.items()))
+            acquired = waiters.popleft()
+            if waiters:
                 self._waiting.move_to_end(name)
             else:
                 del self._waiting[name]
-            if not turn.done():
-                turn.set_result(None)
+            if not acquired.done():
+                acquired.set_result(None)
                 return
         self._free += 1
 
@@ -77,20 +77,20 @@ class _Deadline:
         self._worker = worker
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._computed = worker.computed()
-        self._last = self._loop.time() + seconds * STARVED
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._cpu_at_start = worker.cpu_seconds()
+        self._last = self._loop.time() + seconds * WALL_CLOCK_FACTOR
+        self._timer = self._loop.call_later(seconds, self._check)
         self._killed = False
 
     @property
-    def met(self) -> bool:
+    def exceeded(self) -> bool:
         """True if the worker took too long. It was killed, or its own timer ended it before this one was looked at."""
         return self._killed or self._loop.time() >= self._last
 
-    def _look(self) -> None:
-        left = min(self._seconds - (self._worker.computed() - self._computed), self._last - self._loop.time())
+    def _check(self) -> None:
+        left = min(self._seconds - (self._worker.cpu_seconds() - self._cpu_at_start), self._last - self._loop.time())
         if left > 0:
-            self._timer = self._loop.call_later(max(left, _SOON), self._look)
+            self._timer = self._loop.call_later(max(left, _MIN_DELAY), self._check)
         else:
             self._killed = True
             self._worker.kill()
@@ -109,50 +109,50 @@ class Lane:
         The latter leave the processor to others.
         """
         self._limits = limits
-        self._turns = Turns(places)
+        self._queue = FairQueue(places)
         self._keeps = keeps
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
-        self._leaving: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def run(self, name: str, template: Template, request: dict[str, JSON], seconds: float) -> JSON:
         """Return a worker's answer. TimeoutError: it took too long; WorkerGoneError: it ended otherwise."""
-        seconds = min(seconds, _LONGEST)
+        seconds = min(seconds, _MAX_TIMER)
         worker = await self._worker(name)
         try:
-            answer = worker.ask(template, {**request, "seconds": seconds * STARVED})
+            answer = worker.ask(template, {**request, "seconds": seconds * WALL_CLOCK_FACTOR})
             deadline = _Deadline(worker, seconds)
             try:
                 return await asyncio.shield(answer)
             except WorkerGoneError:
-                if deadline.met:
+                if deadline.exceeded:
                     raise TimeoutError from None
                 raise
             finally:
                 deadline.cancel()
         finally:
-            self._leave(worker)
+            self._give_back(worker)
 
     async def warm(self) -> None:
         """Have a worker ready."""
-        self._leave(await self._worker(""))
+        self._give_back(await self._worker(""))
 
     async def _worker(self, name: str) -> Worker:
         """Wait for a place and return a worker for it, which `_leave` takes back."""
-        await self._turns.take(name)
+        await self._queue.acquire(name)
         while self._idle:
             worker = self._idle.pop()
             if not worker.gone:
                 self._busy.add(worker)
                 return worker
-            self._later(worker.close())
+            self._in_background(worker.close())
         # A start goes on when the request goes, and keeps the place: otherwise clients that come and go start many.
-        starting = self._later(self._start())
+        starting = self._in_background(self._start())
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            starting.add_done_callback(self._adopt)
+            starting.add_done_callback(self._give_back_started)
             raise
 
     async def _start(self) -> Worker:
@@ -164,7 +164,7 @@ class Lane:
                 await worker.close()
                 raise WorkerGoneError
         except BaseException as error:
-            self._turns.give()
+            self._queue.release()
             if isinstance(error, OSError):
                 log.warning("no process for templates could be started: %s", error)
                 raise WorkerGoneError from error
@@ -172,14 +172,14 @@ class Lane:
         self._busy.add(worker)
         return worker
 
-    def _adopt(self, starting: asyncio.Task[Worker]) -> None:
+    def _give_back_started(self, starting: asyncio.Task[Worker]) -> None:
         if not starting.cancelled() and starting.exception() is None:
-            self._leave(starting.result())
+            self._give_back(starting.result())
 
-    def _leave(self, worker: Worker) -> None:
+    def _give_back(self, worker: Worker) -> None:
         """Give the place back, once the worker has done what it was asked or is dead."""
         if worker.waiting:
-            self._later(self._end(worker))
+            self._in_background(self._end(worker))
         else:
             self._put_back(worker)
 
@@ -195,13 +195,13 @@ class Lane:
             self._idle.append(worker)
         else:
             worker.kill()
-            self._later(worker.close())
-        self._turns.give()
+            self._in_background(worker.close())
+        self._queue.release()
 
-    def _later(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.ensure_future(work)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
         return task
 
     async def close(self) -> None:
@@ -210,10 +210,10 @@ class Lane:
         for worker in (*self._idle, *self._busy):
             worker.kill()
         for worker in self._idle:
-            self._later(worker.close())
+            self._in_background(worker.close())
         self._idle.clear()
-        while self._leaving:
-            await asyncio.wait(self._leaving)
+        while self._background:
+            await asyncio.wait(self._background)
 
 
 class Lanes:
@@ -244,7 +244,7 @@ class Lanes:
     def _read(self, answer: JSON, read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
         match answer:
             case {"answer": value}:
-                with suppress(StrangeAnswerError):
+                with suppress(InvalidAnswerError):
                     return read(value)
             case {"refused": str(text)}:
                 raise TemplateRefusedError(text)

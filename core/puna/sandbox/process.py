@@ -16,7 +16,7 @@ from puna.sandbox.wire import JSON
 
 START_SECONDS: Final = 60.0
 """How long a worker may take until it answers for the first time."""
-REMEMBERED: Final = 64
+CACHED_TEMPLATES: Final = 64
 """Templates that a worker is sent before it is told to forget them."""
 _CPU_OF_PROCESS: Final = 2
 """The kernel adds it to a process's id, shifted, for the id of the clock of its processor time."""
@@ -38,7 +38,7 @@ class Template:
         self.key = hashlib.sha256(wire.pack(content)).hexdigest()
 
 
-class _Line(asyncio.Protocol):
+class _WorkerProtocol(asyncio.Protocol):
     """Takes the worker's messages apart; one of them is awaited at a time."""
 
     def __init__(self, longest: int) -> None:
@@ -66,7 +66,7 @@ class _Line(asyncio.Protocol):
             with memoryview(self._data) as whole:
                 try:
                     value = wire.unpack(whole[wire.HEADER.size :])
-                except wire.StrangeAnswerError:
+                except wire.InvalidAnswerError:
                     value = None
             self._data.clear()
             if value is None:
@@ -95,9 +95,9 @@ class _Line(asyncio.Protocol):
 class Worker:
     """A running `python -m puna.sandbox`. Whoever starts it must close it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, line: _Line) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, protocol: _WorkerProtocol) -> None:
         self._process = process
-        self._line = line
+        self._protocol = protocol
         self._sent: set[str] = set()
 
     @classmethod
@@ -123,30 +123,36 @@ class Worker:
                     process_group=0,  # Ctrl-C in a terminal reaches the core alone
                 )
             longest = 2 * limits.template_output_bytes + wire.SLACK
-            _, line = await asyncio.get_running_loop().create_connection(lambda: _Line(longest), sock=ours)
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                lambda: _WorkerProtocol(longest), sock=ours
+            )
         except BaseException:
             ours.close()
             raise
         process_exit.GROUPS.add(process.pid)
-        worker = cls(process, line)
+        worker = cls(process, protocol)
         try:
             async with asyncio.timeout(START_SECONDS):
-                await line.answer
+                await protocol.answer
         except BaseException as error:
             await worker.close()
             if isinstance(error, TimeoutError):
                 raise WorkerGoneError from error
             raise
-        told = {"memory": limits.template_memory_bytes, "output": limits.template_output_bytes, "yielding": yielding}
-        line.write(wire.pack(told))
+        settings = {
+            "memory": limits.template_memory_bytes,
+            "output": limits.template_output_bytes,
+            "yielding": yielding,
+        }
+        protocol.write(wire.pack(settings))
         return worker
 
     @property
     def gone(self) -> bool:
         """True once it has ended."""
-        return self._line.gone
+        return self._protocol.gone
 
-    def computed(self) -> float:
+    def cpu_seconds(self) -> float:
         """Return the seconds for which it has computed; the time of a clock where the system does not tell."""
         if sys.platform == "linux":
             with suppress(OSError):
@@ -156,11 +162,11 @@ class Worker:
     @property
     def waiting(self) -> bool:
         """True from a request to its answer."""
-        return not self._line.answer.done()
+        return not self._protocol.answer.done()
 
     async def settled(self, seconds: float) -> None:
         """Wait a while for an answer that no request wants any more; kill the worker if it does not come."""
-        answer = self._line.answer
+        answer = self._protocol.answer
         await asyncio.wait((answer,), timeout=seconds)
         if not answer.done():
             self.kill()
@@ -177,23 +183,23 @@ class Worker:
         """Send a request; return its answer to come, or WorkerGoneError. It must have answered the one before."""
         request["key"] = template.key
         if template.key not in self._sent:
-            if len(self._sent) >= REMEMBERED:
+            if len(self._sent) >= CACHED_TEMPLATES:
                 self._sent.clear()
                 request["forget"] = True
             self._sent.add(template.key)
             request["template"] = template.content
-        self._line.answer = answer = asyncio.get_running_loop().create_future()
-        if self._line.gone:
+        self._protocol.answer = answer = asyncio.get_running_loop().create_future()
+        if self._protocol.gone:
             answer.set_exception(WorkerGoneError())
         else:
-            self._line.write(wire.pack(request))
+            self._protocol.write(wire.pack(request))
         return answer
 
     def kill(self) -> None:
         """End it and whatever it started."""
         if self._process.returncode is None:
             process_exit.kill_group(self.pid)
-        self._line.fail()
+        self._protocol.fail()
 
     async def close(self) -> None:
         """End it and wait until it has."""

@@ -13,7 +13,7 @@ from puna.sandbox.lanes import ENDED, Lanes
 from puna.sandbox.process import WorkerGoneError
 from puna.sandbox.templates import REQUEST, ChatTemplate, GoTemplate
 
-REMEMBERED: Final = 16
+PREFETCHED: Final = 16
 """Go templates whose facts are kept here; the store keeps them for longer."""
 
 
@@ -24,8 +24,8 @@ class Sandbox:
         self._limits = limits
         self._lanes = Lanes(limits)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._known: OrderedDict[str, Facts | TemplateError] = OrderedDict()
+        self._warm_up: asyncio.Task[None] | None = None
+        self._prefetched: OrderedDict[str, Facts | TemplateError] = OrderedDict()
         """Of Go templates that are to be read, or were just now."""
 
     async def __aenter__(self) -> Self:
@@ -66,33 +66,33 @@ class Sandbox:
 
     def warm(self) -> None:
         """Start a worker in the background, unless that was done before: it takes a fifth of a second."""
-        if self._warming is None:
-            self._warming = asyncio.create_task(self._warm())
+        if self._warm_up is None:
+            self._warm_up = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
         with suppress(WorkerGoneError):  # the first request tries again
             await self._lanes.warm()
 
-    async def remember(self, text: str) -> None:
+    async def prefetch_facts(self, text: str) -> None:
         """Read a Go template, so that `read` need not block a thread. Errors are for `read` to raise."""
         template = self.go_template(text)
-        if template.small or text in self._known:
+        if template.small or text in self._prefetched:
             return
         try:
-            self._known[text] = await template.facts()
+            self._prefetched[text] = await template.facts()
         except TemplateError as error:
-            self._known[text] = error.with_traceback(None)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+            self._prefetched[text] = error.with_traceback(None)
+        if len(self._prefetched) > PREFETCHED:
+            self._prefetched.popitem(last=False)
 
-    def read(self, text: str) -> Facts:
+    def facts(self, text: str) -> Facts:
         """Return what is known of a Go template; for threads, which it blocks. Raises TemplateError."""
         template = self.go_template(text)
         if template.small or self._loop is None:
             return template.facts_here()
-        known = self._known.get(text)
+        known = self._prefetched.get(text)
         if isinstance(known, TemplateError):
-            self._known.pop(text, None)  # another time it may be within the limits
+            self._prefetched.pop(text, None)  # another time it may be within the limits
             raise known
         if known is not None:
             return known

@@ -196,5 +196,5 @@ class ChatTemplate:
 
 def _written(value: JSON) -> RenderedPrompt:
     if not isinstance(value, list) or len(value) != 2:
-        raise wire.StrangeAnswerError("no prompt")
+        raise wire.InvalidAnswerError("no prompt")
     return RenderedPrompt(wire.text(value[0]), answer_prefix=wire.text(value[1]))

@@ -22,7 +22,7 @@ SLACK: Final = 1 << 20
 MOST_MARKERS: Final = 64
 
 
-class StrangeAnswerError(Exception):
+class InvalidAnswerError(Exception):
     """A worker said something that no worker says."""
 
 
@@ -37,13 +37,13 @@ def unpack(data: bytes | bytearray | memoryview) -> JSON:
     try:
         return json.loads(str(data, "utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise StrangeAnswerError("no JSON") from error
+        raise InvalidAnswerError("no JSON") from error
 
 
 def text(value: JSON, longest: int | None = None) -> str:
     """Return a text. Raises StrangeAnswerError for anything else, or a longer one."""
     if not isinstance(value, str) or (longest is not None and len(value) > longest):
-        raise StrangeAnswerError("no text, or one that is too long")
+        raise InvalidAnswerError("no text, or one that is too long")
     return value
 
 
@@ -114,13 +114,13 @@ def facts_in(value: JSON) -> Facts:
     try:
         uses, tags, tool_tag, round_trip = value
         if not isinstance(round_trip, bool):
-            raise StrangeAnswerError("no boolean")
+            raise InvalidAnswerError("no boolean")
         opening, closing = tags or ("", "")
         pair = (text(opening, LONGEST_TAG), text(closing, LONGEST_TAG))
         names = frozenset(text(each, LONGEST_TAG) for each in uses)
         return Facts(names, pair if tags else None, text(tool_tag, LONGEST_TAG), round_trip)
     except (TypeError, ValueError) as error:
-        raise StrangeAnswerError("no facts") from error
+        raise InvalidAnswerError("no facts") from error
 
 
 def layout_out(layout: OutputLayout) -> JSON:
@@ -136,11 +136,11 @@ def layout_in(value: JSON) -> OutputLayout:
         members["json"] = _made(JsonCall, members["json"])
         members["tagged"] = _made(TaggedCall, members["tagged"])
         if members.pop("literals") is not None:
-            raise StrangeAnswerError("literals are never derived")
+            raise InvalidAnswerError("literals are never derived")
         layout: OutputLayout = _made(OutputLayout, members)
         return layout
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise StrangeAnswerError("no layout") from error
+        raise InvalidAnswerError("no layout") from error
 
 
 def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -149,12 +149,12 @@ def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401
         default = defaults[name]
         if isinstance(default, tuple):
             if not isinstance(value, list) or len(value) > MOST_MARKERS:
-                raise StrangeAnswerError("no list of markers")
+                raise InvalidAnswerError("no list of markers")
             members[name] = tuple(text(each, LONGEST_TAG) for each in value)
         elif default is None:
             members[name] = None if value is None else text(value, LONGEST_TAG)
         elif isinstance(default, str) or name == "name":
             text(value, LONGEST_TAG)
         elif type(value) is not type(default):
-            raise StrangeAnswerError("a value of another type")
+            raise InvalidAnswerError("a value of another type")
     return kind(**members)

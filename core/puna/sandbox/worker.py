@@ -26,7 +26,7 @@ from puna.prompt.jinja.template import ChatTemplate
 from puna.sandbox import wire
 from puna.sandbox.wire import JSON
 
-REMEMBERED: Final = 64
+CACHED_TEMPLATES: Final = 64
 """Templates that a worker keeps; the core knows which it has sent."""
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LATER: Final = 1.0
@@ -40,32 +40,32 @@ def main() -> None:
     """Answer until the core goes."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=0) as line:
-        line.sendall(wire.pack("ready"))
-        told = _receive(line)
-        _confine(told["memory"])
-        if told["yielding"]:
+    with socket.socket(fileno=0) as core:
+        core.sendall(wire.pack("ready"))
+        settings = _receive(core)
+        _confine(settings["memory"])
+        if settings["yielding"]:
             os.nice(_YIELDING)
-        worker = Worker(told["output"])
-        while (request := _receive(line)) is not None:
+        worker = Worker(settings["output"])
+        while (request := _receive(core)) is not None:
             signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _LATER)
             answer = worker.answer(request)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            line.sendall(answer)
-            if worker.spent or _resident() > told["memory"] // 2:
+            core.sendall(answer)
+            if worker.out_of_memory or _resident() > settings["memory"] // 2:
                 return  # the core starts another one, which is as small as this one was
 
 
 class Worker:
     """Templates that were sent, and what can be asked of them."""
 
-    def __init__(self, output: int) -> None:
+    def __init__(self, max_output: int) -> None:
         """`output`: the most characters that a template may write."""
-        self._output = output
+        self._max_output = max_output
         self._sources: dict[str, JSON] = {}
-        self._chat_template = lru_cache(REMEMBERED)(self._compiled)
-        self._parsed = lru_cache(REMEMBERED)(lambda key: parse(self._sources[key]))
-        self.spent = False
+        self._chat_template = lru_cache(CACHED_TEMPLATES)(self._compiled)
+        self._parsed = lru_cache(CACHED_TEMPLATES)(lambda key: parse(self._sources[key]))
+        self.out_of_memory = False
         """True once memory ran out, after which nothing is sure."""
 
     def answer(self, request: JSON) -> bytes:
@@ -86,7 +86,7 @@ class Worker:
         except RecursionError:
             return wire.pack({"failed": "template: nested too deeply"})
         except MemoryError:
-            self.spent = True
+            self.out_of_memory = True
         except Exception as error:
             # Whatever a stranger's program runs into is its own fault.
             return wire.pack({"failed": f"template: {type(error).__name__}: {error}"[: wire.SLACK // 8]})
@@ -96,8 +96,8 @@ class Worker:
         source, tool_source, bos, eos, adds_bos, adds_eos = self._sources[key]
         return ChatTemplate(source, bos, eos, tool_source=tool_source, adds_bos=adds_bos, adds_eos=adds_eos)
 
-    def _whole(self, text: str) -> str:
-        if len(text) > self._output or len(text.encode("utf-8", "surrogatepass")) > self._output:
+    def _checked_length(self, text: str) -> str:
+        if len(text) > self._max_output or len(text.encode("utf-8", "surrogatepass")) > self._max_output:
             raise _TooLongError
         return text
 
@@ -106,9 +106,9 @@ class Worker:
         messages, tools = wire.messages_in(request["messages"]), wire.tools_in(request["tools"])
         template, think = self._chat_template(request["key"]), wire.think_in(request["think"])
         if not request["reads"]:
-            return [self._whole(template.render(messages, tools, think=think)), ""]
+            return [self._checked_length(template.render(messages, tools, think=think)), ""]
         turn = template.turn(messages, tools, think=think)
-        return [self._whole(turn.text), self._whole(turn.answer_prefix)]
+        return [self._checked_length(turn.text), self._checked_length(turn.answer_prefix)]
 
     def _layout(self, request: JSON) -> JSON:
         """Derive the layout of the output."""
@@ -117,12 +117,16 @@ class Worker:
     def _go(self, request: JSON) -> JSON:
         """Render a conversation with a Go template."""
         messages, tools = wire.messages_in(request["messages"]), wire.tools_in(request["tools"])
-        return self._whole(render_go(self._parsed(request["key"]), messages, tools, wire.think_in(request["think"])))
+        return self._checked_length(
+            render_go(self._parsed(request["key"]), messages, tools, wire.think_in(request["think"]))
+        )
 
     def _suffix(self, request: JSON) -> JSON:
         """Render the text before and after a gap."""
         prompt, suffix = request["texts"]
-        return self._whole(render_suffix(self._parsed(request["key"]), prompt, suffix, wire.think_in(request["think"])))
+        return self._checked_length(
+            render_suffix(self._parsed(request["key"]), prompt, suffix, wire.think_in(request["think"]))
+        )
 
     def _facts(self, request: JSON) -> JSON:
         """Tell what a Go template is for."""
@@ -133,18 +137,18 @@ class _TooLongError(Exception):
     """A template writes more than it may."""
 
 
-def _receive(line: socket.socket) -> JSON:
+def _receive(core: socket.socket) -> JSON:
     """Return the next message; None: the core has gone."""
-    head = _exactly(line, wire.HEADER.size)
-    return wire.unpack(_exactly(line, *wire.HEADER.unpack(head))) if head else None
+    head = _exactly(core, wire.HEADER.size)
+    return wire.unpack(_exactly(core, *wire.HEADER.unpack(head))) if head else None
 
 
-def _exactly(line: socket.socket, size: int) -> bytearray:
+def _exactly(core: socket.socket, size: int) -> bytearray:
     """Return this many bytes; none: the core has gone."""
     data = bytearray(size)
     view, got = memoryview(data), 0
     while got < size:
-        count = line.recv_into(view[got:])
+        count = core.recv_into(view[got:])
         if not count:
             return bytearray()
         got += count

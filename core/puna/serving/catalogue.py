@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from puna.blocking import drawn, iterate
+from puna.blocking import iterate, iterate_from_loop
 from puna.errors import (
     CloudDisabledError,
     InvalidModelNameError,
@@ -100,12 +100,12 @@ class Catalogue:
 
         def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
             def pull(name: ModelName) -> Iterator[Step]:
-                return drawn(self._registries.pull(name, insecure=False), loop, stopped)
+                return iterate_from_loop(self._registries.pull(name, insecure=False), loop, stopped)
 
             return create(self._store, request, pull=pull, stopped=stopped)
 
         if self._sandbox is not None and request.template:
-            await self._sandbox.remember(request.template)  # threads are few, and a worker may take its time
+            await self._sandbox.prefetch_facts(request.template)  # threads are few, and a worker may take its time
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step

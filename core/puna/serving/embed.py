@@ -16,7 +16,7 @@ from puna.errors import (
 )
 from puna.go.json import quote
 from puna.models.stored import StoredModel
-from puna.offload import aside
+from puna.offload import offload_if_heavy
 from puna.runtime.requirements import Lease, LeaseKind
 from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.answers import Embeddings, Usage
@@ -58,7 +58,9 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
         for start in range(0, len(texts), AT_ONCE):
             made += await _embedded(texts[start : start + AT_ONCE], lease, raw=request.raw)
     values = [each.values for each in made]
-    vectors = await aside(weight_of_vectors(values), _all_shaped, values, request.dimensions, raw=request.raw)
+    vectors = await offload_if_heavy(
+        weight_of_vectors(values), _all_shaped, values, request.dimensions, raw=request.raw
+    )
     counts = tuple(each.token_count for each in made)
     return Embeddings(
         vectors=vectors, token_counts=counts, usage=Usage(prompt_tokens=sum(counts)), timings=clock.timings()

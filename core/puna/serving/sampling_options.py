@@ -12,6 +12,7 @@ from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
 from puna.errors import InvalidFormatError, InvalidRequestError, OptionRangeError, UnsupportedConstraintError
 from puna.go.json import quote
 from puna.go.json_text import repaired
+from puna.limits import clamp_int32
 from puna.messages import Tool
 from puna.models.storage.integrity import never
 from puna.models.stored import StoredModel
@@ -24,7 +25,6 @@ DEFAULT_CONTEXT: Final = 4096
 LEAST_CONTEXT: Final = 4
 LEAST_VISION_CONTEXT: Final = 2048
 DRAFT_TOKENS: Final = 4
-INT32: Final = 2**31 - 1
 NO_SHIFT_FAMILIES: Final = ("deepseek2",)
 """Families whose cache cannot be shifted."""
 
@@ -51,11 +51,11 @@ def model_requirements(
         draft_path=str(model.draft_path) if model.draft_path else None,
         context_length=context_length(model, options, settings),
         parallel=settings.num_parallel,
-        batch_size=_bounded("num_batch", _int32(options.num_batch or 0), "max_batch_tokens", settings),
-        gpu_layers=_int32(options.num_gpu),
-        main_gpu=None if options.main_gpu is None else _int32(options.main_gpu),
+        batch_size=_bounded("num_batch", clamp_int32(options.num_batch or 0), "max_batch_tokens", settings),
+        gpu_layers=clamp_int32(options.num_gpu),
+        main_gpu=None if options.main_gpu is None else clamp_int32(options.main_gpu),
         use_mmap=options.use_mmap,
-        threads=_bounded("num_thread", _int32(options.num_thread), "max_threads", settings),
+        threads=_bounded("num_thread", clamp_int32(options.num_thread), "max_threads", settings),
         draft_tokens=_draft_tokens(model, options),
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
@@ -94,7 +94,7 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
     if asked is None:
         asked = settings.context_length or DEFAULT_CONTEXT
     least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
-    return max(_int32(min(asked, settings.limits.max_context_tokens)), least)
+    return max(clamp_int32(min(asked, settings.limits.max_context_tokens)), least)
 
 
 def token_limit(options: Options, context: int) -> int:
@@ -107,11 +107,11 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
     """Return the sampling parameters."""
     return Sampling(
         temperature=options.temperature,
-        top_k=_int32(options.top_k),
+        top_k=clamp_int32(options.top_k),
         top_p=options.top_p,
         min_p=options.min_p,
         typical_p=options.typical_p or 1.0,  # Ollama does not send a zero to its engine
-        repeat_last_n=_int32(options.repeat_last_n),
+        repeat_last_n=clamp_int32(options.repeat_last_n),
         repeat_penalty=options.repeat_penalty,
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
@@ -165,7 +165,7 @@ def _schema(text: str) -> Constraint:
 
 def _draft_tokens(model: StoredModel, options: Options) -> int:
     if options.draft_num_predict is not None:
-        return max(_int32(options.draft_num_predict), 0)
+        return max(clamp_int32(options.draft_num_predict), 0)
     return DRAFT_TOKENS if model.draft_path else 0
 
 
@@ -175,7 +175,3 @@ def _bounded(name: str, value: int, limit: str, settings: Settings) -> int:
     if value > most:
         raise OptionRangeError(name, f"at most {most} (PUNA_{limit.upper()})")
     return max(value, 0)
-
-
-def _int32(value: int) -> int:
-    return max(-INT32, min(value, INT32))

@@ -10,7 +10,7 @@ from typing import Final
 
 from puna.backend import Constraint, SequenceRequest
 from puna.errors import ContextOverflowError, EngineRefusedError
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 from puna.options import Options
 from puna.prompt.truncate import cut_tokens, kept_ends
 from puna.runtime.requirements import Lease
@@ -54,7 +54,7 @@ class SequenceBuilder:
             raise EngineRefusedError(NO_MEDIA)
         cut = 0
         if isinstance(prompt, str):
-            prompt = whole(prompt)
+            prompt = replace_lone_surrogates(prompt)
             if facts.adds_bos:
                 prompt = prompt.removeprefix(self.bos or facts.bos_text)
             if is_long(prompt, facts.context_length):

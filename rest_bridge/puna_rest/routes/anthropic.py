@@ -4,7 +4,7 @@ import time
 
 from aiohttp import web
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies.anthropic import MESSAGES
 from puna_rest.core import CORE, METADATA
@@ -18,14 +18,16 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     """POST /v1/messages."""
     start = time.time_ns()
     document, body = await reading.compatible(http_request, MESSAGES)
-    message = await aside(document.weight, request.request, document, body, start)
+    message = await offload_if_heavy(document.weight, request.request, document, body, start)
     form = {"searching": request.has_web_search(body), "signed": "anthropic-version" in http_request.headers}
     service = http_request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=METADATA)
-        written = await aside(weight_of_message(response), answer.message, body["model"], whole(response), **form)
+        written = await offload_if_heavy(
+            weight_of_message(response), answer.message, body["model"], whole(response), **form
+        )
         return answers.json_line(http_request, written)
-    events = answer.Events(body["model"], await aside(document.weight, estimate, document, body), **form)
+    events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error

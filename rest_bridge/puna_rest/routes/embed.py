@@ -5,7 +5,7 @@ import time
 import grpc.aio
 from aiohttp import web
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native
@@ -22,12 +22,14 @@ async def embed(request: web.Request) -> web.StreamResponse:
     start = time.time_ns()
     document, body = await reading.native(request, native.EMBED)
     try:
-        message = await aside(document.weight, embed_json.request, document, body, start)
+        message = await offload_if_heavy(document.weight, embed_json.request, document, body, start)
     except RestError:
         await refuse_name(request.app[CORE], body["model"])
         raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
-    return answers.text(request, await aside(weight_of_message(response), embed_json.answer, body["model"], response))
+    return answers.text(
+        request, await offload_if_heavy(weight_of_message(response), embed_json.answer, body["model"], response)
+    )
 
 
 async def refuse_name(core: Core, model: str) -> None:
@@ -52,7 +54,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     document, body = await reading.native(request, native.EMBEDDINGS)
     if not body["model"].strip():
         raise RestError(400, "model is required")
-    message = await aside(document.weight, embed_json.legacy_request, document, body, start)
+    message = await offload_if_heavy(document.weight, embed_json.legacy_request, document, body, start)
     try:
         response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
     except grpc.aio.AioRpcError as error:

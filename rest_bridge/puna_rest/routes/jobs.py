@@ -6,7 +6,7 @@ from typing import TypeVar
 import grpc.aio
 from aiohttp import web
 
-from puna.offload import aside
+from puna.offload import offload_if_heavy
 from puna.v1 import models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import native
@@ -22,7 +22,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     """POST /api/create."""
     document, body = await reading.native(request, native.CREATE)
     try:
-        message = await aside(document.weight, create_json.request, document, body)
+        message = await offload_if_heavy(document.weight, create_json.request, document, body)
     except JobError as error:
         refused = _error(request, failure(error))
         return refused if body["stream"] is False else answers.flushed(request, refused)

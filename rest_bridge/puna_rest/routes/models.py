@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from puna.go import json as gojson
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, reading
 from puna_rest.bodies import native
@@ -16,7 +16,7 @@ COPILOT = "GitHubCopilotChat/"
 async def tags(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/tags."""
     response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
-    return answers.text(request, await aside(weight_of_message(response), _tags, response))
+    return answers.text(request, await offload_if_heavy(weight_of_message(response), _tags, response))
 
 
 async def ps(request: web.Request) -> web.StreamResponse:
@@ -28,10 +28,10 @@ async def ps(request: web.Request) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """POST /api/show."""
     document, body = await reading.native(request, native.SHOW, small=True)
-    message = await aside(document.weight, models_json.show_request, document, body)
+    message = await offload_if_heavy(document.weight, models_json.show_request, document, body)
     response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
     basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
-    return answers.text(request, await aside(weight_of_message(response), _show, response, basename))
+    return answers.text(request, await offload_if_heavy(weight_of_message(response), _show, response, basename))
 
 
 async def copy(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,7 @@ import time
 from aiohttp import web
 
 from puna.go import json as gojson
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, reading, streams
 from puna_rest.bodies import openai
@@ -23,11 +23,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
     document, body = await reading.compatible(request, openai.CHAT_COMPLETION)
     if not body["messages"]:
         raise RestError(400, "[] is too short - 'messages'")
-    message = await aside(document.weight, chat_request.request, document, body, start)
+    message = await offload_if_heavy(document.weight, chat_request.request, document, body, start)
     service = request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=METADATA)
-        return answers.line(request, await aside(weight_of_message(response), _chat, body["model"], response))
+        return answers.line(
+            request, await offload_if_heavy(weight_of_message(response), _chat, body["model"], response)
+        )
     chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
@@ -37,11 +39,13 @@ async def completion(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     start = time.time_ns()
     document, body = await reading.compatible(request, openai.COMPLETION)
-    message = await aside(document.weight, completions.request, document, body, start)
+    message = await offload_if_heavy(document.weight, completions.request, document, body, start)
     service = request.app[CORE].generate
     if not body["stream"]:
         response = await service.Generate(message, metadata=METADATA)
-        return answers.line(request, await aside(weight_of_message(response), _completion, body["model"], response))
+        return answers.line(
+            request, await offload_if_heavy(weight_of_message(response), _completion, body["model"], response)
+        )
     chunks = completions.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamGenerate(message, metadata=METADATA)
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
@@ -52,19 +56,19 @@ async def embed(request: web.Request) -> web.StreamResponse:
     start = time.time_ns()
     document, body = await reading.compatible(request, openai.EMBEDDINGS)
     try:
-        message = await aside(document.weight, embeddings.request, body, start)
+        message = await offload_if_heavy(document.weight, embeddings.request, body, start)
     except RestError as error:
         if error.reason:  # the reference has called its own route by then, which looks at the name first
             await refuse_name(request.app[CORE], body["model"])
         raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
-    return answers.line(request, await aside(weight_of_message(response), embeddings.answer, body, response))
+    return answers.line(request, await offload_if_heavy(weight_of_message(response), embeddings.answer, body, response))
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models."""
     response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
-    return answers.line(request, await aside(weight_of_message(response), _listing, response))
+    return answers.line(request, await offload_if_heavy(weight_of_message(response), _listing, response))
 
 
 async def get_model(request: web.Request) -> web.StreamResponse:

@@ -4,7 +4,7 @@ import time
 
 from aiohttp import web
 
-from puna.offload import aside, weight_of_message
+from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, reading, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, METADATA
@@ -21,7 +21,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     document, body = await reading.compatible(http_request, RESPONSES)
     items = http_request.app[ITEMS]
     body = {**body, "input": {**body["input"], "items": items.resolve(body["input"]["items"])}}
-    message = await aside(document.weight, request.request, document, body, start)
+    message = await offload_if_heavy(document.weight, request.request, document, body, start)
     keep = items.forget if body["store"] == "false" else items.keep
     service = http_request.app[CORE].chat
     if not body["stream"]:
@@ -31,7 +31,9 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
             if not search.query_of(asked):
                 raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
             raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
-        found = await aside(document.weight + weight_of_message(response), answer.whole, document, body, part)
+        found = await offload_if_heavy(
+            document.weight + weight_of_message(response), answer.whole, document, body, part
+        )
         keep(found["output"])
         return answers.json_line(http_request, found)
     events = stream.Events(document, body, keep)

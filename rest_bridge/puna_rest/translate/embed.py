@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
+from puna.limits import clamp_int32
 from puna.v1 import embed_pb2
 from puna_rest.errors import RestError
 from puna_rest.times import nanoseconds
-from puna_rest.translate.options import Body, int32, model_options
+from puna_rest.translate.options import Body, model_options
 
 
 def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
@@ -19,7 +20,7 @@ def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedReques
         model=body["model"],
         inputs=inputs(body["input"]),
         truncate=body["truncate"] is not False,
-        dimensions=max(0, int32(body["dimensions"])),
+        dimensions=max(0, clamp_int32(body["dimensions"])),
         encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
         options=model_options(document, body, start),
     )

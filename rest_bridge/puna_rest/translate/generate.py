@@ -4,6 +4,7 @@ from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
+from puna.limits import clamp_int32
 from puna.v1 import generate_pb2, usage_pb2
 from puna_rest.times import now
 from puna_rest.translate.messages import (
@@ -15,7 +16,7 @@ from puna_rest.translate.messages import (
     metrics,
     tool_calls,
 )
-from puna_rest.translate.options import Body, int32, request_options
+from puna_rest.translate.options import Body, request_options
 
 
 def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
@@ -33,7 +34,7 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
     )
     if body["context"] is not None:
         out.context.SetInParent()
-        out.context.ids.extend(map(int32, body["context"]))
+        out.context.ids.extend(map(clamp_int32, body["context"]))
     return out
 
 

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, parse_whole
+from puna.limits import clamp_int32
 from puna.v1 import message_pb2, options_pb2, usage_pb2
 from puna_rest.gobody.kinds import plain
 from puna_rest.times import nanoseconds
-from puna_rest.translate.options import Body, int32
+from puna_rest.translate.options import Body
 
 DONE_REASONS: Final[Mapping[int, str]] = {
     usage_pb2.FINISH_REASON_UNSPECIFIED: "",
@@ -23,7 +24,7 @@ def messages(bodies: Sequence[Body] | None) -> list[message_pb2.Message]:
     """Read messages in the native form."""
     return [
         message_pb2.Message(
-            role=each["role"].lower(),
+            role=each["role"],
             content=each["content"],
             thinking=each["thinking"],
             media=media(each["images"]),
@@ -58,7 +59,7 @@ def _call(body: Body) -> message_pb2.ToolCall:
     function = body["function"]
     return message_pb2.ToolCall(
         id=body["id"],
-        index=int32(function["index"]),
+        index=clamp_int32(function["index"]),
         name=function["name"],
         arguments_json=function["arguments"],
     )

@@ -8,10 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
+from puna.limits import clamp_int32
 from puna.v1 import options_pb2
 
 Body: TypeAlias = Mapping[str, Any]
-LARGEST_INT32: Final = 2**31 - 1
 LEVELS: Final[Mapping[object, options_pb2.ThinkingLevel.ValueType]] = {
     None: options_pb2.THINKING_LEVEL_UNSPECIFIED,
     False: options_pb2.THINKING_LEVEL_OFF,
@@ -33,7 +33,7 @@ def request_options(document: Document, body: Body, start: int) -> options_pb2.R
         out.constraint.CopyFrom(constraint)
     out.thinking = LEVELS[body["think"]]
     out.logprobs = body["logprobs"]
-    out.top_logprobs = int32(body["top_logprobs"])
+    out.top_logprobs = clamp_int32(body["top_logprobs"])
     return out
 
 
@@ -75,8 +75,3 @@ def keep_alive(nanoseconds: int | None) -> options_pb2.KeepAlive | None:
 def moment(nanoseconds: int) -> Timestamp:
     """Write a moment in nanoseconds since 1970."""
     return Timestamp(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)
-
-
-def int32(value: int) -> int:
-    """Bring a number into the wire's range; one outside is too large for its purpose either way."""
-    return max(-LARGEST_INT32, min(LARGEST_INT32, value))

@@ -33,7 +33,7 @@ def test_pieces_of_a_long_string_make_the_same(text, piece, end):
     body = f'["{text}{end}]'.encode()
     whole = read(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_scanner, "PIECE", piece)
+        patch.setattr(json_scanner, "CHUNK", piece)
         assert read(body) == whole
 
 
@@ -42,7 +42,7 @@ def test_pieces_of_bytes_make_the_same(middle, piece):
     body = b'{"k":"' + middle.replace(b'"', b"") + b'"}'
     whole = read(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_scanner, "PIECE", max(piece, 13))
+        patch.setattr(json_scanner, "CHUNK", max(piece, 13))
         assert read(body) == whole
 
 

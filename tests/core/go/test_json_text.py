@@ -57,7 +57,7 @@ def test_the_rest_is_a_value_error(text):
 
 def test_bytes_that_are_no_text_are_replaced():
     assert json_text.loads(b'"a\xff"') == "a\ufffd"
-    assert gojson.whole("a\ud800b") == "a\ufffdb"
+    assert gojson.replace_lone_surrogates("a\ud800b") == "a\ufffdb"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_repaired_text_has_no_halves_and_is_else_the_same(value, upper):
 
     def wholes(each):
         if isinstance(each, dict):
-            return {gojson.whole(key): wholes(item) for key, item in each.items()}
-        return list(map(wholes, each)) if isinstance(each, list) else gojson.whole(each)
+            return {gojson.replace_lone_surrogates(key): wholes(item) for key, item in each.items()}
+        return list(map(wholes, each)) if isinstance(each, list) else gojson.replace_lone_surrogates(each)
 
     assert json.loads(json_text.repaired(text)) == wholes(json.loads(text))
 

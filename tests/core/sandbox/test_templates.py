@@ -226,23 +226,23 @@ def test_a_form_survives_the_wire():
     ],
 )
 def test_a_strange_form_is_not_believed(change):
-    with pytest.raises(wire.StrangeAnswerError):
+    with pytest.raises(wire.InvalidAnswerError):
         wire.layout_in(wire.layout_out(OutputLayout(name="derived")) | change)
 
 
 async def test_a_template_that_was_read_beforehand_blocks_no_thread(sandbox, monkeypatch):
     """Threads are shared by all requests; reading a long template in a worker takes its time."""
     good, bad = "{{ .Tools }}" + " " * 9000, "{{ .Tools " + " " * 9000
-    await sandbox.remember(good)
-    await sandbox.remember(bad)
+    await sandbox.prefetch_facts(good)
+    await sandbox.prefetch_facts(bad)
     monkeypatch.setattr("asyncio.run_coroutine_threadsafe", None)
-    assert (await asyncio.to_thread(sandbox.read, good)).uses == {"tools", "response"}
+    assert (await asyncio.to_thread(sandbox.facts, good)).uses == {"tools", "response"}
     with pytest.raises(TemplateError, match="unclosed action"):
-        await asyncio.to_thread(sandbox.read, bad)
+        await asyncio.to_thread(sandbox.facts, bad)
 
 
 async def test_a_thread_reads_a_long_template_in_a_worker(sandbox):
     text = "{{ .Tools }}" + " " * 9000
-    assert (await asyncio.to_thread(sandbox.read, text)).uses == {"tools", "response"}
+    assert (await asyncio.to_thread(sandbox.facts, text)).uses == {"tools", "response"}
     with pytest.raises(TemplateLimitError):
-        await asyncio.to_thread(sandbox.read, "x" * 300_000)
+        await asyncio.to_thread(sandbox.facts, "x" * 300_000)

@@ -129,12 +129,16 @@ def _plain_draft(draft: Draft) -> dict[str, str]:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return gojson.whole(text) if isinstance(text, str) else ""
+    return gojson.replace_lone_surrogates(text) if isinstance(text, str) else ""
 
 
 def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
     texts = value.get(key)
-    return tuple(gojson.whole(each) for each in texts if isinstance(each, str)) if isinstance(texts, list) else ()
+    return (
+        tuple(gojson.replace_lone_surrogates(each) for each in texts if isinstance(each, str))
+        if isinstance(texts, list)
+        else ()
+    )
 
 
 def _count(value: Mapping[str, Any], key: str) -> int:

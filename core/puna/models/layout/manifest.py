@@ -96,7 +96,7 @@ def _size(value: object) -> int:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return gojson.whole(text) if isinstance(text, str) else ""
+    return gojson.replace_lone_surrogates(text) if isinstance(text, str) else ""
 
 
 def _plain(layer: Layer) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from puna.go import json as gojson
 from puna.go import json_text
+from puna.limits import LARGEST_INT32
 from puna.messages import Message, ToolCall
-
-_LARGEST_INDEX: Final = 2**31 - 1
 
 
 def loads(data: bytes) -> tuple[Message, ...]:
@@ -38,7 +37,7 @@ def _message(value: Mapping[str, Any]) -> Message:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    return gojson.whole(text) if isinstance(text, str) else ""
+    return gojson.replace_lone_surrogates(text) if isinstance(text, str) else ""
 
 
 def _list(value: Mapping[str, Any], key: str) -> list[Any]:
@@ -59,14 +58,14 @@ def _call(value: Mapping[str, Any]) -> ToolCall:
     index = json_text.int64(function.get("index"))
     return ToolCall(
         id=_text(value, "id"),
-        index=index if index <= _LARGEST_INDEX else 0,
+        index=index if index <= LARGEST_INT32 else 0,
         name=_text(function, "name"),
         arguments=gojson.dumps(function.get("arguments") or {}),
     )
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    value: dict[str, Any] = {"role": message.role.lower(), "content": message.content}
+    value: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.thinking:
         value["thinking"] = message.thinking
     if message.media:

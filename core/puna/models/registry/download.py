@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from puna.blocking import stoppable
+from puna.blocking import in_thread, stoppable
 from puna.errors import TransferError
 from puna.models.registry import parts as parts_
 from puna.models.registry.client import Client, number
@@ -22,7 +22,7 @@ from puna.models.registry.partial import PartialBlob
 from puna.models.registry.parts import Part
 from puna.models.registry.retry import Tries
 from puna.models.registry.transfer import Transfer
-from puna.models.registry.waiting import first_failure, in_thread
+from puna.models.registry.waiting import first_failure
 
 log = logging.getLogger(__name__)
 

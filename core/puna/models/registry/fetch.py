@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from puna.blocking import in_thread
 from puna.errors import TransferError
 from puna.models.registry.client import Client, chunks
 from puna.models.registry.failures import RegistryError, StalledError, one_line
@@ -16,7 +17,6 @@ from puna.models.registry.limits import Limits
 from puna.models.registry.partial import PartialBlob
 from puna.models.registry.parts import Part
 from puna.models.registry.retry import Tries
-from puna.models.registry.waiting import in_thread
 
 _GATHERED: Final = 1 << 20
 """Bytes that are written at once; less when they come slowly."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from puna.blocking import retrieve_exception, stoppable
+from puna.blocking import in_thread, retrieve_exception, stoppable
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
@@ -29,7 +29,6 @@ from puna.models.registry.reach import Reach
 from puna.models.registry.repository import Repository
 from puna.models.registry.sharing import Shared
 from puna.models.registry.upload import Blob, Upload, has_blob
-from puna.models.registry.waiting import in_thread
 from puna.models.storage.blobs import Claims
 from puna.models.storage.digest import file_name
 from puna.models.storage.integrity import damage

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from puna.blocking import in_thread
 from puna.models.registry import parts as parts_
 from puna.models.registry.client import Client, number
 from puna.models.registry.download import Connect
@@ -19,7 +20,7 @@ from puna.models.registry.limits import Limits
 from puna.models.registry.parts import Part
 from puna.models.registry.retry import Tries
 from puna.models.registry.transfer import Transfer
-from puna.models.registry.waiting import first_failure, in_thread
+from puna.models.registry.waiting import first_failure
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go.json_scanner import BodyError, Document, Node, parse_whole
-from puna.offload import PIECE
+from puna.limits import clamp_int32
+from puna.offload import CHUNK
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import arguments
 from puna_rest.errors import RestError
@@ -14,7 +15,7 @@ from puna_rest.gobody.decoder import AbortError
 from puna_rest.gobody.kinds import decode_base64, plain
 from puna_rest.translate.documents import file_text
 from puna_rest.translate.messages import tools
-from puna_rest.translate.options import LEVELS, Body, int32, moment, output_constraint
+from puna_rest.translate.options import LEVELS, Body, moment, output_constraint
 
 _EFFORTS: Final[Mapping[str, object]] = {
     "": None,
@@ -51,7 +52,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
         constraint=_constraint(body["response_format"]),
         truncate=True,
         logprobs=bool(body["logprobs"]),
-        top_logprobs=int32(body["top_logprobs"]),
+        top_logprobs=clamp_int32(body["top_logprobs"]),
         start_time=moment(start),
     )
     effort = body["reasoning"]["effort"] if body["reasoning"] is not None else body["reasoning_effort"] or ""
@@ -80,7 +81,7 @@ def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
 def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
     """Read which tools may be called; what is not understood is ignored."""
     value = None
-    if raw and len(raw) <= PIECE:
+    if raw and len(raw) <= CHUNK:
         document = parse_whole(raw)
         value = plain(document, document.root)
     if isinstance(value, str) and value in _CHOICES:

@@ -5,12 +5,13 @@ from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
+from puna.limits import clamp_int32
 from puna.v1 import generate_pb2, options_pb2, usage_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import DONE_REASONS
 from puna_rest.translate.openai.chat_answer import DONE, new_id
-from puna_rest.translate.options import Body, int32, moment
+from puna_rest.translate.options import Body, moment
 
 
 def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
@@ -34,7 +35,7 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
             options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
             truncate=True,
             logprobs=wanted > 0,
-            top_logprobs=int32(max(wanted, 0)),
+            top_logprobs=clamp_int32(max(wanted, 0)),
             start_time=moment(start),
         ),
     )

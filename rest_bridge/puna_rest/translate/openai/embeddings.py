@@ -4,10 +4,11 @@ import base64
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Node
+from puna.limits import clamp_int32
 from puna.v1 import embed_pb2, options_pb2
 from puna_rest.errors import RestError
 from puna_rest.translate.embed import inputs, packed
-from puna_rest.translate.options import Body, int32, moment
+from puna_rest.translate.options import Body, moment
 
 
 def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
@@ -19,7 +20,7 @@ def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
         model=body["model"],
         inputs=_inputs(body["input"]),
         truncate=True,
-        dimensions=max(0, int32(body["dimensions"])),
+        dimensions=max(0, clamp_int32(body["dimensions"])),
         encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
         options=options_pb2.RequestOptions(start_time=moment(start)),
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from puna.go import json_scanner
-from puna.go.json import whole
+from puna.go.json import replace_lone_surrogates
 
 NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
 """Ollama's error for arguments that are no object."""
@@ -62,7 +62,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _complaint(text: str) -> str:
     try:
-        json_scanner.parse_whole(whole(text))
+        json_scanner.parse_whole(replace_lone_surrogates(text))
     except json_scanner.BodyError as error:
         return str(error)
     return "invalid JSON"
