@@ -1,10 +1,11 @@
-"""Work on large requests and answers, beside the event loop.
+"""Runs work on large requests and answers in threads, beside the event loop.
 
-All requests share the event loop, which is one thread. Work of more than a few milliseconds runs in a thread here.
-Python code in a thread still shares the interpreter with the loop, but hands it over within SWITCH_SECONDS, so others
-are answered meanwhile. A single call into native code does not hand it over: callers cut such work into pieces.
+Theory. All requests share the event loop, which is one thread. Work of more than a few milliseconds runs in a thread of
+one of two executors, so that a few hundred kilobytes do not wait behind many megabytes. Python code in a thread shares
+the interpreter with the loop, but yields it within SWITCH_SECONDS, so other requests are answered meanwhile. A single
+call into native code does not yield it: callers split such work into chunks of CHUNK.
 
-There are two lanes, so that a few hundred kilobytes do not wait behind many megabytes.
+The unit of work is the weight. One JSON value weighs 1, which is about two microseconds of work.
 """
 
 import asyncio
@@ -22,25 +23,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LIGHT: Final = 2_000
-"""Largest weight that the event loop itself carries. A JSON value weighs 1, which is some two microseconds."""
+"""Largest weight of work that runs in the event loop itself: some four milliseconds."""
 HEAVY: Final = 50_000
-"""Least weight that goes into the lane for long work."""
+"""Least weight of work that goes to the executor for long work."""
 BYTES: Final = 1_000
-"""Bytes of text or numbers that weigh as much as a value."""
+"""Bytes of text or numbers that weigh as much as one JSON value."""
 CHUNK: Final = 1 << 18
-"""Characters or bytes that native code may handle in one call: a millisecond's work."""
+"""Characters or bytes that one call into native code may handle: a millisecond of work."""
 SWITCH_SECONDS: Final = 0.001
-"""The interpreter's switch interval in a server: how long the loop waits for a thread that computes."""
+"""The interpreter's switch interval in a server: how long the loop waits for a computing thread."""
 TRIM_SECONDS: Final = 1.0
-"""How long after heavy work its memory is given back; the request is mostly over by then."""
+"""How long after heavy work its memory is returned to the system; the request is usually over by then."""
 
 LOOKED_THROUGH: Final = 200_000
-"""Objects that a full collection may look through beside those of the start: some 50 ms."""
+"""Number of objects, beyond those of the start, that a full garbage collection may visit: some 50 ms."""
 PUT_OFF: Final = 20
-"""Times that a full collection is put off because more objects than that are alive."""
+"""How often a full collection is postponed because more objects than that are alive."""
 
 _MMAP_THRESHOLD: Final = -3
-"""glibc's number for the size from which on memory is a mapping of its own."""
+"""glibc's parameter for the size from which an allocation is a memory mapping of its own."""
 _LIBRARY: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _SHORT: Final = ThreadPoolExecutor(2, "short")
 _LONG: Final = ThreadPoolExecutor(1, "long")
@@ -48,13 +49,13 @@ _gone: Final[ContextVar[Callable[[], bool]]] = ContextVar("gone")
 
 
 class OffloadCancelledError(Exception):
-    """The caller was cancelled, so the result is of no use. No code handles this error."""
+    """The caller was cancelled, so the work stops. Nothing catches this error."""
 
 
 async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function returns, called at once if it is light work, else in a thread.
+    """Return the result of a function, which runs in the event loop if its weight is light, else in a thread.
 
-    Being cancelled makes `check_wanted` raise in the function. Its end is not waited for.
+    Cancelling makes `check_cancelled` raise in the function; this does not wait for its end.
     """
     if weight <= LIGHT:
         return function(*args, **kwargs)
@@ -83,23 +84,23 @@ async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args,
 class _Collector:
     """Keeps Python's garbage collector away from large values.
 
-    It looks through all objects again and again while their number grows, in one call without interruption: half
-    of the time that it takes to read a large body. So it is off while large values are made. A full collection goes
-    through them once more for as long as they live, up to a second for a few bodies at once. So heavy work ends with
-    gc.freeze, which exempts everything that is alive. Frozen objects go as their last reference does; those in cycles
-    go when `collect` finds few enough of them to look through.
+    The collector visits all objects again and again while their number grows, without interruption, which takes half of
+    the time in which a large body is read. It is therefore off while large values are made. A full collection visits
+    them again for as long as they live, up to a second for a few bodies at once. Heavy work therefore ends with
+    gc.freeze, which exempts every live object. A frozen object is freed with its last reference; frozen cycles are
+    freed when `collect` finds few enough objects to visit.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._resting = 0
         self._frozen_before: int | None = None
-        """Objects that were frozen before heavy work: those of the start, then those that the last collection left."""
+        """Number of objects that were frozen before heavy work; None: there was no heavy work yet."""
         self._put_off = 0
 
     @contextmanager
     def resting(self, *, freeze: bool = False) -> Generator[None]:
-        """Keep it off in this block; it is the same for all threads. freeze: exempt all objects from it afterwards."""
+        """Disable the collector, for all threads, in this block. With `freeze`, exempt all live objects afterwards."""
         with self._lock:
             if not self._resting and not gc.isenabled():
                 counts = False
@@ -121,7 +122,7 @@ class _Collector:
                         gc.enable()
 
     def collect(self) -> None:
-        """Collect cycles among frozen objects too, unless many are alive; after PUT_OFF times in any case."""
+        """Collect cycles among frozen objects too, unless many objects are alive; after PUT_OFF times in any case."""
         with self._lock:
             if self._resting or self._frozen_before is None:
                 return
@@ -140,21 +141,21 @@ _COLLECTOR: Final = _Collector()
 
 
 def prepare() -> None:
-    """Set this process up for large work: threads take turns often, and memory of large texts is given back."""
+    """Set this process up for large work: threads switch often, and freed large texts return to the system."""
     sys.setswitchinterval(SWITCH_SECONDS)
     if (tune := getattr(_LIBRARY, "mallopt", None)) is not None:
-        tune(_MMAP_THRESHOLD, 1 << 20)  # glibc would raise it with the first large text, and then keep what is freed
+        tune(_MMAP_THRESHOLD, 1 << 20)  # otherwise glibc raises it after the first large text, and keeps what is freed
 
 
 def _trim() -> None:
-    """Give memory that was freed back to the system; glibc keeps what a thread has freed for that thread."""
-    _COLLECTOR.collect()  # errors hold frames, and those hold what was refused
+    """Return freed memory to the system, which glibc would keep for the thread that freed it."""
+    _COLLECTOR.collect()  # errors refer to frames, and frames to refused requests, in cycles
     if (trim := getattr(_LIBRARY, "malloc_trim", None)) is not None:
         trim(0)
 
 
 def check_cancelled() -> None:
-    """Raise GivenUpError if the caller of the current work was cancelled. Long work calls it now and then."""
+    """Raise OffloadCancelledError if the caller of the current work was cancelled. Long work calls it now and then."""
     if _gone.get(_never)():
         raise OffloadCancelledError
 
@@ -164,15 +165,15 @@ def _never() -> bool:
 
 
 def weight_of_text(text: bytes) -> int:
-    """Return what the decoding of a JSON text weighs: at least its values, and its bytes."""
+    """Return the weight of decoding a JSON text: at least the number of its values, plus its bytes."""
     return len(text) // BYTES + sum(map(text.count, (b",", b"[", b"{")))
 
 
 async def weight_of_body(body: bytes) -> int:
-    """Return the same without a long turn of the loop."""
+    """Return `weight_of_text`, computed without a long turn of the event loop."""
     return await offload_if_heavy(LIGHT + 1 if len(body) > CHUNK else 0, weight_of_text, body)
 
 
 def weight_of_message(message: Any) -> int:  # noqa: ANN401 - any protobuf message; this module knows none
-    """Return what the conversion of a message weighs: a value may take as little as two bytes."""
+    """Return the weight of converting a protobuf message, estimated from its size."""
     return int(message.ByteSize()) // 32

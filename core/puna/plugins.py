@@ -1,4 +1,8 @@
-"""Backend plugins, found by entry point. Names are known without importing anything; a broken plugin is never fatal."""
+"""Backend plugins, found by their entry points.
+
+Names are known without importing anything. A plugin is imported at its first use; one that fails to import is listed
+as broken and stops nothing else.
+"""
 
 import importlib.util
 import logging

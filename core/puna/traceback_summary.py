@@ -1,8 +1,8 @@
-"""What a log may say of an exception: its kind and where it came from, not its text, which may quote a prompt."""
+"""Describes an exception for the log without its text, which may quote a prompt."""
 
 import traceback
 
 
 def summarize(error: BaseException) -> str:
-    """Return the exception's kind, and the frames it went through, one a line."""
+    """Return the exception's class and the frames of its traceback, one per line."""
     return f"{type(error).__qualname__}\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip()

@@ -96,7 +96,7 @@ async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerat
         settings.models,
         no_prune=settings.no_prune,
         go_template=settings.go_template,
-        read_template=Sandbox(settings.limits).read,
+        read_template=Sandbox(settings.limits).facts,
     )
     async with aclosing(check_store(store, repair=told.repair, quick=told.quick)) as seen:
         async for each in seen:

@@ -1,4 +1,9 @@
-"""`python -m puna.host`: serve on the socket that PUNA_HOST_SOCKET names until told to end, or the core is gone."""
+"""`python -m puna.host`: the host process of one model.
+
+It serves on the socket that PUNA_HOST_SOCKET names until SIGTERM, or until the core is gone. The core may die in any
+way: the kernel's parent-death signal covers that on Linux, and everywhere the end of standard input does, which a
+thread waits for so that a busy event loop does not delay it.
+"""
 
 import asyncio
 import logging
@@ -19,7 +24,7 @@ from puna.plugins import Registry
 from puna.process.lifeline import die_with_parent
 
 CLOSING_SECONDS = 3.0
-"""How long the model may take to free itself before the process ends regardless."""
+"""How long the model may take to be freed before the process exits without waiting."""
 
 
 def main() -> None:
@@ -34,7 +39,7 @@ async def serve(path: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core decides when a host ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core decides when a host ends; Ctrl-C is for the core
     threading.Thread(target=watch_parent, args=(loop, stop), name="parent", daemon=True).start()
     servicer = BackendServicer(Registry.discover())
     server = grpc.aio.server(options=OPTIONS)
@@ -50,16 +55,16 @@ async def serve(path: str) -> None:
 
 
 def say_ready() -> None:
-    """Tell the core, once. What native code prints to standard output from here on belongs to standard error."""
+    """Write the ready line. Standard output is then redirected to standard error, for native code prints to either."""
     os.write(1, f"{READY}\n".encode())
     os.dup2(2, 1)
 
 
 def watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """End with the core: its end of our standard input closes however it dies. A thread sees it in a busy loop too."""
+    """Wait for the end of standard input, which closes when the core ends, and end the process."""
     while os.read(0, 1024):
         pass
-    with suppress(RuntimeError):  # the loop has ended already
+    with suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(stop.set)
     time.sleep(CLOSING_SECONDS + 1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Between the contract's dataclasses and `puna.backend.v1`, both ways; shared by the host and the core."""
+"""Converts between the contract's dataclasses and `puna.backend.v1`, in both directions, for host and core."""
 
 import array
 import json
@@ -16,7 +16,7 @@ Failure = wire.Failure
 
 
 def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
-    """Say what to load, and with which backend."""
+    """Write a ModelSpec and the name of the backend."""
     return wire.LoadRequest(
         backend=backend,
         path=spec.path,
@@ -44,7 +44,7 @@ def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
 
 
 def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
-    """Read what to load. ValueError: the options are no JSON object."""
+    """Read a ModelSpec. Raises ValueError if the options are not a JSON object."""
     options = json.loads(request.backend_options_json or "{}")
     if not isinstance(options, dict):
         raise ValueError("backend options must be a JSON object")
@@ -75,17 +75,17 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
 
 
 def facts_to_wire(facts: contract.ModelFacts) -> wire.Loaded:
-    """Say what a model turned out to be."""
+    """Write the facts of a loaded model."""
     return wire.Loaded(**{name: getattr(facts, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
 
 
 def facts_from_wire(loaded: wire.Loaded) -> contract.ModelFacts:
-    """Read what a model turned out to be."""
+    """Read the facts of a loaded model."""
     return contract.ModelFacts(**{name: getattr(loaded, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
 
 
 def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
-    """Say what to generate."""
+    """Write a request for a sequence."""
     start = wire.StartSequence(
         media=request.media,
         sampling=_sampling_to_wire(request.sampling),
@@ -109,7 +109,7 @@ def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
 
 
 def sequence_from_wire(start: wire.StartSequence) -> contract.SequenceRequest:
-    """Read what to generate."""
+    """Read a request for a sequence."""
     kind = start.constraint.WhichOneof("kind")
     return contract.SequenceRequest(
         prompt=tuple(start.token_ids) if start.has_token_ids else start.text,
@@ -138,7 +138,7 @@ def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
 
 
 def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
-    """Say what one step of a sequence gave."""
+    """Write an event of a sequence."""
     if isinstance(event, contract.TextDelta):
         delta = wire.TextDelta(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
         return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
@@ -149,7 +149,7 @@ def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Seque
 
 
 def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
-    """Read what one step gave; a failure is raised as the error that the backend raised."""
+    """Read an event of a sequence. Raises the error of a failure, as the backend raised it."""
     kind = event.WhichOneof("event")
     if kind == "text_delta":
         delta = event.text_delta
@@ -185,7 +185,7 @@ def _finish_from_wire(finish: wire.Finish) -> contract.Finish:
 
 
 def error_to_wire(error: BaseException) -> wire.Failure:
-    """Say what went wrong; an error that is none of the contract's is the backend's fault."""
+    """Write an error. An error that the contract does not name becomes a Failure of unspecified kind."""
     if isinstance(error, contract.PromptTooLongError):
         return wire.Failure(
             kind=wire.Failure.KIND_CONTEXT_OVERFLOW,
@@ -201,7 +201,7 @@ def error_to_wire(error: BaseException) -> wire.Failure:
 
 
 def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFailedError:
-    """Read what went wrong: the contract's class that was raised; BackendFailedError for the backend's own fault."""
+    """Read an error: the contract's class, or BackendFailedError for an unspecified kind."""
     if failure.kind == wire.Failure.KIND_CONTEXT_OVERFLOW:
         return contract.PromptTooLongError(failure.prompt_tokens, failure.context_length)
     if failure.kind == wire.Failure.KIND_INVALID:
@@ -212,19 +212,19 @@ def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFai
 
 
 def input_to_wire(text: str | Sequence[int]) -> wire.EmbedInput:
-    """Say what to embed."""
+    """Write a text or token ids to embed."""
     if isinstance(text, str):
         return wire.EmbedInput(text=text)
     return wire.EmbedInput(token_ids=text, has_token_ids=True)
 
 
 def input_from_wire(message: wire.EmbedInput) -> str | tuple[int, ...]:
-    """Read what to embed."""
+    """Read a text or token ids to embed."""
     return tuple(message.token_ids) if message.has_token_ids else message.text
 
 
 def embedding_to_wire(embedding: contract.Embedding) -> wire.Embedding:
-    """Pack a vector."""
+    """Write a vector as little-endian 32-bit floats."""
     values = array.array("f", embedding.values)
     if sys.byteorder == "big":
         values.byteswap()
@@ -232,7 +232,7 @@ def embedding_to_wire(embedding: contract.Embedding) -> wire.Embedding:
 
 
 def embedding_from_wire(message: wire.Embedding) -> contract.Embedding:
-    """Unpack a vector."""
+    """Read a vector from little-endian 32-bit floats."""
     values = array.array("f", message.values)
     if sys.byteorder == "big":
         values.byteswap()

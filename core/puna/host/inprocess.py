@@ -1,4 +1,7 @@
-"""A backend without native code runs in the core's own process: the same wall against its errors, without a socket."""
+"""Models of backends that need no host process: they run in the core's own process.
+
+The plugin's errors are translated here just as a host's are, so callers see no difference.
+"""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -25,18 +28,18 @@ T = TypeVar("T")
 
 
 class InProcessModel(LoadedModel):
-    """A model of such a backend. What the plugin raises beside the contract's errors becomes BackendFailedError."""
+    """A model in this process. Errors of the plugin that the contract does not name become BackendFailedError."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
 
     @property
     def facts(self) -> ModelFacts:
-        """What the model turned out to be."""
+        """What is known of the model since it was loaded."""
         return self._model.facts
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt."""
+        """Run a sequence."""
         try:
             async with aclosing(self._model.generate(request)) as events:
                 async for event in events:
@@ -44,51 +47,54 @@ class InProcessModel(LoadedModel):
                     if isinstance(event, Finish):
                         return
             raise RuntimeError("the backend's generator ended without a Finish")
-        except Exception as error:  # whatever a plugin raises ends this sequence alone
-            raise _told(error) from error
+        except Exception as error:  # a plugin may raise anything; the error ends this sequence alone
+            raise _translated(error) from error
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the ids of a text."""
+        """Return the token ids of a text."""
         return await _answer(self._model.tokenize(text, add_special=add_special, parse_special=parse_special))
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
-        """Return each token's bytes."""
+        """Return the bytes of each token."""
         return await _answer(self._model.detokenize(tokens, special=special))
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
-        """Return the vectors of texts."""
+        """Return the embedding vectors of texts or token ids."""
         return await _answer(self._model.embed(inputs, raw=raw))
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return how well each document fits the query."""
+        """Return the relevance score of each document."""
         return await _answer(self._model.rerank(query, documents))
 
     async def aclose(self) -> None:
-        """Free the model. An error then concerns nobody any more, and is logged."""
+        """Free the model. An error is logged, since no request waits for it."""
         try:
             await self._model.aclose()
-        except Exception:  # a stranger's code may raise anything
+        except Exception:  # a plugin may raise anything
             log.exception("the backend failed to free a model")
 
 
 async def load(backend: Backend, spec: ModelSpec, report: Callable[[float], None]) -> InProcessModel:
-    """Load a model here. LoadFailedError: the backend refused. OutOfMemoryError: there was no room."""
+    """Load a model in this process.
+
+    Raises LoadFailedError if the backend refuses, and OutOfMemoryError if there is no room.
+    """
     try:
         return InProcessModel(await backend.load(spec, report))
     except MemoryError as error:
         raise OutOfMemoryError(f"unable to load model: {error or 'out of memory'}") from error
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # a plugin may raise anything
         raise LoadFailedError(f"unable to load model: {error or type(error).__name__}") from error
 
 
 async def _answer(call: Awaitable[T]) -> T:
     try:
         return await call
-    except Exception as error:  # a stranger's code may raise anything
-        raise _told(error) from error
+    except Exception as error:  # a plugin may raise anything
+        raise _translated(error) from error
 
 
-def _told(error: Exception) -> Exception:
+def _translated(error: Exception) -> Exception:
     if isinstance(error, BackendError):
         return error
     log.error("the backend failed: %s", summarize(error))

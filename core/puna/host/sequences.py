@@ -1,4 +1,10 @@
-"""The sequences of one Run stream: each a task over the plugin's generator, their news gathered by turns."""
+"""The sequences of one Run stream.
+
+Theory. Each sequence is a task that iterates over the plugin's generator. One decoding step of a batching engine feeds
+many sequences at once; their tasks then run within the same turn of the event loop. Their events are gathered until the
+turn is over and are sent in one message. A cancel is not confirmed: the events of a cancelled sequence that are not
+sent yet are dropped, and a cancel for a sequence that has ended is ignored.
+"""
 
 import asyncio
 import logging
@@ -17,22 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SequenceCounts:
-    """Counts of a host's sequences and their events over all of its streams."""
+    """Counts over all streams of a host. The heartbeat uses them for models that have no step number."""
 
     running: int = 0
     events: int = 0
-    """Of all sequences since the start."""
+    """Number of events of all sequences since the host started."""
 
 
 class Sequences:
-    """Starts and cancels sequences as told, and hands out what they make. Leaving the context ends all of them.
-
-    Decoding steps of a batching engine feed many sequences at once. Their tasks then run within one turn of the event
-    loop, so what they make is gathered until the turn is over and travels as one message.
-    """
+    """Starts and cancels sequences as the core requests, and yields their events."""
 
     def __init__(self, model: LoadedModel, counts: SequenceCounts | None = None) -> None:
-        """`pulse`: where they are counted with those of other streams."""
+        """`counts` is shared with the other streams of the host."""
         self._model = model
         self._counts = counts or SequenceCounts()
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -41,13 +43,16 @@ class Sequences:
         self._reading: asyncio.Task[None] | None = None
 
     async def run(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
-        """Follow the requests until they end and every sequence has, yielding the news of each turn."""
+        """Follow the requests until they and all sequences have ended, yielding the events of each turn of the loop.
+
+        Closing the generator cancels every sequence.
+        """
         self._reading = asyncio.create_task(self._read(requests))
         self._reading.add_done_callback(retrieve_exception)
         try:
             while not (self._reading.done() and not self._running and not self._ready):
                 await self._wakeup.wait()
-                await asyncio.sleep(0)  # whoever was woken by the same step comes along
+                await asyncio.sleep(0)  # lets the other tasks run that the same decoding step has woken
                 self._wakeup.clear()
                 if self._ready:
                     events, self._ready = self._ready, []
@@ -73,7 +78,7 @@ class Sequences:
         task.add_done_callback(lambda _: self._ended(sequence_id))
 
     def _cancel(self, sequence_id: int) -> None:
-        """Stop a sequence. One that has ended, or never was, is none of our business: the end may cross the cancel."""
+        """Cancel a sequence. Does nothing if it has ended: its end may have crossed the cancel."""
         if (task := self._running.get(sequence_id)) is not None:
             task.cancel()
             self._ready = [event for event in self._ready if event.sequence_id != sequence_id]
@@ -90,9 +95,11 @@ class Sequences:
                     self._emit(event_to_wire(sequence_id, event))
                     if isinstance(event, Finish):
                         return
-                    await asyncio.sleep(0)  # a generator that never waits must not keep the others and the cancel out
+                    await asyncio.sleep(
+                        0
+                    )  # a generator that never waits must not block the other sequences or the cancel
             raise RuntimeError("the backend's generator ended without a Finish")
-        except Exception as error:  # whatever a plugin raises ends this sequence alone
+        except Exception as error:  # a plugin may raise anything; the error ends this sequence alone
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
                 log.error("the backend failed in a sequence: %s", summarize(error))

@@ -1,4 +1,4 @@
-"""What a host answers: the backend contract of one loaded model, over the wire."""
+"""The gRPC servicer of a host: the backend contract of one loaded model over the wire."""
 
 import asyncio
 import logging
@@ -29,27 +29,27 @@ CODES = {
     wire.Failure.KIND_UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 SLICE = 64
-"""Texts or vectors that are converted without a pause. Beats are answered, and text deltas sent, in the pauses."""
+"""Texts or vectors that are converted in one turn of the loop; heartbeats and deltas are sent between the turns."""
 SHORT = 200
-"""Characters of an error that fit into a status; the whole text travels in the Failure."""
+"""Characters of an error in the status message; the Failure has the full text."""
 
 
 class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     """Serves one model. `aclose` frees it.
 
-    Its streaming methods write instead of yielding, which the generated types do not know: a generator that is
-    cancelled between two messages would be left to the garbage collector.
+    The streaming methods are coroutines that write messages, which the generated types do not know. As generators they
+    would be left to the garbage collector when the call is cancelled between two messages.
     """
 
     def __init__(self, backends: Registry) -> None:
         self._backends = backends
         self._model: LoadedModel | None = None
         self.counts = SequenceCounts()
-        """Where the sequences of all streams are counted."""
+        """Counts of the sequences of all streams."""
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """The model, once it is loaded."""
+        """The model; None before it is loaded."""
         return self._model
 
     async def aclose(self) -> None:
@@ -67,7 +67,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         loop = asyncio.get_running_loop()
         fractions: asyncio.Queue[float | None] = asyncio.Queue()
 
-        def report(fraction: float) -> None:  # plugins call it from any thread
+        def report(fraction: float) -> None:  # plugins may call this from any thread
             loop.call_soon_threadsafe(fractions.put_nowait, fraction)
 
         async def load() -> LoadedModel:
@@ -91,7 +91,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         request_iterator: AsyncIterator[wire.RunRequest],
         context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
     ) -> None:
-        """Run sequences until the core is done."""
+        """Run sequences until the core closes the stream."""
         sequences = Sequences(await self._loaded(context), self.counts)
         async with aclosing(sequences.run(request_iterator)) as responses:
             async for response in responses:
@@ -128,7 +128,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         request: wire.DetokenizeRequest,
         context: grpc.aio.ServicerContext[wire.DetokenizeRequest, wire.DetokenizeResponse],
     ) -> wire.DetokenizeResponse:
-        """Put tokens together."""
+        """Return the bytes of tokens."""
         model = await self._loaded(context)
         pieces = model.detokenize(tuple(request.token_ids), special=request.special)
         return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
@@ -138,7 +138,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         request: wire.HeartbeatRequest,  # noqa: ARG002
         context: grpc.aio.ServicerContext[wire.HeartbeatRequest, wire.HeartbeatResponse],  # noqa: ARG002
     ) -> wire.HeartbeatResponse:
-        """Show that the event loop runs, and how far the model's work is."""
+        """Answer with the step number of the model's work."""
         step = self._model.step() if self._model is not None else None
         if step is None and self.counts.running:
             step = self.counts.events
@@ -151,7 +151,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
 
 async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:
-    """Convert items one after the other, and let the event loop run between slices of them."""
+    """Convert items, letting the event loop run after every SLICE of them."""
     converted: list[R] = []
     for begin in range(0, len(items), SLICE):
         converted += map(convert_one, items[begin : begin + SLICE])
@@ -160,10 +160,10 @@ async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:
 
 
 async def _answer(call: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
-    """Wait for the plugin's answer; whatever it raises becomes a status."""
+    """Wait for the plugin's answer. An error of it ends the call with a status and a Failure."""
     try:
         return await call
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # a plugin may raise anything
         await _fail(error, context)
 
 

@@ -1,8 +1,8 @@
-"""What Run carries, without gRPC: its messages over a Unix socket of their own, each after its length.
+"""The Run stream without gRPC: its messages over a Unix socket of their own, each preceded by its length.
 
-Every text delta of every answer takes this way. gRPC wakes two threads at each end for each message, which on a small
-machine compete with those that decode. The messages are those of `BackendService.Run`, which does the same for who has
-no such socket.
+Every delta of every answer passes here. gRPC wakes two threads at each end for each message, and on a small machine
+these compete with the threads that decode. The messages are those of `BackendService.Run`, which serves hosts without
+such a socket.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.host.sequences import SequenceCounts, Sequences
 
 LENGTH_BYTES = 4
-"""Of the length before each message, little-endian."""
+"""Size of the length before each message, little-endian."""
 
 
 def address(socket: str | os.PathLike[str]) -> str:
-    """Return the path of the stream's socket beside gRPC's."""
+    """Return the path of the stream's socket, given that of the gRPC socket."""
     return f"{os.fspath(socket)}.r"
 
 
@@ -28,18 +28,18 @@ class Frames(asyncio.Protocol):
     """One end of the stream."""
 
     def __init__(self, take: Callable[[bytes], None], gone: Callable[[], None]) -> None:
-        """`take` is called with each message, `gone` once, when the other end is."""
+        """`take` is called with each message, `gone` once when the connection is lost."""
         self._take, self._gone = take, gone
         self._rest = bytearray()
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport for sending."""
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take the messages that are whole."""
+        """Pass on the complete messages and keep the rest."""
         self._rest += data
         start = 0
         while len(self._rest) >= (begin := start + LENGTH_BYTES):
@@ -51,35 +51,35 @@ class Frames(asyncio.Protocol):
         del self._rest[:start]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (as asyncio calls it)
-        """Say so."""
+        """Report the loss of the connection."""
         self._gone()
 
     def send(self, message: bytes) -> None:
-        """Send a message, in order; it is lost if the other end is gone."""
+        """Send a message. It is dropped if the connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(len(message).to_bytes(LENGTH_BYTES, "little") + message)
 
     def close(self) -> None:
-        """Close this end, after what was sent."""
+        """Close the connection after everything that was sent."""
         if self._transport is not None:
             self._transport.close()
 
 
 class Model(Protocol):
-    """Who knows the loaded model."""
+    """What the stream needs of the servicer."""
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """The model, once there is one."""
+        """The model; None before it is loaded."""
 
     @property
     def counts(self) -> SequenceCounts:
-        """Where its sequences are counted."""
+        """Counts of its sequences."""
 
 
 @asynccontextmanager
 async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
-    """Run sequences for who connects to the socket at `path`. Leaving ends them and waits for it."""
+    """Run sequences for each connection to the socket at `path`. Leaving cancels them and waits for their end."""
     loop = asyncio.get_running_loop()
     connections: set[asyncio.Task[None]] = set()
 
@@ -124,7 +124,7 @@ async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: F
 
 
 async def connect(path: str, take: Callable[[bytes], None], gone: Callable[[], None]) -> Frames | None:
-    """Connect to a host's stream; None if it has none."""
+    """Connect to a host's stream; return None if the host has none."""
     with suppress(FileNotFoundError, ConnectionRefusedError):
         _, frames = await asyncio.get_running_loop().create_unix_connection(lambda: Frames(take, gone), path)
         return frames

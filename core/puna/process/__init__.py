@@ -1,1 +1,1 @@
-"""Operating-system processes: their environment, temporary folders, end and event loop."""
+"""Operating-system processes: their environment, temporary folders, end, and the watchdog over the event loop."""

@@ -1,8 +1,8 @@
 """The environment of child processes.
 
 A child runs native code over files of strangers: a host loads a pulled model, a quantizer reads an uploaded one. It
-gets only the variables that it needs to find its libraries and devices, so that passwords and tokens of the server stay
-with the server. PUNA_PASS_ENVIRONMENT names further ones, separated by commas; a name may end with `*`.
+therefore gets only the variables with which it finds its libraries and devices; passwords and tokens of the server stay
+with the server. PUNA_PASS_ENVIRONMENT names further variables, separated by commas; a name may end with `*`.
 """
 
 import os
@@ -30,7 +30,7 @@ _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|AUTH")
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables of `environ` that a child process gets."""
+    """Return the variables of `environ` that a child process gets. Names that look like secrets are left out."""
     wanted = [each.strip() for each in environ.get(PASS, "").split(",") if each.strip()]
     return {
         name: value

@@ -1,9 +1,9 @@
-"""How a child process ends with its parent, however the parent dies.
+"""Ends a child process with its parent, however the parent dies.
 
-The kernel's parent-death signal works while native code runs, but exists on Linux only. Everywhere, the child holds the
-reading end of a pipe whose writing end the parent keeps open: the pipe ends with the parent.
+On Linux the kernel's parent-death signal does this, also while native code runs. On every system the child holds the
+reading end of a pipe whose writing end the parent keeps open: the pipe closes when the parent ends.
 
-`python -m puna.process.lifeline DESCRIPTOR MODULE ARGUMENTS` runs a module that way.
+`python -m puna.process.lifeline DESCRIPTOR MODULE ARGUMENTS` runs a module that is ended in both ways.
 """
 
 import ctypes
@@ -18,14 +18,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends, where the kernel can."""
+    """Have the kernel kill this process when the thread that started it ends. Does nothing outside Linux."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_with(descriptor: int) -> None:
-    """Kill this process when the pipe behind `descriptor` ends. A thread sees the end during native calls."""
+    """Kill this process when the pipe of `descriptor` closes. A thread waits for it, also during native calls."""
 
     def watch() -> None:
         while os.read(descriptor, 1024):

@@ -1,8 +1,8 @@
-"""Temporary folders that outlive no process.
+"""Temporary folders that are removed even if their process is killed.
 
-A folder is locked (flock) by the process that made it for as long as the process lives, however it ends. Cleaners such
-as systemd-tmpfiles leave a locked folder alone. A file in the folder marks it as ours, so that `sweep` can remove the
-folders of dead processes without a look at anything else.
+The process that makes a folder locks it (flock) for as long as it lives; the lock ends with the process, however that
+ends. A marker file in the folder shows that it is Puna's. `sweep`, which each start calls, removes marked folders that
+are not locked. Cleaners such as systemd-tmpfiles leave locked folders alone.
 """
 
 import fcntl
@@ -17,14 +17,14 @@ from puna.process import exit as process_exit
 
 PREFIX: Final = "puna-"
 MARK: Final = ".puna-scratch"
-"""The file that marks a folder."""
+"""Name of the marker file."""
 
 
 class Scratch:
     """A temporary folder that only its owner may enter. Leaving its context removes it."""
 
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
-        """Make the folder in `parent`, or where temporary files go. Raises OSError."""
+        """Make the folder in `parent`, or in the system's folder for temporary files. Raises OSError."""
         self._parent = parent or Path(tempfile.gettempdir())
         self._prefix = prefix
         self._descriptor = -1
@@ -40,14 +40,14 @@ class Scratch:
 
     @property
     def path(self) -> Path:
-        """The folder. If it was removed, another one is made first. Raises OSError."""
+        """Path of the folder. A folder that was removed is made anew, under another name. Raises OSError."""
         if not self._is_there():
             self._remove()
             self._make()
         return self._path
 
     def _is_there(self) -> bool:
-        """Tell whether the folder that was made is still there, and not another of its name."""
+        """Return whether the path still leads to the folder that was made, and not to another of its name."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat(follow_symlinks=False))
         except OSError:
@@ -61,7 +61,7 @@ class Scratch:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (self._path / MARK).touch()
         except OSError:
-            return  # a folder that cannot be locked gets no mark: sweep would take it for a dead process's
+            return  # without a lock there must be no marker: sweep would take the folder for a dead process's
 
     def _remove(self) -> None:
         if self._is_there():
@@ -73,7 +73,7 @@ class Scratch:
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:
-    """Remove the folders that dead processes of the same user have left in `parent`. Raises nothing."""
+    """Remove the folders of dead processes of the same user in `parent`. Raises nothing."""
     try:
         names = [each.name for each in os.scandir(parent) if each.name.startswith(prefix)]
     except OSError:
@@ -86,13 +86,13 @@ def _sweep_one(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return  # no folder, or not ours
+        return  # not a folder, or not readable by this user
     try:
         if os.fstat(descriptor).st_uid == os.geteuid():
             os.stat(MARK, dir_fd=descriptor, follow_symlinks=False)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
     except OSError:
-        return  # it has no mark, or its owner lives
+        return  # there is no marker, or the process lives
     finally:
         os.close(descriptor)

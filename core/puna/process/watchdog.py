@@ -1,12 +1,13 @@
-"""A watchdog over the event loop: a thread that logs where the loop is when it does not turn.
+"""A watchdog over the event loop: a thread that logs the place in the code when a turn of the loop takes too long.
 
-Every request shares one event loop, so a function that computes for a second delays all of them by a second. The thread
-looks a few times within the time that is allowed. A loop that waits in its selector is idle and is left alone. One that
-runs is handed a beat; while the beat has not been run, the loop is still in the same turn.
+Theory. All requests share one event loop, so a function that computes for a second delays every request by a second.
+The watchdog's thread checks the loop a few times within the permitted duration. A loop that waits in its selector is
+idle. To a loop that runs it submits a callback; as long as the callback has not run, the loop is still in the same
+turn.
 
-A machine that is short of CPU makes a loop late without any fault of the loop's. So a turn counts only by the CPU time
-that the process used meanwhile: the main thread's own, or, where other threads kept the interpreter from it, theirs.
-Only places in the code are logged, never values.
+A machine that is short of CPU makes a loop late through no fault of the loop. A turn therefore counts by CPU time: that
+of the loop's thread, or, if other threads kept the interpreter from it, that of the process. Only places in the code
+are logged, never values.
 """
 
 import asyncio
@@ -24,22 +25,22 @@ from puna.rate_limited_log import RateLimitedLogger
 log = logging.getLogger(__name__)
 
 BUSY: Final = "the event loop was busy"
-"""The beginning of a warning."""
+"""The beginning of each warning; tests look for it."""
 WARNING_INTERVAL: Final = 10.0
-"""Seconds between two warnings."""
+"""Least number of seconds between two warnings."""
 _CHECKS: Final = 2
-"""Looks within the time that a turn may take."""
+"""Number of checks within the permitted duration of a turn."""
 _IDLE_CPU_SECONDS: Final = 0.001
-"""Seconds of CPU between two looks below which a loop is idle without a closer look."""
+"""CPU seconds between two checks below which the loop counts as idle."""
 _DEPTH: Final = 6
-"""Frames of a place that are named."""
+"""Number of frames that a warning names."""
 
 
 class Watchdog:
-    """Watches one event loop from a thread of its own."""
+    """Watches one event loop. `run` is the body of its thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, allowed: float, thread: int) -> None:
-        """`allowed`: seconds that a turn may take. `thread`: where the loop runs."""
+        """`allowed` is how many seconds a turn may take; `thread` is the id of the thread that runs the loop."""
         self._loop = loop
         self._allowed = allowed
         self._thread = thread
@@ -60,7 +61,7 @@ class Watchdog:
             if frame is None:
                 return
             place = _place(frame)
-            # A look that comes late was kept from the interpreter by one call into native code.
+            # A check that comes late was kept from the interpreter by a single call into native code.
             if not self._judge(start, place or "native code") and not _is_idle(frame):
                 del frame
                 self._follow(place)
@@ -70,7 +71,7 @@ class Watchdog:
         self._stop.set()
 
     def _follow(self, place: str) -> None:
-        """Wait for the end of the turn that the loop is in; warn when it takes too long."""
+        """Wait for the end of the current turn; warn while it takes too long, at growing intervals."""
         self._beat_done.clear()
         start = self._clocks()
         try:
@@ -89,11 +90,11 @@ class Watchdog:
             self._judge(start, place)
 
     def _clocks(self) -> tuple[float, float, float]:
-        """Return this moment, the CPU time of the loop's thread and that of the process, in seconds."""
+        """Return the time, the CPU time of the loop's thread and the CPU time of the process, in seconds."""
         return time.monotonic(), self._cpu(), time.process_time()
 
     def _judge(self, start: tuple[float, float, float], place: str) -> bool:
-        """Warn if the loop did not turn for too long since `start`, and this process is to blame."""
+        """Warn if the turn since `start` took too long by CPU time; return whether it was long by the clock."""
         elapsed, own, every = (now - then for now, then in zip(self._clocks(), start, strict=True))
         if elapsed < self._allowed * (1 + 1 / _CHECKS):
             return False
@@ -109,10 +110,10 @@ class Watchdog:
 
 @contextmanager
 def watching(allowed: float) -> Generator[None]:
-    """Watch the running loop, which may take `allowed` seconds for a turn, until the block ends."""
+    """Watch the running loop, whose turns may take `allowed` seconds, until the block ends."""
     dog = Watchdog(asyncio.get_running_loop(), allowed, threading.get_ident())
     thread = threading.Thread(target=dog.run, name="watchdog", daemon=True)
-    if allowed < threading.TIMEOUT_MAX:  # a limit of 0 is none
+    if allowed < threading.TIMEOUT_MAX:  # a limit of 0 was read as infinity: no watchdog
         thread.start()
     try:
         yield
@@ -121,7 +122,7 @@ def watching(allowed: float) -> Generator[None]:
 
 
 def _cpu_clock(thread: int) -> Callable[[], float]:
-    """Return what tells the CPU time of a thread in seconds; of the whole process where threads have no clock."""
+    """Return a function for the CPU time of a thread in seconds; of the process where threads have no clock."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.process_time
     clock = time.pthread_getcpuclockid(thread)
@@ -129,12 +130,12 @@ def _cpu_clock(thread: int) -> Callable[[], float]:
 
 
 def _is_idle(frame: FrameType) -> bool:
-    """Tell whether a thread waits for events."""
+    """Return whether a frame is the selector's, which waits for events."""
     return frame.f_code.co_name == "select" and frame.f_globals.get("__name__") == "selectors"
 
 
 def _place(frame: FrameType) -> str:
-    """Name a frame and its callers, innermost first, up to the event loop; empty for the loop itself."""
+    """Return a frame and its callers as text, innermost first, up to the event loop; empty for the loop itself."""
     names: list[str] = []
     at: FrameType | None = frame
     while at is not None and len(names) < _DEPTH:

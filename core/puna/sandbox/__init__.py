@@ -1,1 +1,1 @@
-"""Runs templates, which are strangers' programs, in processes that can be killed."""
+"""The template sandbox: runs templates, which are programs by strangers, in processes that can be killed."""

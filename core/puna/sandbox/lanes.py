@@ -1,9 +1,20 @@
-"""Two lanes of workers: which request runs in which, and for how long.
+"""The two lanes of worker processes in which templates run.
 
-Every request begins in the quick lane, where it may run for QUICK_SECONDS: hundreds of times what a rendering takes.
-One that takes longer is killed there and begins anew in the slow lane, for as long as the setting says. Templates that
-never end wait for each other in the slow lane, and others wait at most for a few quick turns. Within a lane the
-templates take turns, however many requests each of them has.
+Theory. A template is a program by a stranger and may run for ever, so it runs in a process that can be killed. A single
+pool of workers would let such templates occupy every worker for the whole timeout. Therefore there are two lanes. Every
+request begins in the quick lane, where it may run for QUICK_SECONDS, hundreds of times what a rendering takes. A
+request that takes longer is killed there and begins anew in the slow lane, with the configured timeout. Endless
+templates so wait for each other in the slow lane, and all others wait for a few quick timeouts at most.
+
+Within a lane a FairQueue gives the workers to templates in rotation, however many requests each template has.
+
+Life of a worker: a lane starts workers on demand, up to its number of slots. A quick worker is kept for the next
+request; a slow one ends with its request, and runs at low CPU priority. A request that is cancelled gives its worker
+GRACE_SECONDS to finish, since killing a worker costs more than most renderings, and the slot is released only after
+that. A start that is under way goes on without its request for the same reason.
+
+Deadlines count CPU time, because on a busy machine a harmless rendering takes long by the clock; WALL_CLOCK_FACTOR
+bounds the wall-clock time too.
 """
 
 import asyncio
@@ -21,13 +32,15 @@ from puna.sandbox.wire import JSON, InvalidAnswerError
 log = logging.getLogger(__name__)
 
 QUICK_SECONDS: Final = 0.25
+"""CPU time of a request in the quick lane."""
 WALL_CLOCK_FACTOR: Final = 4
-"""How many times its seconds a request may take where the processor is busy with other things."""
+"""Factor between the CPU time of a request and the wall-clock time that it may take on a busy machine."""
 _MIN_DELAY: Final = 0.01
+"""Least interval between two looks at a worker's CPU time."""
 GRACE_SECONDS: Final = 0.05
-"""How long a rendering whose request has gone may go on: killing a worker costs more than most renderings."""
+"""How long a rendering may go on whose request was cancelled."""
 _MAX_TIMER: Final = 1e6
-"""Seconds that timers can be set to."""
+"""The longest delay of a timer, in seconds."""
 ENDED: Final = "template: the process that ran it has ended"
 
 
@@ -35,14 +48,14 @@ T = TypeVar("T")
 
 
 class FairQueue:
-    """Places that waiters of different names get by turns."""
+    """Slots that waiters get in rotation of their names, and in order of arrival within a name."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, slots: int) -> None:
+        self._free = slots
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def acquire(self, name: str) -> None:
-        """Wait for a place."""
+        """Wait for a slot. A waiter that is cancelled as it receives the slot gives it back."""
         if self._free:
             self._free -= 1
             return
@@ -56,7 +69,7 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        """Give a place back: to the next name's first."""
+        """Hand the slot to the first waiter of the next name, or make it free if nothing waits."""
         while self._waiting:
             name, waiters = next(iter(self._waiting.items()))
             acquired = waiters.popleft()
@@ -71,7 +84,7 @@ class FairQueue:
 
 
 class _Deadline:
-    """Kills a worker that has computed for too long, or on a busy machine has not got on for much longer."""
+    """Kills a worker that has used its CPU time, or WALL_CLOCK_FACTOR times as much time by the clock."""
 
     def __init__(self, worker: Worker, seconds: float) -> None:
         self._worker = worker
@@ -84,7 +97,7 @@ class _Deadline:
 
     @property
     def exceeded(self) -> bool:
-        """True if the worker took too long. It was killed, or its own timer ended it before this one was looked at."""
+        """Whether the worker took too long: this object killed it, or its own timer ended it just before."""
         return self._killed or self._loop.time() >= self._last
 
     def _check(self) -> None:
@@ -96,20 +109,19 @@ class _Deadline:
             self._worker.kill()
 
     def cancel(self) -> None:
-        """Let it go on."""
+        """Stop watching the worker."""
         self._timer.cancel()
 
 
 class Lane:
-    """Some workers and the line in front of them."""
+    """Workers, and the queue of requests for them."""
 
-    def __init__(self, limits: Limits, places: int, *, keeps: bool) -> None:
-        """`keeps`: whether a worker stays for the next request, or ends with the one that it was started for.
-
-        The latter leave the processor to others.
+    def __init__(self, limits: Limits, slots: int, *, keeps: bool) -> None:
+        """`keeps` says whether a worker stays for the next request; otherwise it ends with its first request and runs
+        at low CPU priority.
         """
         self._limits = limits
-        self._queue = FairQueue(places)
+        self._queue = FairQueue(slots)
         self._keeps = keeps
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -117,7 +129,7 @@ class Lane:
         self._closed = False
 
     async def run(self, name: str, template: Template, request: dict[str, JSON], seconds: float) -> JSON:
-        """Return a worker's answer. TimeoutError: it took too long; WorkerGoneError: it ended otherwise."""
+        """Return a worker's answer. Raises TimeoutError if it takes too long, WorkerGoneError if it ends otherwise."""
         seconds = min(seconds, _MAX_TIMER)
         worker = await self._worker(name)
         try:
@@ -135,11 +147,11 @@ class Lane:
             self._give_back(worker)
 
     async def warm(self) -> None:
-        """Have a worker ready."""
+        """Start a worker so that one is ready."""
         self._give_back(await self._worker(""))
 
     async def _worker(self, name: str) -> Worker:
-        """Wait for a place and return a worker for it, which `_leave` takes back."""
+        """Wait for a slot and return its worker; `_give_back` must be called with it."""
         await self._queue.acquire(name)
         while self._idle:
             worker = self._idle.pop()
@@ -147,7 +159,8 @@ class Lane:
                 self._busy.add(worker)
                 return worker
             self._in_background(worker.close())
-        # A start goes on when the request goes, and keeps the place: otherwise clients that come and go start many.
+        # A cancelled request does not cancel the start, which keeps the slot: otherwise clients that come and go could
+        # start any number of processes.
         starting = self._in_background(self._start())
         try:
             return await asyncio.shield(starting)
@@ -177,7 +190,7 @@ class Lane:
             self._give_back(starting.result())
 
     def _give_back(self, worker: Worker) -> None:
-        """Give the place back, once the worker has done what it was asked or is dead."""
+        """Release the slot as soon as the worker has answered or is dead."""
         if worker.waiting:
             self._in_background(self._end(worker))
         else:
@@ -217,7 +230,7 @@ class Lane:
 
 
 class Lanes:
-    """Both lanes."""
+    """The quick lane and the slow lane."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -225,9 +238,9 @@ class Lanes:
         self._slow = Lane(limits, max(1, limits.template_workers), keeps=False)
 
     async def ask(self, name: str, template: Template, request: dict[str, JSON], read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
-        """Return what `read` makes of a worker's answer. Raises TemplateError and TemplateRefusedError.
+        """Return the answer of a worker, converted by `read`. Raises TemplateError and TemplateRefusedError.
 
-        `name` is whose turn it is: requests of one name wait for each other rather than for those of others.
+        `name` identifies the template in the FairQueue: requests of one name wait for each other first.
         """
         seconds = self._limits.template_seconds
         try:
@@ -259,7 +272,7 @@ class Lanes:
         raise TemplateError(ENDED)
 
     async def warm(self) -> None:
-        """Have a worker ready before the first request."""
+        """Start a quick worker so that one is ready for the first request."""
         await self._quick.warm()
 
     async def close(self) -> None:

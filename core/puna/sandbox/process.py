@@ -1,4 +1,7 @@
-"""One worker process as the core sees it: started, asked, killed."""
+"""A worker process from the core's side: its start, its requests, and its end.
+
+The core believes nothing that a worker sends: a message that is too long, comes unasked or is not JSON ends the worker.
+"""
 
 import asyncio
 import hashlib
@@ -15,21 +18,21 @@ from puna.sandbox import wire
 from puna.sandbox.wire import JSON
 
 START_SECONDS: Final = 60.0
-"""How long a worker may take until it answers for the first time."""
+"""How long a worker may take until it sends its first message."""
 CACHED_TEMPLATES: Final = 64
-"""Templates that a worker is sent before it is told to forget them."""
+"""Number of templates that a worker keeps; then it is told to drop them all."""
 _CPU_OF_PROCESS: Final = 2
-"""The kernel adds it to a process's id, shifted, for the id of the clock of its processor time."""
+"""Low bits of a Linux clock id that select the CPU-time clock of a process."""
 _KEPT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR")
-"""Variables that a worker inherits. They hold no secret."""
+"""Environment variables that a worker inherits. None holds a secret."""
 
 
 class WorkerGoneError(Exception):
-    """A worker ended, was killed or said what no worker says."""
+    """A worker ended, was killed, or sent something invalid."""
 
 
 class Template:
-    """A template as it is sent to a worker, once for each."""
+    """A template in the form that is sent to each worker once. `key` identifies it afterwards."""
 
     __slots__ = ("content", "key")
 
@@ -39,7 +42,7 @@ class Template:
 
 
 class _WorkerProtocol(asyncio.Protocol):
-    """Takes the worker's messages apart; one of them is awaited at a time."""
+    """Splits the worker's bytes into messages. At most one message is awaited at a time."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -49,12 +52,12 @@ class _WorkerProtocol(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport for sending."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a message. A worker that sends more than it was asked for is believed no more."""
+        """Take a part of a message. A worker that sends more than the awaited message is ended."""
         self._data += data
         if len(self._data) < wire.HEADER.size:
             return
@@ -75,13 +78,13 @@ class _WorkerProtocol(asyncio.Protocol):
                 self.answer.set_result(value)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Fail what is awaited."""
+        """Fail the awaited message."""
         self.gone = True
         if not self.answer.done():
             self.answer.set_exception(WorkerGoneError())
 
     def fail(self) -> None:
-        """Take nothing more."""
+        """Close the connection and take nothing more."""
         self.gone = True
         if self._transport is not None:
             self._transport.abort()
@@ -93,7 +96,7 @@ class _WorkerProtocol(asyncio.Protocol):
 
 
 class Worker:
-    """A running `python -m puna.sandbox`. Whoever starts it must close it."""
+    """A running `python -m puna.sandbox`. The caller of `start` must call `close`."""
 
     def __init__(self, process: asyncio.subprocess.Process, protocol: _WorkerProtocol) -> None:
         self._process = process
@@ -104,7 +107,7 @@ class Worker:
     async def start(cls, limits: Limits, *, yielding: bool = False) -> Self:
         """Start a worker and wait until it listens. Raises WorkerGoneError or OSError.
 
-        `yielding`: whether it leaves the processor to other processes that want it.
+        `yielding` gives it a low CPU priority.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -112,7 +115,7 @@ class Worker:
                 ours.setblocking(False)
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    "-P",  # whatever lies in the current folder must not shadow a module
+                    "-P",  # a file in the current folder must not shadow a module
                     "-m",
                     "puna.sandbox",
                     stdin=theirs.fileno(),
@@ -149,11 +152,11 @@ class Worker:
 
     @property
     def gone(self) -> bool:
-        """True once it has ended."""
+        """Whether the worker has ended."""
         return self._protocol.gone
 
     def cpu_seconds(self) -> float:
-        """Return the seconds for which it has computed; the time of a clock where the system does not tell."""
+        """Return the CPU time of the worker in seconds; the wall-clock time where the system does not tell."""
         if sys.platform == "linux":
             with suppress(OSError):
                 return time.clock_gettime(~self.pid << 3 | _CPU_OF_PROCESS)
@@ -161,26 +164,29 @@ class Worker:
 
     @property
     def waiting(self) -> bool:
-        """True from a request to its answer."""
+        """Whether a request has been sent and not been answered."""
         return not self._protocol.answer.done()
 
     async def settled(self, seconds: float) -> None:
-        """Wait a while for an answer that no request wants any more; kill the worker if it does not come."""
+        """Wait up to `seconds` for an answer whose request was cancelled; kill the worker if it does not come."""
         answer = self._protocol.answer
         await asyncio.wait((answer,), timeout=seconds)
         if not answer.done():
             self.kill()
             await asyncio.wait((answer,))
         if not answer.cancelled():
-            answer.exception()  # asyncio would log it otherwise
+            answer.exception()  # retrieved, or asyncio would log it
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def ask(self, template: Template, request: dict[str, JSON]) -> asyncio.Future[JSON]:
-        """Send a request; return its answer to come, or WorkerGoneError. It must have answered the one before."""
+        """Send a request and return the future of its answer, which may raise WorkerGoneError.
+
+        The previous request must have been answered.
+        """
         request["key"] = template.key
         if template.key not in self._sent:
             if len(self._sent) >= CACHED_TEMPLATES:
@@ -196,13 +202,13 @@ class Worker:
         return answer
 
     def kill(self) -> None:
-        """End it and whatever it started."""
+        """Kill the worker and every process that it started."""
         if self._process.returncode is None:
             process_exit.kill_group(self.pid)
         self._protocol.fail()
 
     async def close(self) -> None:
-        """End it and wait until it has."""
+        """Kill the worker and wait until it has ended."""
         self.kill()
         await self._process.wait()
         process_exit.GROUPS.discard(self.pid)

@@ -1,4 +1,4 @@
-"""The sandbox as the core uses it: templates, and the workers that run them."""
+"""The sandbox as the rest of the core uses it: it makes templates and owns the workers that run them."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,11 +14,11 @@ from puna.sandbox.process import WorkerGoneError
 from puna.sandbox.templates import REQUEST, ChatTemplate, GoTemplate
 
 PREFETCHED: Final = 16
-"""Go templates whose facts are kept here; the store keeps them for longer."""
+"""Number of Go templates whose facts are kept between `prefetch_facts` and `facts`."""
 
 
 class Sandbox:
-    """Makes templates that can be run, and has the workers that run them. No worker starts before one is needed."""
+    """Makes templates and owns the workers that run them. No worker starts before it is needed."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -26,7 +26,7 @@ class Sandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._prefetched: OrderedDict[str, Facts | TemplateError] = OrderedDict()
-        """Of Go templates that are to be read, or were just now."""
+        """Results of `prefetch_facts`, by the template's text."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -39,7 +39,7 @@ class Sandbox:
         await self._lanes.close()
 
     def go_template(self, text: str, name: str = REQUEST) -> GoTemplate:
-        """Return a Go template; `name` is whose turn it is when several templates wait for a worker."""
+        """Return a Go template. `name` identifies it when several templates wait for a worker."""
         return GoTemplate(text, self._lanes, self._limits, name)
 
     def chat_template(
@@ -52,7 +52,7 @@ class Sandbox:
         adds_bos: bool = False,
         adds_eos: bool = False,
     ) -> ChatTemplate:
-        """Return a chat template of a model file: see puna.prompt.jinja.template.ChatTemplate."""
+        """Return the Jinja chat template of a model file. See puna.prompt.jinja.template.ChatTemplate."""
         return ChatTemplate(
             source,
             bos_text,
@@ -65,7 +65,7 @@ class Sandbox:
         )
 
     def warm(self) -> None:
-        """Start a worker in the background, unless that was done before: it takes a fifth of a second."""
+        """Start a worker in the background, once, because starting one takes a fifth of a second."""
         if self._warm_up is None:
             self._warm_up = asyncio.create_task(self._warm())
 
@@ -74,7 +74,7 @@ class Sandbox:
             await self._lanes.warm()
 
     async def prefetch_facts(self, text: str) -> None:
-        """Read a Go template, so that `read` need not block a thread. Errors are for `read` to raise."""
+        """Read the facts of a Go template, so that `facts` need not block a thread; `facts` raises the errors."""
         template = self.go_template(text)
         if template.small or text in self._prefetched:
             return
@@ -86,7 +86,7 @@ class Sandbox:
             self._prefetched.popitem(last=False)
 
     def facts(self, text: str) -> Facts:
-        """Return what is known of a Go template; for threads, which it blocks. Raises TemplateError."""
+        """Return the facts of a Go template. Blocks, so it is for threads only. Raises TemplateError."""
         template = self.go_template(text)
         if template.small or self._loop is None:
             return template.facts_here()

@@ -1,7 +1,7 @@
-"""The messages between core and worker: JSON, each after its length in four bytes.
+"""The messages between core and worker: JSON, each preceded by its length in four bytes, big-endian.
 
-The core believes nothing of what a worker says: every value has its type and length checked. Of media only the number
-is told, since templates print markers in their place.
+The core believes nothing that a worker sends: functions that end in `_in` and run in the core check the type and length
+of every value. Media are sent as their number only, since templates write markers for them.
 """
 
 import json
@@ -15,25 +15,25 @@ from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 
 JSON: TypeAlias = Any
-"""Any value that JSON can say."""
+"""Any JSON value."""
 HEADER: Final = struct.Struct(">I")
 SLACK: Final = 1 << 20
-"""Bytes of an answer beside the rendered text."""
+"""Bytes that an answer may have beyond the rendered text."""
 MOST_MARKERS: Final = 64
 
 
 class InvalidAnswerError(Exception):
-    """A worker said something that no worker says."""
+    """A worker sent something invalid."""
 
 
 def pack(value: JSON) -> bytes:
-    """Return a message with its length. Halves of surrogate pairs travel as they are."""
+    """Return a message with its length. Lone surrogates are preserved."""
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return HEADER.pack(len(data)) + data
 
 
 def unpack(data: bytes | bytearray | memoryview) -> JSON:
-    """Read a message without its length. Raises StrangeAnswerError."""
+    """Read a message without its length. Raises InvalidAnswerError."""
     try:
         return json.loads(str(data, "utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
@@ -41,7 +41,7 @@ def unpack(data: bytes | bytearray | memoryview) -> JSON:
 
 
 def text(value: JSON, longest: int | None = None) -> str:
-    """Return a text. Raises StrangeAnswerError for anything else, or a longer one."""
+    """Return a text. Raises InvalidAnswerError for anything else, or a longer one."""
     if not isinstance(value, str) or (longest is not None and len(value) > longest):
         raise InvalidAnswerError("no text, or one that is too long")
     return value
@@ -110,7 +110,7 @@ def facts_out(facts: Facts) -> JSON:
 
 
 def facts_in(value: JSON) -> Facts:
-    """Return what is known of a Go template. Raises StrangeAnswerError."""
+    """Return what is known of a Go template. Raises InvalidAnswerError."""
     try:
         uses, tags, tool_tag, round_trip = value
         if not isinstance(round_trip, bool):
@@ -129,7 +129,7 @@ def layout_out(layout: OutputLayout) -> JSON:
 
 
 def layout_in(value: JSON) -> OutputLayout:
-    """Return a derived form. Raises StrangeAnswerError."""
+    """Return a derived form. Raises InvalidAnswerError."""
     try:
         members = dict(value)
         members["call_syntax"] = CallSyntax(members["call_syntax"])

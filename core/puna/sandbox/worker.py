@@ -1,8 +1,8 @@
-"""The worker's side: renders, reads and probes templates, one request after the other.
+"""The worker process: renders, reads and probes templates, one request after the other.
 
-A worker limits itself before it reads the first request: memory, files, processes. A timer of the kernel's ends it when
-a request takes longer than any may, so that it outlives no core that was killed; where there is a parent-death signal
-it ends at once. The core kills it earlier.
+Confinement. Before its first request a worker limits its own memory, files and processes. It ends in three ways. The
+core kills it at its deadline. A kernel timer ends it one second after the latest deadline, so that no worker outlives a
+core that was killed. Where the system has a parent-death signal, the worker ends with the core at once.
 """
 
 import ctypes
@@ -27,17 +27,17 @@ from puna.sandbox import wire
 from puna.sandbox.wire import JSON
 
 CACHED_TEMPLATES: Final = 64
-"""Templates that a worker keeps; the core knows which it has sent."""
+"""Number of parsed templates that a worker keeps."""
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LATER: Final = 1.0
-"""Seconds behind the core's limit after which the worker ends by itself."""
+"""Seconds after the core's deadline at which the kernel's timer ends the worker."""
 _OPEN_FILES: Final = 16
 _YIELDING: Final = 15
-"""How much nicer to others a worker is that runs a slow template."""
+"""The niceness of a worker of the slow lane."""
 
 
 def main() -> None:
-    """Answer until the core goes."""
+    """Answer requests until the core closes the socket."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=0) as core:
@@ -53,20 +53,23 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             core.sendall(answer)
             if worker.out_of_memory or _resident() > settings["memory"] // 2:
-                return  # the core starts another one, which is as small as this one was
+                return  # the core starts a new worker, whose memory is small again
 
 
 class Worker:
-    """Templates that were sent, and what can be asked of them."""
+    """Answers requests about the templates that the core has sent.
+
+    Each method `_NAME` answers requests whose member "ask" is NAME.
+    """
 
     def __init__(self, max_output: int) -> None:
-        """`output`: the most characters that a template may write."""
+        """`max_output` is how many bytes a template may write."""
         self._max_output = max_output
         self._sources: dict[str, JSON] = {}
         self._chat_template = lru_cache(CACHED_TEMPLATES)(self._compiled)
         self._parsed = lru_cache(CACHED_TEMPLATES)(lambda key: parse(self._sources[key]))
         self.out_of_memory = False
-        """True once memory ran out, after which nothing is sure."""
+        """Whether memory ran out once; the interpreter's state is then unreliable."""
 
     def answer(self, request: JSON) -> bytes:
         """Return the answer to a request, with its length."""
@@ -88,7 +91,7 @@ class Worker:
         except MemoryError:
             self.out_of_memory = True
         except Exception as error:
-            # Whatever a stranger's program runs into is its own fault.
+            # A template may raise anything; the error belongs to its author.
             return wire.pack({"failed": f"template: {type(error).__name__}: {error}"[: wire.SLACK // 8]})
         return wire.pack({"exceeded": "memory"})
 
@@ -102,7 +105,7 @@ class Worker:
         return text
 
     def _turn(self, request: JSON) -> JSON:
-        """Render a conversation with a chat template; tell how the model's turn opens, where answers are read."""
+        """Render a conversation with a chat template; with "reads" also return how the answer begins."""
         messages, tools = wire.messages_in(request["messages"]), wire.tools_in(request["tools"])
         template, think = self._chat_template(request["key"]), wire.think_in(request["think"])
         if not request["reads"]:
@@ -129,7 +132,7 @@ class Worker:
         )
 
     def _facts(self, request: JSON) -> JSON:
-        """Tell what a Go template is for."""
+        """Return the facts of a Go template."""
         return wire.facts_out(facts.of(self._parsed(request["key"])))
 
 
@@ -138,13 +141,13 @@ class _TooLongError(Exception):
 
 
 def _receive(core: socket.socket) -> JSON:
-    """Return the next message; None: the core has gone."""
+    """Return the next message; None once the core has closed the socket."""
     head = _exactly(core, wire.HEADER.size)
     return wire.unpack(_exactly(core, *wire.HEADER.unpack(head))) if head else None
 
 
 def _exactly(core: socket.socket, size: int) -> bytearray:
-    """Return this many bytes; none: the core has gone."""
+    """Return `size` bytes; no bytes once the core has closed the socket."""
     data = bytearray(size)
     view, got = memoryview(data), 0
     while got < size:
@@ -156,7 +159,7 @@ def _exactly(core: socket.socket, size: int) -> bytearray:
 
 
 def _confine(memory: int) -> None:
-    """Limit what the process may take, as far as this system can."""
+    """Limit the resources of this process, as far as the system can."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -173,11 +176,13 @@ def _confine(memory: int) -> None:
         with suppress(OSError, ValueError, OverflowError):
             resource.setrlimit(kind, (bound, bound))
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # of all processes of the server this one can be spared
+        Path("/proc/self/oom_score_adj").write_text(
+            "1000"
+        )  # of the server's processes, the kernel should kill this one first
 
 
 def _resident() -> int:
-    """Return the bytes of memory that the process has now; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes; 0 where the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the core answers with, free of any wire format."""
+"""What serving answers with, independent of any wire format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from puna.messages import ToolCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """News before the first piece."""
+    """Progress of a request before its first delta."""
 
     phase: str
     """"queued", "loading" or "prefill"."""
     position: int = 0
-    """With "queued": how many requests are in front."""
+    """With "queued": number of requests in front."""
     fraction: float = 0.0
     """With "loading": from 0 to 1."""
     done_tokens: int = 0
@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class LogprobWithText(TokenLogprob):
-    """A token's log-probability, where what came out with the token is not its own text."""
+    """A token's log-probability with the text that was sent for the token, where that is not the token's own text."""
 
     piece: str = ""
 
@@ -41,7 +41,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Counts of tokens."""
+    """Token counts of a request."""
 
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
@@ -53,7 +53,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the time went, in nanoseconds."""
+    """Durations of a request's parts, in nanoseconds."""
 
     total_ns: int = 0
     load_ns: int = 0
@@ -64,7 +64,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt that was rendered and not run."""
+    """A prompt that was rendered and not run, for requests with `render_only`."""
 
     text: str
     image_count: int = 0
@@ -72,12 +72,12 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The end of an answer: the last thing its generator yields."""
+    """The end of an answer: the last event that its generator yields."""
 
     reason: str = ""
     """"stop", "length", "load", "unload"; empty with `rendered`."""
     delta: Delta = field(default_factory=Delta)
-    """What came only with the end."""
+    """The part of the answer that was held back until its end."""
     stop_sequence: str = ""
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
@@ -95,14 +95,14 @@ class Embeddings:
 
     vectors: tuple[Sequence[float], ...] = ()
     token_counts: tuple[int, ...] = ()
-    """Of each input."""
+    """Number of tokens of each input."""
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Places in the request and scores, best first."""
+    """Indexes of documents in the request with their scores, best first."""
 
     results: tuple[tuple[int, float], ...] = ()
     usage: Usage = field(default_factory=Usage)
@@ -111,9 +111,9 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """A text's tokens."""
+    """The tokens of a text."""
 
     ids: tuple[int, ...] = ()
     pieces: tuple[bytes, ...] = ()
-    """Their bytes, if asked for."""
+    """The bytes of each token, if the request asks for them."""
     context_length: int = 0

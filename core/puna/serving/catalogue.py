@@ -1,4 +1,8 @@
-"""The store for clients: names as they write them, errors in each operation's own words, nothing blocks the loop."""
+"""The models of the store, for clients: lists, describes, copies, deletes, creates, pulls and pushes them.
+
+Names are taken as clients write them, and errors have the words that Ollama has for each operation. Everything that
+blocks runs in threads.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -31,13 +35,15 @@ class Catalogue:
     """Lists, describes and changes the models of a store."""
 
     def __init__(self, store: ModelStore, registries: Registries | None = None, sandbox: Sandbox | None = None) -> None:
-        """`registries` bring and take models; None: without credentials. `sandbox` reads templates beforehand."""
+        """`registries` pulls and pushes; None means registries without credentials. `sandbox` reads templates before
+        they are stored.
+        """
         self._sandbox = sandbox
         self._store = store
         self._registries = registries or Registries(store)
 
     async def list(self) -> list[ModelSummary]:
-        """Return all models, newest first. OSError: the store is gone."""
+        """Return all models, newest first. Raises OSError if the store cannot be read."""
 
         def read() -> list[ModelSummary]:
             found = self._store.list()
@@ -50,7 +56,10 @@ class Catalogue:
     async def show(
         self, name: str, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
     ) -> ShowResult:
-        """Describe a model. ModelRequiredError, InvalidModelNameError, CloudDisabledError, ModelNotFoundError."""
+        """Describe a model.
+
+        Raises ModelRequiredError, InvalidModelNameError, CloudDisabledError, ModelNotFoundError.
+        """
         reference = parse_reference(name)
         if not reference.name.is_valid:
             raise InvalidModelNameError
@@ -68,7 +77,7 @@ class Catalogue:
         return await asyncio.to_thread(read)
 
     async def copy(self, source: str, destination: str) -> None:
-        """Give a model a second name. InvalidModelNameError, ModelNotFoundError."""
+        """Give a model a second name. Raises InvalidModelNameError, ModelNotFoundError."""
         names = ModelName.parse(source), ModelName.parse(destination)
         for what, text, name in zip(("source", "destination"), (source, destination), names, strict=True):
             if not name.is_valid:
@@ -80,7 +89,7 @@ class Catalogue:
             raise ModelNotFoundError(source, f"model {quote(source)} not found") from None
 
     async def delete(self, name: str) -> None:
-        """Remove a name. ModelRequiredError, InvalidModelNameError, ModelNotFoundError."""
+        """Remove a model's name. Raises ModelRequiredError, InvalidModelNameError, ModelNotFoundError."""
         target = stub_name(parse_reference(name))
         if not target.is_valid:
             raise InvalidModelNameError(f"name {quote(name)} is invalid")
@@ -91,9 +100,9 @@ class Catalogue:
             raise ModelNotFoundError(name) from None
 
     async def create(self, request: CreateRequest) -> AsyncGenerator[Step]:
-        """Make a model, step by step; a base that is not here is pulled. Closing it stops the work and waits for it.
+        """Create a model and yield each step; a base model that is missing is pulled.
 
-        Errors: see puna.models.create.create.
+        Closing the generator stops the work and waits for it. Raises what puna.models.create.create raises.
         """
 
         loop = asyncio.get_running_loop()
@@ -105,13 +114,15 @@ class Catalogue:
             return create(self._store, request, pull=pull, stopped=stopped)
 
         if self._sandbox is not None and request.template:
-            await self._sandbox.prefetch_facts(request.template)  # threads are few, and a worker may take its time
+            await self._sandbox.prefetch_facts(
+                request.template
+            )  # otherwise the creation would block its thread until the worker answers
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step
 
     async def pull(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Fetch a model from a registry: see puna.models.registry. InvalidModelNameError, TransferError."""
+        """Pull a model from a registry and yield each step. Raises InvalidModelNameError, TransferError."""
         try:
             reference = parse_reference(name)
         except ModelRequiredError:
@@ -127,7 +138,7 @@ class Catalogue:
                 yield step
 
     async def push(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Send a model to a registry: see puna.models.registry. ModelRequiredError, TransferError."""
+        """Push a model to a registry and yield each step. Raises ModelRequiredError, TransferError."""
         if not name:
             raise ModelRequiredError
         async with aclosing(self._registries.push(ModelName.parse(name), insecure=insecure)) as steps:

@@ -1,7 +1,14 @@
-"""Answering a conversation.
+"""Answers a conversation.
 
-A demanded form applies to the answer alone, never to the thinking before it. So where a model may think, a first
-sequence runs free; when its content begins it is dropped, and a second one, bound to the form, goes on from there.
+Theory. A chat request runs one sequence, except for structured output of a model that may think. The constraint applies
+to the content alone, never to the thinking before it, and a backend applies a constraint from the first token. So a
+first sequence runs without the constraint (`_ThinkingPhase`). When its content begins, it is cancelled, and a second
+sequence with the constraint continues after the thinking. Its prompt is mostly cached, since it extends the first.
+
+Three ways to read an answer exist, one for each way in which the prompt was rendered: the parser of a builtin renderer,
+the output layout of the model file's Jinja template, and the tags of a Go template.
+
+One request is one async generator. Closing it closes the sequence and returns the lease.
 """
 
 import re
@@ -43,17 +50,18 @@ from puna.serving.sequence_builder import SequenceBuilder
 from puna.serving.sequence_runner import run
 
 HARMONY_NEXT: Final = "<|end|><|start|>assistant"
-"""What ends the thinking of a model that speaks gpt-oss's format."""
+"""Ends the thinking in gpt-oss's format."""
 HARMONY_FINAL: Final = f"{HARMONY_NEXT}<|channel|>final<|message|>"
-"""The same, with what begins the content."""
+"""Ends the thinking and begins the content in gpt-oss's format."""
 _SPECIAL: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
 async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) -> AsyncGenerator[Event]:
-    """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
+    """Yield any number of Progress, then Deltas, then one Done. Closing the generator ends the sequence and the lease.
 
-    The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
-    those of ModelPool.lease, InvalidFormatError, TemplateError, ContextOverflowError, InvalidRequestError.
+    The checks come in Ollama's order, since clients see the error of the first one that fails. Raises what Access.find
+    and ModelPool.lease raise, CapabilityMissingError, OptionTypeError, InvalidFormatError, TemplateError,
+    ContextOverflowError and InvalidRequestError.
     """
     asked = request.options
     clock = Clock(asked.start_ns)
@@ -100,26 +108,26 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """One turn of a conversation: what the model is told, and how its answer is read."""
+    """One turn of a conversation: the prompt, and how the answer is read."""
 
     found: ResolvedModel
     conversation: Conversation
     messages: tuple[Message, ...]
-    """All messages, before any truncation."""
+    """All messages, before truncation."""
     prompt: RenderedPrompt
     tools: Sequence[Tool]
     think: Think | None
     thinking: ThinkingParser | None
     parser: Parser | None
     must_call: bool = False
-    """Whether the answer must be a call."""
+    """Whether the answer must be a tool call."""
     offered: Sequence[Tool] = ()
-    """The tools by their own names."""
+    """The tools under their own names; a parser may have renamed those in `tools`."""
     layout: OutputLayout | None = None
-    """How the model file's own template lays out answers; None where that is not in use."""
+    """Output layout of the model file's Jinja template; None if another template is used."""
 
     def tool_call_constraint(self) -> Constraint | None:
-        """Return the form of an answer that is a call; None where nobody knows how this model writes calls."""
+        """Return the constraint for an answer that must be a tool call; None if the notation of calls is not known."""
         if not self.tools:
             return None
         if self.parser is not None:
@@ -131,7 +139,7 @@ class ChatTurn:
 
     @property
     def preserved(self) -> tuple[str, ...]:
-        """Special tokens that the parsers need to see."""
+        """Special tokens that the parsers must see in the text."""
         if self.layout is not None:
             return self.layout.preserved_tokens
         if self.parser is not None:
@@ -140,7 +148,7 @@ class ChatTurn:
         return (tag[0],) if tag else ()
 
     def reader(self, *, thought: bool = False) -> AnswerReader:
-        """Return a reader of the whole answer; of what follows the thinking if that is over."""
+        """Return a reader for the answer. With `thought`, only the part after the thinking follows."""
         if self.conversation.native and thought and not self.must_call:
             return plain()
         if self.layout is not None:
@@ -152,7 +160,7 @@ class ChatTurn:
         return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True) if thinking or tools else plain()
 
     def may_think(self) -> bool:
-        """Whether thinking may come before the content, and would be recognised."""
+        """Whether the model may think before the content, in a way that the reader recognises."""
         if THINKING not in self.found.model.capabilities:
             return False
         if self.parser is not None:
@@ -197,7 +205,7 @@ async def _turn(found: ResolvedModel, lease: Lease, request: ChatRequest, think:
 async def _answer(
     turn: ChatTurn, builder: SequenceBuilder, constraint: Constraint | None, clock: Clock
 ) -> AsyncGenerator[Event]:
-    """Run the sequences and read them."""
+    """Run one sequence, or two if the model may think before constrained content, and read them."""
     prompt, reader, spent = turn.prompt, turn.reader(), 0
     if constraint is not None and turn.may_think():
         first = _ThinkingPhase(turn, builder, prompt, constraint)
@@ -207,7 +215,7 @@ async def _answer(
         if first.finish is not None and first.finish.reason == "length":
             yield _done(first.finish, Delta(), builder, clock, first.cut)
             return
-        prompt, reader, spent = await first.rest(), first.next_reader(), first.spent
+        prompt, reader, spent = await first.second_prompt(), first.next_reader(), first.spent
     sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint)
     async with aclosing(run(builder.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
@@ -232,7 +240,7 @@ def _done(finish: Finish, delta: Delta, builder: SequenceBuilder, clock: Clock, 
 
 
 class _ThinkingPhase:
-    """The first of two sequences: it runs until content begins."""
+    """The first of two sequences: it runs without the constraint until content begins."""
 
     def __init__(
         self, turn: ChatTurn, builder: SequenceBuilder, prompt: RenderedPrompt, constraint: Constraint
@@ -241,21 +249,25 @@ class _ThinkingPhase:
         self._constraint = constraint
         self._builder = builder
         self._prompt = prompt
-        self._thought: list[str] = []
+        self._thinking_deltas: list[str] = []
         self._raw = ""
         self.finish: Finish | None = None
-        """Set when it ended without any content."""
+        """The end of the sequence, if it ended before any content."""
         self.spent = 0
-        """Tokens to be counted with those of the second sequence: the reference has one sequence in native mode."""
+        """Tokens that count together with those of the second sequence.
+
+        Ollama runs one sequence where the model file's own template is used, so its counts include the thinking.
+        """
         self.cut = 0
 
     async def events(self) -> AsyncGenerator[Event]:
-        """Yield the thinking."""
+        """Yield the thinking, and return when content begins."""
         turn = self._turn
         reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else turn.reader()
         sequence, self.cut = await self._builder.sequence(self._prompt.text, self._prompt.media)
         native = turn.conversation.native
-        # A form that cannot be had is refused before a word is said. This evaluates the prompt, which then is cached.
+        # An impossible constraint must be refused before the first delta. This sequence of no tokens has it compiled,
+        # and it evaluates the prompt, which is then cached.
         check = replace(sequence, constraint=self._constraint, max_tokens=0)
         async with aclosing(run(self._builder.lease.model, check, guarded=False)) as events:
             async for event in events:
@@ -271,20 +283,20 @@ class _ThinkingPhase:
                     self._raw += event.text
                     self.spent += native
                     for delta in reader.feed(event):
-                        self._thought.append(delta.thinking)
+                        self._thinking_deltas.append(delta.thinking)
                         if delta.tool_calls and turn.must_call:
-                            return  # the second sequence makes one that has the form
+                            return  # the second sequence writes the call again, under the constraint
                         if not delta.text:
                             yield delta
                             continue
                         self._raw = self._raw.removesuffix(delta.text)
-                        if delta.thinking or (turn.thinking and any(self._thought)):
+                        if delta.thinking or (turn.thinking and any(self._thinking_deltas)):
                             yield replace(delta, text="", logprobs=())
                         return
 
-    async def rest(self) -> RenderedPrompt:
-        """Return the prompt of the second sequence: as the template writes a message that has only been thought."""
-        turn, thought = self._turn, "".join(self._thought)
+    async def second_prompt(self) -> RenderedPrompt:
+        """Return the prompt of the second sequence, which ends with a message that has thinking and no content yet."""
+        turn, thought = self._turn, "".join(self._thinking_deltas)
         if not thought:
             return self._prompt
         if turn.conversation.native:
@@ -296,12 +308,12 @@ class _ThinkingPhase:
         return replace(again, text=again.text + (HARMONY_NEXT if turn.must_call else HARMONY_FINAL))
 
     def next_reader(self) -> AnswerReader:
-        """Return the reader of the second sequence, which has no thinking."""
+        """Return the reader for the second sequence, which does not think."""
         turn = self._turn
         if turn.parser is not None and turn.must_call:
             parser = turn.found.templates.parser() or turn.parser
             parser.init(turn.offered, turn.messages[-1], Think(False))
             return AnswerReader(parser)
         if self.finish is not None and turn.parser is not None:
-            return plain()  # the parser still waits for the thinking's end
+            return plain()  # the parser still expects the end of the thinking
         return turn.reader(thought=True)

@@ -1,4 +1,4 @@
-"""What an answer is measured by."""
+"""The counts and durations of an answer."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ class Clock:
     """Times one request from its arrival."""
 
     start_ns: int
-    """Wall clock, in nanoseconds since 1970: only that compares across processes."""
+    """Arrival of the request in nanoseconds since 1970. Only the wall clock compares across processes."""
     load_ns: int = field(default=0, init=False)
 
     def model_ready(self) -> None:
-        """Note that a loaded model is at hand."""
+        """Record that the request has a loaded model."""
         self.load_ns = max(time.time_ns() - self.start_ns, 1)
 
     def timings(self, finish: Finish | None = None, queue_ns: int = 0) -> Timings:
-        """Return the durations up to now."""
+        """Return the durations up to now. `finish` has those of the sequence, if one ran."""
         return Timings(
             total_ns=max(time.time_ns() - self.start_ns, 1),
             load_ns=self.load_ns,
@@ -31,7 +31,7 @@ class Clock:
 
 
 def usage(finish: Finish, truncated: int = 0) -> Usage:
-    """Return a sequence's counts."""
+    """Return the token counts of a sequence."""
     return Usage(
         prompt_tokens=finish.prompt_tokens,
         cached_prompt_tokens=finish.cached_prompt_tokens,

@@ -1,4 +1,8 @@
-"""The prompt of a conversation, by either of the two ways, cut to the context by whole messages."""
+"""Renders the prompt of a conversation, truncated to the context by whole messages.
+
+There are three ways to render: the model file's Jinja template (`native`), a builtin renderer that the model names, and
+its Go template. Truncation drops the oldest messages until the prompt fits; it never cuts a message.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +22,7 @@ from puna.serving.sampling_options import output_constraint
 from puna.serving.templates import ModelTemplates
 
 TOKENS_PER_IMAGE: Final = 768
-"""What a picture is taken to need, before anybody has looked at it."""
+"""Estimated tokens of an image, used before any image is encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +37,25 @@ class Conversation:
     think: Think | None
     truncate: bool
     native: bool
-    """Whether the model file's own template renders. Without one, chats get the default of such templates, while a
-    prompt to be completed is taken as it is."""
+    """Whether the model file's Jinja template renders. If the file has none, a chat uses a default one, and a prompt to
+    complete is used as it is."""
     marks: bool
-    """Whether markers of media are put into the messages before they are rendered; native chat renders them itself."""
+    """Whether media markers are put into the messages before they are rendered. A Jinja template writes its own."""
     reads: bool = False
-    """True if the answer is read in the layout of the model file's own template."""
+    """Whether the answer is read in the output layout of the Jinja template."""
 
     async def prompt(
-        self, messages: Sequence[Message], output: OutputConstraint | None = None, *, early: bool = False
+        self, messages: Sequence[Message], constraint: OutputConstraint | None = None, *, early: bool = False
     ) -> RenderedPrompt:
-        """Render the messages, without the oldest if they do not fit. TemplateError: the template refuses.
+        """Render the messages, without the oldest ones if they do not fit. Raises TemplateError.
 
-        Where the model file's own template renders, the demanded form is looked at first (InvalidFormatError). `early`:
-        whether an error comes up before the request is run; it does too where messages might be left out, since the
-        reference then renders them first.
+        With a Jinja template the constraint is checked first (InvalidFormatError). An error is marked as `early`, that
+        is, raised before the request runs, if the caller says so, or if messages may be dropped, since Ollama then
+        renders them early.
         """
         try:
             if self.native:
-                output_constraint(output)
+                output_constraint(constraint)
             return await self._prompt(messages)
         except PunaError as error:
             error.early = early or (self._drops and len(messages) > 1)
@@ -96,7 +100,7 @@ class Conversation:
 
 
 def assembled(model: StoredModel, preset: Sequence[Message], system: str, said: Sequence[Message]) -> list[Message]:
-    """Return all messages of a conversation, old thinking removed for models that are known not to want it."""
+    """Return all messages of a conversation, without old thinking for models that are known not to expect it."""
     messages = assemble(preset, system, said)
     if model.config.model_family == "qwen3" or model.name.model == "deepseek-r1":
         return strip_old_thinking(messages)

@@ -1,4 +1,7 @@
-"""Turning texts into vectors."""
+"""Embeds texts.
+
+Vectors are rounded to 32 bits at each step of the normalisation, as Ollama does it, so that every digit is the same.
+"""
 
 import asyncio
 import math
@@ -27,14 +30,14 @@ from puna.serving.sequence_runner import translating_errors
 
 LEAST_NORM = 1e-12
 AT_ONCE = 1024
-"""Texts that travel to the model together: the event loop turns between them."""
+"""Number of texts that are sent to the model in one call; the event loop runs other tasks between the calls."""
 
 
 async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) -> Embeddings:
-    """Return the vectors of all texts. Being cancelled gives the model back.
+    """Return the vectors of all texts.
 
-    Errors: those of Access.find, OptionTypeError, those of ModelPool.lease, EmbeddingsUnsupportedError,
-    InputTooLongError, InvalidRequestError.
+    Raises what Access.find and ModelPool.lease raise, OptionTypeError, EmbeddingsUnsupportedError, InputTooLongError
+    and InvalidRequestError. Cancelling ends the lease.
     """
     clock = Clock(request.options.start_ns)
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model), unknown=unknown)
@@ -44,7 +47,7 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
         clock.model_ready()
         if not request.inputs:
             return Embeddings()
-        # A context that is raised to what is possible still cuts texts to what was asked.
+        # A context that was raised to a minimum still truncates texts at the length that was asked for.
         context = lease.facts.context_length
         longest = min(context, options.num_ctx or context, lease.facts.embedding_tokens or context)
         texts: list[str] = []
@@ -68,7 +71,7 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
 
 
 def unknown(name: str) -> PunaError:
-    """Make the error for a model that is not there, in this method's own words."""
+    """Return the error for an unknown model, whose text differs from that of other methods."""
     return ModelNotFoundError(name, f"model {quote(name)} not found, try pulling it first")
 
 
@@ -85,9 +88,9 @@ async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Em
 
 
 async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, truncate: bool) -> str:
-    """Return the text, cut if it does not fit and may be. InputTooLongError, InvalidRequestError."""
+    """Return the text, truncated if it does not fit. Raises InputTooLongError, InvalidRequestError."""
     facts = lease.facts
-    # Every token but the special ones stands for a byte at least, so short texts need no counting.
+    # Every token but BOS and EOS stands for at least one byte, so a short text need not be counted.
     if len(text.encode()) + 2 <= longest:
         return text
     if is_long(text, longest):
@@ -111,14 +114,14 @@ async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, tr
 
 
 def _specials(model: StoredModel) -> tuple[bool, bool]:
-    """Say whether the tokenizer puts a token before and one after a text: taken for granted unless the file says no."""
-    # Asked under the architecture's name, as the reference does: the tokenizer's own keys do not count here.
+    """Return whether the tokenizer adds BOS and EOS; it does unless the file says no."""
+    # As in Ollama, the keys are looked up below the architecture's name; the tokenizer's own keys do not count.
     before, after = (model.gguf.get(f"add_{name}_token") for name in ("bos", "eos"))
     return before is not False, after is not False
 
 
 def weight_of_vectors(vectors: Sequence[Sequence[float]]) -> int:
-    """Return what it weighs to go through all numbers of vectors, for puna.offload."""
+    """Return the weight of visiting all numbers of the vectors. See puna.offload."""
     return sum(map(len, vectors)) // 8
 
 
@@ -127,7 +130,7 @@ def _all_shaped(vectors: Sequence[Sequence[float]], dimensions: int, *, raw: boo
 
 
 def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> Sequence[float]:
-    """Give a vector length 1, unless the backend's own is wanted; cut it, and give it length 1 again."""
+    """Normalise a vector unless `raw`; with fewer `dimensions`, cut it and normalise it again."""
     if not all(map(math.isfinite, values)):
         raise InvalidRequestError("embedding contains NaN or Inf values")
     shaped = tuple(values) if raw else _normalised(values)
@@ -135,7 +138,7 @@ def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> Sequence[
 
 
 def _normalised(values: Sequence[float]) -> Sequence[float]:
-    """Give a vector length 1, rounding to 32 bits at each step as the reference does: all digits are its own."""
+    """Scale a vector to length 1, rounding to 32 bits at each step as Ollama does."""
     box = array("f", (0.0, 0.0))
     for value in values:
         box[1] = value * value

@@ -1,4 +1,4 @@
-"""Completing a prompt."""
+"""Completes a prompt, and unloads or loads a model when the prompt is empty."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -39,10 +39,11 @@ from puna.serving.sequence_runner import run
 
 
 async def generate(access: Access, request: GenerateRequest, on_progress: OnProgress) -> AsyncGenerator[Event]:
-    """Answer with any Progress, then Deltas, then one Done. Closing it ends the sequence and gives the model back.
+    """Yield any number of Progress, then Deltas, then one Done. Closing the generator ends the sequence and the lease.
 
-    The checks come in the reference's order. Errors: those of Access.find, CapabilityMissingError, OptionTypeError,
-    those of ModelPool.lease, InvalidFormatError, TemplateError, ContextOverflowError, InvalidRequestError.
+    The checks come in Ollama's order, since clients see the error of the first one that fails. Raises what Access.find
+    and ModelPool.lease raise, CapabilityMissingError, OptionTypeError, InvalidFormatError, TemplateError,
+    ContextOverflowError and InvalidRequestError.
     """
     asked = request.options
     clock = Clock(asked.start_ns)
@@ -80,7 +81,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
             shift=shifts(found.model, asked),
             cuts=asked.truncate,
             preserved=tuple(parser.preserved_tokens) if parser else (),
-            bos=_beginning(found),
+            bos=_bos_text(found),
         )
         text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
         sequence, cut = await builder.sequence(text, prompt.media, constraint)
@@ -95,12 +96,12 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
                 elif isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 else:
-                    told = None if request.raw else (raw, sequence.prompt)
-                    yield await _done(event, reader, lease, clock, cut, told)
+                    texts = None if request.raw else (raw, sequence.prompt)
+                    yield await _done(event, reader, lease, clock, cut, texts)
 
 
 def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:
-    """Check what is asked against what the model can; return how it shall think."""
+    """Check the request against the model's capabilities; return whether and how hard it thinks."""
     if "image" in found.model.capabilities:
         raise CapabilityMissingError("image generation models are not currently supported")
     if request.raw and (request.template or request.system or request.context):
@@ -113,7 +114,7 @@ def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:
 async def _prompt(
     access: Access, found: ResolvedModel, lease: Lease, request: GenerateRequest, think: Think | None
 ) -> RenderedPrompt:
-    """Make the prompt's text. Token ids have none."""
+    """Render the prompt. Token ids need no text, so theirs is empty."""
     if not isinstance(request.prompt, str):
         return RenderedPrompt("", request.media)
     if request.raw:
@@ -145,8 +146,11 @@ async def _prompt(
     return RenderedPrompt(before + rendered.text, rendered.media)
 
 
-def _beginning(found: ResolvedModel) -> str:
-    """Return what the model's renderer begins prompts with. One that nobody knows matters only where it renders."""
+def _bos_text(found: ResolvedModel) -> str:
+    """Return the BOS text of the model's renderer.
+
+    An unknown renderer is no error here, since a raw prompt does not use it.
+    """
     try:
         renderer = found.templates.renderer()
     except UnknownRendererError:
@@ -175,9 +179,9 @@ def _reader(found: ResolvedModel, parser: Parser | None, think: Think | None, pr
 
 
 async def _context(lease: Lease, prompt: str, answer: str, evaluated: str | Sequence[int]) -> tuple[int, ...]:
-    """Return the tokens with which a next request goes on: those of the prompt, also where it was cut, and the answer.
+    """Return the `context` of the answer: the tokens of the whole prompt, also if it was truncated, and of the answer.
 
-    Of a prompt too long to be tokenized whole they are the tokens that were evaluated.
+    For a prompt too long to be tokenized whole, the tokens that were evaluated stand for it.
     """
     facts, model = lease.facts, lease.model
     if isinstance(evaluated, str) or not is_long(prompt, facts.context_length):
@@ -192,13 +196,13 @@ async def _done(
     lease: Lease,
     clock: Clock,
     cut: int,
-    told: tuple[list[str], str | Sequence[int]] | None,
+    texts: tuple[list[str], str | Sequence[int]] | None,
 ) -> Done:
-    """`told`: the prompt with the pieces of the answer, and the prompt as it was evaluated; None: no context is due."""
+    """`texts` are the prompt with the answer's deltas, and the prompt as it was evaluated; None: return no context."""
     context = None
-    if told is not None:
-        (prompt, *pieces), evaluated = told
-        context = await _context(lease, prompt, "".join(pieces), evaluated)
+    if texts is not None:
+        (prompt, *deltas), evaluated = texts
+        context = await _context(lease, prompt, "".join(deltas), evaluated)
     return Done(
         reason="length" if finish.reason == "length" else "stop",
         delta=reader.finish(),

@@ -1,4 +1,4 @@
-"""What can be asked of the core, free of any wire format."""
+"""The requests that serving takes, independent of any wire format."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from puna.messages import Message, Think, Tool, ToolChoice
 
 @dataclass(frozen=True, slots=True)
 class OutputConstraint:
-    """What a text must look like, not yet checked."""
+    """Structured output: the form that the text must have, not yet checked."""
 
     kind: str
     """"json_object", "json_schema", "gbnf", "lark" or "regex"."""
@@ -20,58 +20,59 @@ class OutputConstraint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """Everything about a request that is not its input."""
+    """Everything about a request but its input."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Options by the names that Modelfiles use, unchecked."""
+    """Options by the names that Modelfiles use, not yet checked."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     truncate: bool = False
     """Whether a prompt longer than the context may be shortened."""
     shift: bool | None = None
-    """Whether generation goes on when the context is full; None: the model's default."""
+    """Whether a full context is shifted; None: the model's default."""
     constraint: OutputConstraint | None = None
     think: Think | None = None
     """None: the model's default."""
     think_if_possible: bool = False
-    """Whether a model that cannot think is not an error."""
+    """Whether `think` is ignored, rather than refused, if the model cannot think."""
     logprobs: bool = False
     top_logprobs: int = 0
     keep_alive: float | None = None
-    """Seconds that the model stays loaded afterwards; infinity: for good; None: as it was."""
+    """Seconds that the model stays loaded afterwards; infinity: for good; None: unchanged."""
     priority: int = 0
-    """Larger runs first among those that wait."""
+    """Waiting requests of larger priority are served first."""
     cache_salt: str = ""
     start_ns: int = field(default_factory=time.time_ns)
     """When the request arrived, in nanoseconds since 1970."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Options of single backends, by the plugin's name."""
+    """Options that backends declare, by the backend's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """A prompt and how to go on from it."""
+    """A prompt to complete."""
 
     model: str
     prompt: str | tuple[int, ...] = ""
-    """Text, or token ids with `raw`. Empty text: the model is loaded or unloaded, nothing more."""
+    """Text, or token ids with `raw`. Empty text: only load or unload the model."""
     suffix: str = ""
     system: str = ""
     template: str = ""
     raw: bool = False
     media: tuple[bytes, ...] = ()
     context: tuple[int, ...] | None = None
-    """Token ids that an earlier answer ended with; an empty tuple is not the same as None."""
+    """Token ids of an earlier prompt and answer, with which this prompt begins. An empty tuple differs from None: the
+    model's preset messages are then left out."""
     render_only: bool = False
     options: RequestOptions = field(default_factory=RequestOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation to go on with."""
+    """A conversation to continue."""
 
     model: str
     messages: tuple[Message, ...] = ()
-    """Empty: the model is loaded or unloaded, nothing more."""
+    """Empty: only load or unload the model."""
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     render_only: bool = False
@@ -80,28 +81,28 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """Texts to turn into vectors."""
+    """Texts to embed."""
 
     model: str
     inputs: tuple[str, ...] = ()
-    """Empty: the model is loaded, nothing more."""
+    """Empty: only load the model."""
     truncate: bool = False
-    """Whether a text longer than the context is cut."""
+    """Whether a text longer than the context is truncated."""
     dimensions: int = 0
-    """Length to cut vectors to; 0, less, or more than there are: all."""
+    """Number of leading dimensions to keep of each vector; 0, or no smaller than the vector: all."""
     raw: bool = False
-    """Whether vectors come as the backend made them, otherwise they have length 1."""
+    """Whether to return vectors as the backend computed them; otherwise they are normalised to length 1."""
     options: RequestOptions = field(default_factory=RequestOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankRequest:
-    """A query and what to order by it."""
+    """A query and the documents to rank."""
 
     model: str
     query: str
     documents: tuple[str, ...] = ()
     top_n: int = 0
-    """How many to return; 0: all."""
+    """Number of documents to return; 0: all."""
     truncate: bool = False
     options: RequestOptions = field(default_factory=RequestOptions)

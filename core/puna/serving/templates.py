@@ -1,4 +1,4 @@
-"""What a model's templates are and say, worked out once for each model."""
+"""The templates of a model, parsed and probed once per model."""
 
 from functools import cached_property
 from typing import Final
@@ -15,7 +15,7 @@ DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
 
 class ModelTemplates:
-    """A model's templates. Reading them may block and may raise TemplateError."""
+    """The templates, renderer and parser of one model. Reading them may block and may raise TemplateError."""
 
     def __init__(self, model: StoredModel, sandbox: Sandbox) -> None:
         self._model = model
@@ -30,12 +30,12 @@ class ModelTemplates:
 
     @property
     def thinking_tags(self) -> tuple[str, str] | None:
-        """The texts around thinking."""
+        """The opening and closing tag of thinking in a Go template; None if it has none."""
         return self._facts.thinking_tags
 
     @property
     def tool_tag(self) -> str:
-        """The text that begins a tool call."""
+        """The text with which a tool call begins in a Go template."""
         return self._facts.tool_tag
 
     @property
@@ -43,7 +43,7 @@ class ModelTemplates:
         return self._model.template_facts or Facts()
 
     def renderer(self) -> Renderer | None:
-        """Return the renderer that the model names; None: it names none. UnknownRendererError: nobody knows it."""
+        """Return the builtin renderer that the model names; None if it names none. Raises UnknownRendererError."""
         name = self._model.config.renderer
         if name == "gemma4":
             name = gemma4.variant(self._model.name.shortest, lambda: self._model.gguf.parameter_count)
@@ -51,15 +51,15 @@ class ModelTemplates:
 
     @property
     def parser_name(self) -> str:
-        """The kind of parser that the model names; empty: none."""
+        """Name of the model's builtin parser; empty: none."""
         return self._model.config.parser or ("harmony" if self._model.is_harmony else "")
 
     def parser(self) -> Parser | None:
-        """Return a fresh parser of the kind that the model names; None: it names none that is known."""
+        """Return a new builtin parser for one answer; None if the model names none that is known."""
         return registry.parser(self.parser_name) if self.parser_name else None
 
     def chat_template(self, facts: ModelFacts) -> ChatTemplate:
-        """Return the model file's own template, which may print what the loaded model calls its ends."""
+        """Return the Jinja chat template of the model file. It may print BOS and EOS, which `facts` has."""
         key = facts.bos_text, facts.eos_text, facts.adds_bos, facts.adds_eos
         found = self._chat_templates.get(key)
         if found is None:

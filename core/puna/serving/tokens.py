@@ -1,4 +1,4 @@
-"""Text to tokens and back, and what fits a query best: everything that runs no sequence."""
+"""Tokenizes, detokenizes and ranks: the operations on text that run no sequence."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +15,7 @@ from puna.serving.requests import RequestOptions, RerankRequest
 from puna.serving.sequence_runner import overflow_text, translating_errors
 
 AT_ONCE: Final = 256
-"""Documents that are ranked together: each is paired with the query, in memory."""
+"""Number of documents that are ranked in one call; each is copied together with the query."""
 LONGEST: Final = "PUNA_MAX_TOKENIZE_CHARACTERS"
 
 
@@ -30,7 +30,10 @@ async def tokenize(
     options: RequestOptions,
     on_progress: OnProgress,
 ) -> Tokens:
-    """Return a text's tokens. Errors: TooLargeError, those of Access.find and ModelPool.lease, OptionTypeError."""
+    """Return the tokens of a text.
+
+    Raises TooLargeError, OptionTypeError, and what Access.find and ModelPool.lease raise.
+    """
     _check_length("text", len(text), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
@@ -46,7 +49,7 @@ async def tokenize(
 async def detokenize(
     access: Access, name: str, ids: Sequence[int], *, special: bool, options: RequestOptions, on_progress: OnProgress
 ) -> bytes:
-    """Put tokens together. Errors: as tokenize, and InvalidTokenError."""
+    """Return the bytes of tokens, joined. Raises what `tokenize` raises, and InvalidTokenError."""
     _check_length("token_ids", len(ids), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
@@ -63,7 +66,7 @@ async def detokenize(
 
 
 async def rerank(access: Access, request: RerankRequest, on_progress: OnProgress) -> Ranking:
-    """Order documents. Errors: as tokenize, and RankingUnsupportedError."""
+    """Rank documents by relevance to a query. Raises what `tokenize` raises, and RankingUnsupportedError."""
     clock = Clock(request.options.start_ns)
     found = await access.find(request.model)
     access.refuse_remote(found)
@@ -85,13 +88,13 @@ async def rerank(access: Access, request: RerankRequest, on_progress: OnProgress
 
 
 def _check_length(field: str, length: int, most: int) -> None:
-    """Raise TooLargeError where a field is longer than the limit of this service."""
+    """Raise TooLargeError if a field exceeds the limit of TokenizeService."""
     if length > most:
         raise TooLargeError(f"{field} has {length} items, at most {most} are taken; {LONGEST} changes the limit")
 
 
 async def _check_fits(lease: Lease, texts: Sequence[str]) -> None:
-    """Raise ContextOverflowError where a text is too long to be tokenized whole and does not fit the context."""
+    """Raise ContextOverflowError for a text that is too long to be tokenized whole and does not fit the context."""
     limit = lease.facts.context_length
     for text in texts:
         if is_long(text, limit) and not (found := await head(lease.model, text, limit + 1)).complete:

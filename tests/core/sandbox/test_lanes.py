@@ -18,8 +18,8 @@ from puna.errors import TemplateError, TemplateLimitError, TemplateRefusedError
 from puna.limits import Limits
 from puna.messages import Message
 from puna.sandbox import lanes, wire
-from puna.sandbox.lanes import Lanes, Turns
-from puna.sandbox.process import REMEMBERED, Template, Worker, WorkerGoneError
+from puna.sandbox.lanes import FairQueue, Lanes
+from puna.sandbox.process import CACHED_TEMPLATES, Template, Worker, WorkerGoneError
 from puna.sandbox.sandbox import Sandbox
 
 USER = Message(role="user", content="hi")
@@ -180,7 +180,7 @@ async def test_a_worker_that_is_killed_at_work_is_replaced_once(sandbox):
 
 
 async def test_memory_of_a_worker_does_not_grow(sandbox):
-    for number in range(2 * REMEMBERED):
+    for number in range(2 * CACHED_TEMPLATES):
         assert await render(sandbox, f"{number}") == f"{number}"
     assert len(workers()) == 1
 
@@ -261,7 +261,7 @@ async def test_the_core_believes_no_strange_answer(sandbox, monkeypatch, said):
         asyncio.get_running_loop().call_soon(line.data_received, said)
 
     await render(sandbox, "ok")
-    monkeypatch.setattr("puna.sandbox.process._Line.write", write)
+    monkeypatch.setattr("puna.sandbox.process._WorkerProtocol.write", write)
     monkeypatch.setattr(Worker, "start", _unavailable)
     with pytest.raises(TemplateError, match="the process that ran it has ended"):
         await render(sandbox, "ok")
@@ -272,33 +272,33 @@ async def _unavailable(_limits, **_more):
 
 
 async def test_places_are_given_by_turns():
-    turns, order = Turns(1), []
-    await turns.take("first")
+    queue, order = FairQueue(1), []
+    await queue.acquire("first")
 
     async def wait(name, number):
-        await turns.take(name)
+        await queue.acquire(name)
         order.append((name, number))
-        turns.give()
+        queue.release()
 
     tasks = [asyncio.create_task(wait("many", number)) for number in range(3)]
     await asyncio.sleep(0)
     tasks.append(asyncio.create_task(wait("one", 0)))
     await asyncio.sleep(0)
-    turns.give()
+    queue.release()
     await asyncio.gather(*tasks)
     assert order == [("many", 0), ("one", 0), ("many", 1), ("many", 2)]
 
 
 async def test_who_leaves_the_line_costs_nobody_a_place():
-    turns = Turns(1)
-    await turns.take("a")
-    waiting = asyncio.create_task(turns.take("b"))
+    queue = FairQueue(1)
+    await queue.acquire("a")
+    waiting = asyncio.create_task(queue.acquire("b"))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    turns.give()
+    queue.release()
     async with asyncio.timeout(1):
-        await turns.take("c")
+        await queue.acquire("c")
 
 
 async def test_requests_share_the_places():
@@ -316,8 +316,8 @@ async def test_requests_share_the_places():
 
 async def test_a_template_that_gets_no_processor_is_told_of_its_limit(monkeypatch):
     """The worker ends by its own timer a second later, which must not be what the client hears of."""
-    monkeypatch.setattr(lanes, "STARVED", 1.1)
-    monkeypatch.setattr(Worker, "computed", lambda _: 0.0)
+    monkeypatch.setattr(lanes, "WALL_CLOCK_FACTOR", 1.1)
+    monkeypatch.setattr(Worker, "cpu_seconds", lambda _: 0.0)
     async with Sandbox(replace(LIMITS, template_seconds=1.5)) as starved:
         with pytest.raises(TemplateLimitError, match="PUNA_TEMPLATE_SECONDS"):
             await render(starved, FOREVER)
