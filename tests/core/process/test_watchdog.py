@@ -16,7 +16,7 @@ ALLOWED = 0.1
 
 @pytest.fixture
 def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(watchdog, "PAUSE", 0.0)
+    monkeypatch.setattr(watchdog, "WARNING_INTERVAL", 0.0)
     caplog.set_level(logging.WARNING, logger="puna.process.watchdog")
     return lambda: [record.getMessage() for record in caplog.records if BUSY in record.getMessage()]
 
@@ -58,7 +58,7 @@ async def test_nobody_is_blamed_for_short_turns_and_for_waiting(warnings):
 
 
 async def test_warnings_are_few(warnings, monkeypatch):
-    monkeypatch.setattr(watchdog, "PAUSE", 60.0)
+    monkeypatch.setattr(watchdog, "WARNING_INTERVAL", 60.0)
     with watching(ALLOWED):
         for _ in range(4):
             spin(2.5 * ALLOWED)

@@ -184,7 +184,7 @@ async def test_a_chat_in_one_piece(core, client):
     )
     request = core.requests[0]
     assert list(request.messages) == [
-        message_pb2.Message(role="user", content="x", media=[options_pb2.Media(data=b"hi")]),
+        message_pb2.Message(role="USER", content="x", media=[options_pb2.Media(data=b"hi")]),
         message_pb2.Message(
             role="assistant", tool_calls=[message_pb2.ToolCall(id="i", name="f", arguments_json='{"b": 1, "a": 2}')]
         ),

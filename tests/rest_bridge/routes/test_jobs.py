@@ -111,7 +111,7 @@ async def test_everything_a_body_says_reaches_the_core(core, client):
             system="s",
             licenses=["MIT", "X"],
             parameters_json='{"temperature":0.50,"stop":["a"]}',
-            messages=[message_pb2.Message(role="user", content="hi")],
+            messages=[message_pb2.Message(role="USER", content="hi")],
             quantize="q4_k_m",
             renderer="r",
             parser="p",
