@@ -106,6 +106,16 @@ class Registry:
         lacking = [(-each.preference, name) for name, each in self._without_library.items() if format in each.formats]
         return "; ".join([text, *(f"backend {name!r} is broken: {self._errors[name]}" for _, name in sorted(lacking))])
 
+    def quantizer(self) -> str:
+        """Return the module of the most preferred backend's quantizer; empty if no usable backend has one."""
+        found: list[tuple[int, str, str]] = []
+        for name in self.names():
+            with suppress(BackendNotFoundError):
+                backend = self.get(name)
+                if backend.quantizer:
+                    found.append((-backend.preference, name, backend.quantizer))
+        return min(found)[2] if found else ""
+
     def describe(self) -> list[PluginInfo]:
         """Return what is known of each plugin, in order of names. Imports all of them."""
         return [self._info(self._entries[name]) for name in self.names()]

@@ -18,6 +18,7 @@ class LlamaCppBackend(Backend):
     options = (Option(name="kernels", kind=bool), Option(name="lazy_kv_cache", kind=bool))
     requires = ("llama_cpp", "llguidance", "numpy", "PIL")
     install_command = "pip install 'puna[llama-cpp]'"
+    quantizer = "puna_llama_cpp.quantize"
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load weights and make a context, in a thread. Cancelling waits until that has let go."""

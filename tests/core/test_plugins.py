@@ -35,6 +35,12 @@ def test_listing_names_imports_nothing(some):
     assert some(**BROKEN).names() == ("abstract", "missing", "wrong")
 
 
+def test_the_quantizer_is_the_most_preferred_backends(some):
+    backends = some(llama_cpp="puna_llama_cpp:LlamaCppBackend", scripted="puna_scripted:ScriptedBackend", **BROKEN)
+    assert backends.quantizer() == "puna_llama_cpp.quantize"
+    assert some(scripted="puna_scripted:ScriptedBackend").quantizer() == ""
+
+
 def test_a_backend_is_made_once(some):
     backends = some(scripted="puna_scripted:ScriptedBackend")
     assert backends.get("scripted") is backends.get("scripted")

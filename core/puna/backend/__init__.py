@@ -354,6 +354,14 @@ class Backend(ABC):
     install_command: ClassVar[str] = ""
     """The shell command that installs what `requires` names. Users read it in the error."""
 
+    quantizer: ClassVar[str] = ""
+    """The module of a program that rewrites GGUF files; empty: the backend has none.
+
+    The core runs `python -m MODULE SOURCE TARGET TYPE` in a process that it can kill. TYPE is a file type such as Q8_0,
+    or COPY, which keeps the tensors and writes the file anew. The program writes lines `progress DONE TOTAL` (tensors) to
+    standard output. If it fails, it writes why to standard error and ends with another exit status than 0.
+    """
+
     @abstractmethod
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load a model, calling `report` with the progress from 0 to 1, from any thread.

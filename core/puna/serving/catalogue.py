@@ -18,6 +18,7 @@ from puna.errors import (
     ModelRequiredError,
 )
 from puna.go.json import quote
+from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.facts.details import ModelSummary
@@ -34,10 +35,19 @@ Step: TypeAlias = TransferStep
 class Catalogue:
     """Lists, describes and changes the models of a store."""
 
-    def __init__(self, store: ModelStore, registries: Registries | None = None, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        registries: Registries | None = None,
+        sandbox: Sandbox | None = None,
+        find_quantizer: Callable[[], str] = lambda: "",
+    ) -> None:
         """`registries` pulls and pushes; None means registries without credentials. `sandbox` reads templates before
         they are stored.
+
+        `find_quantizer` returns the module of the quantizer to run, empty if there is none. It may block.
         """
+        self._find_quantizer = find_quantizer
         self._sandbox = sandbox
         self._store = store
         self._registries = registries or Registries(store)
@@ -111,7 +121,9 @@ class Catalogue:
             def pull(name: ModelName) -> Iterator[Step]:
                 return iterate_from_loop(self._registries.pull(name, insecure=False), loop, stopped)
 
-            return create(self._store, request, pull=pull, stopped=stopped)
+            module = self._find_quantizer()
+            rewriter = rewrite.with_program(module) if module else None
+            return create(self._store, request, rewriter=rewriter, pull=pull, stopped=stopped)
 
         if self._sandbox is not None and request.template:
             await self._sandbox.prefetch_facts(

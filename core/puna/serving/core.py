@@ -44,7 +44,7 @@ class Serving:
         backends: Registry | None = None,
         sandbox: Sandbox | None = None,
     ) -> None:
-        """`backends` is only listed by `plugins`; None means the installed ones.
+        """`backends` are listed by `plugins` and searched for a quantizer; None means the installed ones.
 
         `sandbox` runs templates. The caller opens and closes it; without one, its workers end with this process.
         """
@@ -54,7 +54,7 @@ class Serving:
         self.activity = Activity()
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits))
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
-        self.catalogue = Catalogue(store, registries, self.access.sandbox)
+        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._quantizer)
         self._backends = backends
 
     def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
@@ -156,6 +156,12 @@ class Serving:
 
     def plugins(self) -> list[PluginInfo]:
         """Return what is known of each backend plugin. Imports all of them, so it may block."""
+        return self._registry().describe()
+
+    def _quantizer(self) -> str:
+        return self._registry().quantizer()
+
+    def _registry(self) -> Registry:
         if self._backends is None:
             self._backends = Registry.discover()
-        return self._backends.describe()
+        return self._backends

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.store import ModelStore
 
+QUANTIZER = rewrite.with_program("puna_llama_cpp.quantize")
 TYPES = {"u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "str": 8, "arr": 9, "u64": 10}
 TYPES |= {"i64": 11, "f64": 12}
 FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -58,8 +60,8 @@ class Workshop:
         return self.upload(write_gguf(("general.architecture", "str", architecture), *pairs, **how))
 
     def create(self, name="m", *, rewriter=None, **what) -> list[str]:
-        how = {"rewriter": rewriter} if rewriter else {}
-        return [step.status for step in create(self.store, CreateRequest(name=name, **what), **how)]
+        request = CreateRequest(name=name, **what)
+        return [step.status for step in create(self.store, request, rewriter=rewriter or QUANTIZER)]
 
     def create_plain(self, name="m", *pairs, architecture="zed", **what) -> list[str]:
         return self.create(name, files={"a.gguf": self.gguf(*pairs, architecture=architecture)}, **what)

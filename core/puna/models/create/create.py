@@ -12,7 +12,7 @@ from typing import Final
 
 from puna.errors import CreateFailedError, InvalidCreateError, InvalidRequestError, TransferError
 from puna.models.convert import conversion
-from puna.models.create import layers, overrides, quantization, remote, rewrite
+from puna.models.create import layers, overrides, quantization, remote
 from puna.models.create.layers import Entry
 from puna.models.create.request import CreateRequest, check
 from puna.models.create.rewrite import COPY, Rewrite, RewriteError
@@ -37,6 +37,7 @@ Pull = Callable[[ModelName], Iterator[TransferStep]]
 """Fetches a model that is not there."""
 
 INVALID_BASE: Final = "invalid model name"
+NO_QUANTIZER: Final = "no installed backend can quantize (`puna plugins` lists the backends and what they lack)"
 _PROGRESS_DIGEST: Final = "0000000000000000000"
 _PROGRESS_SECONDS: Final = 0.06
 
@@ -51,12 +52,13 @@ def create(
     store: ModelStore,
     request: CreateRequest,
     *,
-    rewriter: Rewrite = rewrite.rewrite,
+    rewriter: Rewrite | None = None,
     pull: Pull = no_pull,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TransferStep]:
     """Make a model, step by step; closing the iterator before its end leaves nothing that anyone sees.
 
+    `rewriter` rewrites and quantizes files. Without one, files are stored as they are and quantizing is refused.
     `stopped` is asked while a file is rewritten, which can take minutes without a step; once it is true all ends.
 
     Raises InvalidCreateError and its kin for what the client could have known, CreateFailedError and GGUFError for
@@ -78,7 +80,7 @@ class _Creation:
     request: CreateRequest
     name: ModelName
     claims: Claims
-    rewriter: Rewrite
+    rewriter: Rewrite | None
     pull: Pull
     stopped: Callable[[], bool]
     scratch: ExitStack
@@ -258,9 +260,11 @@ class _Creation:
             if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
             return wanted if wanted != has else None
-        return COPY if piece.needs_rewriting and not self.request.as_is and rewrite.available() else None
+        return COPY if piece.needs_rewriting and not self.request.as_is and self.rewriter is not None else None
 
     def _rewrite(self, piece: Piece, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
+        if self.rewriter is None:
+            raise CreateFailedError(NO_QUANTIZER)
         size = source.stat().st_size
         status = f"quantizing {piece.head.file_type} model to {kind}"
         spoken = time.monotonic()

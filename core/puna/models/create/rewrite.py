@@ -1,12 +1,14 @@
-"""Rewriting GGUF files through llama.cpp's quantizer, in a process of its own.
+"""Rewriting GGUF files through a backend's quantizer, in a process of its own.
 
-The reference puts every uploaded model through it, which checks the file and gives it llama.cpp's own layout; doing the
-same gives the same bytes, hence the same digests.
+Ollama puts every uploaded model through llama.cpp's quantizer, which checks the file and gives it llama.cpp's own
+layout. Doing the same gives the same bytes, hence the same digests. A backend plugin names the quantizer (`Backend.quantizer`);
+this package knows none. The process ends with the server, is killed when the client leaves, and a crash of the native
+library stays inside it (see `program`).
 """
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +19,8 @@ from puna.models.program import ProgramError
 log = logging.getLogger(__name__)
 
 COPY: Final = "COPY"
-QUANTIZER: Final = "puna_llama_cpp.quantize"
+_LOGGED: Final = 2000
+"""Characters of what a failed quantizer said that are logged, from the end."""
 
 Rewrite = Callable[[Path, Path, str, Callable[[], bool]], Iterator[tuple[int, int]]]
 """Write a file anew: source, target, a file type or "COPY", and whether to stop.
@@ -27,26 +30,28 @@ Yields tensors done and in all; raises RewriteError, and CreateFailedError when 
 
 
 class RewriteError(CreateFailedError):
-    """The quantizer refused the file. The text is for the client; the log has everything that llama.cpp said."""
+    """The quantizer refused the file. The text is for the client; the log has everything that the quantizer said."""
 
 
-def available() -> bool:
-    """Whether llama.cpp is installed."""
-    return importlib.util.find_spec("llama_cpp") is not None
+def with_program(module: str) -> Rewrite:
+    """Return a function that rewrites files with a quantizer, which is a module that `python -m` runs.
+
+    Closing the iterator that it returns before its end kills the process.
+    """
+    return partial(_run, module)
 
 
-def rewrite(
-    source: Path, target: Path, kind: str, stopped: Callable[[], bool] = lambda: False
+def _run(
+    module: str, source: Path, target: Path, kind: str, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, int]]:
-    """Run the quantizer. Closing the iterator before its end kills it."""
     try:
-        yield from program.run(QUANTIZER, str(source), str(target), kind, stopped=stopped)
+        yield from program.run(module, str(source), str(target), kind, stopped=stopped)
     except ProgramError as error:
-        log.warning("the quantizer refused %s: %s", source.name, error.said[-2000:])
+        log.warning("the quantizer refused %s: %s", source.name, error.said[-_LOGGED:])
         raise RewriteError(f"llama-quantize failed: {error}{_reason(error.said, source)}") from error
 
 
 def _reason(said: str, source: Path) -> str:
-    """Return what llama.cpp says of a file, without the file's place on this machine; empty: it says nothing of it."""
+    """Return llama.cpp's reason without the file's place on this machine; empty if it gives none about the file."""
     reason = said.rpartition("failed to quantize: ")[2].partition("\n")[0] if "failed to quantize: " in said else ""
     return f": {reason}".replace(str(source), source.name) if reason else ""

@@ -76,6 +76,15 @@ def test_quantizing_an_f32_model_is_possible(workshop, scripted_models):
         workshop.create("n", base="m", quantize="q9_9")
 
 
+def test_without_a_quantizer_files_are_kept_and_quantizing_is_refused(workshop, scripted_models):
+    digest = workshop.upload((scripted_models / "scripted.gguf").read_bytes())
+    files = {"scripted.gguf": digest}
+    steps = [step.status for step in create(workshop.store, CreateRequest(name="m", files=files))]
+    assert steps == ["parsing GGUF", old(digest), *DONE]
+    with pytest.raises(CreateFailedError, match="no installed backend can quantize"):
+        list(create(workshop.store, CreateRequest(name="n", files=files, quantize="q8_0")))
+
+
 def test_what_the_quantizer_refuses_is_refused(workshop):
     digest = workshop.gguf(tensors=[])
     text = "failed to validate GGUF with llama-quantize without compatibility patches: "

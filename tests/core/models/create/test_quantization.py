@@ -2,7 +2,7 @@ import pytest
 
 from puna.errors import CreateFailedError
 from puna.models.create import quantization
-from puna.models.create.rewrite import rewrite
+from puna.models.create.rewrite import with_program
 from puna.models.gguf import reader as gguf
 from puna_llama_cpp.quantize import file_type
 
@@ -27,5 +27,5 @@ def test_llama_cpp_knows_them_all_and_so_do_we():
 
 def test_one_that_the_reference_does_not_offer(scripted_models, tmp_path):
     target = tmp_path / "out.gguf"
-    list(rewrite(scripted_models / "scripted.gguf", target, "IQ3_S"))
+    list(with_program("puna_llama_cpp.quantize")(scripted_models / "scripted.gguf", target, "IQ3_S"))
     assert gguf.read(target).file_type == "IQ3_S"
