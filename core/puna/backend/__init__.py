@@ -358,8 +358,8 @@ class Backend(ABC):
     """The module of a program that rewrites GGUF files; empty: the backend has none.
 
     The core runs `python -m MODULE SOURCE TARGET TYPE` in a process that it can kill. TYPE is a file type such as Q8_0,
-    or COPY, which keeps the tensors and writes the file anew. The program writes lines `progress DONE TOTAL` (tensors) to
-    standard output. If it fails, it writes why to standard error and ends with another exit status than 0.
+    or COPY, which keeps the tensors and writes the file anew. The program writes lines `progress DONE TOTAL`, which
+    count tensors, to standard output. If it fails, it writes why to standard error and its exit status is not 0.
     """
 
     @abstractmethod
