@@ -22,7 +22,7 @@ from puna.backend import (
 )
 from puna.blocking import iterate
 from puna_ctransformers.engine import Engine, check_length
-from puna_ctransformers.header import Header
+from puna_ctransformers.header import GGUFError, Header
 from puna_ctransformers.native import NativeModel
 from puna_ctransformers.vocabulary import Vocabulary
 
@@ -118,7 +118,7 @@ class CTransformersBackend(Backend):
             raise InvalidRequestError("the ctransformers backend takes no adapters")
         try:
             header = await asyncio.to_thread(Header, Path(spec.path))
-        except (ValueError, OSError) as error:
+        except (GGUFError, OSError) as error:
             raise InvalidRequestError(str(error)) from error
         _check(header)
         report(0.0)
@@ -134,7 +134,7 @@ def _cores() -> int:
 
 def _check(header: Header) -> None:
     tokenizer = header.text("tokenizer.ggml.model")
-    if tokenizer != "llama" or "tokenizer.ggml.tokens" not in header.values:
+    if tokenizer != "llama" or not header.texts("tokenizer.ggml.tokens"):
         raise InvalidRequestError(f'ctransformers needs the tokenizer "llama"; this model has "{tokenizer}"')
 
 

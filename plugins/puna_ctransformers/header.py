@@ -1,71 +1,53 @@
 """The metadata at the start of a GGUF file, as far as the library itself does not tell it."""
 
-import struct
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, Final
 
-Value: TypeAlias = int | float | bool | bytes | tuple[Any, ...] | list[Any]
+from puna.gguf import reader
+from puna.gguf.reader import Array, GGUFError
 
-MAGIC = b"GGUF"
-TEXT, ARRAY = 8, 9
-SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-"""Value types by their number."""
+__all__ = ["GGUFError", "Header"]
+
+_BYTES_OF_A_VALUE: Final = 2
+"""The KV cache holds numbers of 16 bits."""
 
 
 class Header:
-    """Metadata of a model. ValueError: the file is no GGUF of version 2 or 3."""
+    """Metadata of a model."""
 
     def __init__(self, path: Path) -> None:
-        """Read it; tensors are not touched."""
-        with path.open("rb") as file:
-            if file.read(4) != MAGIC:
-                raise ValueError("not a GGUF file")
-            try:
-                self.values: Mapping[str, Any] = _read(file)
-            except struct.error as error:
-                raise ValueError("the GGUF file is cut off") from error
+        """Read it; tensors are not touched. Raises GGUFError and OSError."""
+        self._head = reader.read(path, arrays=True)
         self.file_bytes = path.stat().st_size
 
     def number(self, key: str, default: int = 0) -> int:
-        """Return a number of the architecture, by its key without the architecture's name."""
-        return int(self.values.get(f"{self.text('general.architecture')}.{key}", default))
+        """Return a number by its key. A key that is not general or the tokenizer's belongs to the architecture."""
+        value = self._head.get(key)
+        return int(value) if isinstance(value, int | float) else default
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a boolean by its key."""
+        value = self._head.get(key)
+        return value if isinstance(value, bool) else default
 
     def text(self, key: str) -> str:
         """Return a text; empty if there is none."""
-        return bytes(self.values.get(key, b"")).decode(errors="replace")
+        return self._head.text(key)
+
+    def numbers(self, key: str) -> tuple[int, ...]:
+        """Return an array of integers; empty if there is none."""
+        return tuple(int(each) for each in self._elements(key))
+
+    def texts(self, key: str) -> tuple[bytes, ...]:
+        """Return an array of texts as bytes, since a token need not be UTF-8; empty if there is none."""
+        return tuple(str(each).encode("utf-8", "surrogateescape") for each in self._elements(key))
 
     def cache_bytes(self, context_length: int) -> int:
-        """Return what keys and values take in memory for a context of so many tokens, at 16 bits."""
+        """Return the bytes of the KV cache for a context of so many tokens."""
         heads = self.number("attention.head_count", 1)
         width = self.number("embedding_length") // heads * self.number("attention.head_count_kv", heads)
-        return 2 * 2 * self.number("block_count") * context_length * width
+        return 2 * _BYTES_OF_A_VALUE * self.number("block_count") * context_length * width
 
-
-def _read(file: BinaryIO) -> dict[str, Any]:
-    version, _, count = _unpack(file, "<I"), _unpack(file, "<Q"), _unpack(file, "<Q")
-    if version not in (2, 3):
-        raise ValueError(f"GGUF version {version} is not supported")
-    return {_text(file).decode(errors="replace"): _value(file, _unpack(file, "<I")) for _ in range(count)}
-
-
-def _value(file: BinaryIO, kind: int) -> Value:
-    if kind == TEXT:
-        return _text(file)
-    if kind == ARRAY:
-        item, length = _unpack(file, "<I"), _unpack(file, "<Q")
-        if item in SCALARS:
-            code = SCALARS[item]
-            return struct.unpack(f"<{length}{code[1]}", file.read(length * struct.calcsize(code)))
-        return [_value(file, item) for _ in range(length)]
-    if kind in SCALARS:
-        return cast(Value, _unpack(file, SCALARS[kind]))
-    raise ValueError(f"unknown value type {kind}")
-
-
-def _text(file: BinaryIO) -> bytes:
-    return file.read(_unpack(file, "<Q"))
-
-
-def _unpack(file: BinaryIO, code: str) -> Any:  # noqa: ANN401 (what the code says)
-    return struct.unpack(code, file.read(struct.calcsize(code)))[0]
+    def _elements(self, key: str) -> tuple[Any, ...]:
+        value = self._head.get(key)
+        return value.values or () if isinstance(value, Array) else ()

@@ -16,17 +16,16 @@ class Vocabulary:
 
     def __init__(self, header: Header, model: NativeModel) -> None:
         """Of a model and its file's header."""
-        values = header.values
         self._model = model
-        self._texts: Sequence[bytes] = values["tokenizer.ggml.tokens"]
-        kinds: Sequence[int] = values.get("tokenizer.ggml.token_type", ())
+        self._texts: Sequence[bytes] = header.texts("tokenizer.ggml.tokens")
+        kinds: Sequence[int] = header.numbers("tokenizer.ggml.token_type")
         self.size = len(self._texts)
         self.special = {index: self._texts[index] for index, kind in enumerate(kinds) if kind in (UNKNOWN, CONTROL)}
-        self.adds_bos = bool(values.get("tokenizer.ggml.add_bos_token", True))
-        self.adds_eos = bool(values.get("tokenizer.ggml.add_eos_token", False))
-        self.bos_id = int(values.get("tokenizer.ggml.bos_token_id", 1))
-        self.eos_id = int(values.get("tokenizer.ggml.eos_token_id", 2))
-        self.ends = {self.eos_id, int(values.get("tokenizer.ggml.eot_token_id", self.eos_id))}
+        self.adds_bos = header.flag("tokenizer.ggml.add_bos_token", True)
+        self.adds_eos = header.flag("tokenizer.ggml.add_eos_token", False)
+        self.bos_id = header.number("tokenizer.ggml.bos_token_id", 1)
+        self.eos_id = header.number("tokenizer.ggml.eos_token_id", 2)
+        self.ends = {self.eos_id, header.number("tokenizer.ggml.eot_token_id", self.eos_id)}
         # Text goes to the library and comes back as a C string, which a zero byte would end.
         zero = {b"\0": self._texts.index(b"<0x00>")} if b"<0x00>" in self._texts else {}
         marked = {index for index, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)}

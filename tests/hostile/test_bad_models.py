@@ -18,8 +18,8 @@ from tests.hostile.bounds import unharmed
 from tests.hostile.fuzz import fuzz
 
 from puna.errors import PunaError
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUFError
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUFError
 from puna.models.layout import config, manifest, parameters, preset_messages
 from puna.models.store import ModelStore
 from puna.v1 import models_pb2, models_pb2_grpc

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.server import MODELS, command, parents, serving
 from tests.hostile.bounds import unharmed
 
-from puna.models.gguf import reader as gguf
+from puna.gguf import reader as gguf
 from puna.v1 import (
     chat_pb2,
     chat_pb2_grpc,

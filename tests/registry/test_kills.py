@@ -20,11 +20,11 @@ import pytest
 from tests.e2e.server import MODELS, serving
 from tests.registry.front import Slow
 
+from puna.gguf import reader as gguf
+from puna.gguf import writer as gguf_write
+from puna.gguf.writer import Part
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.gguf import reader as gguf
-from puna.models.gguf import writer as gguf_write
-from puna.models.gguf.writer import Part
 from puna.models.layout import manifest as manifests
 from puna.models.storage.digest import is_digest
 from puna.models.store import ModelStore

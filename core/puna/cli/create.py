@@ -16,8 +16,8 @@ from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
 from puna.cli.texts import readable
+from puna.gguf import reader as gguf
 from puna.models.create import quantization
-from puna.models.gguf import reader as gguf
 from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 

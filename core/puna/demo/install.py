@@ -6,8 +6,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from puna.gguf import reader as gguf
 from puna.models.facts.details import completed
-from puna.models.gguf import reader as gguf
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types

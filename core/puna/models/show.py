@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from puna.errors import ModelNotFoundError
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUF, Array, Tensor
+from puna.gguf.types import F32, STRING, U8
 from puna.go import json as gojson
 from puna.messages import Message
 from puna.models import modelfile
 from puna.models.facts.details import Details
 from puna.models.facts.selection import DEFAULT_TEMPLATE
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUF, Array, Tensor
-from puna.models.gguf.types import F32, STRING, U8
 from puna.models.layout.config import Config
 from puna.models.name import ModelName
 from puna.models.storage.linked import InPlace

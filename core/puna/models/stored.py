@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from puna.errors import PunaError, TemplateLimitError
+from puna.gguf.reader import GGUF, GGUFError
+from puna.gguf.types import UNKNOWN
 from puna.go import json_text
 from puna.go.template.facts import Facts
 from puna.messages import Message
 from puna.models.facts import capabilities, selection
 from puna.models.facts.details import Details, ModelSummary, describe, local_time
 from puna.models.facts.heads import Heads
-from puna.models.gguf.reader import GGUF, GGUFError
-from puna.models.gguf.types import UNKNOWN
 from puna.models.layout import media_types, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest

@@ -34,7 +34,7 @@ from puna.errors import (
     UnknownRendererError,
     UnsupportedOperationError,
 )
-from puna.models.gguf.reader import GGUFError
+from puna.gguf.reader import GGUFError
 from puna.models.stored import UnreadableModelError
 
 DOMAIN: Final = "puna"

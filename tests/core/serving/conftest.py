@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from puna.gguf import reader as gguf
+from puna.gguf import writer as gguf_write
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.gguf import reader as gguf
-from puna.models.gguf import writer as gguf_write
 from puna.models.store import ModelStore
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool

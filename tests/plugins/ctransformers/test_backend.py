@@ -116,7 +116,7 @@ async def test_what_the_library_cannot_do_is_refused(model, values, error):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"path": str(ROOT / "README.md")}, "not a GGUF file"),
+        ({"path": str(ROOT / "README.md")}, "invalid file magic"),
         ({"path": str(ROOT / "tests/models/scripted.gguf")}, 'needs the tokenizer "llama"; this model has "gpt2"'),
         ({"adapter_paths": ("/a",)}, "takes no adapters"),
     ],

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import CreateFailedError, InvalidCreateError
+from puna.gguf.reader import GGUF
 from puna.models import program
 from puna.models.convert.failure import ConversionError, UnsupportedError
-from puna.models.gguf.reader import GGUF
 from puna.models.program import ProgramError
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import CreateFailedError, InvalidCreateError, InvalidRequestError, TransferError
+from puna.gguf import reader as gguf
+from puna.gguf import writer as gguf_write
+from puna.gguf.reader import GGUF
+from puna.gguf.writer import Part
 from puna.models.convert import conversion
 from puna.models.create import layers, overrides, quantization, remote
 from puna.models.create.layers import Entry
@@ -18,10 +22,6 @@ from puna.models.create.request import CreateRequest, check
 from puna.models.create.rewrite import COPY, Rewrite, RewriteError
 from puna.models.create.uploads import Piece, Uploads
 from puna.models.facts.details import completed
-from puna.models.gguf import reader as gguf
-from puna.models.gguf import writer as gguf_write
-from puna.models.gguf.reader import GGUF
-from puna.models.gguf.writer import Part
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types

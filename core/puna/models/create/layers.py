@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from puna.errors import InvalidCreateError, TemplateError
+from puna.gguf.reader import GGUF
 from puna.models.create import known_templates
 from puna.models.create.request import CreateRequest
 from puna.models.facts.heads import ReadTemplate
-from puna.models.gguf.reader import GGUF
 from puna.models.layout import media_types, parameters, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer

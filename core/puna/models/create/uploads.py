@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUF
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUF
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer
 from puna.models.progress import TransferStep

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, INSERT, PARSERS, THINKING, TOOLS, VISION
+from puna.gguf.reader import GGUF
 from puna.models.facts import chat_template
 from puna.models.facts.selection import HARMONY_FAMILIES
-from puna.models.gguf.reader import GGUF
 from puna.models.layout.config import Config
 
 

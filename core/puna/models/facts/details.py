@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from puna.gguf.reader import GGUF
+from puna.gguf.types import UNKNOWN
 from puna.models.facts.numerals import parameter_size
-from puna.models.gguf.reader import GGUF
-from puna.models.gguf.types import UNKNOWN
 from puna.models.layout.config import Config
 from puna.models.name import ModelName
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from puna.errors import TemplateError, TemplateLimitError
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUF, GGUFError
 from puna.go.template import facts
 from puna.go.template.facts import Facts
 from puna.go.template.parser import parse
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUF, GGUFError
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import InvalidCreateError
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUFError
 from puna.models.create.uploads import SHARD, media_type_of
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUFError
 from puna.models.layout import media_types
 
 SUFFIX: Final = ".gguf"

@@ -10,10 +10,10 @@ from tests.core.models.convert import folders, tokenizers
 from tests.core.models.convert.test_lora import adapter
 
 from puna.errors import CreateFailedError, InvalidCreateError
+from puna.gguf import reader as gguf
 from puna.models.convert import conversion
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.gguf import reader as gguf
 from puna.models.layout import manifest, media_types
 
 CHATML_STOP = "sha256:f02dd72bb2423204352eabc5637b44d79d17f109fdb510a7c51455892aa2d216"

@@ -12,11 +12,11 @@ from puna.errors import (
     InvalidModelNameError,
     TransferError,
 )
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUFError
 from puna.messages import Message
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUFError
 from puna.models.name import ModelName
 from puna.models.progress import TransferStep
 from puna.models.storage.blobs import digest_of

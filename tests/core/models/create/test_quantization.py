@@ -1,9 +1,9 @@
 import pytest
 
 from puna.errors import CreateFailedError
+from puna.gguf import reader as gguf
 from puna.models.create import quantization
 from puna.models.create.rewrite import with_program
-from puna.models.gguf import reader as gguf
 from puna_llama_cpp.quantize import file_type
 
 

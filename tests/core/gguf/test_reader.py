@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from puna.gguf import reader as gguf
+from puna.gguf.reader import GGUFError
 from puna.go.json import Float32
-from puna.models.gguf import reader as gguf
-from puna.models.gguf.reader import GGUFError
 
 
 @pytest.fixture

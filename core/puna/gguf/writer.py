@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from puna.models.gguf.reader import DEFAULT_ALIGNMENT, GGUF, MAGIC, Array, GGUFError, Tensor
-from puna.models.gguf.types import ARRAY, SCALARS, STRING, U64
+from puna.gguf.reader import DEFAULT_ALIGNMENT, GGUF, MAGIC, Array, GGUFError, Tensor
+from puna.gguf.types import ARRAY, SCALARS, STRING, U64
 
 VERSION: Final = 3
 _CHUNK: Final = 1 << 20

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from puna.errors import PunaError
+from puna.gguf.types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, U32, UNKNOWN
 from puna.go.json import Float32
-from puna.models.gguf.types import ARRAY, F32, FILE_TYPES, SCALARS, STRING, TENSOR_TYPES, U32, UNKNOWN
 
 MAGIC: Final = b"GGUF"
 MAGIC_SWAPPED: Final = b"FUGG"
