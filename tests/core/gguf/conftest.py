@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from tests.core.models.conftest import write_gguf
 
 
