@@ -25,11 +25,11 @@ def never() -> bool:
     return False
 
 
-def retrieve_exception(count: int) -> None:
+def ignore(count: int) -> None:
     """Hear of a chunk and do nothing."""
 
 
-def digest_of_file(path: Path, stopped: Callable[[], bool] = never, heard: Heard = retrieve_exception) -> str:
+def digest_of_file(path: Path, stopped: Callable[[], bool] = never, heard: Heard = ignore) -> str:
     """Return a file's digest. Raises OSError, and StoppedError once `stopped()` is true."""
     found = hashlib.sha256()
     buffer = bytearray(CHUNK)
@@ -50,7 +50,7 @@ def damage(
     *,
     thorough: bool,
     stopped: Callable[[], bool] = never,
-    heard: Heard = retrieve_exception,
+    heard: Heard = ignore,
     sealed: bool = True,
 ) -> str:
     """Say what is wrong with a blob; empty if nothing is.
