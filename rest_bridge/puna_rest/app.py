@@ -25,9 +25,9 @@ from puna_rest.connections import Connection, Connections
 from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
 from puna_rest.errors import TOO_DEEP, UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
 from puna_rest.gobody.decoder import AbortError
-from puna_rest.items import ITEMS, Items
-from puna_rest.listening import listening
-from puna_rest.reading import LIMITS
+from puna_rest.listener import listening
+from puna_rest.request_bodies import LIMITS
+from puna_rest.response_items import ITEMS, Items
 from puna_rest.table import TABLE
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,13 @@
-"""The connections of the HTTP listener: how many there may be, and how long each may take.
+"""Caps and timeouts of the HTTP listener's connections.
 
-A connection waits for a request, receives it, works on it, and waits again. Only work may last: a model may load for
-minutes, and a stream may be slow. Everything before it has a timeout, and so has a client that does not read its
-answer. Timeouts cost a request nothing: events note a time, and one sweep over all connections compares the times.
+A connection is in one of three states: it waits for a request, receives one, or is at work on one. The state at work
+has no timeout, because a model may load for minutes and a stream may be slow. The other two have timeouts, and so has a
+client that does not read its response. A timeout costs a request nothing: events note the time, and a sweep over all
+connections compares the times every few seconds.
 
-A new connection beyond the cap takes the place of the one that has waited or received for longest, first of the same
-address, then of the address with the most connections. Idle connections and slow requests can therefore never lock
-other clients out. The new connection is refused when all others are at work.
+Beyond a cap, a new connection replaces one that is not at work: the connection of the same address that has waited
+longest, or of the address with the most connections if the cap on all connections is reached. Idle connections and slow
+requests therefore cannot lock other clients out. If all connections are at work, the new one is refused.
 """
 
 import asyncio
@@ -26,33 +27,33 @@ log = logging.getLogger(__name__)
 LONGEST_HEADER: Final = 1024 * 1024
 """Bytes of the request line and of each header."""
 LONGEST_HEAD: Final = 2 * LONGEST_HEADER
-"""Bytes of the request line and all headers, and of requests that arrive while another one is worked on."""
+"""Bytes of the request line and all headers together. Pipelined requests count too while they wait."""
 LINGER: Final = 2.0
-"""Seconds for which the rest of a body is read whose request is answered already, so that the client sees why."""
+"""Seconds in which the rest of a refused body is read. A client sees the response only once its body is sent."""
 LONGEST_REST: Final = 64 * LONGEST_HEADER
-"""Bytes of such a rest."""
+"""Bytes of a refused body that are read and dropped."""
 FOREVER: Final = 1e9
-"""Seconds of a timeout that never ends anything."""
+"""Seconds of a timeout that is switched off."""
 SMALL_BODY: Final = 64 * 1024
-"""Bytes up to which a body does not count against the bytes that all bodies may have together."""
+"""Bytes up to which a body does not count against the limit on all bodies together."""
 LEAST_RATE: Final = 1024
-"""Bytes a second that a body must have on average, once the timeout for bodies has passed."""
+"""Bytes per second that a body must reach on average once it has taken longer than the timeout for bodies."""
 LOG_EVERY: Final = 60.0
-"""Seconds between two lines in the log about the same trouble."""
+"""Seconds between two log lines about the same problem."""
 _HEAD_TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
 
 class Connection(web.RequestHandler):
-    """A connection, which notes when it began what it is doing."""
+    """One connection. It notes when its current state began and tells the listener's Connections about each change."""
 
     def __init__(self, server: web.Server, connections: "Connections") -> None:
-        """`connections` are those of the listener."""
+        """`connections` counts all connections of the listener."""
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=FOREVER,  # the sweep has a timeout of its own
+            keepalive_timeout=FOREVER,  # the sweep enforces the idle timeout
             auto_decompress=False,
             access_log=None,  # type: ignore[arg-type]
             max_line_size=LONGEST_HEADER,
@@ -62,28 +63,28 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self.address = ""
         self.wire: asyncio.Transport | None = None
-        """The transport, which aiohttp forgets before it is closed."""
+        """The transport. aiohttp drops its own reference before the transport is closed."""
         self.body: StreamReader | None = None
-        """The body that is being received."""
+        """The body that the handler reads now."""
         self.waiting_since = 0.0
         self.head_since: float | None = None
         self.body_since = 0.0
         self.silent_since: float | None = None
-        """When the handler began to wait for more of the body."""
+        """When the handler began to wait for the next piece of the body; None while it has one to work on."""
         self.unread_since: float | None = None
-        """When the client stopped reading what is sent to it."""
+        """When the send buffer filled up because the client does not read; None while it reads."""
         self.closing_since: float | None = None
         self.at_work = False
         self.ahead = 0
-        """Bytes of the head, or of requests that arrive while another one is worked on."""
+        """Bytes received of the head, or of pipelined requests."""
         self.body_bytes = 0
         self._unread: StreamReader | None = None
-        """The body of an answered request, until its end has come."""
+        """The body of an answered request that has not arrived in full."""
         self.held = 0
-        """Bytes of its body that count against the bytes of all bodies."""
+        """Bytes of the body that are counted in Connections.hold."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Register the connection."""
         assert isinstance(transport, asyncio.Transport)
         self.wire = transport
         peer = transport.get_extra_info("peername")
@@ -93,12 +94,12 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
+        """Unregister the connection."""
         self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and note how many there are."""
+        """Count the bytes, apply the limits on head and rest, and pass the bytes to aiohttp's parser."""
         if data and self.body is not None:
             self.body_bytes += len(data)
             if self.silent_since is not None:
@@ -117,23 +118,23 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def pause_writing(self) -> None:
-        """Note that the client does not read."""
+        """Note that the client has stopped reading."""
         self.unread_since = self._connections.now()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Note that it does."""
+        """Note that the client reads again."""
         self.unread_since = None
         super().resume_writing()
 
     def log_exception(self, *_args: object, **more: object) -> None:
-        """Log what aiohttp cannot read, without a traceback for each."""
+        """Log a malformed request as one rate-limited line. aiohttp would log a traceback for each."""
         self._connections.unreadable.warn("a request could not be read: %s", type(more.get("exc_info")).__name__)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, then wait for the next request."""
+        """Send the response and return to the state of waiting."""
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -141,7 +142,7 @@ class Connection(web.RequestHandler):
             self._unread = None if request.content.is_eof() else request.content
 
     def begin(self, request: web.BaseRequest) -> None:
-        """Take a request whose head is complete."""
+        """Note that a request's head is complete. A request with a body is not at work until `received`."""
         self.head_since = self._unread = None
         self.ahead = 0
         if request.body_exists:
@@ -150,26 +151,26 @@ class Connection(web.RequestHandler):
             self._connections.work(self)
 
     def receive(self, body: StreamReader) -> None:
-        """Begin to read a body."""
+        """Note that the handler begins to read the body."""
         self.body, self.body_bytes, self.body_since = body, 0, self._connections.now()
 
     def want(self) -> None:
-        """Begin to wait for more of the body. The time that the server takes for what it has is not the client's."""
+        """Note that the handler waits for the client. The time between two reads of the handler does not count."""
         self.silent_since = self._connections.now()
 
     def hold(self, size: int) -> None:
-        """Count a body that has this many bytes by now. BusyError: all bodies together have too many."""
+        """Count a body of `size` bytes so far. BusyError: all bodies together exceed their limit."""
         if size > SMALL_BODY:
             self._connections.hold(self, size)
 
     def received(self) -> None:
-        """End the reading of a body."""
+        """Note that the body is complete, and go to work."""
         self.body = self.silent_since = None
         self.ahead = 0
         self._connections.work(self)
 
     def _draining(self) -> bool:
-        """Tell whether the rest of a body comes whose request is answered already. aiohttp reads it for a while."""
+        """Return whether incoming bytes belong to the body of a request that is already answered."""
         if self._unread is not None and self._unread.is_eof():
             self._unread = None
             self.ahead = 0
@@ -182,28 +183,28 @@ class Connection(web.RequestHandler):
 
 
 class Connections:
-    """All connections of a listener."""
+    """All connections of a listener. It applies the caps and, in `sweep`, the timeouts."""
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        """`limits` has the caps and the timeouts."""
+        """`limits` holds the caps and the timeouts."""
         self._limits = limits
         self.now = loop.time
         self._all: set[Connection] = set()
         self._counts: dict[str, int] = {}
         self._waiting: dict[str, OrderedDict[Connection, None]] = {}
-        """Connections that are not at work by address, the longest-waiting first."""
+        """By address, the connections that are not at work, in the order in which they began to wait."""
         self._held = 0
         self._full = RateLimitedLogger(log, LOG_EVERY)
         self.unreadable = RateLimitedLogger(log, LOG_EVERY)
 
     def add(self, connection: Connection) -> None:
-        """Count a new connection."""
+        """Register a new connection."""
         self._all.add(connection)
         self._counts[connection.address] = self._counts.get(connection.address, 0) + 1
         self._waiting.setdefault(connection.address, OrderedDict())[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Unregister a connection; has no effect the second time."""
         if connection not in self._all:
             return
         self._all.remove(connection)
@@ -217,13 +218,13 @@ class Connections:
             self._waiting.pop(connection.address, None)
 
     def work(self, connection: Connection) -> None:
-        """Note that a request is complete."""
+        """Move a connection to the state at work."""
         connection.at_work = True
         if waiting := self._waiting.get(connection.address):
             waiting.pop(connection, None)
 
     def wait(self, connection: Connection) -> None:
-        """Note that an answer is complete."""
+        """Move a connection to the state of waiting, and release the bytes of its body."""
         connection.at_work = False
         connection.body = connection.silent_since = connection.head_since = None
         connection.ahead = 0
@@ -236,7 +237,7 @@ class Connections:
             waiting[connection] = None
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Count the bytes of a body, which are held until its request is answered. BusyError: there are too many."""
+        """Count a body of `size` bytes until its request is answered. BusyError: the limit on all bodies is reached."""
         more = size - connection.held
         if self._held + more > self._limits.max_bodies_bytes:
             raise BusyError("the server holds as many bytes of request bodies as it may, try again later")
@@ -244,7 +245,7 @@ class Connections:
         connection.held = size
 
     def admit(self, address: str) -> bool:
-        """Tell whether one more connection may come, and close a waiting one if that makes room for it."""
+        """Return whether a new connection from `address` is accepted. May close a waiting connection to make room."""
         client = client_of(address)
         if self._counts.get(client, 0) >= self._limits.max_connections_per_address:
             admitted = self._evict(client)
@@ -257,7 +258,7 @@ class Connections:
         return admitted
 
     def evict(self) -> bool:
-        """Close the longest-waiting connection of the address with the most; tell whether there is one."""
+        """Close the longest-waiting connection of the busiest address. Return False if no connection waits."""
         busiest = max((each for each, waiting in self._waiting.items() if waiting), key=self._count, default=None)
         return busiest is not None and self._evict(busiest)
 
@@ -274,7 +275,7 @@ class Connections:
         return True
 
     def sweep(self) -> None:
-        """End what takes too long."""
+        """Apply the timeouts to all connections."""
         now = self.now()
         for connection in list(self._all):
             self._judge(connection, now)
@@ -302,7 +303,7 @@ class Connections:
 
 
 def client_of(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the 64 bits of an IPv6 address that name its network."""
+    """Return the key of a client: its IPv4 address, or the network half of its IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -313,6 +314,6 @@ def client_of(address: str) -> str:
 
 
 def _end(connection: Connection) -> None:
-    """Close a connection that has no answer to wait for."""
+    """Close a connection at once. Its client waits for no response."""
     if connection.wire is not None:
         connection.wire.abort()

@@ -1,4 +1,4 @@
-"""Which browsers may ask: the Origin policy, which runs before everything but redirects."""
+"""The Origin policy (CORS). It applies before everything but redirects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,20 +29,20 @@ _SCHEMES: Final = ("http://", "https://", *_EXTENSIONS)
 
 
 class BadOriginError(ValueError):
-    """An origin in the settings that can't be one."""
+    """OLLAMA_ORIGINS holds an invalid origin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which origins are allowed."""
+    """The allowed origins."""
 
     exact: frozenset[str]
     wild: tuple[tuple[str, str], ...]
-    """What they begin and end with."""
+    """Prefix and suffix of each origin with a wildcard."""
     everyone: bool
 
     def allows(self, origin: str) -> bool:
-        """Tell whether an origin is allowed."""
+        """Return whether an origin is allowed."""
         if self.everyone or origin in self.exact:
             return True
         return any(
@@ -52,7 +52,7 @@ class Policy:
 
 
 def policy(origins: Sequence[str]) -> Policy:
-    """Make a policy of the origins in the settings and the local ones. Raises BadOriginError."""
+    """Return the policy for the origins of the settings and the local ones. Raises BadOriginError."""
     exact: set[str] = set()
     wild: list[tuple[str, str]] = []
     for each in (*origins, *LOCAL):
@@ -70,9 +70,10 @@ def policy(origins: Sequence[str]) -> Policy:
 
 
 def judge(request: web.BaseRequest, rules: Policy, host: str) -> tuple[web.Response | None, str]:
-    """Return an answer, if the request ends here, and the origin that any other answer shall allow, if any.
+    """Apply the policy to a request.
 
-    `host` is the one that the request names: pages from there may ask.
+    Returns a response if the request is refused or is a preflight, else None; and the origin that the response must
+    allow, or an empty text. Pages of `host`, the request's own host, are of the same origin and always allowed.
     """
     origin = request.headers.get("Origin", "")
     if not origin or origin in (f"http://{host}", f"https://{host}"):
@@ -84,7 +85,7 @@ def judge(request: web.BaseRequest, rules: Policy, host: str) -> tuple[web.Respo
 
 
 def allow(response: web.StreamResponse, origin: str) -> None:
-    """Tell the browser that the origin may see an answer."""
+    """Add the headers by which a browser lets a page of the origin read the response."""
     response.headers["Access-Control-Allow-Origin"] = origin
     if origin != ANY:
         response.headers["Vary"] = "Origin"

@@ -1,4 +1,4 @@
-"""What went wrong, for HTTP: the only place that knows both the core's reasons and HTTP statuses."""
+"""Errors over HTTP. No other module knows both the core's error reasons and HTTP statuses."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -67,7 +67,7 @@ BY_CODE: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-# Errors of a request that is already being run. The reference writes its headers differently from then on.
+# Reasons of errors that occur once the request runs. Ollama writes other headers from then on.
 WHILE_RUNNING: Final = frozenset(
     {
         "INVALID_FORMAT",
@@ -81,71 +81,71 @@ WHILE_RUNNING: Final = frozenset(
     }
 )
 TOO_DEEP: Final = "exceeded max depth"
-"""The error for a value that is nested too deeply to be translated."""
+"""Text for a JSON value that is nested too deeply to be translated."""
 UNEXPECTED: Final = "internal error, see the server's log"
-"""The error for a failure that no handler expects."""
+"""Text for an exception that no handler expects. The log has the place in the code."""
 LONG_ERRORS: Final = ("puna-long-errors", "1")
-"""Metadata of a call whose errors may be longer than a status message."""
+"""Metadata that asks the core for whole error texts, beyond the length of a status message."""
 _LONG_ERROR: Final = "puna-error-bin"
 _DETAILS: Final = "grpc-status-details-bin"
 
 
 class RestError(Exception):
-    """A request that the bridge itself refuses."""
+    """A request that the bridge refuses."""
 
     def __init__(self, status: int, text: str, *, reason: str = "") -> None:
-        """`reason` is given where the refusal shall look as if the core had said it."""
+        """`reason` makes the error look like one of the core's."""
         super().__init__(text)
         self.status = status
         self.reason = reason
 
 
 class TooLargeError(RestError):
-    """A request whose body has more bytes than its route takes."""
+    """The body exceeds the limit of its route."""
 
     def __init__(self, most: int, setting: str = "") -> None:
-        """`setting` is the environment variable that changes the limit, if there is one."""
+        """`most`: the limit in bytes. `setting`: the environment variable that sets it, if there is one."""
         how = f"; {setting} changes the limit" if setting else ""
         super().__init__(413, f"the request's body is larger than {most} bytes{how}")
 
 
 class BusyError(RestError):
-    """A request that may succeed when it is sent again a little later."""
+    """The server is busy. The same request may succeed later."""
 
     def __init__(self, text: str) -> None:
         super().__init__(503, text)
 
 
 class NativeError(RestError):
-    """A request refused in the native shape on every route: for a cloud, or one whose body cannot be unpacked."""
+    """An error with the shape of /api/* on every route: a cloud's model, or a body that cannot be decompressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request failed."""
+    """The status and text of a failed request."""
 
     status: int
     """HTTP status."""
     text: str
     reason: str = ""
-    """Of the core; empty: the bridge refused the request."""
+    """The core's ErrorInfo.reason; empty if the bridge refused the request."""
     early: bool = False
-    """Whether the core says that the request was not being run yet."""
+    """Whether the core reports that the request was not running yet."""
 
     @property
     def from_core(self) -> bool:
-        """Whether the core said so."""
+        """Whether the error is the core's."""
         return bool(self.reason)
 
     @property
     def while_running(self) -> bool:
-        """Whether the request was being run already."""
+        """Whether the request was running, which changes the headers of Ollama's error responses."""
         return self.reason in WHILE_RUNNING and not self.early
 
 
 def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
-    """Read an error."""
-    error.__traceback__ = None  # its frames would keep the body until garbage is collected
+    """Return the failure that an exception stands for."""
+    error.__traceback__ = None  # the frames hold the request's body, and would until the next garbage collection
     if isinstance(error, RestError):
         return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())

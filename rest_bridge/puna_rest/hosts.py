@@ -1,16 +1,16 @@
-"""Which Host headers are answered: a guard against names that an attacker points at this machine.
+"""The rules for the Host header, a guard against DNS rebinding.
 
-A page from http://evil.example may ask http://evil.example without any Origin policy in the way. Its owner needs only
-to let that name stand for this machine's address once the page is loaded (DNS rebinding). The browser still names the
-host that it believes to ask, which gives the attack away.
+The Origin policy does not stop a page of http://evil.example from sending requests to http://evil.example. The owner of
+the name can point it at this machine's address once the page is loaded. The Host header still names evil.example, so
+the server can refuse it.
 
-A connection over the loopback interface is judged as Ollama does. On any other interface Ollama judges nothing, and
-honest clients use names that the server cannot know, so that three things are told apart there:
+On the loopback interface the rules are Ollama's. On other interfaces Ollama has none, and honest clients use names that
+the server cannot know. The rules there are:
 
-- Addresses, this machine's own names, and names without a dot, which no stranger can own, are always served.
-- Names in the setting PUNA_ALLOWED_HOSTS are served. Once it is set, all other names with a dot are refused.
-- Without the setting, another name is refused only when a browser asks, and not from an origin that OLLAMA_ORIGINS
-  allows. Programs can send any Host, and need no trick to do so.
+- Addresses, this machine's own names, and names without a dot, which nobody can register, are accepted.
+- Names in PUNA_ALLOWED_HOSTS are accepted. If the setting is not empty, other names with a dot are refused.
+- If it is empty, other names are refused for browsers alone, unless OLLAMA_ORIGINS allows the page's origin. Programs
+  other than browsers can send any Host and need no DNS rebinding.
 """
 
 import ipaddress
@@ -27,23 +27,23 @@ _PRIVATE: Final = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12"
 _LOCAL_ENDINGS: Final = (".localhost", ".local", ".internal")
 _BROWSER_HEADERS: Final = ("Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Dest", "Upgrade-Insecure-Requests")
 _BROWSERS: Final = "Mozilla/"
-"""The beginning of every browser's User-Agent."""
+"""The start of every browser's User-Agent."""
 
 Verdict = Literal["address", "name", "refused", "unlisted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules for requests: the policy of origins, and the names in the setting."""
+    """The Origin policy and the names of PUNA_ALLOWED_HOSTS."""
 
     origins: Policy
     names: tuple[str, ...]
-    """In lower case. One that begins with a dot stands for every name that ends so; "*" stands for all."""
+    """In lower case. A name with a leading dot matches every name that ends with it; "*" matches all."""
 
     def judge(self, header: str, headers: Mapping[str, str], *, local: bool) -> Verdict:
-        """Judge a request by the host that it names. `local`: it came over the loopback interface.
+        """Judge a request by its Host header. `local`: the request came over the loopback interface.
 
-        "refused" is Ollama's refusal, "unlisted" the one that the setting can change.
+        Returns "refused" where Ollama refuses too, and "unlisted" where PUNA_ALLOWED_HOSTS could allow the name.
         """
         if local:
             verdict = judge(header)
@@ -60,7 +60,7 @@ class Rules:
         return any(name == each or each == "*" or (each.startswith(".") and name.endswith(each)) for each in self.names)
 
     def _is_strange_page(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether a browser asks for a page from an origin that no setting allows."""
+        """Return whether the request comes from a browser, for a page whose origin no setting allows."""
         origin = headers.get("Origin", "")
         if self.origins.everyone or (origin and self.origins.allows(origin)):
             return False
@@ -68,18 +68,18 @@ class Rules:
 
 
 def names(allowed: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the setting as Rules takes them: `*.example.com` means `.example.com`."""
+    """Return the setting's names as Rules holds them: `*.example.com` becomes `.example.com`."""
     found = (each.strip().lower().removesuffix(".") for each in allowed)
     return tuple(each if each == "*" else each.removeprefix("*") for each in found if each)
 
 
 def unlisted(header: str) -> RestError:
-    """Make the error for a name that the setting could allow."""
+    """Return the error for a name that PUNA_ALLOWED_HOSTS could allow."""
     return RestError(403, f"the host {quote(header[:100])} is not allowed; PUNA_ALLOWED_HOSTS can name it")
 
 
 def judge(header: str) -> Literal["address", "name", "refused"]:
-    """Tell an accepted address from an accepted name and from what is refused."""
+    """Classify a Host header by Ollama's rules for loopback: accepted address, accepted name, or refused."""
     host = _without_port(header)
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -95,7 +95,7 @@ def judge(header: str) -> Literal["address", "name", "refused"]:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether a bound address can be reached from this machine only."""
+    """Return whether a bound address is reachable from this machine alone."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -103,7 +103,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _without_port(header: str) -> str:
-    """Split as Go's net.SplitHostPort does; what it refuses is taken as it stands."""
+    """Return the host like Go's net.SplitHostPort, and the whole header where that function fails."""
     host, colon, port = header.rpartition(":")
     if not colon or "]" in port:
         return header
@@ -121,7 +121,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address is one of this machine's: only those can be bound."""
+    """Return whether an address belongs to this machine, by trying to bind it."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

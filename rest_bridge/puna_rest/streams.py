@@ -78,7 +78,7 @@ async def relay(
                 if piece := await offload_if_heavy(weight, write, message):
                     if not response.prepared:
                         await response.prepare(request)
-                        _kept(request)[_CUT] = lambda failed: _end(response, write_error(failed))
+                        _notes(request)[_CUT] = lambda failed: _end(response, write_error(failed))
                     await response.write(piece.encode())
         except grpc.aio.AioRpcError as error:
             failed = failure(error)
@@ -96,11 +96,11 @@ async def relay(
 
 async def cut(request: web.BaseRequest, failed: Failure) -> web.StreamResponse | None:
     """End a request's stream with an error and return the response, or None if no stream has begun."""
-    end = _kept(request).get(_CUT)
+    end = _notes(request).get(_CUT)
     return await end(failed) if end is not None else None
 
 
-def _kept(request: web.BaseRequest) -> dict[str, Callable[[Failure], Awaitable[web.StreamResponse]]]:
+def _notes(request: web.BaseRequest) -> dict[str, Callable[[Failure], Awaitable[web.StreamResponse]]]:
     """Return the mapping that holds the request's _CUT entry."""
     return cast("dict[str, Any]", request.match_info) if isinstance(request, web.Request) else {}
 

@@ -1,4 +1,4 @@
-"""What the reference answered to 350 requests about paths, methods, origins and hosts, header by header."""
+"""Ollama's answers to 350 requests about paths, methods, origins and hosts, compared header by header."""
 
 import asyncio
 import json

@@ -1,1 +1,1 @@
-"""What request bodies look like, as tables of Go types: the names in them are those of error texts."""
+"""The request bodies as tables of Go types. The names of types occur in error texts."""

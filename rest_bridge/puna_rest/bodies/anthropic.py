@@ -56,7 +56,7 @@ _MESSAGE: Final = Struct(
 
 
 def _message(document: Document, node: Node) -> dict[str, Any]:
-    """Read a message: {"role": str, "content": list of blocks}."""
+    """Decode a message to {"role": str, "content": list of blocks}. A text is one block."""
     raw = unmarshal(document, node, _MESSAGE)
     assert isinstance(raw, dict) or raw is _MESSAGE.zero
     fields = dict(raw)

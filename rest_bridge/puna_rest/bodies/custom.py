@@ -1,4 +1,4 @@
-"""Types of request bodies that read themselves: durations, thinking levels, tools and their arguments."""
+"""Types with an UnmarshalJSON in Ollama: durations, thinking levels, tools and their arguments."""
 
 import math
 from typing import Any, Final
@@ -28,7 +28,7 @@ _GO_NAMES: Final = {"bool": "bool", "object": "map[string]interface {}", "array"
 
 
 def keep_alive(document: Document, node: Node) -> int:
-    """Read a duration: nanoseconds, negative: forever."""
+    """Decode `keep_alive` to nanoseconds. A negative value keeps the model loaded without an end."""
     if node.kind == "number":
         value = unmarshal(document, node, Float())
         assert isinstance(value, float)
@@ -37,7 +37,7 @@ def keep_alive(document: Document, node: Node) -> int:
         nanoseconds = int(value * 1e9)
         return -1 if nanoseconds < 0 or nanoseconds > LARGEST else nanoseconds
     if node.kind == "string":
-        if node.value == "-1":  # guides teach it; the reference refuses it
+        if node.value == "-1":  # guides recommend "-1", which Ollama refuses
             return -1
         try:
             return max(parse_duration(node.value), -1)
@@ -48,7 +48,7 @@ def keep_alive(document: Document, node: Node) -> int:
 
 
 def think(_document: Document, node: Node) -> bool | str:
-    """Read whether, or how hard, to think."""
+    """Decode `think`: a boolean or a level."""
     if node.kind == "bool":
         return bool(node.value)
     if node.kind == "string":
@@ -62,7 +62,7 @@ def think(_document: Document, node: Node) -> bool | str:
 
 
 def arguments(document: Document, node: Node) -> str:
-    """Read the arguments of a call: the text of an object."""
+    """Decode the arguments of a tool call to the raw text of a JSON object."""
     if node.kind == "null":
         return "{}"
     if node.kind != "object":
@@ -111,15 +111,15 @@ PARAMETERS: Final = Struct(
 
 
 class _WithText(Type):
-    """A type whose text is wanted as well: {"text": ..., "value": ...}; text "" when absent or null."""
+    """A type that keeps its raw text: {"text": ..., "value": ...}. The text is empty when absent or null."""
 
     def __init__(self, kind: Struct) -> None:
         self.go = kind.go
         self.zero = {"text": "", "value": kind.zero}
         self._kind = kind
 
-    def decode(self, decoder: Decoder, node: Node, old: Any) -> object:  # noqa: ANN401 - its own zero
-        """Take what the type takes."""
+    def decode(self, decoder: Decoder, node: Node, old: Any) -> object:  # noqa: ANN401 - the zero value has the type of `value`
+        """Decode with the type, and keep the raw text."""
         value = self._kind.decode(decoder, node, old["value"])
         return {"text": decoder.document.raw(node) if node.kind == "object" else old["text"], "value": value}
 

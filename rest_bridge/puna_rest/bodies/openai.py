@@ -1,6 +1,6 @@
 """Bodies of /v1/chat/completions, /v1/completions and /v1/embeddings.
 
-Fields that the reference does not know, but that are honoured here, take any value: nobody is refused for one.
+Fields that Ollama ignores and Puna honours accept any value, so that no request is refused for them.
 """
 
 from typing import Final

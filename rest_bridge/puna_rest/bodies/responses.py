@@ -68,14 +68,14 @@ _SEARCH: Final = Struct(
 
 
 def _input(document: Document, node: Node) -> dict[str, Any]:
-    """Read `input`: {"text": str, "items": list of items, each a dict with its "type"}."""
+    """Decode `input` to {"text": str, "items": list of dicts with a "type"}."""
     if node.kind in ("string", "null"):
         return {"text": node.value or "", "items": []}
     return {"text": "", "items": _each(document, node, "input", _item)}
 
 
 def _each(document: Document, node: Node, name: str, read: Callable[[Document, Node], Item]) -> list[Item]:
-    """Read the elements of an array; Go's errors say in which they are."""
+    """Decode the elements of an array. Errors name the index, as Ollama's do."""
     if node.kind != "array":
         text = f"json: cannot unmarshal {_value(document, node)} into Go value of type []json.RawMessage"
         raise AbortError(f"{name} must be a string or array: {text}")

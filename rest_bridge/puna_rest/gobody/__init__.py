@@ -1,1 +1,1 @@
-"""Request bodies as Go's encoding/json reads them: what it forgives, what it refuses, and in which words."""
+"""Request bodies as Go's encoding/json decodes them: leniencies, refusals, and error texts."""

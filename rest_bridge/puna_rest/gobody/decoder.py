@@ -1,8 +1,10 @@
-"""Go's JSON decoder over typed tables: what goes where, and what is said when it does not fit.
+"""Go's JSON decoder over types declared as data.
 
-A value of the wrong type does not end decoding: Go remembers the first such error and goes on. An error that a type's
-own decoder raises does end it, and so wins over those remembered. `Decoder` keeps that account for one call of
-Unmarshal; a type's own decoder that calls it again begins a new one, whose field path is put behind the path outside.
+Three rules of encoding/json decide which error a client reads. A value of the wrong type does not end decoding: Go
+saves the first such error, goes on, and returns it at the end. An error of a type's own UnmarshalJSON ends decoding at
+once, and so wins over a saved error. An error names the path of struct fields to its value. `Decoder` holds the
+state of one call of json.Unmarshal. An UnmarshalJSON that calls json.Unmarshal starts a new state; the field path of
+its error is appended to the path outside.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,12 +14,12 @@ from puna.go.json_scanner import BodyError, Document, Node
 
 @dataclass(frozen=True, slots=True)
 class TypeMismatch:
-    """A value that does not fit the Go type it is meant for."""
+    """A value of the wrong type, Go's UnmarshalTypeError."""
 
     value: str
-    """What came: "string", "number 1.5", ..."""
+    """Description of the JSON value: "string", "number 1.5", ..."""
     go: str
-    """Name of the Go type."""
+    """Name of the expected Go type."""
     struct: str = ""
     path: tuple[str, ...] = ()
 
@@ -28,7 +30,7 @@ class TypeMismatch:
 
 
 class AbortError(Exception):
-    """Decoding cannot go on."""
+    """Decoding ends at once."""
 
     def __init__(self, cause: TypeMismatch | str) -> None:
         super().__init__(str(cause))
@@ -37,43 +39,43 @@ class AbortError(Exception):
 
 @dataclass(slots=True)
 class Decoder:
-    """The account of one call of Unmarshal."""
+    """The state of one call of json.Unmarshal."""
 
     document: Document
     saved: TypeMismatch | str | None = None
     struct: str = ""
-    """Name of the struct whose field is being decoded; it stays when decoding aborts."""
+    """Name of the struct whose field is being decoded. It stays set when decoding aborts, as in Go."""
     path: list[str] = field(default_factory=list)
 
     def mismatch(self, value: str, go: str) -> None:
-        """Remember an error, if it is the first."""
+        """Save a TypeMismatch unless an error is saved already."""
         self.save(TypeMismatch(value, go))
 
     def save(self, cause: TypeMismatch | str) -> None:
-        """Remember an error, if it is the first."""
+        """Save an error unless one is saved already."""
         if self.saved is None:
             self.saved = self.placed(cause)
 
     def placed(self, cause: TypeMismatch | str) -> TypeMismatch | str:
-        """Say in which field an error is."""
+        """Return an error with the current struct and field path added."""
         if isinstance(cause, TypeMismatch) and (self.struct or self.path):
             return replace(cause, struct=self.struct, path=(*self.path, *cause.path))
         return cause
 
 
 class Type:
-    """A Go type: its name, its zero value, and how a JSON value becomes one of it."""
+    """A Go type: its name in error texts, its zero value, and its decoding."""
 
     go = ""
     zero: object = None
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Decode a value over an older one. Raises AbortError."""
+        """Decode a value. `old` is the variable's current value, which some types keep or extend. Raises AbortError."""
         raise NotImplementedError
 
 
 def unmarshal(document: Document, node: Node, kind: Type) -> object:
-    """Decode a value for itself. Raises AbortError."""
+    """Decode a value with a state of its own, like a call of json.Unmarshal. Raises AbortError."""
     decoder = Decoder(document)
     try:
         value = kind.decode(decoder, node, kind.zero)
@@ -85,7 +87,7 @@ def unmarshal(document: Document, node: Node, kind: Type) -> object:
 
 
 def decode(document: Document, kind: Type) -> object:
-    """Decode a whole document. Raises BodyError with Go's text."""
+    """Decode a document. Raises BodyError with Go's text."""
     try:
         return unmarshal(document, document.root, kind)
     except AbortError as error:

@@ -1,4 +1,7 @@
-"""The Go types that request bodies are made of."""
+"""The Go types of request bodies.
+
+Each class decodes JSON the way encoding/json decodes into its Go type. The name of a type occurs in error texts.
+"""
 
 import binascii
 import re
@@ -9,13 +12,13 @@ from puna.go.json_scanner import Document, Merged, Node
 from puna_rest.gobody.decoder import AbortError, Decoder, Type, unmarshal
 
 _INTEGER: Final = re.compile(r"-?[0-9]+")
-_FLOAT32_LARGEST: Final = 3.4028235677973366e38  # halfway to what would be the next float32: less is rounded down
+_FLOAT32_LARGEST: Final = 3.4028235677973366e38  # halfway to 2**128; smaller numbers round to a float32
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/\r\n]")
-_FOLDED: Final = {"\u017f": "S", "\u212a": "K"}  # the two characters outside ASCII that Go folds to an ASCII letter
+_FOLDED: Final = {"\u017f": "S", "\u212a": "K"}  # the only characters beyond ASCII that fold to an ASCII letter
 
 
 class String(Type):
-    """string."""
+    """Go's string."""
 
     zero = ""
 
@@ -23,7 +26,7 @@ class String(Type):
         self.go = go
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take strings."""
+        """Decode strings; other kinds are a mismatch, and null keeps `old`."""
         if node.kind == "string":
             return node.value
         if node.kind != "null":
@@ -32,13 +35,13 @@ class String(Type):
 
 
 class Bool(Type):
-    """bool."""
+    """Go's bool."""
 
     go = "bool"
     zero = False
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take booleans."""
+        """Decode booleans; other kinds are a mismatch, and null keeps `old`."""
         if node.kind == "bool":
             return node.value
         if node.kind != "null":
@@ -47,13 +50,13 @@ class Bool(Type):
 
 
 class Int(Type):
-    """int: 64 bits, written without fraction and exponent."""
+    """Go's int: 64 bits. JSON numbers with a fraction or an exponent do not fit."""
 
     go = "int"
     zero = 0
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take integers."""
+        """Decode integers; other kinds are a mismatch, and null keeps `old`."""
         if node.kind == "number":
             text = decoder.document.raw(node)
             if _INTEGER.fullmatch(text) and len(text) < 21 and -(2**63) <= int(text) < 2**63:
@@ -65,7 +68,7 @@ class Int(Type):
 
 
 class Float(Type):
-    """float64 or float32."""
+    """Go's float64 or float32."""
 
     zero = 0.0
 
@@ -74,7 +77,7 @@ class Float(Type):
         self._limit = _FLOAT32_LARGEST if bits == 32 else float("inf")
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take numbers that are not too large."""
+        """Decode numbers within the range of the type."""
         if node.kind == "number":
             text = decoder.document.raw(node)
             if abs(float(text)) < self._limit:
@@ -86,23 +89,23 @@ class Float(Type):
 
 
 class Anything(Type):
-    """any: the node itself; `plain` makes a Python value of it."""
+    """Go's any. Decodes to the node; `plain` converts it to a Python value."""
 
     go = "interface {}"
 
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take everything but numbers too large for float64."""
+        """Decode any value. A number beyond float64 is a mismatch."""
         check_numbers(decoder, node)
         return None if node.kind == "null" else node
 
 
 class AnyMap(Type):
-    """map[string]any: the node itself."""
+    """Go's map[string]any. Decodes to the node."""
 
     go = "map[string]interface {}"
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take objects."""
+        """Decode objects; other kinds are a mismatch, and null keeps `old`."""
         if node.kind == "null":
             return None
         if node.kind != "object":
@@ -112,42 +115,42 @@ class AnyMap(Type):
         if isinstance(old, Merged):
             old.value.extend(node.value)
             return old
-        if isinstance(old, Node):  # Go adds to the map that an earlier key of the same name made
+        if isinstance(old, Node):  # a repeated key extends the map of the earlier one
             return Merged("object", node.start, node.end, [*old.value, *node.value])
         return node
 
 
 class StringMap(Type):
-    """map[string]string."""
+    """Go's map[string]string."""
 
     go = "map[string]string"
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take objects of strings."""
+        """Decode objects whose values are strings."""
         if node.kind == "null":
             return None
         if node.kind != "object":
             decoder.mismatch(node.kind, self.go)
             return old
-        out: dict[str, object] = old if isinstance(old, dict) else {}  # one that an earlier key of the same name made
+        out: dict[str, object] = old if isinstance(old, dict) else {}  # the map of an earlier key of the same name
         for key, value in node.value:
             out[key] = String().decode(decoder, value, "")
         return out
 
 
 class Raw(Type):
-    """json.RawMessage: the text as it was sent, "null" included; empty when absent."""
+    """Go's json.RawMessage: the text as sent, including "null"; empty when the field is absent."""
 
     go = "json.RawMessage"
     zero = ""
 
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take everything."""
+        """Return the text of any value."""
         return decoder.document.raw(node)
 
 
 class Bytes(Type):
-    """[]byte: padded base64 with line breaks allowed, or an array of small numbers."""
+    """Go's []byte: padded base64, in which line breaks are allowed, or an array of numbers up to 255."""
 
     zero = b""
 
@@ -155,7 +158,7 @@ class Bytes(Type):
         self.go = go
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take base64 texts, and arrays as of any other slice."""
+        """Decode base64, and arrays like any slice."""
         if node.kind == "string":
             try:
                 return decode_base64(node.value)
@@ -179,28 +182,28 @@ class Bytes(Type):
 
 
 class Pointer(Type):
-    """A pointer: None when absent or null."""
+    """A Go pointer; None when the field is absent or null."""
 
     def __init__(self, kind: Type) -> None:
         self.go = kind.go
         self._kind = kind
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take null and what the type takes."""
+        """Decode null and the values of the type."""
         if node.kind == "null":
             return None
         return self._kind.decode(decoder, node, self._kind.zero if old is None else old)
 
 
 class Slice(Type):
-    """A slice: None when absent or null, which is not the same as empty."""
+    """A Go slice; None when the field is absent or null. An empty array is an empty list."""
 
     def __init__(self, kind: Type, go: str = "") -> None:
         self.go = go or f"[]{kind.go}"
         self._kind = kind
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take arrays."""
+        """Decode arrays; other kinds are a mismatch, and null keeps `old`."""
         if node.kind == "null":
             return None
         if node.kind != "array":
@@ -210,7 +213,7 @@ class Slice(Type):
 
 
 class Struct(Type):
-    """A struct: a dict with all its fields. Field names match ignoring case, the exact name first."""
+    """A Go struct: a dict of all fields. A key matches a field of exactly its name, else one that differs in case."""
 
     def __init__(self, go: str, fields: Mapping[str, Type]) -> None:
         self.go = go
@@ -220,7 +223,7 @@ class Struct(Type):
         self.zero: Mapping[str, object] = {name: kind.zero for name, kind in fields.items()}
 
     def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Take objects; unknown fields are ignored."""
+        """Decode objects. Unknown fields are ignored."""
         assert isinstance(old, Mapping)
         if node.kind != "object":
             if node.kind != "null":
@@ -241,7 +244,7 @@ class Struct(Type):
 
 
 class Custom(Type):
-    """A type with a decoder of its own, which sees the value's document and node and raises AbortError."""
+    """A type with an UnmarshalJSON: a function of document and node that may raise AbortError."""
 
     def __init__(self, go: str, function: Callable[[Document, Node], object], zero: object = None) -> None:
         self.go = go
@@ -249,25 +252,25 @@ class Custom(Type):
         self._function = function
 
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take what the function takes."""
+        """Call the function."""
         return self._function(decoder.document, node)
 
 
 class Later(Type):
-    """A type that is made later, since it contains itself."""
+    """A reference to a type that is built later, for types that contain themselves."""
 
     def __init__(self, go: str, kind: Callable[[], Type]) -> None:
         self.go = go
         self._kind = kind
 
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take what the type takes."""
+        """Decode with the type."""
         kind = self._kind()
         return kind.decode(decoder, node, kind.zero)
 
 
 class Inner(Type):
-    """A type whose own decoder does no more than call Unmarshal again: its first error is the last."""
+    """A type whose UnmarshalJSON only calls json.Unmarshal: its first saved error ends the decoding outside."""
 
     def __init__(self, kind: Type, go: str = "") -> None:
         self.go = go or kind.go
@@ -275,24 +278,24 @@ class Inner(Type):
         self._kind = kind
 
     def decode(self, decoder: Decoder, node: Node, _old: object) -> object:
-        """Take what the type takes."""
+        """Decode with the type."""
         return unmarshal(decoder.document, node, self._kind)
 
 
 def anonymous(**fields: str) -> str:
-    """Return the Go name of a struct type without one, whose fields are all of one-word types."""
+    """Return Go's description of an anonymous struct type. The types of its fields must be single words."""
     parts = [f'{name.capitalize()} {go} "json:\\"{name}\\""' for name, go in fields.items()]
     return "struct { " + "; ".join(parts) + " }"
 
 
 def fold(name: str) -> str:
-    """Fold a field name as Go does: ASCII letters, and the two characters beyond that fold to one."""
+    """Return a field name in Go's folded form, by which names that differ in case match."""
     out = "".join(_FOLDED.get(char, char) for char in name) if not name.isascii() else name
     return "".join(char.upper() if char.isascii() else char for char in out)
 
 
 def check_numbers(decoder: Decoder, node: Node) -> None:
-    """Remember an error for the first number that is too large for float64."""
+    """Save an error for the first number that exceeds float64."""
     queue = [node]
     while queue:
         each = queue.pop()
@@ -307,7 +310,10 @@ def check_numbers(decoder: Decoder, node: Node) -> None:
 
 
 def plain(document: Document, node: Node | None) -> Any:  # noqa: ANN401 - a JSON value has no narrower type
-    """Return a Python value: numbers as float, of repeated keys the last. Raises AbortError when too deep."""
+    """Return a node as a Python value: numbers are floats, and the last of repeated keys wins.
+
+    AbortError: the value is nested too deeply.
+    """
     if node is None:
         return None
     try:
@@ -327,10 +333,10 @@ def _plain(document: Document, node: Node) -> Any:  # noqa: ANN401
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode standard padded base64 with line breaks. Raises ValueError with Go's text."""
+    """Decode standard padded base64, ignoring line breaks. Raises ValueError with Go's text."""
     groups = text.replace("\n", "").replace("\r", "")
     try:
-        if len(groups) % 4 == 0:  # binascii takes a lone "="
+        if len(groups) % 4 == 0:  # binascii accepts a lone "="
             return binascii.a2b_base64(groups, strict_mode=True)
     except ValueError:
         pass
@@ -338,7 +344,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _illegal_byte(data: bytes) -> int:
-    """Find the byte at which Go's decoder gives up: it reads groups of four, line breaks aside."""
+    """Return the offset that Go's error names. Go reads groups of four characters and skips line breaks."""
     alphabet = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
     length = len(data)
     at = _last_group(data)
@@ -372,7 +378,7 @@ def _illegal_byte(data: bytes) -> int:
 
 
 def _last_group(data: bytes) -> int:
-    """Return where the last group of four begins that has only valid bytes before it."""
+    """Return the offset of the first group of four with an invalid byte."""
     odd = _NOT_BASE64.search(data)
     at = odd.start() if odd else len(data)
     over = (at - data.count(b"\n", 0, at) - data.count(b"\r", 0, at)) % 4

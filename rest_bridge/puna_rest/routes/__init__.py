@@ -1,1 +1,1 @@
-"""The routes. Each handler is one call: read, translate, RPC, translate back."""
+"""The handlers of the routes. Each reads a body, translates it, calls one RPC, and translates the answer."""

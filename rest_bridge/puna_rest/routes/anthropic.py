@@ -5,26 +5,26 @@ import time
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna_rest import answers, reading, streams
+from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies.anthropic import MESSAGES
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import Failure
 from puna_rest.translate.anthropic import answer, request
 from puna_rest.translate.anthropic.estimate import estimate
-from puna_rest.translate.parts import whole
+from puna_rest.translate.parts import full_answer
 
 
 async def messages(http_request: web.Request) -> web.StreamResponse:
     """POST /v1/messages."""
     start = time.time_ns()
-    document, body = await reading.compatible(http_request, MESSAGES)
+    document, body = await request_bodies.compatible(http_request, MESSAGES)
     message = await offload_if_heavy(document.weight, request.request, document, body, start)
     form = {"searching": request.has_web_search(body), "signed": "anthropic-version" in http_request.headers}
     service = http_request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=METADATA)
         written = await offload_if_heavy(
-            weight_of_message(response), answer.message, body["model"], whole(response), **form
+            weight_of_message(response), answer.message, body["model"], full_answer(response), **form
         )
         return answers.json_line(http_request, written)
     events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
@@ -35,7 +35,7 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
 
 
 def error(http_request: web.BaseRequest, failure: Failure) -> web.Response:
-    """Say what went wrong, on /v1/messages."""
+    """Return the error response of /v1/messages."""
     return answers.v1_error(http_request, failure, answer.error(failure))
 
 

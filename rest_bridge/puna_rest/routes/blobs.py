@@ -8,12 +8,12 @@ import grpc.aio
 from aiohttp import web
 
 from puna.v1 import models_pb2
-from puna_rest import answers, reading
+from puna_rest import answers, request_bodies
 from puna_rest.core import CORE, METADATA
 from puna_rest.routing import PARAMETER
 
 CHUNK: Final = 1024 * 1024
-"""Bytes of an upload that travel in one message."""
+"""Bytes of an upload in one gRPC message."""
 
 
 async def head(request: web.Request) -> web.StreamResponse:
@@ -25,7 +25,7 @@ async def head(request: web.Request) -> web.StreamResponse:
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
-    """POST /api/blobs/{digest}. The body of a blob that is there already is not read."""
+    """POST /api/blobs/{digest}. The body is not read if the store has the blob."""
     models = request.app[CORE].models
     digest = request.match_info[PARAMETER]
     try:
@@ -41,5 +41,5 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 async def _parts(request: web.Request, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
     yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=request.content_length or 0)
-    async for chunk in reading.chunks(request, CHUNK):
+    async for chunk in request_bodies.chunks(request, CHUNK):
         yield models_pb2.UploadBlobRequest(chunk=chunk)

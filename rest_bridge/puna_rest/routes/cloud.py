@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from puna_rest import answers, reading
+from puna_rest import answers, request_bodies
 from puna_rest.errors import RestError
 
 
@@ -37,6 +37,6 @@ async def recommendations(request: web.Request) -> web.StreamResponse:
 
 
 async def _disabled(request: web.Request, what: str) -> RestError:
-    if not (await reading.whole(request, small=True)).strip():
+    if not (await request_bodies.read(request, small=True)).strip():
         return RestError(400, "missing request body")
     return RestError(403, f"ollama cloud is disabled: {what} is unavailable")

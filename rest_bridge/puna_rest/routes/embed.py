@@ -7,7 +7,7 @@ from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
-from puna_rest import answers, reading
+from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA, Core
 from puna_rest.errors import RestError, failure
@@ -20,7 +20,7 @@ _OF_THE_INPUT = frozenset({"INPUT_TOO_LONG", "EMBEDDINGS_UNSUPPORTED", "BACKEND_
 async def embed(request: web.Request) -> web.StreamResponse:
     """POST /api/embed."""
     start = time.time_ns()
-    document, body = await reading.native(request, native.EMBED)
+    document, body = await request_bodies.native(request, native.EMBED)
     try:
         message = await offload_if_heavy(document.weight, embed_json.request, document, body, start)
     except RestError:
@@ -33,7 +33,7 @@ async def embed(request: web.Request) -> web.StreamResponse:
 
 
 async def refuse_name(core: Core, model: str) -> None:
-    """Raise RestError if a model's name is no name: of two faults the reference tells this one."""
+    """Raise RestError if the name is not valid. Of two faults in a request, Ollama reports this one."""
     try:
         await core.models.GetModel(models_pb2.GetModelRequest(name=model), metadata=METADATA)
     except grpc.aio.AioRpcError as error:
@@ -49,9 +49,9 @@ async def refuse_name(core: Core, model: str) -> None:
 
 
 async def embeddings(request: web.Request) -> web.StreamResponse:
-    """POST /api/embeddings, the older form. What the model says about the text is always a 500 here."""
+    """POST /api/embeddings, the older route. Every error of the model is a 500 here."""
     start = time.time_ns()
-    document, body = await reading.native(request, native.EMBEDDINGS)
+    document, body = await request_bodies.native(request, native.EMBEDDINGS)
     if not body["model"].strip():
         raise RestError(400, "model is required")
     message = await offload_if_heavy(document.weight, embed_json.legacy_request, document, body, start)

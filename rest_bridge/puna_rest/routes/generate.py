@@ -5,7 +5,7 @@ import time
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna_rest import answers, reading, streams
+from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA
 from puna_rest.translate import chat as chat_json
@@ -15,14 +15,14 @@ from puna_rest.translate import generate as generate_json
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/generate."""
     start = time.time_ns()
-    document, body = await reading.native(request, native.GENERATE)
+    document, body = await request_bodies.native(request, native.GENERATE)
     message = await offload_if_heavy(document.weight, generate_json.request, document, body, start)
     answer, stream = generate_json.Answer(body["model"]), body["stream"] is not False
-    del document, body  # they may be much larger than the message, and the answer may take long
+    del document, body  # both may be much larger than the message, and would live until the answer ends
     service = request.app[CORE].generate
     if not stream:
         response = await service.Generate(message, metadata=METADATA)
-        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.whole, response))
+        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
     call = service.StreamGenerate(message, metadata=METADATA)
     return await streams.relay(
         request,
@@ -38,14 +38,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /api/chat."""
     start = time.time_ns()
-    document, body = await reading.native(request, native.CHAT)
+    document, body = await request_bodies.native(request, native.CHAT)
     message = await offload_if_heavy(document.weight, chat_json.request, document, body, start)
     answer, stream = chat_json.Answer(body["model"]), body["stream"] is not False
     del document, body
     service = request.app[CORE].chat
     if not stream:
         response = await service.Chat(message, metadata=METADATA)
-        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.whole, response))
+        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
     call = service.StreamChat(message, metadata=METADATA)
     return await streams.relay(
         request,

@@ -1,4 +1,4 @@
-"""/api/create, pull, push: jobs that report progress."""
+"""/api/create, /api/pull and /api/push: jobs that report progress."""
 
 from collections.abc import AsyncIterator
 from typing import TypeVar
@@ -8,7 +8,7 @@ from aiohttp import web
 
 from puna.offload import offload_if_heavy
 from puna.v1 import models_pb2
-from puna_rest import answers, reading, streams
+from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import Failure, RestError, failure
@@ -20,7 +20,7 @@ Step = TypeVar("Step", bound=HasProgress)
 
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /api/create."""
-    document, body = await reading.native(request, native.CREATE)
+    document, body = await request_bodies.native(request, native.CREATE)
     try:
         message = await offload_if_heavy(document.weight, create_json.request, document, body)
     except JobError as error:
@@ -32,7 +32,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     """POST /api/pull."""
-    _, body = await reading.native(request, native.PULL, small=True)
+    _, body = await request_bodies.native(request, native.PULL, small=True)
     message = models_pb2.PullModelRequest(name=body["model"] or body["name"], insecure=body["insecure"])
     call = request.app[CORE].models.PullModel(message, metadata=METADATA)
     return await _job(request, call, stream=body["stream"] is not False)
@@ -40,7 +40,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
 
 async def push(request: web.Request) -> web.StreamResponse:
     """POST /api/push."""
-    _, body = await reading.native(request, native.PUSH, small=True)
+    _, body = await request_bodies.native(request, native.PUSH, small=True)
     name = body["model"] or body["name"]
     if not name:
         raise RestError(400, "model is required")
@@ -56,7 +56,7 @@ async def _job(request: web.Request, call: streams.Call[Step], *, stream: bool) 
         return answers.text(request, await _last(call), answers.JSON)
     except grpc.aio.AioRpcError as error:
         failed = failure(error)
-        if failed.reason == "INVALID_MODEL_NAME":  # what is checked before the job begins
+        if failed.reason == "INVALID_MODEL_NAME":  # errors before the job starts have a status of their own
             raise
         refused = _error(request, failed)
         return answers.flushed(request, refused) if stream else refused

@@ -5,7 +5,7 @@ from aiohttp import web
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
-from puna_rest import answers, reading
+from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
 from puna_rest.core import CORE, METADATA
 from puna_rest.translate import models as models_json
@@ -27,7 +27,7 @@ async def ps(request: web.Request) -> web.StreamResponse:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """POST /api/show."""
-    document, body = await reading.native(request, native.SHOW, small=True)
+    document, body = await request_bodies.native(request, native.SHOW, small=True)
     message = await offload_if_heavy(document.weight, models_json.show_request, document, body)
     response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
     basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
@@ -36,7 +36,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 async def copy(request: web.Request) -> web.StreamResponse:
     """POST /api/copy."""
-    _, body = await reading.native(request, native.COPY, small=True)
+    _, body = await request_bodies.native(request, native.COPY, small=True)
     message = models_pb2.CopyModelRequest(source=body["source"], destination=body["destination"])
     await request.app[CORE].models.CopyModel(message, metadata=METADATA)
     return answers.empty()
@@ -44,7 +44,7 @@ async def copy(request: web.Request) -> web.StreamResponse:
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """DELETE /api/delete."""
-    _, body = await reading.native(request, native.DELETE, small=True)
+    _, body = await request_bodies.native(request, native.DELETE, small=True)
     message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
     await request.app[CORE].models.DeleteModel(message, metadata=METADATA)
     return answers.empty()

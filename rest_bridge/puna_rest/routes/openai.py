@@ -7,7 +7,7 @@ from aiohttp import web
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import chat_pb2, generate_pb2, models_pb2
-from puna_rest import answers, reading, streams
+from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import NativeError, RestError
@@ -20,7 +20,7 @@ from puna_rest.translate.openai import chat_answer, chat_request, completions, e
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     start = time.time_ns()
-    document, body = await reading.compatible(request, openai.CHAT_COMPLETION)
+    document, body = await request_bodies.compatible(request, openai.CHAT_COMPLETION)
     if not body["messages"]:
         raise RestError(400, "[] is too short - 'messages'")
     message = await offload_if_heavy(document.weight, chat_request.request, document, body, start)
@@ -38,7 +38,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 async def completion(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     start = time.time_ns()
-    document, body = await reading.compatible(request, openai.COMPLETION)
+    document, body = await request_bodies.compatible(request, openai.COMPLETION)
     message = await offload_if_heavy(document.weight, completions.request, document, body, start)
     service = request.app[CORE].generate
     if not body["stream"]:
@@ -54,11 +54,11 @@ async def completion(request: web.Request) -> web.StreamResponse:
 async def embed(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings."""
     start = time.time_ns()
-    document, body = await reading.compatible(request, openai.EMBEDDINGS)
+    document, body = await request_bodies.compatible(request, openai.EMBEDDINGS)
     try:
         message = await offload_if_heavy(document.weight, embeddings.request, body, start)
     except RestError as error:
-        if error.reason:  # the reference has called its own route by then, which looks at the name first
+        if error.reason:  # Ollama forwards to its own route here, which checks the name first
             await refuse_name(request.app[CORE], body["model"])
         raise
     response = await request.app[CORE].embed.Embed(message, metadata=METADATA)

@@ -5,20 +5,20 @@ import time
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna_rest import answers, reading, streams
+from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import Failure, RestError
-from puna_rest.items import ITEMS
+from puna_rest.response_items import ITEMS
 from puna_rest.translate import search
-from puna_rest.translate.parts import whole
+from puna_rest.translate.parts import full_answer
 from puna_rest.translate.responses import answer, request, stream
 
 
 async def responses(http_request: web.Request) -> web.StreamResponse:
     """POST /v1/responses."""
     start = time.time_ns()
-    document, body = await reading.compatible(http_request, RESPONSES)
+    document, body = await request_bodies.compatible(http_request, RESPONSES)
     items = http_request.app[ITEMS]
     body = {**body, "input": {**body["input"], "items": items.resolve(body["input"]["items"])}}
     message = await offload_if_heavy(document.weight, request.request, document, body, start)
@@ -26,13 +26,13 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     service = http_request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=METADATA)
-        part = whole(response)
+        part = full_answer(response)
         if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
             if not search.query_of(asked):
                 raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
             raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
         found = await offload_if_heavy(
-            document.weight + weight_of_message(response), answer.whole, document, body, part
+            document.weight + weight_of_message(response), answer.full_answer, document, body, part
         )
         keep(found["output"])
         return answers.json_line(http_request, found)

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 
 from puna.v1 import chat_pb2, message_pb2, options_pb2
-from puna_rest import answers, reading
+from puna_rest import answers, request_bodies
 from puna_rest.core import CORE, METADATA
 from puna_rest.errors import RestError
 from puna_rest.translate.options import moment
@@ -52,8 +52,8 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
 
 
 async def _parts(request: web.Request) -> MultipartReader:
-    """Read a form within the limits of all bodies, and take it apart. Raises RestError."""
-    body = await reading.whole(request)
+    """Read a multipart body within the limits and return its parts. Raises RestError."""
+    body = await request_bodies.read(request)
     content = StreamReader(request.protocol, sys.maxsize, loop=asyncio.get_running_loop())
     content.feed_data(body)
     content.feed_eof()
@@ -61,7 +61,7 @@ async def _parts(request: web.Request) -> MultipartReader:
 
 
 async def _form(request: web.Request) -> tuple[dict[str, str], bytes | None]:
-    """Read a form: its texts and its file. Raises RestError."""
+    """Return the form's text fields and the bytes of its file. Raises RestError."""
     if request.content_type != "multipart/form-data":
         raise RestError(400, _NOT_A_FORM)
     fields: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""JSON to protobuf and back, as pure functions: no sockets, no event loop, every rule testable as a table."""
+"""Translation between JSON bodies and protobuf messages, as pure functions without sockets and event loop."""

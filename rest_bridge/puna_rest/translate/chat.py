@@ -20,7 +20,7 @@ from puna_rest.translate.options import Body, request_options
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
-    """Read a request body. `start`: nanoseconds since 1970."""
+    """Return the request of a body. `start`: arrival in nanoseconds since 1970."""
     return chat_pb2.ChatRequest(
         model=body["model"],
         messages=messages(body["messages"]),
@@ -31,25 +31,25 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 
 class Answer:
-    """Writes the answers to one request; what all lines share is encoded once."""
+    """The writer of one request's answer. The fields that all lines share are encoded once."""
 
     def __init__(self, model: str) -> None:
         self._start = '{"model":' + gojson.string(model) + ',"created_at":"'
 
     def lines(self, message: chat_pb2.StreamChatResponse) -> str:
-        """Write the lines of a message, each with a newline."""
+        """Return the lines for one message of the core, each with a newline."""
         out = "".join([self._delta(each) for each in message.deltas])
         return out + self._done(message.done) + "\n" if message.HasField("done") else out
 
     def single(self, message: chat_pb2.StreamChatResponse) -> str:
-        """Write a message that is the whole answer even in a stream; empty for any other."""
+        """Return the whole answer if the message is one that Ollama never streams, else an empty text."""
         done = message.done
         if message.HasField("done") and is_single(done.finish, rendered=done.HasField("rendered")):
             return self._done(done)
         return ""
 
-    def whole(self, message: chat_pb2.ChatResponse) -> str:
-        """Write the whole answer."""
+    def full_answer(self, message: chat_pb2.ChatResponse) -> str:
+        """Return the answer of a request with `stream: false`."""
         rendered = message.rendered if message.HasField("rendered") else None
         return self._end(message.message, message.logprobs, message.finish, rendered)
 

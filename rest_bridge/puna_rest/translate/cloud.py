@@ -1,4 +1,4 @@
-"""Models that are named as a cloud's."""
+"""Names of models that Ollama runs in its cloud."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ DETAILS_REFUSED: Final = "ollama cloud is disabled: remote model details are una
 
 
 def names_cloud(name: str) -> bool:
-    """Tell whether a name asks for a model in the cloud; one that contradicts itself does not."""
+    """Return whether a name asks for a cloud's model. A name with contradictory suffixes does not."""
     base, colon, tag = name.strip().rpartition(":")
     tag = tag.strip().lower()
     if not colon or not base:
@@ -22,7 +22,7 @@ def names_cloud(name: str) -> bool:
 
 
 def names_cloud_model(document: Document) -> bool:
-    """Tell whether a body asks for such a model."""
+    """Return whether a body names a cloud's model."""
     if document.root.kind != "object":
         return False
     named: list[Node] = [value for key, value in document.root.value if key == "model"]

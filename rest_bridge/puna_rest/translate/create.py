@@ -1,4 +1,4 @@
-"""/api/create and the progress that create, pull and push report."""
+"""/api/create, and the progress lines of create, pull and push."""
 
 import re
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ _RELATIVE: Final = re.compile(r"\.|(?!\.{1,2}(?:/|$))[^/]+(?:/(?!\.{1,2}(?:/|$))
 
 
 class HasProgress(Protocol):
-    """A message that tells how far a job is."""
+    """A message with the progress of a job."""
 
     @property
     def progress(self) -> models_pb2.TransferProgress:
-        """How far."""
+        """The progress."""
 
 
 class JobError(RestError):
-    """What the reference would find out only when the job is under way, and so writes as an error of the job."""
+    """An error that Ollama finds only once the job runs, and so reports as the job's error."""
 
 
 def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
-    """Read a body of /api/create. Raises RestError; JobError for what fails inside the job."""
+    """Return the CreateModelRequest of a body. Raises RestError, and JobError for errors of the running job."""
     for files in (body["files"], body["draft_files"]):
         for name, digest in (files or {}).items():
             if not _RELATIVE.fullmatch(name):
@@ -41,7 +41,7 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
     if not all((body["adapters"] or {}).values()):
         raise RestError(400, "invalid digest format")
     parameters, info = body["parameters"], body["info"]
-    # Without anything to make a model of, the core says so; the licenses would come later.
+    # Without a source, the core reports that first; Ollama reads the license later.
     licenses = _licenses(document, body["license"]) if body["from"] or body["files"] else []
     return models_pb2.CreateModelRequest(
         **{"from": body["from"]},
@@ -66,7 +66,7 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
 
 
 def line(message: HasProgress) -> str:
-    """Write one step, without a newline."""
+    """Return one progress line without its newline."""
     step = message.progress
     out = '{"status":' + gojson.string(step.status)
     if step.digest:

@@ -1,4 +1,4 @@
-"""Documents in messages: their text is used, everything else is refused by name."""
+"""Documents in messages. Text is passed to the model; other content is refused, with its type in the error."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _BASE64: Final = ";base64"
 
 
 def refuse_block(kind: object) -> RestError:
-    """Return the error for a content block of a type that cannot be used."""
+    """Return the error for a content block of an unsupported type."""
     return RestError(400, f"content block type {gojson.quote(str(kind))} is not supported")
 
 
@@ -38,7 +38,7 @@ def search_result_text(block: Mapping[str, Any]) -> str:
 
 
 def texts(content: object) -> str:
-    """Return the text of a string or of a list of text blocks. RestError: another block is in it."""
+    """Return the text of a string or of a list of text blocks. RestError: the list has another block."""
     if isinstance(content, str):
         return content
     out = ""
@@ -51,7 +51,7 @@ def texts(content: object) -> str:
 
 
 def file_text(file_data: str) -> str | None:
-    """Return the text of a data URL of a text/* type in UTF-8; None: it is another kind of file."""
+    """Return the text of a data URL with a text/* type in UTF-8, or None for another kind of file."""
     head, _, data = file_data.partition(",")
     if not (head.startswith("data:text/") and head.endswith(_BASE64)):
         return None
@@ -62,7 +62,7 @@ def file_text(file_data: str) -> str | None:
 
 
 def joined(*paragraphs: str) -> str:
-    """Join texts of different origin, so that none runs into the next."""
+    """Join texts of different blocks with an empty line between them."""
     return "\n\n".join(filter(None, paragraphs))
 
 

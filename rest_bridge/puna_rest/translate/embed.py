@@ -15,7 +15,7 @@ from puna_rest.translate.options import Body, model_options
 
 
 def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
-    """Read a body of /api/embed. Raises RestError for an input that is no text."""
+    """Return the EmbedRequest of a body of /api/embed. RestError: an input is not a text."""
     return embed_pb2.EmbedRequest(
         model=body["model"],
         inputs=inputs(body["input"]),
@@ -27,7 +27,7 @@ def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedReques
 
 
 def legacy_request(document: Document, body: Body, start: int) -> embed_pb2.EmbedRequest:
-    """Read a body of /api/embeddings. Its vector gets length 1 here, once: see legacy_answer."""
+    """Return the EmbedRequest of a body of /api/embeddings. The vector is normalized in legacy_answer."""
     return embed_pb2.EmbedRequest(
         model=body["model"],
         inputs=[body["prompt"]] if body["prompt"] else [],
@@ -38,7 +38,7 @@ def legacy_request(document: Document, body: Body, start: int) -> embed_pb2.Embe
 
 
 def inputs(node: Node | None) -> list[str]:
-    """Read a text or a list of texts; an empty text alone is none. Raises RestError."""
+    """Return the texts of `input`: one text or a list. An empty text alone gives no input. Raises RestError."""
     if node is None:
         return []
     if node.kind == "string":
@@ -49,7 +49,7 @@ def inputs(node: Node | None) -> list[str]:
 
 
 def answer(model: str, response: embed_pb2.EmbedResponse) -> str:
-    """Write an answer of /api/embed."""
+    """Return the answer of /api/embed."""
     vectors = ",".join([gojson.floats32(packed(each)) for each in response.vectors])
     out = f'{{"model":{gojson.string(model)},"embeddings":[{vectors}]'
     if response.vectors:
@@ -64,10 +64,10 @@ def answer(model: str, response: embed_pb2.EmbedResponse) -> str:
 
 
 def legacy_answer(response: embed_pb2.EmbedResponse) -> str:
-    """Write an answer of /api/embeddings with all the digits of float64.
+    """Return the answer of /api/embeddings, whose numbers have all digits of float64.
 
-    The vector gets length 1 as the reference's engine gives it: summed in 64 bits, multiplied in 32. Its server does so
-    once more for /api/embed, which changes last digits, but not here.
+    The vector is normalized like in Ollama's engine: summed in 64 bits, multiplied in 32 bits. For /api/embed, Ollama's
+    server normalizes once more, which changes the last digits; this route lacks the second step.
     """
     values = "".join([gojson.floats64(_of_length_1(unpack(vector))) for vector in response.vectors[:1]])
     return '{"embedding":' + (values or "[]") + "}"
@@ -80,12 +80,12 @@ def _of_length_1(vector: Sequence[float]) -> Sequence[float]:
 
 
 def packed(vector: embed_pb2.Vector) -> bytes:
-    """Return a vector's values as 32-bit floats, the lowest byte first."""
+    """Return a vector as little-endian 32-bit floats."""
     return vector.packed or struct.pack(f"<{len(vector.values)}f", *vector.values)
 
 
 def unpack(vector: embed_pb2.Vector) -> Sequence[float]:
-    """Return a vector's values."""
+    """Return the values of a packed vector."""
     if not vector.packed:
         return vector.values
     return struct.unpack(f"<{len(vector.packed) // 4}f", vector.packed)

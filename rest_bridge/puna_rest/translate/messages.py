@@ -1,4 +1,4 @@
-"""Messages, tools, calls, metrics and log-probabilities: what several routes have in common."""
+"""Parts that several routes share: messages, tools, tool calls, metrics and log-probabilities."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +21,7 @@ DONE_REASONS: Final[Mapping[int, str]] = {
 
 
 def messages(bodies: Sequence[Body] | None) -> list[message_pb2.Message]:
-    """Read messages in the native form."""
+    """Return the messages of a body of /api/chat."""
     return [
         message_pb2.Message(
             role=each["role"],
@@ -37,12 +37,12 @@ def messages(bodies: Sequence[Body] | None) -> list[message_pb2.Message]:
 
 
 def media(images: Iterable[bytes] | None) -> list[options_pb2.Media]:
-    """Read pictures and sounds."""
+    """Return decoded images and sounds as media."""
     return [options_pb2.Media(data=each) for each in images or ()]
 
 
 def tools(document: Document, bodies: Sequence[Body] | None) -> list[message_pb2.Tool]:
-    """Read tools in the native form, which /v1/chat/completions shares."""
+    """Return the tools of a body of /api/chat or /v1/chat/completions."""
     return [
         message_pb2.Tool(
             type=each["type"],
@@ -66,7 +66,10 @@ def _call(body: Body) -> message_pb2.ToolCall:
 
 
 def go_arguments(text: str) -> str:
-    """Write a call's arguments as Go does: keys in order, those of objects inside sorted, numbers as float64."""
+    """Return a call's arguments as Go encodes them.
+
+    The keys keep their order, the keys of nested objects are sorted, and numbers are float64.
+    """
     document = parse_whole(text or "{}")
     values = {key: plain(document, node) for key, node in document.root.value}
     pairs = [f"{gojson.string(key)}:{gojson.dumps(item, sort_keys=True)}" for key, item in values.items()]
@@ -74,7 +77,7 @@ def go_arguments(text: str) -> str:
 
 
 def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
-    """Write calls in the native form."""
+    """Return tool calls as /api/chat writes them."""
     return [
         {
             **({"id": call.id} if call.id else {}),
@@ -89,7 +92,7 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
 
 
 def logprobs(entries: Iterable[usage_pb2.TokenLogprob]) -> list[dict[str, Any]]:
-    """Write log-probabilities: one for each piece that came out, with its text and its last token's value."""
+    """Return log-probabilities: one entry per delta, with its text and the value of its last token."""
     return [_logprob(each) for each in entries if each.piece or not each.HasField("piece")]
 
 
@@ -104,7 +107,7 @@ def _logprob(entry: usage_pb2.TokenLogprob) -> dict[str, Any]:
 
 
 def metrics(finish: usage_pb2.Finish) -> dict[str, int]:
-    """Write counts and durations, but for those that are zero."""
+    """Return token counts and durations. Go omits zeros, and so does this."""
     timings, usage = finish.timings, finish.usage
     every = {
         "total_duration": nanoseconds(timings.total),
@@ -118,7 +121,7 @@ def metrics(finish: usage_pb2.Finish) -> dict[str, int]:
 
 
 def debug_info(rendered: usage_pb2.RenderedPrompt) -> dict[str, Any]:
-    """Write a rendered prompt."""
+    """Return `_debug_info`, the rendered prompt."""
     out: dict[str, Any] = {"rendered_template": rendered.text}
     if rendered.image_count:
         out["image_count"] = rendered.image_count
@@ -126,5 +129,5 @@ def debug_info(rendered: usage_pb2.RenderedPrompt) -> dict[str, Any]:
 
 
 def is_single(finish: usage_pb2.Finish, *, rendered: bool) -> bool:
-    """Tell whether an answer is one object even in a stream: nothing was generated, nor should be."""
+    """Return whether the answer is one object even in a stream: only a load, an unload or a rendering was requested."""
     return rendered or finish.reason in (usage_pb2.FINISH_REASON_LOADED, usage_pb2.FINISH_REASON_UNLOADED)

@@ -10,17 +10,17 @@ from puna_rest.translate.options import Body, raw_object
 
 
 def tags(response: models_pb2.ListModelsResponse) -> dict[str, Any]:
-    """Write the models of the store."""
+    """Return the answer of /api/tags."""
     return {"models": [_tag(model) for model in response.models]}
 
 
 def ps(response: models_pb2.ListLoadedModelsResponse) -> dict[str, Any]:
-    """Write the loaded models."""
+    """Return the answer of /api/ps."""
     return {"models": [_loaded(each) for each in response.models]}
 
 
 def show_request(document: Document, body: Body) -> models_pb2.GetModelRequest:
-    """Read a body of /api/show."""
+    """Return the GetModelRequest of a body of /api/show."""
     return models_pb2.GetModelRequest(
         name=body["model"] or body["name"],
         verbose=body["verbose"],
@@ -30,7 +30,7 @@ def show_request(document: Document, body: Body) -> models_pb2.GetModelRequest:
 
 
 def show(response: models_pb2.GetModelResponse, basename: str = "") -> dict[str, Any]:
-    """Write everything about a model. `basename` takes the place of general.basename, if given."""
+    """Return the answer of /api/show. `basename` replaces general.basename unless it is empty."""
     model = response.model
     info = _with_basename(response.model_info_json, basename) if basename else response.model_info_json
     every: dict[str, Any] = {
@@ -54,7 +54,7 @@ def show(response: models_pb2.GetModelResponse, basename: str = "") -> dict[str,
 
 
 def details(message: models_pb2.ModelDetails, *, lengths: bool = True, parent: bool = True) -> dict[str, Any]:
-    """Write what a model is."""
+    """Return `details`: format, family, parameter size, quantization."""
     out: dict[str, Any] = {
         "parent_model": message.parent_model if parent else "",
         "format": message.format,
@@ -100,7 +100,7 @@ def _loaded(loaded: models_pb2.LoadedModel) -> dict[str, Any]:
 
 
 def _with_basename(info: str, basename: str) -> str:
-    """Put a name into model_info, whose keys are sorted and stand one after the other without spaces."""
+    """Return the raw JSON of model_info with general.basename added at its place among the sorted keys."""
     document = parse_whole(info or "{}")
     fields = {key: document.raw(node) for key, node in document.root.value}
     fields["general.basename"] = gojson.string(basename)

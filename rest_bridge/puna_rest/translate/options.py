@@ -1,4 +1,4 @@
-"""What request bodies say beside their input."""
+"""The fields of request bodies beside their input: options, keep-alive, structured output."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -24,7 +24,7 @@ LEVELS: Final[Mapping[object, options_pb2.ThinkingLevel.ValueType]] = {
 
 
 def request_options(document: Document, body: Body, start: int) -> options_pb2.RequestOptions:
-    """Read what /api/generate and /api/chat have in common. `start`: nanoseconds since 1970."""
+    """Return the RequestOptions of /api/generate and /api/chat. `start`: arrival in nanoseconds since 1970."""
     out = model_options(document, body, start)
     out.truncate = body["truncate"] is not False
     if body["shift"] is not None:
@@ -38,7 +38,7 @@ def request_options(document: Document, body: Body, start: int) -> options_pb2.R
 
 
 def model_options(document: Document, body: Body, start: int) -> options_pb2.RequestOptions:
-    """Read what every route with a model has: options and keep-alive."""
+    """Return the RequestOptions that every route with a model has: options and keep-alive."""
     options = body["options"]
     return options_pb2.RequestOptions(
         options_json=raw_object(document, options) if options is not None else "",
@@ -48,12 +48,12 @@ def model_options(document: Document, body: Body, start: int) -> options_pb2.Req
 
 
 def raw_object(document: Document, node: Node) -> str:
-    """Return an object's text. It is put together anew, since its parts may come from several keys of the body."""
+    """Return an object as raw JSON. A repeated key extends the object, so the text is put together anew."""
     return "{" + ",".join(f"{gojson.string(key)}:{document.raw(value)}" for key, value in node.value) + "}"
 
 
 def output_constraint(raw: str) -> options_pb2.OutputConstraint | None:
-    """Read `format` from its raw text; what is neither "json" nor a schema is left to the core to refuse."""
+    """Return the structured output that `format` demands. The core refuses an invalid one."""
     if raw in ("", "null", '""'):
         return None
     if raw == '"json"':
@@ -62,7 +62,7 @@ def output_constraint(raw: str) -> options_pb2.OutputConstraint | None:
 
 
 def keep_alive(nanoseconds: int | None) -> options_pb2.KeepAlive | None:
-    """Write how long the model shall stay; negative: forever."""
+    """Return a keep-alive as a Duration. A negative number of nanoseconds means no end."""
     if nanoseconds is None:
         return None
     if nanoseconds < 0:
@@ -73,5 +73,5 @@ def keep_alive(nanoseconds: int | None) -> options_pb2.KeepAlive | None:
 
 
 def moment(nanoseconds: int) -> Timestamp:
-    """Write a moment in nanoseconds since 1970."""
+    """Return nanoseconds since 1970 as a Timestamp."""
     return Timestamp(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)

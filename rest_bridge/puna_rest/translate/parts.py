@@ -1,4 +1,4 @@
-"""A conversation's answer as a sequence of parts, which the routes of other APIs write each in its own way."""
+"""A chat's answer as a sequence of parts, from which the OpenAI and Anthropic routes write their own formats."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,34 +9,34 @@ from puna_rest.translate.messages import DONE_REASONS
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one line of the native stream would say."""
+    """The content of one line of Ollama's own stream."""
 
     content: str = ""
     thinking: str = ""
     tool_calls: tuple[message_pb2.ToolCall, ...] = ()
     logprobs: tuple[usage_pb2.TokenLogprob, ...] = ()
     finish: usage_pb2.Finish | None = None
-    """Given in the last part, unless the prompt was only rendered."""
+    """Set in the last part, except when the prompt was only rendered."""
     rendered: usage_pb2.RenderedPrompt | None = None
 
     @property
     def reason(self) -> str:
-        """Why the answer ended; empty if it did not."""
+        """The finish reason; empty before the end."""
         return DONE_REASONS[self.finish.reason] if self.finish is not None else ""
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, in the last part."""
+        """Prompt tokens; zero before the last part."""
         return self.finish.usage.prompt_tokens if self.finish is not None else 0
 
     @property
     def output_tokens(self) -> int:
-        """Tokens of the answer, in the last part."""
+        """Output tokens; zero before the last part."""
         return self.finish.usage.output_tokens if self.finish is not None else 0
 
 
 def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
-    """Take a message of the stream apart."""
+    """Return the parts of one message of the stream."""
     for delta in message.deltas:
         yield _part(delta)
     if message.HasField("done"):
@@ -45,8 +45,8 @@ def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
         yield _part(done.delta, done.finish if rendered is None else None, rendered)
 
 
-def whole(message: chat_pb2.ChatResponse) -> Part:
-    """Read an answer that came at once."""
+def full_answer(message: chat_pb2.ChatResponse) -> Part:
+    """Return an unstreamed answer as one part."""
     rendered = message.rendered if message.HasField("rendered") else None
     said = message.message
     return Part(

@@ -1,4 +1,4 @@
-"""Searches of the web that a model asks for: servers carry them out in the cloud, and there is none here."""
+"""Web searches that a model calls for. Ollama runs them in its cloud; here they fail."""
 
 import json
 from typing import Final
@@ -6,19 +6,19 @@ from typing import Final
 from puna.v1 import message_pb2
 
 NAME: Final = "web_search"
-"""Of the function that the model sees."""
+"""Name of the tool that the model sees."""
 REFUSED: Final = "ollama cloud is disabled: web search is unavailable"
 
 NO_QUERY: Final = "web_search requires a non-empty string query"
 
 
 def asked_for(calls: tuple[message_pb2.ToolCall, ...]) -> message_pb2.ToolCall | None:
-    """Return the first call that searches."""
+    """Return the first call of the search tool, or None."""
     return next((call for call in calls if call.name == NAME), None)
 
 
 def query_of(call: message_pb2.ToolCall) -> str:
-    """Return what is searched for; empty if the model did not say it as a text."""
+    """Return the query; empty if the model gave none or not a text."""
     try:
         arguments = json.loads(call.arguments_json)
     except (ValueError, RecursionError):

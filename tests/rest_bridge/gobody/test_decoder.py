@@ -1,4 +1,4 @@
-"""What the reference said about 2,000 bodies: mostly broken ones, one for each different complaint of each route."""
+"""Ollama's errors for 2,000 bodies: mostly broken ones, one for each distinct error of each route."""
 
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 
 from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
 from puna_rest.bodies.responses import RESPONSES
-from puna_rest.reading import typed
+from puna_rest.request_bodies import typed
 from puna_rest.translate.responses.stream import Events
 
 FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))

@@ -1,9 +1,9 @@
 """Answers of /v1/messages.
 
-Anthropic's schema wants a signature in every thinking block, and SDKs that validate answers refuse a block without one.
-Ollama writes none. A client of that API says which version it speaks in the header anthropic-version; its answers are
-signed, and all others keep Ollama's bytes. A signature proves nothing here: it is made of the text's hash, and requests
-that bring it back are not checked.
+Anthropic's schema requires a signature in each thinking block, and SDKs that validate answers refuse a block without
+one. Ollama writes none. Clients of Anthropic's API send the header anthropic-version; the bridge signs thinking for
+these clients alone, so that others get Ollama's bytes. A signature is a hash of the text and proves nothing. Signatures
+in requests are not checked.
 """
 
 import base64
@@ -31,12 +31,12 @@ _REASONS: Final = {"": "", "stop": "end_turn", "length": "max_tokens"}
 
 
 def new_id(prefix: str) -> str:
-    """Return an id."""
+    """Return a random id with the prefix."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def error(failure: Failure) -> dict[str, Any]:
-    """Write an error."""
+    """Return the error object."""
     kind = _TYPES.get(failure.status, "api_error")
     return {
         "type": "error",
@@ -46,20 +46,20 @@ def error(failure: Failure) -> dict[str, Any]:
 
 
 def error_event(failure: Failure) -> str:
-    """Write the event that ends a stream in which something went wrong."""
+    """Return the event that ends a stream that failed."""
     shape = error(failure)
     return event("error", {"type": "error", "error": shape["error"]})
 
 
 def event(kind: str, data: dict[str, Any]) -> str:
-    """Write an event."""
+    """Return a server-sent event."""
     return f"event: {kind}\ndata: {gojson.dumps(data)}\n\n"
 
 
 def message(model: str, part: Part, *, searching: bool = False, signed: bool = False) -> dict[str, Any]:
-    """Write an answer in one piece.
+    """Return the message of an answer that is not streamed.
 
-    searching: whether the model was offered the search that servers carry out. signed: whether thinking has a
+    `searching`: the model was offered the web_search tool, which a server runs itself. `signed`: thinking blocks have a
     signature.
     """
     message_id = new_id("msg")
@@ -105,7 +105,7 @@ def _signature(thinking: "hashlib._Hash") -> str:
 
 
 def _search_blocks(asked: message_pb2.ToolCall, message_id: str) -> list[dict[str, Any]]:
-    """Write a search of the web that came to nothing."""
+    """Return the blocks of a web search that failed."""
     search_id = "srvtoolu_" + message_id.removeprefix("msg_")
     query = search.query_of(asked)
     failed = {"type": "web_search_tool_result_error", "error_code": "unavailable" if query else "invalid_request"}
@@ -120,10 +120,10 @@ def _stop_reason(part: Part, *, called: bool) -> str:
 
 
 class Events:
-    """Writes a stream. At most one block is open at a time."""
+    """The writer of a stream. At most one content block is open at a time."""
 
     def __init__(self, model: str, estimate: int, *, searching: bool = False, signed: bool = False) -> None:
-        """searching: whether the model was offered the search that servers carry out. signed: see message."""
+        """`estimate`: tokens of the prompt for the first event. `searching` and `signed`: see message."""
         self._model = model
         self._id = new_id("msg")
         self._searching = searching
@@ -138,7 +138,7 @@ class Events:
         self._calls: set[str] = set()
 
     def write(self, response: chat_pb2.StreamChatResponse) -> str:
-        """Write the events of a message."""
+        """Return the events for one message of the core."""
         return "".join([self._part(part) for part in parts(response)])
 
     def _part(self, part: Part) -> str:
@@ -199,7 +199,7 @@ class Events:
         return out + event("content_block_stop", {"type": "content_block_stop", "index": self._index - 1})
 
     def _end_with_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
-        """What the model says after its search is for nobody: the reference would have asked it anew."""
+        """End with a failed search. Text after the call is dropped: Ollama would search and ask the model again."""
         out = ("" if self._started else self._start(part)) + self._close()
         for block in _search_blocks(asked, self._id):
             out += self._begin(block)

@@ -1,4 +1,4 @@
-"""A guess at how many tokens a body of /v1/messages has, for the first event of its stream."""
+"""The estimate of prompt tokens in the first event of a stream of /v1/messages."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from puna_rest.translate.options import Body
 
 
 def estimate(document: Document, body: Body) -> int:
-    """Return a quarter of the bytes of all texts, and at least 1 when there are messages."""
+    """Return a quarter of the bytes of all texts, at least 1 if there are messages. The rule is Ollama's."""
     total = _system(document, body["system"])
     for message in body["messages"] or ():
         total += len(message["role"].encode()) + sum(_block(document, each) for each in message["content"] or ())
@@ -48,7 +48,7 @@ def _block(document: Document, block: Body) -> int:
 
 
 def _written(document: Document, block: Body) -> dict[str, Any]:
-    """Write a block as Go would."""
+    """Return a block as Go encodes it."""
     out: dict[str, Any] = {"type": block["type"]}
     if block["text"] is not None:
         out["text"] = block["text"]

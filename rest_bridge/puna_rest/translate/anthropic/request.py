@@ -32,7 +32,7 @@ _SOURCE: Final[Mapping[str, str]] = {"type": "", "media_type": "", "data": ""}
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
-    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     if not body["model"]:
         raise RestError(400, "model is required")
     if body["max_tokens"] <= 0:
@@ -65,7 +65,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 
 def has_web_search(body: Body) -> bool:
-    """Tell whether the built-in search is among the tools."""
+    """Return whether the tools include the built-in web search."""
     return any(tool["type"].startswith(SEARCH) for tool in body["tools"] or ())
 
 
@@ -122,7 +122,7 @@ def _tool(document: Document, body: Body) -> message_pb2.Tool:
 
 
 def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
-    """Read a message; the results of tools in it become messages of their own."""
+    """Return the messages for one message of the body. Each tool result becomes a message of its own."""
     role = body["role"].lower()
     said = message_pb2.Message(role=role)
     results: list[message_pb2.Message] = []
@@ -147,7 +147,7 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
             results.append(message_pb2.Message(role="tool", content=content, tool_call_id=block["tool_use_id"]))
         elif kind == "thinking":
             thinking = block["thinking"] or thinking
-        elif kind != "redacted_thinking":  # only the maker of that can read it
+        elif kind != "redacted_thinking":  # encrypted by Anthropic
             raise refuse_block(kind)
     said.content = joined(*map("".join, paragraphs))
     said.thinking = thinking
@@ -210,7 +210,7 @@ def _result(document: Document, block: Body) -> message_pb2.Message:
 
 
 def _search_result(content: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Read the result of an earlier search as text."""
+    """Return the result of an earlier web search as text."""
     if isinstance(content, str):
         return content
     if isinstance(content, dict) and content.get("type") == "web_search_tool_result_error":

@@ -9,31 +9,31 @@ from puna.go import json as gojson
 from puna.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate.messages import debug_info, go_arguments, logprobs
-from puna_rest.translate.parts import Part, parts, whole
+from puna_rest.translate.parts import Part, full_answer, parts
 
 DONE: Final = "data: [DONE]\n\n"
 _TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
 
 
 def new_id(prefix: str) -> str:
-    """Return an id as short as the reference's."""
+    """Return an id with the prefix and a number below 1000, like Ollama's."""
     return f"{prefix}-{random.randrange(999)}"
 
 
 def error(failure: Failure) -> dict[str, Any]:
-    """Write an error."""
+    """Return the error object."""
     kind = _TYPES.get(failure.status, "api_error")
     return {"error": {"message": failure.text, "type": kind, "param": None, "code": None}}
 
 
 def error_event(failure: Failure) -> str:
-    """Write the event that ends a stream in which something went wrong."""
+    """Return the event that ends a stream that failed."""
     return f"data: {gojson.dumps(error(failure))}\n\n"
 
 
 def completion(model: str, message: chat_pb2.ChatResponse) -> dict[str, Any]:
-    """Write an answer in one piece."""
-    part = whole(message)
+    """Return the answer of a request that is not streamed."""
+    part = full_answer(message)
     said: dict[str, Any] = {"role": "assistant" if part.rendered is None else "", "content": part.content}
     if part.thinking:
         said["reasoning"] = part.thinking
@@ -58,7 +58,7 @@ def completion(model: str, message: chat_pb2.ChatResponse) -> dict[str, Any]:
 
 
 def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
-    """Write calls, arguments as text."""
+    """Return tool calls with their arguments as text."""
     return [
         {
             "id": call.id,
@@ -71,7 +71,7 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
 
 
 def usage(part: Part) -> dict[str, int]:
-    """Write counts."""
+    """Return the token counts."""
     return {
         "prompt_tokens": part.prompt_tokens,
         "completion_tokens": part.output_tokens,
@@ -80,7 +80,7 @@ def usage(part: Part) -> dict[str, int]:
 
 
 class Chunks:
-    """Writes a stream; what all chunks share is encoded once."""
+    """The writer of a stream. The fields that all chunks share are encoded once."""
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._model = gojson.string(model)
@@ -89,7 +89,7 @@ class Chunks:
         self._called = False
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
-        """Write the chunks of a message."""
+        """Return the chunks for one message of the core."""
         return "".join([self._part(part) for part in parts(message)])
 
     def _part(self, part: Part) -> str:
@@ -107,7 +107,7 @@ class Chunks:
         return out if part.finish is None else out + self._end(part)
 
     def _content(self, part: Part, role: str) -> str:
-        """Write a part; one that both thinks and speaks is split in two."""
+        """Return the chunks of a part. A part with both thinking and content becomes two chunks."""
         extra = f',"logprobs":{{"content":{gojson.dumps(logprobs(part.logprobs))}}}' if part.logprobs else ""
         calls = f',"tool_calls":{gojson.dumps(tool_calls(part.tool_calls))}' if part.tool_calls else ""
         content = '"content":' + gojson.string(part.content)

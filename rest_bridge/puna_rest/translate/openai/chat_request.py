@@ -38,11 +38,11 @@ _CHOICES: Final = {
 _WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 FORMAT_ERROR: Final = RestError(400, "invalid message format")
 FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
-"""Ollama's words; files of text are read all the same."""
+"""Ollama's error for every file. The bridge reads text files and uses the error for the others."""
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
-    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     turns: list[message_pb2.Message] = []
     called = _called(body["messages"])
     for each in body["messages"]:
@@ -68,7 +68,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 
 def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
-    """Read how hard to think. Raises RestError."""
+    """Return the thinking level of `reasoning_effort`. Raises RestError."""
     if effort not in _EFFORTS:
         raise RestError(
             400,
@@ -79,7 +79,7 @@ def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
 
 
 def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
-    """Read which tools may be called; what is not understood is ignored."""
+    """Return the ToolChoice of `tool_choice`. An unknown value is ignored."""
     value = None
     if raw and len(raw) <= CHUNK:
         document = parse_whole(raw)
@@ -95,7 +95,7 @@ def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
 
 
 def image(url: str) -> bytes:
-    """Read a picture from a data URL. Raises RestError."""
+    """Return the image of a data URL. Raises RestError."""
     if url.startswith(("http://", "https://")):
         raise RestError(400, "image URLs are not currently supported, please use base64 encoded data instead")
     for prefix in _IMAGE_PREFIXES:
@@ -108,7 +108,7 @@ def image(url: str) -> bytes:
 
 
 def stops(document: Document, node: Node | None) -> list[str] | None:
-    """Read stop strings; items that are none are left out."""
+    """Return the stop strings. Items of another type are dropped, as in Ollama."""
     if node is None:
         return None
     if node.kind == "string":
@@ -144,7 +144,7 @@ def _constraint(wanted: Body | None) -> options_pb2.OutputConstraint | None:
 
 
 def _messages(document: Document, called: Mapping[str, str], body: Body) -> list[message_pb2.Message]:
-    """Read a message; each part of a content becomes a message of its own, as in the reference."""
+    """Return the messages for one message of the body. Each content part becomes a message, as in Ollama."""
     role = body["role"].lower()
     name = ""
     if role == "tool":
@@ -207,7 +207,7 @@ def _audio(value: object) -> bytes:
 
 
 def _called(history: Sequence[Body]) -> dict[str, str]:
-    """Map the ids of all calls to their names: of the last message with an id, the first call."""
+    """Return the names of earlier calls by id. For a repeated id, the last message's first call wins, as in Ollama."""
     names: dict[str, str] = {}
     for message in history:
         names |= {call["id"]: call["function"]["name"] for call in reversed(message["tool_calls"] or ()) if call["id"]}
@@ -224,7 +224,7 @@ def _calls(bodies: Sequence[Body]) -> list[message_pb2.ToolCall]:
 
 
 def call_arguments(text: str) -> str:
-    """Check the arguments of an earlier call: the text of an object. Raises RestError."""
+    """Return the arguments of an earlier call, which must be the text of a JSON object. Raises RestError."""
     try:
         document = parse_whole(text)
         return arguments(document, document.root)

@@ -15,7 +15,7 @@ from puna_rest.translate.options import Body, moment
 
 
 def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
-    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    """Return the GenerateRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     every = {
         "stop": _stops(document, body),
         "num_predict": body["max_tokens"],
@@ -42,7 +42,7 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
 
 
 def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, Any]:
-    """Write an answer in one piece."""
+    """Return the answer of a request that is not streamed."""
     return {
         "id": new_id("cmpl"),
         "object": "text_completion",
@@ -55,7 +55,7 @@ def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, 
 
 
 class Chunks:
-    """Writes a stream."""
+    """The writer of a stream."""
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._model = gojson.string(model)
@@ -64,7 +64,7 @@ class Chunks:
         self._zeros = ',"usage":' + gojson.dumps(_usage(usage_pb2.Usage())) if include_usage else ""
 
     def write(self, message: generate_pb2.StreamGenerateResponse) -> str:
-        """Write the chunks of a message."""
+        """Return the chunks for one message of the core."""
         out = "".join([self._chunk(self._choice(delta.text, ""), self._zeros) for delta in message.deltas])
         if not message.HasField("done"):
             return out

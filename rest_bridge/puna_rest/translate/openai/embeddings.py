@@ -12,7 +12,7 @@ from puna_rest.translate.options import Body, moment
 
 
 def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
-    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    """Return the EmbedRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     wanted = body["encoding_format"]
     if wanted and wanted.lower() not in ("float", "base64"):
         raise RestError(400, f"Invalid value for 'encoding_format' = {wanted}. Supported values: ['float', 'base64'].")
@@ -27,7 +27,7 @@ def request(body: Body, start: int) -> embed_pb2.EmbedRequest:
 
 
 def answer(body: Body, response: embed_pb2.EmbedResponse) -> str:
-    """Write the vectors, as numbers or as text."""
+    """Return the vectors, as numbers or as base64."""
     form = _base64 if body["encoding_format"].lower() == "base64" else gojson.floats32
     data = ",".join(
         [

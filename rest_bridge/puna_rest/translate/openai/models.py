@@ -6,12 +6,12 @@ from puna.v1 import models_pb2
 
 
 def listing(response: models_pb2.ListModelsResponse) -> dict[str, Any]:
-    """Write the models of the store; an empty store has null, as in the reference."""
+    """Return the list of models. An empty store gives null, as in Ollama."""
     return {"object": "list", "data": [model(each, each.name) for each in response.models] or None}
 
 
 def model(message: models_pb2.Model, name: str) -> dict[str, Any]:
-    """Write a model under the name by which it was asked for."""
+    """Return a model under the name of the request."""
     return {"id": name, "object": "model", "created": message.modify_time.seconds, "owned_by": _namespace(name)}
 
 

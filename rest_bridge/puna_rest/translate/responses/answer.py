@@ -1,4 +1,4 @@
-"""Answers of /v1/responses in one piece."""
+"""The response object of /v1/responses and its output items."""
 
 import secrets
 import time
@@ -21,19 +21,19 @@ ORDER: Final = (
 
 
 def new_number() -> int:
-    """Return a number for an id. It cannot be guessed: a later request may name an item by its id alone."""
+    """Return 80 random bits for an id. A later request may name an item by its id alone, so no id can be guessed."""
     return secrets.randbelow(10**24)
 
 
 def status_of(part: Part) -> str:
-    """Return the status of an answer that ends with this part."""
+    """Return the status of a response whose last part this is."""
     return "incomplete" if part.reason == "length" else "completed"
 
 
 def response(
     document: Document, body: Body, response_id: str, output: object, *, usage: object, status: str = "completed"
 ) -> dict[str, Any]:
-    """Write a response object, in the order of its fields; a stream sorts them."""
+    """Return a response object with its fields in Ollama's order. In a stream, Ollama sorts them by name."""
     now = int(time.time())
     return {
         "id": response_id,
@@ -70,15 +70,15 @@ def response(
     }
 
 
-def whole(document: Document, body: Body, part: Part) -> dict[str, Any]:
-    """Write an answer in one piece."""
+def full_answer(document: Document, body: Body, part: Part) -> dict[str, Any]:
+    """Return the answer of a request that is not streamed."""
     response_id = f"resp_{new_number()}"
     output: list[dict[str, Any]] = []
     if part.thinking:
         output.append(reasoning_item(f"rs_{response_id}", part.thinking))
     status = status_of(part)
     if part.content or not part.tool_calls:
-        # The text stands before the calls, as the model wrote it. Only an answer's last item can be cut.
+        # Models write text before calls. Only the last item of an answer can be incomplete.
         cut = "completed" if part.tool_calls else status
         output.append(message_item(f"msg_{new_number()}", part.content, status=cut))
     output += [call_item(f"fc_{response_id}_{index}", call) for index, call in enumerate(tool_calls(part.tool_calls))]
@@ -86,7 +86,7 @@ def whole(document: Document, body: Body, part: Part) -> dict[str, Any]:
 
 
 def usage(part: Part) -> dict[str, Any]:
-    """Write counts."""
+    """Return the token counts."""
     return {
         "input_tokens": part.prompt_tokens,
         "output_tokens": part.output_tokens,
@@ -97,13 +97,13 @@ def usage(part: Part) -> dict[str, Any]:
 
 
 def reasoning_item(item_id: str, text: str) -> dict[str, Any]:
-    """Write what was thought."""
+    """Return thinking as an item."""
     summary = [{"type": "summary_text", "text": text}]
     return {"id": item_id, "type": "reasoning", "summary": summary, "encrypted_content": text}
 
 
 def call_item(item_id: str, call: dict[str, Any]) -> dict[str, Any]:
-    """Write a call in the form of /v1/chat/completions as an item."""
+    """Return a tool call of /v1/chat/completions as an item."""
     function = call["function"]
     item = {
         "id": item_id,
@@ -117,7 +117,7 @@ def call_item(item_id: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def message_item(item_id: str, text: str, *, status: str = "completed") -> dict[str, Any]:
-    """Write the text of an answer as an item."""
+    """Return the answer's text as an item."""
     return {
         "id": item_id,
         "type": "message",
@@ -128,7 +128,7 @@ def message_item(item_id: str, text: str, *, status: str = "completed") -> dict[
 
 
 def text_part(text: str) -> dict[str, Any]:
-    """Write a text as a part of a message."""
+    """Return a text as a content part."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
@@ -161,7 +161,7 @@ def _format(body: Body) -> dict[str, Any]:
 
 
 def _compact(text: str) -> str:
-    """Write raw JSON as Go does: without white space, the characters of HTML escaped, all else as it was."""
+    """Return raw JSON like Go's json.Compact with HTML escaping."""
     document = parse_whole(text)
     out: list[str] = []
     queue: list[Any] = [document.root]

@@ -27,7 +27,7 @@ _SEARCH_TOOL: Final = message_pb2.Tool(
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
-    """Read a body. `start`: nanoseconds since 1970. Raises RestError."""
+    """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     options: dict[str, Any] = {"temperature": 1.0 if body["temperature"] is None else body["temperature"]}
     if body["top_p"] is not None:
         options["top_p"] = body["top_p"]
@@ -51,7 +51,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 
 def has_web_search(body: Body) -> bool:
-    """Tell whether the built-in search is among the tools."""
+    """Return whether the tools include the built-in web search."""
     return any(tool["type"] == WEB_SEARCH for tool in body["tools"] or ())
 
 
@@ -97,7 +97,7 @@ def _messages(body: Body) -> list[message_pb2.Message]:
 
 
 def _merged(turns: Sequence[message_pb2.Message], message: message_pb2.Message, answered: str) -> bool:
-    """Put what the assistant said between a call and its output into the message that made the call."""
+    """Merge assistant text between a call and its output into the message with the call."""
     last = turns[-1] if turns else None
     if not answered or last is None or last.role != "assistant":
         return False
@@ -146,7 +146,7 @@ def _tools(document: Document, bodies: Sequence[Body]) -> list[message_pb2.Tool]
 
 
 def _expanded(document: Document, body: Body) -> list[message_pb2.Tool]:
-    """Read a tool; a namespace stands for its members, under names that begin with its own."""
+    """Return the tools of one entry. A namespace gives its members, with its name as a prefix."""
     if body["type"] != "namespace":
         return [_tool(document, body)]
     members = [tool for member in body["tools"] or () for tool in _expanded(document, member)]

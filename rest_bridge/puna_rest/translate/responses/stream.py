@@ -1,4 +1,4 @@
-"""Answers of /v1/responses as events."""
+"""The event stream of /v1/responses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,10 +26,10 @@ from puna_rest.translate.responses.request import has_web_search
 
 
 class Events:
-    """Writes a stream. At most one item is open at a time: what the model thinks, or what it says."""
+    """The writer of a stream. At most one output item is open at a time: thinking or a message."""
 
     def __init__(self, document: Document, body: Body, keep: Callable[[Sequence[dict[str, Any]]], None]) -> None:
-        """keep: takes the output items of a finished answer before its last event is written."""
+        """`keep` receives the output items of a finished response before its last event is written."""
         self._keep = keep
         self._document = document
         self._body = body
@@ -45,16 +45,16 @@ class Events:
         self._search: message_pb2.ToolCall | None = None
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
-        """Write the events of a message."""
+        """Return the events for one message of the core."""
         return "".join([self._part(part) for part in parts(message)])
 
     def weigh(self, message: chat_pb2.StreamChatResponse) -> int:
-        """Return what it weighs to write a message, for puna.offload: the first and the last repeat the request."""
+        """Return the cost of writing a message, for puna.offload. The first and the last event repeat the request."""
         repeats = self._number == 0 or message.HasField("done")
         return weight_of_message(message) + (self._document.weight if repeats else 0)
 
     def write_error(self, failure: Failure) -> str:
-        """Write the event that ends a stream in which something went wrong."""
+        """Return the event that ends a stream that failed."""
         failed = self._response("failed")
         failed["error"] = {"code": "server_error", "message": failure.text}
         return self._event("response.failed", response=failed)
@@ -86,7 +86,7 @@ class Events:
         return out
 
     def _fail_to_search(self, part: Part, asked: message_pb2.ToolCall) -> str:
-        """End with a search of the web, which only a cloud could carry out."""
+        """Return the events of a web search, which fails because it needs Ollama's cloud."""
         out = self._close()
         if query := search.query_of(asked):
             item_id = f"ws_{self._id_number}_1"
@@ -149,7 +149,7 @@ class Events:
         return out
 
     def _close(self, status: str = "completed") -> str:
-        """End the item that is open, if one is. status: of a message that ends here."""
+        """Close the open item, if there is one. `status`: the status of a message item."""
         out = ""
         if self._thinking_id:
             item = reasoning_item(self._thinking_id, self._thinking)
@@ -189,14 +189,14 @@ class Events:
         return out
 
     def _reasoning(self) -> dict[str, Any] | None:
-        """A stream writes what was not said of the two as null."""
+        """Return `reasoning`, in which a stream writes missing fields as null."""
         wanted = self._body["reasoning"]
         if not (wanted["effort"] or wanted["summary"]):
             return None
         return {name: wanted[name] or None for name in ("effort", "summary")}
 
     def _tools(self, out: dict[str, Any]) -> list[dict[str, Any]]:
-        """A stream leaves out the members of a namespace."""
+        """Return `tools`, in which a stream omits the members of a namespace."""
         return [{name: value for name, value in tool.items() if name != "tools"} for tool in out["tools"]]
 
     def _event(self, kind: str, **fields: object) -> str:

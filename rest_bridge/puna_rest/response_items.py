@@ -1,8 +1,8 @@
-"""The output items of recent answers of /v1/responses, which later requests may name by their ids.
+"""The store of output items of /v1/responses.
 
-Clients of that API may send {"type": "item_reference", "id": ID} in place of an item that an earlier answer gave. The
-bridge keeps the newest items in memory, up to a number of bytes; a restart forgets them. Ids are random numbers of 80
-bits, so that one client cannot name another's items.
+A client may send {"type": "item_reference", "id": ID} in place of an output item of an earlier response. The bridge
+keeps the newest items in memory, up to a limit in bytes, and loses them on restart. Ids are random numbers of 80 bits,
+so that a client cannot guess the ids of another client's items.
 """
 
 import json
@@ -18,7 +18,7 @@ _CALL: Final = {"call_id": "", "name": "", "arguments": ""}
 
 
 class Items:
-    """Output items by id, the oldest first. limit: bytes of JSON that are kept."""
+    """Output items by id, oldest first. `limit` is in bytes of JSON."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,7 +26,7 @@ class Items:
         self._bytes = 0
 
     def keep(self, output: Sequence[dict[str, Any]]) -> None:
-        """Keep the items of an answer; the oldest items make room for them."""
+        """Keep the items of a response and drop the oldest items beyond the limit."""
         for item in output:
             size = len(json.dumps(item))
             self._kept[item["id"]] = size, item
@@ -35,12 +35,12 @@ class Items:
             self._bytes -= self._kept.popitem(last=False)[1][0]
 
     def forget(self, output: Sequence[dict[str, Any]]) -> None:
-        """Do nothing: the client asks for an answer that is not kept."""
+        """Keep nothing. Takes the place of `keep` for requests with `store: false`."""
 
     def resolve(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Replace references by the items that they name.
+        """Return the items with each reference replaced by the item that it names.
 
-        RestError: an item is not kept, or all together are larger than everything that is kept.
+        RestError: an item is unknown, or the items together exceed the limit.
         """
         found: list[Mapping[str, Any]] = []
         room = self._limit

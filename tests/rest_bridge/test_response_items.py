@@ -1,7 +1,7 @@
 import pytest
 
 from puna_rest.errors import RestError
-from puna_rest.items import Items
+from puna_rest.response_items import Items
 
 
 def reference(name):

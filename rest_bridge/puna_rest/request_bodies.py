@@ -28,7 +28,7 @@ _LARGE: Final = "PUNA_MAX_REQUEST_BYTES"
 _SMALL: Final = "PUNA_MAX_CONTROL_BYTES"
 
 
-async def whole(request: web.Request, *, small: bool = False) -> bytes:
+async def read(request: web.Request, *, small: bool = False) -> bytes:
     """Read a body.
 
     `small` selects the limit for requests that only name models. RestError: the body is too long or incomplete.
@@ -73,8 +73,8 @@ async def chunks(request: web.Request, most: int | None) -> AsyncGenerator[bytes
 
 
 async def native(request: web.Request, kind: Struct, *, small: bool = False) -> tuple[Document, Mapping[str, Any]]:
-    """Read and decode a body of /api/*. `small`: see whole. Raises RestError."""
-    body = await whole(request, small=small)
+    """Read and decode a body of /api/*. `small`: see read. Raises RestError."""
+    body = await read(request, small=small)
     try:
         most = request.app[LIMITS].max_json_values
         return await offload_if_heavy(await weight_of_body(body), typed, body, kind, most)
@@ -91,7 +91,7 @@ async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapp
     """
     packed = request.headers.get("Content-Encoding") == "zstd"
     most = min(zstd.LONGEST, request.app[LIMITS].max_request_bytes)
-    body = await (_read(request, most, "") if packed else whole(request))
+    body = await (_read(request, most, "") if packed else read(request))
     if packed:
         try:
             body = await _unpacked(request, body, most)

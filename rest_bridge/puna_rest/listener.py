@@ -1,7 +1,7 @@
-"""Accepting connections.
+"""The HTTP listener: accepts connections within the caps.
 
-asyncio's own servers log a line with a traceback for each attempt to accept a connection without a free file handle,
-a hundred at a time. This listener stops accepting for a moment instead, and says so once a minute.
+asyncio's server is not used, because it logs a traceback for each connection that it cannot accept for lack of a file
+descriptor, a hundred at a time. This listener pauses instead and logs one line a minute.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
 AT_ONCE: Final = 64
-"""Connections accepted in one turn of the event loop."""
+"""Connections accepted in one iteration of the event loop, so that running requests get their turn."""
 PAUSE: Final = 0.25
-"""Seconds without accepting when there is no file handle left."""
+"""Seconds without accepting after file descriptors or memory ran out."""
 SWEEP: Final = 5.0
-"""Most seconds between two sweeps over the connections."""
+"""Longest time in seconds between two sweeps over the connections."""
 _LINGER: Final = 1.0
-"""Seconds for which a refused connection stays open, so that its client can read why."""
+"""Seconds for which a refused connection stays open so that its client can read the 503."""
 _LINGERING: Final = 64
 """Refused connections that stay open at once."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -42,7 +42,10 @@ _NO_ROOM: Final = (
 async def listening(
     host: str, port: int, limits: Limits, make: Callable[[Connections], Connection]
 ) -> AsyncGenerator[int]:
-    """Accept connections on an address until the block ends; yield the port. Raises OSError."""
+    """Accept connections until the context ends; yield the bound port.
+
+    `make` returns the protocol of a new connection. OSError: the address is not available.
+    """
     loop = asyncio.get_running_loop()
     connections = Connections(limits, loop)
     sockets = await _bound(host, port)
@@ -64,7 +67,7 @@ async def _sweep(connections: Connections, interval: float) -> None:
 
 
 async def _bound(host: str, port: int) -> list[socket.socket]:
-    """Bind every address that a host's name stands for, all to one port."""
+    """Bind all addresses of a host name to one port."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -73,7 +76,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
     for family, kind, protocol, _, address in dict.fromkeys(found):
         try:
             sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # this machine has no such family
+        except OSError as error:  # the machine lacks this address family
             failure = failure or error
             continue
         try:
