@@ -1,4 +1,7 @@
-"""The backend as the core sees it: cheap to import, since llama.cpp is loaded with the first model."""
+"""The plugin's entry point: the Backend class that the core imports.
+
+Importing this module loads neither llama.cpp nor numpy. They come with the first model, in its host process.
+"""
 
 import asyncio
 import threading
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LlamaCppBackend(Backend):
-    """Serves GGUF models with llama.cpp."""
+    """Loads GGUF models with llama.cpp."""
 
     preference = 100
     options = (Option(name="kernels", kind=bool), Option(name="lazy_kv_cache", kind=bool))
@@ -21,7 +24,10 @@ class LlamaCppBackend(Backend):
     quantizer = "puna_llama_cpp.quantize"
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        """Load weights and make a context, in a thread. Cancelling waits until that has let go."""
+        """Load the weights and create a context in a thread.
+
+        A cancelled load ends at llama.cpp's next progress report, and its memory is freed before this returns.
+        """
         opened = await _open_in_thread(spec, report)
         return opened.start()
 
@@ -34,7 +40,7 @@ async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "
         if spec.backend_options.get("kernels", True):
             from puna_ggml_kernels import loader
 
-            loader.install()  # before anything else loads llama.cpp
+            loader.install()  # before anything else loads llama.cpp, whose functions the kernels must precede
         from puna_llama_cpp.loading import open_model
 
         return open_model(spec, lambda done: _report_on_loop(loop, report, done), cancelled.is_set)

@@ -1,4 +1,4 @@
-"""Opening a model: weights, then a context that fits it. Blocks; runs in a thread."""
+"""Opens a model: weights, an optional projector, and a context that fits the machine. Blocks; call it in a thread."""
 
 import os
 from collections.abc import Callable
@@ -22,27 +22,28 @@ _BATCH_TOKENS = 512
 _EMBEDDING_BATCH_TOKENS = 2048
 _EMBEDDING_SLOTS = 16
 _MAX_LAZY_SEQUENCES = 16
-"""That run at once unless more are asked for, where a cache takes memory only as far as it is used."""
+"""Sequences that run at once by default, where a cache takes memory only as far as it is used."""
 _MAX_ALLOCATED_SEQUENCES = 4
-"""The same where it takes all of its memory from the beginning."""
+"""Sequences that run at once by default, where a cache takes all of its memory at the start."""
+# llama.cpp rounds the cells of a sequence up to a multiple of this.
 _CONTEXT_MULTIPLE = 256
 _F16_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedParts:
-    """A model's parts, ready to be put to work."""
+    """The parts of a loaded model before its threads start."""
 
     weights: Weights
     context: Context
     facts: ModelFacts
     slots: int
-    """Sequences that the context can hold."""
+    """The number of sequences for which the context has room."""
     projector: Projector | None
     constraints: ConstraintLimits
 
     def start(self) -> LlamaModel:
-        """Put the model to work, on the running event loop."""
+        """Create the model and start its threads, on the running event loop."""
         if self.facts.generates:
             return GenerativeModel(self.weights, self.context, self.facts, self.projector, self.constraints)
         return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
@@ -56,8 +57,12 @@ class LoadedParts:
 
 
 def open_model(spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool]) -> LoadedParts:
-    """Load a model and make its context. For errors see Weights, Projector and Context."""
-    # An abort would have gdb print a backtrace, which takes two seconds and pushes the reason out of the last lines.
+    """Load a model and create its context. Raises what Weights, Projector and Context raise.
+
+    `report` gets the progress of the weights from 0 to 1; the load stops soon after `is_cancelled` returns true.
+    """
+    # When ggml aborts, it has gdb print a backtrace. That takes two seconds and pushes the reason out of the last
+    # lines, which are what the core shows.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     with ExitStack() as stack:
         weights = Weights(spec, report, is_cancelled)
@@ -102,7 +107,8 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     vocabulary = weights.vocabulary
     size, on_gpus = captured_log().buffer_bytes()
     if not spec.parallel and not is_embedding and max_sequences_allowed == _MAX_LAZY_SEQUENCES:
-        size -= captured_log().cache_bytes() * (slots - 1) // slots  # nobody asked for it, and it is there only if used
+        # The other slots take memory only once they are used, and no setting asked for them.
+        size -= captured_log().cache_bytes() * (slots - 1) // slots
     facts = ModelFacts(
         context_length=length,
         parallel=1 if is_embedding else slots,
@@ -129,7 +135,7 @@ def _rounded_up(length: int) -> int:
 
 
 def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, max_sequences_allowed: int) -> int:
-    """Return how many sequences' caches fit into half of the free memory, within bounds."""
+    """Return how many sequences' caches fit into half of the free memory, within 1 and `max_sequences_allowed`."""
     if not spec.memory_bytes:
         return max_sequences_allowed
     kind = KV_CACHE_TYPES.get(spec.kv_cache_type, KV_CACHE_TYPES["f16"])
@@ -140,5 +146,5 @@ def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, max_seque
 
 
 def _may_offload(spec: ModelSpec) -> bool:
-    """Say whether layers, and with them their caches, may lie on a GPU."""
+    """Return whether layers, and with them their caches, may be placed on a GPU."""
     return bool(lib.llama_supports_gpu_offload()) and spec.gpu_layers != 0

@@ -1,4 +1,5 @@
-"""A loaded model, as the core sees it."""
+"""A loaded model as the backend contract defines it: what generative and embedding models share, and the generative
+one."""
 
 import asyncio
 import threading
@@ -27,26 +28,26 @@ from puna_llama_cpp.structured_output.constraint import ConstraintClient
 from puna_llama_cpp.vision.projector import EncodedPrompt, Projector
 
 _INLINE_TEXT_CHARS = 4096
-"""Characters of a text that is tokenized sooner than a thread is found for it."""
+"""Characters of a text that are tokenized in less time than it takes to hand the work to a thread."""
 _ENCODER_THREADS = 4
-"""Threads that read images. Only one encodes at a time; the others can serve those seen before meanwhile."""
+"""Threads of the vision encoder pool. Only one image is encoded at a time; the others serve images from the cache."""
 
 
 class LlamaModel(LoadedModel):
-    """What writing and embedding models have in common: weights, a context and a vocabulary."""
+    """The common part of generative and embedding models: weights, a context and a vocabulary."""
 
     def __init__(self, weights: Weights, context: Context, facts: ModelFacts) -> None:
-        """Own the weights and the context from now on."""
+        """Take ownership of the weights and the context."""
         self._weights, self._context, self._facts = weights, context, facts
         self._vocabulary = weights.vocabulary
 
     @property
     def facts(self) -> ModelFacts:
-        """What it turned out to be."""
+        """The properties that the core asks about."""
         return self._facts
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the ids of a text."""
+        """Return the token ids of a text."""
         if len(text) <= _INLINE_TEXT_CHARS:
             return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
         return await asyncio.to_thread(
@@ -54,30 +55,31 @@ class LlamaModel(LoadedModel):
         )
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
-        """Return each token's bytes."""
+        """Return the bytes of each token."""
         if len(tokens) <= _INLINE_TEXT_CHARS:
             return self._vocabulary.detokenize(tokens, special=special)
         return await asyncio.to_thread(self._vocabulary.detokenize, tokens, special=special)
 
     async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
-        """Return a prompt as tokens: text with special tokens read and added, ids as they are."""
+        """Return a prompt's token ids. Text may contain special tokens and gets BOS; ids are used as they are."""
         if isinstance(prompt, str):
             return await self.tokenize(prompt, add_special=True, parse_special=True)
         self._vocabulary.validate(prompt)
         return list(prompt)
 
     def _close_engine(self) -> None:
+        """Stop the threads that use the context."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Stop the thread and free everything."""
+        """Stop the threads, then free the context and the weights."""
         await asyncio.to_thread(self._close_engine)
         self._context.close()
         self._weights.close()
 
 
 class GenerativeModel(LlamaModel):
-    """A model that writes text."""
+    """A model that generates text."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class GenerativeModel(LlamaModel):
         projector: Projector | None,
         constraints: ConstraintLimits,
     ) -> None:
-        """Own the projector too, and start the engine."""
+        """Take ownership of the projector too, and start the engine."""
         super().__init__(weights, context, facts)
         self._projector = projector
         self._encoder_pool = ThreadPoolExecutor(_ENCODER_THREADS, "look")
@@ -95,7 +97,7 @@ class GenerativeModel(LlamaModel):
         self._engine = Engine(context, self._vocabulary, facts.parallel)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt."""
+        """Yield the events of one sequence. Closing the generator cancels the sequence."""
         running = await self._prepare(request)
         try:
             self._engine.submit(running)
@@ -108,10 +110,11 @@ class GenerativeModel(LlamaModel):
                 running.matcher.close()
 
     def step(self) -> int | None:
-        """Return how many steps the decode thread has made, while it has work."""
+        """Return the number of steps of the decode thread; None while it has no work."""
         return self._engine.step()
 
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
+        """Validate a request and create its sequence. Nothing is queued before all of this has succeeded."""
         sampler_chain.validate(request.sampling)
         self._vocabulary.validate(list(request.sampling.logit_bias))
         images = None
@@ -123,14 +126,18 @@ class GenerativeModel(LlamaModel):
         if len(tokens) >= self._context.length:
             raise PromptTooLongError(len(tokens), self._context.length)
         if self._projector:
-            # as in the reference, whatever the prompt: what a shift leaves of an image would mean nothing
+            # Ollama never shifts the context of a model with a projector, not even for prompts without an image.
             request = replace(request, shift=False)
         preserved = self._vocabulary.special_tokens(request.preserved_tokens)
         matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
         return sequence.Sequence(request, tokens, matcher, preserved, images)
 
     async def _encode_images(self, request: SequenceRequest) -> EncodedPrompt:
-        """Have the images looked at, in a thread. Cancelled, it leaves one that is being encoded to its end."""
+        """Encode a prompt's images in the encoder pool.
+
+        On cancellation the image that is being encoded is completed, since mtmd cannot be interrupted; the others are
+        dropped.
+        """
         projector, text = self._projector, request.prompt
         if projector is None or not self._facts.vision:
             raise UnsupportedError("this model cannot look at images")

@@ -1,4 +1,9 @@
-"""The thread on which a model works, step by step, and the way of its results to the event loops."""
+"""The thread that runs a model's steps, and the way of its results to the event loops.
+
+llama.cpp's calls block, so each model has a thread for them. Requests wait on event loops. A result crosses over by
+`call_soon_threadsafe`, which takes a lock and wakes the loop. One call for each event would cost more than the event,
+so a BatchedDelivery collects the results of a step and makes one call for each loop.
+"""
 
 import asyncio
 import threading
@@ -11,19 +16,19 @@ T = TypeVar("T")
 
 
 class ResultQueue(Generic[T]):
-    """Where a request's results arrive on its event loop. An error put into it is raised to who reads."""
+    """The results of one request, in order, for the coroutine that awaits them."""
 
     def __init__(self) -> None:
-        """Belong to the running loop."""
+        """Belong to the running event loop."""
         self.loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[T | BaseException] = asyncio.Queue()
 
     def put(self, item: T | BaseException) -> None:
-        """Add a result, on its loop."""
+        """Append a result. Call it on the event loop only."""
         self._items.put_nowait(item)
 
     async def get(self) -> T:
-        """Return the next result, when there is one."""
+        """Return the next result. Raises the result if it is an exception."""
         item = await self._items.get()
         if isinstance(item, BaseException):
             raise item
@@ -31,18 +36,17 @@ class ResultQueue(Generic[T]):
 
 
 class BatchedDelivery:
-    """Results on their way: collected during a step, and handed to each loop by one call."""
+    """Collects results on the step thread and delivers them with one call for each event loop."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._batches: dict[asyncio.AbstractEventLoop, list[tuple[ResultQueue[Any], Any]]] = {}
 
     def put(self, results: ResultQueue[T], item: T | BaseException) -> None:
-        """Add a result to what is sent next."""
+        """Add a result to the next delivery."""
         self._batches.setdefault(results.loop, []).append((results, item))
 
     def send(self) -> None:
-        """Hand everything over."""
+        """Deliver all results that were put since the last call."""
         batches, self._batches = self._batches, {}
         for loop, batch in batches.items():
             loop.call_soon_threadsafe(_deliver, batch)
@@ -54,13 +58,13 @@ def _deliver(batch: list[tuple[ResultQueue[Any], Any]]) -> None:
 
 
 class StepThread:
-    """Calls `step` again and again, and sleeps while that has nothing to do.
+    """Calls `step` in a loop, and sleeps while it reports no work.
 
-    `ended` is called on the thread when it ends, also when `step` failed: whoever waits must be told.
+    `on_end` is called on the thread when it ends, also if `step` raised, so that requests that still wait get an error.
     """
 
     def __init__(self, name: str, step: Callable[[], bool], on_end: Callable[[], None]) -> None:
-        """`step` returns whether there is more to do at once."""
+        """Create the thread. `step` returns whether there is more work at once."""
         self._step, self._on_end = step, on_end
         self._wake = threading.Event()
         self._closing = False
@@ -69,19 +73,19 @@ class StepThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Have it look for work. From any thread."""
+        """Have the thread look for work. May be called from any thread."""
         self._wake.set()
 
     def step(self) -> int | None:
-        """Return how many steps were made; None while it sleeps. From any thread."""
+        """Return the number of steps so far; None while the thread sleeps. May be called from any thread."""
         return self._steps if self._busy else None
 
     def close(self) -> None:
-        """Have it end after the running step, and wait for that."""
+        """End the thread after the running step, and wait for it."""
         self._closing = True
         self._wake.set()
         self._thread.join()
@@ -89,6 +93,8 @@ class StepThread:
     def _run(self) -> None:
         try:
             while not self._closing:
+                # Cleared before the step looks for work: work that arrives during the step sets it again and is not
+                # missed.
                 self._wake.clear()
                 self._busy = True
                 more = self._step()
@@ -101,5 +107,5 @@ class StepThread:
 
 
 def unloaded_error() -> BackendError:
-    """Return what those hear who still wait when the thread has ended."""
+    """Return the error for requests that still wait when the model is unloaded."""
     return BackendError("the model was unloaded")

@@ -1,1 +1,4 @@
-"""llama.cpp's objects with their lifetimes: weights, context, batch, vocabulary, log."""
+"""llama.cpp's objects with their lifetimes: weights, context, batch, vocabulary and log.
+
+The low-level binding stays here.
+"""

@@ -1,4 +1,8 @@
-"""A batch for llama.cpp, in arrays that are filled anew for every step."""
+"""Batches for llama.cpp, whose arrays numpy owns.
+
+llama_batch points to one array for each attribute of a token. Filling numpy slices is much faster than setting ctypes
+elements one by one.
+"""
 
 import ctypes
 
@@ -8,15 +12,16 @@ from numpy.typing import NDArray
 
 
 class Batch:
-    """Tokens to evaluate together, each of one sequence."""
+    """A batch of tokens, filled anew for every step."""
 
     def __init__(self, size: int) -> None:
-        """Make room for `size` tokens."""
+        """Allocate room for `size` tokens."""
         self._tokens = np.zeros(size, np.int32)
         self._positions = np.zeros(size, np.int32)
         self._counts = np.ones(size, np.int32)
         self._slots = np.zeros(size, np.int32)
-        # llama.cpp wants a pointer to a list of sequences for each token: they all point into one array
+        # llama.cpp takes a list of sequence ids for each token. Every token has one sequence here, so each list is one
+        # element of this array.
         self._lists = self._slots.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
         self._outputs = np.zeros(size, np.int8)
         integers = ctypes.POINTER(ctypes.c_int32)
@@ -32,13 +37,13 @@ class Batch:
         self.length = 0
 
     def clear(self) -> None:
-        """Empty it."""
+        """Remove all tokens."""
         self.length = 0
 
     def add(self, slot: int, position: int, tokens: list[int], *, output: bool, all_outputs: bool = False) -> int:
-        """Add a sequence's next tokens and return the row of the last, which gets logits if `output`.
+        """Add the next tokens of a sequence. Return the row of the last one, which gets logits if `output`.
 
-        `every` gives an output to all of them, as pooled embeddings and guesses want it.
+        `all_outputs`: every token gets an output, as pooled embeddings and draft tokens need it.
         """
         start, end = self.length, self.length + len(tokens)
         self._tokens[start:end] = tokens
@@ -51,10 +56,10 @@ class Batch:
 
 
 class VectorBatch:
-    """Vectors of one sequence to evaluate, in the place of tokens."""
+    """A batch of embedding vectors of one sequence, in the place of tokens."""
 
     def __init__(self, slot: int, vectors: NDArray[np.float32], positions: NDArray[np.int32], *, output: bool) -> None:
-        """Take vectors with their positions, a row for each coordinate; the last gets logits if `output`."""
+        """Take vectors and their positions, one row for each coordinate. The last vector gets logits if `output`."""
         self.length = len(vectors)
         self._vectors = np.ascontiguousarray(vectors, np.float32)
         self._positions = np.ascontiguousarray(positions, np.int32)

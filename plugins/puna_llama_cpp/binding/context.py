@@ -1,4 +1,4 @@
-"""A llama.cpp context: evaluation of batches, and the memory (KV cache) of its sequences."""
+"""A llama.cpp context: evaluates batches, and holds the memory (KV cache) of its sequences."""
 
 import ctypes
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
 
+# ggml's numbers of the types that a KV cache may have.
 KV_CACHE_TYPES: Final = {
     "f32": 0,
     "f16": 1,
@@ -34,14 +35,14 @@ FLASH_ATTENTION: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextOptions:
-    """How to make a context; lengths in tokens."""
+    """How to create a context. Lengths are in tokens."""
 
     length: int
-    """Of each sequence; llama.cpp rounds it up to a multiple of 256."""
+    """Tokens of each sequence; llama.cpp rounds it up to a multiple of 256."""
     sequences: int
-    """How many of that length there is room for."""
+    """The number of sequences of that length for which memory is allocated."""
     max_sequences: int
-    """How many there may be, together no longer than that room. More than `sequences` only for embeddings."""
+    """The number of sequences that may share that memory. It exceeds `sequences` only for embeddings."""
     batch: int
     threads: int
     flash_attention: str = ""
@@ -50,36 +51,40 @@ class ContextOptions:
 
 
 def _creation_error(message: str) -> Exception:
-    """Return what it means that there is no context: llama.cpp says only in its log whether memory was lacking."""
+    """Return the error that explains why there is no context. Only llama.cpp's log says whether memory was lacking."""
     if not message or "alloc" in message or "memory" in message:
         return MemoryError(message or "llama.cpp could not make a context")
     return InvalidRequestError(message)
 
 
 MIN_OUTPUTS: Final = 8
-"""Tokens of a batch that may get logits, however few sequences there are."""
+"""Tokens of a batch that may get logits even if there are fewer sequences; draft tokens use the rest."""
 
 
 class AbortedError(Exception):
-    """The evaluation was stopped; what the batch had begun is to be rewound."""
+    """The evaluation was aborted. The caller must truncate what the batch began."""
 
 
 class Context:
-    """Evaluates batches on one thread. `abort` may be called from any."""
+    """Evaluates batches on one thread. `set_abort` may be called from any thread."""
 
     def __init__(self, weights: Weights, options: ContextOptions) -> None:
-        """Allocate the memory. InvalidRequestError: an impossible option. MemoryError: there is no room."""
+        """Allocate the memory.
+
+        Raises InvalidRequestError for an impossible option, and MemoryError if the memory does not suffice.
+        """
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = -(-options.length // 256) * 256 * options.sequences
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.max_sequences
         if not options.embeddings:
-            # Logits of one token each, or of some guesses more, but not of a whole batch.
+            # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
             parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS)
         parameters.n_threads = parameters.n_threads_batch = options.threads
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
-        # One stream per sequence: a step reads only its own sequences' cells (README.md tells why).
+        # One KV stream for each sequence: a step reads only the cells of its own sequences. README.md gives the
+        # figures.
         parameters.kv_unified = options.embeddings
         if options.flash_attention not in FLASH_ATTENTION:
             raise InvalidRequestError(f'flash attention is "on" or "off", not "{options.flash_attention}"')
@@ -88,8 +93,9 @@ class Context:
         if cache_type not in KV_CACHE_TYPES:
             raise InvalidRequestError(f'unknown KV cache type "{cache_type}": {", ".join(KV_CACHE_TYPES)}')
         parameters.type_k = parameters.type_v = KV_CACHE_TYPES[cache_type]
-        # strlen as the abort callback: a C function that answers from one byte, asked at every node of the graph by a
-        # thread that would otherwise have to take Python's lock each time.
+        # ggml asks the abort callback at every node of the graph. A Python callback would take the interpreter's lock
+        # each time, so C's strlen serves as the callback: it returns the length of a string of zero or one byte, which
+        # `set_abort` changes.
         self._abort_flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
         parameters.abort_callback = lib.ggml_abort_callback(strlen or 0)
@@ -101,7 +107,7 @@ class Context:
         self._logits_row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)
         self._saved_state: tuple[int, int] | None = None
-        """Whose state that is, and its bytes."""
+        """The slot whose state `_state` holds, and the number of its bytes."""
         self._memory = lib.llama_get_memory(pointer)
         self.has_memory = bool(self._memory)
         self.supports_partial_removal = self.has_memory and not (
@@ -114,20 +120,20 @@ class Context:
         weights.apply_adapters(pointer)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the context."""
         lib.llama_free(self.pointer)
 
     def set_abort(self, wanted: bool) -> None:
-        """Have the running evaluation end at once, or no longer."""
+        """Make the running evaluation end early, or clear that request before the next one."""
         self._abort_flag.raw = b"\1\0" if wanted else b"\0\0"
 
     def decode(
         self, batch: Batch | VectorBatch, *, tiled_from: int = TILED_PREFILL_ROWS, batch_invariant: bool = False
     ) -> None:
-        """Evaluate a batch. AbortedError: on demand. BackendError: llama.cpp failed.
+        """Evaluate a batch. Raises AbortedError after `set_abort`, and BackendError if llama.cpp failed.
 
-        `tiles_from`: so many tokens of a sequence are part of a long prompt. `guesses`: some tokens may be the next
-        ones, and must come out as they would one by one.
+        `tiled_from`: the number of a sequence's tokens from which attention is computed as in a long prompt.
+        `batch_invariant`: draft tokens are in the batch, so each token must get the bits that it would get by itself.
         """
         set_order(tiled_from=tiled_from, batch_invariant=batch_invariant)
         status = lib.llama_decode(self.pointer, batch.native)
@@ -137,7 +143,7 @@ class Context:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
-        """Evaluate vectors, each of which sees only those before it if `causal`. For errors see `decode`."""
+        """Evaluate vectors. `causal`: each one attends only to those before it. Raises what `decode` raises."""
         lib.llama_set_causal_attn(self.pointer, causal)
         try:
             self.decode(batch)
@@ -145,16 +151,19 @@ class Context:
             lib.llama_set_causal_attn(self.pointer, True)
 
     def logits(self, row: int) -> NDArray[np.float32]:
-        """Return the logits of a row of the last batch: a view, valid and writable until the next one."""
+        """Return the logits of a row of the last batch: a writable view that the next batch invalidates."""
         first = lib.llama_get_logits_ith(self.pointer, row)
         return np.frombuffer(self._logits_row.from_address(ctypes.addressof(first.contents)), np.float32)
 
     def pooled(self, slot: int, length: int) -> NDArray[np.float32]:
-        """Return a copy of a sequence's pooled embedding."""
+        """Return a copy of the pooled embedding of a sequence."""
         return np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self.pointer, slot), (length,)).copy()
 
     def truncate(self, slot: int, position: int) -> int:
-        """Forget a sequence from a position on and return where it stands: there, or at 0 if that cannot be done."""
+        """Remove a sequence's memory from a position on, and return where it ends now.
+
+        That is the position, or 0 if llama.cpp could only remove all of it (recurrent models).
+        """
         if self._saved_state and self._saved_state[0] == slot:
             self._saved_state = None
         if lib.llama_memory_seq_rm(self._memory, slot, position, -1):
@@ -163,11 +172,12 @@ class Context:
         return 0
 
     def copy(self, source: int, target: int) -> bool:
-        """Make a sequence's memory equal to another's; False if llama.cpp cannot, which leaves the target empty.
+        """Make a sequence's memory equal to another's. False: llama.cpp failed, and the target is empty.
 
-        By way of its state, which has as many cells as the sequence: `llama_memory_seq_cp` copies a whole stream, for
-        which it takes the time and the memory of a full context. The state is kept until `end_copying`, for the next
-        one who takes it over, and since new memory takes longer than copying.
+        The copy goes by way of the sequence's state, which has as many cells as the sequence. `llama_memory_seq_cp`
+        would copy a whole stream, which takes the time and the memory of a full context. The state is kept until
+        `release_copy_buffer`: the next sequence often copies the same source, and fresh memory takes longer than the
+        copy itself.
         """
         state = ctypes.POINTER(ctypes.c_uint8)
         if self._saved_state is None or self._saved_state[0] != source:
@@ -183,16 +193,16 @@ class Context:
         return False
 
     def release_copy_buffer(self) -> None:
-        """Let go of the state of who was copied last."""
+        """Free the state that the last copy left."""
         self._state = np.empty(0, np.uint8)
         self._saved_state = None
 
     def shift(self, slot: int, start: int, end: int) -> None:
-        """Forget a sequence's positions from `start` to `end` and move what follows there."""
+        """Remove a sequence's positions from `start` to `end`, and move those behind them down."""
         lib.llama_memory_seq_rm(self._memory, slot, start, end)
         lib.llama_memory_seq_add(self._memory, slot, end, -1, start - end)
 
     def clear(self) -> None:
-        """Forget all sequences."""
+        """Remove the memory of all sequences."""
         if self.has_memory:
             lib.llama_memory_clear(self._memory, False)

@@ -1,13 +1,19 @@
-"""Caches that take memory only as far as they are used.
+"""KV caches that take memory only as far as they are used.
 
-llama.cpp fills a new KV cache with zeros, so that every page of it is there from the beginning: sixteen sequences of
-4,096 tokens of a model of 135M parameters take 1.5 GB, and up to three seconds, before the first token. The kernel
-gives zeros for pages that nobody has touched. So large buffers are cleared by handing their pages back to it, which is
-the same to whoever reads them, and takes neither time nor memory.
+llama.cpp fills a new KV cache with zeros, which makes the kernel provide every page at once. Sixteen sequences of 4,096
+tokens of a model of 135M parameters take 1.5 GB that way, and up to three seconds before the first token. But an
+anonymous page that no process has touched reads as zeros already. So this module clears large buffers by giving their
+pages back to the kernel (MADV_DONTNEED). Readers see the same zeros; the cost is neither time nor memory.
 
-How ggml clears a buffer of the CPU stands in a table of function pointers whose layout is not public. The two pointers
-that matter are therefore found by trying, on a buffer of our own: one after the other is replaced, until the public
-function that goes through it shows that. Where this finds nothing, and off Linux, caches are zeroed as ever.
+ggml clears a CPU buffer through a table of function pointers whose layout is not public. Each buffer type has a table
+with a function that allocates buffers, and each buffer has a table with a function that clears it. Both pointers are
+found by experiment on a small buffer: one pointer after the other is replaced by a function that does nothing, until
+the public ggml function shows the effect. During `lazily_zeroed` the allocating function is replaced by one that
+allocates as before and then replaces the clearing function of the new buffer. That replacement lasts as long as the
+buffer, so the callbacks must never be freed.
+
+Only versions of ggml that were tried are touched. Where the experiment finds nothing, and off Linux, caches are zeroed
+as usual. The tables belong to the process, so only one thread may load at a time.
 """
 
 import ctypes
@@ -25,11 +31,11 @@ from llama_cpp._ggml import libggml
 log = logging.getLogger(__name__)
 
 VERSIONS = ("0.25.3",)
-"""Versions of ggml whose tables of functions were tried."""
+"""Versions of ggml for which the experiment is known to be safe."""
 _MIN_BYTES = 1 << 20
-"""Bytes of a buffer that is worth it."""
+"""Bytes of a buffer from which lazy clearing is worth it."""
 _MAX_POINTERS = 16
-"""Pointers of a table that are tried; it ends sooner."""
+"""Pointers of a table that are tried at most."""
 _MADV_DONTNEED = 4
 
 _Allocate = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t)
@@ -38,19 +44,19 @@ _Clear = ctypes.CFUNCTYPE(None, c_void_p, c_uint8)
 
 @dataclass(frozen=True, slots=True)
 class _Hook:
-    """Where the CPU's buffers are made, and what takes that place for a while."""
+    """The pointer to the function that allocates CPU buffers, and its replacement."""
 
     pointer: c_void_p
     replacement: c_void_p
     kept_alive: tuple[object, ...]
-    """What must outlive all buffers that were made so."""
+    """Objects that must outlive all buffers that the replacement allocated."""
 
 
 @contextmanager
 def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
-    """Within this context the CPU's large buffers are cleared without being touched, for good; yields whether it is so.
+    """Within this context, clear large CPU buffers lazily for as long as they live. Yields whether it is so.
 
-    `wanted`: false to leave ggml's table alone. For one thread: llama.cpp's tables are the process's.
+    `wanted`: False leaves ggml's tables alone. Only one thread may enter at a time.
     """
     hook = _hook() if wanted else None
     if hook is None:
@@ -66,7 +72,7 @@ def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
 
 @cache
 def _hook() -> _Hook | None:
-    """Find the pointers, once: what hangs in llama.cpp's tables must stay as long as they do."""
+    """Find the two pointers, once for each process: what ggml's tables point to must live as long as the process."""
     if not sys.platform.startswith("linux"):
         return None
     version = _version()
@@ -78,7 +84,7 @@ def _hook() -> _Hook | None:
         )
         return None
     clear_index = allocate_index = None
-    with suppress(AttributeError):  # a function of another name
+    with suppress(AttributeError):  # This ggml lacks one of the public functions.
         ggml = _Ggml()
         buffer_type = ggml.cpu_buffer_type()
         clear_index = ggml.clear_index(buffer_type)
@@ -110,7 +116,7 @@ def _version() -> str:
 
 
 class _Ggml:
-    """The public functions of ggml that this takes, and clearing as we do it."""
+    """ggml's public functions that the experiment needs, and the lazy clearing function."""
 
     def __init__(self) -> None:
         self.cpu_buffer_type = _function("ggml_backend_cpu_buffer_type", c_void_p)
@@ -123,7 +129,10 @@ class _Ggml:
         self._madvise.argtypes = [c_void_p, c_size_t, c_int]
 
     def clear(self, buffer: int, value: int) -> None:
-        """Fill a buffer as ggml does; with zeros by dropping its pages, but for the ends, which others may share."""
+        """Fill a buffer with a value.
+
+        Zeros come from dropping the pages, except at the ends, whose pages other data may share.
+        """
         base, size = self._base(buffer), self._size(buffer)
         first = -(-base // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (base + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
@@ -134,7 +143,10 @@ class _Ggml:
         ctypes.memset(first + length, 0, base + size - first - length)
 
     def clear_index(self, buffer_type: int) -> int | None:
-        """Find the pointer that clears: without it a buffer stays as it is."""
+        """Return the index of the clearing function.
+
+        With a function that does nothing in its place, a buffer keeps its bytes.
+        """
         buffer = self._allocate(buffer_type, 64)
         ineffective = _Clear(lambda *_: None)
         base = self._base(buffer)
@@ -145,13 +157,16 @@ class _Ggml:
                 self._clear(buffer, 1)
                 return ctypes.string_at(base, 1) == b"\0"
 
-            # The type follows the functions, and what comes after it is no function.
+            # The buffer's type follows the functions, and no function follows that.
             return _find_pointer(buffer, ctypes.cast(ineffective, c_void_p), is_effective, end=buffer_type)
         finally:
             self._free(buffer)
 
     def allocate_index(self, buffer_type: int) -> int | None:
-        """Find the pointer that makes buffers of a type: with another function in its place none comes."""
+        """Return the index of the allocating function.
+
+        With a function that does nothing in its place, there is no new buffer.
+        """
         ineffective = _Allocate(lambda *_: None)
 
         def is_effective() -> bool:
@@ -166,7 +181,7 @@ class _Ggml:
 def _find_pointer(
     table: int, replacement: c_void_p, is_effective: Callable[[], bool], end: int | None = None
 ) -> int | None:
-    """Return which pointer of a table must be replaced for `shown` to become true; None: none before `end`."""
+    """Return the index of the pointer whose replacement makes `is_effective` true, or None if none does."""
     functions = _functions(table)
     for index in range(_MAX_POINTERS):
         original = functions[index]

@@ -1,4 +1,4 @@
-"""What the machine offers: processor cores."""
+"""The machine's processor cores, and how many threads a model should use."""
 
 import os
 from pathlib import Path
@@ -8,16 +8,20 @@ _SMALL_MODEL = 32 * 1024 * 1024
 
 
 def threads_for(model_bytes: int) -> int:
-    """Return how many threads evaluate a model of this size best.
+    """Return the number of threads that evaluates a model of this size fastest.
 
-    A step of a small model is over before a second thread is of use; and on a busy machine the threads of llama.cpp
-    spin while they wait for each other, which made answers of such models take seconds instead of milliseconds.
+    A step of a small model ends before a second thread is of use. On a busy machine threads are also a risk: those of
+    llama.cpp spin while they wait for each other, which made answers of such models take seconds instead of
+    milliseconds.
     """
     return 1 if model_bytes < _SMALL_MODEL else physical_cores()
 
 
 def physical_cores() -> int:
-    """Return how many cores this process may use, threads of one core counted once, as llama.cpp's programs count."""
+    """Return how many physical cores this process may use.
+
+    Hyper-threads of one core count once, as in llama.cpp's programs.
+    """
     usable = _affinity()
     siblings = set()
     for cpu in usable:

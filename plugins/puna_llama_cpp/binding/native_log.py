@@ -1,4 +1,8 @@
-"""What llama.cpp says while it works: kept, and passed on to logging, since it has one log callback per process."""
+"""llama.cpp's log: kept in memory, and passed on to `logging`.
+
+llama.cpp reports the reason of a failure and the sizes of its buffers nowhere else. There is one log callback for each
+process, so the log is a singleton.
+"""
 
 import ctypes
 import logging
@@ -14,20 +18,20 @@ import llama_cpp.llama_cpp as lib
 log = logging.getLogger(__name__)
 
 _DEBUG, _WARNING, _ERROR = 1, 3, 4
-# What is said of an evaluation that was aborted on demand (ggml's status 1, llama_decode's 2), three times over.
+# Lines about an evaluation that was aborted on demand (ggml's status 1, llama_decode's 2). They are no errors.
 _ABORTED = re.compile(r"failed with error 1$|compute status: 1$|failed to decode, ret = 2$")
-# What stands before the reason, of models and of projectors.
+# What precedes the reason why a model or a projector was not loaded.
 _LOAD_ERRORS = re.compile(r"error loading model: |mtmd_init_from_file: error: ")
 _KEPT_LINES = 2000
-# "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": how much memory went where.
+# "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": the size and the device of one buffer.
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
 
 
 class NativeLog:
-    """llama.cpp's log as lines: errors go to `logging` as errors, the rest at debug level."""
+    """llama.cpp's log as lines. Errors go to `logging` as errors, warnings as information, the rest at debug level."""
 
     def __init__(self) -> None:
-        """Take over the log callback."""
+        """Take over llama.cpp's log callback."""
         self._lock = threading.Lock()
         self._partial_line = ""
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -36,11 +40,12 @@ class NativeLog:
         self.attach(lib.llama_log_set)
 
     def attach(self, log_set: Callable[[Any, ctypes.c_void_p], None]) -> None:
-        """Have a part of llama.cpp that has its own callback call this one."""
+        """Set this log as the callback of another part of llama.cpp that has its own setter, such as mtmd."""
         log_set(self._callback, ctypes.c_void_p(0))
 
     def _on_message(self, level: int, text: bytes, _data: object) -> None:
         with self._lock:
+            # llama.cpp logs parts of lines, and several threads may log at once.
             self._partial_line += text.decode("utf-8", "replace")
             *lines, self._partial_line = self._partial_line.split("\n")
             self._lines.extend(lines)
@@ -53,30 +58,34 @@ class NativeLog:
                 log.log({_ERROR: logging.ERROR, _WARNING: logging.INFO}.get(level, logging.DEBUG), "%s", line)
 
     def clear(self) -> None:
-        """Forget all lines, before something whose lines shall be told from what came earlier."""
+        """Drop all lines. Call it before an operation whose lines are read afterwards."""
         with self._lock:
             self._lines.clear()
             self._errors.clear()
 
     def last_error(self) -> str:
-        """Return the last error line since `clear`, or an empty string."""
+        """Return the last error line since `clear`; empty if there is none."""
         with self._lock:
             return self._errors[-1] if self._errors else ""
 
     def load_error(self) -> str:
-        """Return why a model or projector could not be loaded: what is said last tells only that it could not."""
+        """Return why a model or projector could not be loaded.
+
+        The last line says only that it could not, an earlier one why.
+        """
         with self._lock:
             reasons = [line[match.end() :] for line in self._errors if (match := _LOAD_ERRORS.search(line))]
         return reasons[-1] if reasons else self.last_error()
 
     def cache_bytes(self) -> int:
-        """Return the bytes of the CPU's KV caches announced since `clear`."""
+        """Return the bytes of the CPU's KV caches that were allocated since `clear`."""
         with self._lock:
             found = [match for line in self._lines if " KV " in line and (match := _BUFFER.search(line))]
         return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
 
     def buffer_bytes(self) -> tuple[int, int]:
-        """Return the bytes of all buffers announced since `clear`, and of those that are not the CPU's."""
+        """Return the bytes of all buffers that were allocated since `clear`, and the part that is not in the CPU's
+        memory."""
         with self._lock:
             found = [match for line in self._lines if (match := _BUFFER.search(line))]
         sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]
@@ -85,5 +94,5 @@ class NativeLog:
 
 @cache
 def captured_log() -> NativeLog:
-    """Return this process's log. There can be one only: llama.cpp's callback is global and must outlive every call."""
+    """Return the log of this process. It is never released, since llama.cpp may log at any time."""
     return NativeLog()

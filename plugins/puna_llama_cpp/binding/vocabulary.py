@@ -1,4 +1,4 @@
-"""A model's vocabulary: text to tokens, tokens to bytes. Safe to use from any thread."""
+"""A model's vocabulary: text to token ids, and token ids to bytes. Safe to use from any thread."""
 
 import ctypes
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _PIECE_BYTES = 256
 
 
 class Vocabulary:
-    """The tokens of one model, valid as long as its weights."""
+    """The tokens of one model; valid as long as its weights."""
 
     def __init__(self, vocab: lib.llama_vocab_p, *, adds_space: bool) -> None:
-        """Wrap llama.cpp's vocabulary; `adds_space`: whether tokenizing puts a space in front of a text."""
+        """Wrap llama.cpp's vocabulary. `adds_space`: whether tokenizing puts a space in front of a text."""
         self.pointer = vocab
         self.size = lib.llama_vocab_n_tokens(vocab)
         self.bos = int(lib.llama_vocab_bos(vocab))
@@ -28,8 +28,9 @@ class Vocabulary:
         self._output_bytes: list[bytes | None] = [None] * self.size
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the tokens of a text."""
+        """Return the token ids of a text."""
         data = text.encode()
+        # At most one token for each byte, and a few special tokens around them; llama.cpp says if it needs more.
         room = len(data) + 8
         while True:
             tokens = (lib.llama_token * room)()
@@ -39,14 +40,17 @@ class Vocabulary:
             room = -count
 
     def output_bytes(self, token: int) -> bytes:
-        """Return the bytes that a token adds to a text: none for special ones."""
+        """Return the bytes that a token adds to an output text: none for special tokens.
+
+        Cached, since every step asks.
+        """
         output_bytes = self._output_bytes[token]
         if output_bytes is None:
             output_bytes = self._output_bytes[token] = self.token_bytes(token, special=False)
         return output_bytes
 
     def token_bytes(self, token: int, *, special: bool, strip: bool = False) -> bytes:
-        """Return a token's bytes, those of special ones only if asked; `strip` drops one leading space."""
+        """Return the bytes of a token; those of special tokens only if `special`. `strip` drops one leading space."""
         room = _PIECE_BYTES
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -56,7 +60,7 @@ class Vocabulary:
             room = -length
 
     def detokenize(self, tokens: Sequence[int], *, special: bool) -> list[bytes]:
-        """Return each token's bytes; together they are the text, without the space that tokenizing put in front."""
+        """Return the bytes of each token. Joined, they are the text without the space that tokenizing put in front."""
         self.validate(tokens)
         pieces = [self.token_bytes(token, special=True) if special else self.output_bytes(token) for token in tokens]
         if pieces and self._adds_space:
@@ -64,17 +68,17 @@ class Vocabulary:
         return pieces
 
     def validate(self, tokens: Sequence[int]) -> None:
-        """Raise InvalidRequestError if one of these is no token."""
+        """Raise InvalidRequestError if one of these ids is not a token. llama.cpp would read out of bounds."""
         for token in tokens:
             if not 0 <= token < self.size:
                 raise InvalidRequestError(f"token {token} is not in the vocabulary of {self.size} tokens")
 
     def text(self, token: int) -> str:
-        """Return a special token's text, or an empty string if there is none (-1)."""
+        """Return the text of a special token; empty if the model has none (-1)."""
         return self.token_bytes(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
     def is_special(self, token: int) -> bool:
-        """Whether no text stands for a token: control tokens, and user-defined ones made like `<this>`."""
+        """Return whether a token is not text: control tokens, and user-defined ones of the form `<this>`."""
         kind = lib.llama_vocab_get_attr(self.pointer, token)
         if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED:
             raw_text = self.token_bytes(token, special=True)
@@ -82,6 +86,6 @@ class Vocabulary:
         return bool(kind & lib.LLAMA_TOKEN_ATTR_CONTROL)
 
     def special_tokens(self, texts: Sequence[str]) -> frozenset[int]:
-        """Return the tokens among these texts; a text of several tokens is none."""
+        """Return the token ids of these texts. A text of more than one token has none."""
         found = (self.tokenize(text, add_special=False, parse_special=True) for text in texts)
         return frozenset(tokens[0] for tokens in found if len(tokens) == 1)

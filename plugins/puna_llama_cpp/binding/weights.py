@@ -15,16 +15,16 @@ from puna_llama_cpp.binding.vocabulary import Vocabulary
 
 
 class LoadCancelledError(Exception):
-    """Loading was stopped by the one who wanted it."""
+    """The load was cancelled."""
 
 
 class Weights:
-    """A loaded GGUF file. Blocks while loading; make it in a thread."""
+    """A loaded GGUF file. The constructor blocks for as long as the load takes."""
 
     def __init__(self, spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool]) -> None:
-        """Load the file, telling `report` how far it is, from 0 to 1, until `stopped` says so.
+        """Load the file. `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true.
 
-        InvalidRequestError: it is no model that llama.cpp can run. LoadCancelledError: stopped.
+        Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
         captured_log().clear()
         load_cpu_backend()
@@ -71,7 +71,7 @@ class Weights:
         return adapter
 
     def apply_adapters(self, context: lib.llama_context_p) -> None:
-        """Have a context use the adapters, each at full strength."""
+        """Make a context use the adapters, each at full strength."""
         if not self._adapters:
             return
         count = len(self._adapters)
@@ -81,7 +81,7 @@ class Weights:
             raise InvalidRequestError(captured_log().last_error() or "llama.cpp could not use the adapters")
 
     def metadata(self, key: str) -> str:
-        """Return a metadata value as llama.cpp prints it; an empty string if there is none."""
+        """Return a metadata value as llama.cpp prints it; empty if there is none."""
         room = 256
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -92,7 +92,10 @@ class Weights:
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes that a token takes in an f16 KV cache, by the file's metadata; too many for models that cache less."""
+        """The bytes of one token in an f16 KV cache, by the file's metadata.
+
+        It is an upper bound: models with sliding windows or shared layers cache less.
+        """
         heads = max(int(lib.llama_model_n_head(self.pointer)), 1)
         width = int(lib.llama_model_n_embd(self.pointer)) // heads
         key = int(self.metadata(f"{self.architecture}.attention.key_length") or width)
@@ -102,25 +105,26 @@ class Weights:
 
     @property
     def rerank_template(self) -> str:
-        """How a query and a document are put together, with {query} and {document} in it; usually empty."""
+        """The text with {query} and {document} that joins the two for ranking; usually empty."""
         template = lib.llama_model_chat_template(self.pointer, b"rerank")
         return template.decode("utf-8", "replace") if template else ""
 
     @property
     def embeds_only(self) -> bool:
-        """Whether the file says how to pool embeddings, or that its attention looks ahead: it writes no text."""
+        """Whether the model generates no text: the file names a pooling, or its attention is not causal."""
         prefix = self.architecture
         return bool(self.metadata(f"{prefix}.pooling_type")) or self.metadata(f"{prefix}.attention.causal") == "false"
 
     def close(self) -> None:
-        """Free them, adapters included."""
+        """Free the weights, adapters included."""
         lib.llama_model_free(self.pointer)
 
 
 def _load_mode(spec: ModelSpec) -> int:
-    """Return llama.cpp's load mode. A CPU alone repacks weights while reading, which mapped files do not allow.
+    """Return llama.cpp's load mode.
 
-    Weights that do not fit into the free memory are mapped all the same: slow, but the kernel kills nobody.
+    On a CPU the weights are repacked while they are read, which a mapped file does not allow. Weights that exceed the
+    free memory are mapped all the same: that is slow, but the kernel kills no process for it.
     """
     if spec.use_mmap is None and lib.llama_supports_gpu_offload():
         return lib.LLAMA_LOAD_MODE_AUTO

@@ -1,12 +1,14 @@
-"""Vectors of texts: the step loop of a model that embeds or ranks.
+"""The step loop of a model that embeds or ranks texts.
 
-Each step takes as many texts as make a good batch from the requests that wait, which get equal parts of the time
-(`turns`): small enough that a short text does not wait long for others, since attention's cost grows with the square
-of what is in the batch.
+Each step evaluates one batch of texts from the requests that wait, which share the time equally (`fair_queue`). Batches
+are small, so that a short text does not wait long for others: the cost of attention grows with the square of a batch.
 
-A text's vector must not depend on its company, but on a CPU llama.cpp's flash attention computes in another precision
-from 64 tokens in a batch on (differences up to 3e-4 were seen). So short texts are put together below that, and a
-longer one goes alone: every vector is, bit for bit, what the reference answers.
+A text's vector must not depend on the other texts of its batch. But on a CPU, llama.cpp's flash attention computes with
+another precision from 64 tokens in a batch on (differences of up to 3e-4 were seen). Short texts are therefore batched
+up to 63 tokens, and a longer text is evaluated alone. So every vector is Ollama's bit for bit.
+
+`submit` and `cancel` run on event loops; the lock guards the queue, the running batch and the abort flag. A batch is
+aborted only when all of its texts are cancelled.
 """
 
 import math
@@ -23,23 +25,24 @@ from puna_llama_cpp.embeddings.fair_queue import FairQueue, Job, Text
 from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
 CPU_BATCH = 63
-"""Tokens of a batch of several texts, at most, if they shall not change each other's vectors."""
+"""Tokens of a batch of several texts, at most, so that they do not change each other's vectors."""
 GPU_BATCH = 512
-"""The same where a small batch would waste the device, whose arithmetic differs from the reference's anyway."""
+"""The same on a GPU, where small batches waste the device and whose arithmetic differs from Ollama's on a CPU anyway.
+"""
 
 
 def normalized(vector: NDArray[np.float32]) -> list[float]:
-    """Return a vector at length 1, as llama-server computes it: the sum in 64 bits, the factor in 32."""
+    """Return a vector scaled to length 1 in llama-server's arithmetic: the sum in 64 bits, the factor in 32."""
     total = math.sqrt(float(np.square(vector.astype(np.float64)).sum()))
     factor = np.float32(1.0 / total if total > 0 else 0.0)
     return (vector * factor).tolist()  # type: ignore[no-any-return] # numpy leaves this open
 
 
 class EmbeddingEngine:
-    """Embeds texts on a context. `submit` and `cancel` may be called from any thread."""
+    """Embeds texts on a context. All methods may be called from any thread."""
 
     def __init__(self, context: Context, *, slots: int, batch_tokens: int, length: int) -> None:
-        """Put up to `slots` texts of `together` tokens into a batch; vectors have `length` numbers."""
+        """Batch up to `slots` texts of `batch_tokens` tokens in all. Vectors have `length` numbers."""
         self._context, self._slots, self._length = context, slots, length
         self._batch_tokens = min(batch_tokens, context.batch_size)
         self._batch = Batch(context.batch_size)
@@ -52,7 +55,7 @@ class EmbeddingEngine:
         self._thread.start()
 
     def submit(self, job: Job, texts: Sequence[list[int]]) -> None:
-        """Queue a request's texts. BackendError: the model was unloaded."""
+        """Queue the texts of a request. Raises BackendError if the model was unloaded."""
         with self._lock:
             if self._closed:
                 raise unloaded_error()
@@ -60,7 +63,7 @@ class EmbeddingEngine:
         self._thread.wake()
 
     def cancel(self, job: Job) -> None:
-        """Drop what is left of a request, and the running evaluation if it is for nobody else."""
+        """Drop the rest of a request, and abort the running batch if no other request needs it."""
         with self._lock:
             job.cancelled = True
             self._queue.drop(job)
@@ -68,11 +71,11 @@ class EmbeddingEngine:
                 self._context.set_abort(True)
 
     def step(self) -> int | None:
-        """Return how many steps were made; None while there is no work."""
+        """Return the number of steps so far; None while there is no work."""
         return self._thread.step()
 
     def close(self) -> None:
-        """Stop and wait until the thread lets go of the context."""
+        """Abort the running batch and wait for the thread to end."""
         with self._lock:
             self._closed = True
             self._context.set_abort(True)

@@ -1,4 +1,13 @@
-"""Whose texts are embedded next: every request that waits gets an equal part of the time, whatever others have sent."""
+"""The fair queue: every request that waits gets an equal share of the time, however many texts it has.
+
+The queue counts the tokens that each request has been served, and takes the next text from the request with the least.
+Among equals the one with the shorter next text comes first. A new request starts with the count of the least served
+one: it neither catches up on the past nor waits for the others' past. So the answer to a short text does not wait for a
+list of thousands that came before it.
+
+A heap orders the requests by these counts. Cancelled requests stay in the heap until they come up or become the
+majority, since removing an entry from the middle of a heap costs a pass over it.
+"""
 
 import heapq
 import itertools
@@ -12,21 +21,20 @@ from numpy.typing import NDArray
 from puna_llama_cpp.step_thread import ResultQueue
 
 _SPARE_ENTRIES = 64
-"""Entries of dropped requests that a heap may keep."""
+"""Entries of cancelled requests that the heap may keep in any case."""
 
 
 class Job:
-    """The texts of one request; belongs to the running event loop. Compared by identity."""
+    """The texts of one request. Belongs to the running event loop; compared by identity."""
 
     def __init__(self) -> None:
-        """Start without results."""
         self.results: ResultQueue[tuple[int, NDArray[np.float32]]] = ResultQueue()
         self.cancelled = False
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One of them, as tokens."""
+    """One text of a request, as tokens."""
 
     job: Job
     index: int
@@ -34,38 +42,35 @@ class Text:
 
 
 class FairQueue:
-    """Texts that wait. The request that has had least is next; a new one counts as having had as much as that.
-
-    A heap orders the requests. Entries of requests that were dropped stay in it until they come up, or are the most.
-    """
+    """Texts that wait, ordered by how much their requests have been served."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._waiting: dict[Job, deque[Text]] = {}
         self._heap: list[tuple[int, int, int, Job]] = []
-        """The tokens that a request has had, the length of its next text, a number that makes entries unequal."""
+        """Entries of (tokens served, length of the next text, a serial number that makes entries unequal, request)."""
         self._numbers = itertools.count()
 
     @property
     def jobs(self) -> list[Job]:
-        """Requests with texts that wait."""
+        """The requests with waiting texts."""
         return list(self._waiting)
 
     def add(self, job: Job, texts: Sequence[list[int]]) -> None:
-        """Add a request, which has one text at least."""
+        """Add a request with at least one text."""
         served = self._heap[0][0] if self._next() else 0
         self._waiting[job] = deque(Text(job, index, tokens) for index, tokens in enumerate(texts))
         self._push(job, served)
 
     def drop(self, job: Job) -> None:
-        """Forget what is left of a request."""
+        """Remove the waiting texts of a request."""
         self._waiting.pop(job, None)
         if len(self._heap) > 2 * len(self._waiting) + _SPARE_ENTRIES:
             self._heap = [entry for entry in self._heap if entry[-1] in self._waiting]
             heapq.heapify(self._heap)
 
     def take(self, slots: int, room: int) -> list[Text]:
-        """Take the next texts for a batch of at most `room` tokens, of which a longer one is all of it."""
+        """Remove and return the texts of the next batch: at most `slots`, and at most `room` tokens unless it is one
+        text."""
         taken: list[Text] = []
         total = 0
         while len(taken) < slots and (job := self._next()):
@@ -86,7 +91,7 @@ class FairQueue:
         heapq.heappush(self._heap, (served, len(self._waiting[job][0].tokens), next(self._numbers), job))
 
     def _next(self) -> Job | None:
-        """Return whose turn it is; the first entry of the heap is that request's."""
+        """Return the request that is served next. Afterwards it is the first entry of the heap."""
         while self._heap:
             job = self._heap[0][-1]
             if job in self._waiting:

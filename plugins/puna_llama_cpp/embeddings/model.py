@@ -23,14 +23,14 @@ from puna_llama_cpp.embeddings.fair_queue import Job
 from puna_llama_cpp.model import LlamaModel
 
 _SLICE = 64
-"""Vectors that are turned into numbers without a pause for the event loop."""
+"""Vectors that are converted to numbers before the event loop gets a turn."""
 
 
 class EmbeddingModel(LlamaModel):
-    """A model that makes vectors, or scores if it pools by rank."""
+    """A model that returns vectors, or scores if it pools by rank."""
 
     def __init__(self, weights: Weights, context: Context, facts: ModelFacts, slots: int) -> None:
-        """Start its engine, with up to `slots` texts in a batch."""
+        """Start the engine, with up to `slots` texts in a batch."""
         super().__init__(weights, context, facts)
         self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
         length = weights.classifier_outputs if self._ranks else weights.embedding_length
@@ -39,9 +39,9 @@ class EmbeddingModel(LlamaModel):
         self._limit = facts.embedding_tokens
 
     async def generate(self, _request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Refuse."""
+        """Raise UnsupportedError: this kind of model generates no text."""
         raise UnsupportedError("this model does not generate text")
-        yield  # makes this a generator, which raises when it is first asked
+        yield  # makes this an async generator, which raises when it is first awaited
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the vectors of texts (or token ids), in order."""
@@ -52,7 +52,7 @@ class EmbeddingModel(LlamaModel):
         texts = []
         for text in inputs:
             texts.append(await self._tokens(text))
-            await asyncio.sleep(0)  # a short text is tokenized at once, and many of them would hold up the event loop
+            await asyncio.sleep(0)  # short texts are tokenized on the event loop, and many of them would block it
         vectors = await self._evaluate(texts)
         embeddings = []
         for index, (vector, tokens) in enumerate(zip(vectors, texts, strict=True)):
@@ -62,7 +62,7 @@ class EmbeddingModel(LlamaModel):
         return embeddings
 
     def step(self) -> int | None:
-        """Return how many batches were evaluated, while there is work."""
+        """Return the number of evaluated batches; None while there is no work."""
         return self._engine.step()
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
@@ -73,7 +73,7 @@ class EmbeddingModel(LlamaModel):
         return [float(vector[0]) for vector in vectors]
 
     def _pair(self, query: str, document: str) -> list[int]:
-        """Return a query and a document as the tokens that the model was trained to see."""
+        """Return the tokens of a query and a document in the layout that the model was trained on."""
         template = self._weights.rerank_template
         vocabulary = self._vocabulary
         if template:

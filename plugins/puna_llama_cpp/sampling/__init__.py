@@ -1,1 +1,1 @@
-"""The sampler chain and log-probabilities."""
+"""Sampling: llama.cpp's sampler chain, the prefilter before it, and log-probabilities."""

@@ -1,4 +1,8 @@
-"""Drawing tokens: llama.cpp's samplers, chained in the reference's order."""
+"""Samples tokens with llama.cpp's samplers, chained in Ollama's order.
+
+The order is: bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw. Temperature 0 takes the token with the
+largest logit; the filters cannot change that, so they are left out. The penalties look at the prompt too.
+"""
 
 import ctypes
 import math
@@ -14,7 +18,7 @@ from puna_llama_cpp.sampling.top_k_prefilter import top_candidates
 
 _INT32 = 2**31 - 1
 _MAX_LAST_N = 1 << 20
-"""llama.cpp makes room for that many tokens at once: billions of them would take all memory."""
+"""llama.cpp allocates room for that many tokens at once, so an unlimited number would take all memory."""
 _FINITE_OPTIONS = (
     "repeat_penalty",
     "presence_penalty",
@@ -25,11 +29,14 @@ _FINITE_OPTIONS = (
     "typical_p",
 )
 _RANDOM_SEED = lib.LLAMA_DEFAULT_SEED
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # the layout of llama_token_data
 
 
 def validate(sampling: Sampling) -> None:
-    """Raise InvalidRequestError for what llama.cpp would not survive, in the words of its server where it has some."""
+    """Raise InvalidRequestError for values that llama.cpp would not survive.
+
+    Where llama.cpp's server has a text, it is used.
+    """
     for name in _FINITE_OPTIONS:
         if not math.isfinite(getattr(sampling, name)):
             raise InvalidRequestError(f"{name} must be finite")
@@ -42,9 +49,9 @@ def validate(sampling: Sampling) -> None:
 
 
 def _prefilter_size(sampling: Sampling, penalized: int) -> int:
-    """Return how many of the likeliest tokens are enough to draw from; 0 if all must be looked at.
+    """Return how many of the tokens with the largest logits suffice to sample from; 0 if all are needed.
 
-    `penalized`: how many tokens the penalties look at. They may push as many out of the likeliest, but draw none in.
+    `penalized`: how many tokens the penalties look at. Each may push one token out of the largest, but draw none in.
     """
     lowering = sampling.repeat_penalty >= 1 and min(sampling.frequency_penalty, sampling.presence_penalty) >= 0
     if sampling.logit_bias or (penalized and not lowering):
@@ -54,10 +61,10 @@ def _prefilter_size(sampling: Sampling, penalized: int) -> int:
 
 
 class SamplerChain:
-    """One sequence's samplers, with their memory of its tokens. Used and freed on the decode thread."""
+    """One sequence's samplers, with their memory of its tokens. Use and free it on the decode thread."""
 
     def __init__(self, sampling: Sampling, vocabulary: Vocabulary, context_length: int, prompt: list[int]) -> None:
-        """Chain the samplers and tell them the prompt, at which penalties look too."""
+        """Chain the samplers. The penalties are given the prompt."""
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._add_bias(sampling, vocabulary)
         last_n = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _MAX_LAST_N)
@@ -103,7 +110,7 @@ class SamplerChain:
         self._add(lib.llama_sampler_init_dist(seed))
 
     def sample(self, context: Context, row: int) -> int:
-        """Draw a token from a row's logits, and remember it."""
+        """Sample a token from a row of logits, and record it for the penalties."""
         if self._prefilter_size:
             logits = context.logits(row)
             tokens = top_candidates(logits, self._prefilter_size)
@@ -123,5 +130,5 @@ class SamplerChain:
         return token
 
     def close(self) -> None:
-        """Free it."""
+        """Free the samplers."""
         lib.llama_sampler_free(self._chain)

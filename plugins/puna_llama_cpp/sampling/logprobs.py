@@ -1,4 +1,4 @@
-"""Log-probabilities from raw logits, as the reference computes them: in 32-bit floats, before any sampler."""
+"""Log-probabilities from the raw logits, before any sampler: in 32-bit floats, as Ollama computes them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from puna.backend import TokenLogprob
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 
-# What the reference says of a probability too small for a 32-bit float.
+# Ollama's value for a probability that is too small for a 32-bit float.
 LOWEST = float(np.finfo(np.float32).min)
 
 
 def token_logprob(
     logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary, preserved: frozenset[int]
 ) -> TokenLogprob:
-    """Return a token's log-probability, with the `top` likeliest tokens at its place."""
+    """Return a token's log-probability, with the `top` most probable tokens at its place."""
     weights = np.exp(logits - logits.max())
     total = weights.sum()
 

@@ -1,7 +1,8 @@
-"""Leaving out, before the samplers, what cannot be drawn: looking at a whole vocabulary takes most of their time.
+"""Selects candidate tokens before the sampler chain, which would otherwise spend most of its time on hopeless ones.
 
-With top-k only the likeliest few count. They are all above a bound that is quickly found: of the largest values of as
-many groups, the k-th largest. Whatever is below it has k others above.
+With top-k, only the k tokens with the largest logits can be sampled. A lower bound for them is found quickly: divide
+the vocabulary into groups, and take the k-th largest of the groups' maxima. At least k tokens reach that bound, so
+every token below it has k others above it. Comparing with the bound is one vectorized pass; sorting is not needed.
 """
 
 from typing import Final
@@ -10,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CANDIDATES: Final = 4096
-"""Tokens of a vocabulary with which samplers are quick anyhow."""
+"""A chain over this many tokens is fast, so smaller vocabularies are not filtered, and larger selections are not used.
+"""
 _GROUP = 64
 _GROUPS_PER_TOKEN = 4
-"""Groups for each token wanted, so that the bound is not too low."""
+"""Groups for each token that is asked for. More groups make the bound higher and the selection smaller."""
 
 
 def top_candidates(logits: NDArray[np.float32], count: int) -> NDArray[np.intp] | None:
-    """Return tokens in ascending order, among them the `count` likeliest and all equal to those; None: too many are."""
+    """Return token ids in ascending order that include the `count` largest logits and all equal to them.
+
+    None: the vocabulary is small, or too many tokens reach the bound.
+    """
     groups = len(logits) // _GROUP
     if len(logits) <= MAX_CANDIDATES or groups < _GROUPS_PER_TOKEN * count:
         return None

@@ -1,1 +1,1 @@
-"""Images: decoding, encoding and their place in a sequence."""
+"""Images: decoding files, encoding them into vectors, caching the vectors, and their place among tokens."""

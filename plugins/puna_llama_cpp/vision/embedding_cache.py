@@ -1,4 +1,13 @@
-"""What was seen lately: images that need not be encoded, nor even unpacked, when they are shown again."""
+"""The image-embedding cache: images that were encoded lately need not be encoded again, nor even unpacked.
+
+A chat sends all of its images again with every turn, and encoding one takes seconds. Images are known by the SHA-256 of
+their file and by the request's cache salt, so no request learns from timing what another user has sent. One image may
+become several chunks, which are cached on their own.
+
+A second cache holds the sizes of images. mtmd needs only an image's size to lay out its chunks, so an image whose
+chunks are all cached is not decoded at all. If a chunk turns out to be missing, the prompt is encoded again from the
+files.
+"""
 
 import itertools
 import threading
@@ -12,33 +21,35 @@ _MAX_SIZES = 4096
 
 
 class ImageKey(NamedTuple):
-    """An image that somebody showed."""
+    """What identifies an image."""
 
     salt: str
     digest: str
 
 
 class ImageSize(NamedTuple):
-    """How large an image is, in pixels."""
+    """The size of an image in pixels."""
 
     width: int
     height: int
 
 
 class ChunkKey(NamedTuple):
-    """A part of an image."""
+    """What identifies a chunk of an image."""
 
     key: ImageKey
     part: int
     base_positions: bytes
-    """Its vectors' positions, which say how many there are too."""
+    """The positions of the chunk's vectors, and so also their number.
+
+    With some projectors they depend on the images before.
+    """
 
 
 class EmbeddingCache:
-    """Images that were encoded lately, as many as fit. Each gets a number that no other has had."""
+    """Keeps the vectors of recent images within a bound on memory. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._lock = threading.Lock()
         self._sizes: OrderedDict[ImageKey, ImageSize] = OrderedDict()
         self._chunks: OrderedDict[ChunkKey, ImageChunk] = OrderedDict()
@@ -46,19 +57,19 @@ class EmbeddingCache:
         self._bytes = 0
 
     def get(self, key: ChunkKey) -> ImageChunk | None:
-        """Return a part of an image, if it is there still."""
+        """Return a chunk, or None if it is not cached."""
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
             return self._chunks.get(key)
 
     def size(self, key: ImageKey) -> ImageSize | None:
-        """Return how large an image is that was seen as a whole; parts of it may be gone."""
+        """Return the size of an image that was encoded as a whole, or None. Some of its chunks may be gone."""
         with self._lock:
             return self._sizes.get(key)
 
     def put_size(self, key: ImageKey, size: ImageSize) -> None:
-        """Note how large an image is that was seen as a whole."""
+        """Record the size of an image that was encoded as a whole."""
         with self._lock:
             self._sizes[key] = size
             self._sizes.move_to_end(key)
@@ -66,11 +77,11 @@ class EmbeddingCache:
                 self._sizes.popitem(last=False)
 
     def new_token(self) -> int:
-        """Return a number for a new image, below zero."""
+        """Return a token id for a new chunk: below zero, and never the same twice."""
         return next(self._next_token)
 
     def put(self, key: ChunkKey, chunk: ImageChunk) -> None:
-        """Keep a part of an image, and drop what was not looked at for longest."""
+        """Add a chunk, and evict the least recently used ones. The newest stays even if it exceeds the bound alone."""
         with self._lock:
             self._chunks[key] = chunk
             self._bytes += chunk.vectors.nbytes

@@ -1,4 +1,8 @@
-"""From an image's file to its pixels, turned as its camera says."""
+"""Decodes an image file into pixels, rotated as its EXIF data says.
+
+Files come from strangers. Only formats that are listed are tried, the size is checked before anything is unpacked, and
+a file that is cut or broken is refused even where a decoder would show half of it.
+"""
 
 import io
 import struct
@@ -9,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
-"""What is looked at, of moving images the first; nothing else is even tried."""
+"""The formats that are decoded. Of animations only the first frame is."""
 MAX_PIXELS = 64 * 1024 * 1024
-"""Of one image: more than cameras have, and less than a small file can be made to unpack to."""
+"""Pixels of one image: more than cameras have, and less than a small file can be made to unpack to."""
 
 _DECODER_ERRORS = (
     OSError,
@@ -24,21 +28,21 @@ _DECODER_ERRORS = (
     TypeError,
     OverflowError,
 )
-"""What Pillow raises on files that are not what they say."""
+"""The exceptions that Pillow raises for broken files."""
 
 
 class UnreadableImageError(Exception):
-    """This is no image, or a broken one; the text says what is wrong."""
+    """The file is not an image or is broken; the text says why."""
 
 
 class ImageTooLargeError(Exception):
-    """This image has more than MOST_PIXELS."""
+    """The image has more than MAX_PIXELS pixels."""
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Return rows of red, green and blue; transparency is left out, as llama.cpp does.
+    """Return the rows of red, green and blue values. Transparency is dropped, as in llama.cpp.
 
-    UnreadableError: it is no image of these formats. TooLargeError: it has too many pixels.
+    Raises UnreadableImageError for anything but an image of the known formats, and ImageTooLargeError.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -52,6 +56,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of gray, of which Pillow would cut off what does not fit into 8
+    # 16 bits of gray: Pillow's conversion would clip the values to 255 instead of scaling them
+    if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

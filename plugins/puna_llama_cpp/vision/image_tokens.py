@@ -1,9 +1,15 @@
 """Images in a sequence: vectors that stand where tokens stand otherwise.
 
-In a sequence's list of tokens each vector of an image is a number below zero: the same for all of one image, and
-never that of another, so that prompts are compared like any other. llama.cpp takes vectors in batches without tokens.
-Where a model's positions have width and height (M-RoPE), an image takes fewer positions than vectors, all of which
-begin at the same one: a cache cannot be cut inside it.
+In a sequence's list of tokens, each vector of an image chunk is represented by the chunk's token id. Such ids are below
+zero, equal for all vectors of one chunk, and never reused for another chunk. So prompts with images are compared like
+any others, and the prefix cache needs no knowledge of images.
+
+An index counts tokens and vectors alike; a position is what llama.cpp is told. They are equal for text. Where a model's
+positions have width and height (M-RoPE), an image takes fewer positions than vectors, and all of its vectors begin at
+the same position. A cache therefore cannot be cut inside an image: `align_down` moves a cut to the image's beginning.
+
+llama.cpp takes tokens or vectors in one batch, not both. Vectors of a causal image may be divided among batches.
+Vectors that attend to each other (Gemma 3) must be evaluated together, as many as a batch takes.
 """
 
 from collections.abc import Sequence
@@ -15,67 +21,67 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageChunk:
-    """What a model is shown of an image, or of a part of one."""
+    """The encoded form of an image, or of one part of it."""
 
     token: int
-    """What stands for each of its vectors: below zero, and no other image's."""
+    """The id that represents each of its vectors in a list of tokens: below zero, and no other chunk's."""
     vectors: NDArray[np.float32]
-    """As many rows as it takes tokens."""
+    """One row for each token that the image takes."""
     base_positions: NDArray[np.int32]
-    """Positions of the vectors when it begins at 0: a row for each of the model's coordinates."""
+    """Positions of the vectors if the image begins at position 0: one row for each of the model's coordinates."""
     position_step: NDArray[np.int32]
-    """What to add to them for each position that it begins later: 1, or 0 for a coordinate that does not move."""
+    """What each coordinate gains for every position by which the image begins later: 1, or 0 for a fixed coordinate."""
     position_count: int
-    """How many positions it takes."""
+    """The number of positions that it takes."""
     causal: bool
-    """Whether a vector sees only those before it, and not all that are evaluated with it."""
+    """Whether a vector attends only to those before it, and not to all that are evaluated with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSlice:
-    """Vectors of an image that are evaluated together."""
+    """Vectors of a chunk that are evaluated together."""
 
     vectors: NDArray[np.float32]
     positions: NDArray[np.int32]
-    """Of each vector: a row for each of the model's coordinates."""
+    """Positions of the vectors: one row for each of the model's coordinates."""
     causal: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedChunk:
-    """An image in a list of tokens."""
+    """A chunk at an index of a list of tokens."""
 
     start: int
     chunk: ImageChunk
 
     @property
     def end(self) -> int:
-        """The index of what follows it."""
+        """The index behind it."""
         return self.start + len(self.chunk.vectors)
 
 
 class PromptImages:
-    """Where images stand in a prompt. Indexes count tokens and vectors alike."""
+    """The chunks of a prompt. Indexes count tokens and vectors alike."""
 
     def __init__(self, placed: Sequence[PlacedChunk] = (), encoding_ns: int = 0) -> None:
-        """Take images in order, and how long it took to make them out."""
+        """Take chunks in order. `encoding_ns`: the time that it took to encode them."""
         self._placed = tuple(placed)
         self.encoding_ns = encoding_ns
 
     def chunk_at(self, index: int) -> PlacedChunk | None:
-        """Return the image that an index is in."""
+        """Return the chunk that covers an index, or None."""
         for placed in self._placed:
             if placed.start <= index < placed.end:
                 return placed
         return None
 
     def align_down(self, index: int) -> int:
-        """Return the index itself, or the beginning of the image that would be cut there."""
+        """Return the index, or the beginning of the chunk that a cut there would divide."""
         placed = self.chunk_at(index)
         return placed.start if placed else index
 
     def position(self, index: int) -> int:
-        """Return the position of what stands at an index, which is not inside an image."""
+        """Return the position of an index that is not inside a chunk."""
         position = index
         for placed in self._placed:
             if placed.end <= index:
@@ -83,14 +89,15 @@ class PromptImages:
         return position
 
     def text_length(self, start: int, count: int) -> int:
-        """Return how many of `count` tokens from `start` on come before the next image; 0 inside one."""
+        """Return how many of `count` tokens from `start` on come before the next chunk; 0 inside one."""
         for placed in self._placed:
             if placed.end > start:
                 return max(min(count, placed.start - start), 0)
         return count
 
     def slice(self, index: int, room: int, batch_size: int) -> ChunkSlice:
-        """Return the next vectors of the image at an index: at most `room`, or `most` if they see each other."""
+        """Return the next vectors of the chunk at an index: at most `room`, or `batch_size` if they attend to each
+        other."""
         placed = self.chunk_at(index)
         assert placed is not None, "asked for vectors where there is text"
         chunk = placed.chunk

@@ -1,4 +1,14 @@
-"""A projector: what makes of an image the vectors that a model is shown. llama.cpp's mtmd, with its lifetime."""
+"""The projector, which encodes images into vectors for one model: llama.cpp's mtmd, with its lifetime.
+
+`encode` turns a prompt with markers into tokens and image chunks. The text is divided at its markers, the files are
+decoded into bitmaps, and mtmd lays out the whole prompt in one call, since some projectors look at what stands before
+an image. Then each chunk is taken from the embedding cache or encoded. Of an image that was encoded lately, mtmd gets a
+bitmap with its size and no pixels, which saves decoding the file. If such an image's chunk has left the cache
+meanwhile, the prompt is laid out again with all files decoded.
+
+Several threads may call `encode`. mtmd encodes one chunk at a time, under a lock; a thread that waited for the lock
+looks into the cache again. An encoding cannot be interrupted, so a cancelled one is completed and its chunk is cached.
+"""
 
 import ctypes
 import hashlib
@@ -26,35 +36,35 @@ from puna_llama_cpp.vision.embedding_cache import ChunkKey, EmbeddingCache, Imag
 from puna_llama_cpp.vision.image_tokens import ImageChunk, PlacedChunk, PromptImages
 
 MAX_IMAGES = 256
-"""In one prompt."""
+"""Images in one prompt."""
 MAX_TOTAL_PIXELS = 2 * image_decoder.MAX_PIXELS
-"""Of all images of a prompt, which are in memory at once."""
+"""Pixels of all images of a prompt, which are in memory at the same time."""
 
-# The reference's words, which clients show as they are.
+# Ollama's error texts, which clients show unchanged.
 _LOAD_ERROR = "Failed to load image or audio file"
 _MARKER_ERROR = "Failed to tokenize prompt"
 _MARKER = re.compile(r"\[img-(\d+)\]")
 _MIN_IMAGE_TOKENS = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
-"""Tokens at least for an image, of models that say where things are; as the reference has it."""
+"""The least number of tokens for an image, by architecture. Ollama sets it for models that name places in an image."""
 
 
 class EncodingCancelledError(Exception):
-    """Nobody waits for these images any more."""
+    """The request that needs these images was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """What a prompt with images is: its tokens, below zero where images stand, and those."""
+    """A prompt with images: its token ids, below zero where image vectors stand, and the image chunks."""
 
     tokens: list[int]
     images: PromptImages
 
 
 class Projector:
-    """Shows images to one model. `look` may be called from several threads at once; close it before the weights."""
+    """Encodes images for one model. Close it before the weights."""
 
     def __init__(self, weights: Weights, spec: ModelSpec, threads: int) -> None:
-        """Load the first projector's file. InvalidRequestError: it is none, or not one for this model."""
+        """Load the first projector file. Raises InvalidRequestError if it is none, or not one for this model."""
         captured_log().attach(mtmd.mtmd_helper_log_set)
         parameters = mtmd.mtmd_context_params_default()
         parameters.use_gpu = spec.gpu_layers != 0
@@ -69,22 +79,22 @@ class Projector:
         self._width = int(lib.llama_model_n_embd_inp(weights.pointer))
         self.vision = bool(mtmd.mtmd_support_vision(pointer))
         self.size_bytes = Path(spec.projector_paths[0]).stat().st_size
-        """Of its weights; llama.cpp counts only its buffers."""
+        """The bytes of its weights. llama.cpp's log counts only the buffers."""
         self._encode_lock = threading.Lock()
         self._cache = EmbeddingCache()
 
     def close(self) -> None:
-        """Free it."""
+        """Free the projector."""
         mtmd.mtmd_free(self._pointer)
 
     def encode(
         self, text: str, media: tuple[bytes, ...], salt: str, context: Context, is_cancelled: Callable[[], bool]
     ) -> EncodedPrompt:
-        """Return a prompt whose "[img-N]" are images. Blocks while those are encoded that were not seen lately.
+        """Return the tokens and image chunks of a prompt in which "[img-N]" marks the place of image N.
 
-        What was seen under another salt counts as not seen. InvalidRequestError: a file that is no image, or too
-        large, or without a place in the text. PromptTooLongError: it does not fit into the context. LookStoppedError:
-        `stopped` said so.
+        Blocks while images are encoded that are not in the cache under this salt. Raises InvalidRequestError for a file
+        that is no image, is too large or has no marker; PromptTooLongError if the prompt exceeds the context;
+        EncodingCancelledError once `is_cancelled` returns true.
         """
         began = time.monotonic_ns()
         keys = [ImageKey(salt, hashlib.sha256(data).hexdigest()) for data in media]
@@ -104,7 +114,10 @@ class Projector:
         context: Context,
         is_cancelled: Callable[[], bool],
     ) -> tuple[list[int], list[PlacedChunk]]:
-        """Do what `look` does. Images whose sizes are given are not unpacked. _ForgottenError: they need to be."""
+        """Do the work of `encode`.
+
+        Images with a known size are not decoded; raises _CacheMissError if one of them must be.
+        """
         with ExitStack() as stack:
             bitmaps = _bitmaps(stack, media, sizes)
             chunks = self._chunks(stack, _parts(text, len(media)), bitmaps)
@@ -135,7 +148,7 @@ class Projector:
     def _chunks(
         self, stack: ExitStack, parts: list[str | int], bitmaps: list[mtmd.mtmd_bitmap_p]
     ) -> list[mtmd.mtmd_input_chunk_p]:
-        """Return a prompt as runs of tokens and parts of images, valid until the stack is left."""
+        """Lay out a prompt as text chunks and image chunks, which are valid until the stack is closed."""
         inputs, kept_alive = [], []
         for part in parts:
             part_input = mtmd.mtmd_input_part()
@@ -173,7 +186,7 @@ class Projector:
             return chunk_embedding
 
     def _layout(self, chunk: mtmd.mtmd_input_chunk_p) -> "_ChunkLayout":
-        """Return where a part's vectors stand, which with some projectors depends on the images before it."""
+        """Return the positions of a chunk's vectors. With some projectors they depend on the images before it."""
         count = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
         if not mtmd.mtmd_decode_use_mrope(self._pointer):
             return _ChunkLayout(np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32))
@@ -195,11 +208,11 @@ class _ChunkLayout(NamedTuple):
 
 
 class _CacheMissError(Exception):
-    """What was seen of an image is not there any more."""
+    """A chunk of an image that was not decoded is no longer in the cache."""
 
 
 def _parts(text: str, count: int) -> list[str | int]:
-    """Return a text cut at the first marker of each of `count` images, whose numbers stand in between."""
+    """Divide a text at the first marker of each of `count` images. Image numbers stand between the parts."""
     parts: list[str | int] = []
     end = 0
     for match in _MARKER.finditer(text):
@@ -214,7 +227,10 @@ def _parts(text: str, count: int) -> list[str | int]:
 
 
 def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[ImageSize | None]) -> list[mtmd.mtmd_bitmap_p]:
-    """Return images for mtmd, each under its number, until the stack is left; empty ones where the size is known."""
+    """Return mtmd bitmaps with the image numbers as ids, valid until the stack is closed.
+
+    Known sizes give empty bitmaps.
+    """
     if len(media) > MAX_IMAGES:
         raise InvalidRequestError(f"there are more than {MAX_IMAGES} images")
     bitmaps, total = [], 0
