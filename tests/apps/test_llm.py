@@ -1,10 +1,11 @@
 """The command `llm` with the plugin llm-ollama, over /api/chat."""
 
 import json
+import subprocess
 
 import pytest
 from tests.apps import installed
-from tests.apps.answers import GREETING, REPORT
+from tests.apps.answers import GREETING, REPORT, TOKENS
 
 TOOL = '''
 def read_note(path: str) -> str:
@@ -24,10 +25,17 @@ def test_chat(llm):
     assert llm("-m", "ollama/stub", "--no-stream", "Say hello.").strip() == GREETING
 
 
-def test_stream(llm):
-    assert llm("-m", "ollama/stub", "Say hello.").strip() == GREETING
+def test_stream(llm, desk):
+    """The answer is printed as it comes."""
+    command = [installed.python("llm").with_name("llm"), "-m", "ollama/stub", "Say hello."]
+    pieces = []
+    with subprocess.Popen(command, env=desk.environment, stdout=subprocess.PIPE, bufsize=0) as process:
+        while piece := process.stdout.read(1000):
+            pieces.append(piece.decode())
+    assert "".join(pieces).strip() == GREETING
+    assert len(pieces) > 2
     (logged,) = json.loads(llm("logs", "list", "-n", "1", "--json"))
-    assert (logged["response"], logged["output_tokens"]) == (GREETING, 6)
+    assert (logged["response"], logged["output_tokens"]) == (GREETING, TOKENS)
 
 
 def test_tool_loop(llm, desk):
