@@ -5,7 +5,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from puna.prompt.builtin import deepseek, glimmer_answer
+from puna.prompt.builtin import glimmer_answer
+from puna.prompt.builtin.format_texts import deepseek
 from puna.prompt.builtin.notation.gemma4_call import QUOTE
 from puna.prompt.layout import CallSyntax, JsonCall, Literals, OutputLayout, TaggedCall
 

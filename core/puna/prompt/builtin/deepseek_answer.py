@@ -6,7 +6,7 @@ from enum import Enum, auto
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.builtin.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
+from puna.prompt.builtin.format_texts.deepseek import CALL, CALLS, END_OF_CALL, END_OF_CALLS, SEPARATOR
 from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import overlap

@@ -6,6 +6,7 @@ from typing import Final
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import functiongemma as format_text
 from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<bos>"
@@ -28,7 +29,7 @@ class FunctionGemmaRenderer:
             out.append(f"<start_of_turn>developer\n{head}")
             if tools:
                 out.append("\n" if head else "")
-                out.append("You can do function calling with the following functions:")
+                out.append(format_text.TOOLS)
                 out.extend(map(_declaration, tools))
             out.append("<end_of_turn>\n")
         called: list[str] = []

@@ -7,47 +7,11 @@ from typing import Final
 from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import glimmer as format_text
 from puna.prompt.builtin.glimmer_answer import CALLS, END_OF_CALLS, END_OF_MESSAGE, END_OF_TURN, MESSAGE, START
 from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<|begin_of_text|>"
-_DEFAULT_SYSTEM: Final = "You are a helpful AI assistant.\nKnowledge cutoff: 2026-01-04.\nCurrent date: {today}."
-_TOOLS: Final = """In this environment you have access to a set of tools you can use to answer the user's question.
-
-You can invoke a function by writing a "<atem:function_calls>" block like the following:
-<atem:function_calls>
-<atem:invoke name="$FUNCTION_NAME">
-<atem:parameter name="$PARAMETER_NAME">$PARAMETER_VALUE</atem:parameter>
-...
-</atem:invoke>
-</atem:function_calls>
-
-String and scalar parameters should be specified as is, while lists and objects should use JSON format. Note that \
-spaces for string values are not stripped. The output is not expected to be valid XML and is parsed with regular \
-expressions.
-Here are the functions available in JSONSchema format:
-// Tool metadata
-{spaces}
-// Function schemas
-{functions}
-
-Here's an example of how to call a function in the tool set:
-(If the tool namespace is not specified, invoke the function directly as `example_function_name` rather than \
-`example_tool_name.example_function_name`)
-
-to=example_tool_name.example_function_name
-
-<atem:function_calls>
-<atem:invoke name="example_tool_name.example_function_name">
-<atem:parameter name="example_parameter_1">value_1</atem:parameter>
-<atem:parameter name="example_parameter_2">This is the value for the second parameter
-that can span
-"multiple" lines
-</atem:parameter>
-</atem:invoke>
-</atem:function_calls>
-
-"""
 
 
 class GlimmerRenderer:
@@ -62,7 +26,7 @@ class GlimmerRenderer:
         out = [_BOS]
         if not any(message.role == "system" for message in messages):
             today = datetime.now().astimezone().strftime("%Y-%m-%d")
-            out.append(f"{START}system{MESSAGE}{_DEFAULT_SYSTEM.format(today=today)}{after}")
+            out.append(f"{START}system{MESSAGE}{format_text.DEFAULT_SYSTEM.format(today=today)}{after}")
         names = {call.id: call.name for message in messages for call in message.tool_calls if call.id}
         marks = markup.MediaMarks()
         for message, following in zip(messages, [*messages[1:], None], strict=True):
@@ -120,7 +84,7 @@ def _tools(tools: Sequence[Tool]) -> str:
     told = f"# Valid recipients: {recipients}."
     if not tools:
         return told
-    listed = _TOOLS.format(
+    listed = format_text.TOOLS.format(
         spaces="\n".join(markup.unescaped({"name": space, "description": ""}) for space in spaces),
         functions="\n".join(map(_function, tools)),
     )

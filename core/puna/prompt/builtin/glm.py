@@ -7,22 +7,10 @@ from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import glm as format_text
 from puna.prompt.builtin.notation import markup
 
 _BEGINNING: Final = "[gMASK]<sop>"
-_TOOLS: Final = """<|system|>
-# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{signatures}
-</tools>
-
-For each function call, output the function name and arguments within the following XML format:
-<tool_call>{{function-name}}<arg_key>{{arg-key-1}}</arg_key><arg_value>{{arg-value-1}}</arg_value>\
-<arg_key>{{arg-key-2}}</arg_key><arg_value>{{arg-value-2}}</arg_value>...</tool_call>"""
 
 
 class GlmRenderer:
@@ -77,7 +65,7 @@ class GlmOcrRenderer:
 def _head(tools: Sequence[Tool]) -> str:
     if not tools:
         return ""
-    return _TOOLS.format(signatures="\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools))
+    return format_text.TOOLS.format(signatures="\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools))
 
 
 def _call(call: ToolCall) -> str:

@@ -6,28 +6,10 @@ from typing import Final
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import laguna as format_text
 from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "〈|EOS|〉"
-_DEFAULT_SYSTEM: Final = (
-    "You are a helpful, conversationally-fluent assistant made by Poolside. You are here to be helpful to users "
-    "through natural language conversations."
-)
-_TOOLS: Final = """
-
-### Tools
-
-You may call functions to assist with the user query.
-All available function signatures are listed below:
-<available_tools>
-{signatures}
-</available_tools>"""
-_THINKING: Final = "Wrap your thinking in '<think>', '</think>' tags, followed by a function call. "
-_FORMAT: Final = (
-    "\n\n{thinking}For each function call, return an unescaped XML-like object with function name and arguments within "
-    "'<tool_call>' and '</tool_call>' tags, like here:\n{thoughts}<tool_call>function-name\n"
-    "<arg_key>argument-key</arg_key>\n<arg_value>value-of-argument-key</arg_value>\n</tool_call>"
-)
 
 
 class LagunaRenderer:
@@ -43,7 +25,7 @@ class LagunaRenderer:
         thinks = think is not None and think.on
         end = "" if self._compact else "\n"
         headed = bool(messages) and messages[0].role == "system"
-        head = messages[0].content if headed else _DEFAULT_SYSTEM
+        head = messages[0].content if headed else format_text.DEFAULT_SYSTEM
         out = [_BOS, self._head(head, tools, thinks)]
         rest = messages[int(headed) :]
         for i, message in enumerate(rest):
@@ -65,13 +47,17 @@ class LagunaRenderer:
     def _head(self, head: str, tools: Sequence[Tool], thinks: bool) -> str:
         listed = ""
         if tools:
-            listed = _TOOLS.format(signatures="\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools))
+            listed = format_text.TOOLS.format(
+                signatures="\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
+            )
         if self._compact:
             head = head.rstrip(SPACE) + listed
             return f"<system>{head}</system>\n"
         if tools:
             thoughts = "<think> your thoughts here </think>\n" if thinks else ""
-            listed += _FORMAT.format(thinking=_THINKING if thinks else "", thoughts=thoughts)
+            listed += format_text.CALL_INSTRUCTIONS.format(
+                thinking=format_text.THINKING_INSTRUCTIONS if thinks else "", thoughts=thoughts
+            )
         head = head.rstrip(SPACE)
         shown = f"\n{head}{listed}" if head else listed
         return f"<system>\n{shown}\n</system>\n" if shown else ""

@@ -7,8 +7,8 @@ from puna.go.space import SPACE
 from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import qwen3_coder as coder_text
 from puna.prompt.builtin.notation import markup
-from puna.prompt.builtin.qwen3_coder import INSTRUCTIONS
 
 _EMPTY: Final = "<think></think>"
 
@@ -91,7 +91,7 @@ def _json(value: object) -> str:
 
 def _tools(tools: Sequence[Tool]) -> str:
     listed = "".join(map(_tool, tools))
-    return f"# Tools\n\nYou have access to the following functions:\n\n<tools>\n{listed}</tools>\n\n{INSTRUCTIONS}"
+    return f"{coder_text.TOOLS}\n{listed}</tools>\n\n{coder_text.CALL_INSTRUCTIONS}"
 
 
 def _tool(tool: Tool) -> str:

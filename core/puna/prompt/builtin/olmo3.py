@@ -1,25 +1,12 @@
 """Olmo 3: ChatML with default system texts; calls as Python would write them, or thinking and no tools."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from puna.go import json as gojson
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import olmo3 as format_text
 from puna.prompt.builtin.notation import markup
-
-PLAIN_SYSTEM: Final = "You are a helpful function-calling AI assistant. "
-OLMO_SYSTEM: Final = (
-    "You are Olmo, a helpful AI assistant built by Ai2. Your date cutoff is December 2024, and your model weights are "
-    "available at https://huggingface.co/allenai."
-)
-SHORT_SYSTEM: Final = "You are a helpful AI assistant."
-_NO_TOOLS: Final = "You do not currently have access to any functions. <functions></functions>"
-_WITH_TOOLS: Final = (
-    "You are provided with function signatures within <functions></functions> XML tags. You may call one or more "
-    "functions to assist with the user query. Output any function calls within <function_calls></function_calls> XML "
-    "tags. Do not make assumptions about what values to plug into functions."
-)
 
 
 class Olmo3Renderer:
@@ -35,7 +22,7 @@ class Olmo3Renderer:
         system = next((m.content for m in messages if m.role == "system"), None)
         rest = [message for message in messages if message.role != "system"]
         listed = f"<functions>{markup.spaced([tool_schema.reduced(tool) for tool in tools])}</functions>"
-        head = self._system + (_WITH_TOOLS if tools else _NO_TOOLS) if system is None else system
+        head = self._system + (format_text.WITH_TOOLS if tools else format_text.NO_TOOLS) if system is None else system
         out = [f"<|im_start|>system\n{head}{listed if tools else ''}<|im_end|>\n"]
         begun = False
         for i, message in enumerate(rest):
@@ -70,7 +57,9 @@ class Olmo3ThinkRenderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
         """Return the prompt; tools and their results are not shown."""
         system = next((m.content for m in messages if m.role == "system"), None)
-        out = [f"<|im_start|>system\n{self._system if system is None else f'{system} {_NO_TOOLS}'}<|im_end|>\n"]
+        out = [
+            f"<|im_start|>system\n{self._system if system is None else f'{system} {format_text.NO_TOOLS}'}<|im_end|>\n"
+        ]
         shown = (message for message in messages if message.role in ("user", "assistant"))
         out.extend(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in shown)
         return "".join(out) + "<|im_start|>assistant\n<think>"

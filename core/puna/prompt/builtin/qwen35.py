@@ -1,23 +1,14 @@
 """Qwen3.5 and its relatives: ChatML, tools as JSON, calls as XML, thinking."""
 
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import Final
 
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import qwen3_coder as coder_text
+from puna.prompt.builtin.format_texts import qwen35 as format_text
 from puna.prompt.builtin.notation import markup
-from puna.prompt.builtin.qwen3_coder import INSTRUCTIONS, call_text
-
-_EFFORTS: Final = MappingProxyType(
-    {
-        "low": "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to the "
-        "conclusion without unnecessary elaboration.",
-        "high": "Reasoning effort is set to xhigh. Please think carefully through the task, validate key assumptions, "
-        "consider plausible alternatives, and prioritize correctness, consistency, and clarity in the final answer.",
-    }
-)
+from puna.prompt.builtin.qwen3_coder import call_text
 
 
 class Qwen35Renderer:
@@ -66,7 +57,9 @@ class Qwen38Renderer:
         marks = markup.MediaMarks()
         contents = [marks.content(message).strip(SPACE) for message in messages]
         systems = [text for m, text in zip(messages, contents, strict=True) if m.role in ("system", "developer")]
-        effort = _EFFORTS.get(think.level.replace("max", "high"), "") if think is not None and think.on else ""
+        effort = (
+            format_text.EFFORTS.get(think.level.replace("max", "high"), "") if think is not None and think.on else ""
+        )
         parts = [effort, _tools(tools), "\n\n".join(filter(None, systems))]
         head = "\n\n".join(filter(None, parts))
         out = [f"<|im_start|>system\n{head}<|im_end|>\n" if head else ""]
@@ -100,8 +93,8 @@ def _tools(tools: Sequence[Tool]) -> str:
     if not tools:
         return ""
     signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
-    listed = f"# Tools\n\nYou have access to the following functions:\n\n<tools>\n{signatures}\n</tools>"
-    return f"{listed}\n\n{INSTRUCTIONS}"
+    listed = f"{coder_text.TOOLS}\n{signatures}\n</tools>"
+    return f"{listed}\n\n{coder_text.CALL_INSTRUCTIONS}"
 
 
 def _answer(message: Message, content: str, block: bool) -> str:

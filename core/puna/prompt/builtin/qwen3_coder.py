@@ -1,39 +1,14 @@
 """Qwen3-Coder: ChatML, tools and calls as XML."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from puna.go import json as gojson
 from puna.go.template.formatting import text as go_text
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import qwen3_coder as format_text
 from puna.prompt.builtin.notation import markup
-
-_DEFAULT_SYSTEM: Final = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
-INSTRUCTIONS: Final = """If you choose to call a function ONLY reply in the following format with NO suffix:
-
-<tool_call>
-<function=example_function_name>
-<parameter=example_parameter_1>
-value_1
-</parameter>
-<parameter=example_parameter_2>
-This is the value for the second parameter
-that can span
-multiple lines
-</parameter>
-</function>
-</tool_call>
-
-<IMPORTANT>
-Reminder:
-- Function calls MUST follow the specified format: an inner <function=...></function> block must be nested within \
-<tool_call></tool_call> XML tags
-- Required parameters MUST be specified
-- You may provide optional reasoning for your function call in natural language BEFORE the function call, but NOT after
-- If there is no function call available, answer the question like normal with your current knowledge and do not tell \
-the user about function calls
-</IMPORTANT>"""
 
 
 class Qwen3CoderRenderer:
@@ -47,7 +22,7 @@ class Qwen3CoderRenderer:
         rest = [message for message in messages if message.role != "system"]
         out: list[str] = []
         if system or tools:
-            out.append(f"<|im_start|>system\n{system or _DEFAULT_SYSTEM}{_tools(tools)}<|im_end|>\n")
+            out.append(f"<|im_start|>system\n{system or format_text.DEFAULT_SYSTEM}{_tools(tools)}<|im_end|>\n")
         for i, message in enumerate(rest):
             last = i == len(rest) - 1
             if message.role == "assistant" and message.tool_calls:
@@ -87,7 +62,7 @@ def _tools(tools: Sequence[Tool]) -> str:
     if not tools:
         return ""
     listed = "".join(map(_tool, tools))
-    return f"\n\n# Tools\n\nYou have access to the following functions:\n\n<tools>{listed}\n</tools>\n\n{INSTRUCTIONS}"
+    return f"\n\n{format_text.TOOLS}{listed}\n</tools>\n\n{format_text.CALL_INSTRUCTIONS}"
 
 
 def _tool(tool: Tool) -> str:

@@ -1,25 +1,11 @@
 """Qwen3-VL: ChatML, tools and calls as JSON, perhaps with thinking."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.format_texts import qwen3_vl as format_text
 from puna.prompt.builtin.notation import markup
-
-_TOOLS: Final = """# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{signatures}
-</tools>
-
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{{"name": <function-name>, "arguments": <args-json-object>}}
-</tool_call>"""
 
 
 class Qwen3VLRenderer:
@@ -60,7 +46,7 @@ def _head(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     if tools:
         signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)
         before = "" if system is None else f"{system}\n\n"
-        return f"<|im_start|>system\n{before}{_TOOLS.format(signatures=signatures)}<|im_end|>\n"
+        return f"<|im_start|>system\n{before}{format_text.TOOLS.format(signatures=signatures)}<|im_end|>\n"
     return "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
 
 

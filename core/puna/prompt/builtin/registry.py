@@ -9,6 +9,7 @@ from puna.prompt.builtin.cohere import CohereRenderer
 from puna.prompt.builtin.cohere_answer import CohereParser
 from puna.prompt.builtin.deepseek import CogitoRenderer, DeepSeekRenderer
 from puna.prompt.builtin.deepseek_answer import DeepSeekParser
+from puna.prompt.builtin.format_texts import olmo3 as olmo3_text
 from puna.prompt.builtin.functiongemma import FunctionGemmaRenderer
 from puna.prompt.builtin.functiongemma_answer import FunctionGemmaParser
 from puna.prompt.builtin.gemma4 import Gemma4Renderer
@@ -28,7 +29,7 @@ from puna.prompt.builtin.ministral import MinistralParser
 from puna.prompt.builtin.nemotron import NemotronRenderer
 from puna.prompt.builtin.notation.json_call import read_call as read_json_call
 from puna.prompt.builtin.notation.json_call import read_named_call
-from puna.prompt.builtin.olmo3 import OLMO_SYSTEM, PLAIN_SYSTEM, SHORT_SYSTEM, Olmo3Renderer, Olmo3ThinkRenderer
+from puna.prompt.builtin.olmo3 import Olmo3Renderer, Olmo3ThinkRenderer
 from puna.prompt.builtin.olmo3_answer import Olmo3Parser, Olmo3ThinkParser
 from puna.prompt.builtin.passthrough import PassthroughParser
 from puna.prompt.builtin.qwen3_coder import Qwen3CoderRenderer
@@ -47,10 +48,10 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
         "ornith": lambda: Qwen35Renderer(keeps=True),
         "deepseek3.1": DeepSeekRenderer,
         "cogito": CogitoRenderer,
-        "olmo3": lambda: Olmo3Renderer(system=PLAIN_SYSTEM),
-        "olmo3.1": lambda: Olmo3Renderer(system=f"{OLMO_SYSTEM} "),
-        "olmo3-think": lambda: Olmo3ThinkRenderer(system=OLMO_SYSTEM),
-        "olmo3-32b-think": lambda: Olmo3ThinkRenderer(system=SHORT_SYSTEM),
+        "olmo3": lambda: Olmo3Renderer(system=olmo3_text.FUNCTION_CALLING_SYSTEM),
+        "olmo3.1": lambda: Olmo3Renderer(system=f"{olmo3_text.OLMO_SYSTEM} "),
+        "olmo3-think": lambda: Olmo3ThinkRenderer(system=olmo3_text.OLMO_SYSTEM),
+        "olmo3-32b-think": lambda: Olmo3ThinkRenderer(system=olmo3_text.SHORT_SYSTEM),
         "glm-4.7": GlmRenderer,
         "glm-ocr": GlmOcrRenderer,
         "gemma4-small": lambda: Gemma4Renderer(empty_thought=False),

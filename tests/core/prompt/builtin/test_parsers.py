@@ -1,4 +1,4 @@
-"""Cut answers with what the reference's builtin parsers made of them, piece by piece."""
+"""Answers in pieces, with what Ollama's builtin parsers made of each piece."""
 
 import json
 import re
@@ -33,7 +33,7 @@ TOOLS = [Tool(name=name, description="d", parameters=SCHEMA) for name in ("get_w
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['parser']}-{i}" for i, case in enumerate(CASES)])
-def test_an_answer_is_parted_piece_by_piece_as_the_reference_parts_it(case: dict[str, Any]) -> None:
+def test_an_answer_is_parted_piece_by_piece_as_ollama_parts_it(case: dict[str, Any]) -> None:
     made = parser(case["parser"])
     assert made is not None
     think = None if case["think"] is None else Think(case["think"])

@@ -1,6 +1,7 @@
-"""Conversations with what the reference's builtin renderers made of them."""
+"""Conversations with the prompts that Ollama's builtin renderers made of them."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.core.prompt.builtin.format_text import named
 
 from puna.errors import UnknownRendererError
 from puna.messages import Message, Think, Tool, ToolCall
@@ -51,12 +53,15 @@ def _tool(given: Mapping[str, Any]) -> Tool:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['renderer']}-{i}" for i, case in enumerate(CASES)])
-def test_a_conversation_renders_as_the_reference_renders_it(case: dict[str, Any]) -> None:
+def test_a_conversation_renders_as_ollama_renders_it(case: dict[str, Any]) -> None:
     told = case.get("think", None if case["renderer"] in CANNOT_THINK else True)
     think = None if told is None else Think(bool(told), told if isinstance(told, str) else "")
     tools = [_tool(tool) for tool in case.get("tools", ())]
     text = renderer(case["renderer"]).render([_message(message) for message in case["messages"]], tools, think)
-    assert re.sub(r"Current date: [0-9-]{10}\.", "Current date: 2026-11-21.", text) == case["text"]
+    text = re.sub(r"Current date: [0-9-]{10}\.", "Current date: 2026-11-21.", text)
+    assert named(text) == case["text"]
+    if "sha256" in case:
+        assert hashlib.sha256(text.encode()).hexdigest() == case["sha256"]
 
 
 @pytest.mark.parametrize(

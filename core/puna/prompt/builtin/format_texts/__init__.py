@@ -1,0 +1,1 @@
+"""Texts that model families were trained on, one module for each family, and nothing else."""
