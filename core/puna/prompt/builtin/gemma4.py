@@ -1,4 +1,11 @@
-"""Gemma 4: turns, a thought channel, tools and calls in a brief notation with quoted strings."""
+"""Writes prompts for Gemma 4: turns, a channel for thoughts, tools and calls in a notation with bare keys.
+
+    <bos> [<|turn>system ... declarations of tools <turn|>] (<|turn>ROLE ... <turn|>)* <|turn>model
+
+Results of tools have no turn of their own. They follow the calls that they answer, within the turn of the model, so the
+loop over the messages passes them over and the assistant's message writes them. A turn of the model stays open while
+the model is to go on: after calls without results, after results, and between neighbours of the same role.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,67 +20,87 @@ from puna.prompt.builtin.notation import markup
 
 _BOS: Final = "<bos>"
 _QUOTE: Final = '<|"|>'
-
-
 _SIZE: Final = re.compile(r"(?<![a-z0-9.])(e?)([0-9]+(?:\.[0-9]+)?)b(?![a-z0-9])")
+"""A size such as "12b" in a model's name; "e4b" counts effective parameters."""
 _LARGE: Final = 12e9
+"""Parameters from which a model is large."""
 
 
 def variant(model: str, parameters: Callable[[], int]) -> str:
-    """Return the renderer that "gemma4" means for a model: by the size that its name tells, else by its parameters."""
+    """Return the renderer that "gemma4" means for a model: by the size in its name, else by its parameters."""
     found = _SIZE.search(model.lower())
     size = float(found[2]) * 1e9 if found else parameters()
     return "gemma4-large" if size >= _LARGE and not (found and found[1]) else "gemma4-small"
 
 
 class Gemma4Renderer:
-    """Renders for Gemma 4; `empty_thought`: the large models get an empty thought when they shall not think."""
+    """Writes prompts for Gemma 4."""
 
     bos = _BOS
 
     def __init__(self, *, empty_thought: bool) -> None:
+        """empty_thought: a turn that is to have no thinking begins with an empty thought, as for the large models."""
         self._empty_thought = empty_thought
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
         thinks = think is not None and think.on
-        marks = markup.MediaMarks()
         rest = list(messages)
-        head = None
-        if rest and rest[0].role in ("system", "developer"):
-            head = rest.pop(0).content.strip(SPACE)
+        head = rest.pop(0).content.strip(SPACE) if rest and rest[0].role in ("system", "developer") else None
         out = [_BOS]
         if head is not None or thinks or tools:
             declared = "".join(map(_declaration, tools))
-            out.append(f"<|turn>system\n{'<|think|>' + chr(10) if thinks else ''}{head or ''}{declared}<turn|>\n")
-        question = max((i for i, m in enumerate(rest) if m.role == "user"), default=-1)
-        ends = ""
-        before = ""
-        for i, message in enumerate(rest):
-            if message.role == "tool":
-                continue
-            role = "model" if message.role == "assistant" else message.role
-            if role != "model" or before != "model":
-                out.append(f"<|turn>{role}\n")
-            before = role
-            if message.thinking and role == "model" and i > question:
-                out.append(f"<|channel>thought\n{message.thinking}\n<channel|>")
-            responses = _responses(rest, marks, i) if message.tool_calls else ""
-            out.extend(map(_call, message.tool_calls))
-            content = marks.content(replace(message, content=message.content.strip(SPACE)))
-            out.append(responses + content)
-            following = next((m.role for m in rest[i + 1 :] if m.role != "tool"), "")
-            ends = "responses" if responses else "calls" if message.tool_calls else ""
-            if ends == "calls":
-                out.append("<|tool_response>")
-            elif not (role == "model" and following == "assistant") and (content or following or not responses):
-                out.append("<turn|>\n")
-        if not ends:
-            out.append("<|turn>model\n")
-            out.append("<|channel>thought\n<channel|>" if self._empty_thought and not thinks else "")
-        elif ends == "responses" and thinks:
-            out.append("<|channel>thought\n")
-        return "".join(out)
+            switch = "<|think|>\n" if thinks else ""
+            out.append(f"<|turn>system\n{switch}{head or ''}{declared}<turn|>\n")
+        turns = _Turns(rest)
+        out.extend(turns.write(at) for at, message in enumerate(rest) if message.role != "tool")
+        return "".join(out) + self._opening(turns, thinks=thinks)
+
+    def _opening(self, turns: "_Turns", *, thinks: bool) -> str:
+        """Return how the model's turn opens, or goes on where the last turn is still open."""
+        if turns.ends_with_calls:
+            return ""
+        if turns.ends_with_results:
+            return "<|channel>thought\n" if thinks else ""
+        return "<|turn>model\n" + ("<|channel>thought\n<channel|>" if self._empty_thought and not thinks else "")
+
+
+class _Turns:
+    """Writes the turns of a conversation, in order."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self._media = markup.MediaMarks()
+        self._question = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
+        self._role = ""
+        """Of the turn that was written last."""
+        self.ends_with_calls = False
+        """The last message has calls without results."""
+        self.ends_with_results = False
+        """The last message has calls, and all that follows are their results."""
+
+    def write(self, at: int) -> str:
+        """Return the message at a place, with the results that follow its calls."""
+        message = self._messages[at]
+        role = "model" if message.role == "assistant" else message.role
+        out = "" if role == self._role == "model" else f"<|turn>{role}\n"
+        self._role = role
+        if message.thinking and role == "model" and at > self._question:
+            out += f"<|channel>thought\n{message.thinking}\n<channel|>"
+        results = _results(self._messages, self._media, at) if message.tool_calls else ""
+        content = self._media.content(replace(message, content=message.content.strip(SPACE)))
+        out += "".join(map(_call, message.tool_calls)) + results + content
+        self.ends_with_results = bool(results)
+        self.ends_with_calls = bool(message.tool_calls) and not results
+        return out + self._end(at, role, content)
+
+    def _end(self, at: int, role: str, content: str) -> str:
+        if self.ends_with_calls:
+            return "<|tool_response>"
+        following = next((message.role for message in self._messages[at + 1 :] if message.role != "tool"), "")
+        goes_on = role == "model" and following == "assistant"
+        waits = self.ends_with_results and not content and not following
+        return "" if goes_on or waits else "<turn|>\n"
 
 
 def _count(messages: Sequence[Message], at: int) -> int:
@@ -84,7 +111,8 @@ def _count(messages: Sequence[Message], at: int) -> int:
     return end - at - 1
 
 
-def _responses(messages: Sequence[Message], marks: markup.MediaMarks, at: int) -> str:
+def _results(messages: Sequence[Message], marks: markup.MediaMarks, at: int) -> str:
+    """Return the results that follow the message at a place, each with the name of the tool that was called."""
     out = ""
     calls = {call.id: call.name for call in reversed(messages[at].tool_calls) if call.id}
     for i in range(at + 1, at + 1 + _count(messages, at)):
