@@ -1,4 +1,8 @@
-"""How the families with parsers of their own write calls, as far as a grammar can demand it."""
+"""The layouts of calls that a grammar can demand of the families with builtin parsers (`tool_choice: required`).
+
+Each says what the parser of its name reads. Parsers without a layout here read no calls, or calls whose syntax no
+grammar can describe.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -137,4 +141,4 @@ CALL_LAYOUTS: Final[Mapping[str, OutputLayout]] = MappingProxyType(
         "glimmer": _GLIMMER,
     }
 )
-"""By the names of parsers."""
+"""The layouts by the names of the parsers."""

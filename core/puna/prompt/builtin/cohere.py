@@ -1,4 +1,4 @@
-"""Command A of 2026: turns by tokens, tools and calls as JSON, thinking."""
+"""Writes prompts for Command A of 2026: turns between tokens, tools and calls as JSON, thinking."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ _END: Final = "<|END_OF_TURN_TOKEN|>"
 
 
 class CohereRenderer:
-    """Renders for Command A."""
+    """Writes prompts for Command A."""
 
     bos = _BOS
 
@@ -45,7 +45,7 @@ class CohereRenderer:
 
 
 class _Numbers:
-    """Numbers the calls of a conversation; results name them by the ids that clients gave."""
+    """Numbers the calls of a conversation, since the format has no other ids. Results find their call by the client's id."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -87,7 +87,7 @@ def _answer(message: Message, numbers: _Numbers) -> str:
 
 
 def _results(messages: Sequence[Message], numbers: _Numbers) -> str:
-    """Write the results of tools that `messages` begin with."""
+    """Return the results of tools with which `messages` begin, in one turn."""
     out = []
     for message in messages:
         if message.role != "tool":

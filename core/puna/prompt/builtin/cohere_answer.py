@@ -1,4 +1,13 @@
-"""Answers of Command A: thinking, then text or calls as JSON, each between tokens of its own."""
+"""Reads answers of Command A: thinking, text and calls as JSON, each between tokens of its own.
+
+    answer = ["<|START_THINKING|>"] THINKING "<|END_THINKING|>" (text | calls)*
+    text   = ("<|START_TEXT|>" | "<|START_RESPONSE|>") TEXT ("<|END_TEXT|>" | "<|END_RESPONSE|>")
+    calls  = "<|START_ACTION|>" "[" OBJECT* "]" "<|END_ACTION|>"
+
+States: THINKING, which the prompt begins; DECIDING between text and calls, in which text without a marker counts as
+content; TEXT and CALLS until their ends. THINKING and TEXT hold back what could be the start of their end marker. An
+object that is no call is left out of CALLS; the objects are found by their brackets, whatever stands between them.
+"""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
@@ -24,13 +33,13 @@ _END_OF_RESPONSE: Final = "<|END_RESPONSE|>"
 class _State(Enum):
     THINKING = auto()
     DECIDING = auto()
-    """Whether text or calls come."""
+    """Between two parts: text or calls follow."""
     TEXT = auto()
     CALLS = auto()
 
 
 class CohereParser:
-    """Parts thinking, text and calls; calls that cannot be read are left out."""
+    """Reads thinking, text and calls. Calls that cannot be read are left out."""
 
     preserved_tokens: tuple[str, ...] = (
         _THINKING, _END_OF_THINKING, _TEXT, _END_OF_TEXT, _CALLS, _END_OF_CALLS, _RESPONSE, _END_OF_RESPONSE,
@@ -42,7 +51,7 @@ class CohereParser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Begin within thinking unless told not to, within text if the model goes on with an answer."""
+        """Begin within text if the conversation began the answer, else within thinking unless it is turned off."""
         if last_message is not None and last_message.role == "assistant":
             self._state = _State.TEXT
         elif think is None or think.on:

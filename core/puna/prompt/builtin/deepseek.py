@@ -1,4 +1,4 @@
-"""DeepSeek 3.1 and Cogito: tags in full-width bars, calls with JSON arguments, perhaps with thinking."""
+"""Writes prompts for DeepSeek 3.1 and Cogito: tokens between full-width bars, calls with JSON arguments, thinking."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,12 +10,12 @@ from puna.prompt.builtin.notation import markup
 
 
 class DeepSeekRenderer:
-    """Renders for DeepSeek 3.1."""
+    """Writes prompts for DeepSeek 3.1."""
 
     bos = format_text.BOS
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt; all system messages stand at its head."""
+        """Return the prompt. All system messages move to its beginning."""
         thinks = think is not None and think.on
         out = [format_text.BOS, "\n\n".join(m.content for m in messages if m.role == "system"), _tools(tools)]
         question = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
@@ -48,7 +48,7 @@ def _tools(tools: Sequence[Tool]) -> str:
 
 
 def _answer(message: Message, first: bool, thought: bool) -> str:
-    """`first`: it follows a user's message; `thought`: show that it thought."""
+    """Return an answer. `first`: it follows a user's message; `thought`: it opens as an answer after thinking."""
     content = message.content
     if message.tool_calls:
         calls = _calls(f"{call.name}{format_text.SEPARATOR}{_arguments(call)}" for call in message.tool_calls)
@@ -69,12 +69,12 @@ def _arguments(call: ToolCall) -> str:
 
 
 class CogitoRenderer:
-    """Renders for Cogito."""
+    """Writes prompts for Cogito."""
 
     bos = format_text.BOS
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt; of system messages only the very first is shown."""
+        """Return the prompt. A system message is shown only where it begins the conversation."""
         thinks = think is not None and think.on
         out = [format_text.BOS, format_text.COGITO_THINKING if thinks else "", format_text.COGITO_SYSTEM]
         if messages and messages[0].role == "system" and messages[0].content:
@@ -110,7 +110,7 @@ def _cogito_calls(calls: Sequence[ToolCall]) -> str:
 
 
 def _indented(value: object, margin: str = "") -> str:
-    """Encode as JSON with a line for each member."""
+    """Return a value as JSON with a line for each member."""
     if not value or not isinstance(value, dict | list):
         return gojson.dumps(value)
     inner = margin + "    "

@@ -1,4 +1,13 @@
-"""Answers of DeepSeek 3.1 and Cogito: thinking up to `</think>`, calls with JSON arguments between whole tokens."""
+r"""Reads answers of DeepSeek 3.1 and Cogito: thinking up to `</think>`, then content and calls with JSON arguments.
+
+    answer        = [THINKING "</think>"] CONTENT (CALLS call* END_OF_CALLS CONTENT)*
+    call          = CALL NAME SEPARATOR OBJECT END_OF_CALL
+    Cogito's call = CALL "function" SEPARATOR NAME "\n```json\n" OBJECT "\n```" END_OF_CALL
+
+The names with underscores, CALL and CALLS are special tokens, so they come whole, and only THINKING holds text back:
+what could be the start of `</think>`, and the white space before it. States: THINKING, CONTENT, CALLS, and FAILED after
+a call that cannot be read: everything up to END_OF_CALLS is then passed over.
+"""
 
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -27,11 +36,7 @@ class _State(Enum):
 
 
 class DeepSeekParser:
-    """Parts thinking, content and calls; tags of calls are tokens of their own and come in one piece.
-
-    A call that cannot be read is left out, and so are those that follow it. `fenced`: Cogito's form, arguments in a
-    fence after the name; with tools it does not think.
-    """
+    """Reads thinking, content and calls. A call that cannot be read and all after it are left out."""
 
     preserved_tokens: tuple[str, ...] = (
         CALLS, END_OF_CALLS, CALL, END_OF_CALL, SEPARATOR, _END_OF_THINKING,
@@ -39,6 +44,7 @@ class DeepSeekParser:
     )  # fmt: skip
 
     def __init__(self, *, fenced: bool = False) -> None:
+        """fenced: the arguments stand in a fence, as Cogito writes them; such a model does not think with tools."""
         self._fenced = fenced
         if fenced:
             self.preserved_tokens += _tokens("tool▁outputs▁begin", "tool▁outputs▁end")
@@ -47,7 +53,7 @@ class DeepSeekParser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Begin within thinking if the model shall think and does not go on with an answer."""
+        """Begin within thinking if the client asks for it and the conversation did not begin the answer."""
         continues = goes_on(last_message)
         if think is not None and think.on and not continues and not (self._fenced and tools):
             self._state = _State.THINKING
@@ -83,14 +89,14 @@ class DeepSeekParser:
         return self.feed("")
 
     def _sure(self) -> str:
-        """Take what can be neither the beginning of the end of thinking nor white space before it."""
+        """Take the text that is neither the start of `</think>` nor white space before it."""
         end = len(self._held) - overlap(self._held, _END_OF_THINKING)
         sure = self._held[:end].rstrip(SPACE)
         self._held = self._held[len(sure) :]
         return sure
 
     def _calls(self) -> list[ToolCall]:
-        """Take the complete calls; pass the end of them all."""
+        """Take the complete calls, and pass END_OF_CALLS if it is there."""
         calls: list[ToolCall] = []
         while True:
             at, end = self._held.find(END_OF_CALL), self._held.find(END_OF_CALLS)
@@ -108,7 +114,7 @@ class DeepSeekParser:
             calls.append(call)
 
     def _end_calls(self) -> None:
-        """Pass the end of the calls if it is there. White space after it counts when it comes in a piece of its own."""
+        """Pass END_OF_CALLS if it is there. White space after it is content only if it comes in a text of its own."""
         _, ended, rest = self._held.partition(END_OF_CALLS)
         if ended:
             self._held, self._state = rest.lstrip(SPACE), _State.CONTENT

@@ -1,4 +1,4 @@
-"""FunctionGemma: Gemma's turns, functions and calls in a brief notation with escaped strings."""
+"""Writes prompts for FunctionGemma: the turns of Gemma, functions and calls in a notation with bare keys."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ _ESCAPE: Final = "<escape>"
 
 
 class FunctionGemmaRenderer:
-    """Renders for FunctionGemma."""
+    """Writes prompts for FunctionGemma."""
 
     bos = _BOS
 

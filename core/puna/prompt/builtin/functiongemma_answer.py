@@ -1,4 +1,11 @@
-"""Answers of FunctionGemma: content, and calls in a brief notation with escaped strings."""
+"""Reads answers of FunctionGemma: content, and calls in a notation with bare keys.
+
+    answer = (CONTENT | "<start_function_call>" "call:" NAME "{" [KEY ":" VALUE ("," KEY ":" VALUE)*] "}" END)*
+    VALUE  = "<escape>" TEXT "<escape>" | NUMBER | true | false | "[" VALUE* "]" | "{" KEY ":" VALUE ... "}" | bare TEXT
+    END    = "<end_function_call>"
+
+There are two states, within a call and outside. Outside, the parser holds back what could be the start of a call.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +29,7 @@ _NUMBER: Final = re.compile(
 
 
 class FunctionGemmaParser:
-    """Parts content and calls; one that cannot be read is a call of nothing, without arguments."""
+    """Reads content and calls. An unreadable call becomes a call without a name and arguments, as in Ollama."""
 
     preserved_tokens: tuple[str, ...] = (_CALL, _END_OF_CALL)
 
@@ -73,7 +80,7 @@ def _members(text: str) -> dict[str, object]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield what stands between commas that are in no brackets and no string."""
+    """Yield the texts between the commas that stand outside brackets and strings."""
     depth, part = 0, ""
     for i, chunk in enumerate(text.split(_QUOTE)):
         part += _QUOTE if i else ""
@@ -110,7 +117,7 @@ def _value(text: str) -> object:
 
 
 def _floating(token: str) -> float | None:
-    """Read what Go's scanner takes for a float, also one of a decimal mantissa and a binary exponent."""
+    """Return the float that Go's scanner reads, also one with a decimal mantissa and a binary exponent."""
     mantissa, found, power = token.partition("p")
     if not found or token[:3].lstrip("+-")[:2].lower() == "0x":
         return literals.floating(token)

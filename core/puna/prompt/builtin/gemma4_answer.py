@@ -1,4 +1,14 @@
-"""Answers of Gemma 4: a thought channel, calls in a brief notation with quoted strings."""
+r"""Reads answers of Gemma 4: content, a channel for thoughts, and calls in a notation with bare keys.
+
+    answer  = (CONTENT | thought | call)*
+    thought = "<|channel>" ["thought\n"] TEXT "<channel|>"
+    call    = "<|tool_call>" "call:NAME{...}" "<tool_call|>" ("<|tool_response>" | "<tool_call|>")*
+
+States: CONTENT until a marker; OPENING while the name of the channel is incomplete; THINKING and CALL until their ends;
+AFTER_CALL passes white space and what may end a turn of calls. CONTENT holds back what could be the start of a marker
+with the white space before it; THINKING holds back white space at the end, which is dropped if the channel ends there.
+A channel or a call that is open at the end of the answer counts as closed.
+"""
 
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -28,7 +38,7 @@ class _State(Enum):
 
 
 class Gemma4Parser:
-    """Parts thought, content and calls. Told not to think, thoughts are dropped; so are calls that cannot be read."""
+    """Reads thoughts, content and calls. Thoughts that the client did not ask for and unreadable calls are dropped."""
 
     preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, QUOTE)
 
@@ -41,7 +51,7 @@ class Gemma4Parser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
-        """Learn whether thoughts are wanted."""
+        """Take the tools, by whose schemas broken calls are mended, and whether thoughts are shown."""
         self._tools = tools
         self._shows = self.has_thinking and think is not None and think.on
         return tools
@@ -55,7 +65,6 @@ class Gemma4Parser:
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes; what was held back comes with the end."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:
@@ -94,7 +103,7 @@ class Gemma4Parser:
         return before
 
     def _open(self) -> None:
-        """Pass the name of the channel."""
+        """Pass the name of the channel. A channel of another name is a thought that begins with that name."""
         if self._held == _THOUGHT or not _THOUGHT.startswith(self._held):
             self._held, self._state = self._held.removeprefix(_THOUGHT), _State.THINKING
 
@@ -108,7 +117,7 @@ class Gemma4Parser:
         return self._take(uncertain or len(sure) - len(sure.rstrip(SPACE)))
 
     def _take(self, uncertain: int) -> str:
-        """Take all but so many characters, and white space before those."""
+        """Take all but the last `uncertain` characters and the white space before them."""
         sure = self._held[: len(self._held) - uncertain]
         if uncertain:
             sure = sure.rstrip(SPACE)
@@ -116,7 +125,7 @@ class Gemma4Parser:
         return sure
 
     def _pass_response(self) -> None:
-        """Pass white space, what ends a turn of calls, and a second end of the call."""
+        """Pass white space, the marker that ends a turn of calls, and a second end of the call."""
         tags = (_RESPONSE, _END_OF_CALL)
         self._held = self._held.lstrip(SPACE)
         while tag := next((tag for tag in tags if self._held.startswith(tag)), ""):

@@ -1,4 +1,4 @@
-"""Glimmer: messages with headers that say whom they are for, calls as XML-like text."""
+"""Writes prompts for Glimmer: messages with a header that names the recipient, calls in markup that resembles XML."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,12 +15,12 @@ _BOS: Final = "<|begin_of_text|>"
 
 
 class GlimmerRenderer:
-    """Renders for Glimmer."""
+    """Writes prompts for Glimmer."""
 
     bos = _BOS
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt. Beside calls the content of an answer is not shown."""
+        """Return the prompt. The content of an answer with calls is not shown."""
         strength = "none" if think is not None and not think.on else (think.level if think else "") or "high"
         after = f"\n\nReasoning strength: {strength}.\n\n{_tools(tools)}{END_OF_TURN}"
         out = [_BOS]

@@ -1,4 +1,13 @@
-"""Answers of Glimmer: messages whose headers say whom they are for, calls as XML-like text for a tool."""
+"""Reads answers of Glimmer: messages whose headers name a recipient, with calls in markup that resembles XML.
+
+    answer  = message*
+    message = ["<|start|>assistant"] [" to=" RECIPIENT] "<|message|>" BODY ("<|eom|>" | "<|eot|>")
+
+The body for "self" is thinking, the body for a tool is a call, every other body is content. The first header continues
+the prompt. States: HEADER until `<|message|>`; UNDECIDED in a message that is a call only if its body begins like one;
+THINKING and CONTENT pass text on, and hold back what could be the start of the end or of the next message; CALL waits
+for the whole body. Models forget the end of a message, so a body also ends where a header to a known recipient follows.
+"""
 
 import re
 from collections.abc import Sequence
@@ -30,19 +39,19 @@ _PARAMETER: Final = re.compile(r'\s*<atem:parameter name="([^"]*)">(.*?)</atem:p
 class _State(Enum):
     HEADER = auto()
     UNDECIDED = auto()
-    """Within a message that may be a call."""
+    """In a message whose recipient does not tell whether it is a call."""
     THINKING = auto()
     CONTENT = auto()
     CALL = auto()
 
 
 class GlimmerParser:
-    """Parts thinking, content and calls. Told not to think, thoughts are dropped."""
+    """Reads thinking, content and calls. Thoughts are dropped where the client turned thinking off."""
 
     preserved_tokens: tuple[str, ...] = (START, MESSAGE, END_OF_MESSAGE, END_OF_TURN)
 
     def __init__(self, *, strict: bool = True) -> None:
-        """strict: whether a call that cannot be read is an error; otherwise it is content."""
+        """strict: a call that cannot be read is an error, as in Ollama's builtin parser; otherwise it is content."""
         self._strict = strict
         self._tools: Sequence[Tool] = ()
         self._shows = False
@@ -52,21 +61,20 @@ class GlimmerParser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
-        """Learn the tools, and whether thoughts are wanted."""
+        """Take the tools, which are possible recipients, and whether thoughts are shown."""
         self._tools = tools
         self._shows = think is None or think.on
         return tools
 
     def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
+        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         return self._advance(text, done=False)
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back."""
+        """Return what was held back. A header without a body becomes content. Raises as `feed` does."""
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         self._held += text
         thinking, content = "", ""
         calls: list[ToolCall] = []
@@ -101,7 +109,7 @@ class GlimmerParser:
         return ""
 
     def _address(self, recipient: str) -> None:
-        """Begin a message for somebody."""
+        """Enter the state for the body of a message to `recipient`."""
         self._recipient = recipient
         if recipient == "self":
             self._state = _State.THINKING
@@ -118,7 +126,7 @@ class GlimmerParser:
             self._state = _State.CONTENT
 
     def _end(self) -> tuple[str, bool]:
-        """Pass a message's end; return what stands before it, and whether it was there."""
+        """Pass the end of the message; return the text before it and whether the end was there."""
         at, tag = first_of(_ENDS, self._held)
         if not tag:
             return self._held, False
@@ -126,7 +134,7 @@ class GlimmerParser:
         return before, True
 
     def _body(self, done: bool) -> str:
-        """Take what is sure of a message, which ends also where the next one begins."""
+        """Take the certain part of a body, which also ends where the header of the next message begins."""
         before, started, after = self._held.partition(START)
         if started and not any(tag in before for tag in _ENDS):
             header, found, rest = after.partition(MESSAGE)
@@ -149,7 +157,7 @@ class GlimmerParser:
         return before[: len(before) - held]
 
     def _call(self, done: bool) -> ParsedDelta:
-        """Read a message that is a call; one for nobody known that is none of a known tool is content."""
+        """Read the body of a call. It is content if neither the recipient nor the call names a known tool."""
         body, ended = self._end()
         if not ended and not (done and body):
             return ParsedDelta()
@@ -180,13 +188,13 @@ class GlimmerParser:
 
 
 def _recipient(header: str) -> str | None:
-    """Return whom a message is for; empty: it does not say; None: it is not the assistant's."""
+    """Return the recipient in a header; empty: it names none; None: the header is not the assistant's."""
     match = _RECIPIENT.fullmatch(header.strip(SPACE))
     return (match[1] or "").strip(SPACE) if match else None
 
 
 def read_call(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Read the name and the parameters of a call. Raises ValueError with the reference's text."""
+    """Return the name and the parameters of a call. Raises ValueError with Ollama's text."""
     if not (text.startswith(CALLS) and text.endswith(END_OF_CALLS)):
         raise ValueError("missing ATEM function_calls wrapper")
     text = text.removeprefix(CALLS).removesuffix(END_OF_CALLS).strip(SPACE)

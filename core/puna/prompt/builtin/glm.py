@@ -1,4 +1,4 @@
-"""GLM 4.7 and GLM-OCR: role tags without ends, tools as JSON, calls as pairs of keys and values."""
+"""Writes prompts for GLM 4.7 and GLM-OCR: roles without end markers, tools as JSON, calls as pairs of keys and values."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ _BEGINNING: Final = "[gMASK]<sop>"
 
 
 class GlmRenderer:
-    """Renders for GLM 4.7."""
+    """Writes prompts for GLM 4.7."""
 
     bos = ""
 
@@ -37,7 +37,7 @@ class GlmRenderer:
 
 
 class GlmOcrRenderer:
-    """Renders for GLM-OCR."""
+    """Writes prompts for GLM-OCR, whose lines and media GLM 4.7 has not."""
 
     bos = ""
 

@@ -1,4 +1,10 @@
-"""Calls of GLM: a name, then pairs of keys and values between tags."""
+"""Reads calls of GLM: a name, then pairs of keys and values between tags.
+
+    call = NAME ("<arg_key>" KEY "</arg_key>" "<arg_value>" VALUE "</arg_value>")*
+
+puna.prompt.builtin.tagged finds the calls in an answer. Models leave tags out and write tags twice. Ollama then puts
+the missing tags in and reads the call again, and so does `_mended`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -17,9 +23,9 @@ _TAGS: Final = re.compile(r"(</?arg_(?:key|value)>)")
 
 
 def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read a call's name and arguments, with the types that the tool's schema says. Raises BackendFailedError.
+    """Return a call's name and its arguments, typed by the tool's schema. Missing and surplus tags are mended.
 
-    Where tags are missing or too many they are put right first.
+    Raises BackendFailedError.
     """
     try:
         element = _element(_TAGS.split(raw))
@@ -32,7 +38,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
 
 
 def read_unclosed_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read the same as it is. Raises BackendFailedError."""
+    """Return the same for a call without its end tag, whose other tags are not mended. Raises BackendFailedError."""
     try:
         return _call(_element(_TAGS.split(raw)), tools)
     except ValueError as error:
@@ -60,10 +66,10 @@ def _call(element: xml_text.Element, tools: Sequence[Tool]) -> tuple[str, dict[s
 
 
 def _mended(parts: Sequence[str]) -> list[str]:
-    """Return texts and tags by turns in the order in which tags must come: what is missing is put in.
+    """Return texts and tags in turn, with the tags in their cycle: missing tags are put in.
 
-    A text stays in its element if the next tag could follow that; else it becomes the text of one that is put in.
-    Without a first tag only the first word is the name.
+    A text stays in its element if the next tag could follow that element. Otherwise it becomes the text of an element
+    that is put in. Where the first tag is missing, only the first word is the name.
     """
     name, texts = parts[0], list(parts[:-1:2])
     if parts[1] != _CYCLE[0]:

@@ -1,7 +1,13 @@
-"""Harmony, the form that gpt-oss writes: messages with a header that says for whom each is.
+"""Reads answers in Harmony, the format of gpt-oss: messages, each with a header that names its channel and recipient.
 
-`<|start|>assistant<|channel|>analysis<|message|>…<|end|>`: the channel "analysis" is thinking, "final" the answer; a
-header with `to=name` addresses a tool, and its body is the arguments.
+    answer = message*
+    message = "<|start|>" header "<|message|>" BODY "<|end|>"
+    header  = ROLE ["to=" TOOL] "<|channel|>" CHANNEL ["to=" TOOL] ["<|constrain|>" FORMAT]
+
+The body of the channel "analysis" is thinking, a body with a recipient holds the arguments of a call, every other body
+is content. The first header continues the prompt, which ends with "<|start|>assistant"; the parser puts that in front
+of the answer. States: LOOKING for a start, HEADER, BODY. BODY holds back what could be the start of "<|end|>". The
+arguments of a call may come in several messages, so the call is read at the end of the answer.
 """
 
 import re
@@ -34,7 +40,7 @@ class _State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who writes, in which channel, and for which tool."""
+    """The author, the channel and the recipient of a message."""
 
     role: str = ""
     channel: str = ""
@@ -42,12 +48,12 @@ class Header:
 
     @property
     def tool(self) -> str:
-        """Return the tool that is called; empty for none."""
+        """The tool that the message calls; empty: it is no call."""
         return self.recipient if self.channel in ("analysis", "commentary") else ""
 
 
 def read_header(text: str) -> Header:
-    """Read what stands between the start of a message and its body."""
+    """Read the text between the start of a message and its body. Models order its parts in several ways."""
     text = text.replace(_CONSTRAIN, f" {_CONSTRAIN}").strip(SPACE)
     channel = ""
     before, found, after = text.partition(_CHANNEL)
@@ -62,7 +68,7 @@ def read_header(text: str) -> Header:
 
 
 class HarmonyParser:
-    """Routes the bodies of messages to thinking, content or a call; a call is read when the answer is complete."""
+    """Reads the bodies of messages as thinking, content or the arguments of one call."""
 
     preserved_tokens: tuple[str, ...] = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
 
@@ -75,7 +81,7 @@ class HarmonyParser:
         self._called = ""
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
-        """Begin after the header that the prompt ended with; return the tools under names the model can write."""
+        """Begin where the prompt ended; return the tools under names that the model can write."""
         if last_message is not None and last_message.role == "assistant":
             if last_message.content:
                 self._held = f"{_START}assistant{_CHANNEL}final{_MESSAGE}"
@@ -88,11 +94,10 @@ class HarmonyParser:
         return self._advance(text, done=False)
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back."""
+        """Return the call, if there is one; text that was held back is lost."""
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes; the call comes with the last piece."""
         self._held += text
         content, thinking = "", ""
         while True:
@@ -107,7 +112,7 @@ class HarmonyParser:
         return ParsedDelta(content, thinking, self._call() if done else ())
 
     def _step(self) -> str:
-        """Go on as far as the state allows; return text of a body."""
+        """Advance by at most one state; return text of a body."""
         match self._state:
             case _State.LOOKING:
                 before, found, rest = self._held.partition(_START)
@@ -130,7 +135,7 @@ class HarmonyParser:
         return ""
 
     def _route(self, body: str) -> tuple[str, str]:
-        """Return the content and the thinking in a body of the present message."""
+        """Return the content and the thinking in a part of the body of the current message."""
         header = self._header
         if header.tool:
             self._arguments += body
@@ -153,13 +158,13 @@ class HarmonyParser:
 
 
 class ToolNames:
-    """Names of tools as identifiers, and back."""
+    """Maps names of tools to identifiers, which the format of calls demands, and back."""
 
     def __init__(self) -> None:
         self._originals: dict[str, str] = {}
 
     def add(self, name: str) -> str:
-        """Return an identifier for a name, of its own."""
+        """Return an identifier that no other name has."""
         shown = name
         if name not in _KEPT_NAMES:
             shown = "".join(c for c in re.sub(r"[ \-.]", "_", name) if c in "_$" or c.isalpha() or c.isdecimal())
@@ -174,5 +179,5 @@ class ToolNames:
         return unique
 
     def original(self, shown: str) -> str:
-        """Return the name behind an identifier; itself if it is none of them."""
+        """Return the name of an identifier; an unknown one is its own name."""
         return self._originals.get(shown, shown)

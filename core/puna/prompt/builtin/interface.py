@@ -1,4 +1,4 @@
-"""What a family of models brings: a renderer for its prompts, a parser for its answers, or both."""
+"""The interfaces of a model family: a renderer for its prompts and a parser for its answers. A model may name both."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,13 +8,13 @@ from puna.prompt.parsed import AnswerParser
 
 
 class Renderer(Protocol):
-    """Makes a prompt of a conversation."""
+    """Writes the prompt of a conversation."""
 
     bos: str
-    """The text that begins prompts for this family; removed where the tokenizer adds it itself. Empty: none."""
+    """The text that begins prompts of this family. It is removed where the tokenizer adds it itself. Empty: none."""
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt, `[img-N]` in it for the media of the messages, in order."""
+        """Return the prompt. `[img-N]` in it stands for the media of the messages, in order. `think` None: unset."""
         ...
 
 
@@ -31,5 +31,5 @@ class Parser(AnswerParser, Protocol):
 
 
 def goes_on(last_message: Message | None) -> bool:
-    """Say whether the model goes on with an answer that a conversation ends with, instead of beginning one."""
+    """Return whether the conversation ends with the beginning of an answer, which the model goes on with."""
     return last_message is not None and last_message.role == "assistant" and bool(last_message.content)

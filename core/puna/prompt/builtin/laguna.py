@@ -1,4 +1,4 @@
-"""Laguna: roles as XML elements, tools as JSON, calls as pairs of keys and values, thinking."""
+"""Writes prompts for Laguna: roles as XML elements, tools as JSON, calls as pairs of keys and values, thinking."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,11 +13,12 @@ _BOS: Final = "〈|EOS|〉"
 
 
 class LagunaRenderer:
-    """Renders for Laguna; `compact` has no line ends within elements, the form called poolside-v1."""
+    """Writes prompts for Laguna."""
 
     bos = _BOS
 
     def __init__(self, *, compact: bool) -> None:
+        """compact: elements have no line ends, as in the format that is called poolside-v1."""
         self._compact = compact
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:

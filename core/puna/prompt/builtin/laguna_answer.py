@@ -1,4 +1,14 @@
-"""Answers of Laguna: thinking up to `</think>`, calls as pairs of keys and values."""
+"""Reads answers of Laguna: thinking up to `</think>`, content, and calls as pairs of keys and values.
+
+    answer = [["<think>"] THINKING "</think>"] (CONTENT | "<think>" THINKING "</think>" | call)*
+    call   = "<tool_call>" (NAME pair* | JSON object) "</tool_call>"
+    pair   = "<arg_key>" KEY "</arg_key>" "<arg_value>" VALUE "</arg_value>"
+
+States: OPENING where the answer begins within thinking, RESUMING where it goes on with an answer that may close a
+thought; then THINKING, CONTENT and CALL. Both texts hold back what could be the start of a marker. THINKING also waits
+for white space, because Ollama passes thoughts on word by word. A call ends thinking, and a call that is open at the
+end of the answer is read.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,10 +42,7 @@ class _State(Enum):
 
 
 class LagunaParser:
-    """Parts thinking, content and calls. Told not to think, thoughts are dropped.
-
-    `resumes`: where the model goes on with an answer it does not begin within thinking.
-    """
+    """Reads thinking, content and calls. Thoughts that the client did not ask for are dropped."""
 
     preserved_tokens: tuple[str, ...] = (
         _BEGINNING, _END_OF_THINKING, _CALL, _END_OF_CALL, "<user>", "</user>",
@@ -43,17 +50,18 @@ class LagunaParser:
     )  # fmt: skip
 
     def __init__(self, *, resumes: bool) -> None:
+        """resumes: an answer that the conversation began goes on outside thinking."""
         self._resumes = resumes
         self._tools: Sequence[Tool] = ()
         self._shows = False
         self._state = _State.CONTENT
         self._eating = True
-        """White space is dropped: before the first content, but not after a thought that came amid content."""
+        """White space is dropped before the first content, but not after a thought in the middle of content."""
         self._held = ""
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Begin within thinking if the model shall think."""
+        """Begin within thinking if the client asks for it."""
         self._tools = tools
         self._shows = think is not None and think.on
         continues = goes_on(last_message)
@@ -64,15 +72,14 @@ class LagunaParser:
         return tools
 
     def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
+        """Return what `text` completes. Raises BackendFailedError for a JSON call that cannot be read."""
         return self._advance(text, done=False)
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back."""
+        """Return what was held back, and a call that was not closed. Raises as `feed` does."""
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes; at the end also a call that was not closed. Raises BackendFailedError."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:
@@ -95,7 +102,7 @@ class LagunaParser:
                 return ParsedDelta(content, thinking if self._shows else "", tuple(calls))
 
     def _open(self, tag: str, following: _State, done: bool) -> None:
-        """Pass a tag that an answer may begin with."""
+        """Pass a tag with which an answer may begin, and enter the state after it."""
         trimmed = self._held.lstrip(SPACE)
         if trimmed.startswith(tag):
             self._held, self._state = trimmed.removeprefix(tag).lstrip(SPACE), following
@@ -103,7 +110,7 @@ class LagunaParser:
             self._held, self._state = trimmed, following
 
     def _pass(self, *tags: str) -> tuple[str, str] | None:
-        """Return what stands before the first of the tags, and the tag, and pass it; None without one."""
+        """Pass the first of the tags; return the text before it and the tag. None: there is no tag."""
         at, tag = first_of(tags, self._held)
         if not tag:
             return None
@@ -118,13 +125,13 @@ class LagunaParser:
             return passed[0]
         if done:
             return self._take(len(self._held)).rstrip(SPACE)
-        # The reference tells thoughts word by word.
+        # Ollama passes thoughts on word by word.
         length = self._sure(_END_OF_THINKING, _CALL)
         return self._take(length if length < len(self._held) else 0)
 
     def _content(self, done: bool) -> str:
         trimmed = self._held.lstrip(SPACE)
-        if trimmed.startswith(_END_OF_THINKING):  # of a thought that never began
+        if trimmed.startswith(_END_OF_THINKING):  # the model closes a thought that it did not open
             self._held = trimmed.removeprefix(_END_OF_THINKING)
         if self._eating:
             self._held = self._held.lstrip(SPACE)
@@ -138,7 +145,7 @@ class LagunaParser:
         return self._take(self._sure(_BEGINNING, _CALL, _END_OF_THINKING))
 
     def _sure(self, *tags: str) -> int:
-        """Return how much stands before what could be the beginning of a tag, or before white space at the end."""
+        """Return the length of the text before a possible start of a tag, or else before white space at the end."""
         uncertain = max(overlap(self._held, tag) for tag in tags)
         return len(self._held) - uncertain if uncertain else len(self._held.rstrip(SPACE))
 

@@ -1,4 +1,15 @@
-"""Answers of LFM2: perhaps thinking, and calls as Python would write them between whole tokens."""
+"""Reads answers of LFM2: thinking for some models, then content and blocks of calls in Python's notation.
+
+    answer = ["<think>" THINKING "</think>"] (CONTENT | "<|tool_call_start|>" calls "<|tool_call_end|>")*
+    calls  = ["["] call ("," call)* ["]"]
+    call   = NAME "(" [KEY "=" VALUE ("," KEY "=" VALUE)*] ")"
+    VALUE  = quoted TEXT | NUMBER | true | false | null, also in Python's words | JSON object or array | bare TEXT
+
+States: OPENING until it is known whether the answer begins with `<think>`; BLANK_THINKING and BLANK drop white space
+before thinking and content; THINKING, CONTENT and CALLS. Only THINKING holds text back. The tokens around calls are
+special tokens, so they come whole. A block that cannot be read keeps the parser in CALLS: nothing more comes out of the
+answer, as in Ollama. A quoted text is taken as it stands, with its backslashes.
+"""
 
 import json
 import re
@@ -34,8 +45,7 @@ class _State(Enum):
 
 
 class Lfm2Parser:
-    """Parts thinking, content and calls. The tokens around calls come in one piece; after calls that cannot be read
-    nothing more is said."""
+    """Reads thinking, content and calls. Nothing comes out after calls that cannot be read."""
 
     preserved_tokens: tuple[str, ...] = (_BEGINNING, _END_OF_THINKING, _CALLS, _END_OF_CALLS)
 
@@ -46,7 +56,7 @@ class Lfm2Parser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Expect thinking if the model may think and does not go on with an answer."""
+        """Expect thinking if the model may think and the conversation did not begin the answer."""
         continues = goes_on(last_message)
         if self.has_thinking and not continues and (think is None or think.on):
             self._state = _State.OPENING
@@ -114,7 +124,7 @@ class Lfm2Parser:
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
-    """Read names and arguments of calls. Raises ValueError for what is none."""
+    """Return the names and arguments of calls. Raises ValueError if the text is anything else."""
     rest = text.strip(SPACE)
     if rest.startswith("[") and rest.endswith("]"):
         rest = rest[1:-1]
@@ -132,7 +142,7 @@ def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
 
 
 def _closing(text: str) -> int:
-    """Return where the parenthesis closes that stands before a text; -1 if nowhere."""
+    """Return the place of the parenthesis that closes the one before `text`; -1 if there is none."""
     depth, quote, at = 1, "", 0
     while at < len(text):
         char = text[at]
@@ -180,7 +190,7 @@ def _value(text: str) -> object:
 
 
 def _as_json(text: str) -> str:
-    """Write Python's words and its texts in single quotes as JSON has them."""
+    """Return a literal of Python as JSON: its words and its texts in single quotes are rewritten."""
     return _PYTHON.sub(lambda match: _JSON_WORDS.get(match[0]) or _double_quoted(match[0]), text)
 
 

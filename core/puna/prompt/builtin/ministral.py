@@ -1,4 +1,11 @@
-"""Answers of Ministral: thinking between marks, calls as a name and a JSON object."""
+"""Reads answers of Ministral: content, thinking between markers, and calls as a name and a JSON object.
+
+    answer = (CONTENT | "[THINK]" THINKING "[/THINK]" | "[TOOL_CALLS]" NAME "[ARGS]" OBJECT)*
+
+States: CONTENT until a marker, NAME until `[ARGS]`, ARGUMENTS until the brackets of the object balance, THINKING. Calls
+have no end marker, so the object must be complete before the state returns to CONTENT. CONTENT holds back what could be
+the start of a marker and white space at the end; THINKING holds back what could be the start of `[/THINK]`.
+"""
 
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -26,7 +33,7 @@ class _State(Enum):
 
 
 class MinistralParser:
-    """Parts thinking, content and calls. A call of an unknown tool, or with other than an object, is an error."""
+    """Reads thinking, content and calls. A call of an unknown tool, or without an object, is an error, as in Ollama."""
 
     preserved_tokens: tuple[str, ...] = (_CALL, _THINKING, _END_OF_THINKING, _ARGUMENTS)
 
@@ -38,7 +45,7 @@ class MinistralParser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
-        """Learn the tools' names."""
+        """Take the names of the tools: every call must have one of them."""
         self._names = frozenset(tool.name for tool in tools)
         return tools
 
@@ -104,7 +111,7 @@ class MinistralParser:
 
 
 def _end_of_object(text: str) -> int:
-    """Return where the brackets of a text balance; -1 while they do not."""
+    """Return the end of the object that begins a text, which is where its brackets balance; -1 if it is incomplete."""
     depth, quoted, escaped = 0, False, False
     for at, char in enumerate(text):
         if quoted:

@@ -1,4 +1,4 @@
-"""Nemotron 3: ChatML, tools and calls as XML with Python's values, thinking."""
+"""Writes prompts for Nemotron 3: ChatML, tools and calls as XML with values in Python's notation, thinking."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,11 +14,12 @@ _EMPTY: Final = "<think></think>"
 
 
 class NemotronRenderer:
-    """Renders for Nemotron 3; `trims`: what users say loses white space around it, as in the first of them."""
+    """Writes prompts for Nemotron 3."""
 
     bos = ""
 
     def __init__(self, *, trims: bool) -> None:
+        """trims: the messages of users lose the white space around them, as in Nemotron 3 but not in 3.5."""
         self._trims = trims
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
@@ -53,7 +54,7 @@ class NemotronRenderer:
 
 
 def _answer(message: Message, content: str, recent: bool, keeps_line: bool) -> str:
-    """`recent`: after the last question; `keeps_line`: an older thought leaves its line end behind."""
+    """Return an answer. `recent`: it follows the last question; `keeps_line`: thoughts end with a line of their own."""
     if message.thinking:
         end = "\n" if keeps_line else ""
         content = f"<think>\n{message.thinking}{end}</think>{end}{content}"

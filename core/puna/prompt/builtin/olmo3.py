@@ -1,4 +1,4 @@
-"""Olmo 3: ChatML with default system texts; calls as Python would write them, or thinking and no tools."""
+"""Writes prompts for Olmo 3: ChatML with default system messages, and calls in Python's notation or thinking."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,16 @@ from puna.prompt.builtin.notation import markup
 
 
 class Olmo3Renderer:
-    """Renders for the models that call tools; `system` begins the text for conversations without one."""
+    """Writes prompts for the models that call tools."""
 
     bos = ""
 
     def __init__(self, *, system: str) -> None:
+        """system: the beginning of the system message of conversations without one."""
         self._system = system
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
-        """Return the prompt; of system messages the first counts."""
+        """Return the prompt. Only the first system message counts."""
         system = next((m.content for m in messages if m.role == "system"), None)
         rest = [message for message in messages if message.role != "system"]
         listed = f"<functions>{markup.spaced([tool_schema.reduced(tool) for tool in tools])}</functions>"
@@ -47,15 +48,16 @@ def _call(call: ToolCall) -> str:
 
 
 class Olmo3ThinkRenderer:
-    """Renders for the models that think; `system` stands for a missing one."""
+    """Writes prompts for the models that think."""
 
     bos = ""
 
     def __init__(self, *, system: str) -> None:
+        """system: the system message of conversations without one."""
         self._system = system
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
-        """Return the prompt; tools and their results are not shown."""
+        """Return the prompt. Tools and their results are not shown."""
         system = next((m.content for m in messages if m.role == "system"), None)
         out = [
             f"<|im_start|>system\n{self._system if system is None else f'{system} {format_text.NO_TOOLS}'}<|im_end|>\n"

@@ -1,4 +1,14 @@
-"""Answers of Olmo 3: calls as Python would write them, one to a line, or thinking and no calls."""
+r"""Reads answers of Olmo 3: content and blocks of calls in Python's notation, or thinking and content without calls.
+
+    answer = (CONTENT | "<function_calls>" (call "\n")* "</function_calls>")*
+    call   = NAME "(" [KEY "=" VALUE ("," KEY "=" VALUE)*] ")"
+    VALUE  = quoted TEXT with escapes | NUMBER | true | false | null, also in Python's words | "[" ... "]" | "{" ... "}"
+
+    answer of the models that think = THINKING "</think>" CONTENT
+
+States of Olmo3Parser: CONTENT until the start of a block, holding back what could be that marker; CALLS until its end;
+AFTER, in which the rest of the text, or the next one, is content whatever it says, as in Ollama.
+"""
 
 import re
 from collections.abc import Sequence
@@ -26,11 +36,11 @@ class _State(Enum):
     CONTENT = auto()
     CALLS = auto()
     AFTER = auto()
-    """The next piece, or the rest of this one, is content whatever it says."""
+    """The rest of the text, or the next one, is content whatever it says."""
 
 
 class Olmo3Parser:
-    """Parts content and calls; a block of calls with a line that is none is dropped."""
+    """Reads content and calls. A block of calls with a line that is no call is dropped."""
 
     preserved_tokens: tuple[str, ...] = (_CALLS, _END_OF_CALLS)
 
@@ -89,7 +99,7 @@ class Olmo3Parser:
 
 
 class Olmo3ThinkParser:
-    """Parts thinking, which every answer begins with, and content."""
+    """Reads thinking, with which every answer begins, and content."""
 
     preserved_tokens: tuple[str, ...] = (_END_OF_THINKING,)
 
@@ -98,7 +108,7 @@ class Olmo3ThinkParser:
         self._held = ""
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
-        """Begin within thinking, unless the model goes on with an answer."""
+        """Begin within thinking, unless the conversation began the answer."""
         self._thinking = not goes_on(last_message)
         return tools
 
@@ -121,7 +131,7 @@ class Olmo3ThinkParser:
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
-    """Read the names and arguments of calls. Raises ValueError for what is none."""
+    """Return the names and arguments of calls. Raises ValueError if a line is no call."""
     calls = []
     for line in filter(None, (line.strip(SPACE) for line in text.split("\n"))):
         match = _CALL.fullmatch(line)

@@ -1,4 +1,4 @@
-"""No parsing at all: the answer is content."""
+"""Reads an answer as content, for models that name a parser to say that nothing is to be parsed."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from puna.prompt.parsed import ParsedDelta
 
 
 class PassthroughParser:
-    """Gives text back as content."""
+    """Returns text as content."""
 
     preserved_tokens: tuple[str, ...] = ()
 
@@ -20,5 +20,5 @@ class PassthroughParser:
         return ParsedDelta(text)
 
     def finish(self) -> ParsedDelta:
-        """Return nothing: what is held back at the end is lost, as in Ollama."""
-        return self.feed("")
+        """Return nothing: no text is held back."""
+        return ParsedDelta()

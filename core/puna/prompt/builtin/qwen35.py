@@ -1,4 +1,4 @@
-"""Qwen3.5 and its relatives: ChatML, tools as JSON, calls as XML, thinking."""
+"""Writes prompts for Qwen3.5, Qwen3.8 and Ornith: ChatML, tools as JSON, calls as XML, thinking."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,12 @@ from puna.prompt.builtin.qwen3_coder import call_text
 
 
 class Qwen35Renderer:
-    """Renders for Qwen3.5; `keeps`: the thinking of all turns is shown, whatever is asked for, as for Ornith."""
+    """Writes prompts for Qwen3.5 and Ornith."""
 
     bos = ""
 
     def __init__(self, *, keeps: bool = False) -> None:
+        """keeps: the thinking of all turns is shown, even if thinking is off, as for Ornith."""
         self._keeps = keeps
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
@@ -47,12 +48,12 @@ class Qwen35Renderer:
 
 
 class Qwen38Renderer:
-    """Renders for Qwen3.8: thinking of all turns is shown, and a sentence says how hard to think."""
+    """Writes prompts for Qwen3.8: the thinking of all turns is shown, and a sentence tells how hard to think."""
 
     bos = ""
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt; all system messages stand at its head."""
+        """Return the prompt. All system messages move to its beginning."""
         thinks = think is None or think.on
         marks = markup.MediaMarks()
         contents = [marks.content(message).strip(SPACE) for message in messages]

@@ -1,4 +1,4 @@
-"""Qwen3-Coder: ChatML, tools and calls as XML."""
+"""Writes prompts for Qwen3-Coder: ChatML, tools and calls as XML."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from puna.prompt.builtin.notation import markup
 
 
 class Qwen3CoderRenderer:
-    """Renders for Qwen3-Coder."""
+    """Writes prompts for Qwen3-Coder."""
 
     bos = ""
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002
-        """Return the prompt. Of system messages the first that is not empty counts; media are not shown."""
+        """Return the prompt. Only the first system message with content counts. Media are not shown."""
         system = next((m.content for m in messages if m.role == "system" and m.content), "")
         rest = [message for message in messages if message.role != "system"]
         out: list[str] = []
@@ -80,7 +80,7 @@ def _tool(tool: Tool) -> str:
 
 
 def _members(kept: Mapping[str, Any]) -> str:
-    """Write what a property says: type and description first, the rest as JSON."""
+    """Return the members of a property: type and description first, the rest as JSON."""
     out = ""
     if "type" in kept:
         out += f"\n<type>{kept['type'] if isinstance(kept['type'], str) else gojson.dumps(kept['type'])}</type>"

@@ -1,4 +1,9 @@
-"""Calls of Qwen3-Coder: XML with names after an equals sign, and values whose types the tool's schema says."""
+"""Reads calls of Qwen3-Coder: XML with names after an equals sign, and values typed by the tool's schema.
+
+    call = "<function=" NAME ">" ("<parameter=" KEY ">" "\\n" VALUE "\\n" "</parameter>")* "</function>"
+
+puna.prompt.builtin.tagged finds the calls in an answer. A value is plain text, so its type comes from the schema.
+"""
 
 import re
 from collections.abc import Sequence
@@ -14,10 +19,7 @@ _TAGS: Final = re.compile(r"(<(?:function|parameter)=[^>]+>|</?(?:function|param
 
 
 def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Read a call as these models write it: its name, and its arguments with the types that the tool's schema says.
-
-    Raises BackendFailedError for what is none.
-    """
+    """Return a call's name and its arguments, typed by the tool's schema. Raises BackendFailedError for other texts."""
     try:
         element = xml_text.read(_TAGS.split(raw), "function")
     except ValueError as error:
@@ -30,12 +32,15 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
 
 
 def typed(raw: str, types: Sequence[str]) -> object:
-    """Return the value that a text means for a parameter of these types, without its line ends; itself if none."""
+    """Return the value of a text for a parameter of these types; the text itself if it fits none of them.
+
+    One line end on each side belongs to the notation.
+    """
     return typed_exactly(raw.removeprefix("\n").removesuffix("\n"), types)
 
 
 def typed_exactly(raw: str, types: Sequence[str]) -> object:
-    """Return the same for a text whose white space counts."""
+    """Return the same for a text whose line ends belong to the value."""
     if raw.lower() == "null":
         return None
     only = len(types) == 1
@@ -51,7 +56,7 @@ def typed_exactly(raw: str, types: Sequence[str]) -> object:
 
 
 def _read(raw: str, wanted: str) -> tuple[bool, object]:
-    """Say whether a text is of a type, and return what it means."""
+    """Return whether a text is of a type, and its value."""
     match wanted:
         case "boolean":
             return raw.lower() in ("true", "false"), raw.lower() == "true"

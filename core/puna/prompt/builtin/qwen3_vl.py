@@ -1,4 +1,4 @@
-"""Qwen3-VL: ChatML, tools and calls as JSON, perhaps with thinking."""
+"""Writes prompts for Qwen3-VL: ChatML, tools and calls as JSON, thinking for some models."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,12 @@ from puna.prompt.builtin.notation import markup
 
 
 class Qwen3VLRenderer:
-    """Renders for Qwen3-VL; `thinks` tells the model that thinks before it answers."""
+    """Writes prompts for Qwen3-VL."""
 
     bos = ""
 
     def __init__(self, *, thinks: bool) -> None:
+        """thinks: the model thinks unless the client turns thinking off."""
         self._thinks = thinks
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
@@ -41,7 +42,7 @@ class Qwen3VLRenderer:
 
 
 def _head(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-    # Its media are counted but not marked, as in the reference.
+    # The media of a system message are counted but not marked, as in Ollama.
     system = messages[0].content if messages and messages[0].role == "system" else None
     if tools:
         signatures = "\n".join(markup.spaced(tool_schema.reduced(tool)) for tool in tools)

@@ -1,4 +1,7 @@
-"""Finds renderers and parsers by the names that models' configurations use."""
+"""Finds renderers and parsers by the names that models' configurations use.
+
+puna.capabilities has the names of the parsers too, with what each reads; a test compares both.
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -156,5 +159,5 @@ def renderer(name: str) -> Renderer:
 
 
 def parser(name: str) -> Parser | None:
-    """Return a parser for one answer; None for a name that says nothing, with which answers stay as they are."""
+    """Return a fresh parser for one answer; None for an unknown name, with which an answer is content."""
     return _PARSERS[name]() if name in _PARSERS else None

@@ -1,4 +1,16 @@
-"""Parsers for models that write thinking up to `</think>` and calls between `<tool_call>` and `</tool_call>`."""
+"""Reads answers of models that think up to `</think>` and write calls between `<tool_call>` and `</tool_call>`.
+
+    answer = [["<think>"] THINKING "</think>"] (CONTENT | call)*
+    call   = "<tool_call>" BODY "</tool_call>"
+
+BODY differs between families, and a `ReadCall` reads it. So do small habits, which ParserOptions lists: Ollama has a
+parser of its own for each family, and its clients see where these parsers drop white space.
+
+States: OPENING and NOTICING decide whether the answer begins with `<think>`; in NOTICING it is content if it does not.
+THINKING ends at `</think>`, or at a call for families that leave thinking open. CONTENT ends at `<tool_call>`, CALL at
+`</tool_call>`. In THINKING and CONTENT the parser holds back the end of the text that could be the start of a marker,
+and the white space before it, because white space before a marker does not belong to the text.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +26,7 @@ from puna.prompt.markers import overlap
 from puna.prompt.parsed import ParsedDelta
 
 ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
-"""Reads what stands between the tags of a call: the name and the arguments."""
+"""Reads the text between the tags of a call; returns the name and the arguments. Raises BackendFailedError."""
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
@@ -26,33 +38,33 @@ ALL_TAGS: Final = (_OPEN, _CLOSE, _BEGINNING, _END_OF_THINKING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParserOptions:
-    """How a family writes."""
+    """How a family writes, and where its parser in Ollama drops white space."""
 
     thinks: bool = False
-    """Answers begin within thinking."""
+    """The prompt ends with the start of thinking, so that an answer begins within it."""
     notices: bool = False
-    """Told not to think, it is still understood when it opens thinking itself."""
+    """Thinking is read where the model opens it itself, although the prompt does not ask for it."""
     always_thinks: bool = False
-    """Even when told not to."""
+    """Answers begin within thinking even if the client turned thinking off."""
     begins_anew: bool = False
-    """It begins within thinking also where it goes on with an answer."""
+    """An answer begins within thinking even if the conversation ends with the beginning of that answer."""
     opens: bool = False
-    """It may write the opening tag itself."""
+    """The model may write the opening tag although the prompt has it."""
     calls_while_thinking: bool = False
-    """A call ends thinking that was left open."""
+    """A call ends thinking that is still open."""
     closing_first: bool = False
-    """What could be the end of thinking is looked for before a call is, wherever they stand, and a call that ends
-    thinking loses white space at its beginning."""
+    """In thinking, `</think>` or the start of it counts before a call, even if the call comes first; and a call that
+    ends thinking loses the white space at its beginning."""
     eats_blank_pieces: bool = False
-    """White space before thinking is dropped if it comes in pieces of its own."""
+    """White space before thinking is dropped if it comes in a text of its own."""
     eats_after_opening: bool = True
-    """White space after the opening tag is dropped, whatever piece it comes in; else only in the tag's piece."""
+    """White space after the opening tag is dropped in whatever text it comes; otherwise only in the text of the tag."""
     eats_after_calls: bool = True
-    """The same after a call. After the end of thinking it always is."""
+    """The same after a call. After the end of thinking white space is always dropped."""
     preserved: tuple[str, ...] = ALL_TAGS
-    """Special tokens whose text must be seen."""
+    """Special tokens whose text the parser must see."""
     closes: ReadCall | None = None
-    """Reads what was not closed at the end, which is a call if it is of a known tool."""
+    """Reads a call that is not closed at the end of the answer; None: such a call is lost."""
 
 
 class _State(Enum):
@@ -67,7 +79,7 @@ DEFAULT: Final = ParserOptions()
 
 
 class TaggedParser:
-    """Parts thinking, content and calls; white space around the tags and at the end is dropped."""
+    """Reads thinking, content and calls. White space around the tags and at the end is dropped."""
 
     def __init__(self, read_call: ReadCall, options: ParserOptions = DEFAULT) -> None:
         self.preserved_tokens = options.preserved
@@ -81,7 +93,7 @@ class TaggedParser:
         self._count = 0
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:
-        """Begin within thinking, unless the model shall not think or goes on with an answer."""
+        """Choose the first state: see ParserOptions. Content goes on where the conversation ends with an answer."""
         self._tools = tools
         continues = goes_on(last_message)
         options = self._options
@@ -96,15 +108,14 @@ class TaggedParser:
         return tools
 
     def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
+        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         return self._advance(text, done=False)
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back."""
+        """Return a call that was not closed, for families whose parser in Ollama reads it; the rest is lost."""
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:
@@ -144,7 +155,7 @@ class TaggedParser:
         return [*ends, (_OPEN, _State.CALL)] if self._options.calls_while_thinking else ends
 
     def _open(self) -> str | None:
-        """Pass the opening tag if the answer begins with it; None while that is not known."""
+        """Pass the opening tag if the answer begins with it. None: only more text can tell."""
         trimmed = self._held.lstrip(SPACE)
         if not trimmed and self._options.eats_blank_pieces:
             self._held = ""
@@ -158,12 +169,12 @@ class TaggedParser:
         return ""
 
     def _eat(self, on: bool) -> None:
-        """Drop white space; `on`: that of the next pieces too."""
+        """Drop white space; `on`: also at the start of the next texts."""
         self._held = self._held.lstrip(SPACE)
         self._eating = on and not self._held
 
     def _before(self, *tags: tuple[str, _State]) -> str | None:
-        """Return what stands before the first tag and pass it, or None without one."""
+        """Return the text before the first of the tags, pass the tag and enter its state. None: there is no tag."""
         places = [(self._held.find(tag), tag, state) for tag, state in tags if not self._waits(tag)]
         at, tag, state = min((p for p in places if p[0] >= 0), default=(-1, "", self._state), key=lambda p: p[0])
         if at < 0:
@@ -178,12 +189,12 @@ class TaggedParser:
         return before
 
     def _waits(self, tag: str) -> bool:
-        """Say whether it takes another character to decide if this is the tag of a call."""
+        """Return whether this tag of a call counts only once another character follows it."""
         thinking = self._state is _State.THINKING and self._options.closing_first
         return thinking and tag == _OPEN and self._held.find(tag) == len(self._held) - len(tag)
 
     def _sure(self, tags: Sequence[str]) -> str:
-        """Take what can be neither the beginning of a tag nor white space before one."""
+        """Take the text that is neither the start of a tag nor white space before one."""
         end = len(self._held) - max(overlap(self._held, tag) for tag in tags)
         if _OPEN in tags and _OPEN in self._held:
             end = self._held.index(_OPEN)

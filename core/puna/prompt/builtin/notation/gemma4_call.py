@@ -1,7 +1,7 @@
-"""Reads calls as Gemma 4 writes them: JSON with bare keys and strings between marks of their own.
+"""Reads calls of Gemma 4: JSON with bare keys, and strings between special quotes.
 
-What cannot be read is mended as the reference does: strings in single quotes, a string without its end, and one text
-without any marks where the tool's schema wants a string.
+A call that cannot be read is mended as in Ollama. The variants are tried in order, and the first that is JSON counts:
+strings in single quotes, a string without its end, and one text without quotes where the tool's schema has a string.
 """
 
 import re
@@ -20,43 +20,45 @@ _KEY: Final = re.compile(r"([{,][ \t\n\f\r]*)(\w+):")
 _TOP_KEY: Final = re.compile(r"[{,][ \t\n\f\r]*(\w+)[ \t\n\f\r]*:")
 _SINGLE_QUOTED: Final = re.compile(r"(:\s*)'((?:[^'\\]|\\.)*)'(?=\s*[,}\]])", re.DOTALL)
 _NO_TEXT: Final = re.compile(r"\s*[\"'{\[\-0-9tfn]")
-"""How values begin that are not taken for a text without marks."""
+"""The beginning of a value that is not taken for a text without quotes."""
 
 
 def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]] | None:
-    """Return a call's name and arguments; None for what is no call."""
+    """Return a call's name and arguments; None if the text is no call."""
     name, found, text = raw.removeprefix(_BEGINNING).partition("{")
     if not raw.startswith(_BEGINNING) or not found:
         return None
     name = name.strip(SPACE)
     trimmed = text.rstrip(SPACE)
-    for form in _forms("{" + (trimmed if trimmed.endswith("}") else text), tool_schema.properties_of(name, tools)):
+    for variant in _variants(
+        "{" + (trimmed if trimmed.endswith("}") else text), tool_schema.properties_of(name, tools)
+    ):
         try:
-            return name, json_text.read_arguments(_as_json(form))
+            return name, json_text.read_arguments(_as_json(variant))
         except ValueError:
             continue
     return None
 
 
-def _forms(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
+def _variants(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
     """Yield the text as it is, then mended in one way or several."""
     yield text
     unquoted = _SINGLE_QUOTED.sub(lambda m: f"{m[1]}{QUOTE}{m[2]}{QUOTE}", text)
-    forms = (text, unquoted, _ended(text), _ended(unquoted))
-    yield from forms[1:]
-    for form in forms:
-        yield from _marked(form, properties)
+    mended = (text, unquoted, _ended(text), _ended(unquoted))
+    yield from mended[1:]
+    for variant in mended:
+        yield from _quoted(variant, properties)
 
 
 def _ended(text: str) -> str:
-    """Put the mark at the end of a string that lacks it."""
+    """Return the text with the end quote of the last string, if that is missing."""
     if text.count(QUOTE) % 2 == 0:
         return text
     return f"{text.removesuffix('}')}{QUOTE}}}"
 
 
-def _marked(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
-    """Put marks around the first text that lacks them: it ends before the next known key, or with the object."""
+def _quoted(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the text with quotes around the first string without: it ends at the next known key or with the object."""
     for match in _TOP_KEY.finditer(text):
         if "string" not in tool_schema.types_of(properties.get(match[1], {})) or _NO_TEXT.match(text, match.end()):
             continue
@@ -70,7 +72,7 @@ def _marked(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _as_json(text: str) -> str:
-    """Quote the keys that stand between the strings, and each string, as JSON does. Raises ValueError."""
+    """Return the text as JSON, with keys and strings quoted. Raises ValueError if a string has no end."""
     parts = text.split(QUOTE)
     if len(parts) % 2 == 0:
         raise ValueError(text)

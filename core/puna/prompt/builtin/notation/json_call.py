@@ -1,4 +1,8 @@
-"""Reads calls that are JSON objects as Go decodes them: fields in any case, and the first thing wrong counts."""
+"""Reads calls that are JSON objects as Go decodes them into a struct: keys in any case, errors in Go's words.
+
+Go goes on after a value of a wrong type and reports the first such value at the end, while arguments that are no object
+are reported at once.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +21,7 @@ _KINDS: Final = ((str, "string"), (bool, "bool"), (list, "array"), (tuple, "obje
 
 
 def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    """Read a call with a name and arguments. Raises BackendFailedError with Go's text."""
+    """Return the name and the arguments of a call. Raises BackendFailedError with Go's text."""
     try:
         return _read(raw, "api.ToolCallFunction", "ToolCallFunction", numbered=True)
     except ValueError as error:
@@ -25,7 +29,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  #
 
 
 def read_named_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    """Read the same, which must have a name, with errors that say what failed."""
+    """Return the same for the families whose parser in Ollama demands a name and prefixes errors."""
     try:
         name, arguments = _read(raw.strip(SPACE), _PLAIN, "", numbered=False)
     except ValueError as error:
@@ -44,16 +48,16 @@ class _Number:
 
 @dataclass(slots=True)
 class _Fields:
-    """What has been read of a call."""
+    """The part of a call that has been read."""
 
     name: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     wrong: str = ""
-    """The first value of a wrong type; the rest is read nevertheless, since arguments may be worse."""
+    """Go's error for the first value of a wrong type."""
 
 
 def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, dict[str, Any]]:
-    """`numbered`: there is a field for the call's place, too."""
+    """Return name and arguments. `numbered`: Go's struct has a field for the index of the call too."""
     members = json_text.decoded(raw, _Number, tuple)
     if members is None:
         return "", {}
@@ -109,5 +113,5 @@ def _mismatch(kind: str, place: str, type_: str) -> str:
 
 
 def _kind(value: object) -> str:
-    """Return what Go calls a JSON value."""
+    """Return Go's word for the type of a JSON value."""
     return next((name for type_, name in _KINDS if isinstance(value, type_)), "number")

@@ -1,4 +1,4 @@
-"""Lists of arguments and numbers as models write them in calls that are no JSON."""
+"""Reads numbers and lists of arguments in calls that are not JSON."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
 
 def number(text: str) -> int | float | None:
-    """Read a number as Go does: an integer if it fits 64 bits, else a finite float; None for anything else."""
+    """Return a number as Go reads it: an integer if it fits 64 bits, else a finite float; None for other texts."""
     if _INTEGER.fullmatch(text) and -(2**63) <= (whole := int(text)) < 2**63:
         return whole
     return literals.floating(text) if text.isascii() else None
 
 
 def at_commas(text: str, *, quotes: str = "'\"", escapes: bool = True) -> Iterator[str]:
-    """Yield what stands between the commas that are in no brackets and no quotes, with its white space.
+    """Yield the texts between the commas that stand outside brackets and quotes, with their white space.
 
     `escapes`: a backslash within quotes takes the next character with it.
     """

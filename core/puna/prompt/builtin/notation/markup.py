@@ -1,4 +1,4 @@
-"""What prompts of several families are made of: JSON with spaces, marks for media."""
+"""Parts of prompts that several families share: JSON with spaces, markers for media, values with bare keys."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ _PUNCTUATION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[:,]')
 
 
 def spaced(value: object) -> str:
-    """Encode as JSON with a space after each colon and comma, in the order given."""
+    """Return a value as JSON with a space after each colon and comma. The order of members stays."""
     return _PUNCTUATION.sub(lambda m: m[0] if m[0][0] == '"' else m[0] + " ", gojson.dumps(value))
 
 
 def unescaped(value: object) -> str:
-    """Encode the same with `<`, `>` and `&` as themselves."""
+    """Return the same with `<`, `>` and `&` as themselves instead of Go's escapes."""
     return re.sub(
         r"\\\\|\\u003c|\\u003e|\\u0026",
         lambda m: {"\\u003c": "<", "\\u003e": ">", "\\u0026": "&"}.get(m[0], m[0]),
@@ -27,13 +27,13 @@ def unescaped(value: object) -> str:
 
 
 def parameters(kept: Mapping[str, Any]) -> str:
-    """Encode a function's parameters; `<` and its like are escaped only within the properties, as in the reference."""
+    """Return a function's parameters as JSON. `<`, `>` and `&` are escaped only within properties, as in Ollama."""
     shown = (f'"{key}": {(spaced if key == "properties" else unescaped)(kept[key])}' for key in kept)
     return "{" + ", ".join(shown) + "}"
 
 
 def arguments(text: str) -> dict[str, Any]:
-    """Read the arguments of a call: numbers are floats, the keys of objects inside are sorted. Empty text: none."""
+    """Return the arguments of a call, with numbers as floats and the keys of inner objects sorted. Empty text: none."""
     value = tool_schema.parsed(text)
     return {key: tool_schema.by_key(each) for key, each in value.items()} if isinstance(value, dict) else {}
 
@@ -45,7 +45,7 @@ class MediaMarks:
         self._next = 0
 
     def content(self, message: Message) -> str:
-        """Return the content with marks: for each `[img]` in order, the rest in front, parted by a space."""
+        """Return the content with a marker for each image: in place of each `[img]`, the others in front of the text."""
         content, prefix = message.content, ""
         for _ in message.media:
             mark = f"[img-{self._next}]"
@@ -59,7 +59,7 @@ class MediaMarks:
 
 
 def last_question(messages: Sequence[Message]) -> int:
-    """Return where the last user message stands that is no result of a tool; the last message without one."""
+    """Return the place of the last user message that is no tool's result; of the last message if there is none."""
     for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
         response = message.content.startswith("<tool_response>") and message.content.endswith("</tool_response>")
@@ -69,7 +69,7 @@ def last_question(messages: Sequence[Message]) -> int:
 
 
 def brief(value: object, *, quote: str, none: str) -> str:
-    """Write a JSON value as Gemma's models do: keys bare and sorted, texts between quotes of their own."""
+    """Return a JSON value as the models of Gemma write it: keys bare and sorted, texts between special quotes."""
     match value:
         case str():
             return f"{quote}{value}{quote}"

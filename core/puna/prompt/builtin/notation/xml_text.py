@@ -1,4 +1,7 @@
-"""Reads the little XML that models write in calls, and says what is wrong with it in Go's words."""
+"""Reads the XML of calls, and says in Go's words what is wrong with it.
+
+Callers cut the text into texts and tags in turn, so that only the tags that they know count as tags.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ _ILLEGAL: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010
 
 @dataclass(slots=True)
 class Element:
-    """An element: its name, written `<tag=name>` or as an attribute; its own text, and the elements in it."""
+    """An element. Its name is written `<tag=name>` or as the attribute `name`; `text` is its own, without its children's."""
 
     tag: str
     name: str = ""
@@ -25,9 +28,9 @@ class Element:
 
 
 def read(parts: Sequence[str], root: str) -> Element:
-    """Return the first element of texts and tags by turns, a text first. What follows it does not matter.
+    """Return the first element. `parts` are texts and tags in turn, beginning with a text; `root` is its tag.
 
-    Raises ValueError with Go's text.
+    Parts after the element do not count. Raises ValueError with Go's text.
     """
     opened: list[Element] = []
     line = 1
