@@ -45,7 +45,7 @@ class CohereRenderer:
 
 
 class _Numbers:
-    """Numbers the calls of a conversation, since the format has no other ids. Results find their call by the client's id."""
+    """Numbers the calls of a conversation, since the format has no other ids, and finds them by the clients' ids."""
 
     def __init__(self) -> None:
         self._next = 0

@@ -1,4 +1,4 @@
-"""Writes prompts for GLM 4.7 and GLM-OCR: roles without end markers, tools as JSON, calls as pairs of keys and values."""
+"""Writes prompts for GLM 4.7 and GLM-OCR: roles without end markers, tools as JSON, calls as keys and values."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -37,7 +37,7 @@ class GlmRenderer:
 
 
 class GlmOcrRenderer:
-    """Writes prompts for GLM-OCR, whose lines and media GLM 4.7 has not."""
+    """Writes prompts for GLM-OCR: the format of GLM 4.7 with line ends and images."""
 
     bos = ""
 

@@ -33,7 +33,7 @@ def parameters(kept: Mapping[str, Any]) -> str:
 
 
 def arguments(text: str) -> dict[str, Any]:
-    """Return the arguments of a call, with numbers as floats and the keys of inner objects sorted. Empty text: none."""
+    """Return the arguments of a call; numbers are floats, the keys of inner objects are sorted. Empty text: none."""
     value = tool_schema.parsed(text)
     return {key: tool_schema.by_key(each) for key, each in value.items()} if isinstance(value, dict) else {}
 
@@ -45,7 +45,7 @@ class MediaMarks:
         self._next = 0
 
     def content(self, message: Message) -> str:
-        """Return the content with a marker for each image: in place of each `[img]`, the others in front of the text."""
+        """Return the content with a marker for each image: in place of an `[img]`, or else in front of the text."""
         content, prefix = message.content, ""
         for _ in message.media:
             mark = f"[img-{self._next}]"

@@ -15,7 +15,7 @@ _ILLEGAL: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010
 
 @dataclass(slots=True)
 class Element:
-    """An element. Its name is written `<tag=name>` or as the attribute `name`; `text` is its own, without its children's."""
+    """An element. Its name is written `<tag=name>` or as the attribute `name`; `text` excludes that of its children."""
 
     tag: str
     name: str = ""
