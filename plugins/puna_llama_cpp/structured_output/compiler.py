@@ -1,7 +1,10 @@
-"""Reading constraints: from a schema, a grammar or an expression to a matcher of llguidance.
+"""Compiles constraints: from a JSON schema, a grammar or a regular expression to an llguidance matcher.
 
-This runs in a process that is killed when it takes too much time or memory (`grammar_server`), so nothing here looks at
-the size of what it reads.
+What llguidance is trusted with: it builds the automata and computes masks, and a mask that it returns is correct for
+the grammar that it was given. What it is not trusted with: bounds on time and memory (`server` enforces them from
+outside, so nothing here checks sizes), keywords that it follows loosely (`json_schema` restates or refuses them), large
+integers (`exact_integers`), and giving up. When llguidance gives up in the middle of an answer, its next mask allows
+only the end of the text, which would make a truncated answer look complete. `next_mask` makes an error of that.
 """
 
 import json
@@ -20,16 +23,17 @@ from puna_llama_cpp.structured_output.wire import KIND_NAMES
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# A model may write white space where JSON has it, but no more than llama.cpp's own grammars let it: without a limit
-# some models go on for ever.
+# White space between JSON tokens is limited as in llama.cpp's own grammars. Without a limit some models write it for
+# ever.
 _WHITESPACE_PATTERN = r"( |\n{1,2}[ \t]{0,20})"
-# With \u a name of an open object may be spelled by numbers, and would not be known for a property that has a schema.
+# Without \u in escapes: a model could spell the name of a property in numbers, and an open object would take it for an
+# unlisted property without a schema.
 _ESCAPES = 'nrbtf\\"'
 _GUIDANCE: "JsonCompileOptions" = {"whitespace_pattern": _WHITESPACE_PATTERN, "json_allowed_escapes": _ESCAPES}
-# Forced text comes in whatever tokens the model chooses, as in llama.cpp. llguidance would tokenize it, which takes a
-# vocabulary that this process does not have.
+# The model chooses the tokens of forced text, as with llama.cpp's grammars. llguidance would have to tokenize it, for
+# which this process has no vocabulary.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
-# Time and memory are bounded from outside, whatever they are spent on, so llguidance's own limits can be far away.
+# Time and memory are bounded from outside, so llguidance's own limits, which bound work, are set far away.
 _LIMITS = llguidance.LLParserLimits(
     max_items_in_row=100_000,
     initial_lexer_fuel=100_000_000,
@@ -40,18 +44,19 @@ _LIMITS = llguidance.LLParserLimits(
     verbose_errors=False,
 )
 _LARK_DIRECTIVES = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|%json\s*|%mark\s*')
-"""Texts that may hold our words in a grammar without meaning them, or the words themselves."""
+"""In a Lark grammar: the directives %json and %mark, and the texts in which the same letters are no directive."""
 _ERROR_PREFIX = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _SOURCE_LISTING = re.compile(r"\n +\d+ \| .*", re.DOTALL)
 _MAX_REASON_CHARS = 300
-"""Letters of a reason. llguidance prints whole expressions."""
+"""Characters of a reason. llguidance prints whole expressions."""
 _EXPLANATIONS = {
     "recursion limit exceeded": "it is nested too deeply",
     "Unable to determine if regex is empty": "patterns that must hold together are too complex",
     "too many expressions constructed": "it is too complex",
     "NoExtensionBias": "nothing satisfies it",
 }
-"""Messages of llguidance in words of its own trade, and their meanings."""
+"""Parts of llguidance's messages that name its internals, and what they mean for the constraint."""
+# Parts of llguidance's messages that name its keywords or options, and the schema's words for them.
 _REPHRASED = {
     "min/maxProperties only": "minProperties/maxProperties only",
     "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf": (
@@ -64,12 +69,15 @@ class Compiler:
     """Compiles constraints for one vocabulary."""
 
     def __init__(self, tokenizer: llguidance.LLTokenizer, special_tokens: Mapping[str, int]) -> None:
-        """`marks`: special tokens by their text."""
+        """Take the vocabulary. `special_tokens`: the ids of special tokens by their text, for %mark."""
         self._tokenizer = tokenizer
         self._special_tokens = special_tokens
 
     def matcher(self, kind: str, text: str) -> llguidance.LLMatcher:
-        """Compile a constraint. InvalidRequestError: it is wrong, or uses what cannot be enforced, which is named."""
+        """Compile a constraint.
+
+        Raises InvalidRequestError if it is wrong, or names the feature that cannot be enforced.
+        """
         native = llguidance.LLMatcher(self._tokenizer, self._grammar(kind, text), log_level=0, limits=_LIMITS)
         if native.is_error():
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be enforced: {_summary(native.get_error())}")
@@ -78,7 +86,10 @@ class Compiler:
         return native
 
     def start(self, kind: str, text: str) -> tuple[llguidance.LLMatcher, bytes]:
-        """Compile a constraint, and return it with its first mask. InvalidRequestError: as for matcher and advance."""
+        """Compile a constraint, and return the matcher with its first mask.
+
+        Raises what `matcher` and `next_mask` raise.
+        """
         native = self.matcher(kind, text)
         try:
             return native, next_mask(native)
@@ -102,7 +113,8 @@ class Compiler:
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be read: {_first_line(str(error))}") from error
 
     def _resolve_lark(self, text: str) -> str:
-        """Hold the schemas in a Lark grammar to what a schema of its own is held to; name the tokens of its marks."""
+        """Restate the schemas in a Lark grammar as those of schema constraints, and put token ids in the place of
+        %mark."""
         written: list[str] = []
         rules: list[str] = []
         at = 0
@@ -113,7 +125,7 @@ class Compiler:
                 try:
                     value, at = json.JSONDecoder().raw_decode(text, at)
                 except ValueError:
-                    continue  # llguidance says what is wrong
+                    continue  # llguidance's error message is better
                 if match[0].startswith("%mark"):
                     written[-1] = written[-1].removesuffix(match[0]) + self._special_token(value)
                 else:
@@ -123,16 +135,15 @@ class Compiler:
         return "\n".join(["".join([*written, text[at:]]), *rules])
 
     def _special_token(self, text: object) -> str:
-        """Return the special token that is spelled so; where there is none, the text."""
+        """Return the special token with this text, or the text itself if there is none."""
         token = self._special_tokens.get(text) if isinstance(text, str) else None
         return json.dumps(text) if token is None else f"<[{token}]>"
 
 
 def next_mask(native: llguidance.LLMatcher) -> bytes:
-    """Return the mask of what may come next, one bit a token.
+    """Return the mask of tokens that may come next, one bit for each token.
 
-    InvalidRequestError: nothing may, or llguidance gave up. The mask that it returns then allows the end alone, which
-    would make of a text that was cut one that is complete.
+    Raises InvalidRequestError if no token may come, or if llguidance gave up.
     """
     mask = b"" if native.is_error() else native.compute_bitmask()
     if native.is_error():
@@ -148,7 +159,10 @@ def _schema_grammar(text: str) -> str:
 
 
 def _schema_expression(text: str, number: int = 0) -> tuple[str, list[str]]:
-    """Return the expression of a schema, and rules that it needs. Of several in a grammar each has a number."""
+    """Return a Lark expression for a schema, and the rules that it needs.
+
+    `number` distinguishes the rules of several schemas in one grammar.
+    """
     schema = json.loads(tighten_schema(text))
     if not isinstance(schema, dict):
         return f"%json {json.dumps(schema)}", []
@@ -167,7 +181,7 @@ def _first_line(text: str) -> str:
 
 
 def _summary(text: str) -> str:
-    """Return the telling lines of llguidance's message: for expressions the reason stands in the last ones."""
+    """Return the informative lines of an llguidance message. For expressions, the reason stands in the last lines."""
     text = _SOURCE_LISTING.sub("", _ERROR_PREFIX.sub("", text.partition("\n<state>")[0]))
     for sign, meaning in _EXPLANATIONS.items():
         if sign in text:

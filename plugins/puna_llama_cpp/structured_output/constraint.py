@@ -1,9 +1,17 @@
-"""Constrained output, as the model's host sees it: which tokens the constraint of a sequence allows next.
+"""Constraints as the model's host process sees them: which tokens a sequence may produce next.
 
-Constraints are read and followed in processes of their own; `grammar_server` says why and how. Here are their
-counterparts: `Grammars` starts the server with the first constraint, and a `Matcher` asks one child. A mask does not
-depend on logits, so a child computes it while llama.cpp evaluates the token before; the decode thread waits for a
-mask for a moment at most, and a sequence whose mask is late sits out steps.
+Constraints are compiled and followed in other processes; `server` explains why. `ConstraintClient` starts the server
+with the first constraint, and each `Matcher` talks to one child. Three facts shape the protocol:
+
+- A mask depends on the tokens so far and not on logits. The child computes it while llama.cpp evaluates the newest
+  token, and a step of a model of useful size takes longer than the way to a process and back (50 to 90 µs).
+- The decode thread may wait for a mask only briefly, since all sequences wait with it. After that, `mask_late` marks
+  the sequence, and the engine leaves it out of steps until its mask has come.
+- A child may die at any moment, with a message from the server or without. Errors of the socket are therefore ignored
+  when sending, and the next read tells what happened.
+
+A Matcher is used by one event loop first (`begin`) and by the decode thread afterwards. `close` may come from any
+thread at any time; a lock keeps it from closing the socket under a read.
 """
 
 import asyncio
@@ -36,20 +44,20 @@ from puna_llama_cpp.structured_output.wire import (
     TOKEN,
 )
 
-_SPECIAL = b"\xff"  # in front of tokens that no text can stand for
+_SPECIAL = b"\xff"  # llguidance's sign, in front of the bytes, for a token that is not text
 _WALL_CLOCK_FACTOR: Final = 10
-"""How much longer than its processor time a child may take by the clock: others need the processors too."""
+"""How many times its processor time a child may take by the clock, since other processes need the processors too."""
 _START_SECONDS: Final = 60.0
 """Seconds that a busy machine may take to start processes."""
 _STOP_SECONDS: Final = 5.0
 
 
 class _DisconnectedError(BackendError):
-    """The server has died before the child could say anything."""
+    """The server died before the child answered."""
 
 
 class Matcher:
-    """The constraint of one sequence, which a child of the server holds against the tokens written so far."""
+    """The constraint of one sequence, followed by a child of the server."""
 
     def __init__(
         self, line: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
@@ -63,15 +71,18 @@ class Matcher:
         self._message: tuple[bytes, bytes] | None = None
         self._requested_at = time.monotonic()
         self.mask_late = False
-        """True once a mask was late. From then on the sequence takes part in steps that follow its mask."""
+        """True once a mask was late.
+
+        From then on the sequence takes part only in steps that begin after its mask has come.
+        """
 
     async def begin(self, constraint: Constraint) -> None:
-        """Send the constraint and wait for the first mask. InvalidRequestError: it cannot be enforced."""
+        """Send the constraint and wait for the first mask. Raises InvalidRequestError if it cannot be enforced."""
         loop = asyncio.get_running_loop()
         data = f"{constraint.kind}\n{constraint.text}".encode("utf-8", "surrogatepass")
         try:
             async with asyncio.timeout(_START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.seconds):
-                with suppress(ConnectionError):  # a child that has died says why
+                with suppress(ConnectionError):  # the message of a dead child is read later
                     await loop.sock_sendall(self._line, HEADER.pack(MASK, len(data)) + data)
                 while not self._message_complete():
                     with suppress(ConnectionError):
@@ -99,7 +110,10 @@ class Matcher:
         return "it is nested too deeply, or refers to itself too often" if kind == CRASHED else "its process has ended"
 
     def wait_for_mask(self, seconds: float) -> bool:
-        """Wait for the next mask, or for the news that there is none, and return whether it has come."""
+        """Wait up to `seconds` for the next mask, or for the message that there is none.
+
+        Return whether one of them has come.
+        """
         deadline = time.monotonic() + seconds
         while True:
             with self._lock:
@@ -108,7 +122,7 @@ class Matcher:
                         self._receive(self._line.recv(1 << 16))
                     except BlockingIOError:
                         break
-                    except OSError:  # closed meanwhile
+                    except OSError:  # `close` was called meanwhile
                         self._receive(b"")
             if self._message_complete():
                 return True
@@ -119,11 +133,15 @@ class Matcher:
             self._poll.poll(left * 1000)
 
     def _give_up_on_silence(self) -> None:
+        """Treat a child as disconnected once it is far beyond its limits without the kernel having ended it."""
         if time.monotonic() - self._requested_at > _START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.mask_seconds:
             self._message = (DISCONNECTED, b"")
 
     def apply_mask(self, logits: NDArray[np.float32]) -> None:
-        """Rule out, in place, what may not come next. BackendError: the constraint cannot be followed further."""
+        """Set the logits of tokens that may not come next to minus infinity, in place.
+
+        Raises BackendError if the constraint cannot be followed further.
+        """
         while not self.wait_for_mask(1.0):
             pass
         kind, data = self._message or (DISCONNECTED, b"")
@@ -138,20 +156,20 @@ class Matcher:
         logits[bits[: self._size] == 0] = -np.inf
 
     def accept(self, token: int) -> None:
-        """Go on by the token that was drawn."""
+        """Tell the child which token was sampled. It begins to compute the next mask."""
         self._message, self._requested_at = None, time.monotonic()
-        with suppress(OSError):  # a child that has died says why
+        with suppress(OSError):  # the message of a dead child is read later
             self._line.send(TOKEN.pack(token))
 
     def close(self) -> None:
-        """End the child. From any thread, any number of times."""
+        """End the child. May be called from any thread, any number of times."""
         with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)  # the thread that waits for a mask stops waiting
+            self._line.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a mask
         with self._lock:
             self._line.close()
 
     def _message_complete(self) -> bool:
-        """Take the next message apart, if all of it has come."""
+        """Extract the next message once all of it has been received. Return whether there is one."""
         if self._message is None and len(self._received) >= HEADER.size:
             kind, length = HEADER.unpack_from(self._received)
             if len(self._received) >= HEADER.size + length:
@@ -166,10 +184,10 @@ class Matcher:
 
 
 class ConstraintClient:
-    """Makes matchers for one vocabulary."""
+    """Creates matchers for one vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary, limits: ConstraintLimits) -> None:
-        """Wait with the costly reading of the vocabulary until a constraint comes."""
+        """Start nothing yet: the vocabulary takes up to a second to send, and most models never see a constraint."""
         self._vocabulary, self._limits = vocabulary, limits
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
@@ -177,12 +195,15 @@ class ConstraintClient:
         self._ready = False
 
     async def matcher(self, constraint: Constraint) -> Matcher:
-        """Have a constraint read. InvalidRequestError: it is wrong, too large, or uses what cannot be enforced."""
+        """Compile a constraint.
+
+        Raises InvalidRequestError if it is wrong, too large, or uses a feature that cannot be enforced.
+        """
         if constraint.kind not in KIND_NAMES:
             raise InvalidRequestError(f'unknown kind of constraint "{constraint.kind}"')
         try:
             return await self._begin(constraint)
-        except _DisconnectedError:  # the server had died
+        except _DisconnectedError:  # The server had died; a second attempt starts a new one.
             return await self._begin(constraint)
 
     async def _begin(self, constraint: Constraint) -> Matcher:
@@ -200,7 +221,7 @@ class ConstraintClient:
         return self._server is not None and self._server.poll() is None
 
     def _connect(self) -> socket.socket:
-        """Return a socket that leads to a new child; start the server if there is none."""
+        """Return a socket that leads to a new child. Starts the server if none runs."""
         with self._lock:
             for _ in range(2):
                 if not self._running():
@@ -211,7 +232,7 @@ class ConstraintClient:
                 with theirs:
                     try:
                         socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-                    except OSError:  # it has died just now
+                    except OSError:  # The server died between the two calls.
                         ours.close()
                         self._stop()
                         continue
@@ -219,7 +240,7 @@ class ConstraintClient:
         raise BackendError("constraints cannot be enforced: their process does not start")
 
     def _start(self) -> None:
-        """Start the server and tell it the vocabulary. Takes up to a second."""
+        """Start the server and send it the vocabulary. Takes up to a second."""
         vocabulary = self._vocabulary
         special = {token for token in range(vocabulary.size) if vocabulary.is_special(token)}
         spelled = [vocabulary.token_bytes(token, special=True) for token in range(vocabulary.size)]
@@ -234,10 +255,10 @@ class ConstraintClient:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # llguidance may quote the constraint
+                stderr=subprocess.DEVNULL,  # llguidance may print the constraint, which is a part of a request
             )
         self._control.settimeout(_START_SECONDS)
-        with suppress(OSError):  # found out by who uses it
+        with suppress(OSError):  # Whoever connects next notices a server that has died.
             self._control.sendall(HEADER.pack(MASK, len(data)) + data)
         self._ready = True
 

@@ -1,8 +1,9 @@
-"""Schemas that list whole numbers which no float holds, such as ids of twenty digits.
+"""Schemas that list integers which no float represents, such as ids of twenty digits.
 
-llguidance takes every number of a schema for a float. So the way from the root of the schema to such a number is
-written as rules of a grammar, in which the number stands as a text; what is beside the way stays JSON schema. The way
-may lead through closed objects, lists, unions and references.
+llguidance reads every number of a schema as a float, and would enforce the nearest one instead. So the path from the
+root of the schema to such a number is written as grammar rules, in which the number is a literal text. Subschemas
+beside the path stay JSON schema (`%json`). The path may lead through closed objects, arrays, anyOf, single allOf and
+references; elsewhere the number is refused.
 """
 
 import json
@@ -13,11 +14,14 @@ from puna.backend import InvalidRequestError
 from puna_llama_cpp.structured_output.objects import make_resolver
 
 _MAX_EXACT_INTEGER: Final = 2**53
-"""Up to here every whole number is a float."""
+"""Up to this number every integer is exact as a float."""
+# The name under which the whole schema is found once a grammar rule is the root.
 _ROOT: Final = "root"
+# Keywords that constrain nothing.
 _ANNOTATIONS: Final = frozenset(
     ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 )
+# Keywords that hold definitions for references.
 _ELSEWHERE: Final = frozenset(("$defs", "definitions", "$schema", "$id"))
 _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "integer": (int,),
@@ -31,7 +35,7 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 def needs_exact_numbers(schema: object) -> bool:
-    """Say whether a schema lists a whole number that is no float."""
+    """Return whether a schema lists an integer that no float represents."""
     waiting = [schema]
     while waiting:
         value = waiting.pop()
@@ -45,9 +49,9 @@ def needs_exact_numbers(schema: object) -> bool:
 
 
 def exact_grammar(schema: dict[str, Any], guidance: Mapping[str, Any], number: int = 0) -> tuple[str, list[str]]:
-    """Return the expression of a schema in Lark, and the rules that it needs, whose names bear the number.
+    """Return the Lark expression of a schema, and the rules that it needs. The rules' names contain `number`.
 
-    InvalidRequestError: the way to a large number cannot be written.
+    Raises InvalidRequestError if the path to such an integer cannot be written as rules.
     """
     writer = _GrammarWriter(schema, guidance, number)
     start = writer.value(schema)
@@ -103,7 +107,7 @@ class _GrammarWriter:
         )
 
     def _reaches_exact_number(self, schema: object, seen: set[int]) -> bool:
-        """Say whether a large number is in a schema or where its references lead."""
+        """Return whether a schema, or what its references lead to, lists an integer that no float represents."""
         if id(schema) in seen:
             return False
         seen.add(id(schema))
@@ -168,7 +172,8 @@ class _GrammarWriter:
             for key, each in properties.items()
             if each is not False
         ]
-        # For each member two rules: what follows if one stands before it, and if none does.
+        # Two rules for each member, built from the last to the first: `after` continues behind another member and
+        # begins with a comma, `first` continues at the beginning.
         after, first = '""', '""'
         for pair, key in reversed(pairs):
             follow = f'("," {self.space} {pair} {after})'
@@ -185,7 +190,7 @@ class _GrammarWriter:
 
 
 def _rebase_references(schema: Any) -> Any:  # noqa: ANN401 (any JSON)
-    """Return a schema whose references to the root name the definition that the root is now."""
+    """Return a schema whose references to the root point to the definition that now holds the root."""
     if isinstance(schema, list):
         return [_rebase_references(each) for each in schema]
     if not isinstance(schema, dict):

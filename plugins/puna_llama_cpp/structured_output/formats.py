@@ -1,13 +1,13 @@
-"""Formats of texts. llguidance knows ten; here are expressions for more that pydantic, zod and OpenAPI write.
+"""Formats of texts: patterns for those that pydantic, zod and OpenAPI write and llguidance does not know.
 
-JSON Schema has it that an unknown format is an annotation, so formats that are not here constrain nothing. Some
-expressions allow less than the format does (networks whose host bits are zero, say), none allows more.
+JSON Schema treats an unknown format as an annotation, so formats that are not listed here constrain nothing. Some
+patterns allow less than the format (only networks whose host bits are zero, for example); none allows more.
 """
 
 from typing import Any, Final
 
 KNOWN: Final = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
-"""Formats that llguidance enforces."""
+"""Formats that llguidance enforces itself."""
 _ALIASES: Final = {
     "guid": "uuid",
     "url": "uri",
@@ -20,7 +20,7 @@ _ALIASES: Final = {
     "ipvanyaddress": "ipv4",
     "datetime": "date-time",
 }
-"""Formats of which one that is known is a part."""
+"""Formats that contain another format which llguidance knows."""
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"({_BYTE}\.){{3}}{_BYTE}"
 _HEX = "[0-9a-fA-F]{1,4}"
@@ -64,7 +64,7 @@ _PATTERNS: Final = {
 
 
 def replace_format(schema: dict[str, Any]) -> None:
-    """Replace a format that llguidance does not know by an expression, or leave it out if it is unknown."""
+    """Replace a format that llguidance does not know by a pattern, or remove it if it is unknown."""
     format_name = schema.get("format")
     if "format" not in schema or format_name in KNOWN:
         return
@@ -78,7 +78,7 @@ def replace_format(schema: dict[str, Any]) -> None:
 
 
 def format_pattern(format_name: object) -> str | None:
-    """Return an expression for all texts of a format, where there is one."""
+    """Return a pattern for all texts of a format; None if there is none."""
     if format_name == "uuid":
         return "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
     return f"^({_PATTERNS[format_name]})$" if isinstance(format_name, str) and format_name in _PATTERNS else None

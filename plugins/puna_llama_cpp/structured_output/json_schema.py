@@ -1,4 +1,16 @@
-"""JSON schemas as llguidance can be trusted with them: what it would follow but loosely is tightened or refused."""
+"""Restates JSON schemas so that llguidance enforces them to the letter, or refuses them.
+
+llguidance ignores some keywords, follows some loosely, and knows some only under another name. A schema goes through
+these steps before it is compiled:
+
+1. `_tighten` visits every subschema. It replaces formats, multiples, patterns and bounds by equivalents that llguidance
+   follows exactly.
+2. `_rewrite_keywords` expresses keywords that llguidance does not know by keywords that it knows (`objects`).
+3. `_close_objects` forbids unlisted properties in objects that list some, as llama.cpp's own grammars do.
+
+Invariant: the restated schema may allow less than the original, and never more. A keyword for which that cannot be
+achieved is refused with an error that names it.
+"""
 
 import json
 import math
@@ -19,31 +31,36 @@ from puna_llama_cpp.structured_output.objects import (
 )
 from puna_llama_cpp.structured_output.patterns import rewrite_pattern
 
+# Keywords whose values are objects of schemas.
 _SCHEMA_MAPS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
+# Keywords whose values are data, in which nothing is a schema.
 _DATA_KEYWORDS = frozenset(("const", "enum", "default", "examples", "example", "required", "type"))
+# Keywords whose texts never become a part of an answer.
 _ANNOTATION_KEYWORDS = frozenset(
     ("title", "description", "$comment", "examples", "default", "example", "pattern", "patternProperties")
 )
+# Keywords beside which an object with listed properties stays open.
 _OPENING_KEYWORDS = frozenset(
     ("additionalProperties", "patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "$ref")
 )
 _MAX_EXACT_INTEGER = 2**53
-"""Up to here every whole number is a float."""
+"""Up to this number every integer is exact as a float."""
 _MAX_BOUND = 10**18
+"""The largest bound that llguidance takes, as a 64-bit integer."""
 _FALSE_SCHEMAS: Final[tuple[object, ...]] = ({"not": {}}, {"not": True})
 _MAX_LENGTH = 100_000
-"""Characters or items. llguidance counts up to the largest number, which a schema uses for "any"."""
+"""Characters or items. llguidance counts up to the largest number, and schemas write huge ones for "any"."""
 _DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[467]|draft/2019-09|draft/2020-12)/schema#?")
 _EXCLUSIVE_STEP = 1e-6
-"""How far from an excluded bound numbers begin."""
+"""The distance between an excluded bound and the first number that is allowed."""
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
-# llguidance knows no calendar, and lets every minute have a second 60.
+# Dates and times as patterns: llguidance knows no calendar, and allows second 60 in every minute.
 _YEAR = "^(000[1-9]|00[1-9]|0[1-9]|[1-9])"
 _DAY = (
     "^([0-9]{4}-(0[13-9]|1[0-2])-|[0-9]{4}-02-([01][0-9]|2[0-8])|"
     "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
 )
-_SECOND = r"[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?[Zz+-]"  # some models write digits for ever
+_SECOND = r"[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?[Zz+-]"  # limited, since some models write digits for ever
 _PATTERNS = {
     "date": (_YEAR, _DAY),
     "date-time": (_YEAR, _DAY, f"^[^Tt]*[Tt]{_SECOND}"),
@@ -52,13 +69,17 @@ _PATTERNS = {
 
 
 def tighten_schema(text: str) -> str:
-    """Return a schema that llguidance follows to the letter. InvalidRequestError: a keyword makes that impossible."""
+    """Return a schema that llguidance follows to the letter.
+
+    Raises InvalidRequestError if a keyword makes that impossible.
+    """
     try:
         schema = json.loads(text)
         if isinstance(schema, dict):
             _tighten(schema)
             _rewrite_keywords(schema, make_resolver(schema))
-            if '"allOf"' not in text:  # whose parts must leave room for each other
+            # The parts of an allOf each list some properties and must leave room for each other's.
+            if '"allOf"' not in text:
                 _close_objects(schema)
         return json.dumps(schema, allow_nan=False)
     except ValueError as error:
@@ -68,9 +89,10 @@ def tighten_schema(text: str) -> str:
 
 
 def needs_unicode_escapes(schema: object) -> bool:
-    """Say whether an answer must hold control characters, which JSON writes as numbers: llguidance must be told so.
+    r"""Return whether an answer must contain control characters, which JSON can only write as \u escapes.
 
-    InvalidRequestError: it must, and may have names of its own too, which then could be spelled by numbers.
+    Raises InvalidRequestError if it must and objects are open: with \u allowed, a model could spell a listed name in
+    numbers.
     """
     found, open_objects, waiting = False, False, [schema]
     while waiting:
@@ -94,10 +116,11 @@ def _tighten(schema: dict[str, Any]) -> None:
     for keyword in [
         key for key, value in schema.items() if value is None and key not in _DATA_KEYWORDS - {"required", "type"}
     ]:
-        del schema[keyword]  # says nothing, and would be refused
-    schema.pop("x-guidance", None)  # llguidance would take options from it, one of them to be lenient
+        del schema[keyword]  # A null says nothing, and llguidance refuses it.
+    # llguidance would take options from it, among them one to ignore what it does not know
+    schema.pop("x-guidance", None)
     if not _DRAFT.fullmatch(str(schema.get("$schema", ""))):
-        schema.pop("$schema", None)  # llguidance would try to fetch it
+        schema.pop("$schema", None)  # llguidance would try to fetch another draft's schema
     for inner in list(_subschemas(schema)):
         _tighten(inner)
     _modernize(schema)
@@ -117,12 +140,12 @@ def _tighten(schema: dict[str, Any]) -> None:
     format_name = schema.get("format")
     patterns = _PATTERNS.get(format_name, ()) if isinstance(format_name, str) else ()
     if patterns and isinstance(schema.setdefault("allOf", []), list):
-        # Only texts have these forms, and llguidance takes a pattern, too, for one of texts alone.
+        # Only texts have these formats, and llguidance applies a pattern, too, to texts only.
         schema["allOf"] = [*schema["allOf"], *({"pattern": pattern} for pattern in patterns)]
 
 
 def _close_objects(schema: dict[str, Any]) -> None:
-    """Let objects whose properties are listed have no others, unless told: what llama.cpp's own grammars do."""
+    """Forbid unlisted properties in objects that list some, unless the schema says otherwise."""
     for inner in _subschemas(schema):
         _close_objects(inner)
     if isinstance(schema.get("patternProperties"), dict) and "unevaluatedProperties" not in schema:
@@ -133,7 +156,7 @@ def _close_objects(schema: dict[str, Any]) -> None:
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Find the schemas in a schema, also where only a `$ref` would look for them."""
+    """Yield the direct subschemas of a schema, also in places that only a `$ref` reaches."""
     for keyword, value in schema.items():
         if keyword in _DATA_KEYWORDS:
             continue
@@ -145,20 +168,24 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_min_properties(schema: dict[str, Any]) -> None:
-    """Refuse a least number of properties that repeated names could seem to reach: no grammar knows what was said."""
+    """Refuse a minProperties beyond the required ones.
+
+    Repeated names could seem to reach it: no grammar remembers names.
+    """
     least, required = schema.get("minProperties"), schema.get("required", [])
     if isinstance(least, int | float) and least >= 2 and isinstance(required, list) and least > len(required):
         raise InvalidRequestError('JSON schema cannot be enforced: "minProperties" beyond those that are required')
 
 
 def _tighten_bounds(schema: dict[str, Any]) -> None:
-    """Narrow whole bounds to what survives as a 64-bit integer and as a float; llguidance takes them for both."""
+    """Narrow bounds to numbers that are exact as a 64-bit integer and as a float, since llguidance uses both."""
     for keyword in ("exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"):
         bound, least = schema.get(keyword), keyword.lower().endswith("minimum")
         if isinstance(bound, bool) or not isinstance(bound, int | float):
             continue
         if abs(bound) < _MAX_EXACT_INTEGER:
-            if keyword.startswith("exclusive"):  # llguidance lets -3 be less than -3, at times
+            # llguidance lets -3 be less than -3 at times, so the bound becomes an inclusive one
+            if keyword.startswith("exclusive"):
                 del schema[keyword]
                 plain, step = keyword.removeprefix("exclusive").lower(), _EXCLUSIVE_STEP if abs(bound) < 1e6 else 1e-3
                 limits = [round(bound + step if least else bound - step, 6), schema.get(plain)]
@@ -174,7 +201,7 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
 
 
 def _modernize(schema: dict[str, Any]) -> None:
-    """Put what only older drafts write, or what llguidance knows by another word, in the words that it knows."""
+    """Replace keywords of older drafts, and schemas that forbid everything, by what llguidance knows."""
     for keyword, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(keyword), bool):
             excluded = schema.pop(keyword)
@@ -187,7 +214,7 @@ def _modernize(schema: dict[str, Any]) -> None:
 
 
 def _cap_lengths(schema: dict[str, Any]) -> None:
-    """Lower what llguidance would have to count to; a text that is shorter is allowed too."""
+    """Lower the upper limits to which llguidance would have to count. A lower limit allows less, which is permitted."""
     for keyword, least in (("maxLength", "minLength"), ("maxItems", "minItems"), ("maxProperties", "minProperties")):
         for each in (keyword, least):
             value = schema.get(each)
@@ -199,7 +226,7 @@ def _cap_lengths(schema: dict[str, Any]) -> None:
 
 
 def _rewrite_keywords(schema: dict[str, Any], resolve: Resolve) -> None:
-    """Put keywords that llguidance does not know in those that it knows."""
+    """Express keywords that llguidance does not know by keywords that it knows, in all subschemas."""
     for inner in list(_subschemas(schema)):
         _rewrite_keywords(inner, resolve)
     rewrite_property_names(schema, resolve)
@@ -208,7 +235,10 @@ def _rewrite_keywords(schema: dict[str, Any], resolve: Resolve) -> None:
 
 
 def _single_pattern(pattern: str) -> str:
-    """Return the expression for names; one that takes two has no place where names stand."""
+    """Return the restated pattern of property names.
+
+    Raises InvalidRequestError if it takes two patterns, as look-ahead does.
+    """
     found = rewrite_pattern(pattern)
     if len(found) > 1:
         raise InvalidRequestError('JSON schema cannot be enforced: "patternProperties" with look-ahead')

@@ -1,22 +1,23 @@
-"""Multiples, for which llguidance makes an automaton with a state for each remainder.
+"""`multipleOf`, for which llguidance builds an automaton with one state for each remainder.
 
-A multiple of a large number would take millions of states, so such multiples are listed: all if the bounds allow
-few enough, otherwise those nearest to zero. A list of twenty thousand numbers is compiled in a tenth of a second. The
-list is a part of what the schema allows, never more.
+Multiples of a large number would take millions of states. They are listed instead: all of them if the bounds allow few
+enough, otherwise the ones nearest to zero. Twenty thousand listed numbers compile in a tenth of a second. A list allows
+less than the schema may, and never more.
 """
 
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 _MAX_AUTOMATON_STATES: Final = 1000
-"""Up to here llguidance's own way is fast, also together with bounds."""
+"""Up to this divisor llguidance's automaton is fast, also together with bounds."""
+# Numbers in one list.
 _MAX_LISTED: Final = 20_000
 _MAX_LISTED_VALUE: Final = 10**15
-"""No listed number is larger: a float holds all of its digits."""
+"""The largest number that is listed: a float holds all of its digits."""
 
 
 def enumerate_multiples(schema: dict[str, Any]) -> None:
-    """Replace `multipleOf` and its bounds by a list where an automaton would be large."""
+    """Replace `multipleOf` and its bounds by a list where the automaton would be large."""
     divisor = _decimal(schema.get("multipleOf"))
     if divisor is None or divisor == 0:
         return
@@ -47,7 +48,7 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 
 
 def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
-    """Return the multiples within the bounds, ascending; of more than can be listed those nearest to zero."""
+    """Return the multiples within the bounds in ascending order, or those nearest to zero if there are too many."""
     least, most = _bounds(divisor, schema)
     if most - least >= _MAX_LISTED:
         half = _MAX_LISTED // 2
@@ -58,7 +59,7 @@ def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
 
 
 def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
-    """Return the least and the largest factor."""
+    """Return the least and the largest factor of the divisor within the bounds."""
     least, most = -int(_MAX_LISTED_VALUE // divisor), int(_MAX_LISTED_VALUE // divisor)
     for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
         bound = _decimal(schema.get(keyword))

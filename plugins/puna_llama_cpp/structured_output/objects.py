@@ -1,4 +1,4 @@
-"""Keywords of objects and arrays that llguidance does not know, put in keywords that it knows."""
+"""Keywords of objects and arrays that llguidance does not know, expressed by keywords that it knows."""
 
 import itertools
 import json
@@ -10,13 +10,14 @@ from puna.backend import InvalidRequestError
 from puna_llama_cpp.structured_output.formats import format_pattern
 
 Resolve: TypeAlias = Callable[[object], Any]
-"""Follows a reference, if a schema is nothing else."""
+"""Follows a reference if a schema consists of nothing else, and returns any other schema unchanged."""
 _ANNOTATIONS: Final = frozenset(("title", "description", "$comment", "examples", "default", "deprecated"))
+# Distinct values of a uniqueItems array: n values have 2^n sets.
 _MAX_SET_VALUES: Final = 8
 
 
 def rewrite_property_names(schema: dict[str, Any], resolve: Resolve) -> None:
-    """Put `propertyNames` in other keywords. InvalidRequestError: there are none for it."""
+    """Express `propertyNames` by other keywords. Raises InvalidRequestError if that is not possible."""
     if "propertyNames" not in schema:
         return
     names = resolve(schema.pop("propertyNames"))
@@ -48,7 +49,7 @@ def rewrite_property_names(schema: dict[str, Any], resolve: Resolve) -> None:
 
 
 def _names_pattern(names: Mapping[str, Any]) -> str | None:
-    """Return an expression for all names that a schema allows; None: it says more than lengths or one pattern."""
+    """Return one pattern for all names that a schema allows; None if the schema says more than one pattern can."""
     if names.keys() == {"pattern"} and isinstance(names["pattern"], str):
         return str(names["pattern"])
     if names.keys() == {"format"}:
@@ -63,10 +64,10 @@ def _names_pattern(names: Mapping[str, Any]) -> str | None:
 
 
 def _simplify_names(names: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
-    """Return a schema of names without what holds for all names, and a union of listed ones as one list."""
+    """Return a schema of names without what holds for all names, and with a union of lists as one list."""
     names = {key: value for key, value in names.items() if (key, value) != ("type", "string")}
     if "pattern" in names:
-        names.pop("format", None)  # it says the same in another way
+        names.pop("format", None)  # a schema with both writes the format as a pattern too
     options = names.get("anyOf")
     if names.keys() == {"anyOf"} and isinstance(options, list):
         lists = [_listed_values(resolve(option)) for option in options]
@@ -76,16 +77,16 @@ def _simplify_names(names: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
 
 
 def list_required_properties(schema: dict[str, Any]) -> None:
-    """List what is required and not listed: an object that is closed for its list could not have it."""
+    """List required properties that are not listed. An object that is closed around its list could not have them."""
     required, listed = schema.get("required"), schema.get("properties")
     if isinstance(required, list) and isinstance(listed, dict):
         schema["properties"] = listed | {name: {} for name in required if isinstance(name, str) and name not in listed}
 
 
 def rewrite_unique_items(schema: dict[str, Any], resolve: Resolve) -> None:
-    """Enforce `uniqueItems` of a few values by listing their sets, in the order of the values."""
+    """Enforce `uniqueItems` of a few listed values by listing their sets, each in the order of the values."""
     if not schema.get("uniqueItems"):
-        schema.pop("uniqueItems", None)  # false means nothing, and would be refused
+        schema.pop("uniqueItems", None)  # False constrains nothing, but llguidance refuses the keyword.
         return
     most = schema.get("maxItems")
     if isinstance(most, int) and most <= 1:
@@ -96,7 +97,7 @@ def rewrite_unique_items(schema: dict[str, Any], resolve: Resolve) -> None:
     if isinstance(items, dict) and items.get("type") == "boolean" and values is None:
         values = [False, True]
     if not isinstance(values, list) or len(values) > _MAX_SET_VALUES or "prefixItems" in schema:
-        return  # llguidance refuses it by its name
+        return  # llguidance refuses the keyword by its name
     least = schema.get("minItems", 0)
     sizes = range(max(least, 0), min(most, len(values)) + 1 if isinstance(most, int) else len(values) + 1)
     sets = [list(chosen) for size in sizes for chosen in itertools.combinations(_without_duplicates(values), size)]
@@ -110,7 +111,7 @@ def _without_duplicates(values: Sequence[Any]) -> list[Any]:
 
 
 def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
-    """Turn `oneOf` of objects into `anyOf`, where members can be required so that no object fits two of them."""
+    """Turn `oneOf` of objects into `anyOf`, where required properties can make the objects mutually exclusive."""
     options = schema.get("oneOf")
     if not isinstance(options, list) or len(options) < 2 or "anyOf" in schema:
         return
@@ -127,7 +128,7 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
         if name:
             wanted[one].add(name)
     del schema["oneOf"]
-    # Without a type each of them would let pass what is no object, and so all of them together.
+    # Without a type, each option would allow everything that is not an object, and so several of them at once.
     closed = {"type": "object", "additionalProperties": False}
     schema["anyOf"] = [
         each
@@ -140,11 +141,15 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
     ]
 
 
+# Keywords through which an object may have properties that it does not list.
 _OPENING: Final = frozenset(("patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "allOf", "$ref"))
 
 
 def _distinguishing_property(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) -> str | None:
-    """Return the property whose presence keeps an object of one kind from being of another; "": it never is."""
+    """Return a property whose presence keeps an object of one schema from fitting the other.
+
+    "": no object fits both in any case. None: there is no such property.
+    """
     if one.get("additionalProperties", False) is not False:
         return None
     mine, theirs = one["properties"], other["properties"]
@@ -160,7 +165,7 @@ def _distinguishing_property(one: dict[str, Any], other: dict[str, Any], resolve
 
 
 def _listed_values(schema: object) -> frozenset[str]:
-    """Return the values that a schema lists, as JSON."""
+    """Return the values that a schema lists, as JSON texts."""
     if not isinstance(schema, dict):
         return frozenset()
     values = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -171,7 +176,7 @@ _TOKEN = re.compile(r"~([01])")
 
 
 def make_resolver(root: object) -> Resolve:
-    """Return a function that follows references within a schema."""
+    """Return a function that follows references within a schema, at most twenty in a row."""
 
     def resolve(schema: object) -> Any:  # noqa: ANN401 (any JSON)
         for _ in range(20):

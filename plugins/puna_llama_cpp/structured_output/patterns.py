@@ -1,9 +1,14 @@
-"""Regular expressions of schemas, as llguidance can follow them: ECMAScript's, in part, put in Rust's notation.
+"""Regular expressions of schemas: ECMAScript's, restated in the part of Rust's notation that llguidance follows.
 
-Three things are changed. Control characters are kept out of classes. A look-ahead at the beginning becomes an
-expression of its own, which must hold too. Repetition within repetition, for which the automaton grows with the product
-of the counts, is put as one repetition where that is the same, and is otherwise counted less far: a text that is
-repeated less often is allowed by the first expression too.
+Three things are changed:
+
+- Control characters are kept out of character classes, since llguidance would allow a quote with them.
+- A look-ahead at the beginning becomes a pattern of its own, which must match too.
+- Nested repetition, for which the automaton grows with the product of the counts, becomes one repetition where that is
+  equivalent: (a{1,50}){1,50} is a{1,2500}. Elsewhere the outer count is lowered, which allows less and never more.
+
+An expression is parsed into alternatives, which are lists of items; an item is a text or a group with its repetition.
+Syntax that the parser does not know is left to llguidance, whose error message names it.
 """
 
 import re
@@ -22,7 +27,7 @@ _TOKENS: Final = re.compile(
     re.DOTALL,
 )
 _MAX_COUNT_PRODUCT: Final = 2000
-"""Product of nested counts that llguidance follows quickly."""
+"""The product of nested counts that llguidance follows quickly."""
 _KNOWN_PATTERNS: Final = {
     r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": (
         r"^P(\d+W|(\d+Y(\d+M)?(\d+D)?|\d+M(\d+D)?|\d+D)(T@)?|T@)$".replace(
@@ -33,16 +38,19 @@ _KNOWN_PATTERNS: Final = {
         r"^([A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
     ),
 }
-"""Expressions that zod writes with look-around inside, and what they mean without it."""
+"""Patterns that zod writes with look-around inside, and equivalents without."""
 
 
 def rewrite_pattern(pattern: str) -> list[str]:
-    """Return expressions that together say what one says. InvalidRequestError: it has what nothing can stand for."""
+    """Return patterns that together mean the same as one.
+
+    Raises InvalidRequestError if a part of it has no equivalent.
+    """
     pattern = _without_controls(_KNOWN_PATTERNS.get(pattern, pattern))
     try:
         alternatives = _parse(pattern)
     except _UnknownSyntaxError:
-        return [pattern]  # llguidance says what is wrong
+        return [pattern]  # llguidance's error message names the problem
     found = []
     if len(alternatives) == 1 and alternatives[0] and alternatives[0][0].text == "^":
         while len(alternatives[0]) > 1 and alternatives[0][1].opening == "(?=" and alternatives[0][1].once:
@@ -52,7 +60,10 @@ def rewrite_pattern(pattern: str) -> list[str]:
 
 
 def _without_controls(pattern: str) -> str:
-    """Keep control characters out of a pattern: where a class has them, llguidance lets `"` and `\\` in with them."""
+    """Exclude control characters from a pattern.
+
+    Where a class contains them, llguidance allows a quote and a backslash with them.
+    """
     if _CONTROL.search(pattern):
         raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with a control character')
     written: list[str] = []
@@ -63,7 +74,7 @@ def _without_controls(pattern: str) -> str:
                 raise InvalidRequestError('JSON schema cannot be enforced: "pattern" with an empty class')
             within = negated = False
         elif within and part.startswith("["):
-            part = "\\" + part  # ECMAScript has no class in a class
+            part = "\\" + part  # In ECMAScript a bracket inside a class is a character; in Rust it opens a class.
         elif part in ("[", "[^"):
             within, negated = True, part == "[^"
             part += r"\x00-\x1f" * negated
@@ -74,20 +85,20 @@ def _without_controls(pattern: str) -> str:
 
 
 class _UnknownSyntaxError(Exception):
-    """The expression has what this module does not know."""
+    """The expression has syntax that this module does not know."""
 
 
 @dataclass(slots=True)
 class _Item:
-    """Something and how often it is repeated."""
+    """A text or a group, and how often it is repeated."""
 
     text: str = ""
     opening: str = ""
     alternatives: "list[list[_Item]] | None" = None
-    """The alternatives of a group; None: it is no group, but a text."""
+    """The alternatives of a group; None for a text."""
     least: int = 1
     most: int | None = 1
-    """None: without end."""
+    """None: without an upper limit."""
     lazy: str = field(default="")
 
     @property
@@ -96,7 +107,7 @@ class _Item:
 
 
 def _parse(pattern: str) -> list[list[_Item]]:
-    """Take an expression apart."""
+    """Parse an expression into its alternatives. Raises _UnknownSyntaxError."""
     open_groups: list[tuple[str, list[list[_Item]]]] = [("", [[]])]
     for match in _TOKENS.finditer(pattern):
         alternatives = open_groups[-1][1]
@@ -120,7 +131,7 @@ def _parse(pattern: str) -> list[list[_Item]]:
 
 
 def _repeat(way: list[_Item], match: re.Match[str]) -> None:
-    """Say of the last item how often it is repeated."""
+    """Apply a repetition to the last item of an alternative."""
     if not way:
         raise _UnknownSyntaxError
     item = way[-1]
@@ -131,13 +142,13 @@ def _repeat(way: list[_Item], match: re.Match[str]) -> None:
     elif match["least"]:
         item.least = int(match["least"])
         item.most = int(match["most"]) if match["most"] else None if match["comma"] else item.least
-        item.lazy = " " if item.once else ""  # {1} is a count too
+        item.lazy = " " if item.once else ""  # marks {1} as a count, behind which no other may stand
     else:
         item.least, item.most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
 
 
 def _simplify(alternatives: list[list[_Item]]) -> int:
-    """Make repetition within repetition small; return the largest product of counts that vary."""
+    """Flatten or lower nested repetitions. Return the largest product of counts that vary."""
     largest = 1
     for way in alternatives:
         for item in way:
@@ -156,7 +167,10 @@ def _simplify(alternatives: list[list[_Item]]) -> int:
 
 
 def _flatten(item: _Item, inner: int) -> int:
-    """Put a repeated repetition as one, if every number of times in between can be had; return what is inside then."""
+    """Make one repetition of a repetition within a repetition, if every number of times in between is possible.
+
+    Return the count that is left inside.
+    """
     assert item.alternatives is not None
     if len(item.alternatives) != 1 or len(item.alternatives[0]) != 1:
         return inner

@@ -1,20 +1,28 @@
-"""`python -m puna_llama_cpp.structured_output.server FD`: the processes in which constraints are read and followed.
+"""`python -m puna_llama_cpp.structured_output.server FD`: the processes that compile constraints and compute masks.
 
-A schema of a few bytes can keep llguidance busy for minutes, take gigabytes or overflow the stack. None of that can be
-stopped from within, so each constraint gets a process of its own, which lives as long as the sequence that it binds:
+A schema of a few bytes can keep llguidance busy for minutes, take gigabytes or overflow the stack. Nothing stops it
+from within its process. So each constraint gets a process of its own, which lives as long as the constrained sequence:
 
     host ── control ── server ─ fork ─┬─ child ── socket ── host (one sequence)
-                                      └─ child ── socket ── host (another one)
+                                      └─ child ── socket ── host (another sequence)
 
-The server reads the vocabulary once; children share its memory, so that a fork takes two milliseconds and a child two
-megabytes. For each byte on the control socket, which carries one end of a new socket, it forks. The child reads the
-constraint from its socket, answers with the mask of the first token, and from then on with a mask for each token that
-it is told. The kernel ends it when a mask takes too much processor time or when it asks for too much memory; the server
-ends the largest one when all of them together have too much. The server then tells the host why, on the child's socket.
-When the host closes its end of a socket, the server kills the child at once, whatever it is doing. When the host
-closes the control socket, or dies, all of them end.
+The server reads the vocabulary once, and children share its memory, so that a fork takes two milliseconds and a child
+two megabytes. The control socket carries one byte and one end of a new socket for each constraint. The server forks a
+child for it. The child reads the constraint, answers with the mask of the first token, and from then on answers each
+token id with the mask of the next token. A mask has one bit for each token of the vocabulary.
 
-This process never imports what starts threads (numpy, llama.cpp): a fork would leave their locks as they are.
+Who ends a child, and when:
+
+- The kernel, when a mask takes too much processor time (an interval timer) or the child asks for too much address
+  space.
+- The server, when all children together have too much memory: it kills the largest.
+- The server, when the host closes its end of the child's socket, whatever the child is doing.
+- The server, when the control socket closes or the host dies: it kills all children and ends.
+
+When a child died of itself or of a limit, the server tells the host why on the child's socket, of which it has a copy.
+
+This process never imports a module that starts threads (numpy, llama.cpp): a fork would copy their locks in whatever
+state they are, and nobody would ever release them.
 """
 
 import gc
@@ -45,16 +53,17 @@ from puna_llama_cpp.structured_output.wire import (
 )
 
 _STACK_BYTES: Final = 64 << 20
-"""Bytes. llguidance follows references and nested schemas by recursion."""
+"""Bytes of stack. llguidance follows references and nested schemas by recursion."""
 _CHECK_SECONDS: Final = 0.05
-"""Seconds between two looks at the children's memory."""
+"""Seconds between two checks of the children's memory."""
 _NICE_AFTER_SECONDS: Final = 0.1
-"""Seconds of processor time after which a child yields to everything else on the machine."""
+"""Seconds of processor time after which a child gets a low priority, so that it does not slow the rest of the machine.
+"""
 _MAX_ADDRESS_SPACE: Final = 1 << 60
-"""Bytes that no process has."""
+"""An upper bound for the limit on address space, since setrlimit refuses larger numbers."""
 _PAGE_BYTES: Final = resource.getpagesize()
 _OUT_OF_MEMORY_STATUSES: Final = (-signal.SIGABRT, -signal.SIGKILL, 12)
-"""Statuses of a child for which there was no memory: Rust aborts, the system kills, Python's exception is ours."""
+"""Exit codes of a child without memory: Rust aborts, the kernel kills, and 12 is ours after a MemoryError."""
 
 
 class _Child:
@@ -67,10 +76,10 @@ class _Child:
 
 
 class Server:
-    """Forks a child for each socket that the host sends."""
+    """Forks a child for each socket that the host sends, and watches over the children."""
 
     def __init__(self, control: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> None:
-        """Serve with a vocabulary that is read already."""
+        """Serve with a compiler whose vocabulary is read."""
         self._control, self._compiler, self._limits = control, compiler, limits
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
@@ -81,7 +90,8 @@ class Server:
         wake, woken = socket.socketpair()
         wake.setblocking(False)
         woken.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the next line hears of it
+        # A signal without a handler would not reach the wakeup descriptor.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(wake, select.POLLIN)
@@ -101,7 +111,7 @@ class Server:
             self._check_children()
 
     def _fork(self) -> bool:
-        """Fork a child for the next socket; return False when the control socket is closed."""
+        """Fork a child for the next socket. Return False when the control socket is closed."""
         data, handles, *_ = socket.recv_fds(self._control, 1, 1)
         if not data:
             return False
@@ -139,11 +149,13 @@ class Server:
         """Kill the child whose sequence is over."""
         for pid, child in self._children.items():
             if child.line.fileno() == handle:
-                os.kill(pid, signal.SIGKILL)  # not reaped yet, so the id is still its own
+                # The child is not reaped yet, so its process id cannot belong to another process.
+                os.kill(pid, signal.SIGKILL)
                 self._poll.unregister(handle)
                 return
 
     def _reap(self) -> None:
+        """Remove children that have ended, and tell the host why if the child could not."""
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -161,7 +173,8 @@ class Server:
             child.line.close()
 
     def _check_children(self) -> None:
-        """Let children that take long yield to others, and end the largest when all together have too much memory."""
+        """Lower the priority of children that take long, and kill the largest if all of them together have too much
+        memory."""
         sizes = {}
         for pid, child in self._children.items():
             if not child.nice and _processor_seconds(pid) > _NICE_AFTER_SECONDS:
@@ -182,7 +195,7 @@ class Server:
 
 
 def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> int:
-    """Read a constraint and follow it, token by token. Return the status to end with."""
+    """Compile a constraint and follow it token by token, in a child. Return the exit status."""
     length = HEADER.unpack(_read(line, HEADER.size))[1]
     text = _read(line, length).decode("utf-8", "surrogatepass")
     name, _, text = text.partition("\n")
@@ -209,17 +222,17 @@ def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> 
 
 
 def _limit_cpu(seconds: float) -> None:
-    """Let the kernel end this process after so much processor time; 0: whenever."""
+    """Have the kernel kill this process after this much processor time; 0 removes the limit."""
     signal.setitimer(signal.ITIMER_PROF, min(seconds, 1e6))
 
 
 def _send(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
-    with suppress(OSError):  # the host may have gone
+    with suppress(OSError):  # The host may have closed its end.
         line.sendmsg([HEADER.pack(kind, len(data)), data])
 
 
 def _read(line: socket.socket, count: int) -> bytes:
-    """Read so many bytes; end when the other side has gone."""
+    """Read this many bytes. Ends the process if the other side has closed its end."""
     data = bytearray()
     while len(data) < count:
         part = line.recv(count - len(data))
@@ -244,7 +257,7 @@ def _resident(pid: str) -> int:
 
 
 def _processor_seconds(pid: int) -> float:
-    """Return the processor time of a process; none where the system does not say."""
+    """Return the processor time that a process has used; 0 where the system does not say."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
@@ -252,7 +265,7 @@ def _processor_seconds(pid: int) -> float:
 
 
 class _Tokens:
-    """A vocabulary in the form that llguidance asks for. It never tokenizes, since no text is forced."""
+    """The vocabulary as llguidance's interface for tokenizers. It never tokenizes, since no text is forced."""
 
     def __init__(self, tokens: list[bytes], eos: int) -> None:
         self.tokens, self.eos_token_id = tokens, eos
@@ -267,7 +280,8 @@ class _Tokens:
 def main() -> None:
     """Read the vocabulary and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the host decides when we end
+    # The host decides when this process ends; Ctrl-C reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(
@@ -278,9 +292,11 @@ def main() -> None:
     tokens, ends, eos, special_tokens, limits = marshal.loads(_read(control, length))
     tokenizer = llguidance.LLTokenizer(_Tokens(tokens, eos), eos_token=ends or eos)  # type: ignore[arg-type]
     compiler = Compiler(tokenizer, special_tokens)
-    compiler.matcher("json_schema", '{"type":"object"}')  # what is read by the first one, children need not read again
+    # Compiling once loads what every compilation needs, so that children need not load it again.
+    compiler.matcher("json_schema", '{"type":"object"}')
     del tokens
     gc.collect()
+    # Frozen objects are not touched by the garbage collector, so a child's pages stay shared with the server.
     gc.freeze()
     Server(control, compiler, ConstraintLimits(**limits)).run()
 
