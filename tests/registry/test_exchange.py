@@ -13,7 +13,7 @@ from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest as manifests
 from puna.models.progress import TransferStep
 from puna.models.registry.repository import Repository
-from puna.models.storage import integrity, seals
+from puna.models.storage import integrity, stat_fingerprints
 from puna.serving.catalogue import Catalogue
 
 
@@ -166,7 +166,7 @@ async def test_a_damaged_blob_of_another_length_is_fetched_again(pushed, side):
 @pytest.mark.parametrize("small", [True, False])
 async def test_a_damaged_blob_of_the_right_length_is_found_and_fetched_again(pushed, side, front, monkeypatch, small):
     if not small:
-        for module in (integrity, seals):
+        for module in (integrity, stat_fingerprints):
             monkeypatch.setattr(module, "SMALL", 1000)
     two = side()
     await two.pull(pushed.name)

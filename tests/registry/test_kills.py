@@ -57,10 +57,10 @@ class Watched:
             if not path.exists():
                 continue  # a link whose file is gone; nobody may name it, see below
             status = path.stat()
-            stamp = (path.name, status.st_ino, status.st_size, status.st_mtime_ns)
-            if stamp not in self.right:
+            file_identity = (path.name, status.st_ino, status.st_size, status.st_mtime_ns)
+            if file_identity not in self.right:
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name.partition("-")[2]
-                self.right[stamp] = True
+                self.right[file_identity] = True
         for name in store.names():
             data = self.root.joinpath("manifests", *name.parts).read_bytes()
             manifest = manifests.loads(data)

@@ -14,7 +14,7 @@ from puna.models.layout import media_types
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
-from puna.models.storage.blobs import BlobStore, Claims
+from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.store import ModelStore
 from puna.process import temporary_folders
 from puna.process.temporary_folders import Scratch
@@ -37,13 +37,13 @@ def install(store: ModelStore) -> bool:
     """Put llamita into the store, in place of another model of the name. Returns whether it was not there already."""
     folder = files("puna.demo")
     name = store.resolve(NAME)
-    with store.blobs.claiming() as claims:
-        data = _manifest(store.blobs, claims, folder)
+    with store.blobs.hold_shared_locks() as shared_locks:
+        data = _manifest(store.blobs, shared_locks, folder)
         before = store.read_manifest(name)
         if before is not None and manifests.dumps(before) == data:
             return False
         stale = store.replace_manifest(name, data)
-    store.forget(stale)
+    store.remove_unused(stale)
     return True
 
 
@@ -70,26 +70,26 @@ def install_in_new_store(root: Path) -> bool:
     return True
 
 
-def _manifest(blobs: BlobStore, claims: Claims, folder: Traversable) -> bytes:
+def _manifest(blobs: BlobStore, shared_locks: SharedLocks, folder: Traversable) -> bytes:
     """Store the blobs and return the manifest that names them."""
-    layers = [_model(blobs, claims, folder / MODEL)]
+    layers = [_model(blobs, shared_locks, folder / MODEL)]
     for media_type, file_name in _TEXTS:
         if (file := folder / file_name).is_file():
-            blob = blobs.add(_text(file, media_type), claims)
+            blob = blobs.add(_text(file, media_type), shared_locks)
             layers.append(Layer(media_type=media_type, digest=blob.digest, size=blob.size))
     config = completed(Config(), gguf.read(blobs.path(layers[0].digest)))
-    blob = blobs.add(configs.dumps(config), claims)
+    blob = blobs.add(configs.dumps(config), shared_locks)
     return manifests.dumps(
         Manifest(Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size), tuple(layers))
     )
 
 
-def _model(blobs: BlobStore, claims: Claims, file: Traversable) -> Layer:
+def _model(blobs: BlobStore, shared_locks: SharedLocks, file: Traversable) -> Layer:
     with file.open("rb") as source, blobs.writer() as writer:
         while chunk := source.read(_CHUNK):
             writer.write(chunk)
         blob = writer.commit()
-    claims.add(blob.digest)
+    shared_locks.add(blob.digest)
     return Layer(media_type=media_types.MODEL, digest=blob.digest, size=blob.size)
 
 

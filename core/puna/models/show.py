@@ -66,15 +66,15 @@ def show(
     """
     config = model.config
     path = model.model_path
-    head: GGUF | None = None
+    header: GGUF | None = None
     if not config.is_remote:
         if path is None or not path.exists():
             gone = next((f": {each.origin} is gone" for each in model.in_place if each.state is None), "")
             name = model.name.shortest
             raise ModelNotFoundError(name, f"model '{name}' not found{gone}")
-        head = gguf.read(path, arrays=True) if verbose else model.gguf
+        header = gguf.read(path, arrays=True) if verbose else model.gguf
     projector = next(iter(model.projector_paths), None)
-    projector_head = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
+    projector_header = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
     go_template = model.template if model.template is not None else DEFAULT_TEMPLATE
     shown_system = system or model.system
     return ShowResult(
@@ -102,9 +102,9 @@ def show(
         template=model.chat_template if model.uses_jinja else go_template,
         system=shown_system,
         messages=model.messages,
-        model_info_json=metadata_json(head) if head else _remote_info(config),
-        projector_info_json=metadata_json(projector_head) if projector_head else "",
-        tensors=head.tensors if head else (),
+        model_info_json=metadata_json(header) if header else _remote_info(config),
+        projector_info_json=metadata_json(projector_header) if projector_header else "",
+        tensors=header.tensors if header else (),
         requires=config.requires,
         remote_host=config.remote_host,
         remote_model=config.remote_model,
@@ -113,10 +113,10 @@ def show(
     )
 
 
-def metadata_json(head: GGUF) -> str:
+def metadata_json(header: GGUF) -> str:
     """Write metadata as Go does: keys sorted, arrays null unless they were read, bytes in base64."""
-    pairs = {key: _json(value) for key, value in head.metadata.items() if key not in HIDDEN}
-    pairs["general.parameter_count"] = str(head.parameter_count)
+    pairs = {key: _json(value) for key, value in header.metadata.items() if key not in HIDDEN}
+    pairs["general.parameter_count"] = str(header.parameter_count)
     return "{" + ",".join(f"{_string(key)}:{pairs[key]}" for key in sorted(pairs)) + "}"
 
 

@@ -15,14 +15,14 @@ from typing import Final
 
 from puna.errors import InvalidDigestError, PunaError
 from puna.models.facts.details import ModelSummary
-from puna.models.facts.heads import Heads, ReadTemplate, read_template, stamp
+from puna.models.facts.header_cache import HeaderCache, ReadTemplate, file_identity, read_template
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Manifest
 from puna.models.name import ModelName
-from puna.models.storage import bounded_files, durable, prune, seals
-from puna.models.storage.blobs import BlobStore, Claims
+from puna.models.storage import bounded_files, durable, prune, stat_fingerprints
+from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.storage.digest import file_name, is_digest
 from puna.models.stored import FAULTS, StoredModel, UnreadableModelError
 from puna.traceback_summary import summarize
@@ -60,7 +60,7 @@ class ModelStore:
         self._manifests = root / "manifests"
         self._go_template = go_template
         self.read_template = read_template
-        self._heads = Heads(read=read_template)
+        self._header_cache = HeaderCache(read=read_template)
         self._left_out: dict[ModelName, str] = {}
         """Models that are not listed, and why."""
         self._writing = threading.RLock()
@@ -81,8 +81,8 @@ class ModelStore:
             self.remove_orphans()
             prune.prune_unfinished(self.blobs.folder)
             prune.prune_unfinished(self._manifests, TEMPORARY_PREFIX)
-            prune.prune_unfinished(self.blobs.seals.folder, seals.TEMPORARY_PREFIX)
-            self.blobs.seals.sweep(self.blobs.folder)
+            prune.prune_unfinished(self.blobs.stat_fingerprints.folder, stat_fingerprints.TEMPORARY_PREFIX)
+            self.blobs.stat_fingerprints.remove_orphans(self.blobs.folder)
             prune.remove_empty_folders(self._manifests)
         except (ValueError, OSError) as error:
             log.warning("not pruning the store: %s", error)
@@ -91,7 +91,7 @@ class ModelStore:
         """Remove blobs that no manifest names and that have not been touched for an hour. ValueError, OSError."""
 
         def is_old(path: Path) -> bool:
-            return prune.is_old(path, self.blobs.seals.age(path))
+            return prune.is_old(path, self.blobs.stat_fingerprints.age(path))
 
         used = {file_name(digest) for digest in self.used(strict=True) if is_digest(digest)}
         idle = [path.name for path in self.blobs.files() if path.name not in used and is_old(path)]
@@ -154,23 +154,23 @@ class ModelStore:
         source, destination = self.resolve(source), self.resolve(destination)
         if source.parts == destination.parts:
             return  # whether there is such a model or not, as in the reference
-        with self.blobs.claiming() as claims:
+        with self.blobs.hold_shared_locks() as shared_locks:
             try:
-                data = self._claimed(self._manifest_path(source), claims)
+                data = self._locked_manifest(self._manifest_path(source), shared_locks)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise LookupError(source.shortest) from error
             except ValueError as error:
                 raise UnreadableModelError(f"{source.shortest}: {error}") from error
             stale = self.replace_manifest(destination, data)
-        self.forget(stale)
+        self.remove_unused(stale)
 
-    def _claimed(self, path: Path, claims: Claims) -> bytes:
+    def _locked_manifest(self, path: Path, shared_locks: SharedLocks) -> bytes:
         """Return a manifest whose blobs are claimed; if somebody was faster and removed them, its successor."""
         data, before = bounded_files.read(path, bounded_files.MANIFEST), b""
         while data != before:
             with contextlib.suppress(ValueError):
                 for digest in filter(is_digest, manifests.loads(data).digests):
-                    claims.add(digest)
+                    shared_locks.add(digest)
             data, before = bounded_files.read(path, bounded_files.MANIFEST), data
         return data
 
@@ -185,7 +185,7 @@ class ModelStore:
             raise LookupError(resolved.shortest) from error
         prune.remove_empty_folders(self._manifests)
         if manifest is not None:
-            self._remove_unused(manifest.digests)
+            self._remove_blobs(manifest.digests)
 
     def read_manifest(self, name: ModelName) -> Manifest | None:
         """Return a manifest as it stands, None if there is none or it cannot be read. The name is not resolved."""
@@ -204,7 +204,7 @@ class ModelStore:
                     with durable.temporary(self._manifests, TEMPORARY_PREFIX) as (path, file):
                         target.parent.mkdir(parents=True, exist_ok=True)
                         file.write(data)
-                        durable.settle(file, path, target)
+                        durable.replace_atomically(file, path, target)
                     break
                 except (FileNotFoundError, FileExistsError):  # somebody removed the empty folder in between
                     if attempt == _ATTEMPTS - 1:
@@ -214,16 +214,16 @@ class ModelStore:
                     durable.sync_folder(folder)
         return before.digests if before is not None else frozenset()
 
-    def forget(self, digests: frozenset[str]) -> None:
+    def remove_unused(self, digests: frozenset[str]) -> None:
         """Remove those of a replaced model's blobs that nobody uses, unless the store is never pruned."""
         if digests and not self.no_prune:
-            self._remove_unused(digests)
+            self._remove_blobs(digests)
 
-    def _remove_unused(self, digests: frozenset[str]) -> None:
+    def _remove_blobs(self, digests: frozenset[str]) -> None:
         self.blobs.remove(digests, lambda: self.used(strict=False))
 
     def _load(self, name: ModelName, path: Path) -> StoredModel:
-        return self._heads.remember(("model", *stamp(path)), lambda: self._read(name, path))
+        return self._header_cache.get_or_make(("model", *file_identity(path)), lambda: self._read(name, path))
 
     def _read(self, name: ModelName, path: Path) -> StoredModel:
         data = bounded_files.read(path, bounded_files.MANIFEST)
@@ -235,7 +235,7 @@ class ModelStore:
             modified_ns=max(_EARLIEST_NS, min(path.stat().st_mtime_ns, _LATEST_NS)),
             config=self._config(manifest),
             blobs=self.blobs,
-            heads=self._heads,
+            header_cache=self._header_cache,
             go_template=self._go_template,
         )
 

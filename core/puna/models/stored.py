@@ -14,7 +14,7 @@ from puna.go.template.facts import Facts
 from puna.messages import Message
 from puna.models.facts import capabilities, selection
 from puna.models.facts.details import Details, ModelSummary, describe, local_time
-from puna.models.facts.heads import Heads
+from puna.models.facts.header_cache import HeaderCache
 from puna.models.layout import media_types, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
@@ -48,7 +48,7 @@ class StoredModel:
         modified_ns: int,
         config: Config,
         blobs: BlobStore,
-        heads: Heads,
+        header_cache: HeaderCache,
         go_template: bool | None,
     ) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class StoredModel:
         self.modified_ns = modified_ns
         self.config = config
         self._blobs = blobs
-        self._heads = heads
+        self._header_cache = header_cache
         self._go_template = go_template
 
     @property
@@ -123,7 +123,7 @@ class StoredModel:
         if self.template is None:
             return None
         try:
-            return self._heads.template(self.template)
+            return self._header_cache.template(self.template)
         except TemplateLimitError:
             return Facts()
 
@@ -165,24 +165,24 @@ class StoredModel:
         """Head of the model file, arrays left out. Raises UnreadableModelError if there is no model file."""
         if self.model_path is None:
             raise UnreadableModelError(f"{self.name.shortest} has no model file")
-        return self._heads.head(self.model_path)
+        return self._header_cache.header(self.model_path)
 
     @cached_property
     def projectors(self) -> tuple[GGUF, ...]:
         """Heads of the projectors that can be read."""
-        return tuple(head for path in self.projector_paths if (head := self._readable(path)) is not None)
+        return tuple(header for path in self.projector_paths if (header := self._readable(path)) is not None)
 
     @cached_property
     def chat_template(self) -> str:
         """The GGUF's own Jinja template; empty if it has none or cannot be read."""
-        head = self._model_head
-        return head.text("tokenizer.chat_template") if head else ""
+        header = self._model_header
+        return header.text("tokenizer.chat_template") if header else ""
 
     @cached_property
     def tool_chat_template(self) -> str:
         """The variant of chat_template for conversations with tools; empty if there is none."""
-        head = self._model_head
-        return head.text("tokenizer.chat_template.tool_use") if head else ""
+        header = self._model_header
+        return header.text("tokenizer.chat_template.tool_use") if header else ""
 
     @property
     def _jinja(self) -> str:
@@ -211,7 +211,7 @@ class StoredModel:
         in_use = known if known is not None and self.mode == "rendered" else None
         return capabilities.detect(
             self.config,
-            self._model_head,
+            self._model_header,
             self.projectors,
             jinja=self._jinja if self.uses_jinja else "",
             template=selection.template_capabilities(in_use) if in_use else (),
@@ -220,24 +220,24 @@ class StoredModel:
     @property
     def details(self) -> Details:
         """What it is, as show says it."""
-        return describe(self.config, self.parent_model, self._model_head)
+        return describe(self.config, self.parent_model, self._model_header)
 
     @cached_property
     def summary(self) -> ModelSummary:
         """Its entry of a list. Reads no more of the model file than the metadata before the vocabulary."""
         known = self.template_facts
-        head = self._peeked()
+        header = self._peeked()
         # A file type that is not written down may stand behind the vocabulary: llama.cpp's quantizer puts it there.
-        whole = self._model_head if head is not None and self.config.file_type in ("", UNKNOWN) else None
+        whole = self._model_header if header is not None and self.config.file_type in ("", UNKNOWN) else None
         return ModelSummary(
             name=self.name,
             digest=self.digest,
             size=self.size,
             modified_ns=self.modified_ns,
-            details=describe(self.config, self.parent_model, head, whole, lengths=True),
+            details=describe(self.config, self.parent_model, header, whole, lengths=True),
             capabilities=capabilities.detect_for_list(
                 self.config,
-                head,
+                header,
                 has_projector=bool(self.projector_paths),
                 template=selection.template_capabilities(known) if known else (),
             ),
@@ -247,20 +247,20 @@ class StoredModel:
         )
 
     @cached_property
-    def _model_head(self) -> GGUF | None:
+    def _model_header(self) -> GGUF | None:
         return self._readable(self.model_path) if self.config.is_gguf and self.model_path else None
 
     def _peeked(self) -> GGUF | None:
         if self.model_path is None or not self.config.is_gguf or self.config.is_remote:
             return None
         try:
-            return self._heads.peek(self.model_path)
+            return self._header_cache.peek(self.model_path)
         except (GGUFError, OSError):
             return None
 
     def _readable(self, path: Path) -> GGUF | None:
         try:
-            return self._heads.head(path)
+            return self._header_cache.header(path)
         except (GGUFError, OSError):
             return None
 

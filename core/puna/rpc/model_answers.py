@@ -11,7 +11,7 @@ from puna.models.facts.details import Details, ModelSummary, local_time
 from puna.models.progress import TransferStep
 from puna.models.show import ShowResult
 from puna.models.storage.linked import InPlace
-from puna.models.storage.seals import Place, State
+from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call
 from puna.runtime.requirements import LoadedEntry
@@ -24,9 +24,9 @@ _PLACES: Final = {
 }
 _STATES: Final = {
     None: models_pb2.FILE_STATE_GONE,
-    State.UNSEALED: models_pb2.FILE_STATE_UNSPECIFIED,
-    State.INTACT: models_pb2.FILE_STATE_UNCHANGED,
-    State.TOUCHED: models_pb2.FILE_STATE_TOUCHED,
+    FileState.UNKNOWN: models_pb2.FILE_STATE_UNSPECIFIED,
+    FileState.UNCHANGED: models_pb2.FILE_STATE_UNCHANGED,
+    FileState.CHANGED: models_pb2.FILE_STATE_TOUCHED,
 }
 
 
@@ -149,9 +149,9 @@ def details(found: Details) -> models_pb2.ModelDetails:
 
 def timestamp(nanoseconds: int) -> Timestamp:
     """Write a moment given in nanoseconds since 1970."""
-    stamp = Timestamp()
-    stamp.FromNanoseconds(nanoseconds)
-    return stamp
+    file_identity = Timestamp()
+    file_identity.FromNanoseconds(nanoseconds)
+    return file_identity
 
 
 def offset(nanoseconds: int) -> int:

@@ -136,5 +136,5 @@ def test_projectors_are_told(workshop, shown):
 def test_arrays_in_slices(monkeypatch, at_once, kind, values, text):
     monkeypatch.setattr(show_module, "AT_ONCE", at_once)
     values = tuple(map(Float32, values)) if kind == 6 else values
-    head = GGUF({"general.architecture": "x", "k": Array(kind, len(values), values)}, {}, (), 0)
-    assert f'"k":{text}' in show_module.metadata_json(head)
+    header = GGUF({"general.architecture": "x", "k": Array(kind, len(values), values)}, {}, (), 0)
+    assert f'"k":{text}' in show_module.metadata_json(header)

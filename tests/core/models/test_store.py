@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from puna.models.name import ModelName
-from puna.models.storage.blobs import Claims
+from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore
 from puna.models.stored import UnreadableModelError
 
@@ -103,14 +103,14 @@ def test_a_copy_has_the_same_bytes_and_outlives_the_original(workshop):
 
 def test_a_copy_is_of_what_its_source_is_once_its_blobs_are_held(workshop, monkeypatch):
     workshop.create_plain("m", system="Old.")
-    add = Claims.add
+    add = SharedLocks.add
 
-    def late(claims, digest):
-        monkeypatch.setattr(Claims, "add", add)
+    def late(shared_locks, digest):
+        monkeypatch.setattr(SharedLocks, "add", add)
         workshop.create("m", base="m", system="New.")  # which removes what the copy has read of
-        add(claims, digest)
+        add(shared_locks, digest)
 
-    monkeypatch.setattr(Claims, "add", late)
+    monkeypatch.setattr(SharedLocks, "add", late)
     workshop.store.copy(name("m"), name("n"))
     assert workshop.text("n", "system") == "New."
 

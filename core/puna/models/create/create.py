@@ -20,7 +20,7 @@ from puna.models.create import layers, overrides, quantization, remote
 from puna.models.create.layers import Entry
 from puna.models.create.request import CreateRequest, check
 from puna.models.create.rewrite import COPY, Rewrite, RewriteError
-from puna.models.create.uploads import Piece, Uploads
+from puna.models.create.uploads import ModelComponent, Uploads
 from puna.models.facts.details import completed
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
@@ -29,7 +29,7 @@ from puna.models.layout.config import Config, Draft
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName, Source, parse_reference
 from puna.models.progress import TransferStep
-from puna.models.storage.blobs import Claims
+from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 
@@ -65,10 +65,10 @@ def create(
     files that are wrong, TransferError when the base is not here and cannot be fetched.
     """
     name = check(request)
-    with store.blobs.claiming() as claims, ExitStack() as scratch:
-        creation = _Creation(store, request, store.resolve(name), claims, rewriter, pull, stopped, scratch)
+    with store.blobs.hold_shared_locks() as shared_locks, ExitStack() as scratch:
+        creation = _Creation(store, request, store.resolve(name), shared_locks, rewriter, pull, stopped, scratch)
         stale = yield from creation.run()
-    store.forget(stale)
+    store.remove_unused(stale)
     yield TransferStep("success")
 
 
@@ -79,7 +79,7 @@ class _Creation:
     store: ModelStore
     request: CreateRequest
     name: ModelName
-    claims: Claims
+    shared_locks: SharedLocks
     rewriter: Rewrite | None
     pull: Pull
     stopped: Callable[[], bool]
@@ -93,7 +93,7 @@ class _Creation:
             items += yield from self._adapters(items)
         if self.request.draft_files and not config.is_remote:
             drafts = yield from self._drafts()
-            draft = Draft(model_format="gguf", architecture=drafts[-1].head.architecture)
+            draft = Draft(model_format="gguf", architecture=drafts[-1].header.architecture)
             config, items = replace(config, draft=draft), [*items, *drafts]
         entries: list[Entry] = []
         known: list[Entry] = []
@@ -101,54 +101,56 @@ class _Creation:
             if isinstance(item, Entry):
                 entries.append(item)
                 continue
-            piece = yield from self._finished(item)
-            entries.append(Entry(layer=piece.layer, created=piece.created))
-            if piece.layer.media_type == media_types.MODEL:
-                config = completed(config, piece.head)
-                known += layers.detected(piece.head) if not self.request.base else []
+            component = yield from self._finished(item)
+            entries.append(Entry(layer=component.layer, created=component.created))
+            if component.layer.media_type == media_types.MODEL:
+                config = completed(config, component.header)
+                known += layers.detected(component.header) if not self.request.base else []
         config, request = layers.with_defaults(config, self.request)
         texts = layers.with_texts(entries + known, request, self._read, self.store.read_template)
         return (yield from self._write(config, texts))
 
-    def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+    def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[ModelComponent | Entry]]]:
         """Return the configuration and the layers to start from."""
         if self.request.base:
             return (yield from self._from_model(config))
         if self.request.files is None:
             raise InvalidCreateError("neither 'from' or 'files' was specified")
-        uploads = Uploads(self.store.blobs, self.claims, strict=False)
+        uploads = Uploads(self.store.blobs, self.shared_locks, strict=False)
         if uploads.kind(self.request.files) == "safetensors":
-            piece = yield from self._converted_model(self.request.files, self.request.quantize)
-            return config, [piece]
-        pieces: list[Piece] = []
-        yield from uploads.read(self.request.files, pieces)
-        return config, [*pieces]
+            component = yield from self._converted_model(self.request.files, self.request.quantize)
+            return config, [component]
+        components: list[ModelComponent] = []
+        yield from uploads.read(self.request.files, components)
+        return config, [*components]
 
-    def _converted_model(self, files: Mapping[str, str], quantize: str) -> Generator[TransferStep, None, Piece]:
+    def _converted_model(
+        self, files: Mapping[str, str], quantize: str
+    ) -> Generator[TransferStep, None, ModelComponent]:
         yield TransferStep("converting model")
         if quantize:
             quantization.named(quantize)  # to find it wrong after an hour's work would be late
         return self._converted(files, media_types.MODEL, None)
 
-    def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> Piece:
+    def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> ModelComponent:
         """Convert safetensors to a file that is not stored yet: its layer has no digest."""
         target = self.scratch.enter_context(self.store.blobs.temporary())
         paths = {name: self._uploaded(digest) for name, digest in files.items()}
         for _ in conversion.convert(paths, target, base, self.stopped):
             pass
         layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
-        return Piece(layer=layer, head=gguf.read(target), path=target, uploaded=True)
+        return ModelComponent(layer=layer, header=gguf.read(target), path=target, uploaded=True)
 
     def _uploaded(self, digest: str) -> Path:
         """Return a blob's path; it stays until we are done."""
-        self.claims.add(digest)
+        self.shared_locks.add(digest)
         path = self.store.blobs.path(digest)
         if not path.is_file():
             raise CreateFailedError(f"open {path}: no such file or directory")
         self.store.blobs.touch(digest)
         return path
 
-    def _from_model(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[Piece | Entry]]]:
+    def _from_model(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[ModelComponent | Entry]]]:
         try:
             reference = parse_reference(self.request.base)
         except InvalidRequestError as error:
@@ -187,94 +189,96 @@ class _Creation:
         except LookupError as error:
             raise TransferError(f"pull model manifest: {name.shortest} did not come") from error
 
-    def _inherited(self, layer: Layer, source: str) -> Piece | Entry:
+    def _inherited(self, layer: Layer, source: str) -> ModelComponent | Entry:
         path = self._uploaded(layer.digest)
         inherited = layer.inherited(source)
         if layer.media_type != media_types.MODEL:
             return Entry(layer=inherited)
-        return Piece(layer=inherited, head=gguf.read(path), path=path, uploaded=False)
+        return ModelComponent(layer=inherited, header=gguf.read(path), path=path, uploaded=False)
 
-    def _adapters(self, items: list[Piece | Entry]) -> Generator[TransferStep, None, list[Piece]]:
-        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+    def _adapters(self, items: list[ModelComponent | Entry]) -> Generator[TransferStep, None, list[ModelComponent]]:
+        uploads = Uploads(self.store.blobs, self.shared_locks, strict=True)
         if uploads.kind(self.request.adapters) == "safetensors":
             yield TransferStep("converting adapter")
-            bases = [each.head for each in items if isinstance(each, Piece) and _is_model(each)]
+            bases = [each.header for each in items if isinstance(each, ModelComponent) and _is_model(each)]
             if not bases:
                 raise CreateFailedError("unsupported architecture")
             return [self._converted(self.request.adapters, media_types.ADAPTER, bases[-1])]
         if len(self.request.adapters) > 1:
             raise InvalidCreateError("only one adapter is currently supported")
-        pieces: list[Piece] = []
-        yield from uploads.read(self.request.adapters, pieces)
-        return pieces
+        components: list[ModelComponent] = []
+        yield from uploads.read(self.request.adapters, components)
+        return components
 
-    def _drafts(self) -> Generator[TransferStep, None, list[Piece]]:
-        uploads = Uploads(self.store.blobs, self.claims, strict=True)
+    def _drafts(self) -> Generator[TransferStep, None, list[ModelComponent]]:
+        uploads = Uploads(self.store.blobs, self.shared_locks, strict=True)
         if uploads.kind(self.request.draft_files) == "safetensors":
-            pieces = [(yield from self._converted_model(self.request.draft_files, self.request.draft_quantize))]
+            components = [(yield from self._converted_model(self.request.draft_files, self.request.draft_quantize))]
         else:
-            pieces = []
-            yield from uploads.read(self.request.draft_files, pieces)
-        return [replace(piece, layer=replace(piece.layer, media_type=media_types.DRAFT)) for piece in pieces]
+            components = []
+            yield from uploads.read(self.request.draft_files, components)
+        return [
+            replace(component, layer=replace(component.layer, media_type=media_types.DRAFT)) for component in components
+        ]
 
-    def _finished(self, piece: Piece) -> Generator[TransferStep, None, Piece]:
+    def _finished(self, component: ModelComponent) -> Generator[TransferStep, None, ModelComponent]:
         """Return the piece as it is to be stored: joined, completed, rewritten or quantized where that is due."""
-        kind = self._rewriting(piece)
-        if kind is None and not piece.layer.digest:
-            return self._adopted(piece, piece.path)
-        if kind is None and not piece.shards and not piece.lacks_projector_type:
-            return piece
+        kind = self._rewriting(component)
+        if kind is None and not component.layer.digest:
+            return self._adopted(component, component.path)
+        if kind is None and not component.shards and not component.lacks_projector_type:
+            return component
         blobs = self.store.blobs
         with blobs.temporary() as whole, blobs.temporary() as target:
-            source = written = piece.path
-            if piece.shards:
-                _join(piece, whole)
+            source = written = component.path
+            if component.shards:
+                _join(component, whole)
                 source = written = whole
-            if piece.lacks_projector_type:
+            if component.lacks_projector_type:
                 yield TransferStep("updating GGUF projector metadata")
                 _add_projector_type(source, target)
                 written = target
             elif kind is not None:
-                yield from self._rewrite(piece, source, target, kind)
+                yield from self._rewrite(component, source, target, kind)
                 written = target
-            return self._adopted(piece, written)
+            return self._adopted(component, written)
 
-    def _adopted(self, piece: Piece, written: Path) -> Piece:
+    def _adopted(self, component: ModelComponent, written: Path) -> ModelComponent:
         """Store a file as what the piece is."""
-        blob = self.store.blobs.adopt(written, self.claims)
-        layer = Layer(media_type=piece.layer.media_type, digest=blob.digest, size=blob.size)
+        blob = self.store.blobs.adopt(written, self.shared_locks)
+        layer = Layer(media_type=component.layer.media_type, digest=blob.digest, size=blob.size)
         path = self.store.blobs.path(blob.digest)
-        return replace(piece, layer=layer, path=path, head=gguf.read(path), created=blob.created, shards=())
+        return replace(component, layer=layer, path=path, header=gguf.read(path), created=blob.created, shards=())
 
-    def _rewriting(self, piece: Piece) -> str | None:
+    def _rewriting(self, component: ModelComponent) -> str | None:
         """Return the type to rewrite a piece to, "COPY", or None when it is kept."""
-        has = piece.head.file_type
-        if piece.layer.media_type == media_types.MODEL and self.request.quantize:
+        has = component.header.file_type
+        if component.layer.media_type == media_types.MODEL and self.request.quantize:
             wanted = quantization.named(self.request.quantize)
             if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError("quantization is only supported for F16, BF16 and F32 models")
             if wanted != has:
                 return wanted
-        if piece.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
+        if component.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
             wanted = quantization.named(self.request.draft_quantize)
             if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError(f"draft quantization requires an unquantized draft model, got {has}")
             return wanted if wanted != has else None
-        return COPY if piece.needs_rewriting and not self.request.as_is and self.rewriter is not None else None
+        return COPY if component.needs_rewriting and not self.request.as_is and self.rewriter is not None else None
 
-    def _rewrite(self, piece: Piece, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
+    def _rewrite(self, component: ModelComponent, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
         if self.rewriter is None:
             raise CreateFailedError(NO_QUANTIZER)
         size = source.stat().st_size
-        status = f"quantizing {piece.head.file_type} model to {kind}"
-        spoken = time.monotonic()
+        status = f"quantizing {component.header.file_type} model to {kind}"
+        reported = time.monotonic()
         try:
             for done, total in self.rewriter(source, target, kind, self.stopped):
                 if self.stopped():
                     raise CreateFailedError("request canceled")
                 now = time.monotonic()
-                if kind != COPY and now - spoken >= _PROGRESS_SECONDS:
-                    spoken = now
+                if kind != COPY and now - reported >= _PROGRESS_SECONDS:
+                    reported = now
                     yield TransferStep(status, _PROGRESS_DIGEST, size, size * done // max(total, 1))
         except RewriteError as error:
             if kind != COPY:
@@ -286,9 +290,9 @@ class _Creation:
     def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
         stored = [self._stored(entry) for entry in entries]
         data = configs.dumps(config)
-        blob = self.store.blobs.add(data, self.claims)
+        blob = self.store.blobs.add(data, self.shared_locks)
         for entry in stored:
-            yield TransferStep(entry.told)
+            yield TransferStep(entry.status_line)
         yield TransferStep("writing manifest")
         config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
         manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
@@ -297,36 +301,36 @@ class _Creation:
     def _stored(self, entry: Entry) -> Entry:
         if entry.data is None:
             return entry
-        return replace(entry, created=self.store.blobs.add(entry.data, self.claims).created)
+        return replace(entry, created=self.store.blobs.add(entry.data, self.shared_locks).created)
 
     def _read(self, digest: str) -> bytes:
         return self.store.blobs.path(digest).read_bytes()
 
 
 def _config(request: CreateRequest) -> Config:
-    told = overrides.read(request.info)
+    given = overrides.read(request.info)
     return Config(
-        model_family=told.model_family,
-        model_families=(told.model_family,) if told.model_family else (),
-        model_type=told.parameter_size,
-        file_type=told.quantization_level,
+        model_family=given.model_family,
+        model_families=(given.model_family,) if given.model_family else (),
+        model_type=given.parameter_size,
+        file_type=given.quantization_level,
         renderer=request.renderer,
         parser=request.parser,
         requires=request.requires,
-        capabilities=told.capabilities,
-        context_length=told.context_length,
-        embedding_length=told.embedding_length,
-        base_name=told.base_name,
+        capabilities=given.capabilities,
+        context_length=given.context_length,
+        embedding_length=given.embedding_length,
+        base_name=given.base_name,
         backend=request.backend,
     )
 
 
-def _is_model(piece: Piece) -> bool:
-    return piece.layer.media_type == media_types.MODEL
+def _is_model(component: ModelComponent) -> bool:
+    return component.layer.media_type == media_types.MODEL
 
 
-def _join(piece: Piece, target: Path) -> None:
-    parts = [Part(shard.path, gguf.read(shard.path, arrays=True)) for shard in piece.shards]
+def _join(component: ModelComponent, target: Path) -> None:
+    parts = [Part(shard.path, gguf.read(shard.path, arrays=True)) for shard in component.shards]
     with target.open("wb") as file:
         gguf_write.joined(parts, file)
 

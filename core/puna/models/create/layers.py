@@ -8,7 +8,7 @@ from puna.errors import InvalidCreateError, TemplateError
 from puna.gguf.reader import GGUF
 from puna.models.create import known_templates
 from puna.models.create.request import CreateRequest
-from puna.models.facts.heads import ReadTemplate
+from puna.models.facts.header_cache import ReadTemplate
 from puna.models.layout import media_types, parameters, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer
@@ -37,7 +37,7 @@ class Entry:
     """What to say of it in place of the usual."""
 
     @property
-    def told(self) -> str:
+    def status_line(self) -> str:
         """The status line."""
         return self.status or f"{'creating new' if self.created else 'using existing'} layer {self.layer.digest}"
 
@@ -47,9 +47,9 @@ def of_text(media_type: str, data: bytes, status: str = "") -> Entry:
     return Entry(layer=Layer(media_type=media_type, digest=digest_of(data), size=len(data)), data=data, status=status)
 
 
-def detected(head: GGUF) -> list[Entry]:
+def detected(header: GGUF) -> list[Entry]:
     """Return the layers of the template that is known for the file's own chat template, if there is one."""
-    chat_template = head.text("tokenizer.chat_template")
+    chat_template = header.text("tokenizer.chat_template")
     known = known_templates.nearest(chat_template) if chat_template else None
     if known is None:
         return []
@@ -97,13 +97,13 @@ def with_texts(
     return out
 
 
-def _parameters(entries: Iterable[Entry], told: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
+def _parameters(entries: Iterable[Entry], given: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
     found = [
         parameters.loads(entry.data if entry.data is not None else read(entry.layer.digest))
         for entry in entries
         if entry.layer.media_type == media_types.PARAMS
     ]
-    return parameters.merged([*found, told])
+    return parameters.merged([*found, given])
 
 
 def _without(entries: Iterable[Entry], *kinds: str) -> list[Entry]:

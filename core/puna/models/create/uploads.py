@@ -12,7 +12,7 @@ from puna.gguf.reader import GGUF
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer
 from puna.models.progress import TransferStep
-from puna.models.storage.blobs import BlobStore, Claims
+from puna.models.storage.blobs import BlobStore, SharedLocks
 
 Kind = Literal["gguf", "safetensors"]
 
@@ -21,11 +21,11 @@ _COMPATIBILITY: Final = ("a.", "mm.", "mtp.", "s.", "v.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class ModelComponent:
     """A layer with a GGUF file in it. With `shards`, the file must first be put together of them."""
 
     layer: Layer
-    head: GGUF
+    header: GGUF
     path: Path
     uploaded: bool
     """Whether it came as a file, not from another model."""
@@ -38,7 +38,7 @@ class Piece:
         """Whether it is a model that llama.cpp must have read once before it is stored."""
         if not self.uploaded or self.layer.media_type != media_types.MODEL:
             return False
-        return not any(tensor.name.startswith(_COMPATIBILITY) for tensor in self.head.tensors)
+        return not any(tensor.name.startswith(_COMPATIBILITY) for tensor in self.header.tensors)
 
     @property
     def lacks_projector_type(self) -> bool:
@@ -46,10 +46,10 @@ class Piece:
         return (
             self.uploaded
             and self.layer.media_type == media_types.PROJECTOR
-            and self.head.architecture == "clip"
-            and self.head.get("has_vision_encoder") is True
-            and not self.head.has("projector_type")
-            and not self.head.has("vision.projector_type")
+            and self.header.architecture == "clip"
+            and self.header.get("has_vision_encoder") is True
+            and not self.header.has("projector_type")
+            and not self.header.has("vision.projector_type")
         )
 
 
@@ -58,15 +58,15 @@ class Shard:
     """A file of a split model."""
 
     path: Path
-    head: GGUF
+    header: GGUF
 
 
 class Uploads:
     """Reads uploaded files. `strict`: a file that is missing is the client's fault, not an accident."""
 
-    def __init__(self, blobs: BlobStore, claims: Claims, *, strict: bool) -> None:
+    def __init__(self, blobs: BlobStore, shared_locks: SharedLocks, *, strict: bool) -> None:
         self._blobs = blobs
-        self._claims = claims
+        self._shared_locks = shared_locks
         self._strict = strict
 
     def kind(self, files: Mapping[str, str]) -> Kind:
@@ -83,40 +83,40 @@ class Uploads:
                 continue
         raise InvalidCreateError("unknown type")
 
-    def read(self, files: Mapping[str, str], pieces: list[Piece]) -> Iterator[TransferStep]:
+    def read(self, files: Mapping[str, str], components: list[ModelComponent]) -> Iterator[TransferStep]:
         """Read GGUF files by name and append what they are to `pieces`."""
-        shards: dict[str, list[tuple[str, Shard, Piece]]] = {}
+        shards: dict[str, list[tuple[str, Shard, ModelComponent]]] = {}
         for name in sorted(files):
             yield TransferStep("parsing GGUF")
-            piece = self._piece(name, files[name])
-            if _count(piece.head) <= 1:
-                pieces.append(piece)
+            component = self._component(name, files[name])
+            if _count(component.header) <= 1:
+                components.append(component)
                 continue
-            prefix = _shard_prefix(name, piece.head)
+            prefix = _shard_prefix(name, component.header)
             if prefix not in shards:
-                pieces.append(piece)  # keeps the place; replaced below
-            shards.setdefault(prefix, []).append((name, Shard(piece.path, piece.head), piece))
+                components.append(component)  # keeps the place; replaced below
+            shards.setdefault(prefix, []).append((name, Shard(component.path, component.header), component))
         for group in shards.values():
             first_name, _, first = group[0]
-            wanted = _count(first.head)
+            wanted = _count(first.header)
             if len(group) != wanted:
                 raise CreateFailedError(f'split GGUF "{first_name}" has {len(group)} shards, expected {wanted}')
-            pieces[pieces.index(first)] = _joined(first, tuple(shard for _, shard, _ in group))
+            components[components.index(first)] = _joined(first, tuple(shard for _, shard, _ in group))
 
-    def _piece(self, name: str, digest: str) -> Piece:
+    def _component(self, name: str, digest: str) -> ModelComponent:
         path = self._path(digest)
         try:
             if not gguf.is_gguf(path):
                 raise InvalidCreateError("supplied file was not in GGUF format")
-            self._claims.add(digest)
-            head = gguf.read(path)
+            self._shared_locks.add(digest)
+            header = gguf.read(path)
             size = path.stat().st_size
         except FileNotFoundError:
             text = f"open {path}: no such file or directory"
             raise (InvalidCreateError(text) if self._strict else CreateFailedError(text)) from None
         self._blobs.touch(digest)
-        layer = Layer(media_type=media_type_of(head), digest=digest, size=size, source=name)
-        return Piece(layer=layer, head=head, path=path, uploaded=True)
+        layer = Layer(media_type=media_type_of(header), digest=digest, size=size, source=name)
+        return ModelComponent(layer=layer, header=header, path=path, uploaded=True)
 
     def _path(self, digest: str) -> Path:
         try:
@@ -127,39 +127,39 @@ class Uploads:
             raise CreateFailedError("invalid digest format") from None
 
 
-def media_type_of(head: GGUF) -> str:
+def media_type_of(header: GGUF) -> str:
     """Tell what a file is, as the reference does: a model unless it says otherwise."""
-    kind = head.text("general.type")
+    kind = header.text("general.type")
     if kind == "adapter":
         return media_types.ADAPTER
     if kind in ("projector", "mmproj"):
         return media_types.PROJECTOR
-    if head.integer("block_count") == 0:
-        encodes = head.get("has_vision_encoder") is True or head.get("has_audio_encoder") is True
-        if head.integer("vision.block_count") > 0 or (head.architecture == "clip" and encodes):
+    if header.integer("block_count") == 0:
+        encodes = header.get("has_vision_encoder") is True or header.get("has_audio_encoder") is True
+        if header.integer("vision.block_count") > 0 or (header.architecture == "clip" and encodes):
             return media_types.PROJECTOR
     return media_types.MODEL
 
 
-def _count(head: GGUF) -> int:
-    value = head.metadata.get("split.count")
+def _count(header: GGUF) -> int:
+    value = header.metadata.get("split.count")
     return value if isinstance(value, int) else 0
 
 
-def _shard_prefix(name: str, head: GGUF) -> str:
+def _shard_prefix(name: str, header: GGUF) -> str:
     match = SHARD.fullmatch(name.rpartition("/")[2])
     if match is None:
         raise CreateFailedError(f'split GGUF "{name}" must use llama.cpp split filename pattern')
-    index, count, stated = int(match["index"]) - 1, int(match["count"]), head.metadata.get("split.no")
-    if count != _count(head):
+    index, count, stated = int(match["index"]) - 1, int(match["count"]), header.metadata.get("split.no")
+    if count != _count(header):
         raise CreateFailedError(
-            f'split GGUF "{name}" filename count {count} does not match metadata count {_count(head)}'
+            f'split GGUF "{name}" filename count {count} does not match metadata count {_count(header)}'
         )
     if index != stated:
         raise CreateFailedError(f'split GGUF "{name}" filename index {index} does not match metadata index {stated}')
     return match["prefix"]
 
 
-def _joined(first: Piece, shards: tuple[Shard, ...]) -> Piece:
-    tensors = tuple(tensor for shard in shards for tensor in shard.head.tensors)
-    return replace(first, head=replace(first.head, tensors=tensors), shards=shards)
+def _joined(first: ModelComponent, shards: tuple[Shard, ...]) -> ModelComponent:
+    tensors = tuple(tensor for shard in shards for tensor in shard.header.tensors)
+    return replace(first, header=replace(first.header, tensors=tensors), shards=shards)

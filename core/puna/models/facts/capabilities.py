@@ -10,14 +10,14 @@ from puna.models.layout.config import Config
 
 
 def detect(
-    config: Config, head: GGUF | None, projectors: Iterable[GGUF], *, jinja: str, template: tuple[str, ...]
+    config: Config, header: GGUF | None, projectors: Iterable[GGUF], *, jinja: str, template: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Tell everything. `jinja` is empty unless it is in use; `template` is what the Go template can if that is."""
     found = list(config.capabilities)
-    if head is not None:
+    if header is not None:
         found += chat_template.capabilities(jinja)
-        found.append(EMBEDDING if head.has("pooling_type") else COMPLETION)
-        found += [name for name in (VISION, AUDIO) if head.has(f"{name}.block_count")]
+        found.append(EMBEDDING if header.has("pooling_type") else COMPLETION)
+        found += [name for name in (VISION, AUDIO) if header.has(f"{name}.block_count")]
     for projector in projectors:
         found.append(VISION)
         if _hears(projector):
@@ -30,14 +30,14 @@ def detect(
 
 
 def detect_for_list(
-    config: Config, head: GGUF | None, *, has_projector: bool, template: tuple[str, ...]
+    config: Config, header: GGUF | None, *, has_projector: bool, template: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Tell what a list says, which never looks at the Jinja template. `head` may be a mere peek."""
     found: list[str] = []
-    if head is not None:
-        blocks = {head.key(f"{name}.block_count"): name for name in (VISION, AUDIO)}
-        found += [blocks[key] for key in head.metadata if key in blocks]
-        found.append(EMBEDDING if head.has("pooling_type") else COMPLETION)
+    if header is not None:
+        blocks = {header.key(f"{name}.block_count"): name for name in (VISION, AUDIO)}
+        found += [blocks[key] for key in header.metadata if key in blocks]
+        found.append(EMBEDDING if header.has("pooling_type") else COMPLETION)
     found += config.capabilities
     parsed = PARSERS.get(config.parser, ())
     harmony = config.model_family in HARMONY_FAMILIES

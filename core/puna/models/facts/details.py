@@ -58,18 +58,18 @@ def local_time(nanoseconds: int) -> datetime:
     )
 
 
-def describe(config: Config, parent: str, *heads: GGUF | None, lengths: bool = False) -> Details:
+def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: bool = False) -> Details:
     """Say what the configuration says; what it does not know the model file may. `lengths` are for lists.
 
     Of several heads of the file the first that knows something is asked.
     """
     level = config.file_type
     if level in ("", UNKNOWN):
-        known = (head.file_type for head in heads if head is not None and head.file_type != UNKNOWN)
+        known = (header.file_type for header in header_cache if header is not None and header.file_type != UNKNOWN)
         level = next(known, level)
-    head = heads[0] if heads else None
-    context = config.context_length or (head.integer("context_length") if head else 0)
-    embedding = config.embedding_length or (head.integer("embedding_length") if head else 0)
+    header = header_cache[0] if header_cache else None
+    context = config.context_length or (header.integer("context_length") if header else 0)
+    embedding = config.embedding_length or (header.integer("embedding_length") if header else 0)
     return Details(
         parent_model=parent,
         format=config.model_format,
@@ -82,7 +82,7 @@ def describe(config: Config, parent: str, *heads: GGUF | None, lengths: bool = F
     )
 
 
-def completed(config: Config, head: GGUF) -> Config:
+def completed(config: Config, header: GGUF) -> Config:
     """Complete a configuration by what a model file says; what is there already stays.
 
     An F32 file is written down as "unknown", as the reference does, so that sizes and digests agree; `describe` knows
@@ -91,10 +91,10 @@ def completed(config: Config, head: GGUF) -> Config:
     return replace(
         config,
         model_format=config.model_format or "gguf",
-        model_family=config.model_family or head.architecture,
-        model_families=(*config.model_families, head.architecture),
-        model_type=config.model_type or parameter_size(head.parameter_count),
-        file_type=config.file_type or head.written_file_type,
+        model_family=config.model_family or header.architecture,
+        model_families=(*config.model_families, header.architecture),
+        model_type=config.model_type or parameter_size(header.parameter_count),
+        file_type=config.file_type or header.written_file_type,
     )
 
 

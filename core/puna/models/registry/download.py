@@ -140,11 +140,11 @@ class Download(Transfer):
     async def _noting(self) -> None:
         """Note now and then how far the parts are. What is noted is on the disk."""
         noted = list(self._parts)
-        touched = asyncio.get_running_loop().time()
+        touch_if_present = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(self._limits.save)
-            if asyncio.get_running_loop().time() - touched >= self._limits.keep:
-                touched = asyncio.get_running_loop().time()
+            if asyncio.get_running_loop().time() - touch_if_present >= self._limits.keep:
+                touch_if_present = asyncio.get_running_loop().time()
                 await in_thread(self._partial.touch)
             now = list(self._parts)
             changed = [new for new, old in zip(now, noted, strict=True) if new != old]
@@ -159,7 +159,7 @@ class Download(Transfer):
         if found != self._digest.lower().replace("-", ":", 1):
             await in_thread(self._partial.discard)
             raise TransferError(f"digest mismatch, file must be downloaded again: want {self._digest}, got {found}")
-        await in_thread(self._partial.settle)
+        await in_thread(self._partial.publish)
 
 
 def too_large(digest: str, size: int, limits: Limits) -> TransferError:

@@ -21,7 +21,7 @@ from puna.models.registry import parts as parts_
 from puna.models.registry.failures import of_system
 from puna.models.registry.parts import Part
 from puna.models.storage import durable
-from puna.models.storage.blobs import TEMPORARY_PREFIX, touched
+from puna.models.storage.blobs import TEMPORARY_PREFIX, touch_if_present
 
 _CHUNK: Final = 1 << 20
 _UNLOCKABLE: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -149,7 +149,7 @@ class PartialBlob:
     def touch(self) -> None:
         """Make all files young, so that nobody prunes them."""
         for path in (self.path, *self._notes()):
-            touched(path)
+            touch_if_present(path)
 
     def digest(self, stopped: Callable[[], bool]) -> str:
         """Return the digest of the bytes; what it is once `stopped()` is true does not matter."""
@@ -163,7 +163,7 @@ class PartialBlob:
             raise of_system(error, "read", self.path) from error
         return f"sha256:{found.hexdigest()}"
 
-    def settle(self) -> None:
+    def publish(self) -> None:
         """Make the file the blob, for good. The notes go afterwards: a kill in between loses no byte."""
         try:
             os.fsync(self._descriptor)

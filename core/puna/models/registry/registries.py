@@ -29,9 +29,9 @@ from puna.models.registry.reach import Reach
 from puna.models.registry.repository import Repository
 from puna.models.registry.sharing import Shared
 from puna.models.registry.upload import Blob, Upload, has_blob
-from puna.models.storage.blobs import Claims
+from puna.models.storage.blobs import SharedLocks
 from puna.models.storage.digest import file_name
-from puna.models.storage.integrity import damage
+from puna.models.storage.integrity import find_damage
 from puna.models.store import ModelStore
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,14 @@ class Registries:
         data, manifest = await self._asked_manifest(name.tag, connect)
         layers = _layers(manifest, name)
         _check_sizes(layers, self._limits)
-        with self._store.blobs.claiming() as claims:
+        with self._store.blobs.hold_shared_locks() as shared_locks:
             async with AsyncExitStack() as stack:
                 downloads: dict[str, Download] = {}
                 keeping = asyncio.create_task(self._keep(manifest))
                 keeping.add_done_callback(retrieve_exception)
                 stack.callback(keeping.cancel)
                 for layer in layers:
-                    if layer.digest not in downloads and (found := await self._damage(layer, claims)):
+                    if layer.digest not in downloads and (found := await self._damage(layer, shared_locks)):
                         log.warning("%s: it is fetched again", found)
                         yield TransferStep(f"removing damaged blob {layer.digest[_SHORT]}")
                         await in_thread(self._store.blobs.path(layer.digest).unlink, missing_ok=True)
@@ -97,13 +97,13 @@ class Registries:
                 for download in downloads.values():
                     await download.finished()
                 for digest in downloads:
-                    await in_thread(self._store.blobs.verified, digest)
+                    await in_thread(self._store.blobs.mark_verified, digest)
             yield TransferStep("writing manifest")
             stale = await self._write(name, data, manifest)
             if stale and not self._store.no_prune:
                 yield TransferStep("removing unused layers")
                 try:
-                    await in_thread(self._store.forget, stale)
+                    await in_thread(self._store.remove_unused, stale)
                 except OSError as error:
                     yield TransferStep(f"couldn't remove unused layers: {system_text(error)}")
         yield TransferStep("success")
@@ -118,14 +118,16 @@ class Registries:
         except (TransferError, ValueError) as error:
             raise TransferError(f"pull model manifest: {error}") from error
 
-    async def _damage(self, layer: Layer, claims: Claims) -> str:
+    async def _damage(self, layer: Layer, shared_locks: SharedLocks) -> str:
         """Claim a blob; say what is wrong with it if it is here and not what it should be."""
-        await in_thread(claims.add, layer.digest)
+        await in_thread(shared_locks.add, layer.digest)
         if not await in_thread(os.path.lexists, self._store.blobs.path(layer.digest)):
             return ""
         blobs, size = self._store.blobs, layer.size
         try:
-            return await stoppable(lambda stopped: damage(blobs, layer.digest, size, thorough=True, stopped=stopped))
+            return await stoppable(
+                lambda stopped: find_damage(blobs, layer.digest, size, thorough=True, stopped=stopped)
+            )
         except OSError as error:
             raise of_system(error, "read", blobs.path(layer.digest)) from error
 

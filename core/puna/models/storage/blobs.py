@@ -1,8 +1,8 @@
 """Blobs: files named by the SHA-256 of their content.
 
-A blob is written under another name and renamed when it is whole, so whatever stands under a digest is that content.
-Blobs that a running creation is about to use are claimed: until the claim ends nobody removes them, also not from
-another process of ours.
+A blob is written under a temporary name and renamed when it is complete (see `durable`), so a file that has a digest's
+name has that content. A creation, a copy, a pull or an import holds shared locks on the blobs that it is about to name
+in a manifest (see `locks`). `SharedLocks` counts them inside the process as well, since threads share one `BlobStore`.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from puna.errors import BlobNotFoundError, DigestMismatchError
 from puna.go.json import quote
 from puna.models.storage import durable
 from puna.models.storage.digest import file_name, is_digest
-from puna.models.storage.locks import LockedBytes, seized
-from puna.models.storage.seals import SMALL, Seals, State
+from puna.models.storage.locks import ByteLocks, hold_exclusive_locks
+from puna.models.storage.stat_fingerprints import SMALL, FileState, StatFingerprints
 
 _CHUNK: Final = 1 << 20
 PRIVATE: Final = ".puna"
-"""The folder beside the blobs with what is Puna's own: locks and seals."""
-TEMPORARY_PREFIX: Final = "sha256-"  # as the reference's: whoever prunes next takes it for what it is
+"""The folder beside the blobs with Puna's own files: locks and stat fingerprints."""
+TEMPORARY_PREFIX: Final = "sha256-"  # as Ollama's, so that either server prunes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Blob:
     digest: str
     size: int
     created: bool
-    """Whether it was not there before."""
+    """Whether the blob is new."""
 
 
 class BlobWriter:
-    """A blob that is being written."""
+    """A blob that is being written. It computes the digest on the way."""
 
     def __init__(self, path: Path, file: BinaryIO, blobs: "BlobStore") -> None:
         self._path = path
@@ -60,43 +60,44 @@ class BlobWriter:
         return self._size
 
     def commit(self, expected: str | None = None, *, keep: bool = False) -> Blob:
-        """Store what was written. Raises DigestMismatchError, and stores nothing, when it is not exactly `expected`.
+        """Store what was written. Raises DigestMismatchError, and stores nothing, if the digest is not `expected`.
 
-        With `keep`, whole bytes of another digest are stored under that one first, as the reference does: whoever sends
-        them again under it need not. Nothing refers to them, so that a start an hour later prunes them.
+        With `keep`, bytes with another digest are stored under their true digest first, as Ollama does, so that a
+        client that corrects the digest need not send them again. No manifest names the blob, so a later start prunes
+        it.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
         wrong = expected is not None and expected != digest
         if wrong and not keep:
             raise DigestMismatchError(expected or "", digest)
-        created = self._blobs.settle(self._file, self._path, digest)
+        created = self._blobs.store_written(self._file, self._path, digest)
         if wrong:
             raise DigestMismatchError(expected or "", digest)
         return Blob(digest, self._size, created=created)
 
 
-class Claims:
-    """The digests that one creation holds on to."""
+class SharedLocks:
+    """The shared locks that one operation holds."""
 
-    def __init__(self, lock: threading.RLock, counter: Counter[str], locked: LockedBytes) -> None:
+    def __init__(self, lock: threading.RLock, counter: Counter[str], locked: ByteLocks) -> None:
         self._lock = lock
         self._counter = counter
         self._locked = locked
         self._held: list[str] = []
 
     def add(self, digest: str) -> None:
-        """Hold on to a digest, present or not. Whether it is there counts only from now on."""
+        """Lock a digest, whether or not the blob exists. Only a check after this call is reliable."""
         with self._lock:
             self._counter[file_name(digest)] += 1
             self._held.append(file_name(digest))
-        self._locked.share(file_name(digest))
+        self._locked.lock_shared(file_name(digest))
 
     def release(self) -> None:
-        """Let go of everything."""
+        """Release all locks."""
         self._locked.close()
         with self._lock:
             self._counter.subtract(self._held)
-            self._counter += Counter()  # drops what nobody holds any more
+            self._counter += Counter()  # drops the digests with a count of zero
             self._held.clear()
 
 
@@ -105,28 +106,28 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seals = Seals(folder.parent / PRIVATE / "seals")
+        self.stat_fingerprints = StatFingerprints(folder.parent / PRIVATE / "seals")
         self._locks = folder.parent / PRIVATE / "lock"
         self._lock = threading.RLock()
-        self._claimed: Counter[str] = Counter()
+        self._shared: Counter[str] = Counter()
 
     def path(self, digest: str) -> Path:
-        """Return where the blob is or would be. Raises InvalidDigestError."""
+        """Return the path of a blob, which need not exist. Raises InvalidDigestError."""
         return self.folder / file_name(digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the blob is there. Raises InvalidDigestError."""
+        """Whether the blob exists. Raises InvalidDigestError."""
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int:
-        """Return the blob's bytes. Raises InvalidDigestError and BlobNotFoundError."""
+        """Return the blob's size in bytes. Raises InvalidDigestError and BlobNotFoundError."""
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             raise BlobNotFoundError(f"blob {quote(digest)} not found") from None
 
     def files(self) -> list[Path]:
-        """Return all blobs, links that lead nowhere included."""
+        """Return the paths of all blobs, broken links included."""
         try:
             return sorted(Path(entry.path) for entry in os.scandir(self.folder) if _is_blob(entry))
         except FileNotFoundError:
@@ -134,82 +135,90 @@ class BlobStore:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """Write a blob piece by piece; what is not committed leaves nothing behind."""
+        """Write a blob in chunks. Without a commit nothing is left behind."""
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
             yield BlobWriter(path, file, self)
 
-    def add(self, data: bytes, claims: Claims | None = None) -> Blob:
-        """Store a blob that is at hand, claimed before it appears."""
-        if claims is not None:
-            claims.add(digest_of(data))
+    def add(self, data: bytes, shared_locks: SharedLocks | None = None) -> Blob:
+        """Store bytes as a blob, locked before it appears."""
+        if shared_locks is not None:
+            shared_locks.add(digest_of(data))
         with self.writer() as writer:
             writer.write(data)
             return writer.commit()
 
-    def adopt(self, path: Path, claims: Claims | None = None) -> Blob:
-        """Store a file of this folder, claimed before it appears; the file itself is gone if its content is new."""
+    def adopt(self, path: Path, shared_locks: SharedLocks | None = None) -> Blob:
+        """Make a temporary file of this folder a blob, locked before it appears. The file is renamed if the blob is
+        new.
+        """
         with path.open("rb+") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-            if claims is not None:
-                claims.add(digest)
+            if shared_locks is not None:
+                shared_locks.add(digest)
             size = file.seek(0, os.SEEK_END)
-            return Blob(digest, size, created=self.settle(file, path, digest))
+            return Blob(digest, size, created=self.store_written(file, path, digest))
 
-    def settle(self, file: BinaryIO, path: Path, digest: str) -> bool:
-        """Give a whole file of this folder its digest's name; whether nobody had it. Who may be damaged is replaced."""
+    def store_written(self, file: BinaryIO, path: Path, digest: str) -> bool:
+        """Rename a complete temporary file to its digest. Return whether the blob is new.
+
+        A blob that exists and may be damaged is replaced.
+        """
         target = self.path(digest)
-        is_there = self._touched(target)
+        is_there = self._touch(target)
         if is_there and self._is_sound(target, digest):
             return False
-        durable.settle(file, path, target)
-        self.verified(digest)
+        durable.replace_atomically(file, path, target)
+        self.mark_verified(digest)
         return not is_there
 
     def _is_sound(self, path: Path, digest: str) -> bool:
-        """Whether a blob is known, or found without much ado, to be what its name says."""
-        if self.seals.state(path) is State.INTACT:
+        """Whether a blob is right by its fingerprint, or is small and has the right digest."""
+        if self.stat_fingerprints.state(path) is FileState.UNCHANGED:
             return True
         return path.stat().st_size < SMALL and digest_of(path.read_bytes()) == digest
 
-    def verified(self, digest: str) -> None:
-        """Take down that a blob of the store's own has just been found right."""
-        self.seals.forget(self.path(digest))
-        self.seals.renew(self.path(digest))
+    def mark_verified(self, digest: str) -> None:
+        """Store the fingerprint of a blob of the store's own whose digest was just verified."""
+        self.stat_fingerprints.remove(self.path(digest))
+        self.stat_fingerprints.renew(self.path(digest))
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Path]:
-        """Make an empty file beside the blobs, for others to fill; it is removed at the end unless adopted."""
+        """Create an empty temporary file beside the blobs. It is removed at the end unless it is adopted."""
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, _):
             yield path
 
     def touch(self, digest: str) -> None:
-        """Make the blob young, so that no pruning takes it within the hour. A missing one is ignored."""
-        self._touched(self.path(digest))
+        """Set the blob's time to now, so that no server prunes it within the hour. A missing blob is ignored."""
+        self._touch(self.path(digest))
 
-    def _touched(self, path: Path) -> bool:
-        """Set a blob's time to now, and keep its seal; whether it is there. Files that lie elsewhere keep theirs."""
-        if self.seals.touch(path):
+    def _touch(self, path: Path) -> bool:
+        """Set a blob's time to now and renew its fingerprint. Return whether the blob exists.
+
+        The times of files outside the store are not changed.
+        """
+        if self.stat_fingerprints.touch(path):
             return path.is_file()
         try:
-            intact = self.seals.state(path) is State.INTACT
+            intact = self.stat_fingerprints.state(path) is FileState.UNCHANGED
         except OSError:
             return False
-        if not touched(path):
+        if not touch_if_present(path):
             return False
         if intact:
-            self.seals.renew(path)
+            self.stat_fingerprints.renew(path)
         return True
 
     @contextlib.contextmanager
-    def claiming(self) -> Iterator[Claims]:
-        """Hold on to blobs while a model is made of them."""
+    def hold_shared_locks(self) -> Iterator[SharedLocks]:
+        """Yield shared locks that are released at the end."""
         with contextlib.suppress(OSError):
             self._locks.parent.mkdir(parents=True, exist_ok=True)
-        claims = Claims(self._lock, self._claimed, LockedBytes(self._locks))
+        shared_locks = SharedLocks(self._lock, self._shared, ByteLocks(self._locks))
         try:
-            yield claims
+            yield shared_locks
         finally:
-            claims.release()
+            shared_locks.release()
 
     def remove(
         self,
@@ -217,20 +226,21 @@ class BlobStore:
         used: Callable[[], frozenset[str]],
         still: Callable[[Path], bool] = os.path.lexists,
     ) -> None:
-        """Remove those blobs that nobody claims and nobody uses.
+        """Remove the given blobs that are neither locked nor in use.
 
-        What is `used` is asked when no more claims can be made. `still` is asked of each blob just before it goes.
+        `used` returns the digests in use. It is called once the exclusive locks are held, so that no writer can name a
+        blob afterwards without waiting. `still` is asked about each blob just before it is removed.
         """
-        with self._lock, seized(self._locks, self._unclaimed(digests)) as names:
+        with self._lock, hold_exclusive_locks(self._locks, self._not_shared(digests)) as names:
             kept = {file_name(digest) for digest in used() if is_digest(digest)} if names else set()
             for path in (self.folder / name for name in names if name not in kept):
-                if still(path) and (path.is_symlink() or not path.is_dir()):  # a folder there is no blob
+                if still(path) and (path.is_symlink() or not path.is_dir()):  # a folder is no blob
                     path.unlink(missing_ok=True)
-                    self.seals.forget(path)
+                    self.stat_fingerprints.remove(path)
 
-    def _unclaimed(self, digests: Iterable[str]) -> list[str]:
+    def _not_shared(self, digests: Iterable[str]) -> list[str]:
         named = {file_name(digest) for digest in digests if is_digest(digest)}
-        return sorted(named - set(self._claimed))
+        return sorted(named - set(self._shared))
 
 
 def digest_of(data: bytes) -> str:
@@ -242,8 +252,8 @@ def _is_blob(entry: "os.DirEntry[str]") -> bool:
     return is_digest(entry.name) and not entry.is_dir(follow_symlinks=False)
 
 
-def touched(path: Path) -> bool:
-    """Set a file's time to now; whether it is there."""
+def touch_if_present(path: Path) -> bool:
+    """Set a file's time to now. Return whether the file exists."""
     try:
         os.utime(path)
     except FileNotFoundError:

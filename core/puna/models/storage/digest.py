@@ -1,4 +1,4 @@
-"""Digests of blobs: "sha256:" and 64 hexadecimal digits, and the file names made of them."""
+"""Digests of blobs, "sha256:" and 64 hexadecimal digits, and the file names made of them."""
 
 import re
 from typing import Final
@@ -9,7 +9,7 @@ _DIGEST: Final = re.compile(r"sha256[:-]([0-9a-fA-F]{64})", re.ASCII)
 
 
 def file_name(digest: str) -> str:
-    """Return the blob's file name, "sha256-<hex>"; digits keep their case. Raises InvalidDigestError."""
+    """Return the blob's file name, "sha256-<hex>"; the digits keep their case. Raises InvalidDigestError."""
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise InvalidDigestError

@@ -1,4 +1,12 @@
-"""Files that are there whole or not at all, also after a crash."""
+"""Atomic and durable writes: a file is there as a whole or not at all, also after a crash.
+
+A file is written under a temporary name in the target's folder and flushed to the disk (fsync). Then it is renamed over
+the target, which is atomic, and the folder is flushed, so that the rename survives a loss of power. A manifest is
+written after its blobs have gone through these steps, so that it never names a blob that a crash lost.
+
+While a temporary file is open it is locked (flock). Pruning removes temporary files that are an hour old and not
+locked: those whose writer died.
+"""
 
 import contextlib
 import errno
@@ -14,12 +22,12 @@ from puna.process import exit as process_exit
 
 FILE_MODE: Final = 0o644
 _LEFT_FREE: Final = 64 << 20
-"""Bytes of the disk that stay free, unless that is more than _LEFT_PART of the disk."""
+"""Bytes of the disk that uploads and downloads leave free. On small disks _LEFT_PART of the disk is less and counts."""
 _LEFT_PART: Final = 0.05
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Raise OSError where so many more bytes from outside would fill the disk."""
+    """Raise OSError (ENOSPC) if `size` more bytes would fill the disk of `folder`."""
     disk = shutil.disk_usage(folder)
     if size > disk.free - min(_LEFT_FREE, disk.total * _LEFT_PART):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -27,9 +35,9 @@ def check_room(folder: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a new file of its own name in `folder`, which is made if need be; remove it at the end if still there.
+    """Open a new file with a random name in `folder`, and remove it at the end unless it was renamed.
 
-    It is locked meanwhile, which says to whoever prunes, in whatever process, that somebody is writing it.
+    The folder is created if needed. The file is locked while it is open, so that no process prunes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
@@ -46,8 +54,8 @@ def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
         process_exit.PATHS.discard(name)
 
 
-def settle(file: BinaryIO, path: Path, target: Path) -> None:
-    """Bring an open temporary file to the disk and put it in the place of `target`, at once and for good."""
+def replace_atomically(file: BinaryIO, path: Path, target: Path) -> None:
+    """Flush an open temporary file to the disk and rename it to `target`, which it replaces."""
     file.flush()
     os.fsync(file.fileno())
     path.replace(target)
@@ -55,7 +63,7 @@ def settle(file: BinaryIO, path: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
+    """Flush the entries of a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

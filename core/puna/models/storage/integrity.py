@@ -1,4 +1,4 @@
-"""Whether blobs are what their names say. Reads no more than it must: see `seals`."""
+"""Verifying that blobs have the content of their digest, and reading no more than that takes: see `stat_fingerprints`."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,28 +9,28 @@ from puna.errors import DamagedModelError
 from puna.models.layout.manifest import Layer
 from puna.models.storage.blobs import BlobStore
 from puna.models.storage.digest import file_name
-from puna.models.storage.seals import SMALL, State
+from puna.models.storage.stat_fingerprints import SMALL, FileState
 
 CHUNK: Final = 4 << 20
-Heard = Callable[[int], None]
-"""Hears of each chunk, by its bytes, while a file is read."""
+OnBytes = Callable[[int], None]
+"""Called with the size in bytes of each chunk that was hashed."""
 
 
 class StoppedError(Exception):
-    """Nobody wants to know any more."""
+    """The caller no longer wants the result."""
 
 
 def never() -> bool:
-    """Say that nobody has stopped."""
+    """Return False: nothing stops the work."""
     return False
 
 
 def ignore(count: int) -> None:
-    """Hear of a chunk and do nothing."""
+    """Do nothing with the progress."""
 
 
-def digest_of_file(path: Path, stopped: Callable[[], bool] = never, heard: Heard = ignore) -> str:
-    """Return a file's digest. Raises OSError, and StoppedError once `stopped()` is true."""
+def digest_of_file(path: Path, stopped: Callable[[], bool] = never, on_bytes: OnBytes = ignore) -> str:
+    """Return a file's digest. `stopped` is asked before each chunk. Raises OSError and StoppedError."""
     found = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
@@ -39,53 +39,53 @@ def digest_of_file(path: Path, stopped: Callable[[], bool] = never, heard: Heard
             if stopped():
                 raise StoppedError
             found.update(view[:count])
-            heard(count)
+            on_bytes(count)
     return f"sha256:{found.hexdigest()}"
 
 
-def damage(
+def find_damage(
     blobs: BlobStore,
     digest: str,
     size: int,
     *,
     thorough: bool,
     stopped: Callable[[], bool] = never,
-    heard: Heard = ignore,
-    sealed: bool = True,
+    on_bytes: OnBytes = ignore,
+    use_fingerprints: bool = True,
 ) -> str:
-    """Say what is wrong with a blob; empty if nothing is.
+    """Return a sentence about what is wrong with a blob; empty if nothing is. May block for as long as hashing takes.
 
-    `size` is what a manifest says, 0 if none does. A blob whose seal is intact is not read unless seals do not count
-    (`sealed` is false), a large one without a seal only if this is to be `thorough`. What was read is sealed. May block
-    for as long as that takes. Raises StoppedError, and OSError when a file is there and cannot be read.
+    `size` is the size in bytes that a manifest gives, 0 if none does. A blob with an unchanged fingerprint is not read,
+    unless `use_fingerprints` is false. A large blob without a fingerprint is read only if `thorough`. A blob that was
+    read and is right gets a new fingerprint. Raises StoppedError, and OSError if the file exists and cannot be read.
     """
     path = blobs.path(digest)
-    origin = seal.origin if (seal := blobs.seals.read(path)) is not None else ""
+    origin = fingerprint.origin if (fingerprint := blobs.stat_fingerprints.read(path)) is not None else ""
     where = f"{origin}, which is used in place as blob {path.name}," if origin else f"blob {path}"
     try:
         found = path.stat().st_size
-        state = blobs.seals.state(path)
+        state = blobs.stat_fingerprints.state(path)
     except FileNotFoundError:
         return f"{where} is gone"
     if size and found != size:
         return f"{where} has {found} bytes instead of {size}"
-    if state is State.INTACT and sealed:
+    if state is FileState.UNCHANGED and use_fingerprints:
         return ""
-    if state is State.UNSEALED and found >= SMALL and not thorough:
+    if state is FileState.UNKNOWN and found >= SMALL and not thorough:
         return ""
-    if file_name(digest_of_file(path, stopped, heard)) != path.name.lower():
+    if file_name(digest_of_file(path, stopped, on_bytes)) != path.name.lower():
         return f"{where} has changed: its content is not that of its digest"
-    blobs.seals.renew(path)
+    blobs.stat_fingerprints.renew(path)
     return ""
 
 
 def check_layers(
     blobs: BlobStore, layers: tuple[Layer, ...], name: str, *, thorough: bool, stopped: Callable[[], bool]
 ) -> None:
-    """Raise DamagedModelError that names the first layer's blob with something wrong, and what to do. Blocks."""
+    """Raise DamagedModelError for the first layer whose blob is damaged. The error says what to do. Blocks."""
     for layer in layers:
         try:
-            found = damage(blobs, layer.digest, layer.size, thorough=thorough, stopped=stopped)
+            found = find_damage(blobs, layer.digest, layer.size, thorough=thorough, stopped=stopped)
         except OSError as error:
             found = f"blob {blobs.path(layer.digest)} cannot be read: {error.strerror}"
         if found:

@@ -1,35 +1,35 @@
-"""Which blobs of a model are files that lie elsewhere."""
+"""Finding the blobs of a model that are files outside the store, imported in place."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from puna.models.layout.manifest import Layer
 from puna.models.storage.blobs import BlobStore
-from puna.models.storage.seals import Place, State
+from puna.models.storage.stat_fingerprints import FileState, Place
 
 
 @dataclass(frozen=True, slots=True)
 class InPlace:
-    """A layer whose bytes are not the store's own."""
+    """A layer whose bytes are in a file outside the store."""
 
     digest: str
     origin: str
     place: Place
-    state: State | None
-    """None: the file is gone."""
+    state: FileState | None
+    """None if the file is missing."""
 
 
 def linked(blobs: BlobStore, layers: Iterable[Layer]) -> tuple[InPlace, ...]:
-    """Return those of the layers that are files elsewhere. Reads no file."""
+    """Return the layers that were imported in place, with the state of their files. Only calls `stat`."""
     found = []
     for layer in layers:
         path = blobs.path(layer.digest)
-        seal = blobs.seals.read(path)
-        if seal is None or not seal.origin:
+        fingerprint = blobs.stat_fingerprints.read(path)
+        if fingerprint is None or not fingerprint.origin:
             continue
         try:
-            state: State | None = blobs.seals.state(path)
+            state: FileState | None = blobs.stat_fingerprints.state(path)
         except OSError:
             state = None
-        found.append(InPlace(layer.digest, seal.origin, Place(seal.place), state))
+        found.append(InPlace(layer.digest, fingerprint.origin, Place(fingerprint.place), state))
     return tuple(found)

@@ -1,4 +1,7 @@
-"""Clearing the store at start: old blobs that no manifest names, and empty folders."""
+"""Removing leftovers from a store: unfinished files of writers that died, and empty folders.
+
+Ollama prunes by the same rule of one hour, so each server leaves alone what the other has just written.
+"""
 
 import logging
 import os
@@ -24,7 +27,7 @@ def rename_legacy(folder: Path) -> None:
 
 
 def is_old(path: Path, used: float = 0.0) -> bool:
-    """Whether a file, or a link, has not been touched for an hour. `used` is when it was used, if that says more."""
+    """Whether a file or link was last changed at least an hour ago. `used` is the time of its last use, if known."""
     try:
         return max(path.lstat().st_mtime, used) <= time.time() - YOUNG_SECONDS
     except FileNotFoundError:
@@ -32,7 +35,7 @@ def is_old(path: Path, used: float = 0.0) -> bool:
 
 
 def prune_unfinished(folder: Path, prefix: str = "") -> None:
-    """Remove what writers left an hour ago or earlier: files without a digest's name that nobody has locked."""
+    """Remove unfinished files that are an hour old and that no writer has locked."""
     if not folder.is_dir():
         return
     for entry in os.scandir(folder):
@@ -41,25 +44,27 @@ def prune_unfinished(folder: Path, prefix: str = "") -> None:
         path = Path(entry.path)
         try:
             if is_old(path):
-                with locks.unlocked(written(path)) as free:
+                with locks.try_lock(locked_file(path)) as free:
                     if free and is_old(path):
                         path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot remove %s: %s", path, error)
 
 
-def written(path: Path) -> Path:
-    """Return the file that whoever writes this one has locked: for the notes of a download, that is its bytes."""
+def locked_file(path: Path) -> Path:
+    """Return the file that the writer of `path` has locked. The notes of a download are covered by the lock on its
+    bytes.
+    """
     blob, partial, _ = path.name.partition("-partial")
     return path.with_name(blob + partial)
 
 
 def remove_empty_folders(folder: Path) -> bool:
-    """Remove a folder if there are no files anywhere below it; whether it is gone."""
+    """Remove a folder if it has no files at any depth. Return whether it is gone."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
-        return True  # there is none, or another process was faster
+        return True  # it does not exist, or another process was faster
     left = False
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False) or not remove_empty_folders(Path(entry.path)):
@@ -69,5 +74,5 @@ def remove_empty_folders(folder: Path) -> bool:
     try:
         folder.rmdir()
     except OSError:
-        return False  # somebody has put something there meanwhile
+        return False  # another process has put a file there
     return True

@@ -24,7 +24,7 @@ from puna.models.progress import TransferStep
 from puna.models.storage import bounded_files, durable, locks, prune
 from puna.models.storage.blobs import PRIVATE
 from puna.models.storage.digest import file_name, is_digest
-from puna.models.storage.integrity import StoppedError, damage, never
+from puna.models.storage.integrity import StoppedError, find_damage, never
 from puna.models.store import ModelStore
 from puna.models.stored import FAULTS
 from puna.models.upkeep.report import Finding, Kind, Report
@@ -91,7 +91,7 @@ class _Examination:
         yield from self._models()
         yield from self._leftovers()
         if self.repair:
-            self.store.blobs.seals.sweep(self.store.blobs.folder)
+            self.store.blobs.stat_fingerprints.remove_orphans(self.store.blobs.folder)
 
     def _manifests(self) -> Iterator[Finding]:
         root = self.store.root / "manifests"
@@ -200,10 +200,12 @@ class _Examination:
     def _look(self, name: str, size: int, is_over: Callable[[], bool]) -> str:
         if is_over():
             raise StoppedError
-        look = partial(damage, self.store.blobs, name, thorough=not self.quick, sealed=self.quick, stopped=is_over)
-        text = look(size, heard=self._heard)
+        look = partial(
+            find_damage, self.store.blobs, name, thorough=not self.quick, use_fingerprints=self.quick, stopped=is_over
+        )
+        text = look(size, on_bytes=self._heard)
         if text and not self.quick:  # the digest decides, not what a manifest says of the size
-            text = look(0, heard=self._heard) and text
+            text = look(0, on_bytes=self._heard) and text
         return text
 
     def _heard(self, count: int) -> None:
@@ -309,11 +311,11 @@ class _Examination:
         )
 
     def _unfinished(self, path: Path) -> Finding | None:
-        written = prune.written(path)
+        written = prune.locked_file(path)
         is_partial = bool(path.name.partition("-partial")[1])
         if is_partial and path != written and written.exists():
             return None  # the note of a part; its bytes are told of
-        with locks.unlocked(written) as free:
+        with locks.try_lock(written) as free:
             if is_partial:
                 text = f"a download that is not finished: {'a pull goes on with it' if free else 'somebody is busy'}"
                 return Finding(kind=Kind.PARTIAL, path=str(path), text=text)

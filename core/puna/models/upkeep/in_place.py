@@ -20,9 +20,9 @@ from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
 from puna.models.progress import TransferStep
 from puna.models.storage import durable
-from puna.models.storage.blobs import BlobStore, Claims
-from puna.models.storage.integrity import CHUNK, StoppedError, damage
-from puna.models.storage.seals import Place, Seal
+from puna.models.storage.blobs import BlobStore, SharedLocks
+from puna.models.storage.integrity import CHUNK, StoppedError, find_damage
+from puna.models.storage.stat_fingerprints import Place, StatFingerprint
 from puna.models.store import ModelStore
 from puna.models.upkeep.scan import Found
 
@@ -53,29 +53,29 @@ def register(
     Raises CreateFailedError when a file changes meanwhile or cannot be linked, StoppedError, and what `create` raises.
     """
     files: dict[str, str] = {}
-    with store.blobs.claiming() as claims:
+    with store.blobs.hold_shared_locks() as shared_locks:
         for path in (*found.files, *found.projectors):
-            digest = yield from _added(store.blobs, path, link, claims, stopped)
+            digest = yield from _added(store.blobs, path, link, shared_locks, stopped)
             files[path.name] = digest
         request = CreateRequest(name=name.full, files=files, backend=backend, as_is=True)
         yield from create(store, request, stopped=stopped)
     if found.is_split:
-        store.forget(frozenset(files.values()))
+        store.remove_unused(frozenset(files.values()))
 
 
 def _added(
-    blobs: BlobStore, path: Path, link: Link, claims: Claims, stopped: Callable[[], bool]
+    blobs: BlobStore, path: Path, link: Link, shared_locks: SharedLocks, stopped: Callable[[], bool]
 ) -> Generator[TransferStep, None, str]:
     """Make a file a blob; returns its digest."""
     try:
         origin = path.resolve(strict=True)
-        before = Seal.of(origin)
+        before = StatFingerprint.of(origin)
         if link is Link.COPY:
-            return (yield from _copied(blobs, origin, claims, stopped))
+            return (yield from _copied(blobs, origin, shared_locks, stopped))
         digest = _known(blobs, origin, before) or (yield from _read(origin, None, stopped))
-        if Seal.of(origin) != before:
+        if StatFingerprint.of(origin) != before:
             raise CreateFailedError(f"{path} has changed while it was read")
-        claims.add(digest)
+        shared_locks.add(digest)
         if not os.path.lexists(blobs.path(digest)) or _is_worse(blobs, digest, before.size, stopped):
             _link(blobs, origin, digest, link)
     except OSError as error:
@@ -83,12 +83,12 @@ def _added(
     return digest
 
 
-def _known(blobs: BlobStore, origin: Path, now: Seal) -> str:
+def _known(blobs: BlobStore, origin: Path, now: StatFingerprint) -> str:
     """Return the digest of a file that is registered already and has not changed since; empty if there is none."""
-    for name in blobs.seals.names():
+    for name in blobs.stat_fingerprints.names():
         blob = blobs.folder / name
-        seal = blobs.seals.read(blob)
-        if seal == replace(now, origin=str(origin), place=seal.place if seal else ""):
+        fingerprint = blobs.stat_fingerprints.read(blob)
+        if fingerprint == replace(now, origin=str(origin), place=fingerprint.place if fingerprint else ""):
             return name.replace("-", ":", 1)
     return ""
 
@@ -115,18 +115,18 @@ def _read(
 
 
 def _copied(
-    blobs: BlobStore, origin: Path, claims: Claims, stopped: Callable[[], bool]
+    blobs: BlobStore, origin: Path, shared_locks: SharedLocks, stopped: Callable[[], bool]
 ) -> Generator[TransferStep, None, str]:
     with blobs.writer() as writer:
         digest = yield from _read(origin, writer.write, stopped)
-        claims.add(digest)
+        shared_locks.add(digest)
         writer.commit(digest)
     return digest
 
 
 def _is_worse(blobs: BlobStore, digest: str, size: int, stopped: Callable[[], bool]) -> bool:
     """Whether the blob that is there already is damaged: the file then takes its place."""
-    return bool(damage(blobs, digest, size, thorough=True, stopped=stopped))
+    return bool(find_damage(blobs, digest, size, thorough=True, stopped=stopped))
 
 
 def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
@@ -145,4 +145,4 @@ def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
     if place is Place.SYMBOLIC_LINK:
         target.symlink_to(origin)
     durable.sync_folder(blobs.folder)
-    blobs.seals.write(target, origin=str(origin), place=place)
+    blobs.stat_fingerprints.write(target, origin=str(origin), place=place)

@@ -191,9 +191,9 @@ def test_files_are_sorted_and_told_apart(workshop):
     assert workshop.layers() == [
         ("projector", ""), ("projector", "b.gguf"), ("adapter", "c.gguf"), ("projector", "d.gguf"), ("model", "z.bin"),
     ]  # fmt: skip
-    head = workshop.store.get(ModelName.parse("m")).projectors[0]
-    assert head.metadata["clip.projector_type"] == "mlp"
-    assert head.tensors[0].name == "v.x"
+    header = workshop.store.get(ModelName.parse("m")).projectors[0]
+    assert header.metadata["clip.projector_type"] == "mlp"
+    assert header.tensors[0].name == "v.x"
 
 
 def test_the_completed_projector_has_the_references_bytes(workshop):

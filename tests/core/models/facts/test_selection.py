@@ -1,6 +1,6 @@
 import pytest
 
-from puna.models.facts.heads import read_template
+from puna.models.facts.header_cache import read_template
 from puna.models.facts.selection import is_harmony, mode, template_capabilities
 from puna.models.layout.config import Config
 

@@ -27,7 +27,7 @@ def test_a_blob_comes_together(partial):
     partial.write(b"efg", 4)
     partial.write(b"abcd", 0)
     assert partial.digest(lambda: False) == "sha256:" + hashlib.sha256(b"abcdefg").hexdigest()
-    partial.settle()
+    partial.publish()
     assert partial.final.read_bytes() == b"abcdefg"
     assert names(partial) == [""]
 
@@ -63,7 +63,7 @@ def test_the_lock_of_a_file_that_is_done_is_none(partial, monkeypatch):
 
     def late(file, how):
         monkeypatch.undo()
-        partial.settle()
+        partial.publish()
         partial.close()
         flock(file, how)
 

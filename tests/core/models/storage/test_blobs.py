@@ -77,8 +77,8 @@ def test_a_file_is_adopted_or_dropped(store):
 
 def test_claimed_and_used_blobs_are_not_removed(store):
     digests = [store.blobs.add(text).digest for text in (b"used", b"claimed", b"idle")]
-    with store.blobs.claiming() as claims:
-        claims.add(digests[1])
+    with store.blobs.hold_shared_locks() as shared_locks:
+        shared_locks.add(digests[1])
         store.blobs.remove(digests, lambda: frozenset(digests[:1]))
         assert [store.blobs.has(digest) for digest in digests] == [True, True, False]
     store.blobs.remove(digests, lambda: frozenset(digests[:1]))

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from puna.models.store import ModelStore
 store = ModelStore(Path(sys.argv[1]))
-with store.blobs.claiming() as claims, store.blobs.temporary() as path:
-    claims.add(sys.argv[2])
+with store.blobs.hold_shared_locks() as held, store.blobs.temporary() as path:
+    held.add(sys.argv[2])
     print(path, flush=True)
     sys.stdin.read()
 """
@@ -58,8 +58,8 @@ def test_nobody_removes_what_another_process_claims(store, how):
 
 def test_two_stores_of_one_process_respect_each_other(store):
     digest = store.blobs.add(b"hello").digest
-    with ModelStore(store.root).blobs.claiming() as claims:
-        claims.add(digest)
+    with ModelStore(store.root).blobs.hold_shared_locks() as shared_locks:
+        shared_locks.add(digest)
         store.blobs.remove([digest], frozenset)
         assert store.blobs.has(digest)
     store.blobs.remove([digest], frozenset)

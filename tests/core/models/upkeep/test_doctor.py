@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from puna.models.name import ModelName
-from puna.models.storage import integrity, seals
+from puna.models.storage import integrity, stat_fingerprints
 from puna.models.storage.integrity import StoppedError
 from puna.models.store import ModelStore
 from puna.models.upkeep import doctor
@@ -34,7 +34,7 @@ def model_blob(store, name="one"):
     return store.get(ModelName.parse(name)).model_path
 
 
-def damage(path):
+def find_damage(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -54,7 +54,7 @@ def test_a_store_that_does_not_exist_is_well(store):
 
 def test_a_damaged_blob_is_named_with_all_models_that_use_it(stocked):
     path = model_blob(stocked)
-    damage(path)
+    find_damage(path)
     (finding,), report = look(stocked)
     assert (finding.kind, finding.models, report.faults) == (Kind.DAMAGED_BLOB, ("one:latest", "two:latest"), 1)
     assert finding.digest == path.name.replace("-", ":")
@@ -65,14 +65,14 @@ def test_a_damaged_blob_is_named_with_all_models_that_use_it(stocked):
 
 
 def test_a_quick_look_trusts_seals_and_sees_what_was_written_to(stocked, monkeypatch):
-    for module in (integrity, seals):
+    for module in (integrity, stat_fingerprints):
         monkeypatch.setattr(module, "SMALL", 1)
     look(stocked)  # seals what it reads
     path = model_blob(stocked)
     assert look(stocked, quick=True)[1].bytes_read == 0
-    damage(path)
+    find_damage(path)
     assert kinds(stocked, quick=True) == [(Kind.DAMAGED_BLOB, False)]
-    stocked.blobs.seals.renew(path)  # as a disk does that forgets
+    stocked.blobs.stat_fingerprints.renew(path)  # as a disk does that forgets
     assert kinds(stocked, quick=True) == []
     assert kinds(stocked) == [(Kind.DAMAGED_BLOB, False)]
 
@@ -156,8 +156,8 @@ def test_what_is_left_over_costs_nothing_and_goes_when_it_is_old(stocked):
 def test_nothing_that_is_claimed_is_removed(stocked):
     orphan = stocked.blobs.path(stocked.blobs.add(b"orphan").digest)
     os.utime(orphan, (0, 0))
-    with stocked.blobs.claiming() as claims:
-        claims.add(orphan.name)
+    with stocked.blobs.hold_shared_locks() as shared_locks:
+        shared_locks.add(orphan.name)
         assert kinds(stocked, repair=True) == [(Kind.ORPHAN, False)]
     assert kinds(stocked, repair=True) == [(Kind.ORPHAN, True)]
 
@@ -177,7 +177,7 @@ def test_models_that_come_and_go_meanwhile_are_no_faults(workshop, stocked):
 
 
 def test_what_cannot_be_repaired_is_told(stocked, monkeypatch):
-    damage(model_blob(stocked))
+    find_damage(model_blob(stocked))
 
     def refuse(self, missing_ok=False):
         raise OSError(30, os.strerror(30), str(self))

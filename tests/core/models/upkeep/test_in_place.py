@@ -9,7 +9,7 @@ from tests.core.models.conftest import write_gguf
 from puna.errors import CreateFailedError, ModelNotFoundError
 from puna.models.name import ModelName
 from puna.models.show import show
-from puna.models.storage.seals import Place, State
+from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.upkeep import in_place
 from puna.models.upkeep.in_place import Link, register
 from puna.models.upkeep.scan import find
@@ -53,7 +53,7 @@ def test_a_file_becomes_a_blob(store, file, link, place):
     assert model.model_path.read_bytes() == content
     assert file.stat().st_mtime_ns == modified
     kept = [(each.origin, each.place, each.state) for each in show(model).in_place]
-    assert kept == ([(str(file), place, State.INTACT)] if place else [])
+    assert kept == ([(str(file), place, FileState.UNCHANGED)] if place else [])
     assert (model.model_path.stat().st_ino == file.stat().st_ino) is bool(place)
     store.delete(NAME)
     assert file.read_bytes() == content
@@ -84,7 +84,7 @@ def test_a_hard_link_outlives_its_file(store, file):
     file.unlink()
     assert blob_of(store).read_bytes() == content
     store.get(NAME).verify(thorough=False, stopped=lambda: False)
-    assert show(store.get(NAME)).in_place[0].state is State.INTACT  # having been read
+    assert show(store.get(NAME)).in_place[0].state is FileState.UNCHANGED  # having been read
 
 
 def test_a_file_that_is_gone_is_named(store, file):
@@ -100,7 +100,7 @@ def test_the_blob_of_a_changed_file_is_replaced_by_one_that_is_right(store, file
     content = file.read_bytes()
     take(store, file, Link.SYMBOLIC)
     file.write_bytes(content[:-1] + b"!")
-    assert store.get(NAME).in_place[0].state is State.TOUCHED
+    assert store.get(NAME).in_place[0].state is FileState.CHANGED
     assert not store.blobs.add(content).created  # as a pull or an upload brings it
     assert store.get(NAME).in_place == ()
     assert not blob_of(store).is_symlink()
@@ -129,7 +129,7 @@ def test_an_unused_link_is_pruned_after_an_hour_whatever_the_age_of_its_file(sto
     (store.root / "manifests" / "registry.ollama.ai" / "library" / "kid" / "latest").unlink()
     store.prune()
     assert blob.exists()
-    os.utime(store.blobs.seals.folder / blob.name, (0, 0))
+    os.utime(store.blobs.stat_fingerprints.folder / blob.name, (0, 0))
     store.prune()
     assert not blob.exists()
     assert file.exists()

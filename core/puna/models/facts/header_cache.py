@@ -25,7 +25,7 @@ def read_template(text: str) -> Facts:
     return facts.of(parse(text))
 
 
-class Heads:
+class HeaderCache:
     """Heads of GGUF files, facts of templates and models, known by what they were made of. Safe between threads."""
 
     def __init__(self, capacity: int = CAPACITY, read: ReadTemplate = read_template) -> None:
@@ -35,7 +35,7 @@ class Heads:
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def head(self, path: Path) -> GGUF:
+    def header(self, path: Path) -> GGUF:
         """Return the head of a file, arrays left out. Raises GGUFError and OSError."""
         return self._of_file("head", path, gguf.read)
 
@@ -52,14 +52,14 @@ class Heads:
             except GGUFError as error:
                 return error.with_traceback(None)
 
-        found = self.remember((what, *stamp(path)), tried)
+        found = self.get_or_make((what, *file_identity(path)), tried)
         if isinstance(found, GGUFError):
             raise GGUFError(str(found))
         return found
 
     def template(self, text: str) -> Facts:
         """Return what is known of a Go template. Raises TemplateError; it is remembered too that one cannot be read."""
-        found = self.remember(("template", text), lambda: self._try(text))
+        found = self.get_or_make(("template", text), lambda: self._try(text))
         if isinstance(found, str):
             raise TemplateError(found)
         return found
@@ -72,7 +72,7 @@ class Heads:
         except TemplateError as error:
             return str(error)
 
-    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for this key before, or make it now."""
         with self._lock:
             if key in self._known:
@@ -87,7 +87,7 @@ class Heads:
         return made
 
 
-def stamp(path: Path) -> tuple[str, int, int, int]:
+def file_identity(path: Path) -> tuple[str, int, int, int]:
     """Return what changes whenever the file does. Raises OSError."""
     status = path.stat()
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino
