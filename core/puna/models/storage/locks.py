@@ -30,7 +30,7 @@ class ByteLocks:
     """An open lock file. Closing it releases all its locks."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and create it if needed. In a read-only folder there are no locks, and nothing can be removed."""
+        """Open the file, and create it if needed. In a read-only folder there are no locks, and nothing to remove."""
         self._descriptor: int | None = None
         with contextlib.suppress(OSError):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
