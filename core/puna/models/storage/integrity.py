@@ -1,4 +1,4 @@
-"""Verifying that blobs have the content of their digest, with as little reading as possible: see `stat_fingerprints`."""
+"""Verifying that blobs have the content of their digest, reading as little as possible: see `stat_fingerprints`."""
 
 import hashlib
 from collections.abc import Callable
