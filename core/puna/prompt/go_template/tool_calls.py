@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NoReturn
 
@@ -69,16 +70,34 @@ class ToolCallParser:
     def _calls(self) -> Iterator[ToolCall]:
         while (found := self._find_name()) is not None:
             name, name_end = found
-            stated, arguments, end = _find_arguments(name, self._held)
-            if arguments is None:
+            text = _find_object(name, self._held)
+            if text is None or text.arguments is None:
                 return
-            if stated in self._names and stated != name:
-                # The first occurrence of a tool's name may be in the tag, a key or a value.
-                name, name_end = stated, end
+            called = self._called(text, name, name_end)
+            if called is None and self._bare:
+                return
             # The closing brace stays, as in the reference, where it keeps brackets from balancing.
-            self._held = self._held[max(name_end, end) :]
-            yield ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count)
-            self._count += 1
+            self._held = self._held[max(name_end, text.end) if called == name else text.end :]
+            if called is not None:
+                yield ToolCall(name=called, arguments=gojson.dumps(text.arguments), index=self._count)
+                self._count += 1
+
+    def _called(self, text: "_Object", name: str, name_end: int) -> str | None:
+        """Return the tool that a call names, or None if the request does not offer it.
+
+        `name` is the first name of an offered tool in the text. It may stand in the tag, in a key or in a value, so the
+        name that the call states has precedence. The stated name may have a prefix, such as `functions.get`.
+        """
+        stated = text.stated
+        if not isinstance(stated, str) or stated in self._names:
+            return stated if isinstance(stated, str) else name
+        if name in stated:
+            return name
+        parts = [each for each in self._names if each in stated]
+        if parts:
+            return max(parts, key=len)
+        before = name_end - len(name) < text.start and name not in self._tag
+        return name if before else None
 
     def _find_name(self) -> tuple[str, int] | None:
         """Return the first name of a tool in what is held, the longest of several, and where it ends."""
@@ -116,12 +135,21 @@ def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
             yield at, char
 
 
-def _find_arguments(name: str, text: str) -> tuple[object, Mapping[str, Any] | None, int]:
-    """Find the first object of `text` that is JSON.
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """The JSON object of a call."""
 
-    Returns the tool's name that the object states (None if it states none), the arguments, and the offset of the
-    object's last character.
-    """
+    start: int
+    end: int
+    """Offsets of its first and last character."""
+    stated: object
+    """The value of its member `name`; None if it has none."""
+    arguments: Mapping[str, Any] | None
+    """None if it has none that can be used."""
+
+
+def _find_object(name: str, text: str) -> _Object | None:
+    """Return the first object of `text` that is JSON."""
     depth, start = 0, -1
     for at, char in _outside_strings(text):
         if char == "{":
@@ -134,10 +162,10 @@ def _find_arguments(name: str, text: str) -> tuple[object, Mapping[str, Any] | N
                 found = _object(text[start : at + 1])
                 if found is not None:
                     holds, stated, arguments = _search(name, found)
-                    return stated, (arguments if holds else found), at
+                    return _Object(start, at, stated, arguments if holds else found)
                 start = -1
             depth = max(depth, 0)
-    return None, None, 0
+    return None
 
 
 def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[str, Any] | None]:

@@ -57,6 +57,28 @@ def test_a_call_of_a_tool_that_is_named_like_the_tag() -> None:
     assert calls == (ToolCall(name="tool_call", arguments='{"name":"get"}'),)
 
 
+@pytest.mark.parametrize("other", ["tool_call", "call", "city", "Rome", "arguments"])
+def test_a_call_of_an_unknown_tool_goes_to_no_other_tool(other: str) -> None:
+    parser = ToolCallParser([Tool(name=other), Tool(name="get_weather")], "<tool_call>")
+    unknown = '<tool_call>{"name": "nope", "arguments": {"city": "Rome"}}</tool_call>'
+    known = '<tool_call>{"name": "get_weather", "arguments": {}}</tool_call>'
+    assert parser.feed(unknown).calls == ()
+    assert parser.feed(known).calls == (ToolCall(name="get_weather", arguments="{}"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "functions.get_weather", "arguments": {"city": "Rome"}}',
+        'get_weather {"name": "Ada", "arguments": {"city": "Rome"}}',
+        '{"get_weather": {"city": "Rome"}}',
+    ],
+)
+def test_a_name_may_have_a_prefix_or_stand_elsewhere(text: str) -> None:
+    calls, _ = parse("<tool_call>", f"<tool_call>{text}")
+    assert calls == [ToolCall(name="get_weather", arguments='{"city":"Rome"}')]
+
+
 def test_numbers_of_arguments_are_floats_as_go_writes_them() -> None:
     calls, _ = parse(
         "<tool_call>", '<tool_call>{"name": "add", "arguments": {"a": 1.0, "b": 1e30, "c": 12345678901234567}}'
@@ -77,6 +99,8 @@ def test_an_unknown_tool_vanishes_after_a_real_tag_and_stays_after_a_bare_one() 
     text = '{"name": "nope", "arguments": {}}'
     assert "".join(parse("<tool_call>", f"<tool_call>{text}")[1]) == ""
     assert "".join(parse("{", text)[1]) == text
+    mentioning = '{"name": "nope", "arguments": {"get": "add"}}'
+    assert parse("{", mentioning) == ([], [mentioning, ""])
 
 
 def test_what_was_held_back_at_the_end_comes_back_only_for_a_bare_bracket() -> None:
