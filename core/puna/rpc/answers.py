@@ -1,4 +1,4 @@
-"""Answers from the core's own words to the wire."""
+"""Translation of answers from dataclasses of puna.serving to protobuf messages."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -18,7 +18,7 @@ _REASONS: Final = {
 
 
 def progress(event: Progress) -> usage_pb2.Progress:
-    """Write news."""
+    """Return a progress event as a message."""
     if event.phase == "queued":
         return usage_pb2.Progress(queued=usage_pb2.Progress.Queued(position=event.position))
     if event.phase == "loading":
@@ -29,7 +29,7 @@ def progress(event: Progress) -> usage_pb2.Progress:
 
 
 def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
-    """Write what a step added to a completion."""
+    """Return a completion's delta as a message."""
     message = generate_pb2.GenerateDelta(
         text=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
     )
@@ -41,7 +41,7 @@ def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
 
 
 def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
-    """Write what a step added to a message."""
+    """Return a chat's delta as a message."""
     message = chat_pb2.ChatDelta(
         content=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
     )
@@ -53,7 +53,7 @@ def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
 
 
 def generate_done(done: Done) -> generate_pb2.GenerateDone:
-    """Write the end of a completion."""
+    """Return the end of a completion's stream."""
     return generate_pb2.GenerateDone(
         delta=generate_delta(done.delta),
         finish=finish(done),
@@ -63,12 +63,12 @@ def generate_done(done: Done) -> generate_pb2.GenerateDone:
 
 
 def chat_done(done: Done) -> chat_pb2.ChatDone:
-    """Write the end of a message."""
+    """Return the end of a chat's stream."""
     return chat_pb2.ChatDone(delta=chat_delta(done.delta), finish=finish(done), rendered=rendered(done))
 
 
-def whole_generate(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:
-    """Write a completion at once."""
+def full_generate_response(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:
+    """Return a completion that is not streamed."""
     delta = joined((*deltas, done.delta))
     return generate_pb2.GenerateResponse(
         text=replace_lone_surrogates(delta.text),
@@ -81,8 +81,8 @@ def whole_generate(deltas: Iterable[Delta], done: Done) -> generate_pb2.Generate
     )
 
 
-def whole_chat(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
-    """Write a message at once."""
+def full_chat_response(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
+    """Return a chat's answer that is not streamed."""
     delta = joined((*deltas, done.delta))
     return chat_pb2.ChatResponse(
         message=message_pb2.Message(
@@ -98,7 +98,7 @@ def whole_chat(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
 
 
 def joined(deltas: Iterable[Delta]) -> Delta:
-    """Put deltas together."""
+    """Return the concatenation of deltas."""
     parts = list(deltas)
     return Delta(
         text="".join(each.text for each in parts),
@@ -109,7 +109,7 @@ def joined(deltas: Iterable[Delta]) -> Delta:
 
 
 def finish(done: Done) -> usage_pb2.Finish | None:
-    """Write how an answer ended; None where nothing ran."""
+    """Return reason, usage and timings of an answer, or None if no sequence ran."""
     if not done.reason:
         return None
     return usage_pb2.Finish(
@@ -121,7 +121,7 @@ def finish(done: Done) -> usage_pb2.Finish | None:
 
 
 def rendered(done: Done) -> usage_pb2.RenderedPrompt | None:
-    """Write a prompt that was not run."""
+    """Return the rendered prompt of a request with render_only, else None."""
     if done.rendered is None:
         return None
     return usage_pb2.RenderedPrompt(
@@ -130,7 +130,7 @@ def rendered(done: Done) -> usage_pb2.RenderedPrompt | None:
 
 
 def usage(counts: Usage) -> usage_pb2.Usage:
-    """Write counts."""
+    """Return token counts as a message."""
     return usage_pb2.Usage(
         prompt_tokens=counts.prompt_tokens,
         cached_prompt_tokens=counts.cached_prompt_tokens,
@@ -142,7 +142,7 @@ def usage(counts: Usage) -> usage_pb2.Usage:
 
 
 def timings(times: Timings) -> usage_pb2.Timings:
-    """Write durations."""
+    """Return durations as a message. Zero durations stay unset."""
     message = usage_pb2.Timings()
     for field, nanoseconds in (
         (message.total, times.total_ns),
@@ -157,7 +157,7 @@ def timings(times: Timings) -> usage_pb2.Timings:
 
 
 def tool_call(call: ToolCall) -> message_pb2.ToolCall:
-    """Write a tool call."""
+    """Return a tool call as a message."""
     return message_pb2.ToolCall(
         id=call.id,
         index=call.index,
@@ -167,7 +167,7 @@ def tool_call(call: ToolCall) -> message_pb2.ToolCall:
 
 
 def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
-    """Write a token with its logarithm, which is never less than the least 32-bit float."""
+    """Return a token with its log-probability. Minus infinity becomes the least 32-bit float, which JSON can hold."""
     return usage_pb2.TokenLogprob(
         text=entry.raw.decode(errors="replace"),
         raw=entry.raw,

@@ -1,4 +1,4 @@
-"""Items that are ready together, together."""
+"""Batching of stream items: items that are ready at the same time travel in one message."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -10,14 +10,15 @@ from puna.blocking import retrieve_exception
 T = TypeVar("T")
 
 AHEAD: Final = 256
-"""How many items are drawn ahead of a slow reader, before the source waits too."""
+"""Items that are read ahead of a slow reader. Beyond them the source waits."""
 
 
 async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> AsyncGenerator[list[T]]:
-    """Yield what `make(tell)` yields, in order, in lists of all that is there; never wait to fill one.
+    """Yield the items of a source in order, in lists of all items that are ready. A list is never waited for to fill.
 
-    Calling `tell` puts an item between, unless the reader is far behind. What the source raises is raised after the
-    items before it. Closing this generator closes the source and waits for it.
+    `make` returns the source. Its argument is a function that inserts an item; the item is dropped if the reader is far
+    behind. An exception of the source is raised after the items before it. Closing this generator closes the source and
+    waits for it.
     """
     ready: asyncio.Queue[T | None] = asyncio.Queue(AHEAD)
 
@@ -33,7 +34,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                 async for item in source:
                     await ready.put(item)
         finally:
-            with suppress(asyncio.QueueFull):  # a reader with items left to take sees the task's end after them
+            with suppress(asyncio.QueueFull):  # the reader takes the remaining items before this end
                 ready.put_nowait(None)
 
     drawing = asyncio.create_task(draw())

@@ -1,4 +1,4 @@
-"""Bounds on what one request may hold, looked at before it is converted: one rule for REST and gRPC."""
+"""Bounds on the contents of one request. They are checked before conversion, and hold for REST and gRPC alike."""
 
 from puna.errors import InvalidRequestError
 from puna.limits import Limits
@@ -6,14 +6,14 @@ from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2, 
 
 
 def check_generate(wire: generate_pb2.GenerateRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for a completion that asks for too much."""
+    """Raise InvalidRequestError if a completion request exceeds a limit."""
     _check("context", len(wire.context.ids), limits.max_json_values, "tokens")
     _check("token_ids", len(wire.token_ids.ids), limits.max_json_values, "tokens")
     check_options(wire.options, limits)
 
 
 def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for a conversation that asks for too much."""
+    """Raise InvalidRequestError if a chat request exceeds a limit."""
     _check("messages", len(wire.messages), limits.max_messages, "messages")
     _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
     _check("tools", len(wire.tools), limits.max_tools, "tools")
@@ -21,25 +21,25 @@ def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
 
 
 def check_embed(wire: embed_pb2.EmbedRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for texts that are too many."""
+    """Raise InvalidRequestError if there are too many texts."""
     _check("input", len(wire.inputs), limits.max_inputs, "texts")
     check_options(wire.options, limits)
 
 
 def check_rerank(wire: rank_pb2.RerankRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for documents that are too many."""
+    """Raise InvalidRequestError if there are too many documents."""
     _check("documents", len(wire.documents), limits.max_inputs, "documents")
     check_options(wire.options, limits)
 
 
 def check_detokenize(wire: tokenize_pb2.DetokenizeRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for tokens that are too many."""
+    """Raise InvalidRequestError if there are too many tokens."""
     _check("token_ids", len(wire.token_ids), limits.max_json_values, "tokens")
     check_options(wire.options, limits)
 
 
 def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
-    """Raise InvalidRequestError for a model of too many parts."""
+    """Raise InvalidRequestError if the new model has too many files, messages or licenses."""
     _check("messages", len(wire.messages), limits.max_messages, "messages")
     _check("license", len(wire.licenses), limits.max_licenses, "texts")
     check_length("parameters", wire.parameters_json, limits)
@@ -47,7 +47,7 @@ def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
 
 
 def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
-    """Raise InvalidRequestError for options that are too many or too long."""
+    """Raise InvalidRequestError if there are too many options, or they are too long."""
     check_length("options", wire.options_json, limits)
     _check("stop", len(wire.sampling.stop), limits.max_stops, "strings")
     _check("logit_bias", len(wire.sampling.logit_bias), limits.max_json_values, "tokens")
@@ -57,12 +57,12 @@ def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
 
 
 def check_length(field: str, text: str, limits: Limits) -> None:
-    """Raise InvalidRequestError for the text of an object of options that is too long."""
+    """Raise InvalidRequestError if the JSON of an object of options is too long."""
     _check(field, len(text), limits.max_options_bytes, "characters")
 
 
 def check_stops(values: object, limits: Limits) -> None:
-    """Raise InvalidRequestError for stop strings that are too many."""
+    """Raise InvalidRequestError if there are too many stop strings."""
     if isinstance(values, list):
         _check("stop", len(values), limits.max_stops, "strings")
 

@@ -2,9 +2,9 @@
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
+from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
-from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Delta, Event, Progress
 from puna.serving.core import Serving
 from puna.serving.requests import ChatRequest
@@ -12,7 +12,7 @@ from puna.v1 import chat_pb2, chat_pb2_grpc
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
-    """Continues conversations."""
+    """Serves ChatService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -23,11 +23,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         with observed(self._serving.activity, request.model, "Chat") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.chat(asked, entry.on_progress), entry)
-        return await offload_if_heavy(weight_of_deltas(deltas), answers.whole_chat, deltas, done)
+        return await offload_if_heavy(weight_of_deltas(deltas), answers.full_chat_response, deltas, done)
 
     @streaming
     async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> None:
-        """Answer a conversation as it is decoded."""
+        """Answer a conversation in deltas, as tokens are decoded."""
         with observed(self._serving.activity, request.model, "StreamChat") as entry:
             asked = await self._asked(request)
             await written(lambda tell: self._serving.chat(asked, tell), _message, context, entry)

@@ -1,4 +1,4 @@
-"""Requests from the wire to the core's own words."""
+"""Translation of requests from protobuf messages to dataclasses of puna.serving."""
 
 import json
 import math
@@ -44,7 +44,7 @@ _RUNTIME: Final = {
     "draft_tokens": "draft_num_predict",
 }
 _LONGEST_SECONDS: Final = 100 * 365 * 86_400
-"""A model that is to stay for a century stays for good; no timer counts further."""
+"""A keep-alive of a century or more counts as endless. Timers of the event loop cannot hold longer ones."""
 _THINKING: Final[Mapping[int, Think | None]] = {
     options_pb2.THINKING_LEVEL_UNSPECIFIED: None,
     options_pb2.THINKING_LEVEL_OFF: Think(on=False),
@@ -57,7 +57,7 @@ _THINKING: Final[Mapping[int, Think | None]] = {
 
 
 def generate_request(wire: generate_pb2.GenerateRequest) -> GenerateRequest:
-    """Read a request for a completion. Raises InvalidRequestError."""
+    """Return a completion request. Raises InvalidRequestError."""
     by_ids = wire.WhichOneof("prompt") == "token_ids"
     if by_ids and not wire.raw:
         raise InvalidRequestError("a prompt of token ids needs raw")
@@ -76,7 +76,7 @@ def generate_request(wire: generate_pb2.GenerateRequest) -> GenerateRequest:
 
 
 def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
-    """Read a request for the next message. Raises InvalidRequestError."""
+    """Return a chat request. Raises InvalidRequestError."""
     return ChatRequest(
         model=wire.model,
         messages=messages(wire.messages),
@@ -88,7 +88,7 @@ def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
 
 
 def embed_request(wire: embed_pb2.EmbedRequest) -> EmbedRequest:
-    """Read a request for vectors. Raises InvalidRequestError."""
+    """Return an embedding request. Raises InvalidRequestError."""
     return EmbedRequest(
         model=wire.model,
         inputs=tuple(wire.inputs),
@@ -100,7 +100,7 @@ def embed_request(wire: embed_pb2.EmbedRequest) -> EmbedRequest:
 
 
 def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
-    """Read a request for an order. Raises InvalidRequestError."""
+    """Return a ranking request. Raises InvalidRequestError."""
     return RerankRequest(
         model=wire.model,
         query=wire.query,
@@ -112,7 +112,7 @@ def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
 
 
 def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
-    """Read messages."""
+    """Return the messages of a conversation."""
     return tuple(
         Message(
             role=each.role,
@@ -136,7 +136,7 @@ def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
 
 
 def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
-    """Read everything about a request that is not its input. Raises InvalidRequestError."""
+    """Return the options of a request: sampling, runtime, structured output and others. Raises InvalidRequestError."""
     values = json_object(wire.options_json, "options_json")
     for message, names in ((wire.sampling, _SAMPLING), (wire.runtime, _RUNTIME)):
         given = {descriptor.name: value for descriptor, value in message.ListFields()}
@@ -176,7 +176,7 @@ def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:
     if kind == "choices":
         if not wire.choices.values:
             raise InvalidRequestError("choices are empty")
-        # One JSON string after the other is a Lark grammar of literal texts.
+        # JSON strings, one after the other, are also literals of a Lark grammar.
         return OutputConstraint("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
     text: str = getattr(wire, kind)
     if kind == "json_schema":
@@ -202,7 +202,7 @@ def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:
 
 
 def _moment(wire: options_pb2.RequestOptions) -> int:
-    """Return when a request arrived, in nanoseconds since 1970; a moment to come counts as now."""
+    """Return the arrival time in nanoseconds since 1970. A time in the future counts as now."""
     try:
         return min(wire.start_time.ToNanoseconds(), time.time_ns())
     except ValueError as error:
@@ -210,7 +210,7 @@ def _moment(wire: options_pb2.RequestOptions) -> int:
 
 
 def _logit_bias(wire: Mapping[int, float]) -> dict[int, float]:
-    """Return the biases by token. A bias of minus infinity forbids a token; no other may be infinite."""
+    """Return the logit biases by token id. Minus infinity forbids a token; other biases must be finite."""
     if any(not math.isfinite(bias) and bias != -math.inf for bias in wire.values()):
         raise InvalidRequestError("every logit_bias must be finite, or minus infinity")
     return dict(wire)
@@ -225,7 +225,7 @@ def _tool_choice(wire: message_pb2.ToolChoice) -> ToolChoice:
 
 
 def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
-    """Read what a model is to be made of. Raises InvalidRequestError."""
+    """Return a creation request. Raises InvalidRequestError."""
     return CreateRequest(
         name=wire.name,
         base=getattr(wire, "from"),

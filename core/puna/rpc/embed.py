@@ -12,19 +12,19 @@ from puna.blocking import retrieve_exception
 from puna.errors import InvalidRequestError
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
+from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
-from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Embeddings
 from puna.serving.core import Serving
 from puna.serving.embed import weight_of_vectors
 from puna.v1 import embed_pb2, embed_pb2_grpc
 
 AT_ONCE: Final = 64
-"""Texts of one stream that travel to the model together."""
+"""Most texts of one stream that go to the backend in one call."""
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
-    """Turns texts into vectors."""
+    """Serves EmbedService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -40,7 +40,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
 
     @streaming
     async def StreamEmbed(self, request: AsyncIterator[embed_pb2.StreamEmbedRequest], context: Context) -> None:
-        """Embed texts as they come: those that have arrived travel together, so none waits for another to come."""
+        """Embed the texts of a stream. Texts that have arrived go to the backend together, without waiting for more."""
         first = await anext(request, None)
         if first is None or first.WhichOneof("part") != "config":
             raise InvalidRequestError("the first message must be the configuration")
@@ -81,7 +81,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
 async def _next(
     arrived: "asyncio.Queue[embed_pb2.StreamEmbedRequest.Item | None]",
 ) -> list[embed_pb2.StreamEmbedRequest.Item]:
-    """Wait for an item, and take those that came with it. Empty: the client has sent all."""
+    """Wait for a text and return it with all others that have arrived; an empty list ends the stream."""
     items: list[embed_pb2.StreamEmbedRequest.Item] = []
     item = await arrived.get()
     while item is not None:
@@ -89,7 +89,7 @@ async def _next(
         if len(items) == AT_ONCE or arrived.empty():
             return items
         item = arrived.get_nowait()
-    arrived.put_nowait(None)  # for the next call to see
+    arrived.put_nowait(None)  # the next call returns the empty list
     return items
 
 
@@ -103,7 +103,7 @@ def _response(found: Embeddings, encoding: embed_pb2.VectorEncoding.ValueType) -
 
 
 def vector(values: Sequence[float], encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.Vector:
-    """Write a vector."""
+    """Return a vector as a message."""
     if encoding == embed_pb2.VECTOR_ENCODING_FLOAT32_LE:
         packed = array("f", values)
         if sys.byteorder == "big":

@@ -2,9 +2,9 @@
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
+from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
-from puna.rpc.wall import Context, streaming, unary
 from puna.serving.answers import Delta, Event, Progress
 from puna.serving.core import Serving
 from puna.serving.requests import GenerateRequest
@@ -12,7 +12,7 @@ from puna.v1 import generate_pb2, generate_pb2_grpc
 
 
 class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
-    """Completes prompts."""
+    """Serves GenerateService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -23,11 +23,11 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         with observed(self._serving.activity, request.model, "Generate") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.generate(asked, entry.on_progress), entry)
-        return await offload_if_heavy(weight_of_deltas(deltas), answers.whole_generate, deltas, done)
+        return await offload_if_heavy(weight_of_deltas(deltas), answers.full_generate_response, deltas, done)
 
     @streaming
     async def StreamGenerate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
-        """Complete a prompt as it is decoded."""
+        """Complete a prompt in deltas, as tokens are decoded."""
         with observed(self._serving.activity, request.model, "StreamGenerate") as entry:
             asked = await self._asked(request)
             await written(lambda tell: self._serving.generate(asked, tell), _message, context, entry)

@@ -1,6 +1,6 @@
-"""grpc.health.v1: whether the server can do its work now.
+"""The health service grpc.health.v1.
 
-It can as long as its store can be read and it has not begun to end. Every service shares both conditions.
+A server is SERVING while its store can be read and shutdown has not begun. All services share the two conditions.
 """
 
 import asyncio
@@ -12,34 +12,34 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from puna.blocking import retrieve_exception
-from puna.rpc.wall import Context, streaming
+from puna.rpc.error_boundary import Context, streaming
 from puna.serving.core import Serving
 
 LOOK_SECONDS: Final = 2.0
-"""How long the store's disk may take to answer."""
+"""Seconds in which the store's disk must answer."""
 WATCH_SECONDS: Final = 1.0
-"""How long a watcher may know an old status."""
+"""Seconds between two checks for a watcher, and so the longest delay of a change."""
 UNKNOWN: Final = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Tells whether services serve."""
+    """Serves grpc.health.v1."""
 
     def __init__(self, core: Serving, services: Collection[str]) -> None:
-        """`services`: their full names; the empty name is the server."""
+        """`services`: full names of the services. The empty name stands for the server."""
         self._core = core
         self._services = {"", *services}
         self._look: asyncio.Future[None] | None = None
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
-        """Tell the status of a service."""
+        """Return the status of a service."""
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return await self._answer()
 
     @streaming
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """Tell the status of a service, and each change of it."""
+        """Stream the status of a service and each change."""
         answer, told = UNKNOWN, None
         while True:
             if request.service in self._services:
@@ -55,7 +55,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
     async def _store_answers(self) -> bool:
-        """Look at the store. One look at a time: a disk that hangs holds one thread."""
+        """Return whether the store can be read in time. Checks share one thread, which a disk that hangs may hold."""
         if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(asyncio.to_thread(self._core.check_readable))
             self._look.add_done_callback(retrieve_exception)

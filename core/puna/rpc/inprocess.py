@@ -1,8 +1,12 @@
-"""A channel to services in this process: the same stubs and servicers, without a socket between.
+"""A gRPC channel to services of this process, without a socket.
 
-`puna serve` runs the bridge beside the core. Every message would travel the loopback for nothing but to come back to
-the same event loop, which took half of the core's time per token. Messages are handed over as they are: whoever sends
-one lets go of it.
+`puna serve` runs the bridge and the core on one event loop. Over a socket, each message would be encoded, cross the
+loopback interface and be decoded by the same loop, which took half of the core's time per token. This channel hands
+messages over as objects. The sender must not change a message afterwards.
+
+Stubs and servicers are the generated ones. A call is a task that runs the servicer's coroutine. A streaming call has a
+queue of one message: the servicer waits until the caller has taken its last message, so that the items that become
+ready meanwhile travel together, as they do over a socket.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ import grpc.aio
 
 from puna.blocking import retrieve_exception
 from puna.errors import ServerEndingError
-from puna.rpc.wall import cancelled
+from puna.rpc.error_boundary import cancelled
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -23,47 +27,47 @@ Pairs: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class InProcessChannel:
-    """Servicers are added to it as to a `grpc.aio.Server`; stubs are made on it as on a `grpc.aio.Channel`.
+    """A `grpc.aio.Server` to which servicers are added, and a `grpc.aio.Channel` on which stubs are made.
 
-    It knows what stubs of unary, server streaming and client streaming methods need, called with nothing but a request
-    and metadata. Leaving its context cancels the calls under way and waits for them.
+    It supports unary, server streaming and client streaming methods, called with a request and metadata alone. Leaving
+    its context cancels running calls and waits for them.
     """
 
     def __init__(self) -> None:
-        """Know no service yet."""
+        """Create a channel without services."""
         self._handlers: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "InProcessChannel":
-        """Be used."""
+        """Return the channel."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End all calls."""
+        """Cancel running calls and wait for them."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Do nothing: the same handlers come registered by name."""
+        """Do nothing. The generated code passes the same handlers to add_registered_method_handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Serve a service, as the generated `add_…_to_server` asks for."""
+        """Add the methods of a service. Called by the generated `add_…_to_server`."""
         self._handlers.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
 
     def unary_unary(self, method: str, *_: object, **__: object) -> Callable[..., Awaitable[Any]]:
-        """Return what calls a method that takes one message and answers with one."""
+        """Return a callable for a unary method."""
         handler = self._handlers[method].unary_unary
 
         async def call(request: object, *, metadata: Pairs = ()) -> object:
-            told = _Told(metadata)
+            told = _InProcessContext(metadata)
             return await _result(self._task(told.guard(handler, request)))
 
         return call
 
     def unary_stream(self, method: str, *_: object, **__: object) -> "Callable[..., _Stream[Any]]":
-        """Return what calls a method that answers with a stream."""
+        """Return a callable for a server streaming method."""
         handler = self._handlers[method].unary_stream
 
         def call(request: object, *, metadata: Pairs = ()) -> _Stream[Any]:
@@ -74,18 +78,18 @@ class InProcessChannel:
         return call
 
     def stream_unary(self, method: str, *_: object, **__: object) -> Callable[..., Awaitable[Any]]:
-        """Return what calls a method that takes a stream, here a generator, which is closed when the call is over."""
+        """Return a callable for a client streaming method. It takes a generator and closes it when the call ends."""
         handler = self._handlers[method].stream_unary
 
         async def call(requests: AsyncGenerator[Any], *, metadata: Pairs = ()) -> object:
-            told = _Told(metadata)
+            told = _InProcessContext(metadata)
             handed = asyncio.Queue[Any](1)
             answer = self._task(told.guard(handler, _taken(handed)))
             handing = self._task(_hand(requests, handed))
             try:
                 await asyncio.wait({answer, handing}, return_when=asyncio.FIRST_COMPLETED)
                 if handing.done():
-                    handing.result()  # what the caller's own generator raises is raised to the caller
+                    handing.result()  # an exception of the caller's generator goes back to the caller
                 return await _result(answer)
             finally:
                 handing.cancel()
@@ -95,7 +99,7 @@ class InProcessChannel:
         return call
 
     def stream_stream(self, method: str, *_: object, **__: object) -> Callable[..., NoReturn]:
-        """Return what refuses to call a method with streams both ways: stubs ask for all kinds at once."""
+        """Return a callable that refuses. Stubs create callables for all methods, used or not."""
 
         def call(*_: object, **__: object) -> NoReturn:
             raise NotImplementedError(f"{method} needs a channel with a socket")
@@ -110,42 +114,40 @@ class InProcessChannel:
         return task
 
 
-class _Told:
-    """What a handler may ask of its call: a `grpc.aio.ServicerContext` as far as servicers here use one."""
+class _InProcessContext:
+    """The parts of a `grpc.aio.ServicerContext` that servicers here use."""
 
     def __init__(self, metadata: Pairs) -> None:
         self._metadata = metadata
         self._status: grpc.aio.AioRpcError | None = None
 
     def invocation_metadata(self) -> Pairs:
-        """Return what the caller sent beside the request."""
+        """Return the metadata of the call."""
         return self._metadata
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Pairs = ()) -> NoReturn:
-        """End the call with a status."""
+        """End the call with a status, by raising AbortError as grpc.aio does."""
         trailing = grpc.aio.Metadata(*trailing_metadata)
         self._status = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
         raise grpc.aio.AbortError
 
     async def guard(self, handler: Callable[[Any, Any], Awaitable[Response]], request: object) -> Response:
-        """Return what a handler returns. AioRpcError: it aborted.
+        """Run a handler and return its answer. AioRpcError: the handler aborted the call.
 
-        The handler is called here and not before: a task that is cancelled before its first step runs no code at all.
+        The handler is called here rather than by the caller, because a coroutine object whose task is cancelled before
+        its first step is never run, and Python warns of it.
         """
         try:
             return await handler(request, self)
         except grpc.aio.AbortError as aborted:
             if self._status is None:
                 raise
-            aborted.__traceback__ = None  # it would keep the request until garbage is collected
+            aborted.__traceback__ = None  # its frames would hold the request until the next garbage collection
             raise self._status from None
 
 
-class _Stream(_Told, Generic[Response]):
-    """A streaming call, from both ends: the handler writes to it, the caller iterates over it.
-
-    The handler waits while the caller has not taken its last message, so that what it makes meanwhile goes together.
-    """
+class _Stream(_InProcessContext, Generic[Response]):
+    """A streaming call: the handler writes to it, and the caller iterates over it."""
 
     task: asyncio.Task[None]
 
@@ -155,7 +157,7 @@ class _Stream(_Told, Generic[Response]):
         self._left = False
 
     async def run(self, handler: Callable[[Any, Any], Awaitable[None]], request: object) -> None:
-        """Be the handler's task."""
+        """Run the handler, then mark the end of the stream."""
         try:
             await self.guard(handler, request)
         finally:
@@ -163,11 +165,11 @@ class _Stream(_Told, Generic[Response]):
                 await self._messages.put(None)
 
     async def write(self, message: Response) -> None:
-        """Hand a message to the caller."""
+        """Pass a message to the caller, and wait while the previous one is not taken."""
         await self._messages.put(message)
 
     def cancel(self) -> bool:
-        """End the call, of which nobody will read any more; return whether it was still running."""
+        """Cancel the call on behalf of the caller. Return whether it was running."""
         self._left = True
         return self.task.cancel()
 
@@ -179,16 +181,16 @@ class _Stream(_Told, Generic[Response]):
             raise asyncio.CancelledError
         message = await self._messages.get()
         if message is None:
-            await _result(self.task)  # raises what it ended with
+            await _result(self.task)  # raises the handler's error
             raise StopAsyncIteration
         return message
 
 
 async def _result(task: asyncio.Task[Response]) -> Response:
-    """Return what a handler's task returns, or raise what it raises.
+    """Return the result of a handler's task, or raise its error.
 
-    AioRpcError: the handler was cancelled, and not by its caller. A CancelledError would look to the caller as if its
-    own client had left, and would end an answer without a word.
+    AioRpcError: the handler was cancelled, but not by its caller. A CancelledError would tell the caller that its own
+    client had left, and would end the client's answer without an error.
     """
     try:
         return await task

@@ -1,15 +1,16 @@
-"""How much gRPC calls may send, and how long that may take, before they are served.
+"""Limits on calls that are still sending their request.
 
-gRPC gathers a message in memory before Python sees a byte of it, and does not say how much is there. It does not ask
-the sender for more than 64 KiB, however, before the server wants the message. Every method is therefore served as one
-that takes a stream, although its client sends a single message: the handler here decides when the message is wanted,
-and can end the call while it waits. On the wire both kinds of methods look alike. What a streaming method writes must
-be read within a time, too.
+gRPC collects a whole message in memory before Python sees any of it, and does not report its size meanwhile. But HTTP/2
+flow control lets the client send no more than 64 KiB until the server reads the message. Every method is therefore
+registered as a client streaming method, although its client sends one message: the handler here decides when the
+message is read, and can end the call while it waits. On the wire, unary and client streaming methods look alike.
 
-A call whose message is being gathered takes a place. There are as many places as the largest messages that may be in
-memory together. Messages of honest callers arrive within milliseconds. When all places are taken, the call that has
-been sending for longest loses its place once it has had it for CROWDED seconds, so that calls which send nothing cannot
-lock others out. Of the calls that wait for a place the last comes first, for the same reason.
+A call takes a place while its message is received. There are as many places as messages of the largest size may be in
+memory together. Messages of honest clients arrive within milliseconds. When all places are taken, the call that has
+held its place longest loses it after CROWDED seconds, so that calls which send nothing cannot lock others out. For the
+same reason, the call that came last is served first among those that wait for a place.
+
+The module also bounds the time in which a client must read each message of a stream.
 """
 
 import asyncio
@@ -24,28 +25,28 @@ from google.protobuf.message import DecodeError
 
 from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
 from puna.limits import Limits
+from puna.rpc.error_boundary import Context, end
 from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.status import code_of, trailers
-from puna.rpc.wall import Context, end
 
 CROWDED: Final = 1.0
-"""Seconds for which a call keeps its place when others wait for one."""
+"""Seconds after which a call loses its place if another waits for one."""
 FEWEST: Final = 4
 MOST: Final = 4096
-"""Calls that may send at once, whatever the limits are."""
+"""Most places, whatever the limits are."""
 STREAMS: Final = 2
-"""Calls whose client sends a stream, for each place: every one may be in the middle of a message."""
+"""Client streaming calls per place. Each may hold an incomplete message."""
 SMALL: Final = 64 * 1024
-"""Bytes up to which a message does not count against the bytes that all messages may have together."""
+"""Bytes up to which a message does not count against the limit on all messages together."""
 
 
 class _BusyError(TooLargeError):
     def __init__(self) -> None:
-        super().__init__("the server receives or holds as many bytes of requests as it may, try again later")
+        super().__init__("all requests together exceed the limit on their size, try again later")
 
 
 class _Sending:
-    """A call whose message is being gathered."""
+    """A call whose message is being received."""
 
     def __init__(self, task: "asyncio.Task[Any]", now: float) -> None:
         self.task = task
@@ -54,27 +55,27 @@ class _Sending:
 
 
 class Intake:
-    """Bounds what calls take that are not served yet. Methods are served through it: see `serving`."""
+    """The limits on calls that are not served yet. `serving` wraps a method's handler."""
 
     def __init__(self, limits: Limits) -> None:
-        """`limits` has the bytes of one message and of all, and the time in which a message must arrive."""
+        """`limits` holds the sizes of one message and of all together, and the timeouts."""
         self._places = min(max(limits.max_bodies_bytes // limits.max_request_bytes, FEWEST), MOST)
         self._most = limits.max_bodies_bytes
         self._most_elements = limits.max_json_values
         self._timeout = limits.body_timeout
         self._patience = limits.write_timeout
         self._sending: OrderedDict[_Sending, None] = OrderedDict()
-        """The calls with a place, the one that came first in front."""
+        """The calls with a place, the oldest first."""
         self._waiting: list[asyncio.Future[None]] = []
         self._held = 0
         self._streams = 0
         self._next_look: asyncio.TimerHandle | None = None
 
     def serving(self, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
-        """Return a handler that serves a method within the bounds."""
+        """Return a handler that applies the limits and then calls the given one."""
         parse = _parsing(handler.request_deserializer)
         behaviour = handler.stream_unary or handler.stream_stream
-        kind = getattr(handler.request_deserializer, "__self__", None)  # the type whose FromString it is
+        kind = getattr(handler.request_deserializer, "__self__", None)  # FromString is a method of the type
         if behaviour is not None:
             return handler._replace(
                 request_deserializer=lambda data: checked(kind, parse, data, IN_STREAM),
@@ -114,7 +115,7 @@ class Intake:
             try:
                 return await behaviour(message, context)
             except grpc.aio.AbortError as aborted:
-                # gRPC keeps the error until garbage is collected. Its frames must not keep the message with it.
+                # gRPC holds the error until the next garbage collection. Its frames must not hold the message.
                 del message
                 raise aborted.with_traceback(None) from None
             finally:
@@ -151,7 +152,10 @@ class Intake:
         return serve
 
     async def _message(self, context: Context) -> tuple[int, Any]:
-        """Receive a call's only message, with its bytes. Raises _BusyError, ClientStalledError, InvalidRequestError."""
+        """Receive the message of a unary call; return its size and the message.
+
+        Raises _BusyError, ClientStalledError and InvalidRequestError.
+        """
         if len(self._sending) >= self._places:
             await self._place()
         task = asyncio.current_task()
@@ -160,7 +164,7 @@ class Intake:
         self._sending[sending] = None
         self._watch()
         try:
-            # The iterator of messages would keep the message for as long as the call lasts.
+            # Iterating over the messages instead would hold the message until the call ends.
             received = await context.read()
         except asyncio.CancelledError:
             if not sending.late:
@@ -186,7 +190,7 @@ class Intake:
             if future in self._waiting:
                 self._waiting.remove(future)
             else:
-                self._wake()  # in place of this call, which was woken just now
+                self._wake()  # this call has just been given a place: pass it on
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise _BusyError from None
@@ -194,7 +198,7 @@ class Intake:
     def _wake(self) -> None:
         while self._waiting and len(self._sending) < self._places:
             future = self._waiting.pop()
-            if not future.done():  # a call that its client gave up has not left the line yet
+            if not future.done():  # skip calls that were cancelled and have not left the queue yet
                 future.set_result(None)
                 return
 
@@ -203,7 +207,7 @@ class Intake:
             self._next_look = asyncio.get_running_loop().call_later(min(CROWDED, self._timeout) / 2, self._look)
 
     def _look(self) -> None:
-        """End calls that have been sending for too long."""
+        """Cancel calls that have been sending for too long."""
         self._next_look = None
         now = asyncio.get_running_loop().time()
         spare = len(self._waiting)
@@ -219,7 +223,7 @@ class Intake:
 
 
 class _Patient:
-    """A call's context, whose client must read what is written within a time."""
+    """A call's context that bounds the time in which the client reads each message."""
 
     def __init__(self, context: Context, seconds: float) -> None:
         self._context = context
@@ -230,7 +234,7 @@ class _Patient:
         return getattr(self._context, name)
 
     async def write(self, message: object) -> None:
-        """Send a message. ClientStalledError: the client does not read."""
+        """Send a message. ClientStalledError: the client did not read in time."""
         try:
             async with asyncio.timeout(self._seconds):
                 await self._context.write(message)
@@ -239,7 +243,7 @@ class _Patient:
             raise ClientStalledError from None
 
     async def abort(self, *args: Any) -> NoReturn:  # noqa: ANN401 - as gRPC has it
-        """End the call with a status. A client that does not read gets none: gRPC sends nothing after a lost write."""
+        """End the call with a status. gRPC sends none to a client that does not read."""
         if self._stalled:
             raise asyncio.CancelledError
         await self._context.abort(*args)
@@ -247,24 +251,24 @@ class _Patient:
 
 
 class Guarded:
-    """Takes servicers as a `grpc.aio.Server` does, and has a server serve them through an Intake."""
+    """A `grpc.aio.Server` to which servicers are added. It wraps their handlers and adds them to the real server."""
 
     def __init__(self, server: grpc.aio.Server, intake: Intake) -> None:
-        """Both stay the caller's."""
+        """The caller owns both."""
         self._server = server
         self._intake = intake
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Do nothing: the same handlers come registered by name."""
+        """Do nothing. The generated code passes the same handlers to add_registered_method_handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Serve a service, as the generated `add_…_to_server` asks for."""
+        """Add the methods of a service. Called by the generated `add_…_to_server`."""
         served = {name: self._intake.serving(handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
 
 
 def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a deserializer that raises InvalidRequestError; gRPC logs any other as a failure of the server."""
+    """Return a deserializer that raises InvalidRequestError. gRPC would log other errors as the server's."""
 
     def parsed(data: bytes) -> Any:  # noqa: ANN401 - gRPC's messages have no common type
         try:
@@ -276,7 +280,7 @@ def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _named(handler: Any, behaviour: object) -> dict[str, object]:  # noqa: ANN401
-    """Return the field of a handler that takes a stream, with what serves it."""
+    """Return the field of a client streaming handler, as keyword arguments of _replace."""
     return {"stream_stream" if handler.response_streaming else "stream_unary": behaviour}
 
 

@@ -1,4 +1,4 @@
-"""Fields of the wire that hold JSON as text. Each is read once here, so that the core meets nothing unforeseen."""
+"""Checks of message fields that hold JSON as text. After them the core can rely on the JSON's shape."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -10,12 +10,12 @@ from puna.messages import Tool
 from puna.v1 import message_pb2
 
 _REMEMBERED: Final = 16 << 10
-"""Characters of a schema that is remembered once it is checked."""
+"""Characters up to which a checked schema is remembered."""
 _LISTS: Final = ("required", "anyOf", "enum")
 
 
 def json_object(text: str, field: str) -> dict[str, Any]:
-    """Read an object; empty text and null mean an empty one. InvalidRequestError names the field."""
+    """Return a JSON object; an empty text and null give an empty one. InvalidRequestError names the field."""
     if not text:
         return {}
     value = _read(text, field)
@@ -27,13 +27,13 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 
 
 def arguments(text: str) -> str:
-    """Return the text of a call's arguments, which must be an object. InvalidRequestError."""
+    """Return the text of a tool call's arguments. InvalidRequestError: it is not a JSON object."""
     json_object(text, "tool_calls.arguments_json")
     return json_text.repaired(text) or "{}"
 
 
 def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
-    """Read tools. InvalidRequestError: a schema has a shape that no template could write."""
+    """Return the tools of a request. InvalidRequestError: a schema has a shape that templates cannot render."""
     found = []
     for number, each in enumerate(wire):
         field = f"tools[{number}].parameters_json"
@@ -54,7 +54,7 @@ def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
 
 
 def check_schema_depth(text: str) -> None:
-    """Raise InvalidRequestError if the schema of an answer is nested too deeply. Whether it is JSON is asked later."""
+    """Raise InvalidRequestError if a schema is nested too deeply. Its syntax is checked later."""
     try:
         json_text.check_depth(text)
     except ValueError as error:
@@ -63,7 +63,7 @@ def check_schema_depth(text: str) -> None:
 
 @lru_cache(maxsize=512)
 def _is_sound(text: str) -> bool:
-    """Say whether a tool's schema passes. Clients send the same tools with every turn of a conversation."""
+    """Return whether a tool's schema is usable. Cached, because clients send the same tools with each turn."""
     try:
         _check_schema(json_object(text, ""), "")
     except InvalidRequestError:

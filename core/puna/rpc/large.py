@@ -1,8 +1,9 @@
-"""Large requests of gRPC clients: counted, then parsed, both beside the event loop.
+"""Parsing of large requests in a thread, after their elements are counted.
 
-gRPC parses a request on the event loop, in one call into native code. A message of two bytes takes a hundred in memory,
-so a few megabytes can become gigabytes and take seconds. Requests above a size are kept as bytes. Their elements are
-counted in a thread, without being made; only a request with few enough is parsed.
+gRPC parses a request on the event loop, in one call into native code. An element of two bytes takes a hundred bytes in
+memory, so a few megabytes can become gigabytes and take seconds. Requests above a size are therefore kept as bytes. A
+thread walks over their wire format and counts the elements without creating them. Only a request with few enough
+elements is parsed.
 """
 
 from collections.abc import Callable
@@ -14,35 +15,35 @@ from puna.errors import InvalidRequestError
 from puna.offload import check_cancelled, offload_if_heavy
 
 SMALL: Final = 16 << 10
-"""Bytes of a request that the event loop parses by itself."""
+"""Bytes up to which a request is parsed on the event loop."""
 IN_STREAM: Final = 20_000
-"""Elements of a message of a client's stream, which the event loop parses by itself: honest ones have a few."""
+"""Elements allowed in one message of a client stream. Such messages are parsed on the loop, and normally have few."""
 _EVERY: Final = 4096
 
 
 def begin(parse: Callable[[bytes], Any], data: bytes) -> Any:  # noqa: ANN401 - a message of any type, or bytes
-    """Parse a small request; return a large one as it is."""
+    """Return a small request parsed and a large one as bytes. `finish` parses the latter."""
     return data if len(data) > SMALL else parse(data)
 
 
 async def finish(kind: Any, parse: Callable[[bytes], Any], request: Any, most: int) -> Any:  # noqa: ANN401 - any type
-    """Return what `begin` returned as a message. InvalidRequestError: it has more than `most` elements."""
+    """Return the parsed request. `request` is the result of `begin`. InvalidRequestError: it has too many elements."""
     if not isinstance(request, bytes):
         return request
     return await offload_if_heavy(len(request) // 32, checked, kind, parse, request, most)
 
 
 def checked(kind: Any, parse: Callable[[bytes], Any], data: bytes, most: int) -> Any:  # noqa: ANN401 - any type
-    """Parse a message of at most `most` elements, or raise InvalidRequestError."""
+    """Return the parsed message. InvalidRequestError: it has more than `most` elements."""
     if len(data) > SMALL and count(data, kind.DESCRIPTOR, most) > most:
         raise InvalidRequestError(f"a message may have at most {most} elements")
     return parse(data)
 
 
 def count(data: bytes, descriptor: Descriptor, most: int) -> int:
-    """Return how many fields a message has in it, those of inner messages included, or more than `most`.
+    """Return the number of fields in an encoded message and its inner messages. Stops at more than `most`.
 
-    Packed numbers count as one. Bytes that are no message are left for the parser to refuse.
+    A packed field counts as one. Malformed bytes end the count; the parser refuses them.
     """
     found = 0
     inner: dict[str, dict[int, Descriptor]] = {}

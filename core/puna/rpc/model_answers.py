@@ -1,4 +1,4 @@
-"""What is known of models, from the store's words to the wire."""
+"""Translation of models and transfers from dataclasses of the core to protobuf messages."""
 
 import time
 from datetime import datetime
@@ -31,7 +31,7 @@ _STATES: Final = {
 
 
 def summary(model: ModelSummary) -> models_pb2.Model:
-    """Write an entry of the list."""
+    """Return an entry of the list of models."""
     return models_pb2.Model(
         name=model.name.shortest,
         digest=model.digest,
@@ -47,7 +47,7 @@ def summary(model: ModelSummary) -> models_pb2.Model:
 
 
 def shown(model: ShowResult) -> models_pb2.GetModelResponse:
-    """Write everything about a model."""
+    """Return the full description of a model."""
     return models_pb2.GetModelResponse(
         model=models_pb2.Model(
             name=model.name.shortest,
@@ -90,7 +90,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
 
 
 def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
-    """Write an entry of the list of loaded models. Its details are the stored model that was loaded."""
+    """Return an entry of the list of loaded models. The details are of the stored model that it was loaded from."""
     model: StoredModel = entry.details
     return models_pb2.LoadedModel(
         model=models_pb2.Model(
@@ -116,14 +116,14 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
 
 
 def progress(step: TransferStep) -> models_pb2.TransferProgress:
-    """Write how far a transfer, a creation or an import is."""
+    """Return the progress of a transfer, a creation or an import."""
     return models_pb2.TransferProgress(
         status=step.status, digest=step.digest, total_bytes=step.total, completed_bytes=step.completed
     )
 
 
 def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
-    """Write a file that lies elsewhere."""
+    """Return a file that a model uses outside of the store."""
     return models_pb2.InPlaceFile(
         digest=found.digest,
         path=replace_lone_surrogates(found.origin),
@@ -133,7 +133,7 @@ def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
 
 
 def details(found: Details) -> models_pb2.ModelDetails:
-    """Write what a model is."""
+    """Return the details of a model: format, families, size, quantization."""
     return models_pb2.ModelDetails(
         parent_model=replace_lone_surrogates(found.parent_model),
         format=replace_lone_surrogates(found.format),
@@ -148,16 +148,16 @@ def details(found: Details) -> models_pb2.ModelDetails:
 
 
 def timestamp(nanoseconds: int) -> Timestamp:
-    """Write a moment given in nanoseconds since 1970."""
-    file_identity = Timestamp()
-    file_identity.FromNanoseconds(nanoseconds)
-    return file_identity
+    """Return nanoseconds since 1970 as a Timestamp."""
+    stamp = Timestamp()
+    stamp.FromNanoseconds(nanoseconds)
+    return stamp
 
 
 def offset(nanoseconds: int) -> int:
-    """Return the seconds that local time is ahead of UTC at a moment."""
+    """Return the offset of local time from UTC, in seconds, at a time given in nanoseconds since 1970."""
     try:
         delta = local_time(nanoseconds).utcoffset()
-    except (OverflowError, OSError, ValueError):  # beyond what the system's calendar knows
+    except (OverflowError, OSError, ValueError):  # beyond the range of the system's calendar
         delta = datetime.fromtimestamp(time.time()).astimezone().utcoffset()
     return int(delta.total_seconds()) if delta else 0

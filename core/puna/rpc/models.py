@@ -8,17 +8,17 @@ from puna.models.facts.details import ModelSummary
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import bounds, convert, model_answers, upkeep
 from puna.rpc.convert import create_request
+from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.json_fields import json_object
 from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
 from puna.rpc.uploads import received
-from puna.rpc.wall import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.v1 import models_pb2, models_pb2_grpc
 
 
 class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
-    """Tells of the models of the store and those that are loaded, and changes them."""
+    """Serves ModelsService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -68,7 +68,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @streaming
     async def PullModel(self, request: models_pb2.PullModelRequest, context: Context) -> None:
-        """Fetch a model from a registry."""
+        """Pull a model from a registry."""
         with observed(self._serving.activity, request.name, "PullModel"):
             async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
                 async for step in steps:
@@ -76,7 +76,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @streaming
     async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
-        """Send a model to a registry."""
+        """Push a model to a registry."""
         with observed(self._serving.activity, request.name, "PushModel"):
             async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
                 async for step in steps:
@@ -84,7 +84,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @streaming
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
-        """Make a model."""
+        """Create a model."""
         with observed(self._serving.activity, request.name, "CreateModel"):
             bounds.check_create(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), create_request, request)
@@ -94,7 +94,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
-        """Give a model a second name."""
+        """Copy a model to another name. The files are shared."""
         await self._catalogue.copy(request.source, request.destination)
         return models_pb2.CopyModelResponse()
 
@@ -102,13 +102,13 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     async def DeleteModel(
         self, request: models_pb2.DeleteModelRequest, context: Context
     ) -> models_pb2.DeleteModelResponse:
-        """Remove a name."""
+        """Delete a model's name, and the files that no other name uses."""
         await self._catalogue.delete(request.name)
         return models_pb2.DeleteModelResponse()
 
     @streaming
     async def ImportModels(self, request: models_pb2.ImportModelsRequest, context: Context) -> None:
-        """Make models of files on this machine's disk."""
+        """Import GGUF files on the server's disk as models."""
         upkeep.check_local(context)
         with observed(self._serving.activity, request.name, "ImportModels"):
             async with aclosing(self._serving.import_models(upkeep.import_request(request))) as news:
@@ -117,7 +117,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @streaming
     async def CheckStore(self, request: models_pb2.CheckStoreRequest, context: Context) -> None:
-        """Look for what is wrong in the store."""
+        """Check the store, and repair it if asked."""
         with observed(self._serving.activity, "", "CheckStore"):
             found = self._serving.check_store(repair=request.repair, quick=request.quick)
             async with aclosing(found) as seen:
@@ -126,7 +126,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
 
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
-        """Tell the size of a blob."""
+        """Return the size of a blob."""
         size = await asyncio.to_thread(self._serving.blobs.size, request.digest)
         return models_pb2.StatBlobResponse(size_bytes=size)
 

@@ -1,19 +1,20 @@
-"""Calls are listed while they last, and can be cancelled by others."""
+"""The list of running calls, through which ServerService shows and cancels them."""
 
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from puna.errors import ServerEndingError
-from puna.rpc.wall import CancelledByRequestError
+from puna.rpc.error_boundary import CancelledByRequestError
 from puna.serving.activity import Activity, Entry
 
 
 @contextmanager
 def observed(activity: Activity, model: str, method: str) -> Generator[Entry]:
-    """List the current call for as long as the block lasts.
+    """Keep the current call in the list while the block runs; yield its entry.
 
-    CancelledByRequestError: a request cancelled it. ServerEndingError: the server takes no calls, or has ended it.
+    CancelledByRequestError: CancelRequests cancelled the call. ServerEndingError: shutdown has begun, or has cancelled
+    the call.
     """
     with activity.entered(model, method) as entry:
         try:

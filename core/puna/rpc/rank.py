@@ -4,14 +4,14 @@ import grpc
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
+from puna.rpc.error_boundary import Context, unary
 from puna.rpc.observe import observed
-from puna.rpc.wall import Context, unary
 from puna.serving.core import Serving
 from puna.v1 import rank_pb2, rank_pb2_grpc
 
 
 class RankServicer(rank_pb2_grpc.RankServiceServicer):
-    """Orders texts by how well they fit."""
+    """Serves RankService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -31,6 +31,6 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
 
     @unary
     async def Score(self, request: rank_pb2.ScoreRequest, context: Context) -> rank_pb2.ScoreResponse:
-        """Not there yet: backends cannot be asked for the probabilities of a given text."""
+        """Refuse. The backend contract has no call for the probabilities of a given text."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no backend can score given texts yet")
         raise AssertionError

@@ -1,6 +1,6 @@
 """Server reflection under both of its names, v1 and v1alpha.
 
-The two protocols are equal but for the name. New clients ask for v1; grpcio-reflection serves v1alpha.
+The two protocols differ in their name alone. New clients use v1; grpcio-reflection serves v1alpha.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(services: Iterable[str], server: Guarded) -> None:
-    """Let clients ask for the services' descriptors."""
+    """Serve the descriptors of the services to clients."""
     names = (*services, reflection.SERVICE_NAME, V1)
     servicer = reflection.aio.ReflectionServicer(names)
     handler = grpc.stream_stream_rpc_method_handler(

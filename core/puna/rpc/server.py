@@ -1,4 +1,4 @@
-"""Building the gRPC server and running it for as long as a context lasts."""
+"""The gRPC server: options, services, start and graceful stop."""
 
 import asyncio
 import errno
@@ -41,15 +41,15 @@ from puna.v1 import (
 )
 
 ANSWERS: Final = 512 << 20
-"""Bytes of an answer, which may be a whole vocabulary."""
+"""Largest answer in bytes. A model description can hold a whole vocabulary."""
 PINGS: Final = 5.0
-"""Seconds between two pings of a client that are no abuse. Clients are told to ping every ten seconds at most."""
+"""Shortest interval in seconds of a client's pings. The documentation asks clients for at least ten seconds."""
 DEAD: Final = 20.0
-"""Seconds in which a client that sends nothing must answer a ping."""
+"""Seconds in which an idle client must answer a ping."""
 MEASURES_PACKED: Final = (1, 85)
-"""The version of gRPC from which on it stops unpacking a message that grows too large. Older ones unpack all of it."""
+"""First version of gRPC that stops decompressing a message at its size limit. Older versions decompress all of it."""
 GRACE: Final = 0.5
-"""Seconds that calls have to end by themselves when the server stops."""
+"""Seconds in which running calls may end by themselves when the server stops."""
 SERVICES: Final = (
     *(
         module.DESCRIPTOR.services_by_name[name].full_name
@@ -68,9 +68,10 @@ SERVICES: Final = (
 
 @asynccontextmanager
 async def serving(core: Serving, address: str, *, uds: str | None = None) -> AsyncGenerator[str]:
-    """Serve on `address` ("host:port"; port 0 picks a free one), and on a Unix socket of this path if one is given.
+    """Serve until the context ends; yield the bound address.
 
-    Yields the address bound. Leaving ends the calls under way. OSError: the address cannot be had.
+    `address` is "host:port"; port 0 takes a free one. `uds` is the path of a Unix socket to serve on too. On exit,
+    running calls are cancelled after GRACE. OSError: the address is not available.
     """
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
@@ -89,19 +90,19 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     finally:
         core.activity.ending = True
         await server.stop(GRACE)
-        # stop() cancels what is left and does not wait for it; the pool below must not close under anybody's feet.
+        # stop() cancels remaining calls without waiting for them. They must end before the pool below is closed.
         if ending := [entry.task for entry in core.activity.entries()]:
             await asyncio.wait(ending, timeout=LAST_GRACE)
 
 
 def options(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Return the options of a gRPC server within these limits."""
+    """Return the options of a gRPC server for the limits."""
     found = (
         ("grpc.max_receive_message_length", limits.max_request_bytes),
         ("grpc.max_send_message_length", ANSWERS),
         ("grpc.max_metadata_size", 1 << 20),
         ("grpc.absolute_max_metadata_size", 4 << 20),
-        # A second server on the port must fail, not take half of the calls.
+        # Without this, a second server on the port would start and receive half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", limits.max_grpc_connections),
         ("grpc.max_concurrent_streams", limits.max_grpc_streams),
@@ -118,7 +119,7 @@ def options(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 
 def add_services(core: Serving, server: grpc.aio.Server) -> None:
-    """Add every service of the public API."""
+    """Add all services of the public API to a server."""
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(core), server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(core), server)
     embed_pb2_grpc.add_EmbedServiceServicer_to_server(EmbedServicer(core), server)

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna.rpc.wall import Context, streaming, unary
+from puna.rpc.error_boundary import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
 from puna.v1 import server_pb2, server_pb2_grpc
@@ -16,7 +16,7 @@ SHORTEST_INTERVAL: Final = 0.1
 
 
 class ServerServicer(server_pb2_grpc.ServerServiceServicer):
-    """Tells about the server itself."""
+    """Serves ServerService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -26,7 +26,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
     async def GetServerInfo(
         self, request: server_pb2.GetServerInfoRequest, context: Context
     ) -> server_pb2.GetServerInfoResponse:
-        """Tell versions and backends, which are looked up once: clients ask often whether the server is there."""
+        """Return versions and backends. They are determined once, because clients use this call as a health check."""
         if self._info is None:
             self._info = await asyncio.to_thread(_info, self._serving)
         return self._info
@@ -35,7 +35,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
     async def ListRequests(
         self, request: server_pb2.ListRequestsRequest, context: Context
     ) -> server_pb2.ListRequestsResponse:
-        """List the requests under way."""
+        """List the running requests."""
         return server_pb2.ListRequestsResponse(
             requests=[
                 server_pb2.RequestInfo(
@@ -61,7 +61,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
 
     @streaming
     async def WatchLoad(self, request: server_pb2.WatchLoadRequest, context: Context) -> None:
-        """Tell the load at an interval until the client leaves."""
+        """Stream the load at an interval until the client leaves."""
         interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else 1.0
         while True:
             await context.write(

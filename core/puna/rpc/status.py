@@ -1,4 +1,4 @@
-"""Errors to gRPC status codes and details: the only place that knows both."""
+"""Translation of errors to gRPC status codes and details. No other module knows both."""
 
 from typing import Final
 
@@ -39,9 +39,9 @@ from puna.models.stored import UnreadableModelError
 
 DOMAIN: Final = "puna"
 LONGEST_TEXT: Final = 1024
-"""Bytes of an error's text that a status may carry: all trailers together must stay under the client's limit."""
+"""Bytes of an error's text in a status message. All trailers together must stay below the client's limit, 8 KiB."""
 LONG_ERRORS: Final = "puna-long-errors"
-"""Request metadata: a client that sends "1" takes whole texts in the trailer of the next name."""
+"""Request metadata. A client that sends "1" gets whole error texts in the trailer LONG_ERROR."""
 LONG_ERROR: Final = "puna-error-bin"
 DETAILS: Final = "grpc-status-details-bin"
 
@@ -76,12 +76,12 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
 
 
 def code_of(error: PunaError) -> grpc.StatusCode:
-    """Return the code of the nearest ancestor in the table."""
+    """Return the status code of an error's class or of its nearest base class in the table."""
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
 def short(text: str) -> str:
-    """Cut a text to the bytes that a status may carry, saying so with an ellipsis."""
+    """Return a text cut to LONGEST_TEXT bytes, with an ellipsis if anything is cut."""
     raw = text.encode("utf-8", "replace")
     if len(raw) <= LONGEST_TEXT:
         return raw.decode()
@@ -89,7 +89,7 @@ def short(text: str) -> str:
 
 
 def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
-    """Return the trailing metadata: a google.rpc.Status, and the whole text if the client takes it."""
+    """Return the trailing metadata: a google.rpc.Status, and the whole text if `whole_text` is set."""
     status = Status(code=code_of(error).value[0], message=short(str(error)))
     more = {"early": "1"} if error.early else {}
     status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=more))

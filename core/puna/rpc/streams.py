@@ -1,11 +1,11 @@
-"""An answer's events onto a call: one message for all that is there."""
+"""The way from an answer's events to the messages of a call."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
 from puna.rpc.batches import batches
-from puna.rpc.wall import Context
+from puna.rpc.error_boundary import Context
 from puna.serving.activity import Entry
 from puna.serving.answers import Delta, Done, Event, Progress
 
@@ -13,7 +13,7 @@ Message = TypeVar("Message")
 
 
 async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[Delta], Done]:
-    """Return all of an answer. Being cancelled closes `events` first."""
+    """Return all deltas and the end of an answer. Cancellation closes `events` first."""
     deltas: list[Delta] = []
     async with aclosing(events):
         async for event in events:
@@ -22,11 +22,11 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
             if isinstance(event, Delta):
                 entry.output_tokens += 1
                 deltas.append(event)
-    raise RuntimeError("the answer has no end")
+    raise RuntimeError("the answer ended without a Done")
 
 
 def weight_of_deltas(deltas: list[Delta]) -> int:
-    """Return what it weighs to write them at once, for puna.offload."""
+    """Return the cost of translating the deltas, for puna.offload."""
     return len(deltas) + sum(2 + len(each.top) for delta in deltas for each in delta.logprobs)
 
 
@@ -36,9 +36,10 @@ async def written(
     context: Context,
     entry: Entry,
 ) -> None:
-    """Write an answer as it comes, with the news that it tells. Being cancelled closes it first.
+    """Write an answer to a call while it is made, with its progress events. Cancellation closes the answer first.
 
-    RuntimeError: the answer stopped without a Done.
+    `answer` returns the events; its argument takes progress events. `message` translates a batch of events.
+    RuntimeError: the events ended without a Done.
     """
     ended = False
 
@@ -56,4 +57,4 @@ async def written(
             ended = isinstance(batch[-1], Done)
             await context.write(message(batch))
     if not ended:
-        raise RuntimeError("the answer has no end")
+        raise RuntimeError("the answer ended without a Done")

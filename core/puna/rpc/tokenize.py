@@ -1,14 +1,14 @@
 """TokenizeService."""
 
 from puna.rpc import bounds, convert
+from puna.rpc.error_boundary import Context, unary
 from puna.rpc.observe import observed
-from puna.rpc.wall import Context, unary
 from puna.serving.core import Serving
 from puna.v1 import tokenize_pb2, tokenize_pb2_grpc
 
 
 class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
-    """Turns text into tokens and back."""
+    """Serves TokenizeService."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -34,7 +34,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
     async def Detokenize(
         self, request: tokenize_pb2.DetokenizeRequest, context: Context
     ) -> tokenize_pb2.DetokenizeResponse:
-        """Put tokens together."""
+        """Return the text of tokens."""
         with observed(self._serving.activity, request.model, "Detokenize"):
             bounds.check_detokenize(request, self._serving.settings.limits)
             raw = await self._serving.detokenize(

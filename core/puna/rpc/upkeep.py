@@ -1,4 +1,4 @@
-"""Imports and looks at the store, between the wire and `puna.serving.upkeep`."""
+"""Translation for imports of GGUF files and checks of the store."""
 
 from typing import Final
 
@@ -8,8 +8,8 @@ from puna.models.progress import TransferStep
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped
+from puna.rpc.error_boundary import Context
 from puna.rpc.model_answers import in_place_file, progress
-from puna.rpc.wall import Context
 from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
 from puna.v1 import models_pb2
 
@@ -35,13 +35,13 @@ _KINDS: Final = {
 
 
 def check_local(context: Context) -> None:
-    """Raise NotLocalError unless the caller is on this machine: paths are of this machine's disk."""
+    """Raise NotLocalError unless the caller is on this machine. Paths in the request are on the server's disk."""
     if not context.peer().startswith(_LOCAL):
         raise NotLocalError
 
 
 def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
-    """Read a request."""
+    """Return an import request."""
     return ImportRequest(
         paths=tuple(request.paths),
         name=request.name,
@@ -53,7 +53,7 @@ def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
 
 
 def news(each: ImportEvent) -> models_pb2.ImportModelsResponse:
-    """Write what happens in an import."""
+    """Return an event of an import as a message."""
     match each:
         case Plan():
             plan = models_pb2.ImportPlan(models=map(_planned, each.found), skipped=map(_skipped, each.skipped))
@@ -85,7 +85,7 @@ def _skipped(skipped: Skipped) -> models_pb2.SkippedFile:
 
 
 def seen(each: TransferStep | Finding | Report) -> models_pb2.CheckStoreResponse:
-    """Write what is seen in a look at the store."""
+    """Return an event of a store check as a message."""
     match each:
         case Finding():
             return models_pb2.CheckStoreResponse(finding=_finding(each))

@@ -1,7 +1,8 @@
-"""Receiving a blob: each chunk is written before the next is taken, so a fast client waits for a slow disk.
+"""Receiving a blob.
 
-A blob may not be larger than a limit, and an upload may not fill the disk to its last byte: others write there too. An
-announced size is checked before anything is received.
+Each chunk is written before the next is read, so that a slow disk slows the client down and memory stays bounded. A
+blob has a size limit, and an upload stops before the disk is full, because other programs write there too. A declared
+size is checked before anything is received.
 """
 
 import asyncio
@@ -19,16 +20,22 @@ from puna.v1 import models_pb2
 
 _DRAIN_SECONDS: Final = 60.0
 _CHECK_EVERY: Final = 64 << 20
-"""Bytes of an upload between two looks at the free space."""
+"""Bytes of an upload between two checks of the free space."""
 
 
 async def received(
     blobs: BlobStore, parts: AsyncIterator[models_pb2.UploadBlobRequest], most: int = sys.maxsize
 ) -> Blob:
-    """Store a blob of at most `most` bytes; one that is there already is not read.
+    """Store a blob of at most `most` bytes. A blob that the store has already is not read.
 
-    What is broken off leaves nothing behind. Errors: InvalidDigestError, DigestMismatchError; InvalidRequestError: the
-    first message has no digest; TooLargeError; OSError, also where there is no room for the blob.
+    An upload that fails or is cancelled leaves no file behind.
+
+    Raises:
+        InvalidRequestError: the first message has no digest.
+        InvalidDigestError: the digest is malformed.
+        DigestMismatchError: the content has another digest.
+        TooLargeError: the blob exceeds the limit.
+        OSError: the disk failed or has no room for the blob.
     """
     first = await anext(parts, None)
     if first is None or first.WhichOneof("part") != "digest":
@@ -40,7 +47,7 @@ async def received(
     try:
         return await _written(blobs, first, parts, most)
     except OSError:
-        # A client of grpc.aio that is still sending when its call ends hears "Internal error", and not why.
+        # A client of grpc.aio that is still sending when its call ends gets "Internal error" instead of the status.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 async for _ in parts:
@@ -61,7 +68,7 @@ async def _written(
         async for part in parts:
             _check_size(writer.size + len(part.chunk), most)
             await in_thread(_append, blobs, writer, part.chunk)
-        # An upload that is broken off may look like one that has ended: only what was announced can be known as whole.
+        # A cancelled upload can look like a complete one. A declared size tells them apart.
         whole = first.size_bytes > 0 and writer.size == first.size_bytes
         return await in_thread(writer.commit, first.digest, keep=whole)
 

@@ -1,8 +1,11 @@
-"""Where errors become statuses, and where a call's end becomes the end of the work behind it.
+"""The error boundary of gRPC handlers: exceptions become statuses.
 
-Handlers are written as coroutines (streaming ones write to their context), so that a cancelled call is a CancelledError
-in the handler's own frame, wherever it waits, and everything it entered is left at once. A generator handler would be
-suspended at its `yield` just then, and be closed only when somebody collects it.
+Handlers are coroutines, also the streaming ones, which write to their context. When a call is cancelled, grpc.aio
+raises CancelledError in the coroutine's own frame, at the point where it waits, and all its contexts are left at once.
+An asynchronous generator would stay suspended at its `yield` and be closed only by the garbage collector.
+
+A CancelledError has two meanings: the call was cancelled, or a task that the handler awaits was cancelled by other
+code. `cancelled` tells them apart. The latter is an internal error, and the client gets a status.
 """
 
 import asyncio
@@ -28,11 +31,11 @@ Handler: TypeAlias = Callable[[S, Request, Context], Awaitable[Response]]
 
 
 class CancelledByRequestError(Exception):
-    """Somebody cancelled this call through ServerService."""
+    """CancelRequests of ServerService cancelled this call."""
 
 
 def unary(handler: Handler[S, Request, Response]) -> Handler[S, Request, Response]:
-    """Make a handler end with the status of what it raises."""
+    """Wrap a handler so that exceptions end the call with their status."""
 
     @functools.wraps(handler)
     async def guarded(servicer: S, request: Request, context: Context) -> Response:
@@ -44,7 +47,7 @@ def unary(handler: Handler[S, Request, Response]) -> Handler[S, Request, Respons
 def streaming(
     handler: Handler[S, Request, None],
 ) -> Callable[[S, Request, Context], AsyncIterator[Any]]:
-    """Do the same for a handler that writes its answers to the context. Its type is the one that servicers declare."""
+    """Wrap a handler that writes to its context. Servicers declare streaming methods as iterators, hence the cast."""
     return cast("Callable[[S, Request, Context], AsyncIterator[Any]]", unary(handler))
 
 
@@ -54,11 +57,11 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except PunaError as error:
         failure = error
     except CancelledByRequestError:
-        await end(context, grpc.StatusCode.CANCELLED, "the request was cancelled by another one")
+        await end(context, grpc.StatusCode.CANCELLED, "the request was cancelled through CancelRequests")
     except asyncio.CancelledError as error:
         if cancelled():
             raise
-        await _unexpected(handler, error, context)  # something that the handler waited for was cancelled by others
+        await _unexpected(handler, error, context)  # a task that the handler awaits was cancelled, not the call
     except grpc.aio.BaseError:
         raise
     except (ConnectionError, TimeoutError) as error:
@@ -69,7 +72,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except Exception as error:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
-    failure.__traceback__ = None  # it leads to this frame, which would keep the request until garbage is collected
+    failure.__traceback__ = None  # its frames would hold the request until the next garbage collection
     whole_text = metadata.get(LONG_ERRORS) == "1"
     await end(context, code_of(failure), short(str(failure)), trailers(failure, whole_text=whole_text))
     raise failure
@@ -78,16 +81,16 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
 async def end(
     context: Context, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, bytes], ...] = ()
 ) -> NoReturn:
-    """End a call with a status. CancelledError: the client has gone in this moment, and no status can be sent."""
+    """End a call with a status. CancelledError: the client has just left, so no status can be sent."""
     try:
         await context.abort(code, text, trailing)
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
-    raise AssertionError("a call goes on that was ended")
+    raise AssertionError("abort() returned")
 
 
 def cancelled() -> bool:
-    """Say whether the current task was asked to end. A CancelledError alone does not tell whose end was asked for."""
+    """Return whether the current task was cancelled, as opposed to a task that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
