@@ -7,7 +7,11 @@ from pathlib import Path
 
 from tests.e2e.server import serving
 
+from puna_ggml_kernels import ggml
+
 HERE = Path(__file__).parent
+BY_INSTRUCTION_SET = {"openai-embeddings-empty"}
+"""Vectors that are compared digit by digit. Ollama answered with AVX-512; elsewhere ggml's last digits are others."""
 
 
 def test_no_answer_differs_but_those_known(tmp_path):
@@ -25,4 +29,6 @@ def test_no_answer_differs_but_those_known(tmp_path):
     lines = done.stdout.splitlines()
     assert lines, done.stderr
     different = next((line.split()[1:] for line in lines if line.startswith("different:")), [])
+    if ggml.missing_instructions():
+        different = set(different) - BY_INSTRUCTION_SET
     assert sorted(different) == json.loads((HERE / "known.json").read_text()), lines[-1]
