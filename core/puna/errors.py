@@ -1,51 +1,53 @@
-"""What can go wrong, in words that know no transport. Each class says whose fault it is by where it stands.
+"""Every error that the server raises on purpose, independent of any transport.
+
+The position in the tree says whose fault an error is. The text of an error is written here and nowhere else, since
+clients read it; many texts are Ollama's, to the byte. `reason` is what programs read.
 
 PunaError
-├── InvalidRequestError            the client asked for something that makes no sense
+├── InvalidRequestError            the request cannot be served as it is
 │   ├── ModelRequiredError
 │   ├── InvalidModelNameError
-│   ├── CapabilityMissingError     the model cannot do that
+│   ├── CapabilityMissingError     the model lacks a capability
 │   ├── ContextOverflowError
 │   ├── InputTooLongError
-│   ├── EngineRefusedError         what the engine would say of a request that is already being run
-│   │   └── TemplateRefusedError   a model's own chat template raises on this conversation
+│   ├── EngineRefusedError         the engine would refuse a request that is already running
+│   │   └── TemplateRefusedError   the model's chat template raises for this conversation
 │   ├── UnsupportedConstraintError
 │   ├── InvalidDigestError
 │   ├── DigestMismatchError
 │   ├── InvalidCreateError
 │   ├── MediaUnsupportedError
-│   ├── ToolsRefusedError          tools that the engine would not take
+│   ├── ToolsRefusedError          the engine would not accept the tools
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
 ├── InvalidFormatError             `format` is neither "json" nor a schema
 ├── TemplateError                  a template cannot be read or run
-│   └── TemplateLimitError         it is larger, or does more, than the settings allow
+│   └── TemplateLimitError         it exceeds a limit
 ├── UnknownRendererError
 ├── NotFoundError
 │   ├── ModelNotFoundError
 │   └── BlobNotFoundError
-├── UnsupportedOperationError      this kind of model has no such operation
+├── UnsupportedOperationError      the model does not support the operation
 │   ├── EmbeddingsUnsupportedError
 │   └── RankingUnsupportedError
-├── CreateFailedError              a model cannot be made, whoever is to blame
+├── CreateFailedError              a model cannot be created from valid input
 ├── CloudDisabledError
-├── NotLocalError                  who speaks of this machine's disk must be on this machine
-├── RegistryNotAllowedError        the operator's list of registries does not have this one
+├── NotLocalError                  only callers on this machine may name its files
+├── RegistryNotAllowedError        the operator does not allow this registry
 ├── QueueFullError
-├── TooLargeError                  a request, or all together, have more bytes than they may
-├── ClientStalledError             a client does not send or read what it should
-├── ServerEndingError              the server takes no more requests, and ends those that take too long
-├── StoreFailedError               the disk refuses: it is full, or may not be written, or fails
-├── TransferError                  a registry or the way to it failed
-├── BackendNotFoundError           a model asks for a backend that is not installed
+├── TooLargeError                  a request, or all requests together, exceed a limit
+├── ClientStalledError             a client stopped sending or reading
+├── ServerEndingError              the server is shutting down
+├── StoreFailedError               the disk is full, read-only or broken
+├── TransferError                  a registry, or the network to it, failed
+├── BackendNotFoundError           a model names a backend that is not installed
 ├── LoadFailedError                the backend could not load the model
-│   ├── OutOfMemoryError           there is no room for it
-│   └── DamagedModelError          a file of it is not what it was
+│   ├── OutOfMemoryError           there is not enough memory
+│   └── DamagedModelError          a file of the model is missing or changed
 ├── BackendCrashedError            the backend's process died
-└── BackendFailedError             the backend raised
+└── BackendFailedError             the backend raised an unexpected error
 
-puna.rpc.status turns these into gRPC status codes by `reason`, puna_rest.errors into HTTP statuses; texts are written
-here and nowhere else, since clients read them.
+puna.rpc.status maps reasons to gRPC status codes, and puna_rest.errors maps them to HTTP statuses.
 """
 
 import json
@@ -56,19 +58,19 @@ class PunaError(Exception):
     """Base of every error this package raises on purpose. Its text is shown to the client."""
 
     reason: ClassVar[str] = "INTERNAL"
-    """What a program reads: the `reason` of google.rpc.ErrorInfo."""
+    """The `reason` of google.rpc.ErrorInfo."""
     early: bool = False
-    """Whether it came up before the request was run, if it is of a kind that mostly comes up later."""
+    """Whether it was raised before the request ran, for kinds that are usually raised later. REST statuses differ."""
 
 
 class InvalidRequestError(PunaError):
-    """The client asked for something that makes no sense."""
+    """The request cannot be served as it is."""
 
     reason = "INVALID_REQUEST"
 
 
 class ModelRequiredError(InvalidRequestError):
-    """No model is named."""
+    """The request names no model."""
 
     reason = "MODEL_REQUIRED"
 
@@ -77,7 +79,7 @@ class ModelRequiredError(InvalidRequestError):
 
 
 class InvalidModelNameError(InvalidRequestError):
-    """The name breaks the rules for names."""
+    """The model's name is not a valid name."""
 
     reason = "INVALID_MODEL_NAME"
 
@@ -86,7 +88,7 @@ class InvalidModelNameError(InvalidRequestError):
 
 
 class CapabilityMissingError(InvalidRequestError):
-    """The model cannot do that."""
+    """The model lacks a capability that the request needs."""
 
     reason = "CAPABILITY_MISSING"
 
@@ -114,19 +116,19 @@ class InputTooLongError(InvalidRequestError):
 
 
 class EngineRefusedError(InvalidRequestError):
-    """What the engine says of a request that is already being run; the text is the engine's."""
+    """The engine refuses a request that is already running. The text is that of Ollama's engine."""
 
     reason = "ENGINE_REFUSED"
 
 
 class UnsupportedConstraintError(InvalidRequestError):
-    """A grammar or schema that cannot be enforced; the text names the part."""
+    """A constraint that cannot be enforced. The text names the part of it."""
 
     reason = "UNSUPPORTED_CONSTRAINT"
 
 
 class InvalidDigestError(InvalidRequestError):
-    """Not "sha256:" and 64 hexadecimal digits."""
+    """A digest that is not "sha256:" with 64 hexadecimal digits."""
 
     reason = "INVALID_DIGEST"
 
@@ -135,7 +137,7 @@ class InvalidDigestError(InvalidRequestError):
 
 
 class DigestMismatchError(InvalidRequestError):
-    """Uploaded bytes are not those of the digest."""
+    """The uploaded bytes do not have the digest."""
 
     reason = "DIGEST_MISMATCH"
 
@@ -144,13 +146,13 @@ class DigestMismatchError(InvalidRequestError):
 
 
 class InvalidCreateError(InvalidRequestError):
-    """A model cannot be made from this."""
+    """A model cannot be created from the request."""
 
     reason = "INVALID_CREATE"
 
 
 class TemplateRefusedError(EngineRefusedError):
-    """A model's own chat template raises on this conversation. The text is JSON, as the reference's runner says it."""
+    """The model's chat template raises for this conversation. The text is the JSON of Ollama's runner."""
 
     def __init__(self, message: str) -> None:
         fields = {"code": 400, "message": message, "type": "invalid_request_error"}
@@ -159,7 +161,7 @@ class TemplateRefusedError(EngineRefusedError):
 
 
 class ToolsRefusedError(InvalidRequestError):
-    """Tools of a kind that no engine knows. The text is JSON, as the reference's runner says it."""
+    """Tools of an unknown kind. The text is the JSON of Ollama's runner."""
 
     reason = "TOOLS_REFUSED"
 
@@ -169,7 +171,7 @@ class ToolsRefusedError(InvalidRequestError):
 
 
 class MediaUnsupportedError(InvalidRequestError):
-    """The conversation has pictures or sounds, and the model takes none."""
+    """The conversation has images or sounds, and the model takes none."""
 
     reason = "MEDIA_UNSUPPORTED"
 
@@ -192,7 +194,7 @@ class OptionTypeError(PunaError):
     reason = "OPTION_TYPE"
 
     def __init__(self, name: str, wanted: str) -> None:
-        """`wanted` is such as "type integer" or "an array of strings"."""
+        """`wanted` ends the sentence, for example "type integer" or "an array of strings"."""
         super().__init__(f'option "{name}" must be of {wanted}')
 
 
@@ -202,7 +204,7 @@ class OptionRangeError(InvalidRequestError):
     reason = "OPTION_RANGE"
 
     def __init__(self, name: str, wanted: str) -> None:
-        """`wanted` is such as "finite", or "at most 512 (PUNA_MAX_THREADS)"."""
+        """`wanted` ends the sentence, for example "finite" or "at most 512 (PUNA_MAX_THREADS)"."""
         super().__init__(f'option "{name}" must be {wanted}')
 
 
@@ -219,7 +221,7 @@ class TemplateError(PunaError):
 
 
 class TemplateLimitError(TemplateError):
-    """A template is larger, or does more, than the settings allow."""
+    """A template exceeds a limit of size, time, memory or output."""
 
     reason = "TEMPLATE_LIMIT"
 
@@ -238,13 +240,13 @@ class UnknownRendererError(PunaError):
 
 
 class NotFoundError(PunaError):
-    """What is named does not exist."""
+    """The named object does not exist."""
 
     reason = "NOT_FOUND"
 
 
 class ModelNotFoundError(NotFoundError):
-    """The name matches no model of the store."""
+    """The store has no model of this name."""
 
     reason = "MODEL_NOT_FOUND"
 
@@ -259,13 +261,13 @@ class BlobNotFoundError(NotFoundError):
 
 
 class UnsupportedOperationError(PunaError):
-    """This kind of model has no such operation."""
+    """The model does not support the operation."""
 
     reason = "UNSUPPORTED_OPERATION"
 
 
 class EmbeddingsUnsupportedError(UnsupportedOperationError):
-    """The model makes no vectors."""
+    """The model does not embed."""
 
     reason = "EMBEDDINGS_UNSUPPORTED"
 
@@ -274,19 +276,19 @@ class EmbeddingsUnsupportedError(UnsupportedOperationError):
 
 
 class RankingUnsupportedError(UnsupportedOperationError):
-    """The model ranks nothing."""
+    """The model does not rank."""
 
     reason = "RANKING_UNSUPPORTED"
 
 
 class CreateFailedError(PunaError):
-    """A model cannot be made: a file is not what it should be, or the quantizer refuses it."""
+    """A model cannot be created: a file is invalid, or the quantizer refuses it."""
 
     reason = "CREATE_FAILED"
 
 
 class CloudDisabledError(PunaError):
-    """A model that only a cloud could run."""
+    """The model runs in Ollama's cloud only, which this server does not call."""
 
     reason = "CLOUD_DISABLED"
 
@@ -295,7 +297,7 @@ class CloudDisabledError(PunaError):
 
 
 class NotLocalError(PunaError):
-    """The call speaks of files on the server's disk, and comes from another machine."""
+    """The call names files on the server's disk and comes from another machine."""
 
     reason = "NOT_LOCAL"
 
@@ -304,7 +306,7 @@ class NotLocalError(PunaError):
 
 
 class RegistryNotAllowedError(PunaError):
-    """The operator lists the registries that may be used, and this is none of them."""
+    """PUNA_ALLOWED_REGISTRIES is set and does not list this registry."""
 
     reason = "REGISTRY_NOT_ALLOWED"
 
@@ -313,7 +315,7 @@ class RegistryNotAllowedError(PunaError):
 
 
 class QueueFullError(PunaError):
-    """Too many requests wait."""
+    """More requests wait than OLLAMA_MAX_QUEUE allows."""
 
     reason = "QUEUE_FULL"
 
@@ -322,13 +324,13 @@ class QueueFullError(PunaError):
 
 
 class TooLargeError(PunaError):
-    """A request, or all requests together, have more bytes than a limit allows."""
+    """A request, or all requests together, exceed a limit."""
 
     reason = "TOO_LARGE"
 
 
 class ClientStalledError(PunaError):
-    """A client does not send or read what it should."""
+    """A client stopped sending its request or reading its answer."""
 
     reason = "CLIENT_STALLED"
 
@@ -337,7 +339,7 @@ class ClientStalledError(PunaError):
 
 
 class ServerEndingError(PunaError):
-    """The server takes no more requests, and ends those that take too long."""
+    """The server is shutting down: it refuses new requests and cancels slow ones."""
 
     reason = "SERVER_ENDING"
 
@@ -346,7 +348,7 @@ class ServerEndingError(PunaError):
 
 
 class StoreFailedError(PunaError):
-    """The disk refuses: it is full, or may not be written, or fails."""
+    """The disk is full, read-only or broken."""
 
     reason = "STORE_FAILED"
 
@@ -356,13 +358,13 @@ class StoreFailedError(PunaError):
 
 
 class TransferError(PunaError):
-    """A registry, or the way to it, failed."""
+    """A registry, or the network to it, failed."""
 
     reason = "TRANSFER_FAILED"
 
 
 class BackendNotFoundError(PunaError):
-    """A model asks for a backend that no installed plugin provides."""
+    """A model names a backend that no installed plugin provides."""
 
     reason = "BACKEND_NOT_FOUND"
 
@@ -374,11 +376,11 @@ class LoadFailedError(PunaError):
 
 
 class OutOfMemoryError(LoadFailedError):
-    """There is no room for the model."""
+    """There is not enough memory for the model."""
 
 
 class DamagedModelError(LoadFailedError):
-    """A file of the model is gone, or is not what it was."""
+    """A file of the model is missing or changed."""
 
     reason = "MODEL_DAMAGED"
 
@@ -387,12 +389,12 @@ class DamagedModelError(LoadFailedError):
 
 
 class BackendCrashedError(PunaError):
-    """The backend's process died; the text has the signal and its last words."""
+    """The host process died. The text has the cause and the last lines of its output."""
 
     reason = "BACKEND_CRASHED"
 
 
 class BackendFailedError(PunaError):
-    """The backend raised while it ran a model."""
+    """The backend raised an error that its contract does not name."""
 
     reason = "BACKEND_FAILED"

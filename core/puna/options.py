@@ -1,7 +1,7 @@
-"""Options by the names that Modelfiles and the REST API use: defaults, merging, typing.
+"""Model options under the names that Modelfiles and the REST API use: defaults, merging and types.
 
-The rule is the reference's: defaults, then the model's parameters, then the request's, key by key; a null is not given,
-an unknown name is ignored, an integer may be written as any JSON number and is cut toward zero.
+The rules are Ollama's. The model's parameters override the defaults and the request's options override both, key by
+key. A null counts as absent. An unknown name is ignored. An integer may be any JSON number and is cut toward zero.
 """
 
 import logging
@@ -16,13 +16,13 @@ from puna.limits import LARGEST_INT32
 log = logging.getLogger(__name__)
 
 _SHOWN: Final = 5
-"""Unknown options that the log names."""
+"""Number of unknown options that the log names."""
 _SHOWN_CHARACTERS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Every option with its value. None: unset, to be decided by whoever uses it."""
+    """Every option with its value. None means unset: the code that uses the option decides."""
 
     num_ctx: int | None = None
     num_batch: int | None = None
@@ -59,7 +59,7 @@ _KINDS: Mapping[str, str] = {
 
 
 def merge(*layers: Mapping[str, object]) -> Options:
-    """Merge maps over the defaults, later ones winning. Raises OptionTypeError."""
+    """Merge maps over the defaults; later maps win. Raises OptionTypeError and OptionRangeError."""
     values: dict[str, Any] = {}
     unknown: list[str] = []
     for layer in layers:
@@ -76,7 +76,7 @@ def merge(*layers: Mapping[str, object]) -> Options:
 
 
 def _integer(name: str, value: int) -> int:
-    """Return a whole number. Ollama takes any; only a number that no later code clamps must be in range here."""
+    """Return an integer. Ollama takes any; only one that no later code clamps must be in range here."""
     if name == "num_keep" and not -LARGEST_INT32 <= value <= LARGEST_INT32:
         raise OptionRangeError(name, f"between {-LARGEST_INT32} and {LARGEST_INT32}")
     return value

@@ -1,7 +1,7 @@
-"""The server's settings, and the reader of OLLAMA_*, PUNA_* and docker's variables.
+"""The server's settings, and their reader: the environment first, then the configuration file, then the defaults.
 
-Ollama's variables mean what they mean there. Puna's own begin with PUNA_, or stand in a TOML file under the same
-names in lower case and without the prefix; the environment wins over the file.
+Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_; some may also be set in the TOML file.
+`puna.variables` describes every variable.
 """
 
 import logging
@@ -20,7 +20,7 @@ from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 log = logging.getLogger(__name__)
 
 REST_VERSION = "0.33.0"
-"""The release of the reference whose REST API is matched."""
+"""The release of Ollama whose REST API is matched."""
 DEFAULT_PORT = 11434
 DEFAULT_REMOTES = ("ollama.com",)
 FALSE = {"0", "f", "F", "FALSE", "false", "False"}
@@ -28,7 +28,7 @@ FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the server was told."""
+    """The settings of a server or a client."""
 
     host: str = "127.0.0.1"
     """Address of the REST bridge."""
@@ -38,60 +38,62 @@ class Settings:
     models: Path = Path()
     """Root of the store: the folder with `blobs` and `manifests`."""
     origins: tuple[str, ...] = ()
-    """Origins that browsers may send, beside the local ones."""
+    """Origins of browser pages that may call the API, beside local ones."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names that requests may name, beside addresses and this machine's own names; see puna_rest.hosts."""
+    """Host names by which requests may call this server, beside addresses and its own names; see puna_rest.hosts."""
     keep_alive: float = 300.0
     """Seconds that a model stays loaded after its last request; infinity: for good."""
     load_timeout: float = 300.0
     """Seconds without progress after which loading is given up; infinity: never."""
     context_length: int = 0
-    """Default context length in tokens; 0: by memory."""
+    """Default context length in tokens; 0: 4096."""
     num_parallel: int = 0
-    """Sequences per model at once; 0: as many as fit."""
+    """Sequences of one model that run at once; 0: the backend decides."""
     max_loaded_models: int = 0
-    """0: three for each GPU, at least three."""
+    """Models that are loaded at once; 0: three."""
     max_queue: int = 512
-    """Requests that may wait for whatever: a model to be loaded, a place, others' texts."""
+    """Requests that may wait for anything: a load, a slot, or the calls of others."""
     no_prune: bool = False
     flash_attention: str = ""
     kv_cache_type: str = ""
     go_template: bool | None = None
-    """Whether Go templates are used where there is one; None: unless the model file's own is more capable."""
+    """Whether a model's Go template is preferred to its Jinja template; None: the more capable one is used."""
     remotes: tuple[str, ...] = DEFAULT_REMOTES
     history: bool = True
     """Whether `puna run` keeps a history of what was typed."""
     debug: int = 0
-    """0 info, 1 debug, 2 trace."""
+    """0: log at level INFO; 1 and above: DEBUG."""
     default_backend: str = ""
-    """Backend of models that name none; empty: the format decides."""
+    """Backend of models that name none; empty: by format and preference."""
     kernels: bool | None = None
     """Whether backends use CPU kernels of their own in place of their library's: the option `kernels` of each backend
     that has one. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The operator's options of single backends, by the plugin's name: the tables [backends.NAME] of the file."""
+    """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
     registry_host: str = ""
-    """The registry that the next three are for: [scheme://]host[:port], https if no scheme is said. They are sent
-    nowhere else."""
+    """The registry of the next three settings, [scheme://]host[:port]; https by default. They are sent nowhere else."""
     registry_username: str = ""
     registry_password: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
     docker_auth: str = field(default="", repr=False)
-    """Docker's configuration itself, as DOCKER_AUTH_CONFIG holds it."""
+    """Docker's configuration as JSON, from DOCKER_AUTH_CONFIG."""
     docker_config: Path | None = None
     """Docker's configuration file, for the credentials in it."""
     allowed_registries: tuple[str, ...] = ()
     """Registries that models may come from and go to: [scheme://]host[:port] or *.domain. Empty: all."""
     registry_peers: tuple[str, ...] = ()
-    """Hosts that registries may refer to although they are not public, in the same form."""
+    """Hosts that registries may refer to although their addresses are not public, in the same form."""
     registry_realms: tuple[str, ...] = ()
-    """Token servers that get a registry's credentials although they are elsewhere: registry=host."""
+    """Token servers on other hosts that get a registry's credentials: registry=host."""
     limits: Limits = DEFAULT_LIMITS
-    """The bounds on what requests, connections, models and peers may take."""
+    """The bounds on what requests, connections, models and peers may use."""
 
 
 def from_environment(environ: Mapping[str, str], config: Path | None = None) -> Settings:
-    """Read the settings. A bad value falls back to its default with a warning; a bad file raises ValueError."""
+    """Read the settings.
+
+    A bad value in the environment falls back to its default with a warning. A bad configuration file raises ValueError.
+    """
     own = _file(config)
     host, port = _address(_text(environ, "OLLAMA_HOST"))
     go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
@@ -134,7 +136,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
 
 
 def _beside(port: int) -> str:
-    """Return where the core of a bridge on this port is, so that OLLAMA_HOST alone tells servers apart."""
+    """Return the default address of the core: the port after the bridge's, so that OLLAMA_HOST moves both."""
     return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
 
 
@@ -162,7 +164,7 @@ def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return a list of texts in the configuration file. Raises ValueError when it is another thing."""
+    """Return a list of texts from the configuration file. Raises ValueError if it is not a list of texts."""
     value = table.get(name, [])
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{name} in the configuration file is a list of texts")
@@ -170,7 +172,7 @@ def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _truth(text: str) -> bool:
-    """Read a Go boolean; text that is none counts as true, as in the reference."""
+    """Read a Go boolean. As in Ollama, a text that is not one counts as true."""
     return bool(text) and text not in FALSE
 
 

@@ -1,4 +1,4 @@
-"""For plugin authors: the backend contract as tests. Subclass, say what to load, and let pytest find it:
+"""The backend contract as tests, for plugin authors. Subclass BackendContract, say what to load, and run pytest:
 
     class TestParrot(BackendContract):
         backend_class = ParrotBackend
@@ -6,8 +6,8 @@
         def spec(self) -> ModelSpec:
             return ModelSpec(path="/models/polly.txt", context_length=64)
 
-Nothing but pytest is needed; the model should be small, for each test loads it anew. What a model cannot do at all,
-such as embedding, it must refuse as the contract says; that is tested in its stead.
+Nothing but pytest is needed. The model should be small, since each test loads it anew. An operation that the model
+does not support, such as embedding, must be refused as the contract says; then the refusal is tested.
 """
 
 import asyncio
@@ -44,19 +44,19 @@ GREEDY = Sampling(temperature=0.0)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole sequence, in order."""
+    """The events of a complete sequence."""
 
     deltas: tuple[TextDelta, ...]
     finish: Finish
 
     @property
     def text(self) -> str:
-        """All of its text."""
+        """The whole text."""
         return "".join(delta.text for delta in self.deltas)
 
 
 async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
-    """Run a sequence to its end, checking that its events come in the order of the contract."""
+    """Run a sequence to its end, and check that its events come in the order of the contract."""
     deltas: list[TextDelta] = []
     finish = None
     async with aclosing(model.generate(request)) as events:
@@ -77,7 +77,7 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
 
 
 async def refusal(call: Coroutine[Any, Any, object]) -> BackendError:
-    """Return the contract's error that a call raises. AssertionError: it raises none."""
+    """Return the contract's error that a call raises. Raises AssertionError if it raises none."""
     try:
         await call
     except BackendError as error:
@@ -86,26 +86,26 @@ async def refusal(call: Coroutine[Any, Any, object]) -> BackendError:
 
 
 class BackendContract:
-    """What every backend does. Override `backend_class` and `spec`, and the rest where your model needs it."""
+    """Tests that every backend passes. Override `backend_class` and `spec`, and the rest where your model needs it."""
 
     backend_class: ClassVar[type[Backend]]
     prompt: ClassVar[str] = "Why is the sky blue?"
-    """A text from which the model generates something."""
+    """A prompt after which the model generates at least one token."""
     max_tokens: ClassVar[int] = 24
     seconds: ClassVar[float] = 60.0
-    """How long one test may take."""
+    """Timeout of one test."""
     stop_seconds: ClassVar[float] = 5.0
-    """How long a sequence may take to end when it is stopped."""
+    """Timeout for the end of a cancelled sequence."""
     entry_point: ClassVar[str] = ""
-    """The plugin's name, if it is installed: then it is also tried through a host, as the server does it."""
+    """The plugin's name, if it is installed: then it is also tested through a host process, as the server runs it."""
     model_format: ClassVar[str] = "gguf"
 
     def spec(self) -> ModelSpec:
-        """Say what to load. A small context makes the tests fast."""
+        """Return what to load. A small context makes the tests fast."""
         raise NotImplementedError
 
     def request(self, **values: Any) -> SequenceRequest:  # noqa: ANN401 (fields of the request)
-        """Make a request of what the tests vary."""
+        """Return a request with these fields."""
         return replace(SequenceRequest(prompt=self.prompt, sampling=GREEDY, max_tokens=self.max_tokens), **values)
 
     @asynccontextmanager
@@ -242,7 +242,7 @@ class BackendContract:
 
         self.run(test)
 
-    def test_more_sequences_than_places_all_come_to_their_end(self) -> None:
+    def test_more_sequences_than_slots_all_finish(self) -> None:
         """The backend queues what it cannot run together, and none changes another's text."""
 
         async def test(model: LoadedModel) -> None:
@@ -285,7 +285,7 @@ class BackendContract:
 
     # ---- Stopping ----
 
-    def test_closing_a_generator_frees_its_place(self) -> None:
+    def test_closing_a_generator_frees_its_slot(self) -> None:
         """Soon, however much was left to generate."""
 
         async def test(model: LoadedModel) -> None:
@@ -380,13 +380,13 @@ class BackendContract:
             asyncio.run(test())
 
     async def long_prompt(self, model: LoadedModel, more: int) -> tuple[int, ...]:
-        """Return as many tokens as the context has, and some more (or less)."""
+        """Return as many tokens as the context has, plus `more`, which may be negative."""
         tokens = await model.tokenize(self.prompt, add_special=False, parse_special=False)
         length = model.facts.context_length + more
         return tuple((tokens * (length // len(tokens) + 1))[:length])
 
 
 def close(one: Embedding, other: Embedding) -> bool:
-    """Tell whether two vectors are the same but for rounding."""
+    """Return whether two vectors are equal up to rounding."""
     pairs: Sequence[tuple[float, float]] = list(zip(one.values, other.values, strict=True))
     return all(math.isclose(a, b, abs_tol=1e-3) for a, b in pairs)
