@@ -1,7 +1,8 @@
 """Every error that the server raises on purpose, independent of any transport.
 
 The position in the tree says whose fault an error is. The text of an error is written here and nowhere else, since
-clients read it; many texts are Ollama's, to the byte. `reason` is what programs read.
+clients read it; many texts are Ollama's, to the byte. Programs read `reason`, which puna.rpc.status maps to a gRPC
+status code, and puna_rest.errors to an HTTP status.
 
 PunaError
 ├── InvalidRequestError            the request cannot be served as it is
@@ -17,6 +18,7 @@ PunaError
 │   ├── DigestMismatchError
 │   ├── InvalidCreateError
 │   ├── MediaUnsupportedError
+│   ├── OptionRangeError
 │   ├── ToolsRefusedError          the engine would not accept the tools
 │   └── InvalidTokenError
 ├── OptionTypeError                an option's value has the wrong type
@@ -46,8 +48,6 @@ PunaError
 │   └── DamagedModelError          a file of the model is missing or changed
 ├── BackendCrashedError            the backend's process died
 └── BackendFailedError             the backend raised an unexpected error
-
-puna.rpc.status maps reasons to gRPC status codes, and puna_rest.errors maps them to HTTP statuses.
 """
 
 import json

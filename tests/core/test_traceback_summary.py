@@ -1,0 +1,15 @@
+from puna.traceback_summary import summarize
+
+
+def fail(prompt):
+    raise ValueError(f"cannot read {prompt}")
+
+
+def test_an_exception_is_named_by_its_kind_and_place_and_not_its_text():
+    try:
+        fail("a secret prompt")
+    except ValueError as error:
+        text = summarize(error)
+    assert text.startswith("ValueError\n")
+    assert "in fail" in text
+    assert "a secret prompt" not in text
