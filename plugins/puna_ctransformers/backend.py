@@ -1,4 +1,4 @@
-"""The contract over ctransformers: loading, and one sequence at a time."""
+"""The backend contract over ctransformers: loading, and one sequence at a time."""
 
 import asyncio
 import math
@@ -26,14 +26,15 @@ from puna_ctransformers.header import GGUFError, Header
 from puna_ctransformers.native import NativeModel
 from puna_ctransformers.vocabulary import Vocabulary
 
-SMALLEST_CONTEXT = 4
+MIN_CONTEXT_LENGTH = 4
+"""A context shift needs room for the tokens that it drops and keeps."""
 
 
 class CTransformersModel(LoadedModel):
-    """A model in the library. It runs one sequence at a time; others wait their turn."""
+    """A loaded model. It runs one call at a time; others wait in order of arrival."""
 
     def __init__(self, model: NativeModel, header: Header, threads: int) -> None:
-        """`threads`: how many evaluate."""
+        """Take a loaded model. `threads`: the number of threads that evaluate."""
         self._vocabulary = Vocabulary(header, model)
         self._facts = _facts(header, self._vocabulary, model.context_length)
         self._engine = Engine(model, self._vocabulary, threads)
@@ -41,11 +42,14 @@ class CTransformersModel(LoadedModel):
 
     @property
     def facts(self) -> ModelFacts:
-        """What it turned out to be."""
+        """The properties that the core asks about."""
         return self._facts
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Go on from a prompt. InvalidRequestError also: a constraint or biases, of which the library knows nothing."""
+        """Yield the events of one sequence.
+
+        Raises InvalidRequestError for constraints and biases, which the library lacks.
+        """
         if request.constraint is not None:
             raise InvalidRequestError("the ctransformers backend cannot enforce a format or grammar")
         if request.sampling.logit_bias:
@@ -62,18 +66,18 @@ class CTransformersModel(LoadedModel):
                 yield event
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the ids of a text."""
+        """Return the token ids of a text, in a thread: the time grows with the text."""
         return await asyncio.to_thread(
             self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special
         )
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
-        """Return each token's bytes."""
-        self._vocabulary.check(tokens)
-        return [self._vocabulary.piece(token, special=special) for token in tokens]
+        """Return the bytes of each token."""
+        self._vocabulary.validate(tokens)
+        return [self._vocabulary.token_bytes(token, special=special) for token in tokens]
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
-        """Return the state of each text's last token, of length 1 unless `raw`."""
+        """Return the state of each text's last token, scaled to length 1 unless `raw`."""
         batch = [await self._tokens(each) for each in inputs]
         for tokens in batch:
             check_length(tokens, self._facts.context_length)
@@ -89,66 +93,66 @@ class CTransformersModel(LoadedModel):
             return [each async for each in embeddings]
 
     def step(self) -> int | None:
-        """Return how many evaluations there were, while a call has its turn."""
+        """Return the number of evaluations so far; None while no call runs."""
         return self._engine.steps if self._turn.locked() else None
 
     async def aclose(self) -> None:
-        """Free the model."""
+        """Free the model, after the running call."""
         async with self._turn:
             del self._engine, self._vocabulary
 
     async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
             return await self.tokenize(prompt, add_special=True, parse_special=True)
-        self._vocabulary.check(prompt)
+        self._vocabulary.validate(prompt)
         return list(prompt)
 
 
 class CTransformersBackend(Backend):
     """Loads GGUF files of the llama family with a SentencePiece tokenizer, as the library of 2023 knows them."""
 
-    preference = -10  # whoever else can serve a model does it better
+    preference = -10  # every other backend serves a model better
     requires = ("ctransformers",)
     install_command = "pip install 'puna[ctransformers]'"
-    options = (Option(name="lib", kind=str),)  # a library to load, so it is the operator's alone
+    options = (Option(name="lib", kind=str),)  # names a library to load, so no request may set it
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        """Make a model ready. The library tells no progress and cannot be interrupted."""
+        """Load a model in a thread. The library reports no progress and cannot be interrupted."""
         if spec.adapter_paths:
             raise InvalidRequestError("the ctransformers backend takes no adapters")
         try:
             header = await asyncio.to_thread(Header, Path(spec.path))
         except (GGUFError, OSError) as error:
             raise InvalidRequestError(str(error)) from error
-        _check(header)
+        _check_tokenizer(header)
         report(0.0)
-        model = await asyncio.to_thread(_open, spec, header)
+        model = await asyncio.to_thread(_load_native, spec, header)
         report(1.0)
-        return CTransformersModel(model, header, spec.threads or _cores())
+        return CTransformersModel(model, header, spec.threads or _physical_cores())
 
 
-def _cores() -> int:
-    """Guess the cores behind the CPUs that we may use. Threads beyond them wait for each other in busy loops."""
+def _physical_cores() -> int:
+    """Estimate the physical cores that this process may use. Threads beyond them wait for each other in busy loops."""
     return (len(os.sched_getaffinity(0)) + 1) // 2
 
 
-def _check(header: Header) -> None:
+def _check_tokenizer(header: Header) -> None:
     tokenizer = header.text("tokenizer.ggml.model")
     if tokenizer != "llama" or not header.texts("tokenizer.ggml.tokens"):
         raise InvalidRequestError(f'ctransformers needs the tokenizer "llama"; this model has "{tokenizer}"')
 
 
-def _open(spec: ModelSpec, header: Header) -> NativeModel:
+def _load_native(spec: ModelSpec, header: Header) -> NativeModel:
     library = spec.backend_options.get("lib")
     trained = header.number("context_length") or spec.context_length
     try:
         return NativeModel(
             Path(spec.path),
-            context_length=max(min(spec.context_length, trained), SMALLEST_CONTEXT),
+            context_length=max(min(spec.context_length, trained), MIN_CONTEXT_LENGTH),
             mmap=spec.use_mmap is not False,
             library=str(library) if library else None,
         )
-    except RuntimeError as error:  # it says no more than that it failed; the reason is on standard error
+    except RuntimeError as error:  # The library's exception says only that it failed; the reason is on standard error.
         raise InvalidRequestError(str(error)) from error
 
 

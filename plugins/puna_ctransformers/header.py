@@ -1,4 +1,4 @@
-"""The metadata at the start of a GGUF file, as far as the library itself does not tell it."""
+"""The metadata of a GGUF file that the library does not pass on."""
 
 from pathlib import Path
 from typing import Any, Final

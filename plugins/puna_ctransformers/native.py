@@ -1,4 +1,4 @@
-"""The library's calls, with types. Its own Python class is passed by where it overruns a buffer or keeps a state."""
+"""Typed calls of the library. Its own Python class is avoided where it overruns a buffer or keeps a state."""
 
 import ctypes
 import threading
@@ -10,10 +10,13 @@ CPU = Path("/proc/cpuinfo")
 
 
 class NativeModel:
-    """A model in the library. Freed when nobody refers to it any more."""
+    """A model in the library. Freed with the last reference to it."""
 
     def __init__(self, path: Path, *, context_length: int, mmap: bool, library: str | None) -> None:
-        """`library`: "avx2", "avx" or "basic"; None: what the CPU can. RuntimeError: the library cannot load it."""
+        """Load a model. Raises RuntimeError if the library cannot.
+
+        `library`: "avx2", "avx", "basic" or a path; None chooses the build that fits the processor.
+        """
         from ctransformers.llm import LLM, Config  # heavy; only the host needs it
 
         config = Config(context_length=context_length, mmap=mmap)
@@ -22,21 +25,24 @@ class NativeModel:
 
     @property
     def context_length(self) -> int:
-        """Tokens that there is room for."""
+        """The number of tokens that the cache has room for."""
         return int(self._model.context_length)
 
     def tokenize(self, text: bytes) -> list[int]:
-        """Return the ids of a text without zero bytes, special tokens not looked for. Callable at any time."""
-        room = (ctypes.c_int * (len(text) + 2))()  # at worst a token for each byte, and a space in front
-        return list(room[: self._model.ctransformers_llm_tokenize(text, False, room)])
+        """Return the token ids of a text without zero bytes.
 
-    def piece(self, token: int) -> bytes:
-        """Return a token's bytes; none for a special one. Callable at any time."""
-        with self._lock:  # the bytes lie in a buffer that the next call writes over
+        Special tokens in it are plain text. Callable at any time.
+        """
+        buffer = (ctypes.c_int * (len(text) + 2))()  # at most one token for each byte, and one for a space in front
+        return list(buffer[: self._model.ctransformers_llm_tokenize(text, False, buffer)])
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token; none for a special one. Callable at any time."""
+        with self._lock:  # the next call overwrites the buffer that holds the bytes
             return bytes(self._model.ctransformers_llm_detokenize(token))
 
     def evaluate(self, tokens: Sequence[int], past: int, threads: int) -> None:
-        """Evaluate tokens after the first `past` ones of the cache. Whatever was behind those is forgotten."""
+        """Evaluate tokens behind the first `past` ones of the cache. The rest of the cache is dropped."""
         array = (ctypes.c_int * len(tokens))(*tokens)
         if not self._model.ctransformers_llm_batch_eval(array, len(tokens), past, len(tokens), threads):
             raise RuntimeError("the library failed to evaluate tokens")
@@ -44,21 +50,24 @@ class NativeModel:
     def sample(
         self, recent: Sequence[int], *, top_k: int, top_p: float, temperature: float, penalty: float, seed: int
     ) -> int:
-        """Draw the next token; the penalty is for those in `recent`."""
+        """Sample the next token. The penalty applies to those in `recent`."""
         array = (ctypes.c_int * len(recent))(*recent)
         return int(self._model.ctransformers_llm_sample(array, len(recent), top_k, top_p, temperature, penalty, seed))
 
     def logits(self) -> list[float]:
-        """Return what the last evaluated token says about the next."""
+        """Return the logits of the last evaluated token."""
         return list(self._model.ctransformers_llm_logits_data()[: self._model.ctransformers_llm_logits_size()])
 
-    def state(self) -> list[float]:
-        """Return the vector of the last evaluated token."""
+    def last_state(self) -> list[float]:
+        """Return the embedding vector of the last evaluated token."""
         return list(self._model.ctransformers_llm_embeddings_data()[: self._model.ctransformers_llm_embeddings_size()])
 
 
 def _library() -> str | None:
-    """Return the build for our CPU, as the library would choose it; asking it takes a second. None: it must choose."""
+    """Return the build for this processor, as the library would choose it.
+
+    None lets the library choose, which takes a second.
+    """
     found = find_spec("ctransformers")
     try:
         flags = next(line for line in CPU.read_text().splitlines() if line.startswith("flags")).split()

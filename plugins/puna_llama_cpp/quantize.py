@@ -1,8 +1,8 @@
-"""Copying and quantising GGUF files: `python -m puna_llama_cpp.quantize IN OUT TYPE`.
+"""Copies and quantizes GGUF files: `python -m puna_llama_cpp.quantize IN OUT TYPE`.
 
-It is a program because llama.cpp tells its progress only through the log, which is one per process. TYPE is the name of
-a file type, such as Q8_0, or COPY, which writes the tensors as they are in llama.cpp's own layout. Lines
-`progress DONE TOTAL` (tensors) go to stdout; what went wrong goes to stderr, and then the exit status is 1.
+This is a program because llama.cpp reports its progress only through the log, of which each process has one. TYPE is
+the name of a file type, such as Q8_0, or COPY, which writes the tensors unchanged in llama.cpp's own layout. Lines
+`progress DONE TOTAL` (tensors) go to stdout. An error goes to stderr, and the exit status is 1.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as lib
 
 _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 _ERROR = 4
-# Unlisted ones are looked up as LLAMA_FTYPE_MOSTLY_<name>.
+# Names whose constant in llama.cpp is not LLAMA_FTYPE_MOSTLY_<name>.
 _FILE_TYPES = {
     "F32": lib.LLAMA_FTYPE_ALL_F32,
     "Q4_K": lib.LLAMA_FTYPE_MOSTLY_Q4_K_M,
@@ -24,11 +24,14 @@ _FILE_TYPES = {
 
 
 class QuantizeError(Exception):
-    """llama.cpp refused; the text is its last error line."""
+    """llama.cpp failed; the text is its last error line."""
 
 
 def file_type(name: str) -> int:
-    """Return llama.cpp's number of a file type's name, in any case. ValueError: there is none."""
+    """Return llama.cpp's number of a file type, whose name may be in any case.
+
+    Raises ValueError for an unknown name.
+    """
     upper = name.upper()
     number = _FILE_TYPES.get(upper, getattr(lib, f"LLAMA_FTYPE_MOSTLY_{upper}", None))
     if not isinstance(number, int):
@@ -37,9 +40,9 @@ def file_type(name: str) -> int:
 
 
 def quantize(source: str, target: str, name: str, progress: Callable[[int, int], None]) -> None:
-    """Write `source` to `target` as file type `name` (or "COPY"), telling tensors done and in all.
+    """Write `source` to `target` as file type `name` (or "COPY"). `progress` gets the tensors done and their total.
 
-    ValueError: an unknown type. QuantizeError: llama.cpp could not.
+    Raises ValueError for an unknown type, and QuantizeError if llama.cpp fails.
     """
     errors: list[str] = []
 

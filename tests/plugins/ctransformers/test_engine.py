@@ -5,7 +5,7 @@ import math
 import pytest
 
 from puna.backend import Finish, Prefill, PromptTooLongError, Sampling, SequenceRequest, TextDelta
-from puna_ctransformers.engine import SLICE, Engine, check_length
+from puna_ctransformers.engine import PREFILL_CHUNK, Engine, check_length
 
 END = 2
 
@@ -30,17 +30,17 @@ class Library:
     def logits(self):
         return [0.0] * 97 + [3.0, 2.0, 1.0]
 
-    def state(self):
+    def last_state(self):
         return [1.0]
 
 
 class Vocabulary:
     special = {1: b"<s>", END: b"</s>", 3: b"<tool>"}  # noqa: RUF012
-    ends = {END}  # noqa: RUF012
+    end_tokens = {END}  # noqa: RUF012
     adds_bos = True
     size = 100
 
-    def piece(self, token, *, special):
+    def token_bytes(self, token, *, special):
         if token in self.special:
             return self.special[token] if special else b""
         return chr(token).encode()
@@ -89,23 +89,23 @@ def test_a_preserved_special_token_is_seen():
 
 def test_a_prompt_is_evaluated_in_slices_that_tell_how_far_it_is():
     library, loop = engine("a")
-    events = run(loop, [9] * (2 * SLICE + 1))
+    events = run(loop, [9] * (2 * PREFILL_CHUNK + 1))
     assert [event for event in events if isinstance(event, Prefill)] == [
-        Prefill(SLICE, 2 * SLICE + 1),
-        Prefill(2 * SLICE, 2 * SLICE + 1),
+        Prefill(PREFILL_CHUNK, 2 * PREFILL_CHUNK + 1),
+        Prefill(2 * PREFILL_CHUNK, 2 * PREFILL_CHUNK + 1),
     ]
     assert [(past, len(tokens)) for past, tokens in library.evaluated[:3]] == [
-        (0, SLICE),
-        (SLICE, SLICE),
-        (2 * SLICE, 1),
+        (0, PREFILL_CHUNK),
+        (PREFILL_CHUNK, PREFILL_CHUNK),
+        (2 * PREFILL_CHUNK, 1),
     ]
 
 
 def test_it_stops_between_slices():
     library, loop = engine("a")
-    assert run(loop, [9] * 10 * SLICE, stopped=lambda: len(library.evaluated) == 2) == [
-        Prefill(SLICE, 10 * SLICE),
-        Prefill(2 * SLICE, 10 * SLICE),
+    assert run(loop, [9] * 10 * PREFILL_CHUNK, stopped=lambda: len(library.evaluated) == 2) == [
+        Prefill(PREFILL_CHUNK, 10 * PREFILL_CHUNK),
+        Prefill(2 * PREFILL_CHUNK, 10 * PREFILL_CHUNK),
     ]
 
 
