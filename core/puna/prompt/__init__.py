@@ -1,1 +1,1 @@
-"""From messages to the text a model reads, and from the text it writes to content, thinking and tool calls."""
+"""Writes prompts from messages, and reads content, thinking and tool calls from answers."""

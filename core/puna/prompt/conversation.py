@@ -1,4 +1,4 @@
-"""The messages that a prompt is made of: a model's own, the request's, and the system text between them."""
+"""Puts the messages of a prompt together: the model's own, the request's, and the system message."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from puna.prompt.go_template.thinking import ThinkingParser
 def assemble(model_messages: Sequence[Message], system: str, request_messages: Sequence[Message]) -> list[Message]:
     """Return the conversation: the model's messages, then the request's.
 
-    The model's system text goes to the very front unless the request's first message is a system message.
+    The model's system message goes to the front unless the request's first message is a system message.
     """
     messages = [*model_messages, *request_messages]
     if system and request_messages and request_messages[0].role != "system":
@@ -20,9 +20,9 @@ def assemble(model_messages: Sequence[Message], system: str, request_messages: S
 
 
 def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
-    """Remove the `<think>` block at the start of assistant messages before the last user message.
+    """Return messages without the `<think>` block at the start of assistant messages before the last user message.
 
-    For models of the family "qwen3" and those called "deepseek-r1".
+    Ollama does this for models of the family "qwen3" and those called "deepseek-r1".
     """
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [
@@ -34,7 +34,10 @@ def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
 
 
 def mark_media(messages: Sequence[Message], first: int = 0) -> list[Message]:
-    """Put `[img-N]`, N counting from `first`, where `[img]` stands in a message, or else in front of its content."""
+    """Return messages with a marker `[img-N]` for each image, N counting from `first`.
+
+    The markers take the place of each `[img]` in the content; the others go in front of it.
+    """
     marked: list[Message] = []
     number = first
     for message in messages:
@@ -51,6 +54,6 @@ def mark_media(messages: Sequence[Message], first: int = 0) -> list[Message]:
 
 
 def refuse_several_images(messages: Sequence[Message]) -> None:
-    """Raise InvalidRequestError for a message with more than one image: models of the family "mllama" take one."""
+    """Raise InvalidRequestError for a message with several images. Models of the family "mllama" take only one."""
     if any(len(message.media) > 1 for message in messages):
         raise InvalidRequestError("this model only supports one image while more than one image requested")

@@ -1,59 +1,65 @@
-"""How a model's output is laid out, as far as its chat template tells."""
+"""The layout of a model's answers: the markers around thinking, content and calls, and the syntax of calls.
+
+An OutputLayout is plain data. puna.prompt.jinja.derive finds it by rendering the model's chat template, known_layouts
+holds those of templates that tell too little, and puna.prompt.builtin.call_layouts those of the builtin parsers. Two
+readers use it: puna.prompt.jinja.parser takes answers apart, and puna.prompt.tool_grammar writes the grammar of a call
+that the client demands. Markers keep the white space that the template writes around them; parsers do not insist on it.
+"""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class CallSyntax(Enum):
-    """How a call of a tool is written."""
+    """The syntax of a tool call."""
 
     NONE = "none"
-    """No calls: everything is content."""
+    """There are no calls: everything is content."""
     JSON = "json"
     """One JSON object: `{"name": …, "arguments": {…}}`."""
     TAGGED_JSON = "tagged json"
-    """The name within markers, the arguments as JSON: `<function=NAME>{…}</function>`."""
+    """The name between markers, the arguments as JSON: `<function=NAME>{…}</function>`."""
     TAGGED = "tagged"
-    """Name and every argument within markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
+    """The name and every argument between markers: `<function=NAME><parameter=KEY>VALUE</parameter></function>`."""
     NESTED = "nested"
-    """Every member of an argument within markers that bear its name, down to texts and numbers."""
+    """As TAGGED, with the members of an argument as elements within it, down to texts and numbers."""
     BARE_KEYS = "loose"
-    """Name and an object with bare keys; what quotes texts is a special token: `NAME{KEY:<|"|>TEXT<|"|>}`."""
+    """The name and an object with bare keys. A special token quotes texts: `NAME{KEY:<|"|>TEXT<|"|>}`."""
     PYTHON = "python"
     """A list of Python calls: `[NAME(KEY=VALUE)]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonCall:
-    """Which members a call's JSON object has."""
+    """The members of a call that is a JSON object."""
 
     name: str = "name"
-    """Member with the function's name; "OUTER.INNER" if it is inside another; empty: the name is the member."""
+    """The member with the function's name; "OUTER.INNER" for a nested one; empty: the name itself is the member."""
     arguments: str = "arguments"
-    """Member with the arguments, likewise; empty with an empty `name`: they are that member's value."""
+    """The member with the arguments, likewise. Empty with an empty `name`: they are the value of that member."""
     id: str = ""
-    """Member with the call's id; empty: it has none."""
+    """The member with the call's id; empty: a call has none."""
     in_array: bool = False
-    """Whether calls stand in a JSON array."""
+    """Calls stand in a JSON array."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaggedCall:
-    """The markers of a call that is no JSON object. White space around markers is not significant."""
+    """The markers of a call that is not a JSON object. White space around markers is not significant."""
 
     before_name: str = ""
     after_name: str = ""
     after_attributes: str = ""
-    """Ends what follows a name or a key and is not read; empty: nothing follows."""
+    """Ends the attributes after a name or a key, which are passed over; empty: there are none."""
     separator: str = ""
-    """Between the name and the arguments."""
+    """Stands between the name and the arguments."""
     before_id: str = ""
-    """Before the call's id, which stands between name and arguments; empty: no id."""
+    """Stands before the call's id, which comes between name and arguments. Empty: a call has no id."""
     after_id: str = ""
     id_template: str = "{id}"
-    """The id that clients get, of the call's {name} and the {id} that the model writes."""
+    """The id that clients get: a template over the call's {name} and the {id} that the model writes."""
     id_first: bool = False
-    """Whether the id stands before the name instead."""
+    """The id comes before the name instead."""
     before_arguments: str = ""
     after_arguments: str = ""
     before_key: str = ""
@@ -61,69 +67,70 @@ class TaggedCall:
     before_value: str = ""
     after_value: str = ""
     before_json: str = ""
-    """In place of `before_value`, if the value is JSON whatever the schema says."""
+    """Stands in place of `before_value` where the value is JSON whatever the schema says; empty: it never is."""
     cdata: bool = False
-    """True if a value may stand in <![CDATA[…]]>."""
+    """A value may stand in <![CDATA[…]]>."""
     close: str = ""
-    """At the end of a call, before what closes it from outside."""
+    """Ends a call, before the layout's `call_end`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Literals:
-    """How values are written in the layouts LOOSE and PYTHON."""
+    """The notation of values in the syntaxes BARE_KEYS and PYTHON."""
 
     quote: str
-    """On both sides of a text."""
+    """Stands on both sides of a text."""
     text: str
-    """Regular expression of one character in it, with what must follow so that it does not begin the quote."""
+    """A regular expression of one character in a text, with the characters that must follow so that no quote begins."""
     inner: str = ""
-    """The same for texts in lists and objects; empty: no difference."""
+    """The same for texts in lists and objects; empty: there is no difference."""
     bare_keys: bool = True
     spaced: bool = False
-    """Whether a space may stand between arguments."""
+    """A space may follow the comma between arguments."""
     null: str = "null"
-    """Empty: it cannot be written."""
+    """The word for null; empty: the notation has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputLayout:
-    """A layout of output: optional thinking, then content, then optional calls."""
+    """The layout of an answer: optional thinking, then content, then optional calls."""
 
     name: str
     thinks: bool = False
     thinking_start: str = ""
-    """With the white space that the template writes around it; empty: thinking starts at once."""
+    """Empty with `thinks`: an answer begins within thinking."""
     thinking_end: str = ""
     calls_end_thinking: bool = False
-    """Whether the start of a call ends thinking that is not closed."""
+    """The start of a call ends thinking that is not closed."""
     content_ends_thinking: bool = False
-    """True if the start of content ends thinking that is not closed."""
+    """The start of content ends thinking that is not closed."""
     thinks_again: bool = False
-    """True if thinking may begin anew after content."""
+    """Thinking may begin anew after content."""
     stray_markers: tuple[str, ...] = ()
-    """Markers that models write where they mean nothing; they are dropped from content."""
+    """Markers that models also write where they have no meaning; they are dropped from content."""
     skips_space: bool = False
-    """Whether all white space after the markers of thinking is dropped, not only what the template writes there."""
+    """All white space after the markers of thinking is dropped, not only as much as the template writes there."""
     content_start: str = ""
-    """What wraps content, if anything."""
+    """Stands before content, with `content_end` after it; empty: content stands alone."""
     content_end: str = ""
     call_syntax: CallSyntax = CallSyntax.NONE
     section_start: str = ""
-    """Around all calls."""
+    """Stands before all calls, with `section_end` after them."""
     section_end: str = ""
     call_start: str = ""
-    """Around every call."""
+    """Stands before every call, with `call_end` after it."""
     call_end: str = ""
     recipient_prefix: str = ""
-    """Before the call's start, with the tool's name behind it: for whom the message is; empty: it does not say."""
+    """Stands before `call_start`, followed by the tool's name, which is the recipient of the message; empty: there is
+    no recipient."""
     json: JsonCall = JsonCall()
     tagged: TaggedCall = TaggedCall()
     literals: Literals | None = None
-    """Of LOOSE and PYTHON; None: calls of this form are read and not demanded."""
+    """For BARE_KEYS and PYTHON. None: calls can be read, and a grammar cannot demand them."""
     unmarked_calls: tuple[str, ...] = ()
-    """Further texts that begin a call, for models that leave out the marker; "NAME" stands for a tool's name."""
+    """Further texts that begin a call, for models that leave the marker out; "NAME" stands for each tool's name."""
     before_prefill: str | None = None
-    """What stands before an answer that the client has begun; None: both markers of thinking."""
+    """Stands before an answer that the client has begun; None: both markers of thinking."""
     preserved_tokens: tuple[str, ...] = ()
     """Special tokens that must be visible in the output."""
     stops: tuple[str, ...] = ()
@@ -131,5 +138,5 @@ class OutputLayout:
 
     @property
     def calls_marker(self) -> str:
-        """What separates content from calls; empty if nothing does."""
+        """The marker between content and calls; empty: there is none."""
         return (self.section_start or self.call_start).strip()

@@ -1,4 +1,10 @@
-"""The part of a tool's JSON Schema that reaches a model: the reference keeps fixed fields and loses the rest."""
+"""The part of a tool's definition that reaches a model.
+
+Ollama decodes tools into structs, which lose unknown fields, and gives those structs to renderers, Go templates and
+llama.cpp alike. This module is the one home of these fields: their order, and which of them are omitted when empty.
+Where a struct holds any JSON (`$defs`, `items`, `enum`), Go keeps it as maps, which print with sorted keys, and every
+number is a float64.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,22 +18,19 @@ JSON: TypeAlias = Any
 
 
 def parsed(text: str) -> JSON:
-    """Read JSON text as Go reads it into an interface: every number a float. Empty text: None."""
+    """Return JSON text as Go decodes it into an interface, with every number a float. Empty text: None."""
     return json.loads(text, parse_int=float) if text else None
 
 
 def by_key(value: JSON) -> JSON:
-    """Return a value with the keys of all objects in it sorted, as Go's maps print."""
+    """Return a value with the keys of all its objects sorted, as Go prints maps."""
     if isinstance(value, Mapping):
         return {key: by_key(value[key]) for key in sorted(value)}
     return [by_key(each) for each in value] if isinstance(value, list) else value
 
 
 def reduced(tool: Tool) -> dict[str, Any]:
-    """Return a tool with the fields that are kept, in the reference's order; properties stay in theirs.
-
-    Where any JSON may stand ($defs, items, enum) the keys of objects are sorted.
-    """
+    """Return a tool with the fields that Ollama keeps, in its order. The order of properties is the client's."""
     out: dict[str, Any] = {"type": tool.type}
     if tool.items and (items := parsed(tool.items)) is not None:
         out["items"] = by_key(items)
@@ -39,7 +42,7 @@ def reduced(tool: Tool) -> dict[str, Any]:
 
 
 def parameters(schema: object) -> dict[str, Any]:
-    """Return the kept fields of a function's parameters; `properties` None where there are none."""
+    """Return the kept fields of a function's parameters. `properties` is None where the schema has none."""
     given = schema if isinstance(schema, Mapping) else {}
     kept: dict[str, Any] = {"type": _text(given.get("type"))}
     for key in ("$defs", "items"):
@@ -90,7 +93,7 @@ def as_printed(value: JSON) -> JSON:
 
 
 def types_of(schema: Mapping[str, Any]) -> list[str]:
-    """Return the types a property names: none, one or several."""
+    """Return the types of a property: none, one or several."""
     given = schema.get("type")
     if isinstance(given, str):
         return [given] if given else []

@@ -1,4 +1,9 @@
-"""Makes conversations and prompts fit the context: the oldest messages go first, then the middle of what is left."""
+"""Makes conversations and prompts fit the context.
+
+A chat loses whole messages, the oldest first, and never its system messages or its last message. Removing messages
+never adds tokens, so the first message that can stay is found by bisection, with one rendering and one tokenization a
+step. A prompt that is still too long loses the middle of its tokens: see cut_tokens.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +14,11 @@ from puna.prompt.conversation import mark_media
 from puna.prompt.rendered import RenderedPrompt
 
 _PRECISION: Final = 64
-"""Shortened results may be shorter than they must be by this part of the longest one."""
+"""A shortened result may be shorter than necessary by one part in this many of the longest result."""
 
 
 class Render(Protocol):
-    """Writes the prompt of a conversation."""
+    """Renders the prompt of a conversation."""
 
     async def __call__(self, messages: Sequence[Message], /) -> RenderedPrompt:
         """Return it. Raises TemplateError."""
@@ -21,7 +26,7 @@ class Render(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The rest of a conversation, its prompt, and the media that `[img-N]` in it stand for."""
+    """The messages that stay, their prompt, and the media for the markers `[img-N]` in it."""
 
     messages: tuple[Message, ...]
     prompt: RenderedPrompt
@@ -37,14 +42,13 @@ async def fit(
     per_image: int = 0,
     mark: bool = True,
 ) -> Fitted:
-    """Drop the oldest messages until the prompt has at most `limit` tokens; None: drop none.
+    """Drop the oldest messages until the prompt has at most `limit` tokens. None: drop none.
 
-    System messages and the last message always stay, however long. `per_image` tokens are added for each image of the
-    messages that are not yet dropped. `mark`: put `[img-N]` into the contents (some renderers do it themselves).
-    Fewer messages are taken never to make more tokens, so that the first that fit are found by halving.
+    System messages and the last message always stay, however long they are. An image counts as `per_image` tokens.
+    `mark`: put `[img-N]` into the contents; some renderers do that themselves.
 
-    A tool's result at the end means nothing without the question and the call before it. Where they would be dropped,
-    the results behind the last question are shortened instead, if that is enough.
+    A tool's result at the end means nothing without the question and the call before it. Where these would be dropped,
+    the results after the last question are shortened instead, if that is enough.
     """
     fitted, first = await _without_oldest(messages, render, count, limit, per_image=per_image, mark=mark)
     question = _question(messages)
@@ -68,14 +72,14 @@ async def fit(
 
 
 def _question(messages: Sequence[Message]) -> int:
-    """Return the place of the question that the tools' results at the end belong to; behind the end: there is none."""
+    """Return the place of the question for the tools' results at the end; the number of messages: there is none."""
     if not messages or messages[-1].role != "tool":
         return len(messages)
     return max((i for i, message in enumerate(messages) if message.role == "user"), default=len(messages))
 
 
 def _shortened(message: Message, length: int) -> Message:
-    """Return a tool's result with so many characters of its beginning and its end; any other message as it is."""
+    """Return a tool's result with `length` characters, half of its beginning and half of its end; others unchanged."""
     text = message.content
     if message.role != "tool" or len(text) <= length:
         return message
@@ -92,7 +96,7 @@ async def _without_oldest(
     per_image: int,
     mark: bool,
 ) -> tuple[Fitted, int]:
-    """Drop the oldest messages as `fit` says; return what is left, and the place of the first message that stays."""
+    """Drop the oldest messages as `fit` does; return the rest and the place of the first message that stays."""
     last = len(messages) - 1
     found: tuple[int, RenderedPrompt] | None = None
 
@@ -129,9 +133,9 @@ async def _without_oldest(
 
 
 def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -> list[int]:
-    """Cut the middle out of tokens that do not fit a context of `num_ctx`; the first `keep` stay.
+    """Return tokens that fit a context of `num_ctx` tokens: the middle is cut out, the first `keep` stay.
 
-    A negative `keep` keeps all that can be kept. `adds_bos`: the tokenizer puts a token of its own in front.
+    A negative `keep` keeps as many as possible. `adds_bos`: the tokenizer puts a token in front, which counts too.
     """
     if len(tokens) <= num_ctx - 1:
         return list(tokens)
@@ -140,7 +144,7 @@ def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -
 
 
 def kept_ends(num_ctx: int, keep: int, adds_bos: bool) -> tuple[int, int]:
-    """Return how many tokens stay at the beginning and at the end of a prompt that does not fit: see cut_tokens."""
+    """Return the numbers of tokens that stay at the beginning and at the end of a prompt that does not fit."""
     most = num_ctx - 1
     first = min((most if keep < 0 else keep) + adds_bos, most)
     total = num_ctx - max((num_ctx - first) // 2, 1)

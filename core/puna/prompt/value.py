@@ -1,6 +1,6 @@
-"""The name for what templates and calls can hold."""
+"""The type of values in templates and calls."""
 
 from typing import Any, TypeAlias
 
 Value: TypeAlias = Any
-"""Whatever a template can hold."""
+"""Any value that a template can hold."""

@@ -1,1 +1,1 @@
-"""Rendering of Go templates, and parsers for what models with a Go template write."""
+"""Renders conversations through Go templates, and reads the answers of models that have one."""

@@ -1,4 +1,7 @@
-"""The part of a template up to where the model's answer begins: everything after the first `.Response` is cut off."""
+"""Cuts a Go template where the model's answer begins: after its first `.Response`.
+
+The last turn of a conversation is rendered through that part, so that the prompt ends where the model goes on.
+"""
 
 from dataclasses import replace
 
@@ -7,9 +10,9 @@ from puna.go.template.template import Template
 
 
 def cut_after_response(template: Template) -> Template | None:
-    """Return a template that ends with the first `.Response`; None where an else follows it, which nobody can cut.
+    """Return a template that ends with the first `.Response`; None where an else follows it, which cannot be cut.
 
-    Conditions are not looked into. Templates that were defined are forgotten.
+    Conditions stay whole, and templates that the source defines are dropped, as in Ollama.
     """
     cutter = _Cutter()
     root = cutter.list(template.root)
@@ -17,7 +20,7 @@ def cut_after_response(template: Template) -> Template | None:
 
 
 class _Cutter:
-    """Walks in order; once `.Response` was met, whatever comes next is dropped."""
+    """Copies the tree in order and drops every node after `.Response`."""
 
     def __init__(self) -> None:
         self._cut = False

@@ -1,4 +1,8 @@
-"""Messages to a prompt through a Go template, in the ways that templates of three generations want it."""
+"""Renders conversations through Go templates of three kinds.
+
+A template that knows `.Messages` gets all messages at once. An older one knows one `.Prompt` and one `.Response` and is
+run once for each turn, the last time only up to its `.Response`. A template with `.Suffix` fills a gap in a text.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,15 +43,15 @@ def render_go(
 def render_suffix(
     template: Template, prompt: str, suffix: str, think: Think | None, budget: Budget | None = None
 ) -> str:
-    """Render the text before and after a gap that a model shall fill. Raises as `render_go` does."""
+    """Render the text before and after a gap that the model is to fill. Raises as `render_go` does."""
     data = {"Prompt": prompt, "Suffix": suffix, "Response": "", **template_data.thinking(think)}
     return template.execute(data, budget=budget)
 
 
 def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """Join the contents of neighbours of one role (but of tools); return the system texts, joined, and the messages.
+    """Join the contents of neighbours with the same role, except tools; return the joined system messages and the rest.
 
-    Of the later of two joined messages only the content remains.
+    A message that is joined to the one before it keeps only its content.
     """
     collated: list[Message] = []
     for message in messages:
@@ -60,7 +64,7 @@ def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
 
 
 def _render_turns(template: Template, messages: Sequence[Message], think: Think | None, budget: Budget | None) -> str:
-    """Render turn by turn, for templates that know one prompt and one response."""
+    """Render turn by turn, for a template that knows one prompt and one response."""
     out: list[str] = []
     flags = template_data.thinking(think)
     turn = {"System": "", "Prompt": "", "Response": ""}
@@ -83,8 +87,8 @@ def _render_turns(template: Template, messages: Sequence[Message], think: Think 
                 turn["Response"] = message.content
     last = cut_after_response(template)
     if last is None:
-        # The reference's handler dies here, and its answer is a 500 without a word.
+        # Ollama's handler panics here, and its answer is a 500 without a text.
         raise TemplateError("template: .Response in an if with an else")
-    # The reference makes this template anew and forgets its own functions and options.
+    # Ollama makes this template anew, without its own functions and options.
     out.append(last.execute({**turn, **flags}, functions=BUILTINS, lenient=True, budget=budget))
     return "".join(out)

@@ -1,4 +1,7 @@
-"""What a Go template sees of messages, tools and thinking: the reference's Go types, by name and field."""
+"""Gives messages, tools and thinking to Go templates as Ollama's Go types, by name and field.
+
+The names matter: a template can print a type, and Go's error messages quote it.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -85,7 +88,7 @@ _PROPERTY: Final = StructType(
     methods={"ToTypeScriptType": _type_script},
 )
 _PROPERTY_LIST: Final = ContainerType("[]api.ToolProperty")
-# Go hides what nested properties hold behind a pointer: it shows in JSON alone.
+# Nested properties stand behind a pointer to an unexported field in Go, so that only their JSON is visible.
 _HIDDEN: Final = StructType("orderedmap.Map", (Field("json"),))
 _NESTED: Final = StructType(
     "api.ToolPropertiesMap",
@@ -190,7 +193,7 @@ def _nested(properties: Mapping[str, Any] | None) -> Pointer:
 
 
 def thinking(think: Think | None) -> dict[str, Any]:
-    """Return what templates are told of thinking."""
+    """Return the variables about thinking. `ThinkLevel` is "medium" where only thinking was asked for."""
     on = think is not None and think.on
     level = (think.level or "medium") if think is not None and on else ""
     return {"Think": on, "ThinkLevel": level, "IsThinkSet": think is not None}

@@ -1,4 +1,8 @@
-"""Parts thinking from content in a stream of text: what stands between two tags at its very start."""
+"""Reads thinking between two tags at the start of an answer; everything else is content.
+
+States: LOOKING until the text begins with the opening tag, or cannot; EATING_AFTER_OPENING and EATING_AFTER_CLOSING
+drop white space; THINKING until the closing tag, holding back what could be its start; CONTENT for the rest.
+"""
 
 from enum import Enum, auto
 
@@ -16,13 +20,10 @@ class _State(Enum):
 
 
 class ThinkingParser:
-    """Takes text as it comes. Further tags, once content has begun, are ordinary text.
-
-    Text that might still become a tag is held back; at the end of the stream it is lost, as in the reference.
-    """
+    """Reads one answer. Tags after the start of content are ordinary text."""
 
     def __init__(self, opening: str, closing: str, *, started: bool = False) -> None:
-        """`started`: the prompt ended with the opening tag."""
+        """started: the prompt ends with the opening tag."""
         self._opening = opening
         self._closing = closing
         self._held = ""

@@ -1,4 +1,13 @@
-"""Finds tool calls in a stream of text, for models whose Go template shows how a call begins."""
+"""Reads tool calls of models whose Go template shows only how a call begins.
+
+The template tells the tag, nothing more, so the parser searches instead of parsing: behind the tag it looks for the
+name of a known tool and for the first JSON object with the arguments of that tool, in whatever order they come. Text
+behind the tag that is no call vanishes.
+
+States: LOOKING for the tag, holding back what could be its start; CALLING, in which all text is kept until it completes
+a call; DONE, in which all text is content. If the tag is a bare bracket, DONE follows where content comes before it or
+where the brackets balance, and an answer without any call is given back as content.
+"""
 
 import json
 import math
@@ -21,13 +30,10 @@ class _State(Enum):
 
 
 class ToolCallParser:
-    """Takes text as it comes; from the tag on it is searched for calls of known tools, and what is none vanishes.
-
-    With a bare bracket as the tag only text that begins with it is searched, and given back if it held no call.
-    """
+    """Reads one answer."""
 
     def __init__(self, tools: Sequence[Tool], tag: str) -> None:
-        """`tag` is what begins a call: see `facts.tool_tag`."""
+        """tag: the text that begins a call, from puna.go.template.facts."""
         self._names = [tool.name for tool in tools]
         self._tag = tag
         self._bare = tag in ("{", "[")
@@ -56,7 +62,7 @@ class ToolCallParser:
         return ParsedDelta(self._held if self._bare and not self._count else "")
 
     def _look(self) -> tuple[str, _State]:
-        """Return what comes before the tag, and whether to look for calls from now on."""
+        """Return the content before the tag, and the next state."""
         at = self._held.find(self._tag)
         found = at >= 0
         if not found:
@@ -76,7 +82,7 @@ class ToolCallParser:
             called = self._called(text, name, name_end)
             if called is None and self._bare:
                 return
-            # The closing brace stays, as in the reference, where it keeps brackets from balancing.
+            # The closing brace stays, as in Ollama, where it keeps brackets from balancing.
             self._held = self._held[max(name_end, text.end) if called == name else text.end :]
             if called is not None:
                 yield ToolCall(name=called, arguments=gojson.dumps(text.arguments), index=self._count)
@@ -100,7 +106,7 @@ class ToolCallParser:
         return name if before else None
 
     def _find_name(self) -> tuple[str, int] | None:
-        """Return the first name of a tool in what is held, the longest of several, and where it ends."""
+        """Return the first name of a tool in the held text, and its end; None: there is none, or it may grow."""
         for name in self._names:
             if any(self._held.endswith(name[:n]) for n in range(1, len(name))):
                 return None
@@ -122,7 +128,7 @@ class ToolCallParser:
 
 
 def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the characters, with their places, that stand in no JSON string."""
+    """Yield the characters outside JSON strings, with their places."""
     in_string = escaped = False
     for at, char in enumerate(text):
         if escaped:
@@ -169,7 +175,7 @@ def _find_object(name: str, text: str) -> _Object | None:
 
 
 def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[str, Any] | None]:
-    """Say whether an object is or holds a call; return the name that it states and its arguments.
+    """Return whether an object is or holds a call, the name that it states and its arguments.
 
     The arguments are None if the call has none that can be used.
     """
@@ -188,7 +194,7 @@ def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[
 
 
 def _arguments(value: object) -> Mapping[str, Any] | None:
-    """Return an object, or one that a string says in JSON."""
+    """Return the arguments, which may be an object or its JSON text; None: they are neither."""
     if isinstance(value, str):
         return _object(value)
     return value if isinstance(value, Mapping) else None

@@ -1,1 +1,1 @@
-"""What surrounds a model's own chat template: repairs of its input, and parsers of the output its form promises."""
+"""Runs the chat templates of model files: repairs their input, and reads answers in the layout that they imply."""

@@ -1,4 +1,4 @@
-"""Values of arguments that a model wrote between tags, typed by the tool's schema."""
+"""Gives values that a model wrote as plain text the types of the tool's schema."""
 
 import ast
 import json
@@ -9,28 +9,28 @@ from puna.messages import Tool
 from puna.prompt.value import Value
 
 _LONGEST_LITERAL: Final = 1 << 16
-"""Characters of a literal in Python's notation; its parser's memory grows with depth."""
+"""Characters of a literal in Python's notation. The memory of Python's parser grows with the depth of a literal."""
 
 
 class Schemas:
-    """The parameters of tools, by name."""
+    """The schemas of the parameters of tools, by the names of the tools."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        """Read the schemas; one that is no JSON object counts as empty."""
+        """Read the schemas. A schema that is not a JSON object counts as empty."""
         self._schemas = {tool.name: _schema(tool.parameters) for tool in tools}
 
     def of(self, tool: str) -> dict[str, Any]:
-        """Return the schema of a tool's arguments; empty if the tool is not known."""
+        """Return the schema of a tool's arguments; empty if the tool is unknown."""
         return self._schemas.get(tool, {})
 
     def value(self, tool: str, key: str, text: str) -> Value:
-        """Return the value that a text means: JSON where the schema allows other than strings, else the text itself."""
+        """Return the value of an argument: JSON where the schema allows more than strings, else the text itself."""
         properties = self.of(tool).get("properties")
         return typed(properties.get(key) if isinstance(properties, Mapping) else None, text)
 
 
 def typed(schema: object, text: str) -> Value:
-    """Return the value that a text means to a schema."""
+    """Return the value of a text under a schema. A text that fits only as a string stays a string."""
     kinds = _kinds(schema)
     if kinds == {"string"}:
         return text
@@ -49,7 +49,7 @@ def _schema(text: str) -> dict[str, Any]:
 
 
 def _kinds(schema: object) -> set[str]:
-    """Return the JSON types that a schema allows; "string" alone if it does not say."""
+    """Return the JSON types that a schema allows; only "string" if the schema does not say."""
     if not isinstance(schema, Mapping):
         return {"string"}
     kind = schema.get("type")
@@ -74,7 +74,7 @@ def _kind(value: Value) -> str:
 
 
 def parsed(text: str) -> Value:
-    """Return what a text means as JSON, or as a literal of Python's; itself if it is neither."""
+    """Return the value of a text that is JSON or a literal of Python; the text itself if it is neither."""
     bare = text.strip()
     try:
         return json.loads({"True": "true", "False": "false", "None": "null"}.get(bare, bare), parse_int=float)
@@ -83,7 +83,7 @@ def parsed(text: str) -> Value:
 
 
 def _python_literal(text: str) -> Value:
-    """Return a list, an object or a string in Python's notation; the text itself if it is none."""
+    """Return the value of a list, an object or a string in Python's notation; the text itself for anything else."""
     if len(text) > _LONGEST_LITERAL:
         return text
     try:

@@ -1,4 +1,4 @@
-"""Objects as Gemma 4 writes them: keys without quotes, texts between quotes that are one special token each."""
+"""Reads objects in the notation of Gemma 4: keys without quotes, texts between quotes that are special tokens."""
 
 import re
 from typing import Any, Final
@@ -11,7 +11,7 @@ _WORDS: Final[dict[str, Any]] = {"true": True, "false": False, "null": None}
 
 
 def read_value(text: str, at: int) -> tuple[Any, int]:
-    """Return the value that begins at an offset, and where it ends. Raises ValueError."""
+    """Return the value that begins at an offset, and the offset after it. Raises ValueError."""
     at = _skip(text, at)
     if text.startswith(_QUOTE, at):
         end = text.index(_QUOTE, at + len(_QUOTE))

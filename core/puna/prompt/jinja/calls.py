@@ -1,7 +1,11 @@
-"""Reading calls of tools out of what a model said, by the form that its template implies.
+"""Reads tool calls in the layout that a chat template implies.
 
-The reference constrains what a model may write once a call begins; here it writes freely, so reading is lenient: white
-space around markers is not significant, closing markers may be missing, and what cannot be read is handed back as text.
+The text begins where the first call may begin and is complete: puna.prompt.jinja.parser keeps it until the answer ends.
+One reader walks over it, a position in the text, and each syntax of calls has a method that reads one call there.
+
+Reading is lenient. Ollama's engine binds a model to a grammar once a call begins; here the model writes freely. So
+white space around markers is not significant, closing markers may be missing, and a text that cannot be read is given
+back as content. A call without a marker must name a known tool.
 """
 
 import ast
@@ -27,11 +31,11 @@ _ONLY_MARKERS: Final = re.compile(r"(?:<[^<>]*>\s*)*")
 
 
 class UnreadableError(Exception):
-    """The text is no call, from here on."""
+    """The text is no call from the current position on."""
 
 
 def read_calls(text: str, layout: OutputLayout, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], str]:
-    """Return the calls in a text that begins with one, and what follows them that is no call."""
+    """Return the calls with which a text begins, and the rest of the text; markers alone do not count as a rest."""
     reader = _Reader(text, layout, tools)
     reader.read()
     rest = text[reader.done :].strip()
@@ -39,7 +43,7 @@ def read_calls(text: str, layout: OutputLayout, tools: Sequence[Tool]) -> tuple[
 
 
 class _Reader:
-    """A position in a text, moving from call to call."""
+    """A position in a text, which moves from call to call."""
 
     def __init__(self, text: str, layout: OutputLayout, tools: Sequence[Tool]) -> None:
         self._text = text
@@ -49,10 +53,10 @@ class _Reader:
         self._schemas = Schemas(tools)
         self.calls: list[ToolCall] = []
         self.done = 0
-        """Where the last call with its closing markers ended."""
+        """The end of the last call with its closing markers."""
 
     def read(self) -> None:
-        """Read calls as long as there are any."""
+        """Read calls until there are no more."""
         layout = self._layout
         one = {
             CallSyntax.JSON: self._json_call,
@@ -85,7 +89,7 @@ class _Reader:
             self._at += 1
 
     def _take(self, marker: str) -> bool:
-        """Skip white space and a marker, if it is there."""
+        """Skip white space and a marker if it follows; return whether it did."""
         self._skip()
         marker = marker.strip()
         if not marker or not self._text.startswith(marker, self._at):
@@ -98,7 +102,7 @@ class _Reader:
             raise UnreadableError
 
     def _until(self, *markers: str) -> str:
-        """Return what stands before the first of some markers, which stays."""
+        """Return the text before the first of the markers, and stop in front of that marker."""
         places = [self._text.find(each, self._at) for each in markers if each]
         end = min((each for each in places if each >= 0), default=-1)
         if end < 0:
@@ -159,7 +163,7 @@ class _Reader:
         return self._add(name, {} if arguments is None else arguments, _member(value, members.id))
 
     def _name(self, *markers: str) -> str:
-        """Read a tool's name: a known one, or whatever stands before one of some markers."""
+        """Read the name of a tool: a known one, the longest first, or else the text before one of the markers."""
         self._skip()
         for name in self._names:
             if self._text.startswith(name, self._at):
@@ -244,14 +248,14 @@ class _Reader:
         return out
 
     def _exactly(self, marker: str) -> None:
-        """Skip a marker with the white space that belongs to it, and no more: what follows may be significant."""
+        """Skip a marker and only its own white space: a value may begin with white space of its own."""
         if marker and self._text.startswith(marker, self._at):
             self._at += len(marker)
         elif marker.strip():
             self._take(marker)
 
     def _value(self, closing: str) -> str:
-        """Read a value up to its closing marker, or without that marker's white space if it is written otherwise."""
+        """Read a value up to its closing marker. The white space of the marker may be missing."""
         bare = closing.strip()
         end = self._text.find(bare, self._at) if bare else -1
         if end < 0:
@@ -283,7 +287,7 @@ class _Reader:
 
 
 def new_id() -> str:
-    """Make up an id for a call, of the reference's kind."""
+    """Return a fresh id for a call, of the kind that llama.cpp makes."""
     return "".join([secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH)])
 
 
@@ -301,7 +305,7 @@ def _callee(node: ast.expr) -> str:
 
 
 _STRING: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-"""A Python string; models put bare line ends into them."""
+"""A string of Python, in which models put bare line ends."""
 
 _JSON_WORDS: Final = {"true": True, "false": False, "null": None}
 

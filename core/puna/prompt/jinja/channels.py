@@ -1,13 +1,17 @@
-"""The form of gpt-oss: every message has a header with its channel and recipient, then a body.
+"""Reads answers of gpt-oss where the template of the model file is in use: messages with a header and a body.
 
     <|channel|>analysis<|message|>thoughts<|end|><|start|>assistant<|channel|>final<|message|>answer
 
-A body of "analysis" is thinking, every other body is content. A body for the recipient "functions.NAME", or for the
-bare name of a tool that the client offers, is a call of that tool if it is a JSON object. The first header continues
-the prompt's "<|start|>assistant".
+A body of the channel "analysis" is thinking, every other body is content. A body for the recipient "functions.NAME", or
+for the bare name of a tool that the client offers, is a call of that tool if it is a JSON object. The first header
+continues the prompt, which ends with "<|start|>assistant".
 
 Models write headers that the format does not allow. Of several channels the last one counts. A recipient that is no
 tool changes nothing. Text that never gets a header is content. So no body is lost.
+
+There are two states: in a header, where everything is kept until `<|message|>`, and in a body, which passes on all but
+what could be the start of an end marker. puna.prompt.builtin.harmony reads the same format as Ollama's builtin parser
+does, which differs in what it does with such headers.
 """
 
 import json
@@ -40,22 +44,22 @@ _HEADER_PART: Final = re.compile(
 
 
 class ChannelParser:
-    """Takes the pieces of one answer, in order."""
+    """Reads one answer."""
 
     layout: Final = LAYOUT
 
     def __init__(self, tools: Sequence[Tool], answer_prefix: str = "") -> None:
-        """`answer_prefix` is the beginning of the answer that already stands in the prompt."""
+        """answer_prefix: the beginning of the answer that the prompt already holds."""
         self._tools = {tool.name for tool in tools}
         self._buffer = answer_prefix
         self._channel: str | None = None
-        """Of the body that is being read; None: a header is."""
+        """The channel of the current body; None: the text is in a header."""
         self._tool = ""
         self._body = ""
         self._calls: list[ToolCall] = []
 
     def feed(self, text: str) -> ParsedDelta:
-        """Take a piece and return what is sure by now."""
+        """Return what `text` completes."""
         self._buffer += text
         content, thinking = "", ""
         while True:
@@ -92,7 +96,7 @@ class ChannelParser:
         return content, thinking
 
     def _close(self) -> str:
-        """End a body; return the text of a call that is none."""
+        """End a body; return its text if it was addressed to a tool and is no call."""
         name, text = self._tool, self._body
         self._channel, self._tool, self._body = None, "", ""
         if not name:
@@ -108,7 +112,7 @@ class ChannelParser:
         return ""
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back, and the calls."""
+        """Return what was held back, and all calls."""
         rest, self._buffer = self._buffer, ""
         content, thinking = "", ""
         if self._channel is not None:

@@ -1,7 +1,7 @@
-"""Comparing two renderings of a template, to see what a difference in its input does to the text.
+"""Compares two renderings of a template, to find what a difference in the input changes in the text.
 
-Texts are compared by segments, so that two markers that begin alike ("<think>" and "<tool_call>") count as different
-from their first character on. A marker is what stands in angle or square brackets.
+Texts are compared by segments. Two markers with the same beginning ("<think>" and "<tool_call>") are therefore
+different from their first character on. A marker is a text in angle or square brackets.
 """
 
 import re
@@ -14,7 +14,7 @@ MARKER: Final = re.compile(r"<[^>]*>|\[[^\]]*\]")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two texts: what they share at the start, what each has for itself, what they share at the end."""
+    """Two texts: their common start, the middle of each, their common end."""
 
     prefix: str
     left: str
@@ -23,7 +23,7 @@ class Difference:
 
 
 def segments(text: str) -> list[str]:
-    """Cut a text into markers and what stands between them. Joined they are the text."""
+    """Cut a text into markers and the texts between them. Joined, they are the text again."""
     out: list[str] = []
     position = 0
     for found in MARKER.finditer(text):
@@ -37,12 +37,12 @@ def segments(text: str) -> list[str]:
 
 
 def is_marker(segment: str) -> bool:
-    """Tell whether a segment is a marker."""
+    """Return whether a segment is a marker."""
     return MARKER.fullmatch(segment) is not None
 
 
 def compare(left: str, right: str) -> Difference:
-    """Return where two texts differ."""
+    """Return the difference between two texts."""
     if right.startswith(left):
         return Difference(left, "", right[len(left) :], "")
     a, b = segments(left), segments(right)

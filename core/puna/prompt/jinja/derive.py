@@ -1,9 +1,14 @@
-"""Finding out the form of a model's output from its chat template.
+"""Derives the layout of a model's answers from its chat template.
 
-A template tells how the model was trained to write: it prints earlier answers, thoughts and calls of a conversation in
-that very form. So the template is rendered on pairs of small conversations that differ in one thing, and the difference
-between the texts shows the markers around it. Needles that occur nowhere else stand for content, thoughts, names and
-arguments. What does not come out clearly is left empty: then everything the model says is content.
+Theory. A model was trained on the output of its template, which prints the answers, thoughts and calls of earlier turns
+in the layout in which the model writes new ones. So the template is rendered on pairs of small conversations that
+differ in one thing, and the difference between the two texts shows the markers around that thing. Needles that occur
+nowhere else stand for content, thoughts, names and arguments.
+
+Order of the steps: thinking first, from answers with and without a thought, then from the two ways in which a turn may
+open, then from a call with a thought, since some templates show thoughts only there; then what wraps content; then
+calls (derive_calls). Each step adds to the layout and leaves out what does not come out clearly: without a marker,
+everything that the model writes is content.
 """
 
 import re
@@ -18,7 +23,7 @@ from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.value import Value
 
 Attempt = Callable[..., str | None]
-"""Renders messages with variables; None if the template fails."""
+"""Renders messages with variables. None: the template fails."""
 
 USER: Final[dict[str, Any]] = {"role": "user", "content": "U_USER_MSG Hello END_U"}
 ANSWER: Final = "A_ASST_MSG I can help END_A"
@@ -28,7 +33,7 @@ _MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
 
 
 def derive(attempt: Attempt, abilities: Abilities) -> OutputLayout:
-    """Return the form that a template implies."""
+    """Return the layout that a template implies."""
 
     def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Value) -> Difference | None:
         texts = [attempt(messages, enable_thinking=True, **variables) for messages in (one, other)]
@@ -69,7 +74,7 @@ def _around_thought(layout: OutputLayout, text: str) -> OutputLayout:
 
 
 def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
-    """Compare how a turn opens with thinking off and on."""
+    """Compare the openings of a turn with thinking off and on."""
     texts = [attempt([USER], enable_thinking=on, add_generation_prompt=True) for on in (False, True)]
     if texts[0] is None or texts[1] is None:
         return layout
@@ -91,7 +96,7 @@ def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
 
 
 def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
-    """Find the markers that one of two openings has after all that the other has at its end."""
+    """Find two markers that one opening has after the end of the other: an empty thought where thinking is off."""
     for base, extended in ((on, off), (off, on)):
         anchor = base[-_ANCHOR:]
         position = extended.rfind(anchor)
@@ -109,7 +114,7 @@ def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
 
 
 def _content(pair: Callable[..., Difference | None], layout: OutputLayout) -> OutputLayout:
-    """Find what wraps content."""
+    """Find the markers around content."""
     call = {
         "id": "call00001",
         "type": "function",

@@ -1,4 +1,9 @@
-"""Finding out how a chat template writes calls of tools. The method is that of puna.prompt.jinja.derive."""
+"""Derives the syntax of tool calls from a chat template, by the method of puna.prompt.jinja.derive.
+
+The needles in a rendered call tell its syntax: a quoted name is a JSON call, a quoted key with a bare name has JSON
+arguments between markers, and otherwise every argument stands between markers. Further pairs tell which markers belong
+to one call and which to all of them (one call against two), and where the name ends (no argument against one).
+"""
 
 import json
 import re
@@ -51,7 +56,7 @@ def _calling(*made: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def calls(pair: Pair, layout: OutputLayout, *, parallel: bool) -> OutputLayout:
-    """Return the form with what is known of calls."""
+    """Return the layout with the syntax of calls, unchanged if the template shows none."""
     found = pair([_USER, {"role": "assistant", "content": _ANSWER}], _calling(CALL), tools=TOOLS)
     if found is None or FIRST not in found.right:
         return layout
@@ -120,7 +125,7 @@ def _members(shape: dict[str, Any]) -> JsonCall:
 
 
 def _outer_markers(layout: OutputLayout, text: str) -> OutputLayout:
-    """Find the markers around calls: one or two before the one with the name, as many at the end."""
+    """Find the markers around calls: one or two before the marker with the name, and as many at the end."""
     inside = re.search(rf"<[^<>]*?{FIRST}(?!\s*<)[^<>]*>\s*", text) or re.search(
         rf"\[[^\[\]]*?{FIRST}[^\[\]]*\]\s*", text
     )
@@ -143,7 +148,7 @@ def _outer_markers(layout: OutputLayout, text: str) -> OutputLayout:
 
 
 def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
-    """Compare one call with two, to see which markers belong to each call."""
+    """Compare one call with two, to tell the markers of each call from those of all."""
     two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
     if two is None:
         return layout
@@ -161,7 +166,7 @@ def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
 
 
 def _tagged_calls(pair: Pair, layout: OutputLayout, text: str) -> OutputLayout:
-    """Find the markers of one call, by cutting it at the needles."""
+    """Find the markers within one call by cutting it at the needles."""
     body = text
     if layout.calls_marker and layout.calls_marker in body:
         body = body.partition(layout.calls_marker)[2]
@@ -186,7 +191,7 @@ def _tagged_calls(pair: Pair, layout: OutputLayout, text: str) -> OutputLayout:
 
 
 def _id_markers(head: str) -> tuple[str, str, str]:
-    """Cut what stands between name and arguments at the id: what is before its marker, its marker, what follows."""
+    """Cut the text between name and arguments at the id; return the text before its marker, the marker, the rest."""
     before, _, after = head.partition(_ID)
     marker = re.search(rf"{_MARK}\s*$", before)
     if not marker:
@@ -195,7 +200,7 @@ def _id_markers(head: str) -> tuple[str, str, str]:
 
 
 def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
-    """Cut `rest`, which follows the name, at keys and values."""
+    """Cut `rest`, the text after the name, at keys and values."""
     after_name, _, tail = rest.partition(KEY)
     between, _, tail = tail.partition(_VALUE)
     after_value, _, tail = tail.partition(OTHER_KEY)

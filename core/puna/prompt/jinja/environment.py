@@ -1,10 +1,10 @@
-"""The Jinja dialect that chat templates are written for: jinja2's sandbox, printing as Ollama's engine does.
+"""The Jinja dialect of chat templates: jinja2's sandbox, printing as llama.cpp's engine does.
 
 Templates come with models from strangers, so they run sandboxed, and in a process that can be killed (puna.sandbox).
-They are tried on llama.cpp's engine as often as on jinja2. Where the two differ, the prompt counts that Ollama serves
-the model with. Nothing prints as nothing (jinja2 would print "None"), lists print as their parts in a row, attributes
-of an undefined value are undefined, JSON has spaces after commas and colons and no HTML escapes, and floats in it have
-six digits. Printed floats have all their digits, and the filter `string` makes "None" of None.
+Authors try them on llama.cpp's engine as often as on jinja2. Where the two differ, llama.cpp counts, because Ollama
+serves the model with its prompt. None prints as nothing (jinja2 prints "None"), lists print as their items in a row,
+attributes of an undefined value are undefined, JSON has spaces after commas and colons and no HTML escapes, and floats
+in it have six digits. Printed floats have all their digits, and the filter `string` makes "None" of None.
 """
 
 import json
@@ -23,10 +23,10 @@ from jinja2.visitor import NodeTransformer
 from puna.prompt.value import Value
 
 FAILURES: Final = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What running a template can raise: its own errors, and those of Python that its expressions run into."""
+"""The exceptions of a running template: Jinja's own, and those of Python that its expressions run into."""
 
 _PART: Final = "_part"
-"""A name that only rewritten templates use."""
+"""The name of a filter that only rewritten templates use."""
 
 _AROUND: Final = 40
 """Characters of the source shown on each side of the place of an error."""
@@ -34,10 +34,10 @@ _AROUND: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """Where and why a template called `raise_exception`."""
+    """A call of `raise_exception` by a template."""
 
     offset: int
-    """Of the call's parenthesis in the source; -1: unknown."""
+    """The place of the call's parenthesis in the source, in characters; -1: unknown."""
     message: str
 
 
@@ -50,7 +50,7 @@ class RaisedByTemplateError(TemplateRuntimeError):
 
 
 def as_text(value: Value) -> str:
-    """Return what `{{ value }}` prints."""
+    """Return the text that `{{ value }}` prints."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, Undefined | Mapping):
@@ -68,7 +68,7 @@ def as_string(value: Value) -> str:
 
 
 def to_json(value: Value, indent: int | None = None, item: str = ", ", key: str = ": ", level: int = 0) -> str:
-    """Return a value as JSON. Raises TypeError for what has no such form."""
+    """Return a value as JSON. Raises TypeError for a value that JSON cannot hold."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if value is None or value is True or value is False:
@@ -110,7 +110,7 @@ def tojson(
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}`, which marks for training what the model says: here just its content."""
+    """`{% generation %}…{% endgeneration %}`, which marks the model's text for training. Here it is only its body."""
 
     tags: Final = {"generation"}  # type: ignore[misc]
 
@@ -121,14 +121,14 @@ class _Generation(Extension):
 
 
 class _Adapter(NodeTransformer):
-    """Rewrites what jinja2 would do otherwise than the reference's engine."""
+    """Rewrites the expressions that jinja2 evaluates otherwise than llama.cpp."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._offset = 0
 
     def get_visitor(self, node: nodes.Node) -> Callable[..., nodes.Node] | None:
-        """Return what rewrites a node; None: only its children are looked at."""
+        """Return the method that rewrites a node; None: only its children are visited."""
         rewriting: dict[type[nodes.Node], Callable[..., nodes.Node]] = {
             nodes.Concat: self._concat,
             nodes.Call: self._call,
@@ -136,13 +136,13 @@ class _Adapter(NodeTransformer):
         return rewriting.get(type(node))
 
     def _concat(self, node: nodes.Concat) -> nodes.Node:
-        """Have `~` print nothing for nothing."""
+        """Make `~` print None as nothing."""
         self.generic_visit(node)
         node.nodes = [nodes.Filter(each, _PART, [], [], None, None, lineno=node.lineno) for each in node.nodes]
         return node
 
     def _call(self, node: nodes.Call) -> nodes.Node:
-        """Tell `raise_exception` where it stands; jinja2 itself knows the line only."""
+        """Pass `raise_exception` its own place in the source. jinja2 itself knows only the line."""
         if isinstance(node.node, nodes.Name) and node.node.name == "raise_exception":
             found = self._source.find("raise_exception", self._offset)
             opening = self._source.find("(", found) if found >= 0 else -1
@@ -177,20 +177,20 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return render
 
     def is_safe_attribute(self, obj: Value, attr: str, value: Value) -> bool:
-        """Allow lists to grow: those that a template sees are made for it alone."""
+        """Allow lists to grow: a template's lists are made for it alone."""
         if isinstance(obj, list) and attr in ("append", "pop"):
             return True
         return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Value, right: Value) -> Value:
-        """Have `+` with a string on one side join texts."""
+        """Make `+` join texts if one side is a string."""
         if operator == "+" and (isinstance(left, str) or isinstance(right, str)):
             left, right = as_text(left), as_text(right)
         return super().call_binop(context, operator, left, right)
 
 
 def place_in_source(source: str, offset: int, what: str, message: str) -> str:
-    """Return how the reference's engine tells of an error at an offset (in characters) of a template's source."""
+    """Return llama.cpp's message for an error at an offset (in characters) of a template's source."""
     before = source[:offset]
     line, column = before.count("\n") + 1, offset - before.rfind("\n")
     start = max(0, offset - _AROUND)

@@ -1,7 +1,7 @@
-"""Arguments that are written as elements, each with a marker before its tags: `M<city>Oslo M</city>` for a marker M.
+"""Reads arguments that are written as elements with a marker M before each tag: `M<city>OsloM</city>`.
 
-An element that begins with another one is an object, or a list if that one is called "item". Every other element is a
-text, or a JSON value if the tool's schema says so.
+An element that begins with another element is an object, or a list if the inner one is called "item". Every other
+element is a text, or a JSON value if the tool's schema says so.
 """
 
 import re
@@ -14,7 +14,7 @@ _ITEM: Final = "item"
 
 
 def members(text: str, at: int, mark: str, schema: object) -> tuple[dict[str, Any], int]:
-    """Return the members that begin at an offset, and where they end. Raises ValueError."""
+    """Return the members that begin at an offset, and the offset after them. Raises ValueError."""
     out: dict[str, Any] = {}
     while (tag := _opening(text, at, mark)) is not None:
         name = tag[1]
@@ -23,14 +23,14 @@ def members(text: str, at: int, mark: str, schema: object) -> tuple[dict[str, An
 
 
 def _opening(text: str, at: int, mark: str) -> re.Match[str] | None:
-    """Return the tag that opens the next element; None: none follows."""
+    """Return the opening tag of the next element; None: no element follows."""
     while text[at : at + 1].isspace():
         at += 1
     return _TAG.match(text, at + len(mark)) if text.startswith(mark, at) else None
 
 
 def _value(text: str, at: int, mark: str, name: str, schema: object) -> tuple[Any, int]:
-    """Return the value of an element whose opening tag has been passed, and where its closing tag ends."""
+    """Return the value of the element whose opening tag ends at `at`, and the offset after its closing tag."""
     closing = f"{mark}</{name}>"
     value: Any
     first = _opening(text, at, mark)

@@ -1,7 +1,14 @@
-"""What a model says, taken apart while it speaks: thinking, content, and at the end its calls of tools.
+"""Reads answers in the layout of a chat template: thinking, content, and at the end the tool calls.
 
-Content and thinking stream as far as it is sure that they are such: the end of a text that could be the start of a
-marker is held back until the next piece. From the marker of a call on everything is kept for the end.
+    answer = [thinking_start] THINKING thinking_end [content_start] CONTENT [content_end] [section_start] call* ...
+
+The markers are those of an OutputLayout, and each may be missing. States: START decides whether the answer begins with
+thinking; THINKING ends at its marker, or at the start of content or of a call for layouts that say so; ANSWER passes
+what wraps content; CONTENT ends at its end marker, at the start of a call, or at another thought; CALLS keeps all text
+until the answer ends, when puna.prompt.jinja.calls reads it; PLAIN is content to the end.
+
+THINKING and CONTENT hold back the end of the text that could be the start of a marker. White space that the template
+writes after a marker is dropped if the model writes it too, one character for each.
 """
 
 from collections.abc import Sequence
@@ -21,20 +28,20 @@ class _State(Enum):
     START = auto()
     THINKING = auto()
     ANSWER = auto()
-    """Before content: what wraps it, if anything, comes here."""
+    """Before content, where the marker that wraps it may come."""
     CONTENT = auto()
     CALLS = auto()
     PLAIN = auto()
-    """Content for good."""
+    """Content to the end of the answer."""
 
 
 class OutputParser:
-    """Takes the pieces of one answer, in order."""
+    """Reads one answer."""
 
     def __init__(self, layout: OutputLayout, tools: Sequence[Tool], answer_prefix: str = "") -> None:
-        """`answer_prefix` is the beginning of the answer that already stands in the prompt, such as an opening tag."""
+        """answer_prefix: the beginning of the answer that the prompt already holds, such as an opening tag."""
         self.layout = layout
-        """The layout: it names the tokens that must be visible and the texts that end the answer."""
+        """The layout, which also names the tokens that must be visible and the texts that end the answer."""
         self._tools = tools
         self._calls = bool(tools) and layout.call_syntax is not CallSyntax.NONE
         self._starts = _call_starts(layout, tools) if self._calls else ()
@@ -43,15 +50,15 @@ class OutputParser:
         self._state = _State.ANSWER if bare else _State.START
         self._buffer = answer_prefix
         self._space = ""
-        """White space that still belongs to the marker just passed, one character at most once each."""
+        """The white space of the marker that was just passed and may still follow."""
         self._skipping = False
-        """Whether white space is dropped until something else comes."""
+        """All white space is dropped until another character comes."""
         self._thought = ""
-        """White space at the start of thinking, which counts only if more comes."""
+        """White space at the start of thinking, which counts only if other characters follow."""
         self._has_thought = False
 
     def feed(self, text: str) -> ParsedDelta:
-        """Take a piece and return what is sure by now."""
+        """Return what `text` completes."""
         self._buffer += text
         content, thinking = [], []
         while True:
@@ -63,7 +70,7 @@ class OutputParser:
                 return ParsedDelta("".join(content), "".join(thinking))
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back, and the calls."""
+        """Return what was held back, and all calls. A text that is no call after all is content."""
         sure = self.feed("")
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
@@ -175,7 +182,7 @@ class OutputParser:
         return out
 
     def _doubt(self) -> None:
-        """Go back to content as soon as a bare JSON object turns out to be no call."""
+        """Go back to content as soon as an object without a marker turns out to be no call."""
         if (
             self.layout.calls_marker
             or self.layout.call_syntax is not CallSyntax.JSON
@@ -189,7 +196,7 @@ class OutputParser:
 
 
 def _call_starts(layout: OutputLayout, tools: Sequence[Tool]) -> tuple[str, ...]:
-    """Return the texts at which calls may begin."""
+    """Return the texts with which calls may begin."""
     first = layout.calls_marker or layout.tagged.before_name.strip()
     if not first and layout.call_syntax is CallSyntax.JSON:
         first = "[" if layout.json.in_array else "{"

@@ -1,4 +1,4 @@
-"""Which parser reads output of which form."""
+"""Chooses the parser for an output layout. Two layouts have parsers of their own, since headers rule their messages."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from puna.prompt.parsed import AnswerParser
 
 
 def parser(layout: OutputLayout, tools: Sequence[Tool], answer_prefix: str, think: Think | None) -> AnswerParser:
-    """Return a parser of output that has a form; `answer_prefix` is what of the answer stands in the prompt already."""
+    """Return a fresh parser. answer_prefix: the beginning of the answer that the prompt already holds."""
     if layout is channels.LAYOUT:
         return channels.ChannelParser(tools, answer_prefix)
     if layout is recipients.LAYOUT:

@@ -1,9 +1,9 @@
-"""The form of Muse: every message has a header that names its recipient, then a body.
+"""Reads answers of Muse where the template of the model file is in use: messages with a header that names a recipient.
 
      to=self<|message|>thoughts<|eom|><|start|>assistant to=user<|message|>answer<|eot|>
 
-A message for a tool holds a call in markup of its own. The first header continues the prompt's "<|start|>assistant".
-Models that name a builtin parser write the same form; its parser reads both.
+The first header continues the prompt, which ends with "<|start|>assistant". Glimmer writes the same format, so its
+builtin parser reads both; here an unreadable call is content, and calls get ids and come with the end.
 """
 
 from collections.abc import Sequence
@@ -34,24 +34,24 @@ LAYOUT: Final = OutputLayout(
 
 
 class RecipientParser:
-    """Takes the pieces of one answer, in order."""
+    """Reads one answer."""
 
     layout: Final = LAYOUT
 
     def __init__(self, tools: Sequence[Tool], answer_prefix: str = "", think: Think | None = None) -> None:
-        """`answer_prefix` is the beginning of the answer that already stands in the prompt."""
+        """answer_prefix: the beginning of the answer that the prompt already holds."""
         self._parser = GlimmerParser(strict=False)
         self._parser.init(tools, None, think)
         self._prefix = answer_prefix
         self._calls: list[ToolCall] = []
 
     def feed(self, text: str) -> ParsedDelta:
-        """Take a piece and return what is sure by now."""
+        """Return what `text` completes."""
         text, self._prefix = self._prefix + text, ""
         return self._parsed(self._parser.feed(text))
 
     def finish(self) -> ParsedDelta:
-        """Return what was held back, and the calls."""
+        """Return what was held back, and all calls."""
         rest, last = self.feed(""), self._parsed(self._parser.finish())
         return ParsedDelta(rest.content + last.content, rest.thinking + last.thinking, tuple(self._calls))
 

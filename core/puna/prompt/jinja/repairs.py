@@ -1,8 +1,8 @@
-"""Conversations in the form that a chat template takes, repaired for what that template cannot do.
+"""Turns messages into the objects that a chat template takes, repaired for what that template does not support.
 
-The reference gives its engine messages as OpenAI's API has them, and the engine repairs them: a system message that the
-template ignores is put in front of the next message, arguments of calls are text or an object, content is a text or a
-list of parts. Reasoning of earlier turns is not passed on.
+Ollama gives llama.cpp messages as OpenAI's API has them, and llama.cpp repairs them: a system message that the template
+ignores goes in front of the next message, arguments of calls are a text or an object, content is a text or a list of
+parts. The thinking of earlier turns is not passed on.
 """
 
 import json
@@ -16,9 +16,9 @@ from puna.prompt.jinja.probe import Abilities
 
 
 def conversation(messages: Sequence[Message], abilities: Abilities, *, developer: bool = False) -> list[dict[str, Any]]:
-    """Return messages as a template takes them; `developer` leaves that role as it is.
+    """Return messages as a template takes them. `developer`: that role stays; otherwise it becomes "system".
 
-    Media are markers "[img-N]" after the text, numbered from 0 over the whole list. Raises TemplateRefusedError.
+    Images are markers "[img-N]" after the text, numbered from 0 over all messages. Raises TemplateRefusedError.
     """
     out: list[dict[str, Any]] = []
     number = 0
@@ -64,7 +64,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def arguments_text(text: str) -> str:
-    """Return the JSON of a call's arguments as Go writes it. Raises TemplateRefusedError for what is no JSON."""
+    """Return the arguments of a call as Go writes JSON. Raises TemplateRefusedError if they are not JSON."""
     try:
         return gojson.dumps(json.loads(text, parse_int=float) if text else {})
     except ValueError as error:

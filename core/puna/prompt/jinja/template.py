@@ -1,6 +1,11 @@
-"""A chat template as GGUF files bring it: rendered like the reference's engine does, with the repairs it makes.
+"""A chat template of a model file: renders prompts as llama.cpp does, with the same repairs, and makes answer parsers.
 
-A template is compiled once, and what it can do is probed once, when it is first needed.
+A template is compiled once. Its abilities are probed and its layout is derived once, when they are first needed.
+
+A conversation is rendered twice for a prompt, without and with the text that asks for an answer: the difference is the
+opening of the model's turn. It is divided into a head, which introduces the turn, and the beginning of the answer, such
+as an opening tag of thinking, which the parser of the answer has to know. An answer that the client began takes the
+place of the opening's second part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +35,7 @@ DEFAULT_TEMPLATE: Final = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""Used for files that bring none: ChatML."""
+"""The template of files that have none: ChatML."""
 
 _KEPT_REASONING: Final = {
     "preserve_reasoning": True,
@@ -39,11 +44,11 @@ _KEPT_REASONING: Final = {
     "truncate_history_thinking": False,
     "drop_thinking": False,
 }
-"""How templates of several makers are told to keep the thoughts of earlier turns."""
+"""The variables by which templates of several makers are told to keep the thoughts of earlier turns."""
 
 
 class Template:
-    """One compiled template with what is known about it."""
+    """A compiled template with its abilities and its layout."""
 
     def __init__(self, source: str, bos_text: str, eos_text: str) -> None:
         """Compile; raises TemplateError."""
@@ -56,12 +61,12 @@ class Template:
 
     @cached_property
     def abilities(self) -> Abilities:
-        """What it reads of its input."""
+        """What the template does with its input."""
         return probe(known.patched(self.source))
 
     @cached_property
     def layout(self) -> OutputLayout:
-        """How the model's output will be laid out."""
+        """The layout of the model's answers."""
         return known.layout(self.source) or known.corrected(self.derived, self.source)
 
     @cached_property
@@ -77,7 +82,7 @@ class Template:
             return None
 
     def apply(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
-        """Render. Raises TemplateRefusedError with the text that the reference's engine has."""
+        """Render. Raises TemplateRefusedError with llama.cpp's text."""
         try:
             return self._render({"messages": messages, **self._texts, **variables})
         except RaisedByTemplateError as error:
@@ -110,8 +115,8 @@ class ChatTemplate:
     ) -> None:
         """Compile a template, or the default one if the source is empty; raises TemplateError.
 
-        `tool_source` is the variant for conversations with tools (`tokenizer.chat_template.tool_use`), if there is one.
-        `adds_bos` and `adds_eos` tell that the tokenizer adds these tokens, whose texts are then cut from the prompt.
+        tool_source: the variant for conversations with tools (`tokenizer.chat_template.tool_use`), if there is one.
+        adds_bos, adds_eos: the tokenizer adds these tokens, so their texts are cut from the prompt.
         """
         if source in ("", "chatml"):
             source = tool_source or DEFAULT_TEMPLATE
@@ -121,17 +126,17 @@ class ChatTemplate:
         self._eos = eos_text if adds_eos else ""
 
     def layout(self, *, tools: bool = False) -> OutputLayout:
-        """Return how output will be laid out, in conversations with or without tools."""
+        """Return the layout of answers, in conversations with or without tools."""
         return (self._for_tools if tools else self._plain).layout
 
     def derived(self, *, tools: bool = False) -> OutputLayout:
-        """Return what of the output's layout the template shows; `form` knows some templates better."""
+        """Return the part of the layout that the template shows. `layout` corrects it for known templates."""
         return (self._for_tools if tools else self._plain).derived
 
     def turn(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
     ) -> RenderedPrompt:
-        """Return the prompt, as `render` does, and what of the answer it holds already, as a parser needs to know."""
+        """Return the prompt as `render` does, with the beginning of the answer in it. Raises as `render` does."""
         prefill = _prefill(messages)
         shown = self._shown(messages[:-1] if prefill else messages, tools, think)
         without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
@@ -148,10 +153,10 @@ class ChatTemplate:
         think: Think | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
-        """Return the prompt. A final assistant message is left open, for the model to go on with.
+        """Return the prompt. An assistant message at the end stays open, so that the model goes on with it.
 
-        Media are markers "[img-N]", numbered from 0 over the messages. Raises TemplateRefusedError when the template
-        raises, or makes no sense of the conversation.
+        Images are markers "[img-N]", numbered from 0 over the messages. Raises TemplateRefusedError if the template
+        raises or fails.
         """
         prefill = _prefill(messages) if add_generation_prompt else None
         shown = self._shown(messages[:-1] if prefill else messages, tools, think)
@@ -164,7 +169,7 @@ class ChatTemplate:
     def parser(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, think: Think | None = None
     ) -> AnswerParser:
-        """Return a parser of what the model says to these messages. Raises as `render` does."""
+        """Return a fresh parser of the answer to these messages. Raises as `render` does."""
         layout = self.layout(tools=bool(tools))
         return parsers.parser(layout, tools, self.turn(messages, tools, think=think).answer_prefix, think)
 
@@ -187,7 +192,7 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What a template is given."""
+    """The input of a template."""
 
     template: Template
     messages: list[dict[str, Any]]
@@ -195,7 +200,7 @@ class _Shown:
 
 
 def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) -> tuple[str, str]:
-    """Return how the model's turn opens: what only introduces it, and what of its answer the prompt has already.
+    """Return the opening of the model's turn: its head, and the beginning of the answer.
 
     `without` and `prompt` are the conversation without and with the text that asks for an answer.
     """
@@ -211,7 +216,7 @@ def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) 
 
 
 def _prefill(messages: Sequence[Message]) -> Message | None:
-    """Return the final message, if it is an answer that the client has begun. Raises TemplateRefusedError."""
+    """Return the last message if it is an answer that the client began. Raises TemplateRefusedError."""
     if not messages or messages[-1].role != "assistant":
         return None
     if len(messages) >= 2 and messages[-2].role == "assistant":
@@ -241,7 +246,7 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
 
 
 def _shared(left: str, right: str) -> int:
-    """Return how many characters two texts begin with alike, by halving: prompts may have millions."""
+    """Return the length of the common start of two texts, by bisection: prompts may have millions of characters."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

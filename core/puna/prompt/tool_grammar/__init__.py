@@ -1,1 +1,1 @@
-"""Grammars that force a model to call a tool."""
+"""Writes grammars that bind an answer to a tool call (`tool_choice: required`)."""

@@ -1,4 +1,13 @@
-"""A call that must come: the form of an answer that holds one, as far as the model's way of writing calls is known."""
+"""Writes the grammar of an answer that must be a tool call, in the syntax in which the model writes calls.
+
+The grammar is in llguidance's dialect of Lark. It has one alternative for each tool, and each part of an alternative
+has a rule: a fixed text, a JSON value with a schema (`%json`), or an expression. Each schema of a tool is a
+document of its own, so references within it stay valid. A fixed text that may be a special token of the model is
+written `%mark "..."`: the backend puts the token there if there is one, and the text otherwise.
+
+What the parser of a layout cannot read, a grammar must not allow: a plain text between markers cannot hold the start of
+the marker behind it, and white space is bounded, because some models would write it without end.
+"""
 
 import json
 import re
@@ -13,14 +22,14 @@ from puna.prompt.layout import CallSyntax, JsonCall, Literals, OutputLayout, Tag
 from puna.prompt.tool_grammar.literals import Writer
 
 _SPACE: Final = "CALL_SPACE?"
-"""White space within a call, in the grammar."""
+"""The rule of white space between the parts of a JSON call."""
 _MOST_SPACE: Final = 200
-"""Characters of white space in a row in an argument that is a plain text: some models write it for ever."""
+"""Characters of white space in a row in an argument that is a plain text. Some models write white space without end."""
 _ROOT: Final = "tool"
 
 
 def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
-    """Return the tools that the model gets to see. InvalidRequestError: the one that must be called is not there."""
+    """Return the tools that the model sees. Raises InvalidRequestError if the one that must be called is missing."""
     if choice.mode == "none":
         return ()
     if not choice.name:
@@ -32,7 +41,10 @@ def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
 
 
 def behind_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constraint:
-    """Return the form of a call behind a tag, as the generic parser reads it. `marks` may be special tokens."""
+    """Return the grammar of a call behind a tag, as the parser for Go templates reads it.
+
+    `marks` are texts that may be special tokens.
+    """
     call = _call(tools, JsonCall())
     if tag == "{":
         return _either([[call]], marks)
@@ -41,7 +53,10 @@ def behind_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Co
 
 
 def from_layout(tools: Sequence[Tool], layout: OutputLayout, marks: Sequence[str] = ()) -> Constraint | None:
-    """Return the form of a call as a model writes it; None: it cannot be forced. `marks` may be special tokens."""
+    """Return the grammar of a call in a layout; None: no grammar can demand it.
+
+    `marks` are texts that may be special tokens.
+    """
     names = layout.json
     before, after = layout.section_start + layout.call_start, layout.call_end + layout.section_end
     match layout.call_syntax:
@@ -66,7 +81,7 @@ def from_layout(tools: Sequence[Tool], layout: OutputLayout, marks: Sequence[str
 
 
 Part: TypeAlias = "str | dict[str, Any] | Raw"
-"""What an answer is made of: a text as it stands, a value that has a schema, or an expression of the grammar."""
+"""A part of an answer: a fixed text, the schema of a JSON value, or an expression of the grammar."""
 
 
 class Raw(str):
@@ -76,7 +91,7 @@ class Raw(str):
 
 
 def _either(ways: Sequence[Sequence[Part]], marks: Sequence[str], more: Sequence[str] = ()) -> Constraint:
-    """Return the grammar of an answer that goes one of several ways, with more rules if expressions need them."""
+    """Return the grammar of an answer with several alternatives; `more` are rules that its expressions use."""
     rules: list[str] = []
     starts = []
     for way in ways:
@@ -97,17 +112,18 @@ def _expression(part: Part, marks: Sequence[str]) -> str:
 
 
 def _written(text: str, marks: Sequence[str]) -> str:
-    """Return an expression for a text as it stands; of marks the engine knows whether they are special tokens."""
+    """Return the expression of a fixed text. The backend knows which of the marks in it are special tokens."""
     longest = sorted(map(re.escape, marks), key=len, reverse=True)
     pieces = re.split(f"({'|'.join(longest)})", text) if marks else [text]
     return " ".join(f"{'%mark ' * (piece in marks)}{json.dumps(piece)}" for piece in pieces if piece)
 
 
 def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
-    """Return a call whose arguments are one JSON object."""
+    """Return the parts of a call whose arguments are one JSON object."""
     name = f"{marks.before_name}{tool.name}{marks.after_name}"
     arguments = f"{marks.separator}{marks.before_arguments}"
-    # The id of a call is its number where clients get it with the name; elsewhere Mistral's nine letters and digits.
+    # The id is the number of the call if clients get it joined to the name, as for Kimi. Mistral's ids have nine
+    # letters and digits.
     made = Raw("/[0-9]{1,3}/" if "{name}" in marks.id_template else "/[a-zA-Z0-9]{9}/")
     parts: list[Part]
     if marks.id_first:
@@ -120,7 +136,7 @@ def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list
 
 
 def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Sequence[str]) -> list[Part]:
-    """Return a call whose arguments stand each between marks, in the schema's order, the optional ones at will."""
+    """Return the parts of a call whose arguments stand between markers, in the schema's order."""
     name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
     schema = _parameters(tool)
     parts: list[Part] = [name]
@@ -142,7 +158,7 @@ def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Seq
 
 
 def _text_before(mark: str, special: Sequence[str]) -> str:
-    """Return an expression for a text and the mark behind it, whose beginning it may not hold."""
+    """Return the expression of a text and the marker behind it. The text cannot hold the start of the marker."""
     first, second = _escaped(mark.strip()[0]), _escaped(mark.strip()[1])
     spaces = rf"\s{{0,{_MOST_SPACE}}}"
     word = rf"([^{first}\s]|{first}+[^{first}{second}\s]|{first}+\s)"
@@ -155,7 +171,7 @@ def _text_before(mark: str, special: Sequence[str]) -> str:
 def _literal(
     tools: Sequence[Tool], layout: OutputLayout, literals: Literals, marks: Sequence[str]
 ) -> Constraint | None:
-    """Return calls that hold their arguments in a notation of their own; None: a name cannot stand in it."""
+    """Return the grammar of calls whose arguments have a notation of their own; None: it cannot hold some name."""
     marked = len(literals.quote) > 1
     marks = (*marks, literals.quote) if marked else marks
     writer = Writer(literals, lambda text: _written(text, marks), marked=marked)
@@ -175,7 +191,7 @@ def _escaped(text: str) -> str:
 
 
 def _parameters(tool: Tool) -> dict[str, Any]:
-    """Return the schema of a call's arguments, which are an object whatever the tool says of their type."""
+    """Return the schema of a call's arguments. They are an object, whatever type the tool's schema has."""
     parameters = json.loads(tool.parameters) if tool.parameters else {}
     if not isinstance(parameters, dict):
         return {"type": "object"}
@@ -186,9 +202,9 @@ def _parameters(tool: Tool) -> dict[str, Any]:
 
 
 def _property(tool: dict[str, Any], key: str) -> object:
-    """Return the schema of one argument as one that stands alone.
+    """Return the schema of one argument as a document of its own.
 
-    References in it count from the root of the tool's schema, so where there are any that root comes along.
+    References in it count from the root of the tool's schema, so a schema with references takes that root along.
     """
     schema = tool["properties"][key]
     if '"$ref"' not in json.dumps(schema):
@@ -202,7 +218,7 @@ def _pointer(key: str) -> str:
 
 
 def _moved(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
-    """Return a schema whose references to its own root name the place where the root is now."""
+    """Return a schema whose references name the new place of its root."""
     if isinstance(schema, list):
         return [_moved(each, to) for each in schema]
     if not isinstance(schema, dict):
@@ -221,7 +237,7 @@ def _moved(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
 
 
 def _call(tools: Sequence[Tool], names: JsonCall) -> Raw:
-    """Return the expression of a JSON object that calls one of the tools. Each tool's schema has its own root."""
+    """Return the expression of a JSON object that calls one of the tools."""
 
     def member(name: str, value: str) -> str:
         return f'{json.dumps(json.dumps(name))} {_SPACE} ":" {_SPACE} {value}'

@@ -1,6 +1,7 @@
-"""Arguments as models write them that have a notation of their own: the grammar of what fits a tool's schema.
+"""Writes the grammar of arguments in a notation other than JSON, such as keyword arguments of Python.
 
-Types, properties, items, enumerations, alternatives and references within the schema bind; narrower keywords do not.
+Types, properties, items, enumerations, alternatives and references of a tool's schema bind. Narrower keywords, such as
+lengths and patterns, do not.
 """
 
 import json
@@ -16,14 +17,14 @@ _INTEGER: Final = "/-?(0|[1-9][0-9]{0,17})/"
 _NUMBER: Final = r"/-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?/"
 _NULL: Final = {"type": "null"}
 _DEEPEST: Final = 8
-"""How deep a schema is followed."""
+"""Levels of a schema that are followed. Deeper values may be anything, which also ends recursive references."""
 
 
 class Writer:
-    """Makes expressions for values, and the rules that they need. `written` makes one for a text as it stands."""
+    """Makes the expressions of values, and collects the rules that they use."""
 
     def __init__(self, literals: Literals, written: Callable[[str], str], *, marked: bool) -> None:
-        """`marked`: whether the quotes may be special tokens."""
+        """written: makes the expression of a fixed text; marked: the quotes may be special tokens."""
         self._literals = literals
         self._written = written
         self._marked = marked
@@ -31,9 +32,9 @@ class Writer:
         self.rules: list[str] = []
 
     def members(self, schema: Mapping[str, Any], pair: Callable[[str], str], depth: int = 0) -> str | None:
-        """Return an expression for the members of an object, those that must be there first; None: a key has no form.
+        """Return the expression of the members of an object, the required ones first; None: a key cannot be written.
 
-        `pair` returns what stands before the value of a key.
+        `pair` returns the text before the value of a key.
         """
         if depth == 0:
             self._root = schema
@@ -56,7 +57,7 @@ class Writer:
         return self._rule(ways[-1] if required else " | ".join(['""', *reversed(ways)]))
 
     def value(self, schema: object, depth: int = 0) -> str:
-        """Return an expression for a value; for anything if the schema says nothing that could be written."""
+        """Return the expression of a value; of any value if nothing in the schema can be expressed."""
         schema = self._resolved(schema)
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return self._anything()
@@ -115,7 +116,7 @@ class Writer:
         return json.dumps(self._literals.null or "null" if value is None else gojson.dumps(value))
 
     def _text(self, *, inner: bool) -> str:
-        """Return an expression for a quoted text: behind a token, or with the quote in the expression that ends it."""
+        """Return the expression of a quoted text: between two special tokens, or with the quotes spelled out."""
         inside = self._literals.inner if inner and self._literals.inner else self._literals.text
         quote = self._literals.quote
         spelled = f"{json.dumps(quote)} /({inside})*{re.escape(quote)}/"
