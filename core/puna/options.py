@@ -84,6 +84,7 @@ def _integer(name: str, value: int) -> int:
 
 def _typed(name: str, value: object) -> object:
     kind = _KINDS[name]
+    # In Python a bool is an int; in JSON it is not a number.
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise OptionRangeError(name, "finite")

@@ -76,6 +76,7 @@ class Registry:
                 installed = ", ".join(self.names()) or "none"
                 raise BackendNotFoundError(f"backend {name!r} is not installed (installed: {installed})")
             self._load(self._entries[name])
+        # An import that failed is not tried again: it may have left half of a module behind.
         if name in self._errors:
             raise BackendNotFoundError(f"backend {name!r} is broken: {self._errors[name]}")
         return self._backends[name]

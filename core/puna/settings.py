@@ -142,6 +142,7 @@ def _beside(port: int) -> str:
 
 def _file(config: Path | None) -> Mapping[str, Any]:
     path = config or platformdirs.user_config_path("puna", appauthor=False) / "config.toml"
+    # A file that is named must exist; the default one need not.
     if config is None and not path.exists():
         return {}
     with path.open("rb") as file:

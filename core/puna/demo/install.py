@@ -1,4 +1,4 @@
-"""Putting llamita into a store, as an ordinary model that can be shown, copied and deleted."""
+"""Installs llamita in a store, as an ordinary model that can be shown, copied and deleted."""
 
 import logging
 from importlib.resources import files
@@ -29,16 +29,17 @@ _TEXTS: Final = (
     (media_types.LICENSE, "license.txt"),
     (media_types.PARAMS, "params.json"),
 )
-"""Media types and files of the text layers, in the order in which a creation adds them; missing ones are left out."""
+"""Media types and files of the text layers, in the order of `puna create`. Missing files are skipped."""
 _CHUNK: Final = 1 << 20
 
 
 def install(store: ModelStore) -> bool:
-    """Put llamita into the store, in place of another model of the name. Returns whether it was not there already."""
+    """Install llamita in the store, replacing any model of that name. Return False if it was there already."""
     folder = files("puna.demo")
     name = store.resolve(NAME)
     with store.blobs.hold_shared_locks() as shared_locks:
         data = _manifest(store.blobs, shared_locks, folder)
+        # An unchanged manifest is left alone, so that its date stays.
         before = store.read_manifest(name)
         if before is not None and manifests.dumps(before) == data:
             return False
@@ -48,9 +49,9 @@ def install(store: ModelStore) -> bool:
 
 
 def install_in_new_store(root: Path) -> bool:
-    """Make the store with llamita in it if its folder does not exist yet; one that exists, even empty, is left alone.
+    """Make a store that contains llamita. A folder that exists, even an empty one, is left alone.
 
-    The folder appears at once and whole. Returns whether it was made; what stands in the way is logged.
+    The folder appears in one step, complete. Return whether it was made; an error is logged.
     """
     if root.exists() or root.is_symlink():
         return False
@@ -63,7 +64,7 @@ def install_in_new_store(root: Path) -> bool:
             made.mkdir()
             made.chmod(0o755)
             install(ModelStore(made))
-            made.rename(root)  # fails if somebody else was faster and has put something there
+            made.rename(root)  # fails if another process has made the folder meanwhile and filled it
     except OSError as error:
         log.warning("cannot make a store with the demo model in %s: %s", root, error)
         return False
@@ -71,7 +72,7 @@ def install_in_new_store(root: Path) -> bool:
 
 
 def _manifest(blobs: BlobStore, shared_locks: SharedLocks, folder: Traversable) -> bytes:
-    """Store the blobs and return the manifest that names them."""
+    """Store the blobs and return the bytes of the manifest that names them."""
     layers = [_model(blobs, shared_locks, folder / MODEL)]
     for media_type, file_name in _TEXTS:
         if (file := folder / file_name).is_file():

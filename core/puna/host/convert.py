@@ -76,6 +76,7 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
 
 def facts_to_wire(facts: contract.ModelFacts) -> wire.Loaded:
     """Write the facts of a loaded model."""
+    # Fields of the wire and of the dataclass have the same names, so a new field needs no line here.
     return wire.Loaded(**{name: getattr(facts, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
 
 

@@ -81,6 +81,7 @@ class Sequences:
         """Cancel a sequence. Does nothing if it has ended: its end may have crossed the cancel."""
         if (task := self._running.get(sequence_id)) is not None:
             task.cancel()
+            # The core no longer knows the sequence, so its events would be dropped there.
             self._ready = [event for event in self._ready if event.sequence_id != sequence_id]
 
     def _ended(self, sequence_id: int) -> None:

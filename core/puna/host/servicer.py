@@ -172,6 +172,7 @@ async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
     code = CODES.get(failure.kind, grpc.StatusCode.INTERNAL)
     if isinstance(error, MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    # A missing plugin is not a failure of a plugin; its text says everything.
     elif code is grpc.StatusCode.INTERNAL and not isinstance(error, BackendNotFoundError):
         log.error("the backend failed: %s", summarize(error))
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)

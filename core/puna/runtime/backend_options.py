@@ -43,9 +43,11 @@ def of_operator(
 
 
 def _checked(backend: str, option: Option, value: object) -> object:
+    # JSON does not distinguish 1 from 1.0. A larger integer would lose digits as a float.
     if option.kind is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     where = f"option {option.name!r} of backend {backend!r}"
+    # Not isinstance, because True is an instance of int.
     if type(value) is not option.kind:
         raise InvalidRequestError(f"{where} must be {_KINDS[option.kind]}")
     if isinstance(value, int | float) and not option.minimum <= value <= option.maximum:

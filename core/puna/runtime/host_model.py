@@ -105,6 +105,7 @@ class HostModel(LoadedModel):
         does not name, and the contract's own errors.
         """
         self._check()
+        # Ids are never reused, since events of a cancelled sequence may still arrive.
         self._last_id += 1
         sequence_id, events = self._last_id, asyncio.Queue[wire.SequenceEvent | None]()
         self._sequences[sequence_id] = events
@@ -119,6 +120,7 @@ class HostModel(LoadedModel):
                 yield convert.event_from_wire(event)
         finally:
             del self._sequences[sequence_id]
+            # A sequence that has ended needs no cancel; the host no longer knows it.
             if running:
                 self._send(wire.RunRequest(sequence_id=sequence_id, cancel=True))
 
@@ -148,6 +150,7 @@ class HostModel(LoadedModel):
         self._failure = self._failure or "the model was unloaded"
         if self._on_messagetbeat_watch is not None:
             self._on_messagetbeat_watch.cancel()
+        # Closing the stream first lets the host end its sequences before it gets SIGTERM.
         if self._stream is not None:
             self._stream.close()
         await asyncio.wait({self._stream_watch}, timeout=STREAM_END_SECONDS)
@@ -285,6 +288,7 @@ async def load(
     `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there is no
     room, and LoadFailedError if the host dies, makes no progress for `stall_seconds`, or its backend refuses.
     """
+    # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
     async with AsyncExitStack() as undo:
         process = await HostProcess.start(socket, min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS)))
         undo.push_async_callback(process.stop)
@@ -329,6 +333,7 @@ async def _load(
             finally:
                 process.on_output = lambda: None
     except TimeoutError:
+        # Clients look for Ollama's text, which names its own engine.
         raise LoadFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):

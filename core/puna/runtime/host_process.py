@@ -41,7 +41,7 @@ CAUSES = {
     signal.SIGBUS: "bus error, perhaps the model's file was cut while it was mapped",
     signal.SIGABRT: "native code gave up",
     signal.SIGFPE: "arithmetic error in native code",
-    signal.SIGTERM: "told to end",
+    signal.SIGTERM: "asked to end",
 }
 
 
@@ -129,6 +129,7 @@ class HostProcess:
         await self._drain_output()
         if self._process.stdin is not None:
             self._process.stdin.close()
+        # A host that was killed leaves the files of its sockets behind.
         for path in (self._socket, Path(address(self._socket))):
             path.unlink(missing_ok=True)
 

@@ -62,6 +62,7 @@ class Launcher:
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
         try:
             return await self._launched(name, backend, requirements, on_progress, on_death)
+        # The files are not to blame for a lack of memory, so they are not read.
         except OutOfMemoryError:
             raise
         except (LoadFailedError, BackendCrashedError):

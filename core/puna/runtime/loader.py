@@ -68,6 +68,7 @@ class Loader:
         while (pooled := self.usable(requirements)) is None:
             if (stale := self._models.get(requirements.key)) is not None:
                 await self._evict_and_wait(stale, job)
+            # Memory that has become free may change each of the decisions below.
             elif await self._models.wait_for_memory():
                 continue
             elif len(self._models) >= self._most:

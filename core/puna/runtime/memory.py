@@ -21,6 +21,7 @@ def free_bytes(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int:
             for line in (container / "memory.stat").read_text().splitlines()
             if line.startswith("inactive_file ")
         )
+        # The page cache counts as used memory of the container, but the kernel drops it when memory is needed.
         used = int((container / "memory.current").read_text()) - cached
     except (OSError, ValueError, StopIteration):
         return free

@@ -76,6 +76,7 @@ class ModelPool:
         loaded, and InvalidRequestError if the request sets an option of the backend that it may not set.
         """
         began = time.perf_counter_ns()
+        # Before any queue, so that a refused request waits for nothing and evicts nothing.
         requirements = await self._launcher.checked(requirements)
         pooled = self._loader.usable(requirements)
         if pooled is None:
@@ -87,6 +88,7 @@ class ModelPool:
                 raise QueueFullError
             pooled.acquire(kind)
         try:
+            # The new keep-alive also holds for the other requests that use the model.
             if keep_alive is not None:
                 pooled.keep_alive = keep_alive
             yield Lease(

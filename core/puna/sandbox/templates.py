@@ -1,8 +1,8 @@
-"""A model's or a request's template as the core holds it.
+"""A template of a model or a request as the core holds it, and the decision where it runs.
 
-A Go template that is small, over data that is small, runs in the core: puna.go.template pays for each step out of a
-budget of some milliseconds, so it is known to end. If the budget does not suffice the run begins anew in a worker, as
-all larger ones do. A chat template runs in a worker whatever it is: no list of what Jinja can do would be complete.
+A small Go template over small data runs in the core: puna.go.template charges each step to a budget of some
+milliseconds, so the run is known to end. A run that spends its budget begins anew in a worker, where all larger ones
+run. A Jinja template always runs in a worker, since no list of what Jinja can do would be complete.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,17 +28,17 @@ from puna.sandbox.process import Template
 from puna.sandbox.wire import JSON
 
 SMALL_SOURCE: Final = 8192
-"""Characters of a Go template that are parsed in the core: the densest take 40 ms."""
+"""Longest Go template, in characters, that is parsed in the core: the densest takes 40 ms."""
 SMALL_TEXTS: Final = 256 << 10
-"""Characters of messages that a Go template is given in the core."""
+"""Most characters of messages that a Go template gets in the core."""
 SMALL_DATA: Final = 16 << 10
-"""Characters of tools and of arguments of calls, which are taken apart one by one."""
+"""Most characters of tools and of arguments of calls, which are parsed."""
 UNITS: Final = 10_000
-"""Units that a run in the core may spend: see puna.go.template.budget."""
+"""Budget of a run in the core. See puna.go.template.budget."""
 REQUEST: Final = "request"
-"""Whose turn it is in a lane when a request brings its own template."""
+"""Name in the fair queue of all templates that requests bring."""
 _EACH: Final = 256
-"""Characters that a message, a call or a tool counts beside those in it."""
+"""Characters that each message, call or tool counts in addition to its own."""
 
 
 def check_source(text: str, limits: Limits) -> None:
@@ -48,7 +48,7 @@ def check_source(text: str, limits: Limits) -> None:
 
 
 def check_texts(texts: Iterable[str], limits: Limits) -> None:
-    """Raise TemplateLimitError for texts that a template could not write out, before they are sent to a worker."""
+    """Raise TemplateLimitError for texts that exceed the output limit, before they are sent to a worker."""
     if sum(map(len, texts)) > limits.template_output_bytes:
         raise TemplateLimitError(f"{limits.template_output_bytes} bytes of text", f"{PREFIX}TEMPLATE_OUTPUT_BYTES")
 
@@ -57,14 +57,14 @@ class GoTemplate:
     """A Go template. Safe to share."""
 
     def __init__(self, text: str, lanes: Lanes, limits: Limits, name: str = REQUEST) -> None:
-        """`name` is whose turn it is in a lane."""
+        """`name` identifies the template in the fair queue of a lane."""
         self._text = text
         self._lanes = lanes
         self._limits = limits
         self._name = name
 
     async def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Render a conversation. Raises TemplateError; a template sees that there are media, not what they are."""
+        """Render a conversation. The template sees the number of media, not their content. Raises TemplateError."""
         check_texts((each.content for each in messages), self._limits)
         budget = _budget(messages, tools)
         shown = [replace(each, media=(b"",) * len(each.media)) if each.media else each for each in messages]
@@ -80,7 +80,7 @@ class GoTemplate:
         )
 
     async def fill(self, prompt: str, suffix: str, think: Think | None) -> str:
-        """Render the text before and after a gap that a model shall fill. Raises TemplateError."""
+        """Render a prompt for filling the gap between two texts. Raises TemplateError."""
         check_texts((prompt, suffix), self._limits)
         small = len(prompt) + len(suffix) <= SMALL_TEXTS
         budget = Budget(UNITS) if small else None
@@ -91,19 +91,19 @@ class GoTemplate:
         )
 
     async def facts(self) -> Facts:
-        """Return what is known of the template, from a worker. Raises TemplateError."""
+        """Return the facts of the template, read in a worker. Raises TemplateError."""
         check_source(self._text, self._limits)
         found: Facts = await self._lanes.ask(self._name, Template(self._text), {"ask": "facts"}, wire.facts_in)
         return found
 
     def facts_here(self) -> Facts:
-        """Return what is known of the template, by reading it in this thread. Raises TemplateError."""
+        """Return the facts of the template, read in this thread. Raises TemplateError."""
         check_source(self._text, self._limits)
         return facts.of(self._tree)
 
     @property
     def small(self) -> bool:
-        """True if it may be parsed in the core."""
+        """Whether the template may be parsed in the core."""
         return len(self._text) <= SMALL_SOURCE
 
     @cached_property
@@ -122,7 +122,7 @@ class GoTemplate:
 
 
 def _budget(messages: Sequence[Message], tools: Sequence[Tool]) -> Budget | None:
-    """Return what a run over this data may do in the core; None: nothing, since there is too much data."""
+    """Return the budget of a run over this data in the core; None if there is too much data for the core."""
     texts = sum(
         _size(each.role, each.content, each.thinking, each.tool_name, each.tool_call_id) + len(each.media)
         for each in messages
@@ -139,7 +139,7 @@ def _size(*texts: str) -> int:
 
 
 class ChatTemplate:
-    """A Jinja chat template of a model file, with what the model's tokenizer calls its ends. Safe to share."""
+    """A Jinja chat template of a model file, with the BOS and EOS text of the model. Safe to share."""
 
     def __init__(
         self,

@@ -82,6 +82,7 @@ class Access:
         try:
             reference = parse_reference(sent)
         except ModelRequiredError:
+            # Ollama's endpoints answer an empty name with different texts.
             raise missing() from None
         if not reference.name.is_valid:
             raise InvalidModelNameError
@@ -90,6 +91,7 @@ class Access:
         try:
             model, templates = await asyncio.to_thread(self._get, reference)
         except LookupError:
+            # A store that cannot be read must not look like one without the model.
             await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
         return ResolvedModel(sent, reference, model, templates)
@@ -106,11 +108,11 @@ class Access:
     ) -> AbstractAsyncContextManager[Lease]:
         """Lease a model with these options, loading it if needed. Raises what ModelPool.lease raises."""
 
-        def report(news: Queued | Loading) -> None:
-            if isinstance(news, Queued):
-                on_progress(Progress(phase="queued", position=news.position))
+        def report(progress: Queued | Loading) -> None:
+            if isinstance(progress, Queued):
+                on_progress(Progress(phase="queued", position=progress.position))
             else:
-                on_progress(Progress(phase="loading", fraction=news.fraction))
+                on_progress(Progress(phase="loading", fraction=progress.fraction))
 
         return self._pool.lease(
             model_requirements(model, options, request, self.settings),
@@ -129,9 +131,11 @@ class Access:
         config = found.model.config
         if not config.is_remote:
             return
+        # The suffix :local asks for weights on this machine, which a stub does not have.
         if found.reference.source is Source.LOCAL:
             raise ModelNotFoundError(found.requested_name)
         host = urlsplit(config.remote_host if "://" in config.remote_host else f"//{config.remote_host}").hostname
+        # As in Ollama, a host that the operator has not listed is refused with a text of its own.
         if host not in self.settings.remotes:
             raise InvalidRequestError("this server cannot run this remote model")
         raise CloudDisabledError
@@ -140,6 +144,7 @@ class Access:
         """Return a model from the cache, or read it from the store. Blocks."""
         model = self._store.get(self._store.resolve(reference.name))
         key = model.name.full, model.digest
+        # Lookups run in threads. Two may read one model at once; the second result then replaces the first.
         with self._lock:
             known = self._known.get(key)
             if known is not None:
@@ -177,6 +182,7 @@ def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
         if not request.think_if_possible:
             raise CapabilityMissingError(f"{quote(found.requested_name)} does not support thinking")
         return None
+    # Thinking is off, which every model can do.
     return think
 
 

@@ -57,6 +57,7 @@ class Catalogue:
 
         def read() -> list[ModelSummary]:
             found = self._store.list()
+            # An empty list is true only if the store can be read.
             if not found:
                 self._store.check()
             return found

@@ -68,6 +68,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     check_logprobs(asked)
     access.check_constraint_size(asked, request.tools if request.tool_choice.mode == "required" else ())
     found = await access.find(request.model)
+    # Unloading comes before every other check, as in Ollama, also for stubs of remote models.
     if not request.messages and asked.keep_alive == 0:
         await access.unload(found.model)
         yield Done(reason="unload")
@@ -77,6 +78,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     options = options_of(found.model, asked)
     if found.model.mode == "native":
+        # The worker process starts while the model loads.
         access.sandbox.warm()
     kind = LeaseKind.SEQUENCE if request.messages else LeaseKind.LOAD_ONLY
     async with access.lease(found.model, options, asked, on_progress, kind) as lease:
@@ -88,6 +90,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
         if request.render_only:
             yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
             return
+        # Ollama looks at `format` only after the model is loaded, so clients see the errors of the load first.
         constraint = output_constraint(asked.constraint)
         if constraint is None and request.tool_choice.mode == "required":
             constraint = turn.tool_call_constraint()
@@ -144,6 +147,7 @@ class ChatTurn:
             return self.layout.preserved_tokens
         if self.parser is not None:
             return tuple(self.parser.preserved_tokens)
+        # A tag that is one special token would not be in the text unless it is preserved.
         tag = _SPECIAL.match(self.found.templates.tool_tag) if self.tools else None
         return (tag[0],) if tag else ()
 
@@ -217,6 +221,7 @@ async def _answer(
             return
         prompt, reader, spent = await first.second_prompt(), first.next_reader(), first.spent
     sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint)
+    # The guard is Ollama's, which has none where the model file's own template is used.
     async with aclosing(run(builder.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
             if isinstance(step, TextDelta):

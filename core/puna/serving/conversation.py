@@ -67,6 +67,7 @@ class Conversation:
             if not (facts.vision or facts.audio):
                 raise MediaUnsupportedError
         if self.model.config.model_family == "mllama":
+            # The architecture has cross-attention to a single image.
             refuse_several_images(messages)
         fitted = await fit(
             messages,

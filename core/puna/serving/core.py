@@ -29,7 +29,7 @@ from puna.serving.upkeep import ImportEvent, ImportRequest
 from puna.settings import Settings
 
 
-def ignore_progress(news: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     """Ignore progress."""
 
 

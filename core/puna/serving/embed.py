@@ -54,7 +54,9 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
         for start in range(0, len(request.inputs), AT_ONCE):
             some = request.inputs[start : start + AT_ONCE]
             texts += [await _fitting(text, lease, found.model, longest, request.truncate) for text in some]
+            # Thousands of short texts need no await of their own; other requests must run in between.
             await asyncio.sleep(0)
+        # Checked after the lengths of the texts, as in Ollama, so that a text that is too long is reported first.
         if not lease.facts.embedding_length:
             raise EmbeddingsUnsupportedError
         made: list[Embedding] = []

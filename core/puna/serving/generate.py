@@ -52,6 +52,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model))
     access.refuse_remote(found)
     empty = len(request.prompt) == 0
+    # Unloading comes before the checks of the prompt, as in Ollama.
     if empty and asked.keep_alive == 0:
         await access.unload(found.model)
         yield Done(reason="unload")
@@ -59,6 +60,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
     think = _checked(found, request)
     options = options_of(found.model, asked)
     if found.model.uses_jinja:
+        # The worker process starts while the model loads.
         access.sandbox.warm()
     kind = LeaseKind.LOAD_ONLY if empty else LeaseKind.SEQUENCE
     async with access.lease(found.model, options, asked, on_progress, kind) as lease:
@@ -73,6 +75,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
             return
+        # Ollama looks at `format` only after the model is loaded, so clients see the errors of the load first.
         constraint = output_constraint(asked.constraint)
         builder = SequenceBuilder(
             lease=lease,
@@ -86,6 +89,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
         sequence, cut = await builder.sequence(text, prompt.media, constraint)
         reader = _reader(found, parser, think, prompt.text)
+        # The text of the whole answer is kept, because the last message returns its tokens as `context`.
         raw = [prompt.text]
         async with aclosing(run(lease.model, sequence, guarded=True)) as events:
             async for event in events:

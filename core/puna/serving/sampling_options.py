@@ -93,6 +93,7 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
     asked = options.num_ctx
     if asked is None:
         asked = settings.context_length or DEFAULT_CONTEXT
+    # An image alone would fill a smaller context.
     least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
     return max(clamp_int32(min(asked, settings.limits.max_context_tokens)), least)
 
@@ -154,6 +155,8 @@ def _schema(text: str) -> Constraint:
     stripped = text.strip(" \t\r\n")
     if stripped == '"json"':
         return Constraint("json_schema", '{"type":"object"}')
+    # The text is only checked here. The backend gets it unchanged, since writing it anew would change numbers and the
+    # order of keys.
     try:
         fits = isinstance(json.loads(stripped), dict)
     except (ValueError, RecursionError):

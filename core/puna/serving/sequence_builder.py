@@ -55,12 +55,15 @@ class SequenceBuilder:
         cut = 0
         if isinstance(prompt, str):
             prompt = replace_lone_surrogates(prompt)
+            # The tokenizer adds BOS again, so a renderer's own would be there twice.
             if facts.adds_bos:
                 prompt = prompt.removeprefix(self.bos or facts.bos_text)
+            # Only the backend can count the tokens of media, so a prompt with media is never cut here.
             if is_long(prompt, facts.context_length):
                 prompt, cut = await self._shortened(prompt, may_cut=self.cuts and not media)
             elif self.cuts and not media and len(prompt.encode()) >= facts.context_length:
                 prompt, cut = await self._fitting(prompt)
+        # Token ids come with raw prompts, whose length is the client's business.
         elif len(prompt) > facts.context_length:
             raise ContextOverflowError(overflow_text(len(prompt), facts.context_length))
         return (
@@ -100,6 +103,7 @@ class SequenceBuilder:
     async def _fitting(self, prompt: str) -> tuple[str | tuple[int, ...], int]:
         """Cut tokens out of the middle of a prompt so that there is room for an answer."""
         facts = self.lease.facts
+        # Shorter prompts need no counting: a token stands for at least one byte.
         tokens = await self.lease.model.tokenize(prompt, add_special=True, parse_special=True)
         if len(tokens) <= facts.context_length - 1:
             return prompt, 0

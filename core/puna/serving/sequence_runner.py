@@ -4,7 +4,7 @@ Two things are added to what the backend yields. A model that repeats one delta 
 the Finish that the backend then no longer sends is made here, with counts from this side. And the backend's errors are
 translated into those of `puna.errors`, whose texts clients know.
 
-Cancellation: closing the generator closes the backend's, also in the middle of a prefill. Whoever iterates must do so
+Cancellation: closing the generator closes the backend's, also in the middle of a prefill. Callers must iterate
 inside `aclosing`, so that the close happens at once and not when garbage is collected.
 """
 
@@ -105,6 +105,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
         async with aclosing(model.generate(request)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
+                    # The prefill ends with the first delta.
                     first = first if deltas else time.monotonic_ns()
                     deltas += 1
                     if guarded and guard.stuck(event.text):
@@ -113,6 +114,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                 yield event
                 if isinstance(event, Finish):
                     return
+        # Only the guard leaves the loop without a Finish, so the backend has sent no counts.
         yield Finish(
             reason="stop" if request.constraint is None else "length",
             prompt_tokens=await _count(model, request),
