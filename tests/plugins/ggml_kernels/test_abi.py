@@ -15,8 +15,9 @@ HERE = Path(__file__).parent
 
 
 def installed_headers():
-    """The folder with ggml.h, as scikit-build installs it beside the packages."""
-    return Path(importlib.util.find_spec("llama_cpp").origin).parents[1] / "include"
+    """The folder with ggml.h: beside the packages, or in llama_cpp in the wheels of `make wheel`."""
+    package = Path(importlib.util.find_spec("llama_cpp").origin).parent
+    return next(folder for folder in (package / "include", package.parent / "include") if (folder / "ggml.h").exists())
 
 
 def compile_only(*folders, defines=(), mirror=loader.LIBRARY.parent):
