@@ -1,1 +1,1 @@
-"""What Puna takes over from Go: JSON, durations, printing and templates, as Ollama's clients and models see them."""
+"""Go's formats, which Ollama's clients and models see: JSON, durations, printing, templates."""

@@ -1,4 +1,4 @@
-"""Go's duration texts: "5m", "1h30m", "-1.5s"."""
+"""Durations as Go writes them: "5m", "1h30m", "-1.5s"."""
 
 import re
 from typing import Final
@@ -18,7 +18,7 @@ _PART = re.compile(r"(\d*)(?:\.(\d*))?([^\d.]*)")
 
 
 def parse_duration(text: str) -> int:
-    """Return nanoseconds. Raises ValueError with the text of Go's time.ParseDuration."""
+    """Return a duration in nanoseconds. ValueError has the text of Go's time.ParseDuration."""
     quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     invalid = ValueError(f"time: invalid duration {quoted}")
     rest = text

@@ -1,7 +1,8 @@
-"""JSON as Go's encoder writes it, and Go's quoting: the forms that clients of the reference know.
+"""JSON encoding and quoting as in Go, byte for byte.
 
-Strings have `<`, `>`, `&`, U+2028 and U+2029 escaped; floats are the shortest digits that round-trip, plain between
-1e-6 and 1e21; objects keep their order unless told to sort.
+Python's encoder differs from Go's in three ways. Go escapes `<`, `>`, `&`, U+2028 and U+2029 in strings. It writes a
+float with the fewest digits that read back as the same float, without an exponent between 1e-6 and 1e21. And it writes
+a 32-bit float with the digits that 32 bits need. Objects keep their order unless `sort_keys` is set.
 """
 
 import functools
@@ -17,33 +18,33 @@ from typing import Any, Final
 _HTML: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _HTML_RE: Final = re.compile("[<>&\u2028\u2029]")
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""A lone half of a character, which is no text."""
+"""A lone surrogate, which no UTF-8 text can hold."""
 _PLAIN64: Final = (1e-6, 1e21)
 _PLAIN32: Final = (9.999999974752427e-07, 1.0000000200408773e21)
-"""Between which sizes numbers are written without an exponent: the bounds are rounded to 32 bits as the numbers are."""
+"""Range of 32-bit floats that are written without an exponent. Go compares with 1e-6 and 1e21 rounded to 32 bits."""
 _LEAST_NORMAL32: Final = 2.0**-126
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*+")
 LONG: Final = 1 << 18
-"""Characters that are encoded at once: native code must not keep other threads from the interpreter for long."""
+"""Characters encoded per call into native code, which holds the interpreter lock."""
 QUOTED: Final = 16_384
-"""Characters of a text that are quoted: longer quotes help no reader, and take long."""
+"""Characters after which a quoted text is cut. Quotes occur in error messages, where more does not help."""
 _string = json.encoder.encode_basestring
 
 
 class Float32(float):
-    """A float that came from 32 bits and prints with the digits that 32 bits need."""
+    """A float of 32 bits. It is written with the fewest digits that identify it among 32-bit floats."""
 
     __slots__ = ()
 
 
 class Raw(str):
-    """JSON text that is written as it stands."""
+    """JSON text that is written unchanged."""
 
     __slots__ = ()
 
 
 def dumps(value: object, *, sort_keys: bool = False) -> str:
-    """Encode dicts, lists, tuples, strings, numbers, booleans, None, Float32 and Raw, without spaces."""
+    """Encode a value without spaces. Supports the types of json.dumps, Float32 and Raw. ValueError: see number."""
     if isinstance(value, str):
         return value if isinstance(value, Raw) else string(value)
     if value is None:
@@ -74,7 +75,7 @@ def string(text: str) -> str:
 
 
 def html_escaped(text: str) -> str:
-    """Escape what Go escapes in JSON text beside what must be."""
+    """Escape the characters in JSON text that only Go escapes: `<`, `>`, `&`, U+2028 and U+2029."""
     if _HTML_RE.search(text):
         for char, escape in _HTML.items():
             text = text.replace(char, escape)
@@ -82,7 +83,7 @@ def html_escaped(text: str) -> str:
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Replace lone surrogates by U+FFFD, as Go does wherever it meets one: no wire can carry them."""
+    """Replace lone surrogates by U+FFFD, as Go does. Neither UTF-8 nor protobuf can carry them."""
     if text.isascii():
         return text
     if len(text) <= LONG:
@@ -91,7 +92,7 @@ def replace_lone_surrogates(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """Encode a float; a Float32 with its own shortest digits. Raises ValueError for NaN and infinities."""
+    """Encode a float. ValueError: it is NaN or infinite."""
     if not math.isfinite(value):
         raise ValueError(f"json: unsupported value: {value}")
     digits, exponent, sign = _shortest(value)
@@ -105,7 +106,7 @@ def number(value: float) -> str:
 
 
 def percent_v(value: float) -> str:
-    """Write a float64 as Go's %v does: plain for decimal exponents from -4 to 5, else as 1e+06."""
+    """Format a float64 like Go's %v: without an exponent for decimal exponents from -4 to 5, else like 1e+06."""
     digits, exponent, sign = _shortest(value)
     if value == 0:
         return sign + "0"
@@ -116,14 +117,14 @@ def percent_v(value: float) -> str:
 
 
 def floats32(packed: bytes) -> str:
-    """Encode an array of 32-bit floats, the lowest byte first, as Float32 values are. ValueError: as number."""
+    """Encode an array of little-endian 32-bit floats. ValueError: see number."""
     if (fast := _fast_floats()) is not None:
         return fast(packed)
     return _each(map(Float32, struct.unpack(f"<{len(packed) // 4}f", packed)))
 
 
 def floats64(values: Iterable[float]) -> str:
-    """Encode an array of floats. Raises ValueError for NaN and infinities."""
+    """Encode an array of floats. ValueError: see number."""
     return _each(values)
 
 
@@ -133,7 +134,7 @@ def _each(values: Iterable[float]) -> str:
 
 @functools.cache
 def _fast_floats() -> Callable[[bytes], str] | None:
-    """Return what does the work of floats32 sixty times as fast where numpy is installed."""
+    """Return a function that does floats32's work sixty times as fast, or None if numpy is not installed."""
     try:
         numpy, orjson = map(importlib.import_module, ("numpy", "orjson"))
     except ImportError:
@@ -142,7 +143,7 @@ def _fast_floats() -> Callable[[bytes], str] | None:
     def encode(packed: bytes) -> str:
         floats: Any = numpy.frombuffer(packed, "<f4")
         size = numpy.abs(floats)
-        # Of the numbers that it writes with an exponent or as integers the form is not Go's; all digits are.
+        # orjson's digits equal Go's. Its notation differs for integers and for numbers with an exponent.
         own = numpy.flatnonzero((floats == numpy.trunc(floats)) | (size < 1e-3) | ~(size < 1e6)).tolist()
         text: str = orjson.dumps(floats.astype("f4", copy=False), option=orjson.OPT_SERIALIZE_NUMPY).decode()
         if not own:
@@ -156,7 +157,7 @@ def _fast_floats() -> Callable[[bytes], str] | None:
 
 
 def quote(text: str) -> str:
-    """Quote as Go's strconv.Quote (%q) does. A text of more than QUOTED characters is cut, which Go's is not."""
+    """Quote a text like Go's strconv.Quote (%q), cut after QUOTED characters."""
     if len(text) > QUOTED:
         text = text[:QUOTED] + "…"
     if _PLAIN.fullmatch(text):
@@ -180,7 +181,7 @@ _GO_ESCAPES: Final = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": 
 
 
 def _shortest(value: float) -> tuple[str, int, str]:
-    """Return the shortest digits that round-trip, the decimal exponent of the first, and the sign."""
+    """Return the shortest digits that read back as the number, the exponent of the first digit, and the sign."""
     text = _repr32(value) if isinstance(value, Float32) else repr(float(value))
     sign, text = ("-", text[1:]) if text.startswith("-") else ("", text)
     mantissa, _, power = text.partition("e")
@@ -193,8 +194,8 @@ def _shortest(value: float) -> tuple[str, int, str]:
 
 
 def _repr32(value: float) -> str:
-    # Six digits always come back as they were, unless there are less than 24 bits.
-    # More floats are near a power of two below it than above, so a text above it may be shorter than the nearest one.
+    # Six digits always survive a round trip through 32 bits, except among subnormals, which have less than 24 bits.
+    # Floats are twice as dense below a power of two as above. A shorter decimal may therefore lie above it.
     power_of_two = abs(math.frexp(value)[0]) == 0.5
     for precision in range(6 if abs(value) >= _LEAST_NORMAL32 else 1, 9):
         texts = [f"{value:.{precision}g}"]

@@ -1,8 +1,13 @@
-"""Go's JSON scanner: which text is JSON, where a value ends, and what is said when it is none.
+"""Go's JSON scanner: it accepts the texts that Go accepts, and reports Go's errors for the others.
 
-The tokens are found by regular expressions; only a text that is refused is looked at character by character. Nothing
-after the first value is looked at, and the depth is bounded as in Go instead of by Python's stack. Long texts are read
-in pieces, so that no call into native code keeps the interpreter for long.
+The scanner keeps the open containers in a list, so that Go's limit on depth applies and not Python's stack. In the main
+loop, `_begin` reads a scalar or opens a container, and `value` closes containers and moves past commas. Most items of
+long arrays and objects match one regular expression each (`_usual`), which makes them cheap. Only a malformed token is
+examined character by character, to find the byte that Go's error names. A body ends after its first value; the text
+behind it is ignored, as Go's Decoder does.
+
+Each node has its place in the text, because some fields are passed on as they were sent. Long strings are read in
+pieces, because a call into native code holds the interpreter lock.
 """
 
 import codecs
@@ -29,29 +34,29 @@ _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
 _TEXT: Final = re.compile(
     r'(?:[^"\\\x00-\x1f]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
 )
-"""The content of a string, as far as it is complete."""
+"""The longest prefix of a string's content that ends between two characters or escapes."""
 _SCALAR: Final = (
     r'(?:"([^"\\\x00-\x1f]{0,4096}+)"|(-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][-+]?[0-9]{1,9})?)|(true|false|null))'
     r"[ \t\r\n]*,[ \t\r\n]*"
 )
 _ELEMENT: Final = re.compile(_SCALAR)
-"""A usual element of an array with the comma behind it: most of a long array is made of such."""
+"""A scalar without escapes and the comma after it, as most elements of long arrays are."""
 _MEMBER: Final = re.compile(r'"([^"\\\x00-\x1f]{0,4096}+)"[ \t\r\n]*:[ \t\r\n]*' + _SCALAR)
-"""A usual member of an object with the comma behind it."""
+"""A key without escapes, such a scalar, and the comma after it."""
 _FIRST_HALF: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
-"""The first of two escapes that are one character."""
+"""The escape of a high surrogate, which may be the first half of a pair."""
 _EVERY: Final = 4096
-"""Values between two looks at whether the request is still wanted."""
+"""Values between two checks for cancellation."""
 _ESCAPES: Final = frozenset('bfnrt\\/"')
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
 class BodyError(ValueError):
-    """A body that Go's decoder refuses; the text is Go's."""
+    """A body that Go's decoder refuses. The text is Go's."""
 
 
 class TooManyValuesError(BodyError):
-    """A body has more values than a body may have. Go knows no such bound."""
+    """A body has more values than the limit allows. Go has no such limit."""
 
     def __init__(self, field: str, limit: int) -> None:
         place = f"{gojson.quote(field[:100])}: " if field else ""
@@ -59,7 +64,7 @@ class TooManyValuesError(BodyError):
 
 
 class EmptyBodyError(BodyError):
-    """There is nothing but white space; Go says EOF."""
+    """A body is empty or white space, for which Go reports EOF."""
 
     def __init__(self) -> None:
         super().__init__("EOF")
@@ -67,40 +72,40 @@ class EmptyBodyError(BodyError):
 
 @dataclass(slots=True)
 class Node:
-    """A value and its place in the text."""
+    """A JSON value and its place in the text."""
 
     kind: Kind
     start: int
     end: int
     value: Any
-    """Of an object: list of (key, Node), repeated keys and all. Of an array: list of Node. Of a string: str. Of a bool:
-    bool. Of a number and null: None."""
+    """An object has a list of (key, Node) with all repeated keys, an array a list of Node, a string a str, a boolean a
+    bool. A number and null have None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and the first value in it."""
+    """A text and its first value."""
 
     text: str
-    """Bytes that are no UTF-8 stand in it as lone surrogates."""
+    """Invalid UTF-8 bytes are lone surrogates in it (surrogateescape)."""
     root: Node
     values: int = 0
-    """How many values were read."""
+    """Number of values in the document."""
 
     @property
     def weight(self) -> int:
-        """The weight of going through all of it, for puna.offload."""
+        """The cost of walking over the document, for puna.offload."""
         return self.values + len(self.text) // BYTES
 
     def raw(self, node: Node) -> str:
-        """Return the text of a value as it was sent, with U+FFFD for bytes that are no UTF-8."""
+        """Return the text of a value as sent, with U+FFFD for invalid UTF-8."""
         return replace_lone_surrogates(self.text[node.start : node.end])
 
 
 def parse(body: bytes, most: int = sys.maxsize) -> Document:
-    """Read the first value of a body, which may have `most` values in it, itself included.
+    """Read the first value of a body, with at most `most` values in total.
 
-    Raises BodyError; EmptyBodyError when there is none.
+    Raises BodyError, and EmptyBodyError if there is no value.
     """
     text = _decoded(body)
     if len(text) == _space(text, 0):
@@ -119,7 +124,7 @@ def _decoded(body: bytes) -> str:
 
 
 def parse_whole(text: str) -> Document:
-    """Read a text that is one value and nothing else, as Go's Unmarshal does. Raises BodyError."""
+    """Read a text that holds exactly one value, like Go's Unmarshal. Raises BodyError."""
     if len(text) == (start := _space(text, 0)):
         raise BodyError("unexpected end of JSON input")
     try:
@@ -141,7 +146,7 @@ def _space(text: str, at: int) -> int:
 def _unexpected(text: str, at: int, where: str) -> BodyError:
     if at >= len(text):
         return BodyError("unexpected EOF")
-    # Go looks at bytes: of a longer character it names the first, as if that were a character of its own.
+    # Go scans bytes. For a character of several bytes its error names the first byte, as a character of its own.
     char = chr(text[at].encode("utf-8", "surrogateescape")[0])
     if char == "'":
         name = r"'\''"
@@ -153,7 +158,7 @@ def _unexpected(text: str, at: int, where: str) -> BodyError:
 
 
 class Merged(Node):
-    """An object that several keys of one name made together. Its list is its own."""
+    """An object merged from repeated keys. Unlike other nodes, it owns its list, and the decoder may change it."""
 
     __slots__ = ()
 
@@ -172,7 +177,7 @@ class _Scanner:
         at = _space(text, 0)
         while True:
             node = self._begin(at)
-            if node is None:  # a container that is not empty was opened
+            if node is None:  # a non-empty container was opened
                 at = self._next_item(self._open[-1].start + 1)
                 continue
             at = node.end
@@ -199,7 +204,7 @@ class _Scanner:
             parent.value.append(node)
 
     def _next_item(self, at: int) -> int:
-        """Go to the value that follows, past its key if it stands in an object."""
+        """Return the start of the next value that needs the main loop, after its key if it is in an object."""
         text = self._text
         parent = self._open[-1]
         at = self._usual(parent, _space(text, at))
@@ -215,7 +220,7 @@ class _Scanner:
         return _space(text, at + 1)
 
     def _usual(self, parent: Node, at: int) -> int:
-        """Take usual items up to one that is not, or that is the last; return where that begins."""
+        """Add items that match the fast expression. Return the start of the first that does not match."""
         text, in_object = self._text, parent.kind == "object"
         match, shift, add = (_MEMBER if in_object else _ELEMENT).match, int(in_object), parent.value.append
         while found := match(text, at):
@@ -240,7 +245,7 @@ class _Scanner:
         return at
 
     def _begin(self, at: int) -> Node | None:
-        """Read the value that begins here, whole if it is not a container with something in it."""
+        """Read a scalar or an empty container and return its node, or open a container and return None."""
         self.values += 1
         if self.values >= self._look:
             self._check_values()
@@ -293,7 +298,7 @@ class _Scanner:
         text = self._text
         if len(text) > CHUNK:
             quote = text.find('"', at + 1, at + CHUNK)
-            if quote < 0 or text[quote - 1] == "\\":  # longer than a piece, perhaps
+            if quote < 0 or text[quote - 1] == "\\":  # the string may be longer than a piece
                 return self._long_string(at + 1)
         try:
             value, end = scanstring(text, at + 1, True)
@@ -310,7 +315,7 @@ class _Scanner:
             piece = match[0]
             if len(piece) > 6 and _FIRST_HALF.match(piece, len(piece) - 6):
                 before = piece[:-6]
-                if (len(before) - len(before.rstrip("\\"))) % 2 == 0:  # else the backslash itself is escaped
+                if (len(before) - len(before.rstrip("\\"))) % 2 == 0:  # otherwise the backslash is itself escaped
                     piece = before
             pieces.append(replace_lone_surrogates(scanstring(piece + '"', 0, True)[0]))
             at += len(piece)

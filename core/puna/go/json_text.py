@@ -1,12 +1,11 @@
-"""Reading JSON that strangers wrote: requests, and the files of pulled models.
+"""A JSON reader for untrusted text: requests, and the files of pulled models.
 
-Python's own reader fails in several ways on such text: RecursionError where it is nested deeply, LookupError for some
-bytes that are no text, and values that are no JSON (NaN) or cannot be written again (1e999 becomes an infinity, an
-escaped half of a character is no text). Here each of them is a ValueError whose text says what is wrong, or is repaired
-as Go's decoder repairs it: what is no UTF-8 becomes U+FFFD.
+Python's reader has several gaps: deep nesting raises RecursionError, some byte sequences raise LookupError, NaN is
+accepted, 1e999 becomes an infinity, and an escaped lone surrogate becomes a string that cannot be encoded. This reader
+raises ValueError with a reason, or repairs the text like Go's decoder: invalid UTF-8 becomes U+FFFD.
 
-The depth is bounded because everything that handles such a value recurses into it. Python's stack has room for a
-thousand calls, and a level takes up to three.
+The depth is bounded because all code that handles such values is recursive. Python's stack holds a thousand calls, and
+one level of JSON takes up to three.
 """
 
 import json
@@ -16,23 +15,23 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 JSON: TypeAlias = Any
-"""Any value that JSON can say."""
+"""Any JSON value."""
 
 DEEPEST: Final = 200
-"""Levels of objects and arrays that a text may have. Schemas and arguments of honest clients have a dozen."""
+"""Most levels of nested objects and arrays. Schemas and arguments normally have a dozen."""
 LARGEST_INT: Final = (1 << 63) - 1
 _LONGEST_INT: Final = 308
-"""Characters of a whole number: a float64 can have as many."""
+"""Most characters of an integer, as many as the largest float64 has digits before the point."""
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]+|[\]}]+', re.DOTALL)
 _ESCAPE: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
 )
-"""A pair of halves, a lone half, any other escape."""
+"""A surrogate pair, a lone surrogate (group 1), or any other escape."""
 
 
 def check_depth(text: str) -> None:
-    """Raise ValueError if a text has more than DEEPEST levels. It need not be JSON."""
+    """Raise ValueError if a text has more than DEEPEST levels. The text need not be valid JSON."""
     if text.count("[") + text.count("{") <= DEEPEST:
         return
     level = 0
@@ -47,9 +46,9 @@ def check_depth(text: str) -> None:
 
 
 def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -> JSON:
-    """Read JSON text. `integer` makes a value of the digits of a whole number; None: int.
+    """Decode JSON. `integer` converts the digits of integers; the default is int.
 
-    Raises ValueError for what is no JSON, what is nested too deeply, and numbers beyond the range of a float64.
+    ValueError: the text is not JSON, is nested too deeply, or has a number beyond the range of float64.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
@@ -65,9 +64,9 @@ def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -
 
 
 def repaired(text: str) -> str:
-    """Replace escapes of lone halves of characters in JSON text by that of U+FFFD, as Go's decoder reads them.
+    """Replace escaped lone surrogates in JSON text by the escape of U+FFFD, like Go's decoder.
 
-    Requests hold JSON as text. It is repaired where it arrives, so that no later reader of it makes such a half.
+    JSON fields of requests are repaired where they arrive, so that no later reader creates a lone surrogate.
     """
     if "\\ud" not in text and "\\uD" not in text:
         return text
@@ -75,7 +74,7 @@ def repaired(text: str) -> str:
 
 
 def int64(value: object) -> int:
-    """Return a value if it is a whole number that is not negative and fits into 64 bits with a sign; otherwise 0."""
+    """Return a value that is an integer from 0 to 2**63 - 1, and 0 for any other."""
     return value if type(value) is int and 0 <= value <= LARGEST_INT else 0
 
 
@@ -87,4 +86,4 @@ def _finite(digits: str) -> float:
 
 
 def _refused(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

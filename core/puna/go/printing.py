@@ -1,4 +1,4 @@
-"""JSON values as Go prints them once it has decoded them: all numbers are float64, an object is a map."""
+"""Decoded JSON values as Go's fmt package prints them. All numbers are float64, and objects are maps."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from puna.go.json import percent_v, quote
 
 
 def plain(value: object) -> str:
-    """Print as %v does."""
+    """Format like %v."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -17,7 +17,7 @@ def plain(value: object) -> str:
 
 
 def syntax(value: object) -> str:
-    """Print as %#v does."""
+    """Format like %#v, Go's syntax."""
     return "<nil>" if value is None else _syntax(value)
 
 

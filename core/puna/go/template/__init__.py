@@ -1,1 +1,1 @@
-"""The language of Go's text/template: `parser.parse` reads, `Template.execute` runs, `facts` looks."""
+"""Go's text/template: `parser.parse` builds a tree, `Template.execute` evaluates it, `facts` inspects it."""

@@ -1,7 +1,7 @@
-"""How much a run of a template may do.
+"""A budget for evaluating a template.
 
-Every step of a run is paid for before it is taken, in units of about a microsecond: a node of the tree, some characters
-of a text. A run without a budget of its own may do as much as it likes, and must be where it can be killed.
+Each step is charged before it is taken, in units of about a microsecond: a node of the tree, or some characters of a
+text. A run without a budget is unbounded and belongs into a process that can be killed (puna.sandbox).
 """
 
 import math
@@ -12,23 +12,23 @@ from typing import Final
 from puna.go.template.values import Boxed
 
 _COPIED: Final = 8
-"""Characters that are copied or compared for one unit, as a power of two."""
+"""Binary logarithm of the characters that are copied or compared for one unit."""
 _ESCAPED: Final = 4
-"""Characters that are escaped or formatted for one unit, likewise."""
+"""Binary logarithm of the characters that are escaped or formatted for one unit."""
 _CHEAP: Final = frozenset(("len", "index", "slice", "call", "not", "eq", "ne", "lt", "le", "gt", "ge"))
-"""Functions that do no more than copy or compare texts, and look at nothing inside of other values."""
+"""Functions that copy or compare texts and do not walk into other values."""
 _WIDE: Final = re.compile(r"[0-9]{4}|\*")
-"""A width or a precision that makes a text much longer than its argument."""
+"""A width or precision of printf by which the output may be much longer than the argument."""
 _NARROW: Final = 1000
 _PLAIN: Final = (str, bool, int, float, complex)
 
 
 class BudgetSpentError(Exception):
-    """A run has done as much as it may."""
+    """The budget of a run is spent."""
 
 
 class Budget:
-    """The units that a run has left, and the cost of writing all the structured data that the run may see."""
+    """The remaining units of a run, and the cost of printing all structured data that it can reach."""
 
     __slots__ = ("bulk", "left")
 
@@ -37,17 +37,17 @@ class Budget:
         self.bulk = bulk
 
     def spend(self, units: float) -> None:
-        """Pay for a step. Raises BudgetSpentError."""
+        """Charge a step. Raises BudgetSpentError."""
         self.left -= units
         if self.left < 0:
             raise BudgetSpentError
 
     def print(self, value: object) -> None:
-        """Pay for the printing of a value."""
+        """Charge the printing of a value."""
         self.spend(len(value) >> _COPIED if isinstance(value, str) else self._writing(value))
 
     def call(self, name: str, arguments: Sequence[object]) -> None:
-        """Pay for the call of a function."""
+        """Charge the call of a function."""
         if self.left == math.inf:
             return
         texts = [value.value if type(value) is Boxed else value for value in arguments]
@@ -59,7 +59,7 @@ class Budget:
         if name == "printf" and texts and isinstance(form := texts[0], str):
             if _WIDE.search(form):
                 raise BudgetSpentError
-            copies = 1 + form.count("%")  # a verb may name any argument
+            copies = 1 + form.count("%")  # a verb may print any argument, and any number of times
             length += _NARROW
         self.spend(copies * ((length >> _ESCAPED) + sum(map(self._writing, texts))))
 

@@ -1,4 +1,4 @@
-"""How Go's templates compare: basic kinds with their like, anything with nil."""
+"""Comparison in Go's templates: values of one basic kind with each other, and any value with nil."""
 
 from typing import Final, Literal
 
@@ -12,11 +12,11 @@ _AS_STRING: Final = Verb("s")
 
 
 class ComparisonError(Exception):
-    """Two values cannot be compared; the text is Go's."""
+    """Two values are not comparable. The text is Go's."""
 
 
 def equal(first: object, *others: object) -> bool:
-    """Say whether the first equals any of the others."""
+    """Return whether the first value equals any of the others. Raises ComparisonError."""
     first = unbox(first)
     if not others:
         raise ComparisonError("missing argument for comparison")
@@ -32,7 +32,7 @@ def equal(first: object, *others: object) -> bool:
 
 
 def less(first: object, second: object) -> bool:
-    """Say whether the first is less than the second: numbers of one kind, or strings."""
+    """Return whether the first value is less than the second. Both are strings, or numbers of one kind."""
     first, second = unbox(first), unbox(second)
     kind, other = _kind(first), _kind(second)
     if not kind or not other:
@@ -47,7 +47,7 @@ def less(first: object, second: object) -> bool:
 
 
 def less_or_equal(first: object, second: object) -> bool:
-    """Say whether the first is less than the second or equal to it."""
+    """Return whether the first value is less than or equal to the second."""
     return less(first, second) or equal(first, second)
 
 

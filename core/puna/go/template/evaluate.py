@@ -1,6 +1,12 @@
-"""Runs a tree. Every node is turned into a closure once; running is then calling them.
+"""The evaluator of template trees.
 
-`Run.node` follows Go's own rule for which node an error is laid to: the last one that was looked at.
+A tree is compiled once: each node becomes a closure that takes a Run and the dot, and writes to the run's output. A run
+calls the closures, so that the type of a node is not looked up again. Pipelines and operands are compiled by `operands`
+into closures that return values.
+
+`break` and `continue` leave a list of nodes early. A list returns a Signal, which passes outwards until a `range` takes
+it. Errors name a node, as Go's do. Go reports the node that it visited last, so each closure stores its node in
+`Run.node` before it evaluates anything.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +31,7 @@ from puna.go.template.values import MISSING, Boxed, Pointer, Value, elements, en
 
 
 class Signal(Enum):
-    """How a list of nodes was left before its end."""
+    """The statement that left a list of nodes before its end."""
 
     BREAK = auto()
     CONTINUE = auto()
@@ -35,7 +41,7 @@ Step = Callable[[Run, Value], Signal | None]
 
 
 def compile_list(node: ListNode) -> Step:
-    """Turn a list of nodes into a step that writes to the run's output."""
+    """Compile a list of nodes into a closure that writes to the run's output."""
     steps = [_step(child) for child in node.nodes]
     weight = 1 + sum(map(_weight, node.nodes))
 
@@ -54,7 +60,7 @@ def compile_list(node: ListNode) -> Step:
 
 
 def _weight(node: Node) -> int:
-    """Return the units of a budget that a statement costs at most, without the lists of nodes inside it."""
+    """Return the largest cost of a statement in units of the budget, without the lists of nodes inside it."""
     match node:
         case TextNode():
             return 1 + (len(node.text) >> 8)
@@ -158,14 +164,14 @@ def _range(node: BranchNode) -> Step:
         if not pairs and otherwise is not None:
             signal = otherwise(run, dot)
         del run.variables[outer:]
-        # A break ends this range, from its else too; a continue in the else is one of the range around.
+        # As in Go, a break in the else branch ends this range, but a continue there belongs to the range outside.
         return signal if signal is Signal.CONTINUE and not pairs else None
 
     return walk
 
 
 def _pairs(run: Run, value: Value, names: int) -> Sequence[tuple[Value, Value]]:
-    """Return what a range runs over, as index or key and element."""
+    """Return the pairs that a range iterates over: index or key, and element."""
     if isinstance(value, Boxed):
         value = value.value
     if value is None or value is MISSING:
@@ -189,7 +195,7 @@ def _pairs(run: Run, value: Value, names: int) -> Sequence[tuple[Value, Value]]:
 
 
 class _Count(Sequence[tuple[Value, Value]]):
-    """The numbers below one, as pairs."""
+    """The pairs of a range over an integer: the numbers from 0 up to it."""
 
     def __init__(self, end: int) -> None:
         self._end = max(end, 0)

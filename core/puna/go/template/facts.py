@@ -1,4 +1,4 @@
-"""What a template's tree says about the model it is for: pure functions, nothing is run."""
+"""Facts about a model that its template's tree shows, without evaluating the template."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ from puna.go.template.nodes import ActionNode, BranchNode, FieldNode, ListNode, 
 from puna.go.template.template import Template
 
 LONGEST_TAG: Final = 1024
-"""Characters beyond which a text around thinking or calls is none that a model was trained to write."""
+"""Longest delimiter in characters. A longer text before thinking or a call is not one that models write."""
 _NAMES: Final = frozenset(("messages", "response", "suffix", "toolcalls", "tools"))
-"""Of the names that a template may use, those that tell what it is for."""
+"""Field names that show a template's purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts about a template that need no tree."""
+    """Facts about a template that outlive its tree."""
 
     uses: frozenset[str] = frozenset()
-    """The names of fields and variables that tell what it is for, in lower case."""
+    """The names of _NAMES that the template uses, in lower case."""
     thinking_tags: tuple[str, str] | None = None
     tool_tag: str = "{"
     full_tool_round_trip: bool = False
 
 
 def of(template: Template) -> Facts:
-    """Return what there is to know of a template."""
+    """Return the facts about a template."""
     return Facts(
         identifiers(template) & _NAMES, thinking_tags(template), tool_tag(template), full_tool_round_trip(template)
     )
 
 
 def walk(template: Template) -> Iterator[Node]:
-    """Yield every node of the root and of all defined templates, each before what stands inside it."""
+    """Yield all nodes of the root and of the defined templates, each before its children."""
     yield from _walk(template.root)
     for name, root in template.definitions.items():
         if name:
@@ -49,7 +49,7 @@ def _walk(node: Node) -> Iterator[Node]:
 
 
 def identifiers(template: Template) -> frozenset[str]:
-    """Return the names of fields and variables used, in lower case; `(f .X).Y` counts for nothing."""
+    """Return the fields and variables that are used, in lower case. `(f .X).Y` is not searched, as in Ollama."""
     if template.names is None:
         template.names = frozenset(
             name.lower() for node in walk(template) if isinstance(node, FieldNode | VariableNode) for name in node.path
@@ -58,7 +58,7 @@ def identifiers(template: Template) -> frozenset[str]:
 
 
 def thinking_tags(template: Template) -> tuple[str, str] | None:
-    """Return the texts around `.Thinking` in the loop over the messages; None without both. The last place wins."""
+    """Return the texts before and after `.Thinking` in the loop over messages, or None. The last occurrence wins."""
     tags = ["", ""]
     _find_tags(template.root, [], tags)
     return (tags[0], tags[1]) if all(0 < len(tag) <= LONGEST_TAG for tag in tags) else None
@@ -83,7 +83,7 @@ def _loops_over_messages(loop: BranchNode) -> bool:
 
 
 def tool_tag(template: Template) -> str:
-    """Return the text that begins a tool call in this template, such as `<tool_call>`; `{` where none shows."""
+    """Return the text that begins a tool call, such as `<tool_call>`; "{" if the template shows none."""
     branch = _calls_branch(template.root.nodes)
     text = _first_text(branch.body.nodes) if branch else ""
     tag = text.partition("{")[0].strip(SPACE)
@@ -91,7 +91,7 @@ def tool_tag(template: Template) -> str:
 
 
 def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:
-    """Return the first `if` that asks for `.ToolCalls`."""
+    """Return the first `if` whose condition is `.ToolCalls`."""
     for node in nodes:
         if not isinstance(node, BranchNode):
             continue
@@ -108,7 +108,7 @@ def _calls_branch(nodes: Sequence[Node]) -> BranchNode | None:
 
 
 def _first_text(nodes: Sequence[Node]) -> str:
-    """Return the first text that is not blank before any action, looking into branches."""
+    """Return the first text that is not blank and precedes all actions; branches are searched too."""
     for node in nodes:
         match node:
             case TextNode():
@@ -123,7 +123,7 @@ def _first_text(nodes: Sequence[Node]) -> str:
 
 
 def full_tool_round_trip(template: Template) -> bool:
-    """Say whether the template tells a model of its tools, its calls and their results."""
+    """Return whether the template renders tools, tool calls and tool results."""
     if not {"tools", "toolcalls"} <= identifiers(template):
         return False
     return any(mark in template.text for mark in ('eq .Role "tool"', "tool_response", "TOOL_RESULTS"))

@@ -1,4 +1,4 @@
-"""Follows names through structs, maps and pointers, as `.A.B` asks."""
+"""Field access such as `.A.B` through structs, maps and pointers."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -9,7 +9,7 @@ from puna.go.template.values import MISSING, Boxed, Pointer, Struct, Value, entr
 
 
 class Absent(Enum):
-    """No value is piped in."""
+    """The type of ABSENT: no value is piped in."""
 
     ABSENT = "absent"
 
@@ -18,9 +18,9 @@ ABSENT: Final = Absent.ABSENT
 
 
 def follow(run: Run, receiver: Value, path: Sequence[str], arguments: int) -> Value:
-    """Return what the names of `path` lead to; `arguments` is how many the last one is given.
+    """Return the value at a path of names. `arguments` is the number of arguments of the last name.
 
-    Raises TemplateError where a name leads nowhere. What a map of interfaces holds comes back boxed.
+    Elements of a map of interfaces are returned boxed. TemplateError: a name does not exist.
     """
     for name in path[:-1]:
         receiver = _field(run, receiver, name, 0)

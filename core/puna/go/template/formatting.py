@@ -1,4 +1,4 @@
-"""Go's fmt: how values print, by themselves and through the verbs of printf."""
+"""Formatting of values like Go's fmt package, for print and the verbs of printf."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from puna.go.template.values import (
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb of printf with its flags; width and precision None where not given."""
+    """A verb of printf with its flags. Width and precision are None if absent."""
 
     letter: str = "v"
     plus: bool = False
@@ -32,7 +32,7 @@ class Verb:
     space: bool = False
     zero: bool = False
     complaining: bool = False
-    """What is printed is part of a complaint, where no method is called."""
+    """Whether the output is part of an error notice such as %!d(...), in which fmt calls no methods."""
     width: int | None = None
     precision: int | None = None
 
@@ -43,12 +43,12 @@ _PREFIXES: Final = {"b": "0b", "o": "0", "x": "0x", "X": "0X"}
 
 
 def text(value: object) -> str:
-    """Write a value as %v does."""
+    """Format a value like %v."""
     return value if isinstance(value, str) else formatted(value, _PLAIN)
 
 
 def printed(value: object) -> str:
-    """Write a value as an action does: pointers followed, no value as such."""
+    """Format a value like an action: pointers are followed, and MISSING prints as "<no value>"."""
     if isinstance(value, str):
         return value
     if isinstance(value, Missing):
@@ -59,7 +59,7 @@ def printed(value: object) -> str:
 
 
 def sprint(values: Sequence[object], *, line: bool = False) -> str:
-    """Join values as Sprint does, with a space between two that are no strings; as Sprintln does where `line`."""
+    """Join values like Sprint, which puts a space between two that are not strings; like Sprintln if `line`."""
     out: list[str] = []
     for i, value in enumerate(values):
         if i and (line or not (isinstance(value, str) or isinstance(values[i - 1], str))):
@@ -69,7 +69,7 @@ def sprint(values: Sequence[object], *, line: bool = False) -> str:
 
 
 def formatted(value: object, verb: Verb, depth: int = 0) -> str:
-    """Write a value under a verb; `depth` is how deep inside another it stands."""
+    """Format a value with a verb. `depth` is the level of nesting."""
     if isinstance(value, Boxed):
         value = value.value
     letter = verb.letter

@@ -1,4 +1,4 @@
-"""The functions that templates may call: Go's own, and those the reference adds."""
+"""The functions of templates: Go's and Ollama's."""
 
 import html as html_module
 import re
@@ -34,12 +34,12 @@ ParameterType = Literal["reflect.Value", "interface {}", "string"]
 
 
 class CallError(Exception):
-    """A function refuses its arguments; the text is Go's."""
+    """A function refuses its arguments. The text is Go's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: the types of its parameters, that of the rest if any number may follow, and what it does."""
+    """A function with the types of its parameters and, if it is variadic, of the rest."""
 
     call: Callable[..., Any]
     parameters: tuple[ParameterType, ...] = ()
@@ -153,7 +153,7 @@ def _call(function: object, *_arguments: object) -> Value:
 
 
 def _escaped(values: Sequence[object]) -> str:
-    """Join arguments as print does, each as an action prints it."""
+    """Join arguments like print. Each is formatted as an action formats it."""
     return sprint([printed(v) if isinstance(v, Missing) else _pointed(v) for v in values])
 
 
@@ -202,14 +202,14 @@ def _type_script_type(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return what an `interface {}` parameter receives: nil for no value."""
+    """Return an argument as a parameter of type `interface {}` receives it: MISSING becomes nil."""
     value = unbox(value)
     return None if value is MISSING else value
 
 
 BUILTINS: Final[Mapping[str, Function]] = MappingProxyType(
     {
-        # These two decide while their arguments are evaluated: see evaluate.
+        # `and` and `or` stop at the argument that decides, so evaluate handles them.
         "and": Function(lambda *_: None, ("reflect.Value",), "reflect.Value"),
         "or": Function(lambda *_: None, ("reflect.Value",), "reflect.Value"),
         "not": Function(lambda value: not truth(value), ("reflect.Value",)),

@@ -1,4 +1,4 @@
-"""Cuts the text of a template into tokens as Go's text/template does, with its trimming and its error texts."""
+"""The lexer of templates, with Go's trimming of white space and Go's error texts."""
 
 import re
 from bisect import bisect_left
@@ -11,12 +11,12 @@ from puna.go import json as gojson
 
 
 class Kind(Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     ERROR = auto()
     BOOL = auto()
     CHAR = auto()
-    """A printable ASCII character that is nothing else, such as a comma."""
+    """Any other printable ASCII character, such as a comma."""
     CHAR_CONSTANT = auto()
     COMPLEX = auto()
     ASSIGN = auto()
@@ -38,12 +38,12 @@ class Kind(Enum):
     DOT = auto()
     NIL = auto()
     KEYWORD = auto()
-    """`block`, `break`, `continue`, `define`, `else`, `end`, `if`, `range`, `template`, `with`: see the value."""
+    """One of `block`, `break`, `continue`, `define`, `else`, `end`, `if`, `range`, `template`, `with`: the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; `position` counts characters from the start of the text, `line` from 1."""
+    """A token. `position` is an offset in characters, and `line` counts from 1."""
 
     kind: Kind
     position: int
@@ -51,7 +51,7 @@ class Token:
     line: int
 
     def __str__(self) -> str:
-        """Say what was found, as Go's parse errors do."""
+        """Return the token as Go's parse errors show it."""
         if self.kind is Kind.EOF:
             return "EOF"
         if self.kind is Kind.ERROR:
@@ -73,12 +73,12 @@ _SINGLE: Final = {"=": Kind.ASSIGN, "|": Kind.PIPE}
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Yield the tokens of `text`; the last is EOF or an ERROR whose value is Go's text."""
+    """Yield the tokens of a template. The last is EOF, or an ERROR whose value is Go's text."""
     return _Lexer(text).run()
 
 
 class _LexError(Exception):
-    """Ends the scan; the text becomes the last token."""
+    """Ends the scan. Its text becomes the value of the ERROR token."""
 
 
 class _Lexer:
@@ -144,7 +144,7 @@ class _Lexer:
         self._leave(trims)
 
     def _right_delimiter(self) -> tuple[bool, bool]:
-        """Say whether a right delimiter comes next, and whether it trims."""
+        """Return whether a right delimiter comes next, and whether it trims the white space after it."""
         text, at = self._text, self._at
         if text.startswith("-}}", at + 1) and text[at] in _SPACES:
             return True, True
@@ -213,9 +213,8 @@ class _Lexer:
         while self._at < len(self._text) and self._text[self._at] in _SPACES:
             self._at += 1
         if self._text.startswith("-}}", self._at) and self._at - 1 > self._start:
-            self._at -= (
-                1  # The last of several spaces belongs to the trimming delimiter; a single one never comes here.
-            )
+            # The last of several spaces belongs to a trimming delimiter. The caller handles a single one.
+            self._at -= 1
         return self._emit(Kind.SPACE)
 
     def _quoted(self, quote: str) -> Token:
@@ -239,7 +238,7 @@ class _Lexer:
         raise _LexError(f"unterminated {what}")
 
     def _words(self) -> None:
-        """Take letters, digits and underscores."""
+        """Consume letters, digits and underscores."""
         text = self._text
         while self._at < len(text):
             char = text[self._at]
@@ -292,6 +291,6 @@ class _Lexer:
 
 
 def _unicode(char: str) -> str:
-    """Write a character as Go's %#U does."""
+    """Format a character like Go's %#U."""
     shown = f" '{char}'" if char.isprintable() else ""
     return f"U+{ord(char):04X}{shown}"

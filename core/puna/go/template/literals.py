@@ -16,7 +16,7 @@ SYNTAX_ERROR: Final = "invalid syntax"
 
 
 def unquote(text: str) -> str:
-    """Read `"…"` or `` `…` ``. Raises ValueError with Go's text."""
+    """Return the text of a literal `"…"` or `` `…` ``. ValueError has Go's text."""
     if text[0] == "`":
         return text[1:-1].replace("\r", "")
     out = bytearray()
@@ -28,7 +28,7 @@ def unquote(text: str) -> str:
 
 
 def unquote_char(text: str) -> int:
-    """Read `'…'` as the number of its character. Raises ValueError with Go's text."""
+    """Return the code point of a literal `'…'`. ValueError has Go's text."""
     if text == "''":
         raise ValueError(SYNTAX_ERROR)
     value, at = _char(text, 1, "'")
@@ -40,7 +40,7 @@ def unquote_char(text: str) -> int:
 
 
 def _char(text: str, at: int, quote: str) -> tuple[bytes, int]:
-    """Read one character, perhaps escaped; return its bytes and where it ends."""
+    """Read one character or escape. Return its bytes and its end."""
     char = text[at]
     if char != "\\":
         return char.encode("utf-8", "surrogateescape"), at + 1
@@ -70,12 +70,12 @@ def _char(text: str, at: int, quote: str) -> tuple[bytes, int]:
         return chr(value).encode(), at
     if value > 255:
         raise ValueError(SYNTAX_ERROR)
-    # In a character constant \xff is the number, in a string the byte; both are the same single byte here.
+    # "\xff" is a code point in a character literal and a byte in a string. Both are one byte here.
     return bytes([value]), at
 
 
 def integer(text: str) -> int | None:
-    """Read an integer of base 10, or of the base its prefix names; None where it is none."""
+    """Return an integer in base 10 or in the base of its prefix; None if the text is not an integer."""
     body = text.lstrip("+-") if text[:1] in ("+", "-") else text
     sign = -1 if text.startswith("-") else 1
     base, digits = 10, body
@@ -93,7 +93,7 @@ def integer(text: str) -> int | None:
 
 
 def floating(text: str) -> float | None:
-    """Read a decimal or hexadecimal float; None where it is none, or too large."""
+    """Return a decimal or hexadecimal float; None if the text is not a float, or is too large."""
     if match := _HEX_FLOAT.fullmatch(text):
         sign, whole, fraction, power = match.groups(default="")
         digits = (whole + fraction).replace("_", "")
@@ -110,7 +110,7 @@ def floating(text: str) -> float | None:
 
 
 def number(position: int, text: str, kind: Kind) -> NumberNode:
-    """Read a number of any kind with all the types it can be used as. Raises ValueError with Go's text."""
+    """Return the node of a number with its value in each type that it fits. ValueError has Go's text."""
     if kind is Kind.CHAR_CONSTANT:
         value = unquote_char(text)
         return NumberNode(position=position, text=text, integer=value, unsigned=value, float=float(value))
@@ -159,7 +159,7 @@ def _simplified(node: NumberNode) -> NumberNode:
 
 
 def _whole(node: NumberNode, value: float) -> None:
-    """Let a float that is whole serve as an integer too."""
+    """Give a float without a fraction an integer value too."""
     if value == int(value):
         if -(2**63) <= value < 2**63:
             node.integer = int(value)

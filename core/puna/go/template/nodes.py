@@ -1,4 +1,4 @@
-"""The tree of a parsed template. `str(node)` is the source as Go writes it in its error texts."""
+"""The nodes of a parsed template. `str(node)` is the source text as Go's errors show it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from puna.go.space import SPACE
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """Anything in the tree; `position` counts characters from the start of the template's text."""
+    """A node of the tree. `position` is an offset in characters in the template's text."""
 
     position: int
 
@@ -47,7 +47,7 @@ class IdentifierNode(Node):
 
 @dataclass(slots=True)
 class VariableNode(Node):
-    """`$x`, with the fields asked of it: `$x.A.B`."""
+    """A variable `$x`, with fields if there are any: `$x.A.B`."""
 
     path: tuple[str, ...]
 
@@ -93,7 +93,7 @@ class BoolNode(Node):
 
 @dataclass(slots=True)
 class NumberNode(Node):
-    """A number; which of its readings are not None says what it can be used as."""
+    """A number with its value in each type; None for a type that it does not fit."""
 
     text: str
     integer: int | None = None
@@ -107,7 +107,7 @@ class NumberNode(Node):
 
 @dataclass(slots=True)
 class StringNode(Node):
-    """A string; `quoted` is its source."""
+    """A string. `quoted` is its source text."""
 
     quoted: str
     text: str
@@ -128,12 +128,12 @@ class CommandNode(Node):
 
 @dataclass(slots=True)
 class PipeNode(Node):
-    """Commands, each given the value of the one before; perhaps a declaration or an assignment."""
+    """A pipeline: commands, of which each receives the previous value. It may declare or assign variables."""
 
     commands: list[CommandNode] = field(default_factory=list)
     variables: list[VariableNode] = field(default_factory=list)
     assigns: bool = False
-    """`=` rather than `:=`."""
+    """Whether the operator is `=` and not `:=`."""
 
     def __str__(self) -> str:
         out = " | ".join(map(str, self.commands))
@@ -144,7 +144,7 @@ class PipeNode(Node):
 
 @dataclass(slots=True)
 class ChainNode(Node):
-    """Fields asked of a parenthesised pipeline: `(index .A 0).B`."""
+    """Fields of a parenthesized pipeline: `(index .A 0).B`."""
 
     node: Node
     path: tuple[str, ...]
@@ -206,7 +206,7 @@ class TemplateNode(Node):
 
 
 def children(node: Node) -> Iterator[Node]:
-    """Yield what stands directly inside a node, conditions before bodies; in `(f .X).Y` the reference sees nothing."""
+    """Yield the children of a node, conditions before bodies. A ChainNode yields none, as in Ollama."""
     match node:
         case ListNode():
             yield from node.nodes
@@ -226,7 +226,7 @@ def children(node: Node) -> Iterator[Node]:
 
 
 def is_empty(node: Node) -> bool:
-    """Say whether a tree holds nothing but white space."""
+    """Return whether a tree holds only white space."""
     if isinstance(node, ListNode):
         return all(map(is_empty, node.nodes))
     return isinstance(node, TextNode) and not node.text.strip(SPACE)

@@ -1,4 +1,4 @@
-"""Turns pipelines and what stands in them into closures that compute values."""
+"""The compiler of pipelines and operands into closures that return values."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -25,11 +25,11 @@ from puna.go.template.run import Evaluate, Run
 from puna.go.template.values import MISSING, Boxed, Value, truth, type_name, unbox
 
 Command = Callable[[Run, Value, Value], Value]
-"""Computes a value from a run, the dot, and the value piped in (ABSENT at the head of a pipeline)."""
+"""Returns a value for a run, the dot, and the piped value, which is ABSENT for the first command."""
 
 
 def size(node: Node) -> int:
-    """Return how many steps it takes at most to compute what a pipeline or an operand stands for."""
+    """Return the largest number of steps in which a pipeline or an operand is evaluated."""
     match node:
         case PipeNode():
             return sum(map(size, node.commands)) + len(node.variables)
@@ -43,7 +43,7 @@ def size(node: Node) -> int:
 
 
 def pipeline(node: PipeNode) -> Evaluate:
-    """Return what computes a pipeline's value and binds its variables. Never yields None or Boxed."""
+    """Compile a pipeline. The closure binds its variables; it returns neither None nor Boxed."""
     commands = [_command(command) for command in node.commands]
     names = [variable.path[0] for variable in node.variables]
     first, rest = commands[0], commands[1:]
@@ -130,7 +130,7 @@ def _chain(node: ChainNode, has_arguments: bool) -> Command:
 
 
 def _constant(node: Node) -> Evaluate:
-    """Return what yields a literal or the dot, the run's node being set already."""
+    """Compile a literal or the dot. The caller has set the run's node."""
     match node:
         case DotNode():
             return lambda _run, dot: dot
@@ -155,7 +155,7 @@ def _failing(message: str) -> Evaluate:
 
 
 def _number(node: NumberNode) -> Evaluate:
-    """Choose the type of a number by how it is written."""
+    """Return the value of a number in the type that Go infers from its notation."""
     text = node.text
     hexadecimal = text[:2].lower() == "0x" and not set(text) & set("pP")
     if node.complex is not None:
@@ -170,7 +170,7 @@ def _number(node: NumberNode) -> Evaluate:
 
 
 def _argument(node: Node, type_: ParameterType | None) -> Evaluate:
-    """Return what computes an argument for a parameter of a type; None: of any type, even no value."""
+    """Compile an argument for a parameter of a type. None stands for any type, and accepts MISSING."""
     match node:
         case FieldNode():
             inner = _field(node, False)
@@ -214,7 +214,7 @@ def _literal(node: Node, type_: ParameterType | None) -> Evaluate:
 
 
 def _checked(run: Run, value: Value, type_: ParameterType | None) -> Value:
-    """Return a value as a parameter of a type receives it."""
+    """Return a value converted to a parameter's type. TemplateError: it does not fit."""
     if type_ is None or type_ == "reflect.Value":
         return value
     if type_ == "string" and value is MISSING:

@@ -1,4 +1,4 @@
-"""Reads the text of a template into trees, with the error texts of Go's text/template."""
+"""The parser of templates, with the error texts of Go's text/template."""
 
 from collections import Counter
 from typing import Final, Literal
@@ -51,17 +51,17 @@ _OPERANDS: Final = frozenset(
 )
 _STRINGS: Final = (Kind.STRING, Kind.RAW_STRING)
 _MAX_DEPTH: Final = 100
-"""Nesting that Python's stack carries; Go allows more, no real template needs it."""
+"""Deepest nesting, bounded by Python's stack. Go allows more, which templates of models do not need."""
 
 
 class TemplateSyntaxError(TemplateError):
-    """The text is no template; the message is Go's, such as "template: :1: unclosed action"."""
+    """The text is not a template. The message is Go's, such as "template: :1: unclosed action"."""
 
 
 def parse(text: str) -> Template:
-    """Read a template that says how a model is prompted.
+    """Parse a prompt template. Raises TemplateSyntaxError.
 
-    One that uses neither `.Messages` nor `.Response` gets a final `{{ .Response }}`. Raises TemplateSyntaxError.
+    Like in Ollama, a template that uses neither `.Messages` nor `.Response` gets `{{ .Response }}` at its end.
     """
     trees: dict[str, ListNode] = {}
     source = TokenStream(text)
@@ -88,7 +88,7 @@ class _Else(Node):
 
 
 class _Tree:
-    """One tree: the root, or what a `define` or `block` brings."""
+    """The parser of one tree: the root, or the body of a `define` or `block`."""
 
     def __init__(self, name: str, source: TokenStream, trees: dict[str, ListNode]) -> None:
         self._name = name
@@ -291,7 +291,7 @@ class _Tree:
         return pipe
 
     def _declarations(self, pipe: PipeNode, context: str) -> None:
-        """Read `$x :=`, `$x =` or, in a range, `$i, $x :=`; leave what is none of these."""
+        """Read `$x :=`, `$x =` or, in a range, `$i, $x :=`. Other tokens stay unread."""
         while self._tokens.peek_word().kind is Kind.VARIABLE:
             mark = self._tokens.mark()
             variable = self._tokens.next()

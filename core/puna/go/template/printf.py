@@ -1,4 +1,4 @@
-"""Go's printf: reads the format and asks `formatting` for each verb."""
+"""Go's printf: parses the format and formats each verb through `formatting`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,11 +9,11 @@ from puna.go.template.values import Boxed, type_name
 
 _FLAGS: Final = "+-# 0"
 _WIDEST: Final = 1_000_000
-"""Beyond this fmt takes a width or a precision for a mistake."""
+"""Largest width and precision. fmt reports larger ones as errors."""
 
 
 def sprintf(form: str, arguments: Sequence[object]) -> str:
-    """Format as fmt.Sprintf does, its complaints about wrong verbs and arguments included."""
+    """Format like fmt.Sprintf, with its notices such as %!d(string=x) for wrong verbs and arguments."""
     return _Printer(form, arguments).run()
 
 
@@ -79,7 +79,7 @@ class _Printer:
         return self._form[self._at : self._at + 1]
 
     def _index(self) -> None:
-        """Take `[n]`, which says what the next argument is."""
+        """Read `[n]`, which selects the next argument."""
         if self._peek() != "[":
             return
         self._reordered = True
@@ -92,7 +92,7 @@ class _Printer:
             self._good_index = False
 
     def _number(self, what: str) -> tuple[int | None, str]:
-        """Take a width or precision: digits, or `*` for an argument. Return it and a complaint, if any."""
+        """Read a width or precision: digits, or `*` for an argument. Return it and an error notice, if any."""
         if self._peek() == "*":
             self._at += 1
             if self._next < len(self._arguments):
@@ -104,7 +104,7 @@ class _Printer:
         number: int | None = None
         while (digit := self._peek()).isdecimal() and digit.isascii():
             if number is not None and number > _WIDEST:
-                self._at = len(self._form)  # fmt reads no further than this
+                self._at = len(self._form)  # fmt stops at this number
                 return None, ""
             number = (number or 0) * 10 + int(digit)
             self._at += 1

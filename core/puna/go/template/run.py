@@ -1,4 +1,4 @@
-"""What one run of a template carries along: output, variables, where it stands."""
+"""The state of one evaluation of a template: output, variables, current node."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from puna.go.template.nodes import Node
 from puna.go.template.values import Value
 
 Evaluate = Callable[["Run", Any], Any]
-"""Computes a value from a run and the dot."""
+"""Returns a value for a run and the dot."""
 
 
 class Run:
-    """One run of a template, or of one that it calls."""
+    """One evaluation of a template, or of a template that it calls."""
 
     __slots__ = ("budget", "functions", "lenient", "name", "node", "out", "source", "steps", "variables")
 
@@ -31,7 +31,7 @@ class Run:
         lenient: bool,
         budget: Budget,
     ) -> None:
-        """`steps` finds a defined template; `lenient`: a missing key is no value, not a nil of its type."""
+        """`steps` returns a defined template by name. `lenient`: a missing key gives MISSING, not the zero value."""
         self.name = name
         self.source = source
         self.out = out
@@ -43,7 +43,7 @@ class Run:
         self.variables: list[list[Any]] = [["$", data]]
 
     def nested(self, name: str, data: object) -> "Run":
-        """Return the run of a template called from here: it sees none of the variables."""
+        """Return the run of a called template, which does not see the variables."""
         run = Run(
             name=name,
             source=self.source,
@@ -58,7 +58,7 @@ class Run:
         return run
 
     def variable(self, name: str) -> Value:
-        """Return the value of the innermost variable of a name."""
+        """Return the innermost variable of a name."""
         self.budget.spend(len(self.variables) >> 4)
         for known in reversed(self.variables):
             if known[0] == name:
@@ -66,7 +66,7 @@ class Run:
         raise self.error(f"undefined variable: {name}")
 
     def assign(self, name: str, value: object) -> None:
-        """Give the innermost variable of a name a value."""
+        """Assign to the innermost variable of a name."""
         self.budget.spend(len(self.variables) >> 4)
         for known in reversed(self.variables):
             if known[0] == name:
@@ -75,7 +75,7 @@ class Run:
         raise self.error(f"undefined variable: {name}")
 
     def error(self, message: str) -> TemplateError:
-        """Return what Go says of an error at the node last looked at."""
+        """Return Go's error for the node visited last."""
         if self.node is None:
             return TemplateError(f"template: : {message}")
         before = self.source[: self.node.position]

@@ -1,4 +1,4 @@
-"""A parsed template that can be run."""
+"""A parsed template that can be evaluated."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,17 +15,17 @@ _STRAY_BYTES: Final = re.compile("[\udc80-\udcff]")
 
 
 class Template:
-    """A template: its text, its tree, and the templates it defines. Compiled when first run; safe to share."""
+    """A template: text, tree and the templates that it defines. It is compiled on its first run, and safe to share."""
 
     __slots__ = ("_steps", "definitions", "names", "root", "text")
 
     def __init__(self, text: str, root: ListNode, definitions: Mapping[str, ListNode]) -> None:
-        """`definitions` maps names to trees and may hold the root as ""."""
+        """`definitions` maps names to trees. The name "" may be the root."""
         self.text = text
         self.root = root
         self.definitions = {**definitions, "": root}
         self.names: frozenset[str] | None = None
-        """Names that are used, once they were asked for: see puna.go.template.facts."""
+        """Cache of puna.go.template.facts.identifiers."""
         self._steps: dict[str, Step] = {}
 
     def execute(
@@ -36,10 +36,18 @@ class Template:
         lenient: bool = False,
         budget: Budget | None = None,
     ) -> str:
-        """Run the template over `data`. Raises TemplateError with Go's text.
+        """Return the output of the template for `data`.
 
-        `lenient`: a missing key is no value at all, of which any field may be asked (Go's default), not a nil.
-        `budget` is what the run may do (BudgetSpentError); None: it has no bound.
+        Args:
+            data: the dot.
+            functions: the functions that the template may call.
+            lenient: whether a missing key gives MISSING, of which fields may be accessed, as by Go's default. Otherwise
+                it gives the zero value.
+            budget: the bound on the run, or None.
+
+        Raises:
+            TemplateError: the evaluation failed. The text is Go's.
+            BudgetSpentError: the budget is spent.
         """
         out: list[str] = []
         run = Run(
@@ -69,7 +77,7 @@ class Template:
 
 
 def _whole(text: str) -> str:
-    """Join the halves of characters that templates cut, and replace those that have no other half."""
+    """Join surrogates to characters where a template cut one in two, and replace lone surrogates by U+FFFD."""
     if not _STRAY_BYTES.search(text):
         return text
     joined = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")

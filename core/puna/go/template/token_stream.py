@@ -1,10 +1,10 @@
-"""The tokens of a template with as much looking ahead and going back as the parser needs."""
+"""A stream of tokens with lookahead and backtracking."""
 
 from puna.go.template.lexer import Kind, Token, tokens
 
 
 class TokenStream:
-    """Tokens, read once and kept; `depth` counts how deep the parser is nested."""
+    """The stream. Tokens are kept once read. `depth` is the parser's level of nesting."""
 
     def __init__(self, text: str) -> None:
         self._source = tokens(text)
@@ -13,40 +13,40 @@ class TokenStream:
         self.depth = 0
 
     def next(self) -> Token:
-        """Take the next token."""
+        """Return the next token and advance."""
         if self._next == len(self._seen):
-            # The last token is EOF or an error, and there it stays.
+            # The last token is EOF or ERROR, and is returned again and again.
             self._seen.append(next(self._source, self._seen[-1] if self._seen else Token(Kind.EOF, 0, "EOF", 1)))
         self._next += 1
         return self._seen[self._next - 1]
 
     def mark(self) -> int:
-        """Return the place to which `back` goes."""
+        """Return the current position, for `back`."""
         return self._next
 
     def back(self, mark: int) -> None:
-        """Go back to a marked place."""
+        """Return to a position from `mark`."""
         self._next = mark
 
     def peek(self) -> Token:
-        """Look at the next token."""
+        """Return the next token without advancing."""
         token = self.next()
         self._next -= 1
         return token
 
     def next_word(self) -> Token:
-        """Take the next token that is no space."""
+        """Return the next token that is not a space and advance."""
         while (token := self.next()).kind is Kind.SPACE:
             pass
         return token
 
     def peek_word(self) -> Token:
-        """Skip spaces and look at what follows."""
+        """Skip spaces and return the next token without advancing."""
         token = self.next_word()
         self._next -= 1
         return token
 
     @property
     def line(self) -> int:
-        """The line of the furthest token read: where Go says an error is."""
+        """The line of the last token read, which Go's errors name."""
         return self._seen[-1].line if self._seen else 0

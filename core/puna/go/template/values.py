@@ -1,8 +1,7 @@
-"""Go's values as templates see them: structs, typed maps and slices, pointers, and what Go calls no value at all.
+"""Go's values in templates: structs, typed maps and slices, pointers.
 
-Strings, booleans, integers, floats, plain dicts (map[string]interface {}) and lists ([]interface {}) stand for
-themselves.
-None is a nil interface, MISSING the invalid value.
+Strings, booleans, integers and floats are Python's own. A dict is a map[string]interface {}, and a list is an
+[]interface {}. None is a nil interface. MISSING is the invalid reflect.Value, which Go prints as "<no value>".
 """
 
 import binascii
@@ -14,11 +13,11 @@ from typing import Any, Final, TypeAlias
 from puna.go import json as gojson
 
 Value: TypeAlias = Any
-"""Any value of Go's."""
+"""Any value of a template."""
 
 
 class Missing(Enum):
-    """What a name that stands for nothing yields."""
+    """The type of MISSING, the value of a name that does not exist."""
 
     MISSING = "<no value>"
 
@@ -27,14 +26,14 @@ MISSING: Final = Missing.MISSING
 
 
 class Unsigned(int):
-    """A byte of a string (uint8)."""
+    """A byte of a string, Go's uint8."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a struct: its name, and its key in JSON unless it is left out there when empty."""
+    """A field of a struct: its name, its JSON key, and whether JSON omits it when empty."""
 
     name: str
     key: str = ""
@@ -43,7 +42,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class StructType:
-    """What all structs of a type share. A method takes the struct's value and is called by a template like a field."""
+    """A struct type. A method takes the struct and is called like a field."""
 
     name: str
     fields: tuple[Field, ...]
@@ -51,7 +50,7 @@ class StructType:
 
 
 class Struct:
-    """A struct: its type, and its fields' values by name in the order of the type."""
+    """A struct: its type, and the values of its fields by name, in the type's order."""
 
     __slots__ = ("type", "values")
 
@@ -62,7 +61,7 @@ class Struct:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pointer to a struct; `target` None is a nil pointer to a `type_name`."""
+    """A pointer to a struct. A `target` of None is a nil pointer of type `type_name`."""
 
     target: Struct | None
     type_name: str
@@ -70,18 +69,18 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class ContainerType:
-    """What slices or maps of a type share."""
+    """A slice or map type."""
 
     name: str
     boxed: bool = False
-    """Elements are interfaces, which error texts call so."""
+    """Whether the element type is an interface, which error texts mention."""
     methods: Mapping[str, Callable[[Any], str]] = field(default_factory=dict)
     zero: Callable[[], Any] = lambda: None
-    """What a map yields for a key it does not have."""
+    """Returns the zero value, which a map gives for a missing key."""
 
 
 class Slice:
-    """A slice of a named or element type; `nil` tells Go's nil slice from an empty one."""
+    """A slice of a declared type. `nil` tells a nil slice from an empty one."""
 
     __slots__ = ("items", "nil", "type")
 
@@ -92,7 +91,7 @@ class Slice:
 
 
 class Map:
-    """A map with text keys; `nil` tells Go's nil map from an empty one."""
+    """A map with string keys. `nil` tells a nil map from an empty one."""
 
     __slots__ = ("items", "nil", "type")
 
@@ -104,7 +103,7 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Boxed:
-    """A value seen through an interface, as the elements of plain lists and maps are."""
+    """A value held by an interface, like the elements of plain lists and maps."""
 
     value: Any
 
@@ -115,14 +114,14 @@ ANY_MAP: Final = ContainerType("map[string]interface {}", boxed=True)
 
 
 def unbox(value: object) -> Value:
-    """Return what an interface holds; MISSING for a nil one."""
+    """Return the value that an interface holds; MISSING for a nil interface."""
     if type(value) is Boxed:
         value = value.value
     return MISSING if value is None else value
 
 
 def truth(value: object) -> bool:
-    """Say whether Go's templates hold a value true."""
+    """Return the truth of a value in a condition."""
     if type(value) is Boxed:
         value = value.value
     match value:
@@ -138,7 +137,7 @@ def truth(value: object) -> bool:
 
 
 def type_name(value: object) -> str:
-    """Return the name Go gives to the type of a value."""
+    """Return the name of a value's Go type."""
     match value:
         case Struct():
             return value.type.name
@@ -166,7 +165,7 @@ def type_name(value: object) -> str:
 
 
 def methods(value: object) -> Mapping[str, Callable[[Any], str]]:
-    """Return the methods of a value, through a pointer too."""
+    """Return the methods of a value; a pointer has those of its struct."""
     match value:
         case Pointer(target=Struct() as target):
             return target.type.methods
@@ -176,7 +175,7 @@ def methods(value: object) -> Mapping[str, Callable[[Any], str]]:
 
 
 def elements(value: object) -> tuple[Sequence[Any], bool] | None:
-    """Return the elements of a slice, and whether they are boxed; None for anything else."""
+    """Return the elements of a slice and whether they are boxed, or None for another value."""
     if isinstance(value, Slice):
         return value.items, value.type.boxed
     if isinstance(value, list | tuple):
@@ -187,14 +186,14 @@ def elements(value: object) -> tuple[Sequence[Any], bool] | None:
 
 
 def entries(value: object) -> tuple[Mapping[str, Any], ContainerType] | None:
-    """Return the entries of a map, and its type; None for anything else."""
+    """Return the entries of a map and its type, or None for another value."""
     if isinstance(value, Map):
         return value.items, value.type
     return (value, ANY_MAP) if isinstance(value, Mapping) else None
 
 
 def to_json(value: object) -> str:
-    """Encode as Go's json.Marshal does: keys of maps sorted, those of structs in their order. Raises ValueError."""
+    """Encode like Go's json.Marshal: maps by sorted keys, structs in the order of fields. Raises ValueError."""
     match value:
         case Boxed():
             return to_json(value.value)
@@ -243,5 +242,5 @@ def _base64(value: bytes) -> str:
 
 
 def sorted_keys(items: Mapping[str, Any]) -> list[str]:
-    """Return the keys in the order of their bytes, which is the order of their characters."""
+    """Return the keys in byte order of UTF-8, which equals the order of code points."""
     return sorted(items)
