@@ -40,10 +40,10 @@ def install(store: ModelStore) -> bool:
     with store.blobs.hold_shared_locks() as shared_locks:
         data = _manifest(store.blobs, shared_locks, folder)
         # An unchanged manifest is left alone, so that its date stays.
-        before = store.read_manifest(name)
+        before = store.manifests.read(name)
         if before is not None and manifests.dumps(before) == data:
             return False
-        stale = store.replace_manifest(name, data)
+        stale = store.manifests.replace(name, data)
     store.remove_unused(stale)
     return True
 

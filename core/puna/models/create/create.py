@@ -296,7 +296,7 @@ class _Creation:
         yield TransferStep("writing manifest")
         config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
         manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
-        return self.store.replace_manifest(self.name, manifests.dumps(manifest))
+        return self.store.manifests.replace(self.name, manifests.dumps(manifest))
 
     def _stored(self, entry: Entry) -> Entry:
         if entry.data is None:

@@ -158,7 +158,7 @@ class Registries:
             if not await in_thread(path.is_file):
                 raise TransferError(f"open {path}: no such file or directory")
         try:
-            before = await in_thread(self._store.replace_manifest, name, data)
+            before = await in_thread(self._store.manifests.replace, name, data)
         except OSError as error:
             raise of_system(error, "write", self._store.root.joinpath("manifests", *name.parts)) from error
         return before - manifest.digests

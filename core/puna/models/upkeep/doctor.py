@@ -228,7 +228,7 @@ class _Examination:
         """Return the models that use a blob now: since they were read, some may have been removed with their blobs."""
         used = []
         for each in self.named:
-            manifest = self.store.read_manifest(each.name)
+            manifest = self.store.manifests.read(each.name)
             if manifest is not None and any(file_name(layer.digest) == name for layer in _layers(manifest)):
                 used.append(each.name.shortest)
         return tuple(used)
@@ -280,7 +280,7 @@ class _Examination:
                 )
 
     def _leftovers(self) -> Iterator[Finding]:
-        used = {file_name(digest) for digest in self.store.used(strict=False) if is_digest(digest)}
+        used = {file_name(digest) for digest in self.store.manifests.used_digests(strict=False) if is_digest(digest)}
         known = {*self.users, *used, *self.damaged}
         orphans = [self._orphan(path) for path in self.store.blobs.files() if path.name not in known]
         if self.repair and orphans:

@@ -91,7 +91,7 @@ def test_a_blob_that_was_just_used_is_not_removed_by_who_thought_it_old(store):
         store.blobs.touch(digest)  # somebody uploads it again, between the look and the removal
         return frozenset()
 
-    store.used = used
+    store.manifests.used_digests = used
     store.remove_orphans()
     assert store.blobs.has(digest)
     assert time.time() - store.blobs.path(digest).stat().st_mtime < 60

@@ -150,6 +150,6 @@ def test_a_split_model_is_joined_and_its_parts_are_let_go(store, tmp_path):
         pass
     assert {tensor.name for tensor in store.get(NAME).gguf.tensors} == {"w0", "w1"}
     assert store.get(NAME).in_place == ()
-    used = {digest.replace(":", "-") for digest in store.used(strict=True)}
+    used = {digest.replace(":", "-") for digest in store.manifests.used_digests(strict=True)}
     assert {path.name for path in store.blobs.files()} == used
     assert len(list(tmp_path.glob("*.gguf"))) == 2
