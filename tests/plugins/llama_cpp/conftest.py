@@ -41,3 +41,20 @@ def write():
         return [event.text for event in events if isinstance(event, TextDelta)], events[-1]
 
     return write
+
+
+@pytest.fixture
+def parts():
+    """Open the parts of a model of tests/models, without its threads, for the length of a test."""
+    opened = []
+
+    def parts(name="chatter", **spec):
+        from puna_llama_cpp.loading import open_model
+
+        spec = {"path": str(MODELS / f"{name}.gguf"), "threads": 1, "parallel": 4, **spec}
+        opened.append(open_model(ModelSpec(**spec), lambda done: None, lambda: False))
+        return opened[-1]
+
+    yield parts
+    for each in opened:
+        each.close()
