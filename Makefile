@@ -154,4 +154,4 @@ wheel: .venv/.installed $(PORTABLE_WHEEL)/.built ## build wheels that other mach
 	@ls dist
 
 clean: ## remove all that make wrote into this folder
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

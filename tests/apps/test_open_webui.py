@@ -36,6 +36,9 @@ class OpenWebUI:
         self.token = ""
         self.token = self.post("/api/v1/auths/signin", {"email": "", "password": ""})["token"]
 
+    def configure(self, model, settings):
+        self.post("/api/v1/models/create", {"id": f"{model}:latest", "name": model, "base_model_id": None, **settings})
+
     def post(self, path, body):
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
@@ -86,7 +89,9 @@ def test_chat_stream_and_tool_loop(open_webui, desk, clients_python):
     tool = {"id": "notes", "name": "Notes", "content": TOOL, "meta": {"description": "Reads notes."}}
     open_webui.post("/api/v1/tools/create", tool)
     settings = {"meta": {"toolIds": ["notes"]}, "params": {"function_calling": "native"}}
-    open_webui.post("/api/v1/models/create", {"id": "stub:latest", "name": "stub", "base_model_id": None, **settings})
+    open_webui.configure("stub", settings)
+    # Open WebUI's own tools alone would fill most of llamita's context.
+    open_webui.configure("llamita", {"meta": {"capabilities": {"builtin_tools": False}}, "params": {}})
 
     found = in_browser(open_webui, desk, clients_python.parent)
     assert found["hosts"] == ["127.0.0.1"]
@@ -95,6 +100,8 @@ def test_chat_stream_and_tool_loop(open_webui, desk, clients_python):
     assert len(beginnings) > 2  # the answer grew on the page
     assert found["loop"][-1].endswith(f"{REPORT}The secret is {desk.secret}.")
     assert "read_note" in found["loop"][-1]
+    assert found["thinking"][-1].startswith("Thought for")
+    assert found["thinking"][-1].endswith("3 + 4 = 7.")
 
 
 def in_browser(open_webui, desk, binaries):

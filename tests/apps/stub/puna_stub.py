@@ -31,8 +31,8 @@ from puna.backend import (
 
 GREETING = "Hello! One two three four five."
 REPORT = "The tool says: "
-SECONDS_PER_DELTA = 0.01
-"""The pause after each word, which keeps the deltas of an answer apart on the wire."""
+SECONDS_PER_DELTA = 0.05
+"""The pause after each word, so that a client can tell a stream from an answer in one piece."""
 CHARACTERS_PER_TOKEN = 4
 _TOOL = re.compile(r"^<\|offer\|>(.*)$", re.MULTILINE)
 _MESSAGE = re.compile(r"^<\|(system|user|assistant|tool)\|>", re.MULTILINE)

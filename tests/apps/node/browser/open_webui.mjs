@@ -42,7 +42,9 @@ try {
   await page.getByText("Okay, Let's Go!").click();
   const chat = await ask("Say hello.", "five.", "chat");
   const loop = await ask(`Please CALL read_note path=${note}`, ending, "tool-loop");
-  process.stdout.write(JSON.stringify({ chat, loop, hosts: [...hosts] }));
+  await page.goto(`${url}/?models=llamita:latest`);
+  const thinking = await ask("What is 3 + 4?", "3 + 4 = 7.", "thinking");
+  process.stdout.write(JSON.stringify({ chat, loop, thinking, hosts: [...hosts] }));
 } catch (error) {
   await page.screenshot({ path: `${folder}/failure.png` });
   throw error;
