@@ -16,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SOURCE = Path("plugins/puna_ggml_kernels/native")
 LIBRARY = SOURCE / "kernels.so"
 # No -march: each function names the instructions it uses, so that the library can be loaded, and asked, everywhere.
-# No contraction: what is rounded, and when, stands in the sources.
+# No contraction: the sources say which products are fused with an addition.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-fPIC", "-shared"]
 
 

@@ -3,7 +3,7 @@
 //
 // Each result has the bits that ggml's own function gives it on a processor with AVX-512. So the order of each sum,
 // what is rounded and when, and the points at which a running maximum is taken are ggml's. The differences change no
-// bit: masked  positions are passed over a block at a time, exponentials are computed for sixteen positions at once
+// bit: masked positions are passed over a block at a time, exponentials are computed for sixteen positions at once
 // with the bits of glibc's expf, and query heads that share keys and values are taken together. A row of the result
 // does not depend on the rows computed with it, so rows may be divided among threads in another way than ggml's.
 //

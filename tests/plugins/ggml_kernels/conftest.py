@@ -8,18 +8,18 @@ from tests.plugins.ggml_kernels.arrays import pointer
 from puna_ggml_kernels import loader
 
 FLOATS = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
-"""Types of arrays, in ggml.h's numbers."""
+"""The number that ggml.h gives to the type of an array."""
 
 
 class Memory(ctypes.Structure):
-    """What tensors are made in, struct ggml_init_params."""
+    """The struct ggml_init_params: the memory in which tensors are made."""
 
     _fields_ = [("size", ctypes.c_size_t), ("at", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
 
 
 @pytest.fixture(scope="module")
 def ggml():
-    """ggml's library: quantization, and dot products of its own."""
+    """The library of ggml, with its own quantization and dot products."""
     libggml.ggml_row_size.restype = ctypes.c_size_t
     libggml.ggml_cpu_init()  # its tables of 16-bit floats
     return libggml
@@ -35,7 +35,7 @@ def library():
 
 @pytest.fixture
 def quantize(ggml):
-    """Quantizes rows of floats."""
+    """Return a function that quantizes rows of floats to a type."""
 
     def quantize(kind, values):
         rows, length = values.shape
@@ -49,7 +49,7 @@ def quantize(ggml):
 
 @pytest.fixture
 def compute(ggml):
-    """Has ggml compute what a function makes of tensors, from arrays to an array of floats of a shape."""
+    """Return a function that computes, with ggml, the node that a function makes of arrays."""
     for name in ("init", "new_tensor_4d", "get_data", "rms_norm", "mul", "flash_attn_ext", "new_graph"):
         getattr(ggml, f"ggml_{name}").restype = ctypes.c_void_p
 

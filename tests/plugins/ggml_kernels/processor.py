@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"}
-"""As /proc/cpuinfo names what the kernels use."""
+"""The instruction sets that the kernels use, by their names in /proc/cpuinfo."""
 
 
 def able():
-    """Whether the processor has what the kernels need, by the Linux kernel's account."""
+    """Say whether Linux reports the instruction sets that the kernels use."""
     return (
         sys.platform == "linux"
         and set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()) >= NEEDED
@@ -17,7 +17,7 @@ def able():
 
 
 def not_applicable():
-    """Why the tests marked `kernels` do not apply here; empty if they do.
+    """Return why the tests marked `kernels` do not apply here; empty if they do.
 
     A library that was not built, or that does not fit llama.cpp, is no reason: the tests fail then.
     """

@@ -1,4 +1,4 @@
-"""Attention of the kernels against ggml's own, to the bit."""
+"""The decode path of attention against ggml's own, bit by bit. test_with_kernels.py compares the prefill path."""
 
 import ctypes
 
@@ -10,7 +10,7 @@ from puna_ggml_kernels import loader
 
 @pytest.fixture
 def attend(ggml, compute):
-    """Has ggml compute attention, few rows as few."""
+    """Return a function that computes attention, on the decode path below 64 rows."""
     loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
 
     def attend(q, k, v, mask, threads):
@@ -25,7 +25,7 @@ def attend(ggml, compute):
 
 
 def odd(values, random):
-    """Of everything that is rounded by a rule of its own: less than a half's least, more than its most, zero."""
+    """Scale values to where the rounding to 16 bits has rules of its own: subnormal, too large, and zero."""
     factors = np.array([1, 1, 1, 2.0**-14, 2.0**-24, 20000, 60000, 0, -0.0], np.float32)
     few = random.choice(factors, (*values.shape[:-2], 1, values.shape[-1]))  # some columns
     return values * few * random.choice(factors, (*values.shape[:-1], 1), p=[0.92, *[0.01] * 8])
@@ -44,7 +44,7 @@ def odd(values, random):
         (2, 5, 96, 600, 1, 1, 2),  # one row: its positions are shared out
     ],
 )
-def test_it_has_the_bits_of_ggmls_own(library, attend, kind, groups, heads, wide, keys, rows, streams, threads):
+def test_attention_has_ggmls_bits(library, attend, kind, groups, heads, wide, keys, rows, streams, threads):
     random = np.random.default_rng(8)
     q = random.standard_normal((streams, groups * heads, rows, wide), np.float32)
     k, v = random.standard_normal((2, streams, groups, keys, wide), np.float32)

@@ -1,4 +1,4 @@
-"""When the kernels are loaded and switched on, and what is said where they are not."""
+"""The conditions on which the kernels are loaded and switched on, and the message where they are not."""
 
 import logging
 import subprocess
@@ -12,7 +12,7 @@ from puna_ggml_kernels import loader
 
 
 def run(code):
-    """Run code in a process that has not loaded llama.cpp; returns what it printed."""
+    """Run code in a process that has not loaded llama.cpp, and return the finished process."""
     command = [sys.executable, "-c", "from puna_ggml_kernels import loader\n" + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
 

@@ -1,4 +1,4 @@
-"""Products of native/matmul.c against ggml's own dot products, to the bit."""
+"""Products of native/matmul.c against ggml's own dot products, bit by bit."""
 
 import ctypes
 
@@ -11,7 +11,7 @@ TYPES = {"q5_0": 6, "q8_0": 8}
 
 
 class Parameters(ctypes.Structure):
-    """One thread's view of a node, struct ggml_compute_params."""
+    """The struct ggml_compute_params."""
 
     _fields_ = [("ith", ctypes.c_int), ("nth", ctypes.c_int), ("wsize", ctypes.c_size_t)]
     _fields_ += [("wdata", ctypes.c_void_p), ("threadpool", ctypes.c_void_p), ("use_ref", ctypes.c_bool)]
@@ -19,7 +19,7 @@ class Parameters(ctypes.Structure):
 
 @pytest.fixture
 def multiply(library):
-    """Multiplies rows of a type with columns of Q8_0."""
+    """Return a function that multiplies rows of a type with columns of Q8_0."""
 
     def multiply(kind, left, right, blocks, threads=1):
         out = np.full((len(right), len(left) + 3), np.nan, np.float32)
@@ -43,7 +43,7 @@ def multiply(library):
 @pytest.mark.parametrize(
     ("rows", "columns", "blocks"), [(16, 1, 8), (35, 7, 24), (5, 40, 1), (64, 3, 72), (33, 600, 3)]
 )
-def test_products_have_the_bits_of_ggmls_own(ggml, quantize, multiply, name, rows, columns, blocks):
+def test_products_have_ggmls_bits(ggml, quantize, multiply, name, rows, columns, blocks):
     left = quantize(TYPES[name], random_rows(rows, blocks * BLOCK, 1))
     right = quantize(Q8_0, random_rows(columns, blocks * BLOCK, 2))
     dot, one = getattr(ggml, f"ggml_vec_dot_{name}_q8_0"), np.zeros(1, np.float32)

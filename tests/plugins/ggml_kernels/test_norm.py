@@ -1,4 +1,4 @@
-"""Norms of native/norm.c against ggml's own, to the bit."""
+"""Norms of native/norm.c against ggml's own, bit by bit."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def normalize(ggml, compute):
-    """Has ggml compute rows divided by the root of their mean square, times weights."""
+    """Return a function that divides rows by the root of their mean square and multiplies them with weights."""
 
     def normalize(values, weights, threads):
         def norm(memory, rows, factors):
@@ -34,7 +34,7 @@ def normalize(ggml, compute):
         ((1, 1, 40, 64), 1, 40, 0),  # rows with weights of their own
     ],
 )
-def test_rows_are_normalized_with_the_bits_of_ggmls_own(library, normalize, shape, threads, of_each, calls):
+def test_norms_have_ggmls_bits(library, normalize, shape, threads, of_each, calls):
     random = np.random.default_rng(6)
     values, weights = (random.standard_normal(size, np.float32) for size in (shape, (1, 1, of_each, shape[-1])))
     rows = values.reshape(-1, shape[-1])

@@ -1,4 +1,4 @@
-"""Activations quantized by native/quantize.c against ggml's own, to the bit."""
+"""Activations quantized by native/quantize.c against ggml's own, bit by bit."""
 
 import ctypes
 
@@ -10,7 +10,7 @@ Q8_0, BLOCK = 8, 32
 
 
 def activations(count):
-    """Random rows, and those that a rule of its own decides: which is the largest, ties, what overflows."""
+    """Yield random rows, and rows for special rules: ties, infinity, NaN, overflow, subnormal scales."""
     random = np.random.default_rng(4)
     usual = random.standard_normal(count, np.float32)
     yield from (usual * np.float32(factor) for factor in (1, 1e-44, 1e-38, 1e-36, 1e36))
@@ -28,7 +28,7 @@ def activations(count):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(("name", "kind", "block", "size"), [("q8_0", Q8_0, BLOCK, 34), ("q8_K", 15, 256, 292)])
-def test_activations_are_quantized_by_them_with_the_bits_of_ggmls_own(ggml, library, name, kind, block, size):
+def test_quantized_activations_have_ggmls_bits(ggml, library, name, kind, block, size):
     ours, own = (getattr(each, f"quantize_row_{name}") for each in (library, ggml))
     ggml.ggml_get_type_traits_cpu.restype = ctypes.POINTER(ctypes.c_void_p)
     in_use = ggml.ggml_get_type_traits_cpu(kind)[0]

@@ -11,7 +11,7 @@ Q = gguf.GGMLQuantizationType
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes a GGUF file with a tensor of each type."""
+    """Return a function that writes a GGUF file with a tensor of each of some types."""
 
     def file(kinds, name="blk.0.ffn_up.weight"):
         path = tmp_path / "model.gguf"
