@@ -30,34 +30,34 @@ class _BatchState:
 class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BATCH_STATE_UNSPECIFIED: _BatchState.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     BATCH_STATE_QUEUED: _BatchState.ValueType  # 1
-    """Nothing of it has begun."""
+    """No request has started."""
     BATCH_STATE_RUNNING: _BatchState.ValueType  # 2
-    """Some of it has."""
+    """Some requests have started."""
     BATCH_STATE_DONE: _BatchState.ValueType  # 3
-    """All of it has an answer or an error."""
+    """Each request has an answer or an error."""
     BATCH_STATE_CANCELLED: _BatchState.ValueType  # 4
-    """It was cancelled."""
+    """The batch was cancelled."""
 
 class BatchState(_BatchState, metaclass=_BatchStateEnumTypeWrapper):
-    """State of a batch."""
+    """BatchState is the state of a batch."""
 
 BATCH_STATE_UNSPECIFIED: BatchState.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 BATCH_STATE_QUEUED: BatchState.ValueType  # 1
-"""Nothing of it has begun."""
+"""No request has started."""
 BATCH_STATE_RUNNING: BatchState.ValueType  # 2
-"""Some of it has."""
+"""Some requests have started."""
 BATCH_STATE_DONE: BatchState.ValueType  # 3
-"""All of it has an answer or an error."""
+"""Each request has an answer or an error."""
 BATCH_STATE_CANCELLED: BatchState.ValueType  # 4
-"""It was cancelled."""
+"""The batch was cancelled."""
 Global___BatchState: _TypeAlias = BatchState  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
-    """A batch."""
+    """Batch describes a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,18 +68,18 @@ class Batch(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """Batch id."""
     state: Global___BatchState.ValueType
-    """Its state."""
+    """State."""
     total: _builtins.int
-    """Requests in all."""
+    """Number of requests."""
     completed: _builtins.int
-    """Requests answered."""
+    """Number of requests with an answer."""
     failed: _builtins.int
-    """Requests that ended in an error."""
+    """Number of requests with an error."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it came."""
+        """Creation time."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class BatchItem(_message.Message):
-    """One request of a batch."""
+    """BatchItem is one request of a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -110,18 +110,18 @@ class BatchItem(_message.Message):
     CHAT_FIELD_NUMBER: _builtins.int
     EMBED_FIELD_NUMBER: _builtins.int
     custom_id: _builtins.str
-    """The client's own name for it."""
+    """Id that the client chose."""
     @_builtins.property
     def generate(self) -> _generate_pb2.GenerateRequest:
-        """Complete a prompt."""
+        """Completion of a prompt."""
 
     @_builtins.property
     def chat(self) -> _chat_pb2.ChatRequest:
-        """Continue a conversation."""
+        """Continuation of a conversation."""
 
     @_builtins.property
     def embed(self) -> _embed_pb2.EmbedRequest:
-        """Embed texts."""
+        """Embedding of texts."""
 
     def __init__(
         self,
@@ -143,14 +143,14 @@ Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
 
 @_typing.final
 class CreateBatchRequest(_message.Message):
-    """One item after the other."""
+    """CreateBatchRequest is one item of the new batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item(self) -> Global___BatchItem:
-        """The item."""
+        """Item."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ Global___CreateBatchRequest: _TypeAlias = CreateBatchRequest  # noqa: Y015
 
 @_typing.final
 class CreateBatchResponse(_message.Message):
-    """The new batch."""
+    """CreateBatchResponse has the new batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> Global___Batch:
-        """The batch."""
+        """Batch."""
 
     def __init__(
         self,
@@ -191,13 +191,13 @@ Global___CreateBatchResponse: _TypeAlias = CreateBatchResponse  # noqa: Y015
 
 @_typing.final
 class GetBatchRequest(_message.Message):
-    """An id."""
+    """GetBatchRequest names a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The batch's id."""
+    """Batch id."""
     def __init__(
         self,
         *,
@@ -213,14 +213,14 @@ Global___GetBatchRequest: _TypeAlias = GetBatchRequest  # noqa: Y015
 
 @_typing.final
 class GetBatchResponse(_message.Message):
-    """The batch."""
+    """GetBatchResponse has the batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> Global___Batch:
-        """The batch."""
+        """Batch."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
 
 @_typing.final
 class ListBatchesRequest(_message.Message):
-    """No choice."""
+    """ListBatchesRequest has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -254,14 +254,14 @@ Global___ListBatchesRequest: _TypeAlias = ListBatchesRequest  # noqa: Y015
 
 @_typing.final
 class ListBatchesResponse(_message.Message):
-    """The batches, newest first."""
+    """ListBatchesResponse has the batches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Batch]:
-        """Newest first."""
+        """Batches, newest first."""
 
     def __init__(
         self,
@@ -278,13 +278,13 @@ Global___ListBatchesResponse: _TypeAlias = ListBatchesResponse  # noqa: Y015
 
 @_typing.final
 class CancelBatchRequest(_message.Message):
-    """An id."""
+    """CancelBatchRequest names a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The batch's id."""
+    """Batch id."""
     def __init__(
         self,
         *,
@@ -300,14 +300,14 @@ Global___CancelBatchRequest: _TypeAlias = CancelBatchRequest  # noqa: Y015
 
 @_typing.final
 class CancelBatchResponse(_message.Message):
-    """The batch."""
+    """CancelBatchResponse has the batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> Global___Batch:
-        """The batch."""
+        """Batch."""
 
     def __init__(
         self,
@@ -324,16 +324,16 @@ Global___CancelBatchResponse: _TypeAlias = CancelBatchResponse  # noqa: Y015
 
 @_typing.final
 class StreamBatchResultsRequest(_message.Message):
-    """An id and a place."""
+    """StreamBatchResultsRequest names a batch and a position."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     AFTER_INDEX_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The batch's id."""
+    """Batch id."""
     after_index: _builtins.int
-    """Answers up to this index are left out; 0: none is."""
+    """Index of the last answer that the client has. 0: it has none."""
     def __init__(
         self,
         *,
@@ -350,7 +350,7 @@ Global___StreamBatchResultsRequest: _TypeAlias = StreamBatchResultsRequest  # no
 
 @_typing.final
 class StreamBatchResultsResponse(_message.Message):
-    """One answer."""
+    """StreamBatchResultsResponse is one answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -361,16 +361,16 @@ class StreamBatchResultsResponse(_message.Message):
     EMBED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Counts the answers from 1, in the order in which they came."""
+    """Index of the answer in order of completion, from 1."""
     custom_id: _builtins.str
-    """The client's name for the request."""
+    """Id that the client chose."""
     @_builtins.property
     def generate(self) -> _generate_pb2.GenerateResponse:
-        """A completed prompt."""
+        """Completion."""
 
     @_builtins.property
     def chat(self) -> _chat_pb2.ChatResponse:
-        """A continued conversation."""
+        """Chat answer."""
 
     @_builtins.property
     def embed(self) -> _embed_pb2.EmbedResponse:
@@ -378,7 +378,7 @@ class StreamBatchResultsResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___BatchError:
-        """What went wrong."""
+        """Error."""
 
     def __init__(
         self,
@@ -402,7 +402,7 @@ Global___StreamBatchResultsResponse: _TypeAlias = StreamBatchResultsResponse  # 
 
 @_typing.final
 class BatchError(_message.Message):
-    """What went wrong."""
+    """BatchError is the error of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -412,9 +412,9 @@ class BatchError(_message.Message):
     code: _builtins.int
     """gRPC status code."""
     reason: _builtins.str
-    """As in google.rpc.ErrorInfo."""
+    """Reason, as in google.rpc.ErrorInfo."""
     message: _builtins.str
-    """What to tell the user."""
+    """Message for the user."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BatchServiceStub(object):
-    """Runs many requests in the background and keeps their answers.
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
     """
 
     def __init__(self, channel):
@@ -63,39 +64,41 @@ class BatchServiceStub(object):
 
 
 class BatchServiceServicer(object):
-    """Runs many requests in the background and keeps their answers.
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
     """
 
     def CreateBatch(self, request_iterator, context):
-        """Stores requests and begins to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed batch.
+        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+        batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBatch(self, request, context):
-        """Tells how far a batch is. NOT_FOUND (BATCH_NOT_FOUND).
+        """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """Lists the batches, newest first.
+        """ListBatches lists the batches, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelBatch(self, request, context):
-        """Stops a batch; answers that are there stay. NOT_FOUND (BATCH_NOT_FOUND).
+        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBatchResults(self, request, context):
-        """Streams the answers as they come, those after an index. NOT_FOUND (BATCH_NOT_FOUND).
+        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +141,8 @@ def add_BatchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BatchService(object):
-    """Runs many requests in the background and keeps their answers.
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
     """
 
     @staticmethod

@@ -27,41 +27,51 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BatchServiceStub:
-    """Runs many requests in the background and keeps their answers."""
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BatchServiceAsyncStub: ...
     CreateBatch: _grpc.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]
-    """Stores requests and begins to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed batch."""
+    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+    batch.
+    """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]
-    """Tells how far a batch is. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
     ListBatches: _grpc.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]
-    """Lists the batches, newest first."""
+    """ListBatches lists the batches, newest first."""
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]
-    """Stops a batch; answers that are there stay. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
     StreamBatchResults: _grpc.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]
-    """Streams the answers as they come, those after an index. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
 
 @_typing.type_check_only
 class BatchServiceAsyncStub(BatchServiceStub):
-    """Runs many requests in the background and keeps their answers."""
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBatch: _aio.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]  # type: ignore[assignment]
-    """Stores requests and begins to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed batch."""
+    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+    batch.
+    """
     GetBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]  # type: ignore[assignment]
-    """Tells how far a batch is. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
     ListBatches: _aio.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]  # type: ignore[assignment]
-    """Lists the batches, newest first."""
+    """ListBatches lists the batches, newest first."""
     CancelBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]  # type: ignore[assignment]
-    """Stops a batch; answers that are there stay. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
     StreamBatchResults: _aio.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]  # type: ignore[assignment]
-    """Streams the answers as they come, those after an index. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
 
 class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs many requests in the background and keeps their answers."""
+    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
+    call returns UNIMPLEMENTED.
+    """
 
     @_abc_1.abstractmethod
     def CreateBatch(
@@ -69,7 +79,9 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_batch_pb2.CreateBatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CreateBatchResponse, _abc.Awaitable[_batch_pb2.CreateBatchResponse]]:
-        """Stores requests and begins to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed batch."""
+        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+        batch.
+        """
 
     @_abc_1.abstractmethod
     def GetBatch(
@@ -77,7 +89,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.GetBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.GetBatchResponse, _abc.Awaitable[_batch_pb2.GetBatchResponse]]:
-        """Tells how far a batch is. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListBatches(
@@ -85,7 +97,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.ListBatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.ListBatchesResponse, _abc.Awaitable[_batch_pb2.ListBatchesResponse]]:
-        """Lists the batches, newest first."""
+        """ListBatches lists the batches, newest first."""
 
     @_abc_1.abstractmethod
     def CancelBatch(
@@ -93,7 +105,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.CancelBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CancelBatchResponse, _abc.Awaitable[_batch_pb2.CancelBatchResponse]]:
-        """Stops a batch; answers that are there stay. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def StreamBatchResults(
@@ -101,6 +113,6 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.StreamBatchResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_batch_pb2.StreamBatchResultsResponse], _abc.AsyncIterator[_batch_pb2.StreamBatchResultsResponse]]:
-        """Streams the answers as they come, those after an index. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
 
 def add_BatchServiceServicer_to_server(servicer: BatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ChatRequest(_message.Message):
-    """A conversation and how to go on."""
+    """ChatRequest is a conversation to be continued."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,22 +36,22 @@ class ChatRequest(_message.Message):
     model: _builtins.str
     """Required. Model name, such as "llama3.2:1b". The tag defaults to "latest"."""
     render_only: _builtins.bool
-    """Whether to return the rendered prompt instead of an answer."""
+    """If true, the answer is the rendered prompt, and the model does not run."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The conversation so far. When empty, the model is loaded (or, with a keep-alive of 0, unloaded), nothing more."""
+        """Messages of the conversation. Without messages, the model is loaded, or unloaded if keep_alive is 0."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Tool]:
-        """Functions that the model may call. Needs the capability "tools"."""
+        """Tools that the model may call. The model needs the capability "tools"."""
 
     @_builtins.property
     def tool_choice(self) -> _message_pb2.ToolChoice:
-        """Which of them it may or must call."""
+        """Restricts which tools the model may or must call."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else."""
+        """Sampling, runtime and other options."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
 @_typing.final
 class ChatDelta(_message.Message):
-    """What one decoding step added."""
+    """ChatDelta is the output of one decoding step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,16 +82,16 @@ class ChatDelta(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     content: _builtins.str
-    """Text of the answer."""
+    """Answer text."""
     thinking: _builtins.str
-    """Text of the thinking before it."""
+    """Thinking text."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
-        """Complete calls."""
+        """Complete tool calls."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
-        """The tokens behind this, if asked for. A delta may carry nothing else."""
+        """Tokens of this delta, if `logprobs` is set. A delta may have tokens and no text."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ Global___ChatDelta: _TypeAlias = ChatDelta  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
-    """The whole answer."""
+    """ChatResponse is a complete answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -121,19 +121,19 @@ class ChatResponse(_message.Message):
     RENDERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> _message_pb2.Message:
-        """The assistant's message."""
+        """Message of the assistant."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
-        """All tokens of the answer, if asked for."""
+        """All tokens of the answer, if `logprobs` is set."""
 
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
-        """How it ended."""
+        """Reason, usage and timings. Unset for `render_only`."""
 
     @_builtins.property
     def rendered(self) -> _usage_pb2.RenderedPrompt:
-        """Set in answer to `render_only`, and then alone."""
+        """Rendered prompt. Set for `render_only` alone."""
 
     def __init__(
         self,
@@ -153,7 +153,9 @@ Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
 @_typing.final
 class StreamChatResponse(_message.Message):
-    """A part of the answer. Deltas that are ready together travel together, each for itself what one decoding step added."""
+    """StreamChatResponse is a part of an answer. Deltas that are ready at the same time travel in one message; each delta
+    is the output of one decoding step.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -162,15 +164,15 @@ class StreamChatResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _usage_pb2.Progress:
-        """News before the first delta."""
+        """Progress before the first delta. A client may ignore it."""
 
     @_builtins.property
     def deltas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatDelta]:
-        """Parts of the answer, in order."""
+        """Deltas in order."""
 
     @_builtins.property
     def done(self) -> Global___ChatDone:
-        """Set in the last message, and only there."""
+        """Set in the last message alone."""
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ Global___StreamChatResponse: _TypeAlias = StreamChatResponse  # noqa: Y015
 
 @_typing.final
 class ChatDone(_message.Message):
-    """The end of a stream."""
+    """ChatDone is the end of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,15 +200,15 @@ class ChatDone(_message.Message):
     RENDERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delta(self) -> Global___ChatDelta:
-        """What came only with the end, such as all calls of a model whose calls are parsed at the end."""
+        """Output that is complete only at the end, such as tool calls that are parsed from the whole text."""
 
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
-        """How it ended."""
+        """Reason, usage and timings. Unset for `render_only`."""
 
     @_builtins.property
     def rendered(self) -> _usage_pb2.RenderedPrompt:
-        """Set in answer to `render_only`."""
+        """Rendered prompt. Set for `render_only` alone."""
 
     def __init__(
         self,

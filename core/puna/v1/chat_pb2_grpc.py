@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ChatServiceStub(object):
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named.
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
     """
 
     def __init__(self, channel):
@@ -48,20 +49,22 @@ class ChatServiceStub(object):
 
 
 class ChatServiceServicer(object):
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named.
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
     """
 
     def Chat(self, request, context):
-        """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service.
+        """Chat answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes: see
+        the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamChat(self, request, context):
-        """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-        deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-        stream.
+        """StreamChat streams the answer while it is decoded. The last message, and only the last, has `done`. When the call
+        is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+        error after the first message ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +92,8 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService(object):
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named.
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
     """
 
     @staticmethod

@@ -27,35 +27,45 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChatServiceStub:
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named."""
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChatServiceAsyncStub: ...
     Chat: _grpc.UnaryUnaryMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]
-    """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+    """Chat answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes: see
+    the service.
+    """
     StreamChat: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.StreamChatResponse]
-    """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-    deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-    stream.
+    """StreamChat streams the answer while it is decoded. The last message, and only the last, has `done`. When the call
+    is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+    error after the first message ends the stream.
     """
 
 @_typing.type_check_only
 class ChatServiceAsyncStub(ChatServiceStub):
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named."""
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Chat: _aio.UnaryUnaryMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]  # type: ignore[assignment]
-    """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+    """Chat answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes: see
+    the service.
+    """
     StreamChat: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.StreamChatResponse]  # type: ignore[assignment]
-    """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-    deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-    stream.
+    """StreamChat streams the answer while it is decoded. The last message, and only the last, has `done`. When the call
+    is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+    error after the first message ends the stream.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Continues conversations. Errors as in GenerateService; INVALID_ARGUMENT (MODEL_REQUIRED) when no model is named."""
+    """ChatService continues conversations. Its errors are those of GenerateService, and INVALID_ARGUMENT (MODEL_REQUIRED)
+    if the request names no model.
+    """
 
     @_abc_1.abstractmethod
     def Chat(
@@ -63,7 +73,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_pb2.ChatResponse, _abc.Awaitable[_chat_pb2.ChatResponse]]:
-        """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+        """Chat answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes: see
+        the service.
+        """
 
     @_abc_1.abstractmethod
     def StreamChat(
@@ -71,9 +83,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.StreamChatResponse], _abc.AsyncIterator[_chat_pb2.StreamChatResponse]]:
-        """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-        deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-        stream.
+        """StreamChat streams the answer while it is decoded. The last message, and only the last, has `done`. When the call
+        is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+        error after the first message ends the stream.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

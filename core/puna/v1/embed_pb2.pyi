@@ -28,26 +28,26 @@ class _VectorEncoding:
 class _VectorEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorEncoding.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VECTOR_ENCODING_UNSPECIFIED: _VectorEncoding.ValueType  # 0
-    """As a list of floats."""
+    """Same as VECTOR_ENCODING_FLOAT_LIST."""
     VECTOR_ENCODING_FLOAT_LIST: _VectorEncoding.ValueType  # 1
-    """As a list of floats: easy in any language."""
+    """List of floats."""
     VECTOR_ENCODING_FLOAT32_LE: _VectorEncoding.ValueType  # 2
-    """As packed little-endian 32-bit floats: nine times faster to read and write."""
+    """Little-endian 32-bit floats, packed in bytes. Nine times as fast to encode and decode."""
 
 class VectorEncoding(_VectorEncoding, metaclass=_VectorEncodingEnumTypeWrapper):
-    """How vectors travel."""
+    """VectorEncoding is the encoding of vectors on the wire."""
 
 VECTOR_ENCODING_UNSPECIFIED: VectorEncoding.ValueType  # 0
-"""As a list of floats."""
+"""Same as VECTOR_ENCODING_FLOAT_LIST."""
 VECTOR_ENCODING_FLOAT_LIST: VectorEncoding.ValueType  # 1
-"""As a list of floats: easy in any language."""
+"""List of floats."""
 VECTOR_ENCODING_FLOAT32_LE: VectorEncoding.ValueType  # 2
-"""As packed little-endian 32-bit floats: nine times faster to read and write."""
+"""Little-endian 32-bit floats, packed in bytes. Nine times as fast to encode and decode."""
 Global___VectorEncoding: _TypeAlias = VectorEncoding  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):
-    """Texts to embed."""
+    """EmbedRequest is a list of texts to embed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -61,20 +61,20 @@ class EmbedRequest(_message.Message):
     model: _builtins.str
     """Required. Model name."""
     truncate: _builtins.bool
-    """Whether a text longer than the context is cut. When false, it is refused with reason INPUT_TOO_LONG."""
+    """If true, a text longer than the context is cut; otherwise it is refused with the reason INPUT_TOO_LONG."""
     dimensions: _builtins.int
-    """Cuts vectors to their first n values, normalised again; 0 or more than there are: all."""
+    """Number of values to keep of each vector, which is normalized again. 0, or more than the model has: all."""
     raw: _builtins.bool
-    """Whether to return vectors as the backend made them; otherwise they have length 1."""
+    """If true, vectors are returned as the backend computed them; otherwise they are normalized to length 1."""
     encoding: Global___VectorEncoding.ValueType
-    """How vectors travel."""
+    """Encoding of the vectors."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts. When there are none, the model is loaded and nothing more."""
+        """Texts. Without texts, the model is loaded."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else; only options, keep_alive and start_time count here."""
+        """Other options. Only options, keep_alive and start_time are used."""
 
     def __init__(
         self,
@@ -97,17 +97,17 @@ Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
 @_typing.final
 class Vector(_message.Message):
-    """One vector."""
+    """Vector is an embedding vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     PACKED_FIELD_NUMBER: _builtins.int
     packed: _builtins.bytes
-    """The values, packed as the encoding says."""
+    """Values, with a packed encoding."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The values, with VECTOR_ENCODING_FLOAT_LIST."""
+        """Values, with VECTOR_ENCODING_FLOAT_LIST."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ Global___Vector: _TypeAlias = Vector  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):
-    """The vectors, in the order of the inputs."""
+    """EmbedResponse has the vectors in the order of the inputs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,14 +134,14 @@ class EmbedResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     encoding: Global___VectorEncoding.ValueType
-    """How the vectors are written."""
+    """Encoding of the vectors."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vector]:
-        """One for each input."""
+        """One vector per input."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Counts, summed over the inputs."""
+        """Token counts, summed over the inputs."""
 
     @_builtins.property
     def timings(self) -> _usage_pb2.Timings:
@@ -165,22 +165,22 @@ Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
 @_typing.final
 class StreamEmbedRequest(_message.Message):
-    """First the configuration, then texts."""
+    """StreamEmbedRequest is the configuration in the first message, and a text in each later message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Item(_message.Message):
-        """One text."""
+        """Item is a text."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         ID_FIELD_NUMBER: _builtins.int
         INPUT_FIELD_NUMBER: _builtins.int
         id: _builtins.str
-        """Comes back with the vector."""
+        """Id that the response repeats."""
         input: _builtins.str
-        """The text."""
+        """Text."""
         def __init__(
             self,
             *,
@@ -197,11 +197,11 @@ class StreamEmbedRequest(_message.Message):
     ITEM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___EmbedRequest:
-        """First message: everything but `inputs`."""
+        """First message: the configuration, without `inputs`."""
 
     @_builtins.property
     def item(self) -> Global___StreamEmbedRequest.Item:
-        """Every other message."""
+        """Later messages."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ Global___StreamEmbedRequest: _TypeAlias = StreamEmbedRequest  # noqa: Y015
 
 @_typing.final
 class StreamEmbedResponse(_message.Message):
-    """The vector of one text."""
+    """StreamEmbedResponse has the vector of one text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -232,11 +232,11 @@ class StreamEmbedResponse(_message.Message):
     """Id of the text."""
     @_builtins.property
     def vector(self) -> Global___Vector:
-        """Its vector."""
+        """Vector."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Its counts."""
+        """Token counts of the text."""
 
     def __init__(
         self,

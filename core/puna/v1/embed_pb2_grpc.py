@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbedServiceStub(object):
-    """Turns texts into vectors.
+    """EmbedService turns texts into embedding vectors.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,20 @@ class EmbedServiceStub(object):
 
 
 class EmbedServiceServicer(object):
-    """Turns texts into vectors.
+    """EmbedService turns texts into embedding vectors.
     """
 
     def Embed(self, request, context):
-        """Embeds a list of texts, in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, INPUT_TOO_LONG,
-        OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) when the model cannot, and those of GenerateService.
+        """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
+        INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
+        codes of GenerateService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEmbed(self, request_iterator, context):
-        """Embeds texts as they come; answers may come in another order. Status codes as Embed.
+        """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +89,7 @@ def add_EmbedServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbedService(object):
-    """Turns texts into vectors.
+    """EmbedService turns texts into embedding vectors.
     """
 
     @staticmethod

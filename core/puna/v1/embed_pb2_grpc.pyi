@@ -27,33 +27,35 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EmbedServiceStub:
-    """Turns texts into vectors."""
+    """EmbedService turns texts into embedding vectors."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbedServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
-    """Embeds a list of texts, in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, INPUT_TOO_LONG,
-    OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) when the model cannot, and those of GenerateService.
+    """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
+    INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
+    codes of GenerateService.
     """
     StreamEmbed: _grpc.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]
-    """Embeds texts as they come; answers may come in another order. Status codes as Embed."""
+    """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
 @_typing.type_check_only
 class EmbedServiceAsyncStub(EmbedServiceStub):
-    """Turns texts into vectors."""
+    """EmbedService turns texts into embedding vectors."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embeds a list of texts, in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, INPUT_TOO_LONG,
-    OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) when the model cannot, and those of GenerateService.
+    """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
+    INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
+    codes of GenerateService.
     """
     StreamEmbed: _aio.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]  # type: ignore[assignment]
-    """Embeds texts as they come; answers may come in another order. Status codes as Embed."""
+    """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
 class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns texts into vectors."""
+    """EmbedService turns texts into embedding vectors."""
 
     @_abc_1.abstractmethod
     def Embed(
@@ -61,8 +63,9 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embed_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embed_pb2.EmbedResponse, _abc.Awaitable[_embed_pb2.EmbedResponse]]:
-        """Embeds a list of texts, in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, INPUT_TOO_LONG,
-        OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) when the model cannot, and those of GenerateService.
+        """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
+        INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
+        codes of GenerateService.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +74,6 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_embed_pb2.StreamEmbedRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_embed_pb2.StreamEmbedResponse], _abc.AsyncIterator[_embed_pb2.StreamEmbedResponse]]:
-        """Embeds texts as they come; answers may come in another order. Status codes as Embed."""
+        """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
 def add_EmbedServiceServicer_to_server(servicer: EmbedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

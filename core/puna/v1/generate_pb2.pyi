@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """A prompt and how to answer it."""
+    """GenerateRequest is a prompt to be completed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,32 +41,32 @@ class GenerateRequest(_message.Message):
     model: _builtins.str
     """Required. Model name, such as "llama3.2:1b". The tag defaults to "latest"."""
     text: _builtins.str
-    """As text."""
+    """Text."""
     suffix: _builtins.str
-    """Text that follows the gap to fill. Needs the capability "insert"."""
+    """Text after the gap that the model fills. The model needs the capability "insert"."""
     system: _builtins.str
-    """System message; empty: the model's."""
+    """System message. Empty: the model's own."""
     template: _builtins.str
-    """A Go template in place of the model's."""
+    """Go template that replaces the model's. Empty: the model's own."""
     raw: _builtins.bool
-    """Whether the prompt goes to the model without any template."""
+    """If true, the prompt goes to the model without a template."""
     render_only: _builtins.bool
-    """Whether to return the rendered prompt instead of an answer."""
+    """If true, the answer is the rendered prompt, and the model does not run."""
     @_builtins.property
     def token_ids(self) -> _usage_pb2.TokenIds:
-        """As token ids, used as they are. Needs `raw`."""
+        """Token ids, passed to the model unchanged. Needs `raw`."""
 
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.Media]:
-        """Pictures and sounds for the prompt."""
+        """Images and sounds of the prompt."""
 
     @_builtins.property
     def context(self) -> _usage_pb2.TokenIds:
-        """The `context` of an earlier answer, which the prompt goes on from. An empty list is not the same as none."""
+        """`context` of an earlier answer, which the prompt continues. An empty list differs from an unset field."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else."""
+        """Sampling, runtime and other options."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class GenerateDelta(_message.Message):
-    """What one decoding step added."""
+    """GenerateDelta is the output of one decoding step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,16 +104,16 @@ class GenerateDelta(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text of the answer."""
+    """Answer text."""
     thinking: _builtins.str
-    """Text of the thinking before it."""
+    """Thinking text."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
-        """Complete calls that the answer contains."""
+        """Complete tool calls."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
-        """The tokens behind this, if asked for. A delta may carry nothing else."""
+        """Tokens of this delta, if `logprobs` is set. A delta may have tokens and no text."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ Global___GenerateDelta: _TypeAlias = GenerateDelta  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
-    """The whole answer."""
+    """GenerateResponse is a complete answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -145,28 +145,28 @@ class GenerateResponse(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     RENDERED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text of the answer."""
+    """Answer text."""
     thinking: _builtins.str
-    """Text of the thinking before it."""
+    """Thinking text."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
-        """Complete calls that the answer contains."""
+        """Complete tool calls."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
-        """All tokens of the answer, if asked for."""
+        """All tokens of the answer, if `logprobs` is set."""
 
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
-        """How it ended."""
+        """Reason, usage and timings. Unset for `render_only`."""
 
     @_builtins.property
     def context(self) -> _usage_pb2.TokenIds:
-        """Token ids of prompt and answer, to be sent as `context` of a next request."""
+        """Token ids of prompt and answer, for `context` of a later request."""
 
     @_builtins.property
     def rendered(self) -> _usage_pb2.RenderedPrompt:
-        """Set in answer to `render_only`, and then alone."""
+        """Rendered prompt. Set for `render_only` alone."""
 
     def __init__(
         self,
@@ -189,7 +189,9 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """A part of the answer. Deltas that are ready together travel together, each for itself what one decoding step added."""
+    """StreamGenerateResponse is a part of an answer. Deltas that are ready at the same time travel in one message; each
+    delta is the output of one decoding step.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,15 +200,15 @@ class StreamGenerateResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _usage_pb2.Progress:
-        """News before the first delta."""
+        """Progress before the first delta. A client may ignore it."""
 
     @_builtins.property
     def deltas(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateDelta]:
-        """Parts of the answer, in order."""
+        """Deltas in order."""
 
     @_builtins.property
     def done(self) -> Global___GenerateDone:
-        """Set in the last message, and only there."""
+        """Set in the last message alone."""
 
     def __init__(
         self,
@@ -225,7 +227,7 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 
 @_typing.final
 class GenerateDone(_message.Message):
-    """The end of a stream."""
+    """GenerateDone is the end of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,11 +237,11 @@ class GenerateDone(_message.Message):
     RENDERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delta(self) -> Global___GenerateDelta:
-        """What came only with the end, usually nothing."""
+        """Output that is complete only at the end; usually empty."""
 
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
-        """How it ended."""
+        """Reason, usage and timings. Unset for `render_only`."""
 
     @_builtins.property
     def context(self) -> _usage_pb2.TokenIds:
@@ -247,7 +249,7 @@ class GenerateDone(_message.Message):
 
     @_builtins.property
     def rendered(self) -> _usage_pb2.RenderedPrompt:
-        """Set in answer to `render_only`."""
+        """Rendered prompt. Set for `render_only` alone."""
 
     def __init__(
         self,

@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class GenerateServiceStub(object):
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     def __init__(self, channel):
@@ -52,24 +53,26 @@ class GenerateServiceStub(object):
 
 
 class GenerateServiceServicer(object):
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     def Generate(self, request, context):
-        """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service.
+        """Generate answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes:
+        see the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamGenerate(self, request, context):
-        """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-        deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-        stream.
+        """StreamGenerate streams the answer while it is decoded. The last message, and only the last, has `done`. When the
+        call is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+        error after the first message ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,11 +100,12 @@ def add_GenerateServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerateService(object):
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     @staticmethod

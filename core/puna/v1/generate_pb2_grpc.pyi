@@ -27,11 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GenerateServiceStub:
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     @_typing.overload
@@ -39,37 +40,43 @@ class GenerateServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GenerateServiceAsyncStub: ...
     Generate: _grpc.UnaryUnaryMultiCallable[_generate_pb2.GenerateRequest, _generate_pb2.GenerateResponse]
-    """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+    """Generate answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes:
+    see the service.
+    """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generate_pb2.GenerateRequest, _generate_pb2.StreamGenerateResponse]
-    """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-    deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-    stream.
+    """StreamGenerate streams the answer while it is decoded. The last message, and only the last, has `done`. When the
+    call is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+    error after the first message ends the stream.
     """
 
 @_typing.type_check_only
 class GenerateServiceAsyncStub(GenerateServiceStub):
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_generate_pb2.GenerateRequest, _generate_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+    """Generate answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes:
+    see the service.
+    """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generate_pb2.GenerateRequest, _generate_pb2.StreamGenerateResponse]  # type: ignore[assignment]
-    """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-    deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-    stream.
+    """StreamGenerate streams the answer while it is decoded. The last message, and only the last, has `done`. When the
+    call is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+    error after the first message ends the stream.
     """
 
 class GenerateServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Completes prompts.
+    """GenerateService completes prompts.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason. Common to both calls: NOT_FOUND
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
-    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (BACKEND_CRASHED).
+    FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
+    (BACKEND_CRASHED).
     """
 
     @_abc_1.abstractmethod
@@ -78,7 +85,9 @@ class GenerateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generate_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generate_pb2.GenerateResponse, _abc.Awaitable[_generate_pb2.GenerateResponse]]:
-        """Answers in one message. Cancelling the call, or its deadline, stops the model. Status codes: see the service."""
+        """Generate answers in one message. When the call is cancelled or its deadline passes, decoding stops. Status codes:
+        see the service.
+        """
 
     @_abc_1.abstractmethod
     def StreamGenerate(
@@ -86,9 +95,9 @@ class GenerateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generate_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generate_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generate_pb2.StreamGenerateResponse]]:
-        """Streams the answer as it is decoded; the last message, and only the last, has `done`. Cancelling the call, or its
-        deadline, stops the model, also during prefill. Status codes: see the service; after the first message they end the
-        stream.
+        """StreamGenerate streams the answer while it is decoded. The last message, and only the last, has `done`. When the
+        call is cancelled or its deadline passes, the model stops, also during prefill. Status codes: see the service. An
+        error after the first message ends the stream.
         """
 
 def add_GenerateServiceServicer_to_server(servicer: GenerateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Message(_message.Message):
-    """One message of a conversation."""
+    """Message is a message of a conversation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,22 +34,22 @@ class Message(_message.Message):
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """"system", "user", "assistant", "tool", or another role that the model's template knows. Lower-cased by the server."""
+    """"system", "user", "assistant", "tool", or another role that the model's template supports. Case is ignored."""
     content: _builtins.str
-    """The text."""
+    """Text."""
     thinking: _builtins.str
-    """What the assistant thought before it answered."""
+    """Thinking of the assistant."""
     tool_name: _builtins.str
-    """Of a tool message: the tool's name."""
+    """Name of the tool. For messages with the role "tool"."""
     tool_call_id: _builtins.str
-    """Of a tool message: the id of the call that it answers."""
+    """Id of the tool call whose result this is. For messages with the role "tool"."""
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.Media]:
-        """Pictures and sounds, in order."""
+        """Images and sounds in order."""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
-        """The calls that the assistant made."""
+        """Tool calls of the assistant."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
-    """A function that the model may call."""
+    """Tool is a function that the model may call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,13 +86,13 @@ class Tool(_message.Message):
     name: _builtins.str
     """Function name."""
     description: _builtins.str
-    """What it does, for the model to read."""
+    """Description for the model."""
     parameters_json: _builtins.str
-    """Its parameters as the raw text of a JSON Schema object; empty: none given. The model sees type, $defs, items, required
-    and properties, and of each property anyOf, type, items, description, enum, properties and required.
+    """Parameters as raw JSON text of a JSON Schema object. Empty: no parameters. The model sees type, $defs, items,
+    required and properties, and of each property anyOf, type, items, description, enum, properties and required.
     """
     items_json: _builtins.str
-    """The tool's own `items`, as raw JSON text; rarely used."""
+    """`items` of the tool as raw JSON text. Rarely used."""
     def __init__(
         self,
         *,
@@ -112,7 +112,7 @@ Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
-    """A call of a tool."""
+    """ToolCall is a call of a tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -121,13 +121,13 @@ class ToolCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Id of the call, to be repeated in the tool's answer. May be empty."""
+    """Id of the call, which the message with the result repeats. May be empty."""
     index: _builtins.int
-    """Counts the calls of one answer from 0."""
+    """Index of the call within the answer, from 0."""
     name: _builtins.str
     """Function name."""
     arguments_json: _builtins.str
-    """Arguments as the raw text of a JSON object."""
+    """Arguments as raw JSON text of an object."""
     def __init__(
         self,
         *,
@@ -146,7 +146,7 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
-    """Which tools the model may or must call."""
+    """ToolChoice says which tools the model may or must call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,32 +157,32 @@ class ToolChoice(_message.Message):
     class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ToolChoice._Mode.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         MODE_UNSPECIFIED: ToolChoice._Mode.ValueType  # 0
-        """The model decides."""
+        """Same as MODE_AUTO."""
         MODE_AUTO: ToolChoice._Mode.ValueType  # 1
         """The model decides."""
         MODE_NONE: ToolChoice._Mode.ValueType  # 2
-        """No call; the tools are not shown to the model."""
+        """The model makes no call and does not see the tools."""
         MODE_REQUIRED: ToolChoice._Mode.ValueType  # 3
-        """At least one call."""
+        """The model makes at least one call."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-        """For all tools alike."""
+        """Mode applies to all tools."""
 
     MODE_UNSPECIFIED: ToolChoice.Mode.ValueType  # 0
-    """The model decides."""
+    """Same as MODE_AUTO."""
     MODE_AUTO: ToolChoice.Mode.ValueType  # 1
     """The model decides."""
     MODE_NONE: ToolChoice.Mode.ValueType  # 2
-    """No call; the tools are not shown to the model."""
+    """The model makes no call and does not see the tools."""
     MODE_REQUIRED: ToolChoice.Mode.ValueType  # 3
-    """At least one call."""
+    """The model makes at least one call."""
 
     MODE_FIELD_NUMBER: _builtins.int
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     mode: Global___ToolChoice.Mode.ValueType
-    """For all tools alike."""
+    """Rule for all tools."""
     tool_name: _builtins.str
-    """This tool must be called."""
+    """Name of the tool that the model must call."""
     def __init__(
         self,
         *,

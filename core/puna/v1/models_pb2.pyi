@@ -29,21 +29,21 @@ class _Place:
 class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Place.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PLACE_UNSPECIFIED: _Place.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     PLACE_HARD_LINK: _Place.ValueType  # 1
-    """It is the same file under a second name; the first may go."""
+    """Hard link. The original name may be deleted."""
     PLACE_SYMBOLIC_LINK: _Place.ValueType  # 2
-    """It is a link, which needs the file to stay."""
+    """Symbolic link. The original file must stay."""
 
 class Place(_Place, metaclass=_PlaceEnumTypeWrapper):
-    """How a file became a blob without being copied."""
+    """Place says how a file became a blob without a copy."""
 
 PLACE_UNSPECIFIED: Place.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 PLACE_HARD_LINK: Place.ValueType  # 1
-"""It is the same file under a second name; the first may go."""
+"""Hard link. The original name may be deleted."""
 PLACE_SYMBOLIC_LINK: Place.ValueType  # 2
-"""It is a link, which needs the file to stay."""
+"""Symbolic link. The original file must stay."""
 Global___Place: _TypeAlias = Place  # noqa: Y015
 
 class _FileState:
@@ -53,25 +53,25 @@ class _FileState:
 class _FileStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_STATE_UNSPECIFIED: _FileState.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     FILE_STATE_UNCHANGED: _FileState.ValueType  # 1
-    """Size, times and inode are the same."""
+    """Size, times and inode are unchanged."""
     FILE_STATE_TOUCHED: _FileState.ValueType  # 2
-    """Something was done to it; it is read again before it is loaded."""
+    """Size, times or inode have changed. The file is read again before it is loaded."""
     FILE_STATE_GONE: _FileState.ValueType  # 3
-    """It is not there any more."""
+    """The file is missing."""
 
 class FileState(_FileState, metaclass=_FileStateEnumTypeWrapper):
-    """What has become of a file since its digest was last computed."""
+    """FileState says whether a file has changed since its digest was computed."""
 
 FILE_STATE_UNSPECIFIED: FileState.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 FILE_STATE_UNCHANGED: FileState.ValueType  # 1
-"""Size, times and inode are the same."""
+"""Size, times and inode are unchanged."""
 FILE_STATE_TOUCHED: FileState.ValueType  # 2
-"""Something was done to it; it is read again before it is loaded."""
+"""Size, times or inode have changed. The file is read again before it is loaded."""
 FILE_STATE_GONE: FileState.ValueType  # 3
-"""It is not there any more."""
+"""The file is missing."""
 Global___FileState: _TypeAlias = FileState  # noqa: Y015
 
 class _LinkMode:
@@ -81,25 +81,25 @@ class _LinkMode:
 class _LinkModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LINK_MODE_UNSPECIFIED: _LinkMode.ValueType  # 0
-    """A hard link where that is possible, else a symbolic one."""
+    """A hard link if possible, else a symbolic link."""
     LINK_MODE_HARD: _LinkMode.ValueType  # 1
     """A hard link, or an error."""
     LINK_MODE_SYMBOLIC: _LinkMode.ValueType  # 2
     """A symbolic link."""
     LINK_MODE_COPY: _LinkMode.ValueType  # 3
-    """A copy, which the file's owner may do nothing to."""
+    """A copy, which later changes of the file do not affect."""
 
 class LinkMode(_LinkMode, metaclass=_LinkModeEnumTypeWrapper):
-    """How files become blobs."""
+    """LinkMode says how files become blobs."""
 
 LINK_MODE_UNSPECIFIED: LinkMode.ValueType  # 0
-"""A hard link where that is possible, else a symbolic one."""
+"""A hard link if possible, else a symbolic link."""
 LINK_MODE_HARD: LinkMode.ValueType  # 1
 """A hard link, or an error."""
 LINK_MODE_SYMBOLIC: LinkMode.ValueType  # 2
 """A symbolic link."""
 LINK_MODE_COPY: LinkMode.ValueType  # 3
-"""A copy, which the file's owner may do nothing to."""
+"""A copy, which later changes of the file do not affect."""
 Global___LinkMode: _TypeAlias = LinkMode  # noqa: Y015
 
 class _FindingKind:
@@ -109,58 +109,58 @@ class _FindingKind:
 class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINDING_KIND_UNSPECIFIED: _FindingKind.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     FINDING_KIND_DAMAGED_BLOB: _FindingKind.ValueType  # 1
-    """A blob's content is not what its name says."""
+    """The content of a blob does not have the digest of its name."""
     FINDING_KIND_MISSING_BLOB: _FindingKind.ValueType  # 2
-    """A model's blob is not there."""
+    """A blob of a model is missing."""
     FINDING_KIND_BROKEN_MANIFEST: _FindingKind.ValueType  # 3
-    """A manifest makes no sense."""
+    """A manifest is malformed."""
     FINDING_KIND_BROKEN_MODEL: _FindingKind.ValueType  # 4
-    """A model's files are what their names say, and make no sense."""
+    """The files of a model are undamaged, but not a valid model."""
     FINDING_KIND_CLASHING_NAMES: _FindingKind.ValueType  # 5
-    """Two models have names that are the same to whoever asks."""
+    """Two models have names that differ in case alone."""
     FINDING_KIND_UNREADABLE: _FindingKind.ValueType  # 6
-    """The system does not let it be read."""
+    """A file cannot be read."""
     FINDING_KIND_ORPHAN: _FindingKind.ValueType  # 7
-    """No model uses a blob. No fault."""
+    """No model uses a blob. Not a fault."""
     FINDING_KIND_PARTIAL: _FindingKind.ValueType  # 8
-    """A download that is not finished. No fault."""
+    """A download is incomplete. Not a fault."""
     FINDING_KIND_UNFINISHED: _FindingKind.ValueType  # 9
-    """What a writer left, or is writing. No fault."""
+    """A temporary file of a writer. Not a fault."""
     FINDING_KIND_STRAY: _FindingKind.ValueType  # 10
-    """A file that no server knows. No fault."""
+    """A file that does not belong to the store. Not a fault."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
-    """What is the matter with something in the store."""
+    """FindingKind is the kind of a finding."""
 
 FINDING_KIND_UNSPECIFIED: FindingKind.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 FINDING_KIND_DAMAGED_BLOB: FindingKind.ValueType  # 1
-"""A blob's content is not what its name says."""
+"""The content of a blob does not have the digest of its name."""
 FINDING_KIND_MISSING_BLOB: FindingKind.ValueType  # 2
-"""A model's blob is not there."""
+"""A blob of a model is missing."""
 FINDING_KIND_BROKEN_MANIFEST: FindingKind.ValueType  # 3
-"""A manifest makes no sense."""
+"""A manifest is malformed."""
 FINDING_KIND_BROKEN_MODEL: FindingKind.ValueType  # 4
-"""A model's files are what their names say, and make no sense."""
+"""The files of a model are undamaged, but not a valid model."""
 FINDING_KIND_CLASHING_NAMES: FindingKind.ValueType  # 5
-"""Two models have names that are the same to whoever asks."""
+"""Two models have names that differ in case alone."""
 FINDING_KIND_UNREADABLE: FindingKind.ValueType  # 6
-"""The system does not let it be read."""
+"""A file cannot be read."""
 FINDING_KIND_ORPHAN: FindingKind.ValueType  # 7
-"""No model uses a blob. No fault."""
+"""No model uses a blob. Not a fault."""
 FINDING_KIND_PARTIAL: FindingKind.ValueType  # 8
-"""A download that is not finished. No fault."""
+"""A download is incomplete. Not a fault."""
 FINDING_KIND_UNFINISHED: FindingKind.ValueType  # 9
-"""What a writer left, or is writing. No fault."""
+"""A temporary file of a writer. Not a fault."""
 FINDING_KIND_STRAY: FindingKind.ValueType  # 10
-"""A file that no server knows. No fault."""
+"""A file that does not belong to the store. Not a fault."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
 class ModelDetails(_message.Message):
-    """What a model is, in a few words."""
+    """ModelDetails summarizes a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,24 +174,24 @@ class ModelDetails(_message.Message):
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     EMBEDDING_LENGTH_FIELD_NUMBER: _builtins.int
     parent_model: _builtins.str
-    """The model that this one was made from."""
+    """Name of the model that it was created from."""
     format: _builtins.str
     """"gguf" or "safetensors"."""
     family: _builtins.str
     """Architecture, such as "llama"."""
     has_families: _builtins.bool
-    """Whether `families` is given at all."""
+    """Whether `families` is set. An empty list differs from an unset one."""
     parameter_size: _builtins.str
-    """Such as "7B" or "134.52M"."""
+    """Number of parameters, such as "7B" or "134.52M"."""
     quantization_level: _builtins.str
-    """Such as "Q4_K_M"."""
+    """Quantization, such as "Q4_K_M"."""
     context_length: _builtins.int
-    """Context length it was trained for, in tokens. Only in lists."""
+    """Context length of the training, in tokens. Only in lists."""
     embedding_length: _builtins.int
-    """Length of its embedding vectors. Only in lists."""
+    """Length of embedding vectors. Only in lists."""
     @_builtins.property
     def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Architectures of all its model files."""
+        """Architectures of all model files."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ Global___ModelDetails: _TypeAlias = ModelDetails  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A model of the store."""
+    """Model is a model of the store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -231,30 +231,30 @@ class Model(_message.Message):
     REMOTE_HOST_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its shortest name, with tag."""
+    """Shortest name, with tag."""
     digest: _builtins.str
-    """SHA-256 of its manifest, 64 hexadecimal digits."""
+    """SHA-256 of the manifest, 64 hexadecimal digits."""
     size_bytes: _builtins.int
-    """Bytes of all its layers."""
+    """Size of all layers in bytes."""
     modify_offset_seconds: _builtins.int
-    """Seconds that the server's local time is ahead of UTC at that moment."""
+    """Offset of the server's local time from UTC at `modify_time`, in seconds."""
     remote_model: _builtins.str
-    """For a stub of a remote model: its name there."""
+    """Name of the model on the remote server. For stubs of remote models."""
     remote_host: _builtins.str
-    """For a stub of a remote model: where."""
+    """Address of the remote server. For stubs of remote models."""
     backend: _builtins.str
-    """The backend that its configuration names; empty: the format decides."""
+    """Backend that the configuration names. Empty: the format decides."""
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
-        """When its manifest was written, with the server's offset from UTC in `modify_offset_seconds`."""
+        """Time when the manifest was written."""
 
     @_builtins.property
     def details(self) -> Global___ModelDetails:
-        """What it is."""
+        """Summary."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it can do: "completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio"."""
+        """Capabilities: "completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio"."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class TensorInfo(_message.Message):
-    """A tensor of a model file."""
+    """TensorInfo describes a tensor of a model file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -312,7 +312,7 @@ Global___TensorInfo: _TypeAlias = TensorInfo  # noqa: Y015
 
 @_typing.final
 class LoadedModel(_message.Message):
-    """A model that is loaded."""
+    """LoadedModel describes a loaded model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -327,28 +327,28 @@ class LoadedModel(_message.Message):
     QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Bytes of memory in all."""
+    """Memory in bytes, including GPU memory."""
     vram_bytes: _builtins.int
-    """Bytes of GPU memory."""
+    """GPU memory in bytes."""
     expire_offset_seconds: _builtins.int
-    """Seconds that the server's local time is ahead of UTC at that moment."""
+    """Offset of the server's local time from UTC at `expire_time`, in seconds."""
     context_length: _builtins.int
     """Context length in tokens."""
     backend: _builtins.str
-    """Name of the backend that runs it."""
+    """Name of the backend."""
     active_requests: _builtins.int
-    """Requests being answered."""
+    """Number of running requests."""
     queued_requests: _builtins.int
-    """Requests waiting."""
+    """Number of waiting requests."""
     process_id: _builtins.int
-    """Process id of its host, 0 if it has none."""
+    """Process id of the host. 0: the model runs in the server's process."""
     @_builtins.property
     def model(self) -> Global___Model:
-        """The model, under the name that loaded it."""
+        """Model, under the name by which it was loaded."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it will be unloaded if nothing is asked of it."""
+        """Time when the model is unloaded if no request arrives."""
 
     def __init__(
         self,
@@ -374,7 +374,7 @@ Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """No choice."""
+    """ListModelsRequest has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,14 +391,14 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """The models, newest first."""
+    """ListModelsResponse has the models of the store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Newest first."""
+        """Models, newest first."""
 
     def __init__(
         self,
@@ -415,7 +415,7 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
-    """A name."""
+    """GetModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,11 +426,11 @@ class GetModelRequest(_message.Message):
     name: _builtins.str
     """Required. Model name."""
     verbose: _builtins.bool
-    """Whether metadata arrays are complete; otherwise those that are not empty are null."""
+    """Whether arrays in the metadata are complete. Otherwise arrays that are not empty are null."""
     system: _builtins.str
-    """Shown in place of the model's system message."""
+    """System message that replaces the model's in the answer."""
     options_json: _builtins.str
-    """Merged into the parameters of `modelfile`, as the raw text of a JSON object."""
+    """Parameters that are merged into those of `modelfile`, as raw JSON text of an object."""
     def __init__(
         self,
         *,
@@ -449,7 +449,7 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
-    """Everything about a model."""
+    """GetModelResponse describes a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -466,24 +466,24 @@ class GetModelResponse(_message.Message):
     REQUIRES_FIELD_NUMBER: _builtins.int
     IN_PLACE_FIELD_NUMBER: _builtins.int
     license: _builtins.str
-    """All its licenses, joined by newlines."""
+    """All licenses, joined by newlines."""
     modelfile: _builtins.str
-    """A Modelfile that makes it again."""
+    """Modelfile that creates the model again."""
     parameters: _builtins.str
-    """Its parameters, one a line."""
+    """Parameters, one per line."""
     template: _builtins.str
-    """The template in use: a Go template or the Jinja template of the model file."""
+    """Template in use: a Go template, or the Jinja template of the model file."""
     system: _builtins.str
     """System message."""
     model_info_json: _builtins.str
-    """Metadata of the model file, as the raw text of a JSON object with sorted keys."""
+    """Metadata of the model file, as raw JSON text of an object with sorted keys."""
     projector_info_json: _builtins.str
-    """Metadata of the projector, likewise; empty if it has none."""
+    """Metadata of the projector in the same format. Empty: no projector."""
     requires: _builtins.str
-    """The oldest server release that can run it."""
+    """Oldest version of Ollama that can run the model."""
     @_builtins.property
     def model(self) -> Global___Model:
-        """The model."""
+        """Model."""
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
@@ -495,7 +495,7 @@ class GetModelResponse(_message.Message):
 
     @_builtins.property
     def in_place(self) -> _containers.RepeatedCompositeFieldContainer[Global___InPlaceFile]:
-        """Those of its files that lie elsewhere on the server's disk."""
+        """Files of the model outside of the store."""
 
     def __init__(
         self,
@@ -523,7 +523,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class InPlaceFile(_message.Message):
-    """A file of a model that lies elsewhere on the server's disk."""
+    """InPlaceFile is a model's file outside of the store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -534,11 +534,11 @@ class InPlaceFile(_message.Message):
     digest: _builtins.str
     """Digest: "sha256:" and 64 hexadecimal digits."""
     path: _builtins.str
-    """Where it lay when it was imported."""
+    """Path at the time of the import."""
     place: Global___Place.ValueType
-    """How it is known to the store."""
+    """Kind of link."""
     state: Global___FileState.ValueType
-    """Whether it is as it was."""
+    """State."""
     def __init__(
         self,
         *,
@@ -557,7 +557,7 @@ Global___InPlaceFile: _TypeAlias = InPlaceFile  # noqa: Y015
 
 @_typing.final
 class ListLoadedModelsRequest(_message.Message):
-    """No choice."""
+    """ListLoadedModelsRequest has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -574,17 +574,17 @@ Global___ListLoadedModelsRequest: _TypeAlias = ListLoadedModelsRequest  # noqa: 
 
 @_typing.final
 class ListLoadedModelsResponse(_message.Message):
-    """The loaded models."""
+    """ListLoadedModelsResponse has the loaded models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
     pending_requests: _builtins.int
-    """Requests that wait for a model to be loaded, the one that is being loaded for included."""
+    """Number of requests that wait for a load, including the request for which a model is being loaded."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedModel]:
-        """The one that expires last first."""
+        """Models, the one that expires last first."""
 
     def __init__(
         self,
@@ -602,7 +602,7 @@ Global___ListLoadedModelsResponse: _TypeAlias = ListLoadedModelsResponse  # noqa
 
 @_typing.final
 class LoadModelRequest(_message.Message):
-    """A name."""
+    """LoadModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -612,7 +612,7 @@ class LoadModelRequest(_message.Message):
     """Required. Model name."""
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Only options, runtime and keep_alive count here."""
+        """Options. Only options, runtime and keep_alive are used."""
 
     def __init__(
         self,
@@ -630,14 +630,14 @@ Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
 
 @_typing.final
 class LoadModelResponse(_message.Message):
-    """The loaded model."""
+    """LoadModelResponse has the loaded model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LOADED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def loaded(self) -> Global___LoadedModel:
-        """The model."""
+        """Model."""
 
     def __init__(
         self,
@@ -654,7 +654,7 @@ Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
 
 @_typing.final
 class UnloadModelRequest(_message.Message):
-    """A name."""
+    """UnloadModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -676,13 +676,13 @@ Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
 
 @_typing.final
 class UnloadModelResponse(_message.Message):
-    """What was done."""
+    """UnloadModelResponse has the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WAS_LOADED_FIELD_NUMBER: _builtins.int
     was_loaded: _builtins.bool
-    """Whether it was loaded."""
+    """Whether the model was loaded."""
     def __init__(
         self,
         *,
@@ -698,7 +698,7 @@ Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
 
 @_typing.final
 class TransferProgress(_message.Message):
-    """How far a transfer or a creation is."""
+    """TransferProgress is the progress of a transfer, a creation or an import."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -707,13 +707,13 @@ class TransferProgress(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     COMPLETED_BYTES_FIELD_NUMBER: _builtins.int
     status: _builtins.str
-    """What is being done, such as "pulling manifest" or "success"."""
+    """Current step, such as "pulling manifest" or "success"."""
     digest: _builtins.str
-    """The blob in question."""
+    """Digest of the blob that is transferred."""
     total_bytes: _builtins.int
-    """Its size in bytes, 0 if unknown."""
+    """Size of the blob in bytes. 0: unknown."""
     completed_bytes: _builtins.int
-    """Bytes done."""
+    """Transferred bytes."""
     def __init__(
         self,
         *,
@@ -732,7 +732,7 @@ Global___TransferProgress: _TypeAlias = TransferProgress  # noqa: Y015
 
 @_typing.final
 class PullModelRequest(_message.Message):
-    """A name."""
+    """PullModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -741,7 +741,7 @@ class PullModelRequest(_message.Message):
     name: _builtins.str
     """Required. Model name."""
     insecure: _builtins.bool
-    """Whether to speak plain HTTP."""
+    """Whether to use HTTP without TLS."""
     def __init__(
         self,
         *,
@@ -758,14 +758,14 @@ Global___PullModelRequest: _TypeAlias = PullModelRequest  # noqa: Y015
 
 @_typing.final
 class PullModelResponse(_message.Message):
-    """One step."""
+    """PullModelResponse is one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___TransferProgress:
-        """How far it is."""
+        """Progress."""
 
     def __init__(
         self,
@@ -782,7 +782,7 @@ Global___PullModelResponse: _TypeAlias = PullModelResponse  # noqa: Y015
 
 @_typing.final
 class PushModelRequest(_message.Message):
-    """A name."""
+    """PushModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -791,7 +791,7 @@ class PushModelRequest(_message.Message):
     name: _builtins.str
     """Required. Model name."""
     insecure: _builtins.bool
-    """Whether to speak plain HTTP."""
+    """Whether to use HTTP without TLS."""
     def __init__(
         self,
         *,
@@ -808,14 +808,14 @@ Global___PushModelRequest: _TypeAlias = PushModelRequest  # noqa: Y015
 
 @_typing.final
 class PushModelResponse(_message.Message):
-    """One step."""
+    """PushModelResponse is one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___TransferProgress:
-        """How far it is."""
+        """Progress."""
 
     def __init__(
         self,
@@ -832,7 +832,7 @@ Global___PushModelResponse: _TypeAlias = PushModelResponse  # noqa: Y015
 
 @_typing.final
 class FileBlob(_message.Message):
-    """An uploaded blob under a file name."""
+    """FileBlob is an uploaded blob with a file name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -858,7 +858,7 @@ Global___FileBlob: _TypeAlias = FileBlob  # noqa: Y015
 
 @_typing.final
 class CreateModelRequest(_message.Message):
-    """How to make a model."""
+    """CreateModelRequest describes a new model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -884,13 +884,13 @@ class CreateModelRequest(_message.Message):
     name: _builtins.str
     """Required. Name of the new model."""
     has_files: _builtins.bool
-    """Whether `files` is given at all, be it empty."""
+    """Whether `files` is set. An empty list differs from an unset one."""
     template: _builtins.str
-    """Go template; empty: inherited."""
+    """Go template. Empty: inherited."""
     system: _builtins.str
-    """System message; empty: inherited."""
+    """System message. Empty: inherited."""
     parameters_json: _builtins.str
-    """Parameters to merge in, as the raw text of a JSON object."""
+    """Parameters to merge in, as raw JSON text of an object."""
     quantize: _builtins.str
     """Type to quantize to, such as "Q4_K_M"."""
     draft_quantize: _builtins.str
@@ -900,16 +900,16 @@ class CreateModelRequest(_message.Message):
     parser: _builtins.str
     """Name of a builtin parser."""
     requires: _builtins.str
-    """The oldest server release that can run it."""
+    """Oldest version of Ollama that can run the model."""
     remote_host: _builtins.str
-    """Makes a stub of `from` at this host."""
+    """Address of a remote server. The new model is a stub of `from` there."""
     info_json: _builtins.str
-    """Configuration to override, as the raw text of a JSON object."""
+    """Configuration values that override the derived ones, as raw JSON text of an object."""
     backend: _builtins.str
-    """The backend that shall run it; empty: the format decides."""
+    """Backend that runs the model. Empty: the format decides."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
-        """Uploaded files to start from; used when `from` is empty."""
+        """Uploaded files to start from, if `from` is empty."""
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
@@ -925,7 +925,7 @@ class CreateModelRequest(_message.Message):
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Preset messages; empty: inherited."""
+        """Preset messages. Empty: inherited."""
 
     def __init__(
         self,
@@ -959,14 +959,14 @@ Global___CreateModelRequest: _TypeAlias = CreateModelRequest  # noqa: Y015
 
 @_typing.final
 class CreateModelResponse(_message.Message):
-    """One step."""
+    """CreateModelResponse is one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___TransferProgress:
-        """How far it is."""
+        """Progress."""
 
     def __init__(
         self,
@@ -983,7 +983,7 @@ Global___CreateModelResponse: _TypeAlias = CreateModelResponse  # noqa: Y015
 
 @_typing.final
 class CopyModelRequest(_message.Message):
-    """Two names."""
+    """CopyModelRequest has two names."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -992,7 +992,7 @@ class CopyModelRequest(_message.Message):
     source: _builtins.str
     """Required. Name of the model."""
     destination: _builtins.str
-    """Required. Its second name; whatever had it loses it."""
+    """Required. New name. A model of this name is replaced."""
     def __init__(
         self,
         *,
@@ -1009,7 +1009,7 @@ Global___CopyModelRequest: _TypeAlias = CopyModelRequest  # noqa: Y015
 
 @_typing.final
 class CopyModelResponse(_message.Message):
-    """Done."""
+    """CopyModelResponse has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1026,7 +1026,7 @@ Global___CopyModelResponse: _TypeAlias = CopyModelResponse  # noqa: Y015
 
 @_typing.final
 class DeleteModelRequest(_message.Message):
-    """A name."""
+    """DeleteModelRequest names a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1048,7 +1048,7 @@ Global___DeleteModelRequest: _TypeAlias = DeleteModelRequest  # noqa: Y015
 
 @_typing.final
 class DeleteModelResponse(_message.Message):
-    """Done."""
+    """DeleteModelResponse has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1065,7 +1065,7 @@ Global___DeleteModelResponse: _TypeAlias = DeleteModelResponse  # noqa: Y015
 
 @_typing.final
 class StatBlobRequest(_message.Message):
-    """A digest."""
+    """StatBlobRequest names a blob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1087,13 +1087,13 @@ Global___StatBlobRequest: _TypeAlias = StatBlobRequest  # noqa: Y015
 
 @_typing.final
 class StatBlobResponse(_message.Message):
-    """The blob is there."""
+    """StatBlobResponse describes a blob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Its size."""
+    """Size in bytes."""
     def __init__(
         self,
         *,
@@ -1109,7 +1109,7 @@ Global___StatBlobResponse: _TypeAlias = StatBlobResponse  # noqa: Y015
 
 @_typing.final
 class UploadBlobRequest(_message.Message):
-    """First the digest, then the bytes."""
+    """UploadBlobRequest is the digest in the first message, and a chunk in each later message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1119,9 +1119,9 @@ class UploadBlobRequest(_message.Message):
     digest: _builtins.str
     """First message: "sha256:" and 64 hexadecimal digits."""
     chunk: _builtins.bytes
-    """Every other message: the next bytes, at most 4 MiB less some headroom."""
+    """Later messages: the next bytes. A message may have at most 4 MiB."""
     size_bytes: _builtins.int
-    """With the digest: how many bytes will follow; 0 if that is not known."""
+    """Declared size in bytes, with the digest. 0: unknown."""
     def __init__(
         self,
         *,
@@ -1141,16 +1141,16 @@ Global___UploadBlobRequest: _TypeAlias = UploadBlobRequest  # noqa: Y015
 
 @_typing.final
 class UploadBlobResponse(_message.Message):
-    """The blob is stored."""
+    """UploadBlobResponse describes the stored blob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Its size."""
+    """Size in bytes."""
     created: _builtins.bool
-    """Whether it was new."""
+    """Whether the blob is new to the store."""
     def __init__(
         self,
         *,
@@ -1167,7 +1167,7 @@ Global___UploadBlobResponse: _TypeAlias = UploadBlobResponse  # noqa: Y015
 
 @_typing.final
 class ImportModelsRequest(_message.Message):
-    """Files to make models of."""
+    """ImportModelsRequest names files to import."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1178,18 +1178,18 @@ class ImportModelsRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What to call the model, if there is just one; empty: names are made of those of the files."""
+    """Name of the model, if there is one only. Empty: names are derived from file names."""
     link: Global___LinkMode.ValueType
-    """How to link."""
+    """Kind of link."""
     replace: _builtins.bool
-    """Whether models that have the names already lose them."""
+    """Whether to replace models of the same names."""
     dry_run: _builtins.bool
-    """Whether only to tell what would be done."""
+    """If true, the call returns the plan and changes nothing."""
     backend: _builtins.str
-    """The backend that shall run them; empty: the format decides."""
+    """Backend that runs the models. Empty: the format decides."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Absolute paths on the server's disk: GGUF files, and folders to look through for them."""
+        """Required. Absolute paths on the server's disk, of GGUF files and of folders to search for them."""
 
     def __init__(
         self,
@@ -1211,7 +1211,7 @@ Global___ImportModelsRequest: _TypeAlias = ImportModelsRequest  # noqa: Y015
 
 @_typing.final
 class PlannedModel(_message.Message):
-    """A model that files make."""
+    """PlannedModel is a model that an import creates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1221,18 +1221,18 @@ class PlannedModel(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its shortest name, with tag."""
+    """Shortest name, with tag."""
     size_bytes: _builtins.int
-    """Bytes of all of them."""
+    """Size of all files in bytes."""
     joined: _builtins.bool
-    """Whether its parts must be joined, which takes a copy."""
+    """Whether parts are joined, which needs a copy."""
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its file, or the parts of a split one."""
+        """Path of the file, or of the parts of a split file."""
 
     @_builtins.property
     def projectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Encoders of pictures and sounds that go with it."""
+        """Paths of projectors, the encoders of images and sounds."""
 
     def __init__(
         self,
@@ -1253,7 +1253,7 @@ Global___PlannedModel: _TypeAlias = PlannedModel  # noqa: Y015
 
 @_typing.final
 class SkippedFile(_message.Message):
-    """A file that is left alone, or a model that could not be made."""
+    """SkippedFile is a file that is not imported, or a model that could not be created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1261,11 +1261,11 @@ class SkippedFile(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """The file, or the first of a model's."""
+    """Path of the file, or of the model's first file."""
     reason: _builtins.str
-    """Why."""
+    """Reason."""
     name: _builtins.str
-    """The name that the model would have had, if it has come that far."""
+    """Name of the model, if it is known."""
     def __init__(
         self,
         *,
@@ -1283,7 +1283,7 @@ Global___SkippedFile: _TypeAlias = SkippedFile  # noqa: Y015
 
 @_typing.final
 class ImportPlan(_message.Message):
-    """What is to be done."""
+    """ImportPlan lists the steps of an import."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1291,11 +1291,11 @@ class ImportPlan(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedModel]:
-        """Models to make."""
+        """Models to create."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedFile]:
-        """Files that are left alone."""
+        """Files that are not imported."""
 
     def __init__(
         self,
@@ -1313,17 +1313,17 @@ Global___ImportPlan: _TypeAlias = ImportPlan  # noqa: Y015
 
 @_typing.final
 class ImportedModel(_message.Message):
-    """A model that was made."""
+    """ImportedModel is a model that was created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     IN_PLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its shortest name, with tag."""
+    """Shortest name, with tag."""
     @_builtins.property
     def in_place(self) -> _containers.RepeatedCompositeFieldContainer[Global___InPlaceFile]:
-        """Those of its files that stayed where they were."""
+        """Files of the model outside of the store."""
 
     def __init__(
         self,
@@ -1341,7 +1341,7 @@ Global___ImportedModel: _TypeAlias = ImportedModel  # noqa: Y015
 
 @_typing.final
 class ImportModelsResponse(_message.Message):
-    """First the plan, then, for each model, steps and how it ended."""
+    """ImportModelsResponse is the plan in the first message, then the progress and result of each model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1351,19 +1351,19 @@ class ImportModelsResponse(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> Global___ImportPlan:
-        """What is to be done."""
+        """Plan."""
 
     @_builtins.property
     def progress(self) -> Global___TransferProgress:
-        """How far it is."""
+        """Progress."""
 
     @_builtins.property
     def imported(self) -> Global___ImportedModel:
-        """A model is there."""
+        """A model was created."""
 
     @_builtins.property
     def failed(self) -> Global___SkippedFile:
-        """A model could not be made."""
+        """A model could not be created."""
 
     def __init__(
         self,
@@ -1385,16 +1385,16 @@ Global___ImportModelsResponse: _TypeAlias = ImportModelsResponse  # noqa: Y015
 
 @_typing.final
 class CheckStoreRequest(_message.Message):
-    """How to look."""
+    """CheckStoreRequest configures a check."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REPAIR_FIELD_NUMBER: _builtins.int
     QUICK_FIELD_NUMBER: _builtins.int
     repair: _builtins.bool
-    """Whether to repair what can be: damaged blobs and old leftovers are removed, broken manifests set aside."""
+    """Whether to repair: damaged blobs and old leftovers are deleted, broken manifests are set aside."""
     quick: _builtins.bool
-    """Whether to leave out reading blobs that do not look as if they had been written to."""
+    """Whether to skip reading blobs whose size, times and inode are unchanged."""
     def __init__(
         self,
         *,
@@ -1411,7 +1411,7 @@ Global___CheckStoreRequest: _TypeAlias = CheckStoreRequest  # noqa: Y015
 
 @_typing.final
 class StoreFinding(_message.Message):
-    """One thing that is not as it should be."""
+    """StoreFinding is a problem in the store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1424,22 +1424,22 @@ class StoreFinding(_message.Message):
     IS_FAULT_FIELD_NUMBER: _builtins.int
     REPAIRED_FIELD_NUMBER: _builtins.int
     kind: Global___FindingKind.ValueType
-    """What kind of thing."""
+    """Kind."""
     path: _builtins.str
-    """The file."""
+    """Path of the file."""
     digest: _builtins.str
-    """Its digest, if it is a blob."""
+    """Digest, if the file is a blob."""
     text: _builtins.str
-    """What is wrong."""
+    """Description."""
     advice: _builtins.str
-    """What to do; empty if nothing need be."""
+    """Advice. Empty: nothing needs to be done."""
     is_fault: _builtins.bool
-    """Whether something is wrong, and not merely left over."""
+    """Whether the problem is a fault, as opposed to a leftover."""
     repaired: _builtins.bool
-    """Whether it has been put right."""
+    """Whether it has been repaired."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Shortest names of the models that it concerns."""
+        """Shortest names of the affected models."""
 
     def __init__(
         self,
@@ -1463,7 +1463,7 @@ Global___StoreFinding: _TypeAlias = StoreFinding  # noqa: Y015
 
 @_typing.final
 class StoreReport(_message.Message):
-    """How a look ended."""
+    """StoreReport summarizes a check."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1473,15 +1473,15 @@ class StoreReport(_message.Message):
     FAULTS_FIELD_NUMBER: _builtins.int
     REPAIRED_FIELD_NUMBER: _builtins.int
     models: _builtins.int
-    """Models whose manifests make sense."""
+    """Number of models with valid manifests."""
     blobs: _builtins.int
-    """Blobs."""
+    """Number of blobs."""
     bytes_read: _builtins.int
-    """Bytes of blobs that were read."""
+    """Number of bytes that were read."""
     faults: _builtins.int
-    """Faults that were not repaired."""
+    """Number of faults that were not repaired."""
     repaired: _builtins.int
-    """Findings that were repaired."""
+    """Number of repaired findings."""
     def __init__(
         self,
         *,
@@ -1501,7 +1501,7 @@ Global___StoreReport: _TypeAlias = StoreReport  # noqa: Y015
 
 @_typing.final
 class CheckStoreResponse(_message.Message):
-    """Progress and findings, and the report at the end."""
+    """CheckStoreResponse is progress or a finding, and the report in the last message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1510,15 +1510,15 @@ class CheckStoreResponse(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___TransferProgress:
-        """How far it is."""
+        """Progress."""
 
     @_builtins.property
     def finding(self) -> Global___StoreFinding:
-        """Something that is not as it should be."""
+        """A problem."""
 
     @_builtins.property
     def report(self) -> Global___StoreReport:
-        """How it ended."""
+        """Report."""
 
     def __init__(
         self,

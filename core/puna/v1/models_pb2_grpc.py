@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class ModelsServiceStub(object):
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     def __init__(self, channel):
@@ -110,111 +110,113 @@ class ModelsServiceStub(object):
 
 
 class ModelsServiceServicer(object):
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     def ListModels(self, request, context):
-        """Lists the models of the store, newest first.
+        """ListModels lists the models of the store, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
+        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLoadedModels(self, request, context):
-        """Lists the loaded models, the one that expires last first.
+        """ListLoadedModels lists the loaded models, the one that expires last first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Loads a model without asking it anything. Status codes as GenerateService.
+        """LoadModel loads a model. Status codes: see GenerateService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model.
+        """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PullModel(self, request, context):
-        """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-        UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
+        """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
+        (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
+        call keeps the parts that it has received, and a later call resumes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PushModel(self, request, context):
-        """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED).
+        """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateModel(self, request, context):
-        """Makes a model out of another or of uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_CREATE and others),
-        NOT_FOUND (BLOB_NOT_FOUND). The model appears only when everything has been written.
+        """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
+        INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CopyModel(self, request, context):
-        """Gives a model a second name. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DeleteModel(self, request, context):
-        """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
+        """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
         (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteModel(self, request, context):
+        """DeleteModel deletes a name and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED,
+        INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportModels(self, request, context):
-        """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
-        PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
-        is told of and does not end the call.
+        """ImportModels creates models from GGUF files on the server's disk, which stay where they are. Callers on other
+        machines get PERMISSION_DENIED (NOT_LOCAL). INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). A file that
+        cannot be imported is reported and does not end the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckStore(self, request, context):
-        """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
-        message is the report. Cancelling ends it; what was repaired stays so.
+        """CheckStore looks for damaged blobs, broken manifests and unused files, and repairs them if asked. The last
+        message is the report. Repairs that were made before a cancellation stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StatBlob(self, request, context):
-        """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND).
+        """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlob(self, request_iterator, context):
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
-        all of the `size_bytes` that were announced have come: then they are kept under their true digest.
+        """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
+        dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,9 +304,9 @@ def add_ModelsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelsService(object):
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     @staticmethod

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelsServiceStub:
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     @_typing.overload
@@ -37,101 +37,107 @@ class ModelsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelsServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Lists the models of the store, newest first."""
+    """ListModels lists the models of the store, newest first."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
-    """Describes one model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
     ListLoadedModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]
-    """Lists the loaded models, the one that expires last first."""
+    """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
-    """Loads a model without asking it anything. Status codes as GenerateService."""
+    """LoadModel loads a model. Status codes: see GenerateService."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
-    """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model."""
+    """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
     PullModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]
-    """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-    UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
+    """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
+    (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
+    call keeps the parts that it has received, and a later call resumes.
     """
     PushModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PushModelRequest, _models_pb2.PushModelResponse]
-    """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
+    """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
     CreateModel: _grpc.UnaryStreamMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]
-    """Makes a model out of another or of uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_CREATE and others),
-    NOT_FOUND (BLOB_NOT_FOUND). The model appears only when everything has been written.
+    """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
+    INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
     """
     CopyModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CopyModelRequest, _models_pb2.CopyModelResponse]
-    """Gives a model a second name. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
-    DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
-    """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
+    """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
     (MODEL_NOT_FOUND).
     """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
+    """DeleteModel deletes a name and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED,
+    INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
+    """
     ImportModels: _grpc.UnaryStreamMultiCallable[_models_pb2.ImportModelsRequest, _models_pb2.ImportModelsResponse]
-    """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
-    PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
-    is told of and does not end the call.
+    """ImportModels creates models from GGUF files on the server's disk, which stay where they are. Callers on other
+    machines get PERMISSION_DENIED (NOT_LOCAL). INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). A file that
+    cannot be imported is reported and does not end the call.
     """
     CheckStore: _grpc.UnaryStreamMultiCallable[_models_pb2.CheckStoreRequest, _models_pb2.CheckStoreResponse]
-    """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
-    message is the report. Cancelling ends it; what was repaired stays so.
+    """CheckStore looks for damaged blobs, broken manifests and unused files, and repairs them if asked. The last
+    message is the report. Repairs that were made before a cancellation stay.
     """
     StatBlob: _grpc.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]
-    """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
+    """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
-    all of the `size_bytes` that were announced have come: then they are kept under their true digest.
+    """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
+    dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
     """
 
 @_typing.type_check_only
 class ModelsServiceAsyncStub(ModelsServiceStub):
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models of the store, newest first."""
+    """ListModels lists the models of the store, newest first."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Describes one model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
     ListLoadedModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]  # type: ignore[assignment]
-    """Lists the loaded models, the one that expires last first."""
+    """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a model without asking it anything. Status codes as GenerateService."""
+    """LoadModel loads a model. Status codes: see GenerateService."""
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model."""
+    """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
     PullModel: _aio.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]  # type: ignore[assignment]
-    """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-    UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
+    """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
+    (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
+    call keeps the parts that it has received, and a later call resumes.
     """
     PushModel: _aio.UnaryStreamMultiCallable[_models_pb2.PushModelRequest, _models_pb2.PushModelResponse]  # type: ignore[assignment]
-    """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
+    """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
     CreateModel: _aio.UnaryStreamMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]  # type: ignore[assignment]
-    """Makes a model out of another or of uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_CREATE and others),
-    NOT_FOUND (BLOB_NOT_FOUND). The model appears only when everything has been written.
+    """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
+    INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
     """
     CopyModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CopyModelRequest, _models_pb2.CopyModelResponse]  # type: ignore[assignment]
-    """Gives a model a second name. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
-    DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
+    """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
     (MODEL_NOT_FOUND).
     """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """DeleteModel deletes a name and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED,
+    INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
+    """
     ImportModels: _aio.UnaryStreamMultiCallable[_models_pb2.ImportModelsRequest, _models_pb2.ImportModelsResponse]  # type: ignore[assignment]
-    """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
-    PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
-    is told of and does not end the call.
+    """ImportModels creates models from GGUF files on the server's disk, which stay where they are. Callers on other
+    machines get PERMISSION_DENIED (NOT_LOCAL). INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). A file that
+    cannot be imported is reported and does not end the call.
     """
     CheckStore: _aio.UnaryStreamMultiCallable[_models_pb2.CheckStoreRequest, _models_pb2.CheckStoreResponse]  # type: ignore[assignment]
-    """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
-    message is the report. Cancelling ends it; what was repaired stays so.
+    """CheckStore looks for damaged blobs, broken manifests and unused files, and repairs them if asked. The last
+    message is the report. Repairs that were made before a cancellation stay.
     """
     StatBlob: _aio.UnaryUnaryMultiCallable[_models_pb2.StatBlobRequest, _models_pb2.StatBlobResponse]  # type: ignore[assignment]
-    """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
+    """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]  # type: ignore[assignment]
-    """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
-    all of the `size_bytes` that were announced have come: then they are kept under their true digest.
+    """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
+    dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
     """
 
 class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The models of the store and those that are loaded.
+    """ModelsService manages the models of the store and the loaded models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "puna" and a reason.
+    Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason.
     """
 
     @_abc_1.abstractmethod
@@ -140,7 +146,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Lists the models of the store, newest first."""
+        """ListModels lists the models of the store, newest first."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -148,7 +154,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
-        """Describes one model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListLoadedModels(
@@ -156,7 +162,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListLoadedModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListLoadedModelsResponse, _abc.Awaitable[_models_pb2.ListLoadedModelsResponse]]:
-        """Lists the loaded models, the one that expires last first."""
+        """ListLoadedModels lists the loaded models, the one that expires last first."""
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -164,7 +170,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.LoadModelResponse, _abc.Awaitable[_models_pb2.LoadModelResponse]]:
-        """Loads a model without asking it anything. Status codes as GenerateService."""
+        """LoadModel loads a model. Status codes: see GenerateService."""
 
     @_abc_1.abstractmethod
     def UnloadModel(
@@ -172,7 +178,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
-        """Unloads a model as soon as its requests are done. NOT_FOUND (MODEL_NOT_FOUND) when there is no such model."""
+        """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def PullModel(
@@ -180,8 +186,9 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.PullModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.PullModelResponse], _abc.AsyncIterator[_models_pb2.PullModelResponse]]:
-        """Fetches a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (REMOTE_MODEL_NOT_FOUND),
-        UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). Cancelling keeps the parts for a next call.
+        """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
+        (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
+        call keeps the parts that it has received, and a later call resumes.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +197,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.PushModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.PushModelResponse], _abc.AsyncIterator[_models_pb2.PushModelResponse]]:
-        """Sends a model to a registry. Status codes as PullModel, UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
+        """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
 
     @_abc_1.abstractmethod
     def CreateModel(
@@ -198,8 +205,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CreateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.CreateModelResponse], _abc.AsyncIterator[_models_pb2.CreateModelResponse]]:
-        """Makes a model out of another or of uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_CREATE and others),
-        NOT_FOUND (BLOB_NOT_FOUND). The model appears only when everything has been written.
+        """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
+        INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
         """
 
     @_abc_1.abstractmethod
@@ -208,7 +215,9 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CopyModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.CopyModelResponse, _abc.Awaitable[_models_pb2.CopyModelResponse]]:
-        """Gives a model a second name. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+        """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
+        (MODEL_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def DeleteModel(
@@ -216,8 +225,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
-        """Removes a name, and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND
-        (MODEL_NOT_FOUND).
+        """DeleteModel deletes a name and the blobs that no other name uses. INVALID_ARGUMENT (MODEL_REQUIRED,
+        INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
@@ -226,9 +235,9 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ImportModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.ImportModelsResponse], _abc.AsyncIterator[_models_pb2.ImportModelsResponse]]:
-        """Makes models of GGUF files that lie on the server's disk and stay there. Only for callers on the same machine:
-        PERMISSION_DENIED (NOT_LOCAL) for others. INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). What cannot be imported
-        is told of and does not end the call.
+        """ImportModels creates models from GGUF files on the server's disk, which stay where they are. Callers on other
+        machines get PERMISSION_DENIED (NOT_LOCAL). INVALID_ARGUMENT (INVALID_CREATE, INVALID_MODEL_NAME). A file that
+        cannot be imported is reported and does not end the call.
         """
 
     @_abc_1.abstractmethod
@@ -237,8 +246,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CheckStoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.CheckStoreResponse], _abc.AsyncIterator[_models_pb2.CheckStoreResponse]]:
-        """Looks for what is wrong in the store: damaged blobs, broken manifests, what nobody needs; repairs what can be. The last
-        message is the report. Cancelling ends it; what was repaired stays so.
+        """CheckStore looks for damaged blobs, broken manifests and unused files, and repairs them if asked. The last
+        message is the report. Repairs that were made before a cancellation stay.
         """
 
     @_abc_1.abstractmethod
@@ -247,7 +256,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.StatBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.StatBlobResponse, _abc.Awaitable[_models_pb2.StatBlobResponse]]:
-        """Tells the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
+        """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def UploadBlob(
@@ -255,8 +264,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_models_pb2.UploadBlobRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UploadBlobResponse, _abc.Awaitable[_models_pb2.UploadBlobResponse]]:
-        """Stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH); bytes of another digest leave nothing behind, unless
-        all of the `size_bytes` that were announced have come: then they are kept under their true digest.
+        """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
+        dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
         """
 
 def add_ModelsServiceServicer_to_server(servicer: ModelsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

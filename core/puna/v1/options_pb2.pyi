@@ -28,42 +28,44 @@ class _ThinkingLevel:
 class _ThinkingLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThinkingLevel.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     THINKING_LEVEL_UNSPECIFIED: _ThinkingLevel.ValueType  # 0
-    """The model's default: on for a model that can think, else off."""
+    """On for models that can think, off for others."""
     THINKING_LEVEL_OFF: _ThinkingLevel.ValueType  # 1
     """Off."""
     THINKING_LEVEL_ON: _ThinkingLevel.ValueType  # 2
-    """On. Refused with CAPABILITY_MISSING where the model cannot, as are the levels below."""
+    """On. A model that cannot think refuses this and the levels below with the reason CAPABILITY_MISSING."""
     THINKING_LEVEL_LOW: _ThinkingLevel.ValueType  # 3
-    """On, with little effort."""
+    """On, low effort."""
     THINKING_LEVEL_MEDIUM: _ThinkingLevel.ValueType  # 4
-    """On, with some effort."""
+    """On, medium effort."""
     THINKING_LEVEL_HIGH: _ThinkingLevel.ValueType  # 5
-    """On, with much effort."""
+    """On, high effort."""
     THINKING_LEVEL_MAX: _ThinkingLevel.ValueType  # 6
-    """On, with all the effort there is."""
+    """On, maximum effort."""
 
 class ThinkingLevel(_ThinkingLevel, metaclass=_ThinkingLevelEnumTypeWrapper):
-    """How hard a model should think before it answers."""
+    """ThinkingLevel says whether, and with how much effort, a model thinks before it answers."""
 
 THINKING_LEVEL_UNSPECIFIED: ThinkingLevel.ValueType  # 0
-"""The model's default: on for a model that can think, else off."""
+"""On for models that can think, off for others."""
 THINKING_LEVEL_OFF: ThinkingLevel.ValueType  # 1
 """Off."""
 THINKING_LEVEL_ON: ThinkingLevel.ValueType  # 2
-"""On. Refused with CAPABILITY_MISSING where the model cannot, as are the levels below."""
+"""On. A model that cannot think refuses this and the levels below with the reason CAPABILITY_MISSING."""
 THINKING_LEVEL_LOW: ThinkingLevel.ValueType  # 3
-"""On, with little effort."""
+"""On, low effort."""
 THINKING_LEVEL_MEDIUM: ThinkingLevel.ValueType  # 4
-"""On, with some effort."""
+"""On, medium effort."""
 THINKING_LEVEL_HIGH: ThinkingLevel.ValueType  # 5
-"""On, with much effort."""
+"""On, high effort."""
 THINKING_LEVEL_MAX: ThinkingLevel.ValueType  # 6
-"""On, with all the effort there is."""
+"""On, maximum effort."""
 Global___ThinkingLevel: _TypeAlias = ThinkingLevel  # noqa: Y015
 
 @_typing.final
 class SamplingOptions(_message.Message):
-    """How a token is drawn and when to stop. An unset field takes the model's own parameter, else the server's default."""
+    """SamplingOptions says how tokens are sampled and when decoding stops. An unset field takes the model's parameter, or
+    the default if the model has none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,36 +104,36 @@ class SamplingOptions(_message.Message):
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 always takes the likeliest token. Default 0.8."""
+    """Temperature. 0 selects the most likely token. Default 0.8."""
     top_k: _builtins.int
-    """Keeps the k likeliest tokens; 0 keeps all. Default 40."""
+    """Number of most likely tokens to sample from; 0 means all. Default 40."""
     top_p: _builtins.float
-    """Keeps the smallest set of tokens whose probabilities add up to this. Default 0.9."""
+    """Samples from the smallest set of tokens whose probabilities add up to this number. Default 0.9."""
     min_p: _builtins.float
-    """Drops tokens less likely than this fraction of the likeliest one. Default 0."""
+    """Excludes tokens whose probability is below this fraction of the highest one. Default 0."""
     typical_p: _builtins.float
-    """Locally typical sampling; 1 switches it off. Default 1."""
+    """Locally typical sampling; 1 disables it. Default 1."""
     seed: _builtins.int
-    """A negative seed draws a fresh one for every request; any other makes the answer repeatable. Default -1."""
+    """Seed of the random numbers. A negative seed stands for a random one. Default -1."""
     max_output_tokens: _builtins.int
-    """How many tokens to generate at most (num_predict). Negative: until the model stops, bounded by ten contexts."""
+    """Largest number of output tokens (num_predict). Negative: no limit but ten times the context length."""
     replace_stop: _builtins.bool
-    """Replaces the model's stop strings even by an empty list."""
+    """If true, an empty `stop` removes the model's stop strings."""
     repeat_penalty: _builtins.float
-    """Divides the logits of recent tokens; 1 switches it off. Default 1."""
+    """Divisor for the logits of recent tokens; 1 disables it. Default 1."""
     repeat_last_n: _builtins.int
-    """How many recent tokens the penalties look at. Default 64."""
+    """Number of recent tokens to which the penalties apply. Default 64."""
     presence_penalty: _builtins.float
-    """Subtracted once from the logit of every recent token. Default 0."""
+    """Amount subtracted from the logit of each recent token. Default 0."""
     frequency_penalty: _builtins.float
-    """Subtracted from a token's logit for each recent occurrence. Default 0."""
+    """Amount subtracted from a token's logit for each recent occurrence. Default 0."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Replaces the model's stop strings when `replace_stop` is set or this is not empty."""
+        """Stop strings. They replace the model's if `replace_stop` is set or the list is not empty."""
 
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to the logits of these token ids."""
+        """Amounts added to logits, by token id."""
 
     def __init__(
         self,
@@ -204,7 +206,7 @@ Global___SamplingOptions: _TypeAlias = SamplingOptions  # noqa: Y015
 
 @_typing.final
 class RuntimeOptions(_message.Message):
-    """How a model is loaded. A loaded model is loaded again when one of these changes."""
+    """RuntimeOptions says how a model is loaded. A change of one of them loads the model again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,15 +222,15 @@ class RuntimeOptions(_message.Message):
     batch_size: _builtins.int
     """Tokens per prefill batch (num_batch)."""
     gpu_layers: _builtins.int
-    """Layers to put on GPUs (num_gpu); -1 decides by itself."""
+    """Number of layers on GPUs (num_gpu). -1: the backend decides."""
     main_gpu: _builtins.int
-    """The GPU that holds small tensors."""
+    """Index of the GPU for small tensors."""
     use_mmap: _builtins.bool
-    """Whether to map the model file instead of reading it."""
+    """Whether to map the model file into memory instead of reading it."""
     threads: _builtins.int
-    """CPU threads (num_thread); 0 decides by itself."""
+    """Number of CPU threads (num_thread). 0: the backend decides."""
     draft_tokens: _builtins.int
-    """Tokens drafted ahead per step (draft_num_predict)."""
+    """Number of draft tokens per step (draft_num_predict)."""
     def __init__(
         self,
         *,
@@ -277,20 +279,22 @@ Global___RuntimeOptions: _TypeAlias = RuntimeOptions  # noqa: Y015
 
 @_typing.final
 class OutputConstraint(_message.Message):
-    """What a generated text must look like. It is enforced token by token, or the request is refused."""
+    """OutputConstraint is the structured output that a request demands. It is enforced token by token. A request whose
+    constraint cannot be enforced is refused.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Choices(_message.Message):
-        """A list of literal texts."""
+        """Choices is a list of texts."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         VALUES_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """The texts, of which the answer is one."""
+            """Texts of which the answer is one."""
 
         def __init__(
             self,
@@ -312,18 +316,18 @@ class OutputConstraint(_message.Message):
     json_object: _builtins.bool
     """Any JSON object."""
     json_schema: _builtins.str
-    """JSON Schema as raw JSON text, so that key order and big integers survive. Text that is no JSON object is refused
-    with reason INVALID_FORMAT.
+    """JSON Schema as raw JSON text, which keeps key order and large integers. Text that is not a JSON object is refused
+    with the reason INVALID_FORMAT.
     """
     regex: _builtins.str
-    """A regular expression for the whole text."""
+    """Regular expression that the whole text matches."""
     gbnf: _builtins.str
-    """A grammar in llama.cpp's GBNF."""
+    """Grammar in llama.cpp's GBNF."""
     lark: _builtins.str
-    """A grammar in llguidance's Lark."""
+    """Grammar in llguidance's Lark."""
     @_builtins.property
     def choices(self) -> Global___OutputConstraint.Choices:
-        """One of several texts."""
+        """One of a list of texts."""
 
     def __init__(
         self,
@@ -347,17 +351,17 @@ Global___OutputConstraint: _TypeAlias = OutputConstraint  # noqa: Y015
 
 @_typing.final
 class KeepAlive(_message.Message):
-    """How long a model stays loaded after its last request."""
+    """KeepAlive says how long a model stays loaded after its last request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DURATION_FIELD_NUMBER: _builtins.int
     FOREVER_FIELD_NUMBER: _builtins.int
     forever: _builtins.bool
-    """Until the server stops or the room is needed."""
+    """If true, the model stays until the server stops or needs its memory."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """For this long; 0 unloads as soon as the request ends."""
+        """Duration. 0 unloads the model when the request ends."""
 
     def __init__(
         self,
@@ -377,7 +381,7 @@ Global___KeepAlive: _TypeAlias = KeepAlive  # noqa: Y015
 
 @_typing.final
 class RequestOptions(_message.Message):
-    """Everything about a request that is not its input."""
+    """RequestOptions has the options of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -418,56 +422,57 @@ class RequestOptions(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     options_json: _builtins.str
-    """Options by the names that Modelfiles use, as the raw text of a JSON object: {"num_ctx": 4096}. A null is not given,
-    an unknown name is ignored, a value of the wrong type is refused with reason OPTION_TYPE. The typed fields below win
-    over it.
+    """Options by their names in Modelfiles, as raw JSON text of an object: {"num_ctx": 4096}. A null counts as absent,
+    an unknown name is ignored, and a value of the wrong type is refused with the reason OPTION_TYPE. The typed
+    fields below take precedence.
     """
     keep_tokens: _builtins.int
     """Tokens at the start of the prompt that truncation and context shift keep (num_keep). Default 4."""
     truncate: _builtins.bool
-    """Whether a prompt longer than the context may be shortened: the oldest messages go first. When false, such a prompt is
-    refused with reason CONTEXT_OVERFLOW.
+    """If true, a prompt longer than the context is shortened, oldest messages first. Otherwise it is refused with the
+    reason CONTEXT_OVERFLOW.
     """
     shift: _builtins.bool
-    """Whether generation goes on when the context is full by forgetting its older half. Unset: the model's default, which
-    is true for nearly all.
+    """Whether decoding goes on when the context is full, by dropping the older half of it (context shift). Unset: the
+    model's default, which is true for nearly all models.
     """
     thinking: Global___ThinkingLevel.ValueType
-    """Whether and how hard to think."""
+    """Thinking."""
     thinking_if_possible: _builtins.bool
-    """Whether the model's lack of thinking is overlooked instead of refused."""
+    """If true, `thinking` is ignored by a model that cannot think, instead of refused."""
     logprobs: _builtins.bool
-    """Whether to return the log-probability of every generated token."""
+    """Whether to return the log-probability of each output token."""
     top_logprobs: _builtins.int
-    """How many alternatives to return for each token, 0 to 20."""
+    """Number of alternatives per token, 0 to 20."""
     priority: _builtins.int
-    """Larger runs first among requests that wait. Default 0."""
+    """Priority in the queue. A larger number comes first. Default 0."""
     cache_salt: _builtins.str
-    """Requests that share this are kept apart from the cached prefixes of all others."""
+    """Requests share cached prefixes only with requests of the same salt."""
     @_builtins.property
     def sampling(self) -> Global___SamplingOptions:
-        """How tokens are drawn."""
+        """Sampling."""
 
     @_builtins.property
     def runtime(self) -> Global___RuntimeOptions:
-        """How the model is loaded."""
+        """Loading."""
 
     @_builtins.property
     def constraint(self) -> Global___OutputConstraint:
-        """What the answer must look like."""
+        """Structured output."""
 
     @_builtins.property
     def keep_alive(self) -> Global___KeepAlive:
-        """How long the model stays loaded. Unset: as it was, else the server's default."""
+        """How long the model stays loaded. Unset: unchanged for a loaded model, else the server's default."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the request arrived at a face in front of the core, from which `Timings.total` counts. Unset: now."""
+        """Arrival time at a proxy in front of the core, from which `Timings.total` counts. Unset: the current time."""
 
     @_builtins.property
     def backend_options_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Options of single backends: plugin name to the raw text of a JSON object. Each backend declares which options a
-        request may set, and their ranges. Every other option is an INVALID_ARGUMENT. Options of other backends are ignored.
+        """Options of backends, by plugin name, as raw JSON text of an object. Each backend declares the options that a
+        request may set, and their ranges. Other options give INVALID_ARGUMENT. Options of backends that do not run the
+        model are ignored.
         """
 
     def __init__(
@@ -507,16 +512,16 @@ Global___RequestOptions: _TypeAlias = RequestOptions  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):
-    """A picture or a sound that belongs to a prompt."""
+    """Media is an image or a sound of a prompt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The file: PNG, JPEG, WebP, WAV or MP3."""
+    """Content of the file: PNG, JPEG, WebP, WAV or MP3."""
     mime_type: _builtins.str
-    """Its type, such as "image/png"; empty: told from the data."""
+    """Media type, such as "image/png". Empty: detected from the data."""
     def __init__(
         self,
         *,

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RerankRequest(_message.Message):
-    """A query and what to order."""
+    """RerankRequest is a query with documents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,18 +35,18 @@ class RerankRequest(_message.Message):
     model: _builtins.str
     """Required. Model name."""
     query: _builtins.str
-    """The query."""
+    """Query."""
     top_n: _builtins.int
-    """How many to return; 0: all."""
+    """Number of results to return. 0: all."""
     truncate: _builtins.bool
-    """Whether a text longer than the context is cut."""
+    """If true, a text longer than the context is cut; otherwise it is refused."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The documents."""
+        """Documents to order."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else."""
+        """Other options."""
 
     def __init__(
         self,
@@ -68,22 +68,22 @@ Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
 
 @_typing.final
 class RerankResponse(_message.Message):
-    """Documents, best first."""
+    """RerankResponse has the documents' scores, best first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Result(_message.Message):
-        """One document."""
+        """Result is the score of one document."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         INDEX_FIELD_NUMBER: _builtins.int
         SCORE_FIELD_NUMBER: _builtins.int
         index: _builtins.int
-        """Its place in the request."""
+        """Index of the document in the request."""
         score: _builtins.float
-        """Its score; larger fits better."""
+        """Score. A larger one means more relevant."""
         def __init__(
             self,
             *,
@@ -101,11 +101,11 @@ class RerankResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerankResponse.Result]:
-        """Best first."""
+        """Results, best first."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Counts."""
+        """Token counts."""
 
     @_builtins.property
     def timings(self) -> _usage_pb2.Timings:
@@ -128,7 +128,7 @@ Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """A prompt and what might follow it."""
+    """ScoreRequest is a prompt with candidates for its continuation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -139,14 +139,14 @@ class ScoreRequest(_message.Message):
     model: _builtins.str
     """Required. Model name."""
     prompt: _builtins.str
-    """The prompt, used without a template. Its evaluation is shared."""
+    """Prompt, used without a template. It is evaluated once."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What might follow."""
+        """Candidates."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else."""
+        """Other options."""
 
     def __init__(
         self,
@@ -166,22 +166,22 @@ Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
 @_typing.final
 class ScoreResponse(_message.Message):
-    """Log-probabilities, in the order of the candidates."""
+    """ScoreResponse has the log-probabilities."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Result(_message.Message):
-        """One candidate."""
+        """Result is the log-probability of one candidate."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         LOGPROB_FIELD_NUMBER: _builtins.int
         TOKEN_COUNT_FIELD_NUMBER: _builtins.int
         logprob: _builtins.float
-        """Sum over its tokens."""
+        """Sum of the log-probabilities of its tokens."""
         token_count: _builtins.int
-        """How many tokens it has."""
+        """Number of its tokens."""
         def __init__(
             self,
             *,
@@ -199,11 +199,11 @@ class ScoreResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreResponse.Result]:
-        """In the order of the candidates."""
+        """Results in the order of the candidates."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Counts."""
+        """Token counts."""
 
     @_builtins.property
     def timings(self) -> _usage_pb2.Timings:

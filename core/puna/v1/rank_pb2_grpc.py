@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RankServiceStub(object):
-    """Orders texts by how well they fit.
+    """RankService orders texts by relevance.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class RankServiceStub(object):
 
 
 class RankServiceServicer(object):
-    """Orders texts by how well they fit.
+    """RankService orders texts by relevance.
     """
 
     def Rerank(self, request, context):
-        """Orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
-        (RANKING_UNSUPPORTED) when the model cannot, and those of GenerateService.
+        """Rerank orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
+        (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Tells how likely each candidate is to follow a prompt, in the order given. Status codes as Rerank.
+        """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_RankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RankService(object):
-    """Orders texts by how well they fit.
+    """RankService orders texts by relevance.
     """
 
     @staticmethod

@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RankServiceStub:
-    """Orders texts by how well they fit."""
+    """RankService orders texts by relevance."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RankServiceAsyncStub: ...
     Rerank: _grpc.UnaryUnaryMultiCallable[_rank_pb2.RerankRequest, _rank_pb2.RerankResponse]
-    """Orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
-    (RANKING_UNSUPPORTED) when the model cannot, and those of GenerateService.
+    """Rerank orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
+    (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_rank_pb2.ScoreRequest, _rank_pb2.ScoreResponse]
-    """Tells how likely each candidate is to follow a prompt, in the order given. Status codes as Rerank."""
+    """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
 
 @_typing.type_check_only
 class RankServiceAsyncStub(RankServiceStub):
-    """Orders texts by how well they fit."""
+    """RankService orders texts by relevance."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rerank: _aio.UnaryUnaryMultiCallable[_rank_pb2.RerankRequest, _rank_pb2.RerankResponse]  # type: ignore[assignment]
-    """Orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
-    (RANKING_UNSUPPORTED) when the model cannot, and those of GenerateService.
+    """Rerank orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
+    (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
     """
     Score: _aio.UnaryUnaryMultiCallable[_rank_pb2.ScoreRequest, _rank_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Tells how likely each candidate is to follow a prompt, in the order given. Status codes as Rerank."""
+    """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
 
 class RankServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Orders texts by how well they fit."""
+    """RankService orders texts by relevance."""
 
     @_abc_1.abstractmethod
     def Rerank(
@@ -61,8 +61,8 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rank_pb2.RerankRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rank_pb2.RerankResponse, _abc.Awaitable[_rank_pb2.RerankResponse]]:
-        """Orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
-        (RANKING_UNSUPPORTED) when the model cannot, and those of GenerateService.
+        """Rerank orders documents by relevance to a query, best first. NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED
+        (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +71,6 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rank_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rank_pb2.ScoreResponse, _abc.Awaitable[_rank_pb2.ScoreResponse]]:
-        """Tells how likely each candidate is to follow a prompt, in the order given. Status codes as Rerank."""
+        """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
 
 def add_RankServiceServicer_to_server(servicer: RankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
-    """No choice."""
+    """GetServerInfoRequest has no fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,7 +39,7 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """Versions and backends."""
+    """GetServerInfoResponse describes the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -47,12 +47,12 @@ class GetServerInfoResponse(_message.Message):
     REST_VERSION_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Puna's version."""
+    """Version of Puna."""
     rest_version: _builtins.str
-    """The release of the REST API that is matched."""
+    """Version of Ollama whose REST API the server implements."""
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendInfo]:
-        """The installed backends."""
+        """Installed backends."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class BackendInfo(_message.Message):
-    """A backend plugin."""
+    """BackendInfo describes a backend plugin."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,16 +81,16 @@ class BackendInfo(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     FORMATS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its entry point's name."""
+    """Name of the entry point."""
     distribution: _builtins.str
-    """The distribution that brought it."""
+    """Distribution that contains the plugin."""
     version: _builtins.str
-    """That distribution's version."""
+    """Version of the distribution."""
     error: _builtins.str
-    """Why it could not be loaded; empty if it could."""
+    """Reason why the plugin is unusable. Empty: it is usable."""
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Model formats that it serves, such as "gguf"."""
+        """Model formats that it runs, such as "gguf"."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ Global___BackendInfo: _TypeAlias = BackendInfo  # noqa: Y015
 
 @_typing.final
 class ListRequestsRequest(_message.Message):
-    """Which requests."""
+    """ListRequestsRequest selects requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Only those of this model; empty: all."""
+    """Name of a model. Empty: requests of all models."""
     def __init__(
         self,
         *,
@@ -133,7 +133,7 @@ Global___ListRequestsRequest: _TypeAlias = ListRequestsRequest  # noqa: Y015
 
 @_typing.final
 class RequestInfo(_message.Message):
-    """A request that waits or is being answered."""
+    """RequestInfo describes a waiting or running request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,18 +144,18 @@ class RequestInfo(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """Request id."""
     model: _builtins.str
-    """Its model."""
+    """Model name."""
     method: _builtins.str
-    """What was called, such as "Chat"."""
+    """Method, such as "Chat"."""
     queue_position: _builtins.int
-    """Requests in front of it; 0 when it is being answered."""
+    """Number of requests before it in the queue. 0: it runs."""
     output_tokens: _builtins.int
-    """Tokens generated so far."""
+    """Number of output tokens so far."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it came."""
+        """Arrival time."""
 
     def __init__(
         self,
@@ -177,14 +177,14 @@ Global___RequestInfo: _TypeAlias = RequestInfo  # noqa: Y015
 
 @_typing.final
 class ListRequestsResponse(_message.Message):
-    """The requests, oldest first."""
+    """ListRequestsResponse has the selected requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestInfo]:
-        """Oldest first."""
+        """Requests, oldest first."""
 
     def __init__(
         self,
@@ -201,14 +201,14 @@ Global___ListRequestsResponse: _TypeAlias = ListRequestsResponse  # noqa: Y015
 
 @_typing.final
 class CancelRequestsRequest(_message.Message):
-    """Which requests."""
+    """CancelRequestsRequest names requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Their ids."""
+        """Request ids."""
 
     def __init__(
         self,
@@ -225,14 +225,14 @@ Global___CancelRequestsRequest: _TypeAlias = CancelRequestsRequest  # noqa: Y015
 
 @_typing.final
 class CancelRequestsResponse(_message.Message):
-    """What was done."""
+    """CancelRequestsResponse has the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of those that were cancelled."""
+        """Ids of the cancelled requests."""
 
     def __init__(
         self,
@@ -249,14 +249,14 @@ Global___CancelRequestsResponse: _TypeAlias = CancelRequestsResponse  # noqa: Y0
 
 @_typing.final
 class WatchLoadRequest(_message.Message):
-    """How often."""
+    """WatchLoadRequest configures a stream of load."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
-        """Time between messages; at least 0.1 s, unset: 1 s."""
+        """Time between two messages, at least 0.1 s. Unset: 1 s."""
 
     def __init__(
         self,
@@ -273,13 +273,13 @@ Global___WatchLoadRequest: _TypeAlias = WatchLoadRequest  # noqa: Y015
 
 @_typing.final
 class WatchLoadResponse(_message.Message):
-    """The load now."""
+    """WatchLoadResponse is the current load."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class ModelLoad(_message.Message):
-        """Of one model."""
+        """ModelLoad is the load of one model."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -287,11 +287,11 @@ class WatchLoadResponse(_message.Message):
         ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
         QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
         model: _builtins.str
-        """Its name."""
+        """Model name."""
         active_requests: _builtins.int
-        """Requests being answered."""
+        """Number of running requests."""
         queued_requests: _builtins.int
-        """Requests waiting."""
+        """Number of waiting requests."""
         def __init__(
             self,
             *,
@@ -309,14 +309,14 @@ class WatchLoadResponse(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
     pending_requests: _builtins.int
-    """Requests that wait for a model to be loaded, the one that is being loaded for included."""
+    """Number of requests that wait for a load, including the request for which a model is being loaded."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchLoadResponse.ModelLoad]:
-        """Of each loaded model."""
+        """Load of each loaded model."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """Time of the measurement."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ServerServiceStub(object):
-    """The server itself.
+    """ServerService describes and controls the server.
     """
 
     def __init__(self, channel):
@@ -58,32 +58,32 @@ class ServerServiceStub(object):
 
 
 class ServerServiceServicer(object):
-    """The server itself.
+    """ServerService describes and controls the server.
     """
 
     def GetServerInfo(self, request, context):
-        """Tells versions and backends.
+        """GetServerInfo returns versions and backends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRequests(self, request, context):
-        """Lists the requests that wait or are being answered.
+        """ListRequests lists waiting and running requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRequests(self, request, context):
-        """Cancels requests by id; unknown ids are left out of the answer.
+        """CancelRequests cancels requests by id. The response has the ids that were known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchLoad(self, request, context):
-        """Streams the load, for routers.
+        """WatchLoad streams the load, for routers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_ServerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ServerService(object):
-    """The server itself.
+    """ServerService describes and controls the server.
     """
 
     @staticmethod

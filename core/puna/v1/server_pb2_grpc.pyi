@@ -27,37 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ServerServiceStub:
-    """The server itself."""
+    """ServerService describes and controls the server."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ServerServiceAsyncStub: ...
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]
-    """Tells versions and backends."""
+    """GetServerInfo returns versions and backends."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]
-    """Lists the requests that wait or are being answered."""
+    """ListRequests lists waiting and running requests."""
     CancelRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]
-    """Cancels requests by id; unknown ids are left out of the answer."""
+    """CancelRequests cancels requests by id. The response has the ids that were known."""
     WatchLoad: _grpc.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]
-    """Streams the load, for routers."""
+    """WatchLoad streams the load, for routers."""
 
 @_typing.type_check_only
 class ServerServiceAsyncStub(ServerServiceStub):
-    """The server itself."""
+    """ServerService describes and controls the server."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Tells versions and backends."""
+    """GetServerInfo returns versions and backends."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]  # type: ignore[assignment]
-    """Lists the requests that wait or are being answered."""
+    """ListRequests lists waiting and running requests."""
     CancelRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]  # type: ignore[assignment]
-    """Cancels requests by id; unknown ids are left out of the answer."""
+    """CancelRequests cancels requests by id. The response has the ids that were known."""
     WatchLoad: _aio.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]  # type: ignore[assignment]
-    """Streams the load, for routers."""
+    """WatchLoad streams the load, for routers."""
 
 class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The server itself."""
+    """ServerService describes and controls the server."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -65,7 +65,7 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.GetServerInfoResponse, _abc.Awaitable[_server_pb2.GetServerInfoResponse]]:
-        """Tells versions and backends."""
+        """GetServerInfo returns versions and backends."""
 
     @_abc_1.abstractmethod
     def ListRequests(
@@ -73,7 +73,7 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.ListRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.ListRequestsResponse, _abc.Awaitable[_server_pb2.ListRequestsResponse]]:
-        """Lists the requests that wait or are being answered."""
+        """ListRequests lists waiting and running requests."""
 
     @_abc_1.abstractmethod
     def CancelRequests(
@@ -81,7 +81,7 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.CancelRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.CancelRequestsResponse, _abc.Awaitable[_server_pb2.CancelRequestsResponse]]:
-        """Cancels requests by id; unknown ids are left out of the answer."""
+        """CancelRequests cancels requests by id. The response has the ids that were known."""
 
     @_abc_1.abstractmethod
     def WatchLoad(
@@ -89,6 +89,6 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.WatchLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_server_pb2.WatchLoadResponse], _abc.AsyncIterator[_server_pb2.WatchLoadResponse]]:
-        """Streams the load, for routers."""
+        """WatchLoad streams the load, for routers."""
 
 def add_ServerServiceServicer_to_server(servicer: ServerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TokenizeRequest(_message.Message):
-    """A text."""
+    """TokenizeRequest is a text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,16 +34,16 @@ class TokenizeRequest(_message.Message):
     model: _builtins.str
     """Required. Model name."""
     text: _builtins.str
-    """The text."""
+    """Text."""
     add_special: _builtins.bool
-    """Whether to add the tokens that begin and end a text. Unset: yes."""
+    """Whether to add the tokens that begin and end a text. Unset: true."""
     parse_special: _builtins.bool
-    """Whether special tokens in the text count as such. Unset: yes."""
+    """Whether to read special tokens in the text as tokens instead of text. Unset: true."""
     with_pieces: _builtins.bool
-    """Whether to return each token's bytes."""
+    """Whether to return the bytes of each token."""
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else; only runtime options and keep_alive count here."""
+        """Other options. Only runtime and keep_alive are used."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
 
 @_typing.final
 class TokenizeResponse(_message.Message):
-    """Its tokens."""
+    """TokenizeResponse has the tokens of a text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -80,14 +80,14 @@ class TokenizeResponse(_message.Message):
     PIECES_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
-    """How many tokens the loaded model's context holds."""
+    """Context length of the loaded model in tokens."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids."""
+        """Token ids."""
 
     @_builtins.property
     def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Their bytes, if asked for."""
+        """Bytes of each token, if `with_pieces` is set."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ Global___TokenizeResponse: _TypeAlias = TokenizeResponse  # noqa: Y015
 
 @_typing.final
 class DetokenizeRequest(_message.Message):
-    """Tokens."""
+    """DetokenizeRequest is a list of tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,14 +117,14 @@ class DetokenizeRequest(_message.Message):
     model: _builtins.str
     """Required. Model name."""
     skip_special: _builtins.bool
-    """Whether special tokens are left out."""
+    """Whether to omit special tokens."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids."""
+        """Token ids."""
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Everything else; only runtime options and keep_alive count here."""
+        """Other options. Only runtime and keep_alive are used."""
 
     def __init__(
         self,
@@ -144,16 +144,16 @@ Global___DetokenizeRequest: _TypeAlias = DetokenizeRequest  # noqa: Y015
 
 @_typing.final
 class DetokenizeResponse(_message.Message):
-    """Their text."""
+    """DetokenizeResponse has the text of tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """As text; bytes that are no UTF-8 become U+FFFD."""
+    """Text. Invalid UTF-8 is replaced by U+FFFD."""
     raw: _builtins.bytes
-    """As bytes."""
+    """Bytes."""
     def __init__(
         self,
         *,

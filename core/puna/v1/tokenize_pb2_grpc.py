@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TokenizeServiceStub(object):
-    """Turns text into tokens and back.
+    """TokenizeService converts between text and tokens.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,18 @@ class TokenizeServiceStub(object):
 
 
 class TokenizeServiceServicer(object):
-    """Turns text into tokens and back.
+    """TokenizeService converts between text and tokens.
     """
 
     def Tokenize(self, request, context):
-        """Tokenizes a text. NOT_FOUND (MODEL_NOT_FOUND), and those of GenerateService that loading can raise.
+        """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """Puts tokens together. Status codes as Tokenize; INVALID_ARGUMENT (INVALID_TOKEN) for an id that is none.
+        """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_TokenizeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenizeService(object):
-    """Turns text into tokens and back.
+    """TokenizeService converts between text and tokens.
     """
 
     @staticmethod

@@ -27,29 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenizeServiceStub:
-    """Turns text into tokens and back."""
+    """TokenizeService converts between text and tokens."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenizeServiceAsyncStub: ...
     Tokenize: _grpc.UnaryUnaryMultiCallable[_tokenize_pb2.TokenizeRequest, _tokenize_pb2.TokenizeResponse]
-    """Tokenizes a text. NOT_FOUND (MODEL_NOT_FOUND), and those of GenerateService that loading can raise."""
+    """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_tokenize_pb2.DetokenizeRequest, _tokenize_pb2.DetokenizeResponse]
-    """Puts tokens together. Status codes as Tokenize; INVALID_ARGUMENT (INVALID_TOKEN) for an id that is none."""
+    """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
 
 @_typing.type_check_only
 class TokenizeServiceAsyncStub(TokenizeServiceStub):
-    """Turns text into tokens and back."""
+    """TokenizeService converts between text and tokens."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Tokenize: _aio.UnaryUnaryMultiCallable[_tokenize_pb2.TokenizeRequest, _tokenize_pb2.TokenizeResponse]  # type: ignore[assignment]
-    """Tokenizes a text. NOT_FOUND (MODEL_NOT_FOUND), and those of GenerateService that loading can raise."""
+    """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_tokenize_pb2.DetokenizeRequest, _tokenize_pb2.DetokenizeResponse]  # type: ignore[assignment]
-    """Puts tokens together. Status codes as Tokenize; INVALID_ARGUMENT (INVALID_TOKEN) for an id that is none."""
+    """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
 
 class TokenizeServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns text into tokens and back."""
+    """TokenizeService converts between text and tokens."""
 
     @_abc_1.abstractmethod
     def Tokenize(
@@ -57,7 +57,7 @@ class TokenizeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenize_pb2.TokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenize_pb2.TokenizeResponse, _abc.Awaitable[_tokenize_pb2.TokenizeResponse]]:
-        """Tokenizes a text. NOT_FOUND (MODEL_NOT_FOUND), and those of GenerateService that loading can raise."""
+        """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading."""
 
     @_abc_1.abstractmethod
     def Detokenize(
@@ -65,6 +65,6 @@ class TokenizeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenize_pb2.DetokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenize_pb2.DetokenizeResponse, _abc.Awaitable[_tokenize_pb2.DetokenizeResponse]]:
-        """Puts tokens together. Status codes as Tokenize; INVALID_ARGUMENT (INVALID_TOKEN) for an id that is none."""
+        """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
 
 def add_TokenizeServiceServicer_to_server(servicer: TokenizeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

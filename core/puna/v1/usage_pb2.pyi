@@ -27,34 +27,34 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model ended it, or a stop string came, or a tool call was complete."""
+    """The model sampled the end token, a stop string occurred, or a tool call was complete."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """The token limit or the context's end was reached."""
+    """The limit on tokens or the end of the context was reached."""
     FINISH_REASON_LOADED: _FinishReason.ValueType  # 3
-    """Nothing was asked; the model is loaded now."""
+    """The request had no input and loaded the model."""
     FINISH_REASON_UNLOADED: _FinishReason.ValueType  # 4
-    """Nothing was asked; the model is unloaded now."""
+    """The request had no input and unloaded the model."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
-    """Why an answer ended."""
+    """FinishReason says why an answer ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model ended it, or a stop string came, or a tool call was complete."""
+"""The model sampled the end token, a stop string occurred, or a tool call was complete."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""The token limit or the context's end was reached."""
+"""The limit on tokens or the end of the context was reached."""
 FINISH_REASON_LOADED: FinishReason.ValueType  # 3
-"""Nothing was asked; the model is loaded now."""
+"""The request had no input and loaded the model."""
 FINISH_REASON_UNLOADED: FinishReason.ValueType  # 4
-"""Nothing was asked; the model is unloaded now."""
+"""The request had no input and unloaded the model."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Counts of tokens."""
+    """Usage has the token counts of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,15 +65,15 @@ class Usage(_message.Message):
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Tokens of the whole prompt, those from the cache included."""
+    """Tokens of the prompt, including cached ones."""
     cached_prompt_tokens: _builtins.int
-    """Tokens of the prompt that were in the KV cache already."""
+    """Tokens of the prompt that the KV cache had."""
     output_tokens: _builtins.int
-    """Tokens sampled, those of stop strings and the end token included."""
+    """Sampled tokens, including tokens of stop strings and the end token."""
     truncated_tokens: _builtins.int
-    """Tokens of the prompt that truncation left out."""
+    """Tokens of the prompt that truncation removed."""
     draft_tokens: _builtins.int
-    """Tokens drafted by speculation."""
+    """Tokens drafted by speculative decoding."""
     accepted_draft_tokens: _builtins.int
     """Drafted tokens that were accepted."""
     def __init__(
@@ -96,7 +96,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):
-    """Where the time went."""
+    """Timings has the durations of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,11 +111,11 @@ class Timings(_message.Message):
 
     @_builtins.property
     def load(self) -> _duration_pb2.Duration:
-        """Until a loaded model was at hand: waiting and loading."""
+        """From the arrival of the request until its model was available: queue and load."""
 
     @_builtins.property
     def prompt_eval(self) -> _duration_pb2.Duration:
-        """Prefill: evaluating the prompt's tokens that were not cached."""
+        """Prefill of the tokens that were not cached."""
 
     @_builtins.property
     def eval(self) -> _duration_pb2.Duration:
@@ -123,7 +123,7 @@ class Timings(_message.Message):
 
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
-        """Waiting for a place, a part of `load`."""
+        """Waiting for a slot. A part of `load`."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class TokenLogprob(_message.Message):
-    """One token with the logarithm of its probability, before temperature and filters."""
+    """TokenLogprob is a token with its log-probability before temperature and filters apply."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -155,20 +155,20 @@ class TokenLogprob(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     PIECE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The token as text."""
+    """Text of the token."""
     raw: _builtins.bytes
-    """The token's bytes, which need not be whole UTF-8."""
+    """Bytes of the token. They may be a part of a UTF-8 character."""
     token_id: _builtins.int
-    """Its id."""
+    """Token id."""
     logprob: _builtins.float
-    """Natural logarithm of its probability, at most 0."""
+    """Natural logarithm of the probability."""
     piece: _builtins.str
-    """What came out with this token, where that is not its own text: parts of a character and what might begin a stop string
-    wait for the tokens that decide. Empty: nothing came out yet.
+    """Text that was sent with this token, if it differs from the token's own. A part of a character, and text that may
+    begin a stop string, are held back until a later token decides. Empty: no text was sent.
     """
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The likeliest tokens at this place, best first."""
+        """Most likely tokens at this position, best first."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
 @_typing.final
 class Finish(_message.Message):
-    """The end of an answer."""
+    """Finish describes the end of an answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -201,12 +201,12 @@ class Finish(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
-    """Why it ended."""
+    """Reason."""
     stop_sequence: _builtins.str
-    """The stop string that ended it, if one did."""
+    """Stop string that ended the answer, if one did."""
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Counts."""
+        """Token counts."""
 
     @_builtins.property
     def timings(self) -> Global___Timings:
@@ -230,19 +230,19 @@ Global___Finish: _TypeAlias = Finish  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """News about a request before its first piece. A client may ignore all of it."""
+    """Progress describes a request before its first delta. A client may ignore it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Queued(_message.Message):
-        """The request waits."""
+        """Queued: the request waits."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         POSITION_FIELD_NUMBER: _builtins.int
         position: _builtins.int
-        """How many requests are in front of it."""
+        """Number of requests before it in the queue."""
         def __init__(
             self,
             *,
@@ -256,13 +256,13 @@ class Progress(_message.Message):
 
     @_typing.final
     class Loading(_message.Message):
-        """Its model is being loaded."""
+        """Loading: the model is being loaded."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         FRACTION_FIELD_NUMBER: _builtins.int
         fraction: _builtins.float
-        """From 0 to 1."""
+        """Fraction done, from 0 to 1."""
         def __init__(
             self,
             *,
@@ -276,16 +276,16 @@ class Progress(_message.Message):
 
     @_typing.final
     class PromptEval(_message.Message):
-        """Its prompt is being evaluated."""
+        """PromptEval: prefill is under way."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         DONE_TOKENS_FIELD_NUMBER: _builtins.int
         TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
         done_tokens: _builtins.int
-        """Tokens done."""
+        """Evaluated tokens."""
         total_tokens: _builtins.int
-        """Tokens in all."""
+        """Tokens to evaluate."""
         def __init__(
             self,
             *,
@@ -332,14 +332,14 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class TokenIds(_message.Message):
-    """Token ids of one text."""
+    """TokenIds is a list of token ids."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The ids, in order."""
+        """Token ids in order."""
 
     def __init__(
         self,
@@ -356,16 +356,16 @@ Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
 class RenderedPrompt(_message.Message):
-    """A prompt that was rendered and not run."""
+    """RenderedPrompt is a prompt that was rendered and not run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text the model would have seen."""
+    """Text for the model."""
     image_count: _builtins.int
-    """How many images belong to it."""
+    """Number of images in the prompt."""
     def __init__(
         self,
         *,
