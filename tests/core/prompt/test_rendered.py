@@ -1,4 +1,4 @@
-"""Templates and conversations with what the reference made of them, recorded by tools/compare_templates.py."""
+"""Templates and conversations with what Ollama made of them, recorded by tools/compare_templates.py."""
 
 import base64
 import json
@@ -57,7 +57,7 @@ def _rendered(template: str, messages: Sequence[Any], tools: Sequence[Any], thin
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
-def test_a_conversation_renders_as_the_reference_renders_it(case: dict[str, Any]) -> None:
+def test_a_conversation_renders_as_ollama_renders_it(case: dict[str, Any]) -> None:
     made = _rendered(case["template"], case.get("messages", ()), case.get("tools", ()), case.get("think"))
     assert made == {key: case[key] for key in ("text", "error") if key in case}
 

@@ -5,6 +5,7 @@
 States: CONTENT until a marker, NAME until `[ARGS]`, ARGUMENTS until the brackets of the object balance, THINKING. Calls
 have no end marker, so the object must be complete before the state returns to CONTENT. CONTENT holds back what could be
 the start of a marker and white space at the end; THINKING holds back what could be the start of `[/THINK]`.
+As in Ollama, a call in a text counts before a thought in the same text, even if the thought comes first.
 """
 
 from collections.abc import Sequence

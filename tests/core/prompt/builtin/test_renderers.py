@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from tests.core.prompt.builtin.format_text import named
 
-from puna.errors import UnknownRendererError
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.builtin.gemma4 import variant
 from puna.prompt.builtin.registry import renderer
 
 HERE = Path(__file__).parent
@@ -62,23 +60,3 @@ def test_a_conversation_renders_as_ollama_renders_it(case: dict[str, Any]) -> No
     assert named(text) == case["text"]
     if "sha256" in case:
         assert hashlib.sha256(text.encode()).hexdigest() == case["sha256"]
-
-
-@pytest.mark.parametrize(
-    ("model", "parameters", "large"),
-    [
-        ("gx", 1, False),
-        ("gx", 12_000_000_000, True),
-        ("gemma4-e4b", 1, False),
-        ("gemma4:31b", 1, True),
-        ("gemma4:26b-a4b", 1, True),
-        ("my-12b", 1, True),
-    ],
-)
-def test_gemma4_is_small_or_large_by_name_then_by_size(model: str, parameters: int, large: bool) -> None:
-    assert variant(model, lambda: parameters) == ("gemma4-large" if large else "gemma4-small")
-
-
-def test_an_unknown_name_is_an_error() -> None:
-    with pytest.raises(UnknownRendererError, match='unknown renderer "nope"'):
-        renderer("nope")

@@ -20,7 +20,7 @@ def parse(tag: str, *pieces: str) -> tuple[list[ToolCall], list[str]]:
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=range(len(STREAMS)))
-def test_a_stream_is_parted_piece_by_piece_as_the_reference_parts_it(case: dict[str, Any]) -> None:
+def test_a_stream_is_parted_piece_by_piece_as_ollama_parts_it(case: dict[str, Any]) -> None:
     thinking = ThinkingParser("<think>", "</think>") if case["think"] else None
     parser = GoTemplateParser(thinking, ToolCallParser(TOOLS, case["tag"]) if case["tools"] else None)
     chunks: list[list[Any]] = []

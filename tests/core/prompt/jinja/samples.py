@@ -1,4 +1,4 @@
-"""What the reference's engine answered to templates of many makes: prompts (prompts.json) and parsed answers
+"""Answers of llama.cpp under Ollama to templates of many makes: prompts (prompts.json) and parsed answers
 (answers.json). Recorded with scripted models that wrote each answer in the pieces given here."""
 
 import json

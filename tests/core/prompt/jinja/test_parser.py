@@ -41,7 +41,7 @@ def joined(events, kind):
 
 
 @pytest.mark.parametrize(("name", "answer"), CASES)
-def test_an_answer_comes_in_the_reference_s_chunks(name, answer):
+def test_an_answer_comes_in_ollama_s_chunks(name, answer):
     template = ChatTemplate(TEMPLATES[name], BOS, EOS)
     parser = template.parser([USER], TOOLS if answer["tools"] else (), think=Think(True))
     events, calls = parse(parser, answer["pieces"])

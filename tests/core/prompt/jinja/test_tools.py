@@ -6,7 +6,7 @@ from puna.errors import ToolsRefusedError
 from puna.messages import Tool
 from puna.prompt.jinja.tools import tool_objects
 
-# as the reference's runner showed it to a template
+# as llama.cpp under Ollama showed it to a template
 KEPT = (
     '{"type": "object", "$defs": {"K": {"title": "t", "type": "q"}}, "items": {"a": 2.5, "z": 1}, "required": ["p"], '
     '"properties": {"p": {"anyOf": [{"type": "string"}], "type": ["object", "null"], "items": {"a": 1, "foo": 1, '
@@ -35,7 +35,7 @@ SENT = {
 }
 
 
-def test_only_what_the_reference_s_structures_hold_is_kept_in_their_order():
+def test_only_what_ollama_s_structs_hold_is_kept_in_their_order():
     (tool,) = tool_objects([Tool(name="c", parameters=json.dumps(SENT))])
     assert json.dumps(tool["function"]["parameters"], ensure_ascii=False) == KEPT
 
