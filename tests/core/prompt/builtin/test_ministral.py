@@ -6,7 +6,7 @@ from puna.errors import BackendFailedError
 
 def test_thinking_content_and_calls_are_read() -> None:
     call = '[TOOL_CALLS]get[ARGS]{"city": "Oslo", "days": 2}'
-    assert read("ministral", "[THINK]Hm[/THINK]", f" Look. {call}Done") == ("Hm", "Look.Done", [GET])
+    assert read("ministral", "[THINK]Hm[/THINK]", f" Look. {call}Done") == ("Hm", " Look.Done", [GET])
 
 
 def test_a_call_counts_before_a_thought_in_the_same_text_as_in_ollama() -> None:

@@ -28,7 +28,7 @@ def test_an_answer_at_the_end_is_a_prefill() -> None:
     assert render_go(template, [user("U"), Message(role="assistant", content="A")], [], None) == "U -> A"
 
 
-def test_the_last_turn_knows_none_of_the_references_own_functions() -> None:
+def test_the_last_turn_knows_none_of_ollama_s_own_functions() -> None:
     with pytest.raises(TemplateError, match='at <json>: "json" is not a defined function'):
         render_go(parse("{{ json .Prompt }}{{ .Response }}"), [user("U")], [], None)
 

@@ -16,7 +16,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("source", "case"), CASES)
-def test_a_prompt_is_the_reference_s(source, case):
+def test_a_prompt_is_that_of_ollama(source, case):
     template = ChatTemplate(source, BOS, EOS)
     messages = [message(each) for each in case["messages"]]
     tools = TOOLS if case["tools"] else ()
