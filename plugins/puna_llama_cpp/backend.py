@@ -45,6 +45,7 @@ async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "
 
         return open_model(spec, lambda done: _report_on_loop(loop, report, done), cancelled.is_set)
 
+    # Shielded, since a thread cannot be cancelled: it is asked to stop, and whatever it still produces is closed here.
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)

@@ -68,10 +68,12 @@ def open_model(spec: ModelSpec, report: Callable[[float], None], is_cancelled: C
         weights = Weights(spec, report, is_cancelled)
         stack.callback(weights.close)
         projector = None
+        # An embedding model has no use for images, so a projector beside it is ignored.
         if spec.projector_paths and not weights.embeds_only:
             projector = Projector(weights, spec, _threads(weights, spec))
             stack.callback(projector.close)
         opened = _with_context(weights, spec, projector)
+        # From here on LoadedParts owns what the stack would have closed.
         stack.pop_all()
     return opened
 
@@ -84,6 +86,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     length = max(min(spec.context_length, weights.context_length), 1)
     is_embedding = weights.embeds_only
     batch = spec.batch_size or (_EMBEDDING_BATCH_TOKENS if is_embedding else _BATCH_TOKENS)
+    # The context allocates the KV cache, so the number of slots depends on whether that costs memory at once.
     with lazily_zeroed(wanted=bool(spec.backend_options.get("lazy_kv_cache", True))) as lazy:
         max_sequences_allowed = _MAX_LAZY_SEQUENCES if lazy and not _may_offload(spec) else _MAX_ALLOCATED_SEQUENCES
         slots = (
@@ -97,6 +100,8 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
                 length=length,
                 sequences=1 if is_embedding else slots,
                 max_sequences=slots,
+                # Every sequence needs a row in a batch of its own, and no text of an embedding model is longer than the
+                # context.
                 batch=max(min(batch, _rounded_up(length)), slots) if is_embedding else max(batch, slots),
                 threads=_threads(weights, spec),
                 flash_attention=spec.flash_attention,
@@ -105,6 +110,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
             ),
         )
     vocabulary = weights.vocabulary
+    # llama.cpp reports where its buffers are only in the log.
     size, on_gpus = captured_log().buffer_bytes()
     if not spec.parallel and not is_embedding and max_sequences_allowed == _MAX_LAZY_SEQUENCES:
         # The other slots take memory only once they are used, and no setting asked for them.
@@ -121,6 +127,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         bos_text=vocabulary.text(vocabulary.bos),
         eos_text=vocabulary.text(vocabulary.eos),
         embedding_tokens=min(context.length, context.batch_size) if is_embedding else 0,
+        # A ranking model returns scores, which have no length.
         embedding_length=weights.embedding_length
         if is_embedding and context.pooling != lib.LLAMA_POOLING_TYPE_RANK
         else 0,

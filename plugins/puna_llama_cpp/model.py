@@ -116,6 +116,7 @@ class GenerativeModel(LlamaModel):
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
         """Validate a request and create its sequence. Nothing is queued before all of this has succeeded."""
         sampler_chain.validate(request.sampling)
+        # Ids beyond the vocabulary are refused before anything is tokenized or queued.
         self._vocabulary.validate(list(request.sampling.logit_bias))
         images = None
         if request.media:
@@ -123,6 +124,7 @@ class GenerativeModel(LlamaModel):
             tokens, images = encoded.tokens, encoded.images
         else:
             tokens = await self._tokens(request.prompt)
+        # At least one token must fit behind the prompt.
         if len(tokens) >= self._context.length:
             raise PromptTooLongError(len(tokens), self._context.length)
         if self._projector:
@@ -151,6 +153,7 @@ class GenerativeModel(LlamaModel):
             cancelled.set()
 
     def _close_engine(self) -> None:
+        # Encoders use the projector and the engine uses the context, so both end before what they use is freed.
         self._encoder_pool.shutdown(cancel_futures=True)
         self._engine.close()
         self._constraints.close()

@@ -99,6 +99,8 @@ class StepThread:
                 self._busy = True
                 more = self._step()
                 self._steps += 1
+                # `_busy` stays true between steps, so that the core does not take a pause between two of them for an
+                # idle model.
                 if not more and not self._closing:
                     self._busy = False
                     self._wake.wait()

@@ -75,12 +75,14 @@ class Context:
         """
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = -(-options.length // 256) * 256 * options.sequences
+        # One micro-batch for each batch: the scheduler has already divided the prompts.
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.max_sequences
         if not options.embeddings:
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
             parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS)
         parameters.n_threads = parameters.n_threads_batch = options.threads
+        # llama.cpp's own timers are not used, and read a clock for each evaluation.
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
         # One KV stream for each sequence: a step reads only the cells of its own sequences. README.md gives the
@@ -110,6 +112,7 @@ class Context:
         """The slot whose state `_state` holds, and the number of its bytes."""
         self._memory = lib.llama_get_memory(pointer)
         self.has_memory = bool(self._memory)
+        # A recurrent state summarizes all tokens so far, and nothing can be removed from it.
         self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )

@@ -26,6 +26,7 @@ def physical_cores() -> int:
     siblings = set()
     for cpu in usable:
         try:
+            # Hyper-threads of one core have equal lists of siblings, so the set counts cores.
             siblings.add((_CPUS / f"cpu{cpu}/topology/thread_siblings").read_text())
         except OSError:
             return max(len(usable), 1)

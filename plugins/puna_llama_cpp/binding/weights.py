@@ -34,6 +34,7 @@ class Weights:
             report(done)
             return not is_cancelled()
 
+        # llama.cpp keeps a bare pointer, so the callback must stay referenced until the load returns.
         callback = lib.llama_progress_callback(progress)
         parameters = lib.llama_model_default_params()
         parameters.progress_callback = callback
@@ -41,6 +42,7 @@ class Weights:
             parameters.n_gpu_layers = spec.gpu_layers
         if spec.main_gpu is not None:
             parameters.main_gpu = spec.main_gpu
+            # With one GPU chosen, no layer goes to another.
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
         parameters.load_mode = _load_mode(spec)
         parameters.use_extra_bufts = should_repack(spec.path)
@@ -54,12 +56,14 @@ class Weights:
         vocab = lib.llama_model_get_vocab(pointer)
         if vocab is None:
             raise InvalidRequestError("the model has no vocabulary")
+        # SentencePiece puts a space in front of a text unless the file says otherwise; detokenizing removes it again.
         sentencepiece = lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_SPM
         spaced = sentencepiece and self.metadata("tokenizer.ggml.add_space_prefix") != "false"
         self.vocabulary = Vocabulary(vocab, adds_space=spaced)
         self.context_length = lib.llama_model_n_ctx_train(pointer)
         self.embedding_length = lib.llama_model_n_embd_out(pointer)
         self.classifier_outputs = lib.llama_model_n_cls_out(pointer)
+        # Adapters belong to the weights, which free them; a failure therefore closes the weights.
         self._adapters = [self._adapter(path) for path in spec.adapter_paths]
 
     def _adapter(self, path: str) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)

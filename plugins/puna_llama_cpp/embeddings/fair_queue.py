@@ -57,6 +57,7 @@ class FairQueue:
 
     def add(self, job: Job, texts: Sequence[list[int]]) -> None:
         """Add a request with at least one text."""
+        # A new request starts level with the least served one.
         served = self._heap[0][0] if self._next() else 0
         self._waiting[job] = deque(Text(job, index, tokens) for index, tokens in enumerate(texts))
         self._push(job, served)
@@ -76,6 +77,7 @@ class FairQueue:
         while len(taken) < slots and (job := self._next()):
             served, length = self._heap[0][:2]
             total += length
+            # The first text is always taken, so a text longer than `room` is a batch of its own.
             if taken and total > room:
                 break
             heapq.heappop(self._heap)

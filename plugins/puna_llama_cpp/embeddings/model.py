@@ -97,6 +97,7 @@ class EmbeddingModel(LlamaModel):
                 raise PromptTooLongError(len(tokens), self._limit)
         if not texts:
             return []
+        # Results may come in any order, since the queue interleaves requests; each carries its index.
         job = Job()
         self._engine.submit(job, texts)
         try:

@@ -53,6 +53,7 @@ def _prefilter_size(sampling: Sampling, penalized: int) -> int:
 
     `penalized`: how many tokens the penalties look at. Each may push one token out of the largest, but draw none in.
     """
+    # Penalties that raise logits could lift any token into the largest ones.
     lowering = sampling.repeat_penalty >= 1 and min(sampling.frequency_penalty, sampling.presence_penalty) >= 0
     if sampling.logit_bias or (penalized and not lowering):
         return 0
@@ -68,6 +69,7 @@ class SamplerChain:
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._add_bias(sampling, vocabulary)
         last_n = context_length if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _MAX_LAST_N)
+        # A penalties sampler costs time even if its values change nothing.
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
         penalizes = last_n > 0 and not neutral
         self._prefilter_size = _prefilter_size(sampling, last_n if penalizes else 0)
@@ -86,6 +88,7 @@ class SamplerChain:
         else:
             self._add_random(sampling)
         if penalizes:
+            # Only the last tokens are kept, so feeding the whole prompt would only cost time.
             for token in prompt[-last_n:]:
                 lib.llama_sampler_accept(self._chain, token)
 
@@ -119,6 +122,7 @@ class SamplerChain:
         return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
 
     def _sample_from(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+        # The chain works on any array of candidates; it need not hold the whole vocabulary.
         data = np.zeros(len(tokens), _CANDIDATE)
         data["id"] = tokens
         data["logit"] = logits[tokens]

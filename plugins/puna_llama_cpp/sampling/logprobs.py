@@ -14,6 +14,7 @@ def token_logprob(
     logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary, preserved: frozenset[int]
 ) -> TokenLogprob:
     """Return a token's log-probability, with the `top` most probable tokens at its place."""
+    # Subtracting the maximum keeps the exponentials within the range of 32-bit floats.
     weights = np.exp(logits - logits.max())
     total = weights.sum()
 

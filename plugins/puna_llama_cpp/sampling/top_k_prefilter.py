@@ -26,6 +26,7 @@ def top_candidates(logits: NDArray[np.float32], count: int) -> NDArray[np.intp] 
     groups = len(logits) // _GROUP
     if len(logits) <= MAX_CANDIDATES or groups < _GROUPS_PER_TOKEN * count:
         return None
+    # Groups are strided, so that the maximum runs over whole rows, which numpy vectorizes.
     peaks = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
     bound = np.partition(peaks, groups - count)[groups - count]
     found = np.flatnonzero(logits >= bound)

@@ -78,6 +78,7 @@ class Compiler:
 
         Raises InvalidRequestError if it is wrong, or names the feature that cannot be enforced.
         """
+        # log_level=0: llguidance would print the constraint, which belongs to a request, to standard error.
         native = llguidance.LLMatcher(self._tokenizer, self._grammar(kind, text), log_level=0, limits=_LIMITS)
         if native.is_error():
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be enforced: {_summary(native.get_error())}")
@@ -106,6 +107,7 @@ class Compiler:
                 case "lark":
                     return self._resolve_lark(text) + _OPTIONS
                 case "regex":
+                    # use_ascii='': the classes \d, \w and \s keep their Unicode meaning.
                     return f"start: /{llguidance.regex_to_lark(text, use_ascii='')}/{_OPTIONS}"
                 case other:
                     raise InvalidRequestError(f'unknown kind of constraint "{other}"')
@@ -123,6 +125,7 @@ class Compiler:
             at = match.end()
             if match[0].startswith(("%json", "%mark")):
                 try:
+                    # JSON ends where it ends; the grammar goes on behind it without a delimiter.
                     value, at = json.JSONDecoder().raw_decode(text, at)
                 except ValueError:
                     continue  # llguidance's error message is better

@@ -152,6 +152,7 @@ class Matcher:
                 else self._limit_error(kind, self._limits.mask_seconds)
             )
             raise BackendError(f"the constraint cannot be followed further: {why}")
+        # A mask has whole bytes, so it may have more bits than the vocabulary has tokens.
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         logits[bits[: self._size] == 0] = -np.inf
 
@@ -207,6 +208,8 @@ class ConstraintClient:
             return await self._begin(constraint)
 
     async def _begin(self, constraint: Constraint) -> Matcher:
+        # A fork takes 2 to 3 ms, which the event loop can bear; starting the server takes up to a second and needs a
+        # thread.
         line = self._connect() if self._ready and self._running() else await asyncio.to_thread(self._connect)
         line.setblocking(False)
         matcher = Matcher(line, constraint, self._vocabulary.size, self._limits)
@@ -223,6 +226,7 @@ class ConstraintClient:
     def _connect(self) -> socket.socket:
         """Return a socket that leads to a new child. Starts the server if none runs."""
         with self._lock:
+            # A second attempt, for a server that died between the check and the use.
             for _ in range(2):
                 if not self._running():
                     self._stop()
@@ -246,6 +250,7 @@ class ConstraintClient:
         spelled = [vocabulary.token_bytes(token, special=True) for token in range(vocabulary.size)]
         tokens = [_SPECIAL * (token in special) + raw for token, raw in enumerate(spelled)]
         marks = {spelled[token].decode("utf-8", "replace"): token for token in sorted(special, reverse=True)}
+        # llguidance takes the first end token for the usual one.
         ends = sorted(vocabulary.end_tokens, key=lambda token: token != vocabulary.eos)
         data = marshal.dumps((tokens, ends, vocabulary.eos, marks, asdict(self._limits)))
         self._control, theirs = socket.socketpair()

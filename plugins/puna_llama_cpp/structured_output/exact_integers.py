@@ -89,6 +89,7 @@ class _GrammarWriter:
         keys = schema.keys() - _ANNOTATIONS - _ELSEWHERE
         if keys == {"$ref"}:
             return self._reference(schema)
+        # A list of values is complete in itself, so `type` can only remove values from it.
         if keys <= {"const", "enum", "type"}:
             return self._enumeration(schema)
         if keys == {"anyOf"}:
@@ -98,6 +99,7 @@ class _GrammarWriter:
         kind = schema.get("type")
         if keys <= {"type", "items", "minItems", "maxItems"} and kind == "array":
             return self._array(schema)
+        # Members of an open object have any names and no order, which rules cannot follow.
         closed = schema.get("additionalProperties") is False
         if keys <= {"type", "properties", "required", "additionalProperties"} and kind in ("object", None) and closed:
             return self._object(schema)
@@ -154,6 +156,7 @@ class _GrammarWriter:
     def _array(self, schema: dict[str, Any]) -> str:
         one = self.value(schema.get("items", {}))
         least, most = schema.get("minItems", 0), schema.get("maxItems")
+        # Lark counts with ~n..m; without an upper limit the least number is written out.
         more = f'({self.space} "," {self.space} {one})'
         count = f"~{max(least - 1, 0)}..{most - 1}" if most is not None else "*"
         if most is None and least > 1:

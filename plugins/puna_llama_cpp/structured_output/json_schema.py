@@ -194,6 +194,7 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
             continue
         if keyword.startswith("exclusive") or (bound > _MAX_BOUND if least else bound < -_MAX_BOUND):
             raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" of {bound} is too large')
+        # The bound must survive as a float too, and rounding must not widen it.
         narrow = float(max(bound, -_MAX_BOUND) if least else min(bound, _MAX_BOUND))
         if narrow < bound if least else narrow > bound:
             narrow = math.nextafter(narrow, math.inf if least else -math.inf)

@@ -22,6 +22,7 @@ def enumerate_multiples(schema: dict[str, Any]) -> None:
     if divisor is None or divisor == 0:
         return
     divisor = abs(divisor)
+    # llguidance scales a fraction to an integer, so the automaton's states follow from the digits of the divisor.
     digits = int(divisor.scaleb(-min(int(divisor.as_tuple().exponent), 0)))
     if digits <= _MAX_AUTOMATON_STATES:
         return

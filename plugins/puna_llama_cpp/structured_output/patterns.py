@@ -53,6 +53,7 @@ def rewrite_pattern(pattern: str) -> list[str]:
         return [pattern]  # llguidance's error message names the problem
     found = []
     if len(alternatives) == 1 and alternatives[0] and alternatives[0][0].text == "^":
+        # Only look-ahead directly behind ^ applies to the whole text, so that it can be a pattern of its own.
         while len(alternatives[0]) > 1 and alternatives[0][1].opening == "(?=" and alternatives[0][1].once:
             found.append(f"^(?:{_render(alternatives[0].pop(1).alternatives or [])})")
     _simplify(alternatives)
@@ -185,6 +186,8 @@ def _flatten(item: _Item, inner: int) -> int:
     if one.once or one.lazy or item.lazy or one.text in ("^", "$") or (one.opening and one.opening not in ("(", "(?:")):
         return inner
     if item.least != item.most:
+        # Repeating n times gives n*least to n*most. These ranges must leave no gap, or the flat repetition would allow
+        # more.
         gap = (item.least + 1) * one.least - 1
         if one.most is not None and item.least * one.most < gap:
             return inner

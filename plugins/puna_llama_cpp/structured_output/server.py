@@ -132,11 +132,13 @@ class Server:
     def _become_child(self, line: socket.socket) -> NoReturn:
         status = 1
         try:
+            # The child must not write into the server's wakeup socket.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             for other in self._children.values():
                 other.line.close()
+            # The limit is relative to what the server has mapped, since a child inherits that.
             limit = min(_virtual() + self._limits.memory_bytes, _MAX_ADDRESS_SPACE)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             status = serve(line, self._compiler, self._limits)
@@ -163,6 +165,7 @@ class Server:
             child = self._children.pop(pid)
             with suppress(KeyError):
                 self._poll.unregister(child.line)
+            # The interval timer of `_limit_cpu` kills with SIGPROF.
             code = os.waitstatus_to_exitcode(status)
             if code == -signal.SIGPROF:
                 _send(child.line, TIME_LIMIT)
@@ -181,6 +184,7 @@ class Server:
                 child.nice = True
                 with suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, pid, 10)
+            # Pages shared with the server count in every child, so the server's own size is subtracted.
             sizes[pid] = _resident(str(pid)) - self._own_bytes
         if sizes and sum(sizes.values()) > self._limits.memory_bytes:
             pid = max(sizes, key=sizes.__getitem__)
@@ -282,6 +286,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     # The host decides when this process ends; Ctrl-C reaches the whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Children inherit the stack limit. It takes effect for the main thread of each, in which llguidance runs.
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(

@@ -46,9 +46,11 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            # Pillow has read only the header so far.
             if image.width * image.height > MAX_PIXELS:
                 raise ImageTooLargeError
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    # Pillow has limits of its own: a warning, and an error at twice that size.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError from error
     except _DECODER_ERRORS as error:

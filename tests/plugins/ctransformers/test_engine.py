@@ -1,4 +1,4 @@
-"""The decode loop over a library that says what the test wants: its tokens are letters."""
+"""The engine over a fake library whose samples are given: its tokens are letters."""
 
 import math
 
@@ -11,7 +11,7 @@ END = 2
 
 
 class Library:
-    """A NativeModel whose draws are given, and which notes what it evaluates."""
+    """A NativeModel whose samples are given, and which records what it evaluates."""
 
     def __init__(self, script="", context_length=1000):
         self.context_length = context_length

@@ -18,7 +18,7 @@ def recorded_bits():
 
 @pytest.fixture
 async def load():
-    """Load a model of tests/models for the length of a test. One thread each: the machine may be busy."""
+    """Load a model of tests/models for the length of a test. It has one thread, since the machine may be busy."""
     async with AsyncExitStack() as open_models:
 
         async def load(name="chatter", **spec):
@@ -32,7 +32,7 @@ async def load():
 
 @pytest.fixture
 def write():
-    """Have a model write and return its pieces' texts and its end."""
+    """Have a model generate, and return the texts of its deltas and its Finish."""
 
     async def write(model, prompt, **request):
         request = {"sampling": Sampling(temperature=0), "max_tokens": 40, **request}

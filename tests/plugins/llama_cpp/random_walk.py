@@ -1,4 +1,4 @@
-"""Texts that a constraint allows, made byte by byte without a model: chance decides among what may come next."""
+"""Random texts that a constraint allows, built byte by byte without a model."""
 
 import json
 import random
@@ -18,11 +18,14 @@ MAX_BYTES = 4000
 
 
 class TooLongError(Exception):
-    """Chance did not come to an end."""
+    """The random choices did not reach an end."""
 
 
 def random_text(kind, text, seed=0):
-    """Return one text that a constraint allows. InvalidRequestError: it is refused, or cannot be followed."""
+    """Return one text that a constraint allows.
+
+    Raises InvalidRequestError if the constraint is refused or cannot be followed.
+    """
     rng = random.Random(seed)
     native = COMPILER.matcher(kind, text)
     found = bytearray()
@@ -40,14 +43,14 @@ def random_text(kind, text, seed=0):
 
 
 def accepts(schema, text):
-    """Say whether a schema's constraint allows a text."""
+    """Return whether a schema's constraint allows a text."""
     native = COMPILER.matcher("json_schema", json.dumps(schema))
     data = text.encode()
     return native.try_consume_tokens(list(data)) == len(data) and native.is_accepting()
 
 
 def schema_violations(schema, seeds=6):
-    """Return what is wrong with texts that a schema's constraint allows: a refusal, or what the schema says of them."""
+    """Return how random texts that a schema's constraint allows violate the schema, or the error that refuses it."""
     kind = validator_for(schema, default=Draft202012Validator)
     validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
     found = []

@@ -1,4 +1,4 @@
-"""Opening models: what a host says when llama.cpp gives up."""
+"""Opening models: what a host reports when llama.cpp aborts."""
 
 import subprocess
 import sys

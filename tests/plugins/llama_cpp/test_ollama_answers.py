@@ -1,4 +1,4 @@
-"""The same requests as the reference was asked, and its very answers: pieces, counts, seeds, shifts, stop strings."""
+"""The same requests that Ollama was asked give its recorded answers: deltas, counts, seeds, shifts and stop strings."""
 
 import json
 from contextlib import aclosing

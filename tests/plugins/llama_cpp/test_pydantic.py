@@ -1,4 +1,4 @@
-"""The schemas of pydantic's types: what may be written is read by pydantic, or the type is on a list."""
+"""Schemas of pydantic's types: pydantic reads every text that they allow, or the type is on a list."""
 
 import dataclasses
 import datetime as dt

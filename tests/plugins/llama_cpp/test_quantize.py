@@ -21,7 +21,7 @@ def test_copy_writes_what_the_reference_stores(tmp_path):
     ran = run(MODELS / "scripted.gguf", tmp_path / "out.gguf", "COPY")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == [f"progress {done} 12" for done in range(1, 13)]
-    # the digest of the model layer that the reference made of this file
+    # the digest of the model layer that Ollama made of this file
     digest = hashlib.sha256((tmp_path / "out.gguf").read_bytes()).hexdigest()
     assert digest == "62981de3c00c91332ad8daaed32c1e58075e9bd0a7318ec72e17dddeec9fe4b3"
 

@@ -1,4 +1,4 @@
-"""The progress that a step thread shows, by which the core tells work from a hang."""
+"""The step count of a step thread, by which the core tells work from a hang."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What a cache takes before it is used, and that it holds zeros all the same."""
+"""How much memory a cache takes before it is used, and that it holds zeros all the same."""
 
 import ctypes
 import re

@@ -1,4 +1,4 @@
-"""Cancellation: soon, and without harm to the others."""
+"""The engine as its clients see it: cancellation, and sequences that share batches and the cache."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ async def test_closing_in_the_middle_of_a_stream_frees_the_slot(load, write):
 
 
 async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, write):
-    """A batch of the whole prompt takes long; giving it up must take but a small part of that."""
+    """A batch of the whole prompt takes long; cancelling it must take only a small part of that."""
     model = await load(parallel=1, batch_size=2048)
     prompt = (1, *range(3, 250)) * 8  # 1984 tokens
     started = time.monotonic()
@@ -73,7 +73,7 @@ async def test_cancelled_while_waiting_for_a_slot(load, write):
         assert isinstance(await anext(running), TextDelta)
 
 
-async def test_who_waits_when_the_model_goes_is_told():
+async def test_waiting_requests_hear_that_the_model_is_unloaded():
     path = str(Path(__file__).parents[3] / "models/scripted.gguf")
     model = await LlamaCppBackend().load(ModelSpec(path=path, threads=1, parallel=1), lambda done: None)
     events = model.generate(SequenceRequest(prompt="b", sampling=GREEDY, max_tokens=10**6))
@@ -85,7 +85,7 @@ async def test_who_waits_when_the_model_goes_is_told():
 
 
 async def test_whatever_is_asked_the_engine_goes_on(load, write):
-    """Extreme and senseless values, a third of the requests given up early."""
+    """Requests have extreme and senseless values, and a third of them is cancelled early."""
     model = await load("chatter", context_length=300, parallel=3)
     draw = random.Random(1)
 
@@ -153,7 +153,7 @@ async def test_what_follows_a_shared_beginning_is_evaluated_together(load, write
     assert max(lengths[3:]) <= 4
 
 
-async def test_who_waits_for_a_prompt_that_is_given_up_goes_on_alone(load, write):
+async def test_a_prompt_that_waits_for_a_cancelled_one_goes_on_alone(load, write):
     model = await load(parallel=2, batch_size=64)
     prompt = (1, *(3 + step % 250 for step in range(1500)))
     expected = await write(await load(parallel=1), prompt, max_tokens=4)
@@ -165,7 +165,7 @@ async def test_who_waits_for_a_prompt_that_is_given_up_goes_on_alone(load, write
 
 
 async def test_streams_come_and_go_without_harm_to_each_other(load, write):
-    """Slots fall free in the middle, are filled, moved and taken again."""
+    """Slots become idle in the middle, are padded, moved and occupied again."""
     draw = random.Random(5)
     model = await load(parallel=6, context_length=512)
     reference = await load(parallel=1, context_length=512)
@@ -180,7 +180,7 @@ async def test_streams_come_and_go_without_harm_to_each_other(load, write):
     assert await asyncio.gather(*(ask(prompt, count) for prompt, count in asked)) == expected
 
 
-async def test_a_stream_that_guesses_all_the_time_lets_others_in(load, write, monkeypatch):
+async def test_a_sequence_that_drafts_all_the_time_lets_others_in(load, write, monkeypatch):
     monkeypatch.setattr(PromptLookup, "draft", lambda lookup, tokens, most: [4] * min(most, 2))
     model = await load(parallel=4)
     endless = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=10**6)

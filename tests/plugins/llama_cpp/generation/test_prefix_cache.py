@@ -67,7 +67,7 @@ def test_another_salt_shares_nothing():
     assert choose_slot([*CHAT, 5], "mine", prefixes) == Placement(0, 100)
 
 
-def test_who_comes_while_others_run_goes_beside_them():
+def test_a_new_sequence_goes_beside_running_ones():
     prefixes = [
         CachedPrefix(0, [], True, 0),
         CachedPrefix(1, [], True, 1),
@@ -83,7 +83,7 @@ def test_what_lies_there_moves_to_the_slot_unused_for_longest():
     assert choose_slot([*CHAT, 5], "", prefixes) == Placement(1, 100)
 
 
-def test_a_chat_that_lies_elsewhere_is_copied_beside_those_who_run():
+def test_a_chat_that_lies_elsewhere_is_copied_beside_running_ones():
     prefixes = [CachedPrefix(0, CHAT, True, 1), CachedPrefix(1, [], True, 2), CachedPrefix(2, [], False, 3)]
     assert choose_slot([*CHAT, 5], "", prefixes) == Placement(1, 100, copied_from=0)
 

@@ -4,7 +4,7 @@ from puna.backend import Sampling
 from puna_llama_cpp.generation.prompt_lookup import MAX_DRAFT_TOKENS, PromptLookup
 
 
-def test_what_followed_before_is_guessed():
+def test_what_followed_before_is_drafted():
     assert PromptLookup().draft([1, 2, 3, 4, 5, 1, 2, 3], 7) == [4, 5]
 
 
@@ -18,16 +18,16 @@ def test_a_repetition_goes_on():
     assert lookup.draft([5, 6, 5, 6, 5, 6], 4) == [5, 6, 5, 6]
 
 
-def test_nothing_is_guessed_of_something_new():
+def test_nothing_is_drafted_of_something_new():
     assert PromptLookup().draft([1, 2, 3, 4, 5], 7) == []
     assert PromptLookup().draft([1, 2], 7) == []
 
 
-def test_images_are_not_guessed():
+def test_images_are_not_drafted():
     assert PromptLookup().draft([1, 2, 3, 4, -7, 1, 2, 3], 7) == [4]
 
 
-def test_guesses_grow_while_they_come_true_and_stop_when_they_do_not():
+def test_drafts_grow_while_they_are_accepted_and_stop_when_they_are_not():
     lookup, tokens = PromptLookup(), [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2
     lengths = []
     for _ in range(4):
@@ -42,8 +42,8 @@ def test_guesses_grow_while_they_come_true_and_stop_when_they_do_not():
     assert drafted < 10
 
 
-async def test_guesses_change_nothing_but_the_number_of_steps(load, write, monkeypatch):
-    """The same text with and without, drawn at random or not, with log-probabilities and under a limit."""
+async def test_drafts_change_nothing_but_the_number_of_steps(load, write, monkeypatch):
+    """The text is the same with and without drafts: sampled or greedy, with log-probabilities and with a limit."""
     draw = random.Random(3)
     asked = []
     for number in range(24):

@@ -36,7 +36,7 @@ async def chatter(load):
     return await load("chatter", context_length=1024)
 
 
-async def test_the_reference_text_is_allowed_as_it_is(load, write):
+async def test_a_text_that_the_model_would_write_anyway_is_allowed(load, write):
     model = await load("scripted")
     texts, end = await write(model, "e", constraint=ANY_OBJECT)
     assert texts == ['{"na', 'me": "Ada"', ', "age"', ": 36", "}"]

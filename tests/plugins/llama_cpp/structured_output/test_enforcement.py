@@ -1,4 +1,4 @@
-"""Texts that schemas allow: made by chance, without a model, keep to them."""
+"""Random texts that a schema's constraint allows satisfy the schema."""
 
 import pytest
 from tests.plugins.llama_cpp.random_walk import accepts, schema_violations

@@ -32,7 +32,7 @@ def test_a_path_that_cannot_be_written_is_refused_by_its_keywords():
 
 
 def test_schemas_within_a_grammar_are_exact_too():
-    """Those of tools that must be called stand in one."""
+    """The schemas of tools that must be called stand in one grammar."""
     listed = json.dumps({"type": "object", "properties": {"id": {"enum": [BIG, BIG + 1]}}, "required": ["id"]})
     grammar = f'start: "a" %json {listed} | "b" %json {listed} | "c" %json {{"type": "null"}}'
     native = COMPILER.matcher("lark", grammar)

@@ -1,4 +1,4 @@
-"""Images that were seen lately."""
+"""The cache of encoded images: what is evicted, and when."""
 
 import numpy as np
 

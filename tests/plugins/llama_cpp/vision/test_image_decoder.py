@@ -1,4 +1,4 @@
-"""Pixels out of files: one image in many forms, and files that are none."""
+"""Decoding: one image in many formats, and files that are no images."""
 
 import struct
 import zlib
@@ -27,7 +27,7 @@ LOSSLESS = (("PNG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("PPM", {}))
 
 
 def blocks():
-    """Return an image that JPEG keeps but for rounding: blocks of one color, as large as those that it works on."""
+    """Return an image that survives JPEG except for rounding: blocks of one color, as large as JPEG's own."""
     colors = np.array([[[250, 20, 30], [10, 240, 60]], [[40, 50, 200], [230, 220, 10]], [[0, 0, 0], [255, 255, 255]]])
     return np.kron(colors, np.ones((16, 16, 1))).astype(np.uint8)
 
@@ -85,7 +85,7 @@ def test_what_is_no_image_of_a_known_form_is_refused(data):
 
 @pytest.mark.parametrize("side", [8193, 9000, 12000, 60000])
 def test_more_pixels_than_anybody_has_are_not_unpacked(side):
-    """A file of a few bytes that says how large it is, and would unpack to gigabytes."""
+    """A file of a few bytes names a size that would unpack to gigabytes."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,4 +1,4 @@
-"""Where images stand: indexes, positions, and what is evaluated together."""
+"""Images among tokens: indexes, positions, and what is evaluated together."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Images shown to models, by projectors of random weights: what is written tells which image was seen, no more.
+"""Images through projectors of random weights: an answer shows which image was encoded, and nothing more.
 
-`images.json` holds what the reference wrote on one thread, where the likeliest token was clearly so.
+`images.json` holds Ollama's answers on one thread, where the most probable token was clearly so.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ MODELS = Path(__file__).parents[3] / "models"
 CASES = json.loads((Path(__file__).parent / "images.json").read_text())
 GREEDY = Sampling(temperature=0)
 ROAMER_MEDIA = 1024
-"""Vectors at least of an image for models of its architecture."""
+"""The least number of vectors of an image for models of its architecture."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def ask(write):
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case['projector']}: {case['prompt']}" for case in CASES])
-async def test_it_says_the_same_as_the_reference(load_with_projector, ask, case):
+async def test_the_answer_is_that_of_ollama(load_with_projector, ask, case):
     model = await load_with_projector(case["model"], case["projector"], parallel=1)
     text, end = await ask(model, case["prompt"], *(png(*image) for image in case["images"]))
     assert (text, end.prompt_tokens, end.output_tokens) == (case["text"], case["prompt_tokens"], case["output_tokens"])
@@ -97,7 +97,7 @@ async def test_only_the_first_marker_of_an_image_is_one(load_with_projector, ask
 
 
 async def test_a_prompt_may_end_with_an_image(load_with_projector, ask):
-    """Also when its vectors go into batches of five, the last of which has the logits."""
+    """The image is also evaluated in batches of five vectors, the last of which has the logits."""
     expected = await ask(await load_with_projector(), "look: [img-0]", png(1))
     again = await ask(await load_with_projector(batch_size=5), "look: [img-0]", png(1))
     assert (expected[0], expected[1].prompt_tokens) == (again[0], again[1].prompt_tokens)
@@ -146,7 +146,7 @@ async def test_samplers_see_words_only(load_with_projector, ask):
 
 
 async def test_a_full_context_ends_the_answer(load_with_projector, ask):
-    """No shift for models that see, as in the reference, not even without an image."""
+    """Models with a projector are never shifted, as in Ollama, not even without an image."""
     model = await load_with_projector(context_length=256)
     endless = Sampling(temperature=0, logit_bias={2: float("-inf")})
     for media in ((png(1),), ()):
@@ -199,7 +199,10 @@ async def test_a_model_without_a_projector_refuses(load, ask):
 
 
 async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, ask):
-    """A thousand vectors beside a stream, in small parts: it goes on between them, and says what it would alone."""
+    """A thousand vectors are evaluated in small parts beside a stream.
+
+    The stream goes on between them with its usual text.
+    """
     expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "hello", max_tokens=60))[0]
     model = await load_with_projector("roamer", "roamer-eye", parallel=2)
     assert (await ask(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
@@ -226,7 +229,7 @@ async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, 
 
 
 async def test_cancelled_in_the_middle_of_an_image(load_with_projector, ask):
-    """What is cached ends before it, and the next who shows it is told the same as ever."""
+    """The cached part ends before the image, and the next request with it gets the usual answer."""
     expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "so [img-0]?", png(1)))[0]
     model = await load_with_projector("roamer", "roamer-eye", parallel=1, batch_size=100)
     request = SequenceRequest(prompt="so [img-0]?", media=(png(1),), sampling=GREEDY, max_tokens=1)
@@ -253,7 +256,7 @@ async def test_cancelled_while_waiting_to_be_encoded(load_with_projector, ask):
     assert len(model._projector._cache._chunks) == 1
 
 
-async def test_closing_waits_for_who_is_looking(ask):
+async def test_closing_waits_for_running_encoders(ask):
     model = await LlamaCppBackend().load(spec("roamer", "roamer-eye"), lambda done: None)
     tasks = [asyncio.create_task(ask(model, "so [img-0]", png(number), max_tokens=1)) for number in range(6)]
     await asyncio.sleep(0.05)
