@@ -203,7 +203,7 @@ async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, 
 
     The stream goes on between them with its usual text.
     """
-    expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "hello", max_tokens=60))[0]
+    expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "hello", max_tokens=900))[0]
     model = await load_with_projector("roamer", "roamer-eye", parallel=2)
     assert (await ask(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
     pieces: list[str] = []
@@ -214,16 +214,18 @@ async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, 
         async with aclosing(model.generate(request)) as events:
             parts.extend([(type(event), len(pieces)) async for event in events])
 
-    stream = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=60)
+    stream = SequenceRequest(prompt="hello", sampling=GREEDY, max_tokens=900)
     async with aclosing(model.generate(stream)) as events:
         watching = None
         async for event in events:
             if isinstance(event, TextDelta):
                 pieces.append(event.text)
                 watching = watching or asyncio.create_task(watch())
+                if watching.done():
+                    break
     assert watching is not None
     await watching
-    assert "".join(pieces) == expected
+    assert expected.startswith("".join(pieces))
     between = {count for kind, count in parts if kind is Prefill}
     assert len(between) > ROAMER_MEDIA // 64 // 2  # pieces came between most of its parts
 
