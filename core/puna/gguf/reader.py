@@ -113,7 +113,7 @@ class GGUF:
 
     @property
     def written_file_type(self) -> str:
-        """Name of the quantization as the reference writes it down: it takes F32, whose number is 0, for "unknown"."""
+        """Name of the quantization as Ollama writes it down: it takes F32, whose number is 0, for "unknown"."""
         key = "general.file_type"
         return self.file_type if self.kinds.get(key) == U32 and self.metadata[key] else UNKNOWN
 

@@ -46,7 +46,7 @@ def _write(
         offset += tensor.size + -tensor.size % DEFAULT_ALIGNMENT
     pairs = {key: (head.kinds[key], value) for key, value in head.metadata.items() if key not in dropped}
     pairs |= added
-    pairs["general.parameter_count"] = (U64, head.parameter_count)  # of the first shard alone, as the reference has it
+    pairs["general.parameter_count"] = (U64, head.parameter_count)  # of the first shard alone, as Ollama has it
     pairs.pop("general.alignment", None)  # ours is the default
     out = [MAGIC, struct.pack("<IQQ", VERSION, len(placed), len(pairs))]
     for key in sorted(pairs):
@@ -64,7 +64,7 @@ def _write(
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """Sort tensors as the reference does: those of blocks first, by block, and all by name."""
+    """Sort tensors as Ollama does: those of blocks first, by block, and all by name."""
     match = _BLOCK.match(name)
     return (int(match[1]) if match else _AFTER_BLOCKS, name)
 

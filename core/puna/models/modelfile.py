@@ -115,7 +115,7 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
 
 
 def _each(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield names and values, elements of lists one by one, sorted (the reference leaves the order to chance)."""
+    """Yield names and values, elements of lists one by one, sorted (Ollama leaves the order to chance)."""
     for key in sorted(parameters):
         value = parameters[key]
         for each in value if isinstance(value, list | tuple) else [value]:

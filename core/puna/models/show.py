@@ -29,7 +29,7 @@ HIDDEN: Final = frozenset(("general.name", "tokenizer.chat_template"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShowResult:
-    """What show tells. Texts are empty where the reference leaves the field out."""
+    """What show tells. Texts are empty where Ollama leaves the field out."""
 
     name: ModelName
     digest: str
@@ -127,7 +127,7 @@ def _json(value: object) -> str:
         return _array(value)
     try:
         return gojson.dumps(value)
-    except ValueError:  # NaN and infinities, over which the reference fails
+    except ValueError:  # NaN and infinities, over which Ollama fails
         return "null"
 
 

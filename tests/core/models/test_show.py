@@ -20,7 +20,7 @@ ODD = [
     ("tokenizer.chat_template", "str", "hello {{ tools }}"), ("UPPER.x", "u32", 3),
     ("general.parameter_count", "u64", 12),
 ]  # fmt: skip
-"""With what the reference made of it, below."""
+"""With what Ollama made of it, below."""
 INFO = (
     '{"UPPER.x":3,"general.architecture":"zed","general.file_type":1,"general.parameter_count":4,"zed.a8":%s,"zed.ab":%s,'
     '"zed.ae":[],"zed.ae8":"","zed.af":%s,"zed.ai8":%s,"zed.as":%s,"zed.b":true,"zed.bad":"\\ufffd\\ufffdabc",'

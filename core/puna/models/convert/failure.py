@@ -10,6 +10,6 @@ class ConversionError(Exception):
 
 
 class UnsupportedError(Exception):
-    """Nothing is wrong with the folder, but nobody here knows its kind; the text is the reference's."""
+    """Nothing is wrong with the folder, but nobody here knows its kind; the text is Ollama's."""
 
     status: ClassVar[int] = 3

@@ -29,7 +29,7 @@ FAMILIES: Final[dict[str, Callable[[ModelSettings, Folder], Family]]] = {
 
 
 def family(folder: Folder) -> Family:
-    """Return what a folder's model is. Raises UnsupportedError, in the reference's words, and ConversionError."""
+    """Return what a folder's model is. Raises UnsupportedError, in Ollama's words, and ConversionError."""
     if not (folder.path / "config.json").is_file():
         raise ConversionError("open config.json: no such file or directory")
     config = folder.json("config.json")

@@ -11,7 +11,7 @@ from puna.models.convert.family import Pairs, Value
 from puna.models.convert.plan import Planned
 
 MOSTLY_F16: Final = 1
-"""The file type that the reference gives to all it converts, also where matrices are BF16."""
+"""The file type that Ollama gives to all it converts, also where matrices are BF16."""
 
 
 def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Planned]) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,17 @@
-"""Making a model out of another or of uploaded files. The order of layers, status lines and checks is the reference's.
+"""Creating a model from another model or from uploaded files.
 
-Nothing is visible before the last step; what was written until a failure is removed by a later pruning.
+The order of layers, status lines and checks is Ollama's, since clients show the lines and digests depend on the layers.
+A creation passes these steps:
+
+1. Check the request alone (`request.check`).
+2. Find the base: the layers of another model, which is pulled if it is missing; uploaded GGUF files; or a conversion of
+   uploaded safetensors. Then the adapters and the draft model.
+3. Prepare each model file: join shards, add a missing projector type, rewrite or quantize it (`rewrite`).
+4. Add layers of text and parameters: the request's, and those of a known chat template (`layers`).
+5. Store the configuration and the manifest. Only now the model is visible, and the model that had its name is gone.
+
+The creation holds shared locks on every blob that it is going to name. A failure or a closed iterator leaves temporary
+files that are removed at once, and unnamed blobs that a later pruning removes.
 """
 
 import time
@@ -34,7 +45,7 @@ from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 
 Pull = Callable[[ModelName], Iterator[TransferStep]]
-"""Fetches a model that is not there."""
+"""Pulls a model that is not in the store."""
 
 INVALID_BASE: Final = "invalid model name"
 NO_QUANTIZER: Final = "no installed backend can quantize (`puna plugins` lists the backends and what they lack)"
@@ -43,7 +54,7 @@ _PROGRESS_SECONDS: Final = 0.06
 
 
 def no_pull(name: ModelName) -> Iterator[TransferStep]:
-    """Stand in for a registry client where there is none."""
+    """Fail as a pull without a registry client does."""
     yield TransferStep("pulling manifest")
     raise TransferError(f"pull model manifest: {name.shortest} is not here, and this server has no registry client")
 
@@ -56,7 +67,7 @@ def create(
     pull: Pull = no_pull,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TransferStep]:
-    """Make a model, step by step; closing the iterator before its end leaves nothing that anyone sees.
+    """Create a model, and yield its progress. Closing the iterator early leaves no visible change.
 
     `rewriter` rewrites and quantizes files. Without one, files are stored as they are and quantizing is refused.
     `stopped` is asked while a file is rewritten, which can take minutes without a step; once it is true all ends.
@@ -74,7 +85,7 @@ def create(
 
 @dataclass(frozen=True, slots=True)
 class _Creation:
-    """A model in the making."""
+    """The state of one creation."""
 
     store: ModelStore
     request: CreateRequest
@@ -84,10 +95,10 @@ class _Creation:
     pull: Pull
     stopped: Callable[[], bool]
     scratch: ExitStack
-    """Holds files that are needed until the end."""
+    """Holds temporary files until the end of the creation."""
 
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
-        """Do everything; returns the digests of the model that had the name."""
+        """Run all steps. Return the digests of the model that had the name before."""
         config, items = yield from self._base(_config(self.request))
         if self.request.adapters and not config.is_remote:
             items += yield from self._adapters(items)
@@ -111,7 +122,7 @@ class _Creation:
         return (yield from self._write(config, texts))
 
     def _base(self, config: Config) -> Generator[TransferStep, None, tuple[Config, list[ModelComponent | Entry]]]:
-        """Return the configuration and the layers to start from."""
+        """Return the configuration and layers that the base or the uploaded files give."""
         if self.request.base:
             return (yield from self._from_model(config))
         if self.request.files is None:
@@ -129,11 +140,11 @@ class _Creation:
     ) -> Generator[TransferStep, None, ModelComponent]:
         yield TransferStep("converting model")
         if quantize:
-            quantization.named(quantize)  # to find it wrong after an hour's work would be late
+            quantization.named(quantize)  # an error after an hour of conversion would come late
         return self._converted(files, media_types.MODEL, None)
 
     def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> ModelComponent:
-        """Convert safetensors to a file that is not stored yet: its layer has no digest."""
+        """Convert safetensors to a temporary file. Its layer has no digest until it is stored."""
         target = self.scratch.enter_context(self.store.blobs.temporary())
         paths = {name: self._uploaded(digest) for name, digest in files.items()}
         for _ in conversion.convert(paths, target, base, self.stopped):
@@ -142,7 +153,7 @@ class _Creation:
         return ModelComponent(layer=layer, header=gguf.read(target), path=target, uploaded=True)
 
     def _uploaded(self, digest: str) -> Path:
-        """Return a blob's path; it stays until we are done."""
+        """Lock a blob until the end of the creation, and return its path."""
         self.shared_locks.add(digest)
         path = self.store.blobs.path(digest)
         if not path.is_file():
@@ -177,7 +188,8 @@ class _Creation:
         return config, [self._inherited(layer, base.name.shortest) for layer in base.manifest.layers]
 
     def _model(self, name: ModelName) -> Generator[TransferStep, None, StoredModel]:
-        """Return the base, fetched if it must be. Of the fetching all is told but its success, which is not ours."""
+        """Return the base model, and pull it if it is missing. The pull's step `success` is left out, since the
+        creation goes on."""
         try:
             return self.store.get(name)
         except LookupError:
@@ -222,7 +234,7 @@ class _Creation:
         ]
 
     def _finished(self, component: ModelComponent) -> Generator[TransferStep, None, ModelComponent]:
-        """Return the piece as it is to be stored: joined, completed, rewritten or quantized where that is due."""
+        """Return the component as it is stored: joined, completed, rewritten or quantized as needed."""
         kind = self._rewriting(component)
         if kind is None and not component.layer.digest:
             return self._adopted(component, component.path)
@@ -244,14 +256,14 @@ class _Creation:
             return self._adopted(component, written)
 
     def _adopted(self, component: ModelComponent, written: Path) -> ModelComponent:
-        """Store a file as what the piece is."""
+        """Store a file as the component's blob."""
         blob = self.store.blobs.adopt(written, self.shared_locks)
         layer = Layer(media_type=component.layer.media_type, digest=blob.digest, size=blob.size)
         path = self.store.blobs.path(blob.digest)
         return replace(component, layer=layer, path=path, header=gguf.read(path), created=blob.created, shards=())
 
     def _rewriting(self, component: ModelComponent) -> str | None:
-        """Return the type to rewrite a piece to, "COPY", or None when it is kept."""
+        """Return the file type to rewrite a component to, "COPY", or None to keep it as it is."""
         has = component.header.file_type
         if component.layer.media_type == media_types.MODEL and self.request.quantize:
             wanted = quantization.named(self.request.quantize)

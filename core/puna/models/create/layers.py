@@ -1,4 +1,4 @@
-"""The layers of a model in the making, and those made of text."""
+"""The layers of a model that is being created, and those that are made of text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,18 +27,18 @@ _DEFAULTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A layer, and its bytes if they are still to be stored."""
+    """A layer, with its bytes if they are not stored yet."""
 
     layer: Layer
     data: bytes | None = None
     created: bool = False
     """Whether its blob is new."""
     status: str = ""
-    """What to say of it in place of the usual."""
+    """The status line; empty for the usual one."""
 
     @property
     def status_line(self) -> str:
-        """The status line."""
+        """The status line that clients see."""
         return self.status or f"{'creating new' if self.created else 'using existing'} layer {self.layer.digest}"
 
 
@@ -48,7 +48,7 @@ def of_text(media_type: str, data: bytes, status: str = "") -> Entry:
 
 
 def detected(header: GGUF) -> list[Entry]:
-    """Return the layers of the template that is known for the file's own chat template, if there is one."""
+    """Return the layers of the known template that is nearest to the file's chat template; empty if none is near."""
     chat_template = header.text("tokenizer.chat_template")
     known = known_templates.nearest(chat_template) if chat_template else None
     if known is None:
@@ -73,7 +73,7 @@ def with_defaults(config: Config, request: CreateRequest) -> tuple[Config, Creat
 def with_texts(
     entries: list[Entry], request: CreateRequest, read: Callable[[str], bytes], read_template: ReadTemplate
 ) -> list[Entry]:
-    """Add the layers that the request brings; `read` gives a blob. Raises InvalidCreateError for a bad template."""
+    """Add the request's layers. `read` returns a blob's bytes. Raises InvalidCreateError for an invalid template."""
     out = list(entries)
     if request.template:
         try:

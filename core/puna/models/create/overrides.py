@@ -1,4 +1,4 @@
-"""The overrides of a configuration that a creation may bring (`info`)."""
+"""Overrides of the configuration in a creation request (`info`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _LARGEST: Final = 1 << 63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What was said; empty and 0: nothing."""
+    """The overrides; empty and 0 mean not given."""
 
     capabilities: tuple[str, ...] = ()
     model_family: str = ""
@@ -23,7 +23,7 @@ class Overrides:
 
 
 def read(info: Mapping[str, Any]) -> Overrides:
-    """Read the overrides; unknown keys are ignored. Raises InvalidCreateError naming the field that is wrong."""
+    """Read the overrides. Unknown keys are ignored. Raises InvalidCreateError, which names the invalid field."""
     listed = info.get("capabilities")
     return Overrides(
         capabilities=tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else (),

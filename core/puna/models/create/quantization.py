@@ -5,7 +5,7 @@ from typing import Final
 from puna.errors import CreateFailedError
 
 UNQUANTIZED: Final = frozenset(("F32", "F16", "BF16"))
-_SUPPORTED: Final = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"  # the reference's; it also takes BF16
+_SUPPORTED: Final = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"  # Ollama's; it also takes BF16
 _FURTHER: Final = (
     "Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q5_K_S Q5_K_M Q6_K "
     "IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0"
@@ -16,7 +16,7 @@ _TYPES: Final = frozenset((*_SUPPORTED.split(", "), "BF16", *_FURTHER.split()))
 
 
 def check(text: str) -> None:
-    """Refuse a type that models cannot be quantized to. CreateFailedError: its text lists every type that is known."""
+    """Raise CreateFailedError for an unknown type. The text lists all known types."""
     if text.upper() not in _TYPES | _GUIDED | _SHORT.keys():
         raise CreateFailedError(
             f"unknown quantization type {text!r}; known types are {', '.join(sorted(_TYPES | _SHORT.keys()))}"
@@ -24,7 +24,7 @@ def check(text: str) -> None:
 
 
 def named(text: str) -> str:
-    """Return the type that a client means. Raises CreateFailedError."""
+    """Return the canonical name of a type. Raises CreateFailedError."""
     upper = text.upper()
     name = _SHORT.get(upper, upper)
     if name in _GUIDED:

@@ -1,4 +1,4 @@
-"""Addresses of servers that run remote models, in the form in which stubs keep them."""
+"""Addresses of servers that run remote models, in the form that stubs store."""
 
 import posixpath
 import re
@@ -17,7 +17,7 @@ _HOST: Final = re.compile(r"(?:[^@/]*@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*)(?P<p
 def remote_host(text: str) -> str:
     """Complete an address: http, port 11434 and localhost are meant where nothing else is said.
 
-    Raises InvalidCreateError when it is none. The reference gives https://ollama.com the port 11434; here it is 443.
+    Raises InvalidCreateError when it is none. Ollama gives https://ollama.com the port 11434; here it is 443.
     """
     if text in _CLOUD_FORMS:
         return CLOUD

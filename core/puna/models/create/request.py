@@ -1,4 +1,4 @@
-"""What a client wants made, and the checks that come before anything is done."""
+"""A creation request, and the checks that need nothing but the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,25 +11,25 @@ from puna.models.paths import is_plain
 
 _LONGEST_PATH: Final = 1024
 _LONGEST_PART: Final = 255
-"""Bytes of a path, and of each of its parts."""
+"""Bytes of a path, and of each part of a path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """What a model is to be made of. Empty: not said."""
+    """The parts that a model is created from. Empty fields were not given."""
 
     name: str
     base: str = ""
     """The model to start from (`from`)."""
     files: Mapping[str, str] | None = None
-    """Digests of uploaded files by name; looked at only without a base."""
+    """Digests of uploaded files by name. They count only without a base."""
     adapters: Mapping[str, str] = field(default_factory=dict)
     draft_files: Mapping[str, str] = field(default_factory=dict)
     template: str = ""
     system: str = ""
     licenses: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values; integers and floats are alike."""
+    """JSON values. Integers and floats are not distinguished."""
     messages: tuple[Message, ...] = ()
     quantize: str = ""
     draft_quantize: str = ""
@@ -41,11 +41,11 @@ class CreateRequest:
     """Overrides of the configuration."""
     backend: str = ""
     as_is: bool = False
-    """Whether model files are stored unchanged, where they would otherwise go through llama.cpp's quantizer."""
+    """Whether model files are stored unchanged and not rewritten by the quantizer."""
 
 
 def check(request: CreateRequest) -> ModelName:
-    """Look at the request alone and return its name. Raises InvalidCreateError and its kin in the reference's order."""
+    """Check the request alone and return its name. Raises InvalidCreateError and its subclasses, in Ollama's order."""
     for names in (request.files or {}, request.draft_files):
         if not all(is_plain(name) for name in names):
             raise InvalidCreateError("file path must be relative")
@@ -63,6 +63,6 @@ def check(request: CreateRequest) -> ModelName:
 
 
 def is_writable(name: str) -> bool:
-    """Say whether file systems take a path: a conversion gives uploaded files their names again."""
+    """Whether file systems accept a path. A conversion restores the names of uploaded files."""
     raw = name.encode("utf-8", "replace")
     return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART

@@ -1,4 +1,4 @@
-"""Uploaded files that a model is to be made of: what each of them is, and the layer it becomes."""
+"""Uploaded files of a creation: the kind of each file, and the layer that it becomes."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,27 +22,27 @@ _COMPATIBILITY: Final = ("a.", "mm.", "mtp.", "s.", "v.")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelComponent:
-    """A layer with a GGUF file in it. With `shards`, the file must first be put together of them."""
+    """A layer that is a GGUF file. With `shards`, the file must first be joined from them."""
 
     layer: Layer
     header: GGUF
     path: Path
     uploaded: bool
-    """Whether it came as a file, not from another model."""
+    """Whether it was uploaded, and not inherited from another model."""
     created: bool = False
     """Whether the blob is new."""
     shards: tuple["Shard", ...] = ()
 
     @property
     def needs_rewriting(self) -> bool:
-        """Whether it is a model that llama.cpp must have read once before it is stored."""
+        """Whether the quantizer must rewrite it before it is stored."""
         if not self.uploaded or self.layer.media_type != media_types.MODEL:
             return False
         return not any(tensor.name.startswith(_COMPATIBILITY) for tensor in self.header.tensors)
 
     @property
     def lacks_projector_type(self) -> bool:
-        """Whether it is a projector from before projectors had types."""
+        """Whether it is a projector without a type, as old converters wrote them."""
         return (
             self.uploaded
             and self.layer.media_type == media_types.PROJECTOR
@@ -62,7 +62,7 @@ class Shard:
 
 
 class Uploads:
-    """Reads uploaded files. `strict`: a file that is missing is the client's fault, not an accident."""
+    """Reads uploaded files. If `strict`, a missing file is the client's error (400), otherwise the server's (500)."""
 
     def __init__(self, blobs: BlobStore, shared_locks: SharedLocks, *, strict: bool) -> None:
         self._blobs = blobs
@@ -70,7 +70,7 @@ class Uploads:
         self._strict = strict
 
     def kind(self, files: Mapping[str, str]) -> Kind:
-        """Tell by names, or else by content, what the files are. Raises InvalidCreateError."""
+        """Return the format of the files, by their names or else by their content. Raises InvalidCreateError."""
         if any(name.endswith(".gguf") for name in files):
             return "gguf"
         if any(name.endswith(".safetensors") for name in files):
@@ -84,7 +84,7 @@ class Uploads:
         raise InvalidCreateError("unknown type")
 
     def read(self, files: Mapping[str, str], components: list[ModelComponent]) -> Iterator[TransferStep]:
-        """Read GGUF files by name and append what they are to `pieces`."""
+        """Read GGUF files in the order of their names and append them to `components`."""
         shards: dict[str, list[tuple[str, Shard, ModelComponent]]] = {}
         for name in sorted(files):
             yield TransferStep("parsing GGUF")
@@ -94,7 +94,7 @@ class Uploads:
                 continue
             prefix = _shard_prefix(name, component.header)
             if prefix not in shards:
-                components.append(component)  # keeps the place; replaced below
+                components.append(component)  # keeps the position; replaced below
             shards.setdefault(prefix, []).append((name, Shard(component.path, component.header), component))
         for group in shards.values():
             first_name, _, first = group[0]
@@ -128,7 +128,7 @@ class Uploads:
 
 
 def media_type_of(header: GGUF) -> str:
-    """Tell what a file is, as the reference does: a model unless it says otherwise."""
+    """Return the media type of a file, as Ollama does: a model unless its header says otherwise."""
     kind = header.text("general.type")
     if kind == "adapter":
         return media_types.ADAPTER

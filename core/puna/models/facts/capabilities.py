@@ -56,7 +56,7 @@ def _hears(projector: GGUF) -> bool:
 
 
 def _without(config: Config, found: Iterable[str]) -> tuple[str, ...]:
-    """Drop duplicates, and what the reference knows not to work."""
+    """Drop duplicates, and what Ollama knows not to work."""
     dropped: set[str] = set()
     if config.model_family == "nemotron_h_omni":
         dropped.add(AUDIO)

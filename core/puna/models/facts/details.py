@@ -85,7 +85,7 @@ def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: b
 def completed(config: Config, header: GGUF) -> Config:
     """Complete a configuration by what a model file says; what is there already stays.
 
-    An F32 file is written down as "unknown", as the reference does, so that sizes and digests agree; `describe` knows
+    An F32 file is written down as "unknown", as Ollama does, so that sizes and digests agree; `describe` knows
     better.
     """
     return replace(

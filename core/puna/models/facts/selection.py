@@ -1,6 +1,6 @@
 """Which of a model's two templates is in use: the Go template of its own layer, or the Jinja template of its GGUF.
 
-The reference prefers the template that can do more, and of two that can do the same the one that carries tool calls and
+Ollama prefers the template that can do more, and of two that can do the same the one that carries tool calls and
 their results both ways.
 """
 

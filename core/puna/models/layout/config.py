@@ -20,7 +20,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The configuration. `backend` is Puna's own key; the reference ignores it."""
+    """The configuration. `backend` is Puna's own key; Ollama ignores it."""
 
     model_format: str = ""
     model_family: str = ""
@@ -82,7 +82,7 @@ def loads(data: bytes) -> Config:
 
 
 def dumps(config: Config) -> bytes:
-    """Write a configuration as the reference does, down to the newline."""
+    """Write a configuration as Ollama does, down to the newline."""
     value: dict[str, Any] = {
         "model_format": config.model_format,
         "model_family": config.model_family,

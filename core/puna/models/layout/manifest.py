@@ -68,7 +68,7 @@ def loads(data: bytes) -> Manifest:
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """Write a manifest as the reference does, down to the newline: its digest is that of these bytes."""
+    """Write a manifest as Ollama does, down to the newline: its digest is that of these bytes."""
     value = {
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,

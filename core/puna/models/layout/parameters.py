@@ -24,7 +24,7 @@ def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def dumps(parameters: Mapping[str, Any]) -> bytes:
-    """Write a layer as the reference does, down to the newline."""
+    """Write a layer as Ollama does, down to the newline."""
     return gojson.dumps(_floats(parameters), sort_keys=True).encode() + b"\n"
 
 

@@ -19,7 +19,7 @@ def loads(data: bytes) -> tuple[Message, ...]:
 
 
 def dumps(messages: Sequence[Message]) -> bytes:
-    """Write the layer as the reference does, down to the newline. Roles are written in lower case."""
+    """Write the layer as Ollama does, down to the newline. Roles are written in lower case."""
     return gojson.dumps([_plain(message) for message in messages]).encode() + b"\n"
 
 

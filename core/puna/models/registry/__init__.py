@@ -1,1 +1,1 @@
-"""Models from and to registries, over the protocol of docker's registries as the reference speaks it."""
+"""Models from and to registries, over the protocol of docker's registries as Ollama speaks it."""

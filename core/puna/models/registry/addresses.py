@@ -18,14 +18,14 @@ _SPECIAL_4: Final = tuple(
     )
 )
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-"""The only range that public addresses of IPv6 are assigned from."""
+"""The only range from which public IPv6 addresses are assigned."""
 _SPECIAL_6: Final = tuple(
     ipaddress.IPv6Network(each)
     # Protocols (Teredo among them), documentation, 6to4. Tunnels carry packets to an IPv4 address within theirs.
     for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
-"""NAT64: an address of IPv4 in the last four bytes."""
+"""NAT64: the last four bytes are an IPv4 address."""
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

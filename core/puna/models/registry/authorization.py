@@ -1,4 +1,4 @@
-"""Answering a registry's challenge: basic authentication, or a token from the place that it names."""
+"""Answering a registry's challenge: with basic authentication, or with a token from the server that it names."""
 
 import asyncio
 import base64
@@ -24,40 +24,40 @@ log = logging.getLogger(__name__)
 
 _CLIENT: Final = "puna"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-"""A token that a header can carry."""
+"""Characters of a token that fit in a header."""
 _REALMS: Final = (*((registry, "auth.docker.io") for registry in HUB), ("registry.gitlab.com", "gitlab.com"))
 
 
 _KNOWN_REALMS: Final = frozenset((Origin("https", a, 443), Origin("https", b, 443)) for a, b in _REALMS)
-"""Registries and their token servers on other hosts."""
+"""Pairs of a registry and its token server on another host that may see its credentials."""
 
 
 class Fetch(Protocol):
-    """Asks a token server."""
+    """Sends a request to a token server."""
 
     async def __call__(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Return status and body. RegistryError when it cannot be reached."""
+        """Return status and body. Raises RegistryError if the server cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this server is to registries."""
+    """The credentials and the key that this server has for registries."""
 
     keyring: Keyring = field(default_factory=Keyring)
     key_file: Path | None = None
-    """OpenSSH key for token servers like Ollama's, made when it is first needed; None: never sign."""
+    """OpenSSH key for token servers like Ollama's, created when it is first needed. None means: never sign."""
     realms: frozenset[tuple[Origin, Origin]] = frozenset()
-    """Registries and the token servers elsewhere that the operator lets see their credentials."""
+    """Further pairs of a registry and a token server on another host, from the settings."""
 
     def shares(self, registry: Origin, realm: Origin) -> bool:
-        """Return whether a token server may see the credentials of a registry."""
+        """Whether a token server may see the credentials of a registry."""
         return realm == registry or (registry, realm) in _KNOWN_REALMS or (registry, realm) in self.realms
 
 
 def identity_of(settings: Settings) -> Identity:
-    """Return who the settings say this server is. The key is the reference's, in the user's home."""
+    """Return the identity that the settings describe. The key is Ollama's, in the user's home folder."""
     own = Credential(
         username=settings.registry_username, password=settings.registry_password, token=settings.registry_token
     )
@@ -71,7 +71,7 @@ def identity_of(settings: Settings) -> Identity:
 
 
 def _pair(text: str) -> tuple[Origin, Origin] | None:
-    """Read an entry of PUNA_REGISTRY_REALMS: registry=host. One that makes no sense is logged and means nothing."""
+    """Read an entry of PUNA_REGISTRY_REALMS: registry=host. An invalid entry is logged and ignored."""
     registry, _, realm = text.partition("=")
     found = credentials_origin(registry), credentials_origin(realm)
     if found[0] is None or found[1] is None or found[1].scheme != "https":
@@ -81,13 +81,13 @@ def _pair(text: str) -> tuple[Origin, Origin] | None:
 
 
 class Authorization:
-    """What the requests of one operation are authorized with. Nothing until the registry asks."""
+    """The authorization of all requests of one operation. It is empty until the registry asks for one."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._asking = asyncio.Lock()
         self.header = ""
-        """The value of Authorization; empty: none."""
+        """The value of the Authorization header; empty for none."""
 
     async def answer(self, asked: Sequence[str], url: str, used: str, fetch: Fetch) -> None:
         """Find what the registry asks for in `asked`, its WWW-Authenticate headers, when it refused `url`.
@@ -113,7 +113,7 @@ class Authorization:
         raise UnauthorizedError
 
     async def _token(self, challenge: Challenge, registry: Origin, credential: Credential | None, fetch: Fetch) -> str:
-        """Fetch a token. Only a token server that the registry's credentials are meant for gets to see them."""
+        """Fetch a token. The credentials go only to a token server that may see them."""
         try:
             realm, address = Origin.of(challenge.realm), challenges.token_url(challenge)
         except ValueError:
@@ -147,7 +147,7 @@ class Authorization:
             status, body = await fetch("GET", signed, headers)
             if status < 400:
                 return _token_in(status, body)
-        # A token server that does not know such signatures may still have anonymous tokens.
+        # A token server that refuses the signature may still give anonymous tokens.
         return _token_in(*await fetch("GET", address, {}))
 
     async def _key(self) -> Key | None:

@@ -1,4 +1,4 @@
-"""What a registry asks for when it refuses: WWW-Authenticate, and the address of its tokens."""
+"""Reading a registry's challenge: the WWW-Authenticate header, and the address of the token server in it."""
 
 import base64
 import hashlib
@@ -17,17 +17,17 @@ _NOTHING: Final = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).dec
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to show who asks."""
+    """One scheme of authentication that a registry accepts."""
 
     scheme: str
-    """In lower case: bearer or basic."""
+    """"bearer" or "basic", in lower case."""
     realm: str = ""
     service: str = ""
     scope: str = ""
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the token shall allow."""
+        """The operations that the token allows."""
         return tuple(self.scope.split())
 
     @property
@@ -37,7 +37,7 @@ class Challenge:
 
 
 def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """Read all WWW-Authenticate headers; what cannot be read is left out."""
+    """Read all WWW-Authenticate headers. Unreadable ones are skipped."""
     return tuple(challenge for header in headers for challenge in _challenges(header))
 
 
@@ -57,7 +57,7 @@ def _challenges(header: str) -> Iterable[Challenge]:
 
 
 def token_url(challenge: Challenge, more: Iterable[tuple[str, str]] = ()) -> str:
-    """Return the address of the token; keys are sorted, as the signature over it wants them."""
+    """Return the address that a token is asked from. Keys are sorted, since the signature covers the address."""
     parts = urlsplit(challenge.realm)
     query = [*parse_qsl(parts.query), *more, *(("scope", scope) for scope in challenge.scopes)]
     if challenge.service:
@@ -66,5 +66,5 @@ def token_url(challenge: Challenge, more: Iterable[tuple[str, str]] = ()) -> str
 
 
 def signed_text(url: str) -> bytes:
-    """Return what is signed to get a token from `url`."""
+    """Return the text that a request for a token from `url` must sign."""
     return f"GET,{url},{_NOTHING}".encode()

@@ -33,10 +33,10 @@ from puna.settings import REST_VERSION
 log = logging.getLogger(__name__)
 
 Body: TypeAlias = Callable[[], bytes | AsyncIterable[bytes]]
-"""Makes a request's body, once for each time that it is sent."""
+"""Creates a request's body. It is called each time the request is sent."""
 
 _MACHINE: Final = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-# The reference's registry refuses clients whose version is too old for a model.
+# Ollama's registry refuses clients whose version is too old for a model.
 USER_AGENT: Final = f"ollama/{REST_VERSION} ({_MACHINE} {platform.system().lower()}) Go/go1.26"
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _MOST_REDIRECTS: Final = 10
@@ -44,11 +44,11 @@ _LONGEST_ERROR: Final = 1 << 12
 _LONGEST_TOKEN: Final = 1 << 16
 _ERROR_SECONDS: Final = 10
 _DIGITS: Final = 18
-"""Digits of the largest number that a header may have."""
+"""Digits of the largest number that is read from a header."""
 
 
 class Client:
-    """Sends requests about one repository."""
+    """Sends requests to one repository."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Client:
         raise UnauthorizedError
 
     async def manifest(self, tag: str, headers: Mapping[str, str]) -> bytes:
-        """Return a manifest, of at most as many bytes as the limits allow."""
+        """Return a manifest. Raises RegistryError if it has more bytes than the limits allow."""
         url, limit = self.repository.manifest(tag), self._limits.manifest
         response = await self.request("GET", url, headers=headers, seconds=self._limits.answer)
         async with response:
@@ -106,7 +106,7 @@ class Client:
         return data
 
     def location(self, response: aiohttp.ClientResponse, location: str) -> str:
-        """Return the address that a header of an answer refers to. Raises ReferralError where it may not."""
+        """Return the address in a header of an answer. Raises ReferralError if the registry may not refer to it."""
         came_from = str(response.url)
         target = joined(came_from, location)
         self._reach.check(target, came_from)
@@ -180,14 +180,14 @@ async def connected(
 
 
 async def chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    """Yield a body as it comes. RegistryError when it ends too early."""
+    """Yield a body in chunks as they arrive. Raises RegistryError if it ends too early."""
     with _told(response.method, str(response.url)):
         async for chunk in response.content.iter_any():
             yield chunk
 
 
 def joined(url: str, location: str) -> str:
-    """Return the address that a Location header means; signed addresses are not touched. Raises ReferralError."""
+    """Return the absolute address of a Location header. Signed addresses stay as they are. Raises ReferralError."""
     try:
         target = URL(location, encoded=True)
         return str(target if target.absolute else URL(url, encoded=True).join(target))
@@ -196,13 +196,13 @@ def joined(url: str, location: str) -> str:
 
 
 def number(text: str) -> int | None:
-    """Read a number that a header has, None if it is none or too long to be one."""
+    """Return the number in a header; None if it is no number or has too many digits."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 @contextlib.contextmanager
 def _told(method: str, url: str) -> Iterator[None]:
-    """Turn what a connection fails with into a RegistryError in Go's words: Get "http://…": EOF."""
+    """Turn an error of a connection into a RegistryError in Go's words: Get "http://…": EOF."""
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:

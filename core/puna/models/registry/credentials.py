@@ -32,7 +32,7 @@ HUB: Final = ("index.docker.io", "docker.io", "registry-1.docker.io")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """How to show who asks; empty where there is nothing."""
+    """A user name and password, or a token. Empty fields are not known."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -49,18 +49,18 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyring:
-    """Where credentials are looked for, in this order."""
+    """The places where credentials are looked up, in the order of the fields."""
 
     host: str = ""
-    """The registry that `own` is for: host, and port if it has one."""
+    """The registry that `own` belongs to: a host with an optional port."""
     own: Credential = field(default_factory=Credential)
     docker_text: str = field(default="", repr=False)
-    """Docker's configuration itself."""
+    """The text of docker's configuration."""
     docker_file: Path | None = None
-    """Docker's configuration on the disk."""
+    """The path of docker's configuration."""
 
     async def find(self, registry: Origin) -> Credential | None:
-        """Return what is known for a registry, None if nothing is. A bad configuration is logged and passed over."""
+        """Return the credentials for a registry, None if there are none. A bad configuration is logged and skipped."""
         own = credentials_origin(self.host) if self.host else None
         if own == registry:
             return self.own
@@ -120,7 +120,7 @@ def _table(config: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
 
 
 def _of_hub(registry: Origin) -> Origin:
-    """Return Docker Hub under the name that docker's configuration has for it, other registries as they are."""
+    """Return the key that docker's configuration has for a registry. Only Docker Hub's differs from its name."""
     return replace(registry, host=HUB[0]) if registry in {replace(registry, host=each) for each in HUB} else registry
 
 
@@ -131,7 +131,7 @@ def registry_of(key: str) -> Origin | None:
 
 
 def entry_credential(entry: Mapping[str, Any]) -> Credential | None:
-    """Read an entry of docker's `auths`, None if there is nothing in it."""
+    """Read an entry of docker's `auths`; None if it is empty."""
     values = {key: value for key, value in entry.items() if isinstance(value, str) and value}
     if "registrytoken" in values:
         return Credential(token=values["registrytoken"])

@@ -1,6 +1,15 @@
-"""One blob from a registry into the store: parts side by side, resumed where they stopped.
+"""Downloading one blob into the store, in parallel parts that are resumed where they stopped.
 
-Its bytes get the blob's name only when its digest is right, so a kill at any moment leaves parts or the blob.
+A download passes these stages:
+
+1. Open: lock `-partial`. While another process holds the lock, show its progress and try again. 2. Prepare: ask for
+the size, read the notes of an earlier attempt, or divide the blob into parts. 3. Fetch: several parts at a time write
+their ranges into the one file. Every two seconds the file is flushed to the disk    and then the notes are written, so
+that a note never claims bytes that a crash could lose. 4. Settle: hash the whole file. With the right digest it is
+renamed to the blob, otherwise everything is removed.
+
+A kill at any moment therefore leaves either parts that can be resumed or the complete blob. Cancelling stops the
+parts, writes the notes and keeps what has arrived.
 """
 
 import asyncio
@@ -30,14 +39,14 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Client]]
 
 _SIZE_TRIES: Final = 3
 _GET_ONLY: Final = (403, 405)
-"""What storages answer whose signed addresses are for reading, and not for asking how long it would be."""
+"""Statuses of a storage whose signed addresses allow GET and not HEAD. The size is then taken from a GET."""
 
 
 class Download(Transfer):
-    """A blob on its way here."""
+    """The download of one blob."""
 
     def __init__(self, partial: PartialBlob, digest: str, size: int, connect: Connect, limits: Limits) -> None:
-        """`size` is what the manifest says, 0 if it does not: then what the registry answers counts."""
+        """`size` is the size in the manifest. If that is 0, the size in the registry's answer counts."""
         super().__init__(limits)
         self._partial = partial
         self._digest = digest
@@ -47,12 +56,12 @@ class Download(Transfer):
 
     @property
     def completed(self) -> int:
-        """Bytes that are here."""
+        """Bytes that have arrived."""
         return sum(part.completed for part in self._parts)
 
     async def _run(self) -> None:
         async with self._locked() as mine, self._connect() as client:
-            if not mine:  # another process has brought the blob meanwhile
+            if not mine:  # another process has completed the blob
                 self._prepared.set()
                 self._arrived.set()
                 return
@@ -69,11 +78,12 @@ class Download(Transfer):
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncGenerator[bool]:
-        """Hold the files of the blob; wait, and show how far it is, while another process does. False: it is there."""
+        """Lock the files of the blob. While another process holds them, show its progress. Return False if the blob
+        exists."""
         try:
             while not is_present(self._partial, self._size):
                 if await in_thread(self._partial.lock):
-                    # The one before may have been done just now.
+                    # The previous holder may just have completed the blob.
                     yield not is_present(self._partial, self._size)
                     return
                 self._parts = list(await in_thread(self._partial.parts))
@@ -111,7 +121,7 @@ class Download(Transfer):
                 return size
 
     async def _bring(self, client: Client) -> None:
-        """Fetch what is missing. However it ends, what has come is noted."""
+        """Fetch the missing bytes. The notes are written however it ends."""
         source = Source(client, self._digest, self._limits)
         gate = asyncio.Semaphore(self._limits.parts)
 
@@ -130,7 +140,7 @@ class Download(Transfer):
         except BaseExceptionGroup as failed:
             raise first_failure(failed) from None
         finally:
-            with contextlib.suppress(TransferError):  # what went wrong is told already
+            with contextlib.suppress(TransferError):  # the first error is already raised
                 self._partial.note(self._parts)
 
     def _advance(self, number: int, count: int) -> None:
@@ -138,7 +148,7 @@ class Download(Transfer):
         self._parts[number] = replace(part, completed=part.completed + count)
 
     async def _noting(self) -> None:
-        """Note now and then how far the parts are. What is noted is on the disk."""
+        """Write the notes at intervals, each time after flushing the bytes that they count."""
         noted = list(self._parts)
         touch_if_present = asyncio.get_running_loop().time()
         while True:
@@ -151,7 +161,7 @@ class Download(Transfer):
             if changed:
                 await in_thread(self._partial.sync)
                 await in_thread(self._partial.note, changed)
-                await in_thread(self._partial.check_room, 0)  # others write to the disk too
+                await in_thread(self._partial.check_room, 0)  # other programs fill the disk too
             noted = now
 
     async def _settle(self) -> None:
@@ -163,7 +173,7 @@ class Download(Transfer):
 
 
 def too_large(digest: str, size: int, limits: Limits) -> TransferError:
-    """Refuse a blob, or a whole model, for its size."""
+    """Return the error for a blob or a model that is larger than the limits allow."""
     return TransferError(
         f"the registry says that {digest} has {size} bytes, of {limits.model} that it may have; "
         "PUNA_MAX_MODEL_BYTES changes the limit"
@@ -171,7 +181,7 @@ def too_large(digest: str, size: int, limits: Limits) -> TransferError:
 
 
 def is_present(partial: PartialBlob, size: int) -> bool:
-    """Whether the blob is there, as long as it should be. A shorter one is damaged, and is fetched again."""
+    """Whether the blob exists with the right size. A blob of another size is damaged, and is fetched again."""
     try:
         found = partial.final.stat().st_size
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What registries and the way to them fail with, in the reference's words: clients match them."""
+"""Errors of registries and of the network, in Ollama's words, since clients match the texts."""
 
 import errno
 import os
@@ -11,59 +11,60 @@ from puna.errors import TransferError
 from puna.go.json import quote
 
 _LONGEST: Final = 300
-"""Characters of what a peer says that an error repeats."""
+"""Characters of a peer's text that an error repeats."""
 
 
 class RegistryError(TransferError):
     """A registry refused, or could not be reached."""
 
     def __init__(self, text: str, *, status: int = 0, wait: float = 0.0) -> None:
-        """`status` is HTTP's, 0 if there was no answer; `wait` the seconds that the registry asks for."""
+        """`status` is the HTTP status, 0 if there was no answer. `wait` is the delay in seconds that the registry
+        asks for."""
         super().__init__(text)
         self.status = status
         self.wait = wait
 
     @property
     def is_passing(self) -> bool:
-        """Whether trying again may help."""
+        """Whether a retry may help."""
         return self.status in (0, 408, 425, 429) or self.status >= 500
 
 
 class MissingError(RegistryError):
-    """The registry does not have it."""
+    """The registry does not have the manifest or blob."""
 
     def __init__(self) -> None:
         super().__init__("file does not exist", status=404)
 
 
 class UnauthorizedError(RegistryError):
-    """The registry wants to know who asks, and what it was told did not do."""
+    """The registry wants credentials, and there are none or it refused them."""
 
     def __init__(self) -> None:
         super().__init__("unauthorized: access denied", status=401)
 
 
 class StalledError(RegistryError):
-    """No byte came, or could be sent, for too long."""
+    """No byte was received or sent for too long."""
 
     def __init__(self) -> None:
         super().__init__("the transfer stalled")
 
 
 class ReferralError(RegistryError):
-    """A registry refers to an address that it has no say over. Trying again does not help."""
+    """A registry refers to an address that it may not send this server to. A retry does not help."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(f"the registry refers to {quote(shown_url(url))}: it {why}")
 
     @property
     def is_passing(self) -> bool:
-        """Never."""
+        """False: a retry never helps."""
         return False
 
 
 def one_line(text: str) -> str:
-    """Return what a peer says as one line of bounded length without control characters."""
+    """Return a peer's text as one line of bounded length without control characters."""
     words = "".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST]).split()
     line = " ".join(words)
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
@@ -76,18 +77,18 @@ def shown_url(url: str) -> str:
 
 
 def of_system(error: OSError, operation: str, path: Path) -> TransferError:
-    """Say what a disk refused: write /path: no space left on device."""
+    """Return the error of a disk operation in Go's words: write /path: no space left on device."""
     return TransferError(f"{operation} {path}: {system_text(error)}")
 
 
 def system_text(error: OSError) -> str:
-    """Return the system's text as Go writes it, which has no capital."""
+    """Return the system's error text as Go writes it, without a capital letter."""
     text = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     return text[:1].lower() + text[1:]
 
 
 def connecting_text(error: OSError, host: str, port: int | None) -> str:
-    """Say why there is no connection, as Go's net package does."""
+    """Return why a connection failed, in the words of Go's net package."""
     if isinstance(error, socket.gaierror):
         return f"dial tcp: lookup {host}: no such host"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""One part of a blob: asked for by its range, written as it comes, asked for again when the line fails."""
+"""Fetching one part of a blob: a request for its range, writes as bytes arrive, and retries after failures."""
 
 import asyncio
 import random
@@ -19,13 +19,13 @@ from puna.models.registry.parts import Part
 from puna.models.registry.retry import Tries
 
 _GATHERED: Final = 1 << 20
-"""Bytes that are written at once; less when they come slowly."""
+"""Bytes that are written at once. Slow connections write fewer."""
 _LOST: Final = (401, 403, 404, 410)
-"""What storage answers when a signed address is too old."""
+"""Statuses of a storage whose signed address has expired."""
 
 
 class Source:
-    """Where a blob's bytes are: the registry itself, or the storage that it sends clients to."""
+    """The address of a blob's bytes: the registry's own, or that of the storage to which it redirects."""
 
     def __init__(self, client: Client, digest: str, limits: Limits) -> None:
         self._client = client
@@ -35,19 +35,19 @@ class Source:
         self._found = ""
 
     async def url(self) -> str:
-        """Return the address of the bytes, found out once."""
+        """Return the address of the bytes. It is asked for once."""
         async with self._asking:
             if not self._found:
                 self._found = await self._ask()
             return self._found
 
     def forget(self, url: str) -> None:
-        """Have the address found out anew."""
+        """Ask for the address again at the next use."""
         if self._found == url:
             self._found = ""
 
     async def _ask(self) -> str:
-        """Ask the registry; what may pass is tried again for a while, n² times 10 ms apart."""
+        """Ask the registry. Transient errors are retried for a while, n² times 10 ms apart."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._limits.direct
         number = 0
@@ -76,7 +76,7 @@ class Source:
             return str(answer.url)
 
     async def open(self, url: str, first: int, last: int) -> aiohttp.ClientResponse:
-        """Ask for a range of the bytes."""
+        """Request a range of the bytes."""
         return await self._client.request("GET", url, headers={"Range": f"bytes={first}-{last}"})
 
 
@@ -87,9 +87,9 @@ async def fetch(
     limits: Limits,
     advance: Callable[[int, int], None],
 ) -> None:
-    """Bring what is missing of a part; `part` tells how far it is, `advance` hears of its number and more bytes.
+    """Fetch the missing bytes of a part. `advance` is called with the number of the part and the bytes written.
 
-    Raises TransferError when the disk fails or too many tries have.
+    Raises TransferError if the disk fails, or after too many failed attempts.
     """
     tries = Tries(limits)
     while (before := part()).missing:
@@ -127,7 +127,7 @@ async def _attempt(
                 async with aclosing(chunks(response)) as body:
                     async for chunk in body:
                         deadline, before = patience.when(), loop.time()
-                        patience.reschedule(None)  # a slow disk is not a slow line
+                        patience.reschedule(None)  # the timeout is for the network and not for the disk
                         fresh, skipped = chunk[skipped:], max(skipped - len(chunk), 0)
                         if await gathering.add(fresh):
                             return
@@ -144,7 +144,7 @@ async def _attempt(
 
 
 def _skipped(response: aiohttp.ClientResponse, first: int) -> int:
-    """Return how many bytes of the answer come before the range; some servers know no ranges. Raises RegistryError."""
+    """Return how many bytes of the answer precede the range, since some servers ignore ranges. Raises RegistryError."""
     if response.status == 206:
         told = response.headers.get("Content-Range", "")
         if told and not told.replace(" ", "").startswith(f"bytes{first}-"):
@@ -156,7 +156,7 @@ def _skipped(response: aiohttp.ClientResponse, first: int) -> int:
 
 
 class _Gathering:
-    """Bytes of a part that are not written yet. Leaving it writes them, whatever happened."""
+    """A buffer of received bytes. Leaving the context writes them, even after an error."""
 
     def __init__(self, partial: PartialBlob, part: Part, limits: Limits, advance: Callable[[int, int], None]) -> None:
         self._partial = partial
@@ -175,7 +175,7 @@ class _Gathering:
             self._write(bytes(self._data))
 
     async def add(self, chunk: bytes) -> bool:
-        """Take bytes, but no more than the part has; whether it is complete and written."""
+        """Buffer bytes up to the end of the part. Return whether the part is complete and written."""
         room = self._part.missing - self._written - len(self._data)
         self._data += chunk[:room]
         now = asyncio.get_running_loop().time()
@@ -185,7 +185,7 @@ class _Gathering:
         return self._written == self._part.missing
 
     async def flush(self) -> None:
-        """Write what is there."""
+        """Write the buffered bytes."""
         data, self._data = bytes(self._data), bytearray()
         if data:
             await in_thread(self._write, data)

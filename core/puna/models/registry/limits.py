@@ -1,4 +1,4 @@
-"""How large, how many, how long: the numbers of a transfer. Tests use smaller ones."""
+"""Sizes, counts and times of transfers. Tests use smaller ones."""
 
 from dataclasses import dataclass
 
@@ -8,37 +8,38 @@ from puna.limits import Limits as Bounds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds. The defaults are Ollama's, where Ollama has such a number."""
+    """Sizes are bytes, times are seconds. Where Ollama has such a limit, the default is Ollama's."""
 
     parts: int = 16
-    """Parts of a blob, and how many of them travel at once."""
+    """Parts of a blob, and how many are transferred at once."""
     smallest_part: int = 100_000_000
     largest_part: int = 1_000_000_000
     tick: float = 0.06
-    """Between two reports of progress."""
+    """Time between two reports of progress."""
     stall: float = 30.0
-    """Without a byte until the request is made anew."""
+    """Time without a byte after which the request is repeated."""
     connect: float = 30.0
     answer: float = 300.0
-    """Until the headers of an answer without a large body."""
+    """Time until the headers of an answer without a large body."""
     commit: float = 3600.0
-    """Until the answer to the end of an upload: some registries read all of it again."""
+    """Time until the answer to the end of an upload, since some registries read the whole blob again."""
     tries: int = 6
-    """Failures in a row until a part, or a blob that is sent, is given up."""
+    """Consecutive failures after which a part, or an upload, is given up."""
     backoff: float = 1.0
-    """Before the second try; doubled with each further one."""
+    """Delay before the second attempt. It doubles with each further one."""
     longest_wait: float = 60.0
-    """What a registry may ask for at most before the next try."""
+    """Longest delay before the next attempt that a registry may ask for."""
     progress: int = 1 << 20
-    """A try that brought this much counts as the first again: slow lines that are cut often still get there."""
+    """Bytes of an attempt that reset the count of failures, so that connections that break often still make
+    progress."""
     direct: float = 30.0
-    """For finding out where a blob lies."""
+    """Time to ask for the address of a blob."""
     save: float = 2.0
-    """Between two notes of how far the parts are; a killed server loses this much."""
+    """Time between two writes of the notes. A killed server loses this much work."""
     keep: float = 300.0
-    """Between two touches of what a long transfer has brought, so that no server prunes it."""
+    """Time between two touches of the files of a long transfer, so that no server prunes them."""
     trickle: int = 1 << 10
-    """Bytes that must come within `stall`, and a try that stalls must bring for it not to count."""
+    """Bytes that must arrive within `stall`. A stalled attempt that brought as many does not count as a failure."""
     manifest: int = DEFAULT_LIMITS.max_manifest_bytes
     """Bytes of a manifest."""
     layers: int = DEFAULT_LIMITS.max_manifest_layers
@@ -46,9 +47,9 @@ class Limits:
     model: int = DEFAULT_LIMITS.max_model_bytes
     """Bytes of all blobs of a model."""
     poll: float = 0.25
-    """Between two looks at a download that another process is busy with."""
+    """Time between two looks at a download of another process."""
 
 
 def limits_of(bounds: Bounds) -> Limits:
-    """Return the limits with the bounds that are settings."""
+    """Return the limits with the bounds from the settings."""
     return Limits(manifest=bounds.max_manifest_bytes, layers=bounds.max_manifest_layers, model=bounds.max_model_bytes)

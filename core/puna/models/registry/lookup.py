@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 AT_ONCE: Final = 16
-"""Look-ups that may be under way. One more waits."""
+"""Look-ups at the same time. Further ones wait."""
 _NUMERIC: Final = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 _places: Final = threading.BoundedSemaphore(AT_ONCE)
 
@@ -20,10 +20,10 @@ _places: Final = threading.BoundedSemaphore(AT_ONCE)
 async def addresses(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[tuple[int, str]]:
     """Return families and addresses of a name. Raises OSError.
 
-    When this is cancelled, the look-up goes on unheard.
+    When the call is cancelled, the look-up goes on in its thread and its result is dropped.
     """
     while not _places.acquire(blocking=False):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)  # the places belong to threads
+        await asyncio.sleep(0.05)  # threads release the semaphore, so it is not one of asyncio
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[tuple[int, str]]] = loop.create_future()
 

@@ -15,17 +15,17 @@ _HOST: Final = re.compile(r"[a-z0-9_.:-]+")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request goes. Host and scheme are in lower case."""
+    """The scheme, host and port of a request. Scheme and host are in lower case."""
 
     scheme: str
     """http or https."""
     host: str
-    """Name or address; IPv6 without brackets."""
+    """A name or an address. IPv6 addresses have no brackets."""
     port: int
 
     @classmethod
     def of(cls, url: str) -> "Origin":
-        """Return the origin of an address. Raises ValueError when it has none, or a user's name in it."""
+        """Return the origin of an address. Raises ValueError if it has none, or if it contains a user name."""
         parsed = URL(url, encoded=True)
         host = (parsed.raw_host or "").lower()
         if parsed.scheme not in PORTS or not host or parsed.port is None or parsed.raw_user or parsed.raw_password:
@@ -34,7 +34,7 @@ class Origin:
 
     @property
     def netloc(self) -> str:
-        """Host, and port if it is not the scheme's own."""
+        """The host, and the port if it is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -47,10 +47,10 @@ class Pattern:
     """An entry of a list of hosts: [scheme://]host[:port], where *.example.com means all hosts below example.com."""
 
     scheme: str
-    """Empty: both."""
+    """Empty for both schemes."""
     host: str
     port: int
-    """0: the scheme's own."""
+    """0 for the scheme's default port."""
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
@@ -64,7 +64,7 @@ class Pattern:
         return cls(origin.scheme if separator else "", wild + origin.host, explicit or 0)
 
     def covers(self, origin: Origin) -> bool:
-        """Return whether an origin is one of those that are meant."""
+        """Whether the pattern matches an origin."""
         if self.scheme not in ("", origin.scheme) or (self.port or PORTS[origin.scheme]) != origin.port:
             return False
         if self.host.startswith("*."):

@@ -1,11 +1,11 @@
 """A blob that is on its way: its bytes so far, and the notes of how far its parts are. All calls block.
 
-The files are the reference's, so either server goes on where the other stopped:
+The files are Ollama's, so either server goes on where the other stopped:
 
     sha256-<hex>-partial      the blob's bytes, at full length from the beginning
     sha256-<hex>-partial-<N>  part N: {"N":0,"Offset":0,"Size":510784,"Completed":0}
 
-One process at a time writes: it holds a lock on the first file. (The reference knows no locks.)
+One process at a time writes: it holds a lock on the first file. (Ollama knows no locks.)
 """
 
 import contextlib
@@ -28,16 +28,16 @@ _UNLOCKABLE: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class PartialBlob:
-    """The files of one blob. Disk errors are TransferErrors that name file and cause."""
+    """The files of one unfinished blob. Disk errors become TransferErrors that name the file and the cause."""
 
     def __init__(self, final: Path) -> None:
-        """`final` is where the blob will be."""
+        """`final` is the path of the complete blob."""
         self.final = final
         self.path = final.with_name(final.name + "-partial")
         self._file: BinaryIO | None = None
 
     def lock(self) -> bool:
-        """Open the file and lock it; whether that worked. It does not while another holds it."""
+        """Open the file and lock it. Return False if another process holds the lock."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
@@ -53,7 +53,7 @@ class PartialBlob:
             if error.errno not in _UNLOCKABLE:
                 file.close()
                 raise of_system(error, "lock", self.path) from error
-        if not self._is_current(file):  # its holder was done in between
+        if not self._is_current(file):  # the previous holder completed or removed it in between
             file.close()
             return False
         self._file = file
@@ -77,7 +77,7 @@ class PartialBlob:
         return self._file.fileno()
 
     def parts(self) -> tuple[Part, ...]:
-        """Return the parts as they were noted; nothing if there are no notes or they do not fit together."""
+        """Return the parts from the notes; empty if there are none or they do not cover the blob."""
         found = []
         for path in self._notes():
             try:
@@ -90,15 +90,15 @@ class PartialBlob:
         return list(self.path.parent.glob(f"{self.path.name}-*"))
 
     def resume(self) -> tuple[Part, ...]:
-        """Return the parts that are noted, ready to go on; nothing when the blob is to be begun."""
+        """Return the parts to resume with; empty if the download must start from the beginning."""
         found = self.parts()
         if found and os.fstat(self._descriptor).st_size != parts_.total(found):
-            found = parts_.emptied(found)  # the bytes that the notes speak of are gone
+            found = parts_.emptied(found)  # the bytes that the notes count are gone
             self._size(parts_.total(found))
         return found
 
     def begin(self, parts: Iterable[Part]) -> None:
-        """Make the file as long as the blob, and note its parts."""
+        """Extend the file to the size of the blob, and write the notes of its parts."""
         planned = tuple(parts)
         self._forget()
         self._size(parts_.total(planned))
@@ -111,14 +111,14 @@ class PartialBlob:
             raise of_system(error, "truncate", self.path) from error
 
     def check_room(self, size: int) -> None:
-        """Raise TransferError where so many more bytes would fill the disk."""
+        """Raise TransferError if `size` more bytes would fill the disk."""
         try:
             durable.check_room(self.path.parent, size)
         except OSError as error:
             raise of_system(error, "write", self.path) from error
 
     def note(self, parts: Iterable[Part]) -> None:
-        """Write down how far parts are."""
+        """Write the notes of parts."""
         for part in parts:
             target = self.path.with_name(f"{self.path.name}-{part.number}")
             try:
@@ -140,19 +140,19 @@ class PartialBlob:
             raise of_system(error, "write", self.path) from error
 
     def sync(self) -> None:
-        """Bring the bytes to the disk."""
+        """Flush the bytes to the disk."""
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
             raise of_system(error, "sync", self.path) from error
 
     def touch(self) -> None:
-        """Make all files young, so that nobody prunes them."""
+        """Set the times of all files to now, so that no server prunes them."""
         for path in (self.path, *self._notes()):
             touch_if_present(path)
 
     def digest(self, stopped: Callable[[], bool]) -> str:
-        """Return the digest of the bytes; what it is once `stopped()` is true does not matter."""
+        """Return the digest of the bytes. Once `stopped()` is true the result has no meaning."""
         found = hashlib.sha256()
         offset = 0
         try:
@@ -164,11 +164,12 @@ class PartialBlob:
         return f"sha256:{found.hexdigest()}"
 
     def publish(self) -> None:
-        """Make the file the blob, for good. The notes go afterwards: a kill in between loses no byte."""
+        """Rename the file to the blob, durably. The notes are removed afterwards, so that a kill in between loses
+        nothing."""
         try:
             os.fsync(self._descriptor)
             os.fchmod(self._descriptor, durable.FILE_MODE)
-            if not self._is_current(self._file):  # a server that knows no locks has pruned it
+            if not self._is_current(self._file):  # Ollama, which takes no locks, has pruned it
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self.path.replace(self.final)
             durable.sync_folder(self.final.parent)
@@ -177,7 +178,7 @@ class PartialBlob:
         self._forget()
 
     def discard(self) -> None:
-        """Remove everything."""
+        """Remove the file and all notes."""
         self._forget()
         self.path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The parts that a blob travels in, and the state files that say how far each of them is."""
+"""The parts of a blob, and the notes that say how many bytes of each part are on the disk."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from puna.models.registry.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A range of a blob, and how many of its bytes are there."""
+    """A range of a blob, and how many of its bytes have arrived."""
 
     number: int
     offset: int
@@ -18,23 +18,23 @@ class Part:
 
     @property
     def missing(self) -> int:
-        """Bytes that are not there."""
+        """Bytes that are missing."""
         return self.size - self.completed
 
 
 def plan(total: int, limits: Limits) -> tuple[Part, ...]:
-    """Divide a blob. One of no bytes has no parts."""
+    """Divide a blob into parts. An empty blob has none."""
     size = min(max(total // limits.parts, limits.smallest_part), limits.largest_part)
     return tuple(Part(number, offset, min(size, total - offset)) for number, offset in enumerate(range(0, total, size)))
 
 
 def dumps(part: Part) -> bytes:
-    """Write a state file as the reference does."""
+    """Write a note as Ollama does."""
     return (f'{{"N":{part.number},"Offset":{part.offset},"Size":{part.size},"Completed":{part.completed}}}\n').encode()
 
 
 def loads(data: bytes) -> Part:
-    """Read a state file. Raises ValueError."""
+    """Read a note. Raises ValueError."""
     value = json.loads(data)
     if not isinstance(value, dict):
         raise ValueError("a part's state is a JSON object")
@@ -48,7 +48,7 @@ def loads(data: bytes) -> Part:
 
 
 def whole(found: Iterable[Part]) -> tuple[Part, ...]:
-    """Return the parts in order if they cover a blob without gaps; else nothing, and the blob is begun anew."""
+    """Return the parts in order if they cover a blob without gaps, otherwise nothing."""
     parts = sorted(found, key=lambda part: part.number)
     end = 0
     for number, part in enumerate(parts):
@@ -64,5 +64,5 @@ def total(parts: Sequence[Part]) -> int:
 
 
 def emptied(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Return the parts with nothing there."""
+    """Return the parts with no bytes completed."""
     return tuple(replace(part, completed=0) for part in parts)

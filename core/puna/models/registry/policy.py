@@ -12,20 +12,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The operator's lists."""
+    """The operator's lists of registries and hosts."""
 
     allowed: tuple[Pattern, ...] | None = None
-    """Registries that may be used; None: all."""
+    """Registries that may be used; None for all."""
     peers: tuple[Pattern, ...] = ()
-    """Hosts that registries may refer to although they are not public."""
+    """Hosts without public addresses that registries may refer to."""
 
     def allows(self, registry: Origin) -> bool:
-        """Return whether a registry may be used."""
+        """Whether a registry may be used."""
         return self.allowed is None or any(each.covers(registry) for each in self.allowed)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the operator's lists. An entry that makes no sense is logged and means nothing."""
+    """Return the operator's lists. An invalid entry is logged and ignored."""
     allowed = _patterns("PUNA_ALLOWED_REGISTRIES", settings.allowed_registries)
     realms = [f"https://{each.partition('=')[2].removeprefix('https://')}" for each in settings.registry_realms]
     return Policy(

@@ -40,7 +40,7 @@ _DOWNGRADE: Final = "is in clear, and what refers to it is encrypted"
 
 
 class ForbiddenAddressError(OSError):
-    """A connection would go to an address that the registry has no say over."""
+    """A connection would go to an address that the registry may not send this server to."""
 
 
 class Reach:
@@ -71,14 +71,14 @@ class Reach:
         except ValueError:
             raise ReferralError(url, _MALFORMED) from None
         if address_of(target.host) is None and target.host.replace(".", "").isdigit():
-            raise ReferralError(url, _MALFORMED)  # an address in a form that only some programs understand
+            raise ReferralError(url, _MALFORMED)  # an address in a form that programs read differently
         if target.scheme == "http" and Origin.of(came_from).scheme == "https":
             raise ReferralError(url, _DOWNGRADE)
         if address_of(target.host) and not self.allows(target.host, target.port, secure=target.scheme == "https"):
             raise ReferralError(url, _why(secure=target.scheme == "https"))
 
     def allows(self, text: str, port: int, *, secure: bool) -> bool:
-        """Return whether a connection may go to an IP address; `secure` says that it is for https."""
+        """Whether a connection may go to an IP address. `secure` says that it is for https."""
         address = address_of(text)
         return address is not None and ((address, port) in self._own or (secure and is_public(address)))
 
@@ -120,7 +120,7 @@ class Reach:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up and keeps the addresses that may be connected to."""
+    """A resolver that returns only the addresses that may be connected to."""
 
     def __init__(self, reach: Reach, *, secure: bool) -> None:
         self._reach = reach
@@ -139,11 +139,11 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 class Connections:
-    """HTTP sessions that connect only to what may be reached: one for each scheme, one for proxies."""
+    """HTTP sessions that connect only to permitted addresses: one for each scheme, and one for proxies."""
 
     def __init__(self, reach: Reach, connect_seconds: float) -> None:
         self._reach = reach
@@ -169,7 +169,7 @@ class Connections:
             connector=aiohttp.TCPConnector(limit=0, **how),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a few bytes could become any number of them
+            auto_decompress=False,  # a small body could expand without bound
         )
 
     def _factory(self, *, secure: bool) -> Callable[[AddrInfoType], socket.socket]:
@@ -189,7 +189,7 @@ class Connections:
 
 @contextlib.asynccontextmanager
 async def connections(reach: Reach, connect_seconds: float) -> AsyncGenerator[Connections]:
-    """Open connections, which are closed at the end."""
+    """Open the sessions and close them at the end."""
     opened = Connections(reach, connect_seconds)
     try:
         yield opened
@@ -198,7 +198,7 @@ async def connections(reach: Reach, connect_seconds: float) -> AsyncGenerator[Co
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the environment's proxy for an address. As in Go, this machine is always reached directly."""
+    """Return the environment's proxy for an address. As in Go, loopback never goes through a proxy."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):

@@ -1,4 +1,13 @@
-"""Pulling and pushing models: the order of steps and the status lines are the reference's."""
+"""Pulling and pushing models: the order of steps and the status lines are Ollama's.
+
+A pull fetches the manifest, checks it against the limits and the policy, takes shared locks on its blobs, fetches the
+missing blobs one after the other, verifies the existing ones, and writes the manifest last. So the model appears as a
+whole, and a failure leaves blobs that a later pull finds. A push sends the blobs first and the manifest last, for the
+same reason.
+
+Transfers are shared: of several requests for one blob of one registry the first starts the transfer, all show its
+progress, and the last one to leave cancels it.
+"""
 
 import asyncio
 import contextlib
@@ -39,11 +48,11 @@ log = logging.getLogger(__name__)
 _TENSOR: Final = media_types.PREFIX + "tensor"
 _NO_MLX: Final = "this model requires MLX support, but the MLX runtime is not available"
 _SHORT: Final = slice(7, 19)
-"""The part of a digest that stands in status lines: its first twelve digits."""
+"""The part of a digest that status lines show: its first twelve digits."""
 
 
 class Registries:
-    """Brings models into a store and out of it. Requests for the same blob share one transfer."""
+    """Pulls models into a store and pushes them from it. Requests for the same blob share one transfer."""
 
     def __init__(
         self,
@@ -57,7 +66,7 @@ class Registries:
         self._identity = identity or Identity()
         self._limits = limits or Limits()
         self._downloads: Shared[tuple[str, str], Download] = Shared()
-        """By registry and digest: one registry that fails or stalls must not do so for others."""
+        """Downloads by registry and digest, so that a registry that stalls or fails does not affect another."""
         self._uploads: Shared[tuple[str, str], Upload] = Shared()
 
     async def pull(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
@@ -119,7 +128,7 @@ class Registries:
             raise TransferError(f"pull model manifest: {error}") from error
 
     async def _damage(self, layer: Layer, shared_locks: SharedLocks) -> str:
-        """Claim a blob; say what is wrong with it if it is here and not what it should be."""
+        """Lock a blob. Return what is wrong with it if it exists and is damaged."""
         await in_thread(shared_locks.add, layer.digest)
         if not await in_thread(os.path.lexists, self._store.blobs.path(layer.digest)):
             return ""
@@ -134,7 +143,7 @@ class Registries:
     async def _joined(
         self, layer: Layer, repository: Repository, connect: Connect, stack: AsyncExitStack
     ) -> Download | None:
-        """Take part in a blob's download; None if it is there."""
+        """Join or start the download of a blob. Yield None if the blob exists."""
         partial_blob = PartialBlob(self._store.blobs.path(layer.digest))
         if await in_thread(is_present, partial_blob, layer.size):
             await in_thread(self._store.blobs.touch, layer.digest)
@@ -144,7 +153,7 @@ class Registries:
         return await stack.enter_async_context(self._downloads.joined(key, make))
 
     async def _keep(self, manifest: Manifest) -> None:
-        """Touch what is here already while the rest comes, so that no other server takes it for forgotten."""
+        """Touch the existing blobs during the transfer, so that no other server prunes them."""
         while True:
             await asyncio.sleep(self._limits.keep)
             for digest in manifest.digests:
@@ -152,7 +161,7 @@ class Registries:
                     await in_thread(self._store.blobs.touch, digest)
 
     async def _write(self, name: ModelName, data: bytes, manifest: Manifest) -> frozenset[str]:
-        """Have the model appear; return the digests that the name had and has no more."""
+        """Write the manifest. Return the digests that the name no longer uses."""
         for digest in manifest.digests:
             path = self._store.blobs.path(digest)
             if not await in_thread(path.is_file):
@@ -164,7 +173,7 @@ class Registries:
         return before - manifest.digests
 
     async def push(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
-        """Send a model, step by step. RegistryNotAllowedError; TransferError for all that fails."""
+        """Send a model, step by step. Raises RegistryNotAllowedError, and TransferError for every failure."""
         self._check_allowed(name, insecure=insecure)
         yield TransferStep("retrieving manifest")
         if not name.is_valid:
@@ -214,12 +223,13 @@ class Registries:
             await upload.finished()
 
     def _connect(self, repository: Repository) -> Connect:
-        """Return how to reach a repository; what it asks for is found once for all connections."""
+        """Yield a client for a repository. Its authorization is shared by all connections of the operation."""
         reach = Reach(repository.origin, self._policy.peers)
         return partial(connected, repository, reach, Authorization(self._identity), self._limits)
 
     def _repository(self, name: ModelName, *, insecure: bool) -> Repository:
-        """Return where a model lies. RegistryNotAllowedError; TransferError when its host is none."""
+        """Return the repository of a model. Raises RegistryNotAllowedError, and TransferError if its host is
+        invalid."""
         self._check_allowed(name, insecure=insecure)
         return Repository.of(name, insecure=insecure)
 
@@ -229,13 +239,13 @@ class Registries:
         except ValueError:
             if name.is_valid:
                 raise TransferError(f"{name.host} is no host of a registry") from None
-            return  # the name is refused in words of its own
+            return  # an invalid name is refused later, with its own message
         if not self._policy.allows(origin):
             raise RegistryNotAllowedError(origin.netloc)
 
 
 def _bounded_manifest(data: bytes, limits: Limits) -> Manifest:
-    """Read a manifest that a registry sent. ValueError when it is none, TransferError when it is too long."""
+    """Read a registry's manifest. Raises ValueError if it is invalid, TransferError if it is too long."""
     value = json.loads(data)
     layers = value.get("layers") if isinstance(value, dict) else None
     if isinstance(layers, list) and len(layers) > limits.layers:
@@ -246,7 +256,7 @@ def _bounded_manifest(data: bytes, limits: Limits) -> Manifest:
 
 
 def _check_sizes(layers: list[Layer], limits: Limits) -> None:
-    """Raise TransferError when a manifest speaks of sizes that no blob has, or of more than a model may have."""
+    """Raise TransferError if a manifest has negative sizes, or more bytes than a model may have."""
     total = 0
     for layer in layers:
         if layer.size < 0:
@@ -257,7 +267,7 @@ def _check_sizes(layers: list[Layer], limits: Limits) -> None:
 
 
 def _layers(manifest: Manifest, name: ModelName, *, pushing: bool = False) -> list[Layer]:
-    """Return what is to travel, in order. TransferError for what is no model, or none that can be run."""
+    """Return the layers to transfer, in order. Raises TransferError for a model that cannot be run."""
     found = [*manifest.layers, *([manifest.config] if manifest.config.digest else [])]
     if not found:
         raise TransferError("pull model manifest: the registry has no model of that name, but an index of images")

@@ -1,4 +1,4 @@
-"""Where a model lies: the addresses of its manifest, blobs and uploads."""
+"""A model's place on a registry: the addresses of its manifest, blobs and uploads."""
 
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -16,12 +16,12 @@ class Repository:
 
     @classmethod
     def of(cls, name: ModelName, *, insecure: bool) -> "Repository":
-        """Return where a name points. The scheme that the user wrote does not count, as in the reference."""
+        """Return the repository of a name. The scheme in the name does not count, as in Ollama."""
         return cls(f"{'http' if insecure else 'https'}://{name.host}/v2/{name.namespace}/{name.model}")
 
     @property
     def origin(self) -> Origin:
-        """The registry. Raises ValueError when the name's host is none."""
+        """The registry's origin. Raises ValueError if the name's host is invalid."""
         return Origin.of(self.base)
 
     def manifest(self, tag: str) -> str:
@@ -33,10 +33,11 @@ class Repository:
         return f"{self.base}/blobs/{digest}"
 
     def uploads(self, digest: str = "", source: str = "") -> str:
-        """Return where uploads begin; with `source`, namespace/model, the blob may be mounted from there instead."""
+        """Return the address that opens an upload. The registry may mount the blob from `source` (namespace/model)
+        instead."""
         query = "?" + urlencode({"from": source, "mount": digest}) if source else ""
         return f"{self.base}/blobs/uploads/{query}"
 
     def is_trusted(self, url: str) -> bool:
-        """Say whether a request to `url` may show who asks: only the registry itself, by scheme, host and port."""
+        """Whether a request to `url` may carry credentials: only to the scheme, host and port of the registry."""
         return Origin.of(url) == self.origin

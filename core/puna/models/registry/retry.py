@@ -1,4 +1,4 @@
-"""How often, and after what time, something is tried again."""
+"""The rule of retries: how often, and after which delay."""
 
 import asyncio
 import logging
@@ -10,20 +10,21 @@ log = logging.getLogger(__name__)
 
 
 class Tries:
-    """Counts failures in a row."""
+    """Counts consecutive failures."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._failed = 0
 
     def reset(self) -> None:
-        """Forget the failures: the line is alive."""
+        """Reset the count, since bytes arrive."""
         self._failed = 0
 
     async def another(self, error: RegistryError, gained: int = 0) -> bool:
-        """Count a failure, and wait if it may be tried again; whether it may.
+        """Count a failure, and wait before the next attempt. Return False if there must be none.
 
-        A try that gained enough bytes begins the count anew. A ReferralError is raised: it will not pass.
+        An attempt that brought enough bytes resets the count. A ReferralError is raised, since a retry does not
+        help.
         """
         if isinstance(error, ReferralError):
             raise error

@@ -1,4 +1,4 @@
-"""Transfers that several requests wait for: one of each, going on for as long as anybody waits."""
+"""Transfers that several requests share: one for each key, for as long as a request waits for it."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Hashable
@@ -18,9 +18,9 @@ class Shared(Generic[Key, T]):
 
     @contextlib.asynccontextmanager
     async def joined(self, key: Key, make: Callable[[], T]) -> AsyncGenerator[T]:
-        """Take part in the transfer of this key, which is begun if there is none that may succeed.
+        """Join the transfer of a key. It is started if none is running, or the running one has failed.
 
-        When the last one leaves, what is left of it is cancelled, and over when this is.
+        The last request that leaves cancels the transfer and waits until it has ended.
         """
         transfer, listeners = self._running.get(key, (None, set[object]()))
         if transfer is None or transfer.has_failed:

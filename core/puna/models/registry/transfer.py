@@ -1,4 +1,8 @@
-"""What downloads and uploads have in common: a task behind it, stages, and listeners that are told how far it is."""
+"""The common part of downloads and uploads: a task, its stages, and requests that watch its progress.
+
+A transfer is prepared when its total is known, arrived when all bytes are through, and over when its task has
+ended. Each request that shares it reads the counters at its own ticks, so a slow client holds nothing up.
+"""
 
 import abc
 import asyncio
@@ -8,7 +12,7 @@ from puna.models.registry.limits import Limits
 
 
 class Transfer(abc.ABC):
-    """A blob on its way."""
+    """The transfer of one blob, in either direction."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -16,40 +20,41 @@ class Transfer(abc.ABC):
         self._prepared = asyncio.Event()
         self._arrived = asyncio.Event()
         self.total = 0
-        """Bytes of the blob, known once it is prepared."""
+        """Bytes of the blob, known once the transfer is prepared."""
 
     @property
     @abc.abstractmethod
     def completed(self) -> int:
-        """Bytes that are through."""
+        """Bytes that were transferred."""
 
     @abc.abstractmethod
     async def _run(self) -> None:
-        """Do it: set `_prepared` when the total is known, `_arrived` when all bytes are through, then finish."""
+        """Transfer the blob. Set `_prepared` when the total is known and `_arrived` when all bytes are through."""
 
     def start(self) -> None:
-        """Begin. Whoever does this stops it."""
+        """Start the task. The caller stops it."""
         self._task = asyncio.create_task(self._run())
 
     @property
     def has_failed(self) -> bool:
-        """Whether it is over without success."""
+        """Whether the transfer has ended without success."""
         task = self._task
         return task is not None and task.done() and (task.cancelled() or task.exception() is not None)
 
     async def stop(self) -> None:
-        """Cancel what is left of it, and wait until it is over."""
+        """Cancel the task if it is running, and wait until it has ended."""
         if self._task is None:
             return
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # whoever listened has heard of it
+            self._task.exception()  # marks the error as retrieved; the requests have seen it
 
     async def progress(self, *, at_least_once: bool) -> AsyncGenerator[tuple[int, int]]:
-        """Yield total and completed at every tick until all bytes have arrived. Raises what the transfer fails with.
+        """Yield total and completed bytes at each tick until all bytes have arrived. Raises the error of the transfer.
 
-        `at_least_once` is how uploads report: at the end of each tick, then they look whether it was the last.
+        With `at_least_once` a report comes at the end of each tick, the last one included, as Ollama does for
+        uploads.
         """
         await self._reached(self._prepared, None)
         arrived = False
@@ -59,13 +64,13 @@ class Transfer(abc.ABC):
                 yield self.total, self.completed
 
     async def finished(self) -> None:
-        """Wait for the end. Raises what the transfer fails with."""
+        """Wait until the transfer has ended. Raises its error."""
         assert self._task is not None
         await asyncio.wait({self._task})
         self._task.result()
 
     async def _reached(self, stage: asyncio.Event, seconds: float | None) -> bool:
-        """Wait for a stage, for `seconds` at most; whether it was reached."""
+        """Wait for a stage for at most `seconds`. Return whether it was reached."""
         assert self._task is not None
         if self._task.done():
             self._task.result()

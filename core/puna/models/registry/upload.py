@@ -1,4 +1,14 @@
-"""One blob from the store to a registry: mounted from another model there, or sent in parts."""
+"""Uploading one blob to a registry: mounted from another repository there, or sent in parts.
+
+An upload passes these stages. `HEAD` asks whether the registry has the blob. `POST` opens a session, or mounts the
+blob from the repository that it was pulled from (201), which ends the upload. Each part is sent by `PATCH` to the
+session, whose answer gives the address for the next part, so parts go one after the other. A registry may instead
+answer with the address of a storage; then up to 16 parts go there at once by `PUT`. A final `PUT` with the digest
+commits the session.
+
+After a failure the session is asked how many bytes it has. A registry that has forgotten the session makes the
+upload start again.
+"""
 
 import asyncio
 import hashlib
@@ -30,27 +40,27 @@ _REDIRECTED: Final = 307
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """What is to be sent."""
+    """The blob to send."""
 
     path: Path
     digest: str
     source: str = ""
-    """namespace/model that may have it on the registry already."""
+    """namespace/model on the registry that may have the blob already."""
 
 
 class _SessionLostError(RegistryError):
-    """The registry has forgotten the upload: it begins anew."""
+    """The registry has forgotten the session: the upload starts again."""
 
 
 class Upload(Transfer):
-    """A blob on its way to a registry that does not have it."""
+    """The upload of one blob."""
 
     def __init__(self, blob: Blob, connect: Connect, limits: Limits) -> None:
         super().__init__(limits)
         self._blob = blob
         self._connect = connect
         self._sent: dict[int, int] = {}
-        """Bytes by number of the part."""
+        """Bytes that were sent, by number of the part."""
 
     @property
     def completed(self) -> int:
@@ -61,7 +71,7 @@ class Upload(Transfer):
         try:
             self.total = (await in_thread(self._blob.path.stat)).st_size
             await self._upload()
-        except OSError as error:  # the file's: those of connections have been turned into words already
+        except OSError as error:  # an error of the file; those of connections are RegistryErrors
             raise of_system(error, "open", self._blob.path) from error
 
     async def _upload(self) -> None:
@@ -95,7 +105,7 @@ class Upload(Transfer):
         return found
 
     async def _send(self, client: Client, url: str) -> None:
-        """Send all parts and commit them. Where the registry names a storage, up to 16 of them go there at once."""
+        """Send all parts and commit them. If the registry names a storage, up to 16 parts are sent at once."""
         gate = asyncio.Semaphore(self._limits.parts)
         sums: dict[int, bytes] = {}
 
@@ -119,7 +129,7 @@ class Upload(Transfer):
         await self._commit(client, url + separator + query)
 
     async def _patch(self, client: Client, url: str, part: Part) -> tuple[str, str]:
-        """Send a part; return the session's next address, and the storage's when the part is to go there."""
+        """Send a part. Return the session's next address, and the storage's address if the part must go there."""
         tries = Tries(self._limits)
         start = part.offset
         while True:
@@ -149,7 +159,7 @@ class Upload(Transfer):
                 self._sent[part.number] = start - part.offset
 
     async def _where(self, client: Client, url: str, part: Part) -> tuple[str, int]:
-        """Ask how much of the upload the registry has; return the session's address and where to go on."""
+        """Ask how many bytes the registry has. Return the session's address and the offset to continue from."""
         try:
             answer = await client.request("GET", url, seconds=self._limits.answer)
         except RegistryError as error:
@@ -158,7 +168,7 @@ class Upload(Transfer):
             return url, part.offset
         async with answer:
             last = answer.headers.get("Range", "").rpartition("-")[2]
-            # "0-0" is what registries say of nothing as well as of one byte.
+            # Registries answer "0-0" for no byte as well as for one byte.
             received = number(last)
             start = received + 1 if received else part.offset
             if not part.offset <= start < part.offset + part.size:
@@ -166,7 +176,7 @@ class Upload(Transfer):
             return _session(client, answer, url), start
 
     async def _store(self, client: Client, part: Part, url: str) -> None:
-        """Put a part into the storage that the registry has named."""
+        """Send a part to the storage that the registry has named."""
         tries = Tries(self._limits)
         headers = {"Content-Length": str(part.size)}
         while True:
@@ -181,7 +191,7 @@ class Upload(Transfer):
     async def _deliver(
         self, client: Client, method: str, url: str, headers: Mapping[str, str], part: Part, start: int
     ) -> aiohttp.ClientResponse:
-        """Send bytes from `start` to the part's end. StalledError when the registry takes none for too long."""
+        """Send bytes from `start` to the part's end. Raises StalledError if the registry accepts none for too long."""
         loop = asyncio.get_running_loop()
         answered = False
 
@@ -221,7 +231,7 @@ class Upload(Transfer):
                 (await client.request("PUT", url, headers=headers, body=lambda: b"", seconds=seconds)).close()
                 return
             except RegistryError as error:
-                if await self._is_there(client):  # only the answer was lost
+                if await self._is_there(client):  # the commit succeeded and only its answer was lost
                     return
                 if isinstance(error, MissingError):
                     raise _SessionLostError(str(error)) from error
@@ -238,7 +248,7 @@ class Upload(Transfer):
 
 
 async def has_blob(client: Client, digest: str, limits: Limits) -> bool:
-    """Whether the registry has a blob. RegistryError when it does not say."""
+    """Whether the registry has a blob. Raises RegistryError if it does not say."""
     try:
         (await client.request("HEAD", client.repository.blob(digest), seconds=limits.answer)).close()
     except MissingError:

@@ -103,7 +103,7 @@ class _Examination:
                 if file.startswith(".puna-") and len(parts) == 1:
                     continue
                 if len(parts) != _DEPTH or not (name := ModelName(*parts)).is_valid:
-                    text = "no model can have this name, and the reference prunes nothing while it is there"
+                    text = "no model can have this name, and Ollama prunes nothing while it is there"
                     yield self._stray(path, text if len(parts) == _DEPTH else "no manifest can lie here")
                     continue
                 try:
@@ -129,7 +129,7 @@ class _Examination:
         return self._repaired(finding, lambda: self._set_aside(name, path)) if self.repair else finding
 
     def _set_aside(self, name: ModelName, path: Path) -> str:
-        """Move a manifest away, unless it is so young that the reference, which writes in place, may be at it."""
+        """Move a manifest away, unless it is so young that Ollama, which writes in place, may be at it."""
         if time.time() - path.stat().st_mtime < _BEING_WRITTEN_SECONDS:
             return ""
         aside = self.store.root / PRIVATE / "broken"

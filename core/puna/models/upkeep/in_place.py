@@ -1,7 +1,7 @@
 """Models of files that stay where they are: a blob that is another name of a file, or a link to it.
 
 A hard link is the same file under a second name: removing the first name loses nothing, and costs no space. Across file
-systems it is a symbolic link, and the model lasts as long as the file. Both have the blob's name, so the reference
+systems it is a symbolic link, and the model lasts as long as the file. Both have the blob's name, so Ollama
 reads them as any other. Seals remember where the file lay and how it looked, since nobody keeps its owner from writing.
 """
 

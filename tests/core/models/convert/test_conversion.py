@@ -1,6 +1,6 @@
 """Creating from folders: the program, the status lines, and nothing left behind when it fails.
 
-Status lines are the reference's, as it wrote them when it was given the same folders.
+Status lines are Ollama's, as it wrote them when it was given the same folders.
 """
 
 import importlib.util

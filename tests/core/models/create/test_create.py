@@ -1,4 +1,4 @@
-"""Status lines, manifests and configurations are the reference's, as it wrote them when asked."""
+"""Status lines, manifests and configurations are Ollama's, as it wrote them when asked."""
 
 import json
 import shutil

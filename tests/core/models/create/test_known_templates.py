@@ -1,4 +1,4 @@
-"""Well-known chat templates: what is recognized, and the prompts, recorded from the reference, that come of it."""
+"""Well-known chat templates: what is recognized, and the prompts, recorded from Ollama, that come of it."""
 
 import json
 from collections.abc import Mapping

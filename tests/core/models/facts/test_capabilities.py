@@ -1,4 +1,4 @@
-"""What show and list tell of models like these was asked of the reference."""
+"""What show and list tell of models like these was asked of Ollama."""
 
 import pytest
 
