@@ -19,7 +19,7 @@ def main() -> int:
     except KeyboardInterrupt:
         status = early.status_of(early.ENDING[0])
     if status > early.status_of(0):
-        signals.finish(status)  # interrupted in the midst of something, which a shutdown would only run on
+        signals.finish(status)  # interrupted; the interpreter's shutdown could continue the interrupted work
     return status
 
 

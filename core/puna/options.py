@@ -46,7 +46,7 @@ class Options:
     stop: tuple[str, ...] = ()
 
 
-_KINDS: Mapping[str, str] = {
+KINDS: Final[Mapping[str, str]] = {
     each.name: "stop"
     if each.name == "stop"
     else "boolean"
@@ -56,6 +56,7 @@ _KINDS: Mapping[str, str] = {
     else "integer"
     for each in fields(Options)
 }
+"""The type of each option by its name: "integer", "float32", "boolean" or "stop". Modelfiles and gRPC use it too."""
 
 
 def merge(*layers: Mapping[str, object]) -> Options:
@@ -64,7 +65,7 @@ def merge(*layers: Mapping[str, object]) -> Options:
     unknown: list[str] = []
     for layer in layers:
         for name, value in layer.items():
-            if name not in _KINDS:
+            if name not in KINDS:
                 unknown.append(name)
             elif value is not None:
                 values[name] = _typed(name, value)
@@ -83,7 +84,7 @@ def _integer(name: str, value: int) -> int:
 
 
 def _typed(name: str, value: object) -> object:
-    kind = _KINDS[name]
+    kind = KINDS[name]
     # In Python a bool is an int; in JSON it is not a number.
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):

@@ -1,1 +1,1 @@
-"""The command line: the composition root, and the only reader of argv and the environment."""
+"""The command line. It builds the server from its parts, and alone reads argv and the environment."""

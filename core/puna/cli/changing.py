@@ -1,4 +1,4 @@
-"""`cp`, `rm`, `stop`: changing what there is."""
+"""The commands `cp`, `rm` and `stop`."""
 
 import sys
 
@@ -11,7 +11,7 @@ from puna.v1 import models_pb2, models_pb2_grpc
 
 
 async def copy(settings: Settings, source: str, destination: str) -> None:
-    """Give a model a second name."""
+    """Copy a model to another name."""
     async with connected(settings) as channel:
         request = models_pb2.CopyModelRequest(source=source, destination=destination)
         await models_pb2_grpc.ModelsServiceStub(channel).CopyModel(request)
@@ -19,7 +19,7 @@ async def copy(settings: Settings, source: str, destination: str) -> None:
 
 
 async def remove(settings: Settings, names: list[str]) -> None:
-    """Unload and remove models, one after the other."""
+    """Unload and delete models one by one."""
     async with connected(settings) as channel:
         stub = models_pb2_grpc.ModelsServiceStub(channel)
         for name in names:
@@ -33,7 +33,7 @@ async def remove(settings: Settings, names: list[str]) -> None:
 
 
 async def stop(settings: Settings, name: str) -> None:
-    """Unload a model as soon as its requests are done."""
+    """Unload a model when its running requests are done."""
     async with connected(settings) as channel:
         try:
             await models_pb2_grpc.ModelsServiceStub(channel).UnloadModel(models_pb2.UnloadModelRequest(name=name))

@@ -1,4 +1,4 @@
-"""What every command that talks to the server shares: the channel, and errors as texts."""
+"""The gRPC channel of commands, and their error messages."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ OPTIONS = (
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncGenerator[grpc.aio.Channel]:
-    """Open a channel to the core. What a call fails with inside the block becomes a CommandError."""
+    """Open a channel to the core for the block. A failed call in the block becomes a CommandError."""
     async with grpc.aio.insecure_channel(settings.grpc_host, options=OPTIONS) as channel:
         try:
             yield channel
@@ -26,17 +26,17 @@ async def connected(settings: Settings) -> AsyncGenerator[grpc.aio.Channel]:
 
 
 def text_of(error: grpc.aio.AioRpcError, settings: Settings) -> str:
-    """Return what to tell the user about a failed call."""
+    """Return the message for a failed call."""
     if unreachable(error):
         return f"could not connect to the server at {settings.grpc_host}, run 'puna serve' to start it"
     return error.details() or error.code().name
 
 
 def unreachable(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether nobody was there to ask."""
+    """Return whether the server could not be reached."""
     return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
 
 
 def not_found(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether what was named does not exist."""
+    """Return whether the named object does not exist."""
     return error.code() is grpc.StatusCode.NOT_FOUND

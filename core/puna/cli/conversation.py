@@ -1,4 +1,4 @@
-"""One conversation with a model, as `run` holds it: what is set, what was said, and asking."""
+"""A conversation of `run`: settings, messages, and requests to the model."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -21,35 +21,35 @@ LEVELS = {
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
-    """What is said to which model, and how."""
+    """The model, the messages so far, and the settings for answers."""
 
     model: str
     messages: list[message_pb2.Message] = field(default_factory=list)
     parameters: dict[str, object] = field(default_factory=dict)
-    """Set in this conversation, by the names of Modelfiles."""
+    """Parameters that the user has set, by their names in Modelfiles."""
     system: str = ""
-    """Set in this conversation."""
+    """System message that the user has set."""
     format: str = ""
-    """"json" or a schema's text."""
+    """"json" or the text of a JSON Schema."""
     think: str = ""
     """A key of LEVELS."""
     keep_alive_ns: int | None = None
     finish: usage_pb2.Finish | None = None
-    """How the last answer ended."""
+    """The end of the last answer."""
 
     def set_system(self, text: str) -> None:
-        """Say a system message; one that was said just before is replaced."""
+        """Set the system message. Replaces a system message that no other message follows."""
         self.system = text
         if self.messages and self.messages[-1].role == "system":
             self.messages.pop()
         self.messages.append(message_pb2.Message(role="system", content=text))
 
     def clear(self) -> None:
-        """Forget what was said, but the system message."""
+        """Remove all messages but the system message."""
         self.messages = [message_pb2.Message(role="system", content=self.system)] if self.system else []
 
     def options(self) -> options_pb2.RequestOptions:
-        """Return how to answer."""
+        """Return the options of a request."""
         options = options_pb2.RequestOptions(
             options_json=json.dumps(self.parameters) if self.parameters else "",
             truncate=True,
@@ -67,14 +67,17 @@ class Conversation:
         return options
 
     async def load(self, channel: grpc.aio.Channel) -> None:
-        """Have the model loaded."""
+        """Load the model."""
         request = chat_pb2.ChatRequest(model=self.model, options=self.options())
         await chat_pb2_grpc.ChatServiceStub(channel).Chat(request)
 
     async def ask(
         self, channel: grpc.aio.Channel, content: str, media: list[bytes]
     ) -> AsyncGenerator[chat_pb2.ChatDelta]:
-        """Say something; yield the answer as it comes, and keep both. Closing it stops the model, and keeps neither."""
+        """Send a message and yield the answer while it arrives. Both join the messages once the answer ends.
+
+        Closing the generator stops the model; then neither is kept.
+        """
         said = message_pb2.Message(role="user", content=content)
         for each in media:
             said.media.add(data=each)

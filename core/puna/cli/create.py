@@ -1,4 +1,4 @@
-"""`create`: from a Modelfile, from another model, or from a GGUF file."""
+"""The command `create`."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 PATTERNS = (
     ("model*.safetensors", "*/model*.safetensors"),
     ("consolidated*.safetensors",),
-    ("adapter*.safetensors",),  # the reference's own command finds no adapters
+    ("adapter*.safetensors",),  # Ollama's command ignores adapters here
     ("pytorch_model*.bin",),
     ("consolidated*.pth",),
     ("*.gguf",),
@@ -34,31 +34,35 @@ PATTERNS = (
 COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model")
 
 
-async def create(settings: Settings, told: argparse.Namespace) -> None:
-    """Make a model."""
-    if told.quantize:
-        quantization.check(told.quantize)
+async def create(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Create a model from a Modelfile, another model, a GGUF file or a folder."""
+    if arguments.quantize:
+        quantization.check(arguments.quantize)
     request = models_pb2.CreateModelRequest(
-        name=told.name, template=told.template, system=told.system, backend=told.backend, quantize=told.quantize or ""
+        name=arguments.name,
+        template=arguments.template,
+        system=arguments.system,
+        backend=arguments.backend,
+        quantize=arguments.quantize or "",
     )
     files: dict[str, list[Path]] = {"files": [], "adapters": [], "draft_files": []}
-    if told.source:
-        setattr(request, "from", told.source)
-    elif told.gguf:
-        files["files"] = [_checked(told.gguf)]
+    if arguments.source:
+        setattr(request, "from", arguments.source)
+    elif arguments.gguf:
+        files["files"] = [_checked(arguments.gguf)]
     else:
-        _read_modelfile(told.file, request, files)
+        _read_modelfile(arguments.file, request, files)
     async with (
         connected(settings) as channel,
         aclosing(_steps(models_pb2_grpc.ModelsServiceStub(channel), request, files)) as steps,
     ):
-        await follow(steps, as_json=told.json)
+        await follow(steps, as_json=arguments.json)
 
 
 async def _steps(
     stub: "models_pb2_grpc.ModelsServiceAsyncStub", request: models_pb2.CreateModelRequest, files: dict[str, list[Path]]
 ) -> AsyncGenerator[models_pb2.CreateModelResponse]:
-    """Upload the files and make the model; yield how far it is."""
+    """Upload the files and create the model; yield the progress."""
     for field, paths in files.items():
         for name, path in _named(paths).items():
             digest = ""
@@ -111,13 +115,13 @@ def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, f
 
 
 def expand(text: str, folder: Path) -> Path:
-    """Return the path that a Modelfile names: `~` is a home, the rest is relative to the Modelfile's folder."""
+    """Return the path that a Modelfile names. `~` is expanded; a relative path begins at the Modelfile's folder."""
     path = Path(text).expanduser()
     return path if path.is_absolute() else folder / path
 
 
 def model_files(path: Path) -> list[Path]:
-    """Return the files that make a model: a file itself, or the files of a folder. Raises CommandError."""
+    """Return the files of a model: the file itself, or the files of a folder. Raises CommandError."""
     if path.is_file():
         return [path if path.suffix == ".safetensors" else _checked(path)]
     for patterns in PATTERNS:
@@ -128,7 +132,7 @@ def model_files(path: Path) -> list[Path]:
 
 
 def _checked(path: Path) -> Path:
-    """Return the path of a GGUF file. CommandError: the file is of another kind."""
+    """Return the path if it is a GGUF file. Raises CommandError."""
     if not gguf.is_gguf(path):
         raise CommandError(f"{path} is no GGUF file")
     return path
@@ -143,7 +147,7 @@ def _inside(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:
-    """Give files the names they are sent under: base names, or relative to their common folder."""
+    """Return the files by the names of the request: base names, or names relative to their common folder."""
     if len(paths) == 1:
         return {paths[0].name: paths[0]}
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
@@ -153,7 +157,7 @@ def _named(paths: list[Path]) -> dict[str, Path]:
 async def upload(
     stub: "models_pb2_grpc.ModelsServiceAsyncStub", path: Path
 ) -> AsyncGenerator[models_pb2.CreateModelResponse]:
-    """Store a file as a blob unless it is there; yield how far it is. Every step after the hashing has the digest."""
+    """Upload a file as a blob unless the store has it; yield the progress. Steps after hashing have the digest."""
     title, hasher = readable(path.name), hashlib.sha256()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -175,7 +179,7 @@ async def upload(
                     yield _step(f"uploading {title}", size, file.tell(), digest)
             await call.done_writing()
             await call
-        except asyncio.InvalidStateError:  # the server ended the call; its status says why
+        except asyncio.InvalidStateError:  # the server has ended the call; its status has the reason
             await call
         finally:
             call.cancel()

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with the backends and in the store, asked of the server or looked up here."""
+"""The command `doctor`: problems of backends and store, from the server or without it."""
 
 import argparse
 import asyncio
@@ -18,17 +18,17 @@ from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 
-async def doctor(settings: Settings, told: argparse.Namespace) -> int:
-    """Look at the backends and the store; return 1 if faults are left.
+async def doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Check the backends and the store. Return 1 if faults remain.
 
-    Without a server the backends that are installed here and the folder of the settings are looked at. A broken backend
-    is a fault only if no other backend works.
+    Without a server, the backends of this environment and the store of the settings are checked. A broken backend is a
+    fault only if no other backend works.
     """
-    no_backend = await _check_backends(settings, offline=told.offline, as_json=told.json)
-    answers = _offline(settings, told) if told.offline else _online(settings, told)
+    no_backend = await _check_backends(settings, offline=arguments.offline, as_json=arguments.json)
+    answers = _offline(settings, arguments) if arguments.offline else _online(settings, arguments)
     report = models_pb2.StoreReport()
     async with aclosing(answers) as seen:
-        if told.json:
+        if arguments.json:
             async for each in seen:
                 if not each.HasField("progress"):
                     print(json.dumps(json_format.MessageToDict(each, preserving_proto_field_name=True)), flush=True)
@@ -39,7 +39,7 @@ async def doctor(settings: Settings, told: argparse.Namespace) -> int:
 
 
 async def _check_backends(settings: Settings, *, offline: bool, as_json: bool) -> bool:
-    """Print the broken backends; return whether no backend works."""
+    """Print the broken backends. Return whether no backend works."""
     backends = await _backends(settings, offline=offline)
     broken = [each for each in backends if each.error]
     none_works = len(broken) == len(backends)
@@ -68,8 +68,8 @@ async def _backends(settings: Settings, *, offline: bool) -> Sequence[server_pb2
     return [server_pb2.BackendInfo(name=each.name, error=each.error) for each in found]
 
 
-async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
-    request = models_pb2.CheckStoreRequest(repair=told.repair, quick=told.quick)
+async def _online(settings: Settings, arguments: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
+    request = models_pb2.CheckStoreRequest(repair=arguments.repair, quick=arguments.quick)
     try:
         async with connected(settings) as channel:
             async for each in models_pb2_grpc.ModelsServiceStub(channel).CheckStore(request):
@@ -79,12 +79,12 @@ async def _online(settings: Settings, told: argparse.Namespace) -> AsyncGenerato
         if not isinstance(error.__cause__, grpc.aio.AioRpcError) or not unreachable(error.__cause__):
             raise
     print(f"no server at {settings.grpc_host}: looking at {settings.models}", file=sys.stderr)
-    async with aclosing(_offline(settings, told)) as seen:
+    async with aclosing(_offline(settings, arguments)) as seen:
         async for each in seen:
             yield each
 
 
-async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
+async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
     from puna.models.store import ModelStore
     from puna.rpc import upkeep
     from puna.sandbox.sandbox import Sandbox
@@ -98,7 +98,7 @@ async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerat
         go_template=settings.go_template,
         read_template=Sandbox(settings.limits).facts,
     )
-    async with aclosing(check_store(store, repair=told.repair, quick=told.quick)) as seen:
+    async with aclosing(check_store(store, repair=arguments.repair, quick=arguments.quick)) as seen:
         async for each in seen:
             yield upkeep.seen(each)
 
@@ -106,7 +106,7 @@ async def _offline(settings: Settings, told: argparse.Namespace) -> AsyncGenerat
 async def _steps(
     answers: AsyncIterator[models_pb2.CheckStoreResponse], report: models_pb2.StoreReport
 ) -> AsyncIterator[models_pb2.CheckStoreResponse]:
-    """Yield what is progress, and print the rest."""
+    """Yield progress events and print the others."""
     async for each in answers:
         if each.HasField("progress"):
             yield each

@@ -1,27 +1,27 @@
-"""Signals before the command is known. A program of ours imports this module first, so the module imports little."""
+"""Signal handling from the first moment of a process. Programs import this module first, so it imports little."""
 
 import os
 import signal
 from types import FrameType
 
 HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-"""SIGHUP, which a closing terminal sends, unless this process was started with it ignored, as nohup does."""
+"""SIGHUP, which a closing terminal sends; empty if the process was started with it ignored, as nohup does."""
 ENDING = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 
 
 def status_of(number: int) -> int:
-    """Return the exit status of a process that a signal has ended, as shells count."""
+    """Return the exit status that shells show for a process that a signal has ended."""
     return 128 + number
 
 
 def begin() -> None:
-    """Have signals end this process quietly. There is nothing yet to clean up."""
+    """Make signals end this process without a traceback. Nothing needs cleaning up yet."""
     for number in ENDING:
         signal.signal(number, _leave)
 
 
 def interruptible() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt again, for a command that is no server. Nothing happens without `begin`."""
+    """Make Ctrl-C raise KeyboardInterrupt again, for commands that do not serve. Has no effect without `begin`."""
     if signal.getsignal(signal.SIGINT) is _leave:
         for number in (signal.SIGTERM, *HANGUP):
             signal.signal(number, signal.SIG_DFL)
@@ -29,10 +29,10 @@ def interruptible() -> None:
 
 
 def ignore() -> None:
-    """Ignore signals from now on. The command is done, and the interpreter's own shutdown ends on no traceback."""
+    """Ignore signals from now on. The command is done, and a signal would give a traceback during shutdown."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as Python calls it)
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
     os._exit(status_of(number))

@@ -1,7 +1,7 @@
-"""What commands raise."""
+"""The exception of commands."""
 
 from puna.errors import PunaError
 
 
 class CommandError(PunaError):
-    """A command failed; the text says why."""
+    """A command failed. The text is for the user."""

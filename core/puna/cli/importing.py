@@ -1,4 +1,4 @@
-"""`import`: models of GGUF files that stay where they are."""
+"""The command `import`: models from GGUF files that stay where they are."""
 
 import argparse
 import json
@@ -22,34 +22,34 @@ LINKS = {
 }
 
 
-async def import_models(settings: Settings, told: argparse.Namespace) -> int:
-    """Import files and folders; return 1 if a model could not be made."""
-    paths = [str(path.expanduser().absolute()) for path in told.paths]
+async def import_models(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Import files and folders. Return 1 if a model could not be created."""
+    paths = [str(path.expanduser().absolute()) for path in arguments.paths]
     request = models_pb2.ImportModelsRequest(
         paths=paths,
-        name=told.name,
-        link=LINKS[told.link],
-        replace=told.replace,
-        dry_run=told.dry_run,
-        backend=told.backend,
+        name=arguments.name,
+        link=LINKS[arguments.link],
+        replace=arguments.replace,
+        dry_run=arguments.dry_run,
+        backend=arguments.backend,
     )
     failures: list[models_pb2.SkippedFile] = []
     async with connected(settings) as channel:
         news = models_pb2_grpc.ModelsServiceStub(channel).ImportModels(request)
-        if told.json:
+        if arguments.json:
             async for each in news:
                 print(json.dumps(json_format.MessageToDict(each, preserving_proto_field_name=True)), flush=True)
                 if each.HasField("failed"):
                     failures.append(each.failed)
         else:
-            await follow(_steps(news, failures, dry_run=told.dry_run), as_json=False)
+            await follow(_steps(news, failures, dry_run=arguments.dry_run), as_json=False)
     return 1 if failures else 0
 
 
 async def _steps(
     news: AsyncIterable[models_pb2.ImportModelsResponse], failures: list[models_pb2.SkippedFile], *, dry_run: bool
 ) -> AsyncIterator[models_pb2.ImportModelsResponse]:
-    """Yield what is progress, and print the rest."""
+    """Yield progress events and print the others."""
     async for each in news:
         if each.HasField("plan"):
             _print_plan(each.plan, dry_run=dry_run)

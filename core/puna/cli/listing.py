@@ -1,4 +1,4 @@
-"""`list`, `ps`, `plugins`, `demo`: what there is."""
+"""The commands `list`, `ps`, `plugins` and `demo`."""
 
 import json
 import time
@@ -62,7 +62,7 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
 
 
 def processor(size: int, vram: int) -> str:
-    """Say where a model lies."""
+    """Return the share of CPU and GPU in a model's memory, such as "100% CPU"."""
     if vram == 0:
         return "100% CPU"
     if vram >= size:
@@ -83,7 +83,7 @@ def print_json(messages: Sequence[Message]) -> None:
 
 
 def list_plugins() -> None:
-    """Print every backend: name, distribution, formats, and what is wrong with it if it cannot be loaded."""
+    """Print each backend: name, distribution, formats, and the error if it is broken."""
     from puna.plugins import Registry
 
     rows = [
@@ -94,7 +94,7 @@ def list_plugins() -> None:
 
 
 def install_demo(settings: Settings) -> None:
-    """Put llamita into the store. Needs no running server."""
+    """Install llamita into the store. Needs no running server."""
     from puna.demo.install import install
     from puna.models.store import ModelStore
 

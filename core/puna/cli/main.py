@@ -1,4 +1,4 @@
-"""Reading argv. Every command's code is imported when it runs, so that `puna --help` is quick."""
+"""The entry point: parses argv and runs a command. A command's module is imported only when it runs."""
 
 import argparse
 import asyncio
@@ -24,19 +24,19 @@ SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage."""
     _tolerate_other_encodings()
     root = parser()
-    told = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
-    if told.command in (None, "help"):
-        about = getattr(told, "about", None)
+    arguments = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
+    if arguments.command in (None, "help"):
+        about = getattr(arguments, "about", None)
         root.parse_args([about, "--help"] if about else ["--help"])
     try:
-        settings = from_environment(os.environ, told.config)
+        settings = from_environment(os.environ, arguments.config)
     except (OSError, ValueError) as error:
         return _fail(f"the settings cannot be read: {error}")
     try:
-        return _run(told, settings)
+        return _run(arguments, settings)
     except PunaError as error:
         return _fail(str(error))
     except OSError as error:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line."""
+    """Return the parser of the command line."""
     root = argparse.ArgumentParser(
         prog="puna", description="A model server: gRPC inside, the Ollama API outside.", allow_abbrev=False
     )
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _variables(*programs: str) -> str:
-    """Write the part of a help text that names the variables which a server reads."""
+    """Return the section of a help text that names the variables of a server."""
     registries = REGISTRIES if CORE in programs else ()
     return environment(*map(help_line, read_by(*programs)), *registries, *LIMITS)
 
@@ -160,13 +160,13 @@ def _add_run(commands: "argparse._SubParsersAction[Command]") -> None:
     run.add_flag("--truncate", default=True, help="cut a text that an embedding model has no room for (default: true)")
 
 
-def _run(told: argparse.Namespace, settings: Settings) -> int:
-    command = told.command
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    command = arguments.command
     if command in ("serve", "start", "core", "rest"):
         from puna.cli.serve import run as run_server
 
         core, rest = command != "rest", command != "core"
-        run_server(settings, core=core, rest=rest, target=getattr(told, "core", None))
+        run_server(settings, core=core, rest=rest, target=getattr(arguments, "core", None))
     early.interruptible()
     if command == "version":
         print(f"puna {version('puna')}")
@@ -180,51 +180,51 @@ def _run(told: argparse.Namespace, settings: Settings) -> int:
     elif command == "doctor":
         from puna.cli import doctor
 
-        return asyncio.run(doctor.doctor(settings, told))
+        return asyncio.run(doctor.doctor(settings, arguments))
     elif command == "import":
         from puna.cli import importing
 
-        return asyncio.run(importing.import_models(settings, told))
+        return asyncio.run(importing.import_models(settings, arguments))
     else:
-        asyncio.run(_ask_server(told, settings))
+        asyncio.run(_ask_server(arguments, settings))
     return 0
 
 
-async def _ask_server(told: argparse.Namespace, settings: Settings) -> None:
+async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None:
     from puna.cli import changing, create, listing, run, show, transfer
 
-    match told.command:
+    match arguments.command:
         case "list" | "ls":
-            await listing.list_models(settings, told.prefix, as_json=told.json)
+            await listing.list_models(settings, arguments.prefix, as_json=arguments.json)
         case "ps":
-            await listing.list_loaded(settings, told.prefix, as_json=told.json)
+            await listing.list_loaded(settings, arguments.prefix, as_json=arguments.json)
         case "show":
-            await show.show(settings, told.model, told.wanted or [], verbose=told.verbose)
+            await show.show(settings, arguments.model, arguments.wanted or [], verbose=arguments.verbose)
         case "cp":
-            await changing.copy(settings, told.source, told.destination)
+            await changing.copy(settings, arguments.source, arguments.destination)
         case "rm":
-            await changing.remove(settings, told.models)
+            await changing.remove(settings, arguments.models)
         case "stop":
-            await changing.stop(settings, told.model)
+            await changing.stop(settings, arguments.model)
         case "pull":
-            await transfer.pull(settings, told.model, insecure=told.insecure, as_json=told.json)
+            await transfer.pull(settings, arguments.model, insecure=arguments.insecure, as_json=arguments.json)
         case "push":
-            await transfer.push(settings, told.model, insecure=told.insecure, as_json=told.json)
+            await transfer.push(settings, arguments.model, insecure=arguments.insecure, as_json=arguments.json)
         case "create":
-            await create.create(settings, told)
+            await create.create(settings, arguments)
         case "run":
-            await run.run(settings, told)
+            await run.run(settings, arguments)
 
 
 def _tolerate_other_encodings() -> None:
-    """Write "?" for a character that the terminal's encoding lacks, instead of failing."""
+    """Make output replace characters that the terminal's encoding lacks by "?"."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _texts(words: Sequence[str]) -> list[str]:
-    """Return arguments as text: bytes that are no UTF-8 become U+FFFD, but for names of files that exist."""
+    """Return arguments with U+FFFD for invalid UTF-8, except names of existing files."""
     return [
         word if word.isascii() or os.path.exists(word) else readable(word)  # noqa: PTH110
         for word in words

@@ -1,7 +1,7 @@
-"""Reading Modelfiles. Pure: text in, commands out; errors in Ollama's words.
+"""The parser of Modelfiles: text in, commands out, with Ollama's error texts.
 
-`puna.models.modelfile` has the rules of values. `#` begins a comment only where a command could stand. Every character
-of a value is kept; Ollama drops characters that are not printable, such as the joiners of Persian and of emoji.
+`puna.models.modelfile` has the rules of values. `#` begins a comment only where a command could begin. All characters
+of a value are kept; Ollama drops those that are not printable, such as the joiners of Persian and of emoji.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Final
 
 from puna.cli.errors import CommandError
 from puna.models.modelfile import read_value
+from puna.options import KINDS
 
 COMMANDS: Final = (
     "from",
@@ -26,33 +27,9 @@ COMMANDS: Final = (
     "requires",
 )
 ROLES: Final = ("system", "user", "assistant")
-INTEGERS: Final = frozenset(
-    {
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "num_thread",
-        "draft_num_predict",
-        "num_keep",
-        "seed",
-        "num_predict",
-        "top_k",
-        "repeat_last_n",
-    }
-)
-FLOATS: Final = frozenset(
-    {
-        "top_p",
-        "min_p",
-        "typical_p",
-        "temperature",
-        "repeat_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-    }
-)
-BOOLEANS: Final = frozenset({"use_mmap"})
+INTEGERS: Final = frozenset(name for name, kind in KINDS.items() if kind == "integer")
+FLOATS: Final = frozenset(name for name, kind in KINDS.items() if kind == "float32")
+BOOLEANS: Final = frozenset(name for name, kind in KINDS.items() if kind == "boolean")
 DEPRECATED: Final = frozenset(
     {
         "penalize_newline",
@@ -72,13 +49,13 @@ _SEMVER: Final = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command."""
+    """A command of a Modelfile."""
 
     name: str
-    """Lower case; of a PARAMETER the parameter's own name, of a MESSAGE "message"."""
+    """The command in lower case. A PARAMETER has the name of the parameter instead."""
     value: str
     role: str = ""
-    """Of a MESSAGE."""
+    """The role of a MESSAGE."""
     is_parameter: bool = False
 
 
@@ -98,7 +75,7 @@ def parse(text: str) -> list[Command]:
 
 
 class _Reader:
-    """Walks through the text, counting lines: CR and LF both count."""
+    """A cursor over the text that counts lines. CR and LF both count, as in Ollama."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -139,11 +116,11 @@ class _Reader:
         assert match is not None
         self._place = match.end()
         if self._peek() in ("\r", "\n"):
-            self._place += 1  # the complaint is about the next line
+            self._place += 1  # Ollama reports the next line
         return match[0]
 
     def _part(self) -> str:
-        """Read a parameter's name or a message's role, and the one space behind it."""
+        """Read the name of a parameter or the role of a message, and one space after it."""
         match = re.compile(r"[A-Za-z0-9_]*").match(self._text, self._place)
         assert match is not None
         self._place = match.end()
@@ -164,7 +141,7 @@ class _Reader:
         return line
 
     def _value(self, part: str) -> str:
-        """Read a value, over several lines if it is quoted."""
+        """Read a value. A quoted value may have several lines."""
         if (found := read_value(self._text, self._place)) is None:
             empty = not self._line().strip()
             raise CommandError(f"unexpected EOF: {part}" if part and empty and self._peek() else "unexpected EOF")
@@ -178,7 +155,7 @@ class _Reader:
 
 
 def parameters(commands: list[Command]) -> dict[str, object]:
-    """Return the typed parameters; a repeated scalar's last value wins, `stop` collects. Raises CommandError."""
+    """Return the typed parameters. The last of repeated values wins; `stop` collects all. Raises CommandError."""
     found: dict[str, object] = {}
     stops: list[str] = []
     for each in commands:
@@ -211,7 +188,7 @@ def _typed(name: str, value: str) -> object:
 
 
 def check_requires(value: str) -> str:
-    """Return a version as it is stored. Raises CommandError."""
+    """Return the version of REQUIRES in its stored form. Raises CommandError."""
     if not _SEMVER.fullmatch(value):
         raise CommandError("requires must be a valid semver (e.g. 0.14.0)")
     return value.removeprefix("v")

@@ -1,4 +1,4 @@
-"""How far a transfer or a creation is: bars on a terminal, plain lines in a pipe, JSON for scripts."""
+"""The display of progress: bars on a terminal, lines in a pipe, JSON for scripts."""
 
 import json
 import sys
@@ -21,15 +21,15 @@ from puna.v1 import models_pb2
 
 
 class Step(Protocol):
-    """What the streams of pull, push and create have in common."""
+    """A message with a progress field, as pull, push and create stream."""
 
     @property
     def progress(self) -> models_pb2.TransferProgress:
-        """How far it is."""
+        """The progress."""
 
 
 async def follow(steps: AsyncIterable[Step], *, as_json: bool) -> None:
-    """Show steps until they end."""
+    """Show progress until the steps end."""
     if as_json:
         async for step in steps:
             each = step.progress
@@ -66,7 +66,7 @@ async def _bars(steps: AsyncIterable[Step]) -> None:
         async for step in steps:
             each = step.progress
             if not each.total_bytes:
-                # Bytes were counted for the steps before this one, which are over.
+                # The bars of earlier steps are complete.
                 for task in progress.tasks:
                     progress.update(task.id, completed=task.total)
                 progress.console.print(each.status, highlight=False)

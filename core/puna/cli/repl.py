@@ -1,4 +1,4 @@
-"""The prompt of `run`: lines, commands, history. Ctrl-C stops an answer, not the program."""
+"""The interactive prompt of `run`: messages, commands, history. Ctrl-C stops an answer, not the program."""
 
 import argparse
 import asyncio
@@ -104,10 +104,10 @@ async def converse(
     settings: Settings,
     conversation: Conversation,
     model: models_pb2.GetModelResponse,
-    told: argparse.Namespace,
+    arguments: argparse.Namespace,
 ) -> None:
-    """Read and answer until the end."""
-    repl = _Repl(channel, settings, conversation, told)
+    """Read and answer messages until the user leaves."""
+    repl = _Repl(channel, settings, conversation, arguments)
     with Waiting():
         await conversation.load(channel)
     for message in model.messages:
@@ -117,9 +117,9 @@ async def converse(
 
 class _Repl:
     def __init__(
-        self, channel: grpc.aio.Channel, settings: Settings, conversation: Conversation, told: argparse.Namespace
+        self, channel: grpc.aio.Channel, settings: Settings, conversation: Conversation, arguments: argparse.Namespace
     ) -> None:
-        self._channel, self._settings, self._conversation, self._told = channel, settings, conversation, told
+        self._channel, self._settings, self._conversation, self._told = channel, settings, conversation, arguments
         self._models = models_pb2_grpc.ModelsServiceStub(channel)
         self._lines: list[str] = []
         self._beginning = ""
@@ -152,7 +152,7 @@ class _Repl:
             try:
                 if word in self._commands:
                     await self._commands[word](text.strip()[len(word) :].strip())
-                elif word.startswith("/") and not os.path.exists(word):  # noqa: ASYNC240, PTH110 (one stat of what was typed)
+                elif word.startswith("/") and not os.path.exists(word):  # noqa: ASYNC240, PTH110 (one stat of a typed word)
                     print(f"Unknown command '{word}'. Type /? for help")
                 elif word:
                     await self._answer(text)
@@ -178,7 +178,7 @@ class _Repl:
         return head + rest.rstrip().removesuffix(QUOTES)
 
     async def _answer(self, text: str) -> None:
-        """Answer until it is done or Ctrl-C is pressed."""
+        """Send a message and print the answer. Ctrl-C stops it."""
         said, media = take_media(text)
         work = asyncio.ensure_future(answer(self._channel, self._conversation, said, media, self._told))
         loop = asyncio.get_running_loop()
@@ -197,7 +197,7 @@ class _Repl:
         if what == "parameter" and len(values) < 2:
             print(PARAMETERS_HELP)
             return
-        conversation, told = self._conversation, self._told
+        conversation, arguments = self._conversation, self._told
         if what == "parameter":
             self._set_parameter(values[0], values[1:])
         elif what == "system" and values:
@@ -210,10 +210,10 @@ class _Repl:
             conversation.format = ""
             print("Disabled format.")
         elif what in ("verbose", "quiet"):
-            told.verbose = what == "verbose"
+            arguments.verbose = what == "verbose"
             print(f"Set '{what}' mode.")
         elif what in ("wordwrap", "nowordwrap"):
-            told.nowordwrap = what == "nowordwrap"
+            arguments.nowordwrap = what == "nowordwrap"
             print(f"Set '{what}' mode.")
         elif what == "think" and (not values or values[0] in LEVELS):
             conversation.think = values[0] if values else "true"

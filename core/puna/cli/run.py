@@ -1,4 +1,4 @@
-"""`run`: talk to a model, once or in a prompt of its own."""
+"""The command `run`: one answer, or an interactive prompt."""
 
 import argparse
 import json
@@ -19,69 +19,71 @@ from puna.settings import Settings
 from puna.v1 import embed_pb2, embed_pb2_grpc, models_pb2, models_pb2_grpc
 
 
-async def run(settings: Settings, told: argparse.Namespace) -> None:
-    """Answer a prompt from the arguments or from standard input; in a terminal and without either, open a prompt.
+async def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Answer the prompt of the arguments or of standard input, or open an interactive prompt on a terminal.
 
-    Without a terminal and without a prompt the model is loaded, and nothing is asked.
+    Without a terminal and without a prompt, the model is loaded and the command ends.
     """
-    prompt = " ".join(told.prompt)
+    prompt = " ".join(arguments.prompt)
     if not sys.stdin.isatty():
         given = sys.stdin.buffer.read().decode(errors="replace")
         prompt = " ".join(each for each in (given.rstrip("\n"), prompt) if each)
     prompt = readable(prompt)
-    conversation = begin(told)
+    conversation = begin(arguments)
     interactive = not prompt and sys.stdin.isatty() and sys.stdout.isatty()
     with enter_is_enter() if interactive else nullcontext():
         async with connected(settings) as channel:
-            model = await shown_or_pulled(channel, told)
+            model = await shown_or_pulled(channel, arguments)
             capabilities = model.model.capabilities
             if "embedding" in capabilities and "completion" not in capabilities:
-                await _embed(channel, told, prompt)
+                await _embed(channel, arguments, prompt)
             elif interactive:
                 from puna.cli.repl import converse
 
-                await converse(channel, settings, conversation, model, told)
+                await converse(channel, settings, conversation, model, arguments)
             elif prompt:
                 text, media = take_media(prompt)
-                await answer(channel, conversation, text, media, told)
+                await answer(channel, conversation, text, media, arguments)
                 print()
             else:
                 await conversation.load(channel)
 
 
-def begin(told: argparse.Namespace) -> Conversation:
-    """Make the conversation that the flags describe. Raises CommandError."""
-    if told.think not in LEVELS:
+def begin(arguments: argparse.Namespace) -> Conversation:
+    """Return the conversation for the options. Raises CommandError."""
+    if arguments.think not in LEVELS:
         raise CommandError(
-            f'invalid value for --think: "{told.think}" (must be true, false, high, medium, low, or max)'
+            f'invalid value for --think: "{arguments.think}" (must be true, false, high, medium, low, or max)'
         )
     keep_alive = None
-    if told.keepalive:
+    if arguments.keepalive:
         try:
-            keep_alive = parse_duration(told.keepalive)
+            keep_alive = parse_duration(arguments.keepalive)
         except ValueError as error:
             raise CommandError(str(error)) from None
-    return Conversation(model=told.model, format=told.format, think=told.think, keep_alive_ns=keep_alive)
+    return Conversation(model=arguments.model, format=arguments.format, think=arguments.think, keep_alive_ns=keep_alive)
 
 
-async def shown_or_pulled(channel: grpc.aio.Channel, told: argparse.Namespace) -> models_pb2.GetModelResponse:
-    """Return what a model is; one that is not in the store is pulled first."""
+async def shown_or_pulled(channel: grpc.aio.Channel, arguments: argparse.Namespace) -> models_pb2.GetModelResponse:
+    """Return the model's description. A model that the store lacks is pulled first."""
     stub = models_pb2_grpc.ModelsServiceStub(channel)
-    request = models_pb2.GetModelRequest(name=told.model)
+    request = models_pb2.GetModelRequest(name=arguments.model)
     try:
         return await stub.GetModel(request)
     except grpc.aio.AioRpcError as error:
         if not not_found(error):
             raise
-    await follow(stub.PullModel(models_pb2.PullModelRequest(name=told.model, insecure=told.insecure)), as_json=False)
+    await follow(
+        stub.PullModel(models_pb2.PullModelRequest(name=arguments.model, insecure=arguments.insecure)), as_json=False
+    )
     return await stub.GetModel(request)
 
 
-async def _embed(channel: grpc.aio.Channel, told: argparse.Namespace, text: str) -> None:
+async def _embed(channel: grpc.aio.Channel, arguments: argparse.Namespace, text: str) -> None:
     if not text:
-        raise CommandError(f'embedding models require input text. Usage: puna run {told.model} "your text here"')
+        raise CommandError(f'embedding models require input text. Usage: puna run {arguments.model} "your text here"')
     request = embed_pb2.EmbedRequest(
-        model=told.model, inputs=[text], truncate=told.truncate, dimensions=told.dimensions
+        model=arguments.model, inputs=[text], truncate=arguments.truncate, dimensions=arguments.dimensions
     )
     vectors = (await embed_pb2_grpc.EmbedServiceStub(channel).Embed(request)).vectors
     print(json.dumps([float(f"{value:.9g}") for value in vectors[0].values]))

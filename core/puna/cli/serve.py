@@ -1,4 +1,4 @@
-"""Running the server: core, bridge or both, until a signal ends it."""
+"""The server: core, bridge or both, until a signal ends it."""
 
 import asyncio
 import errno
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_HANDLES: Final = 1 << 20
-"""Open files that are asked for when connections have no limit."""
+"""Limit on open files if the number of connections is unlimited."""
 HANDLES: Final = 1024
-"""Open files for everything but connections: models, their hosts, downloads, logs."""
+"""Open files for models, hosts, downloads and logs, beside those for connections."""
 
 
 BRIDGE_SECONDS = 1.0
-"""How long the bridge may take to tell its clients what has become of requests that the core has ended."""
+"""Seconds in which the bridge passes on the errors of requests that the core has ended."""
 CLOSING_SECONDS = 30.0
-"""How long a server that has stopped serving may take to end."""
+"""Seconds in which a server that no longer serves must end."""
 
 
 def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> NoReturn:
     """Serve until SIGINT, SIGTERM or SIGHUP, and end this process.
 
-    The status is 0 after a first signal, 1 with a word on stderr when an address or the store cannot be had, and what
-    `puna.cli.signals` says otherwise.
+    The status is 0 after a first signal. It is 1, with a message on standard error, if an address or the store is not
+    available. `puna.cli.signals` describes the others.
     """
     signals = Signals()
     offload.prepare()
-    gc.disable()  # looking through the modules for garbage while they come takes a tenth of the start
-    # gRPC's C core would print its own words beside ours, before logging is told where to go.
+    gc.disable()  # garbage collections during imports take a tenth of the start
+    # gRPC's C core would print messages of its own before logging is set up.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     request_log.configure(logging.DEBUG if settings.debug else logging.INFO)
     settings = replace(settings, limits=_within_handles(settings.limits))
@@ -62,7 +62,7 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
 
 
 def _within_handles(limits: Limits) -> Limits:
-    """Raise the limit on open files as far as it is of use, and return limits whose connections it has room for."""
+    """Raise the limit on open files. Return limits whose number of connections fits into it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(limits.max_connections + limits.max_grpc_connections + HANDLES, MOST_HANDLES)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -80,7 +80,7 @@ def _within_handles(limits: Limits) -> Limits:
 
 
 def _try(host: str, port: int) -> None:
-    """Raise OSError when an address cannot be had."""
+    """Bind an address once. OSError: it is not available."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,7 +90,7 @@ def _try(host: str, port: int) -> None:
 
 @asynccontextmanager
 async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
-    """Say in the user's words why an address cannot be had."""
+    """Turn an OSError about an address into a message that names the setting."""
     try:
         yield
     except OSError as error:
@@ -108,7 +108,7 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
         places = []
         running = None
         if core and rest:
-            # The port that users know is named before the one that they may not, and before anything is opened.
+            # Both addresses are tried before anything starts. The REST port comes first, because users know it.
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 _try(settings.host, settings.port)
         if core:
@@ -131,7 +131,7 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
         works = running is None or await asyncio.to_thread(report_broken, running.backends, settings.default_backend)
-        gc.freeze()  # what is there now stays, so nobody need look through it again
+        gc.freeze()  # the modules stay, so the garbage collector can skip them
         gc.enable()
         stack.enter_context(watching(settings.limits.max_loop_seconds))
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
@@ -144,10 +144,10 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
 
 
 def report_broken(backends: "Registry", default: str) -> bool:
-    """Log each broken backend with the reason; return whether any backend works. Imports all plugins.
+    """Log each broken backend with the reason. Return whether a backend works. Imports all plugins.
 
-    A missing library is worth a warning only if it is that of the `default` backend, the one of PUNA_BACKEND: nobody
-    needs every backend. Without a working backend every reason is an error.
+    A missing library is a warning only for the `default` backend, which PUNA_BACKEND names, because an installation
+    rarely needs every backend. If no backend works, each reason is an error.
     """
     found = backends.describe()
     works = any(not each.error for each in found)
@@ -161,7 +161,7 @@ def report_broken(backends: "Registry", default: str) -> bool:
 
 
 def _open(store: "ModelStore") -> None:
-    """Make the store if there is none, and tidy it up. OSError: it cannot be made or read."""
+    """Create the store if it is missing, and remove leftovers. OSError: it cannot be created or read."""
     from puna.demo.install import install_in_new_store
 
     root = store.root
@@ -182,24 +182,21 @@ def _open(store: "ModelStore") -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunningCore:
-    """The core, as it runs."""
+    """A running core."""
 
     channel: "grpc.aio.Channel"
-    """To it, within this process."""
+    """Channel to the core within this process."""
     address: str
-    """Where it serves gRPC."""
+    """Address of its gRPC server."""
     drain: Callable[[float], Awaitable[None]]
-    """Takes no more requests, and ends those that take longer than some seconds."""
+    """Refuses new requests, and ends running ones after some seconds."""
     backends: "Registry"
-    """The installed backends."""
+    """Installed backends."""
 
 
 @asynccontextmanager
 async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
-    """Run the core.
-
-    Leaving stops the server, then unloads every model.
-    """
+    """Run the core until the context ends. On exit, the server stops and then all models are unloaded."""
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.rpc.inprocess import InProcessChannel

@@ -1,4 +1,4 @@
-"""`show`: what a model is."""
+"""The command `show`."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ STATES: Mapping[int, str] = {
 
 
 async def show(settings: Settings, name: str, wanted: list[str], *, verbose: bool) -> None:
-    """Print a model's sections, or one of its texts."""
+    """Print the description of a model, or one of its texts."""
     if len(wanted) > 1:
         names = [f"'--{each}'" for each in SINGLE]
         raise CommandError(f"only one of {', '.join(names[:-1])}, or {names[-1]} can be specified")
@@ -38,7 +38,7 @@ async def show(settings: Settings, name: str, wanted: list[str], *, verbose: boo
 
 
 def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
-    """Return the blocks that describe a model."""
+    """Return the sections of a model's description."""
     info: dict[str, Any] = json.loads(model.model_info_json or "{}")
     found = [section("Model", _model_rows(model, info))]
     if model.model.capabilities:
@@ -90,7 +90,7 @@ def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:
-    """Say of a file that lies elsewhere where, how it is kept, and whether it is as it was."""
+    """Return the row of a file outside of the store: path, kind of link, state."""
     return file.path, PLACES.get(file.place, ""), STATES.get(file.state, "")
 
 

@@ -1,13 +1,14 @@
-"""The handling of SIGINT, SIGTERM and SIGHUP in a server, and the end of the process.
+"""Handling of SIGINT, SIGTERM and SIGHUP in a server, and the end of the process.
 
-A first signal lets a server end in order, with status 0. A second one ends it at once: its processes are killed, its
-temporary files are removed, and its status is 128 and the number of the signal. Signals after that change nothing. A
-server that is not ready yet has nothing to put in order, so its first signal ends it at once, too.
+The first signal starts a graceful stop, which ends with status 0. The second signal ends the server at once: its child
+processes are killed, its temporary files are removed, and its status is 128 plus the number of the signal. Later
+signals have no effect. The first signal before the server is ready also ends it at once.
 
-Python's own way would raise KeyboardInterrupt wherever the event loop happens to be. asyncio would then cancel all
-tasks in no order, in the middle of their clean-up, and CPython 3.11 crashes there: it resumes a coroutine whose frame
-is freed. So no signal raises anything in a server. The interpreter writes the signal's number into a pipe, and a thread
-acts on it, however busy the loop is. The interpreter's own shutdown is left out: threads of libraries still run then.
+Python's default handler raises KeyboardInterrupt in the event loop, at any point. asyncio then cancels all tasks
+without order, in the middle of their clean-up, and CPython 3.11 crashes there by resuming a coroutine whose frame is
+freed. So no signal raises an exception in a server. The interpreter writes the signal's number into a pipe, and a
+thread acts on it, even if the loop is busy. The interpreter's shutdown is skipped, because threads of libraries still
+run then.
 """
 
 import math
@@ -26,19 +27,19 @@ from puna.process import exit as process_exit
 
 
 def finish(status: int) -> NoReturn:
-    """End this process with what it has started, after all is written, without the interpreter's own shutdown."""
+    """Flush output and end this process and its children, without the interpreter's shutdown."""
     early.ignore()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader has gone
+        with suppress(OSError, ValueError):  # the reader of the pipe is gone
             stream.flush()
     process_exit.exit_now(status)
 
 
 class Signals:
-    """The signals of a server."""
+    """The signal handlers of a server."""
 
     def __init__(self) -> None:
-        """Listen. The main thread must call it."""
+        """Install the handlers. Must be called by the main thread."""
         self._in_order: Callable[[], object] | None = None
         self._heard: int = signal.SIGTERM
         self._reading, writing = os.pipe()
@@ -49,11 +50,11 @@ class Signals:
             signal.signal(number, _note)
 
     def expect(self, in_order: Callable[[], object]) -> None:
-        """Have the next signal call `in_order`, in a thread, instead of ending this process at once."""
+        """Make the next signal call `in_order` in a thread, instead of ending the process at once."""
         self._in_order = in_order
 
     def end_within(self, seconds: float) -> None:
-        """End this process at once if it still runs after some seconds."""
+        """End the process if it still runs after `seconds`."""
         if seconds < math.inf:
             timer = threading.Timer(seconds, process_exit.exit_now, [status_of(self._heard)])
             timer.daemon = True
@@ -74,4 +75,4 @@ class Signals:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the interpreter has written the number into the pipe."""
+    """Do nothing. The interpreter has written the number into the pipe."""

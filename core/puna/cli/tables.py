@@ -1,6 +1,6 @@
-"""Texts of the command line: tables, sizes, times, durations. Pure.
+"""Formatting for the command line: tables, sizes, times, durations.
 
-The forms are those that users of the reference's command line and their scripts know.
+The formats equal those of Ollama's command line, which scripts parse.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FOREVER_SECONDS: Final = 20 * 365 * DAY
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns to the left, four spaces apart; no rules."""
+    """Return a table with left-aligned columns, four spaces apart."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     lines = [GAP.join(name.ljust(width) for name, width in zip(headers, widths, strict=True)) + " "]
     lines += [_row(row, widths) for row in rows]
@@ -23,7 +23,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def section(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """Write a titled block of `show`: rows indented by four, an empty line behind."""
+    """Return a section of `show`: a title, rows indented by four, an empty line."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join([f"  {title}", *(GAP + _row(row, widths) for row in rows), ""])
 
@@ -33,7 +33,7 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def human_bytes(size: int) -> str:
-    """Write a size in powers of 1000: two figures at least, "744 KB", "5.5 MB"."""
+    """Format a size in powers of 1000 with at least two digits: "744 KB", "5.5 MB"."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
         if size >= unit:
             value = size / unit
@@ -44,7 +44,7 @@ def human_bytes(size: int) -> str:
 
 
 def human_parameters(count: int) -> str:
-    """Write a number of parameters: "184K", "134.52M", "7B"."""
+    """Format a number of parameters: "184K", "134.52M", "7B"."""
     for unit, name, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
         if count >= unit:
             return f"{count // unit}{name}" if count % unit == 0 else f"{count / unit:.{decimals}f}{name}"
@@ -52,7 +52,7 @@ def human_parameters(count: int) -> str:
 
 
 def relative_time(seconds: float) -> str:
-    """Write a moment by its distance from now in seconds, negative for the past: "3 days ago", "4 minutes from now"."""
+    """Format a time given in seconds from now; negative means past: "3 days ago", "4 minutes from now"."""
     if seconds > FOREVER_SECONDS:
         return "Forever"
     return f"{_distance(abs(seconds))} {'from now' if seconds > 0 else 'ago'}"
@@ -77,7 +77,7 @@ def _distance(seconds: float) -> str:
 
 
 def duration(nanoseconds: int) -> str:
-    """Write a duration as Go does: "512.130411ms", "685.52µs", "1m3.5s"."""
+    """Format a duration like Go: "512.130411ms", "685.52µs", "1m3.5s"."""
     if nanoseconds == 0:
         return "0s"
     for unit, name in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
@@ -96,7 +96,7 @@ def _decimal(value: int, unit: int) -> str:
 
 
 def metadata_value(value: object) -> str:
-    """Write a metadata value for a column: long arrays are cut to their first few items."""
+    """Format a metadata value. Long arrays are cut after a few items."""
     if isinstance(value, list):
         shown, width = 0, 1
         for item in value:

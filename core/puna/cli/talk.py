@@ -1,4 +1,4 @@
-"""Asking a model once: what is taken out of the text, and how the answer is shown as it comes."""
+"""One exchange with a model: media files named in the prompt, and printing of the answer while it arrives."""
 
 import argparse
 import re
@@ -21,11 +21,11 @@ GREY, PLAIN = "\x1b[90m", "\x1b[0m"
 MEDIA = re.compile(r"(?:[a-zA-Z]:)?(?:\.{0,2}/|~)?(?:\\ |[^\s'\"\\])+\.(?:jpe?g|png|webp|wav)\b", re.IGNORECASE)
 LARGEST_MEDIA = 100 * 1024 * 1024
 NARROWEST = 10
-"""Cells of a terminal below which lines are not wrapped."""
+"""Columns of a terminal below which lines are not wrapped."""
 
 
 def take_media(prompt: str) -> tuple[str, list[bytes]]:
-    """Take the names of existing picture and sound files out of a prompt; return the rest and the files' bytes."""
+    """Remove names of existing image and sound files from a prompt. Return the rest and the files' bytes."""
     media: list[bytes] = []
     for match in MEDIA.finditer(prompt):
         path = Path(match[0].replace("\\ ", " ")).expanduser()
@@ -41,18 +41,18 @@ def take_media(prompt: str) -> tuple[str, list[bytes]]:
 
 
 async def answer(
-    channel: grpc.aio.Channel, conversation: Conversation, text: str, media: list[bytes], told: argparse.Namespace
+    channel: grpc.aio.Channel, conversation: Conversation, text: str, media: list[bytes], arguments: argparse.Namespace
 ) -> None:
-    """Ask and print the answer as it comes."""
+    """Send a message and print the answer while it arrives."""
     color = sys.stdout.isatty()
     thinking = False
-    write = _writer(told)
+    write = _writer(arguments)
     with Waiting() as waiting:
         async with aclosing(conversation.ask(channel, text, media)) as deltas:
             async for delta in deltas:
-                if delta.content or (delta.thinking and not told.hidethinking):
+                if delta.content or (delta.thinking and not arguments.hidethinking):
                     waiting.stop()
-                if delta.thinking and not told.hidethinking:
+                if delta.thinking and not arguments.hidethinking:
                     if not thinking:
                         print(f"{GREY if color else ''}Thinking...")
                         thinking = True
@@ -61,17 +61,17 @@ async def answer(
                     if thinking:
                         print(f"\n...done thinking.{PLAIN if color else ''}\n")
                         thinking = False
-                        write = _writer(told)
+                        write = _writer(arguments)
                     write(delta.content)
     print()
-    if told.verbose and conversation.finish is not None:
+    if arguments.verbose and conversation.finish is not None:
         print("\n".join(metrics(conversation.finish)), file=sys.stderr)
 
 
-def _writer(told: argparse.Namespace) -> Callable[[str], None]:
-    """Return a function that writes an answer's text, wrapped for a terminal unless the user wants it as it is."""
-    width = shutil.get_terminal_size().columns - 1  # a full line would be wrapped by the terminal too
-    wrap = sys.stdout.isatty() and not told.nowordwrap and width >= NARROWEST
+def _writer(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Return a function that prints text, wrapped to the terminal unless the user disabled it."""
+    width = shutil.get_terminal_size().columns - 1  # the terminal would wrap a full line once more
+    wrap = sys.stdout.isatty() and not arguments.nowordwrap and width >= NARROWEST
     wrapper = Wrapper(width) if wrap else None
 
     def write(text: str) -> None:
@@ -81,7 +81,7 @@ def _writer(told: argparse.Namespace) -> Callable[[str], None]:
 
 
 def metrics(finish: usage_pb2.Finish) -> list[str]:
-    """Write counts and durations, one a line."""
+    """Return token counts and durations, one per line."""
     timings, usage = finish.timings, finish.usage
     lines = [
         ("total duration:", timings.total.ToNanoseconds(), 0),

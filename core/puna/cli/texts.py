@@ -1,6 +1,6 @@
-"""Texts that come from outside in another encoding."""
+"""Texts from outside that may have another encoding."""
 
 
 def readable(text: str) -> str:
-    """Return text without the surrogates that stand for bytes of another encoding; each becomes U+FFFD."""
+    """Return a text with U+FFFD for each surrogate, which stands for a byte of another encoding."""
     return text.encode(errors="surrogateescape").decode(errors="replace")

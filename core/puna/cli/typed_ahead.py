@@ -1,8 +1,7 @@
-"""Lines that are typed before the prompt of `run` is there.
+"""Lines that are typed before the prompt of `run` appears.
 
-Until a program says otherwise, the terminal turns Enter into a newline. The prompt takes a newline as a key of its own,
-which adds a line to the message. So the translation is switched off early, and lines that were typed before that are
-read here and answered first.
+By default the terminal translates Enter to a newline. The prompt treats a newline as a key that adds a line to the
+message. So the translation is switched off early, and lines that were typed before are read here and answered first.
 """
 
 import os
@@ -16,11 +15,11 @@ LARGEST = 1 << 20
 
 @contextmanager
 def enter_is_enter() -> Generator[None]:
-    """Keep the terminal from turning Enter into a newline until the block ends."""
+    """Switch the translation of Enter off until the block ends."""
     if not sys.stdin.isatty():
         yield
         return
-    import termios  # not everywhere
+    import termios  # not on every platform
 
     before = termios.tcgetattr(sys.stdin)
     now = list(before)
@@ -33,14 +32,14 @@ def enter_is_enter() -> Generator[None]:
 
 
 def lines() -> tuple[list[str], str]:
-    """Return the whole lines that wait in the terminal, and the beginning of the next one."""
+    """Return the complete lines that wait in the terminal, and the start of the next one."""
     if not sys.stdin.isatty():
         return [], ""
-    import termios  # not everywhere
+    import termios  # not on every platform
 
     before = termios.tcgetattr(sys.stdin)
     now = list(before)
-    now[3] = before[3] & ~termios.ICANON  # a line without its end can be read only so
+    now[3] = before[3] & ~termios.ICANON  # an incomplete line can be read in this mode only
     now[6] = [*before[6]]
     now[6][termios.VMIN], now[6][termios.VTIME] = 0, 0
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)

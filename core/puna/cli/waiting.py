@@ -1,4 +1,4 @@
-"""A sign on a terminal that something is being waited for."""
+"""A spinner for the time of waiting."""
 
 import sys
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class Waiting:
-    """Shows a spinner on a terminal's standard error until it is stopped; without a terminal it shows nothing."""
+    """Shows a spinner on standard error until it is stopped. Shows nothing without a terminal."""
 
     def __init__(self, text: str = "") -> None:
         self._status: Any = None
@@ -26,7 +26,7 @@ class Waiting:
         self.stop()
 
     def stop(self) -> None:
-        """Erase the spinner. Further calls do nothing."""
+        """Erase the spinner. Later calls have no effect."""
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -1,7 +1,7 @@
-"""Text that comes piece by piece, broken between words at the edge of a terminal.
+"""Word wrap for text that arrives in deltas.
 
-A word is shown as its letters come. When it meets the edge, its beginning is erased from the line and the word goes on
-in the next line. Characters of two cells, as Chinese has, may be parted anywhere.
+Each letter is shown at once. When a word reaches the edge of the terminal, its start is erased and the word is written
+anew on the next line. A line may break between any two wide characters, such as Chinese ones.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ _ERASE: Final = "\x1b[{}D\x1b[K"
 
 
 class Wrapper:
-    """Wraps one answer. width: cells of a line."""
+    """The wrapper of one answer. `width`: columns of the terminal."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -22,7 +22,7 @@ class Wrapper:
         self._cells = 0
 
     def feed(self, text: str) -> str:
-        """Return the text as it is to be written."""
+        """Return the text to write, with line breaks and erasures."""
         return "".join(map(self._character, text))
 
     def _character(self, character: str) -> str:

@@ -21,19 +21,13 @@ from puna.serving.requests import (
 )
 from puna.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
 
+_OPTION_NAMES: Final = {"max_output_tokens": "num_predict"}
 _SAMPLING: Final = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-    "seed": "seed",
-    "max_output_tokens": "num_predict",
-    "repeat_penalty": "repeat_penalty",
-    "repeat_last_n": "repeat_last_n",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
+    name: _OPTION_NAMES.get(name, name)
+    for name in options_pb2.SamplingOptions.DESCRIPTOR.fields_by_name
+    if name not in ("stop", "replace_stop", "logit_bias")
 }
+"""Names of options by fields of SamplingOptions. Most are equal."""
 _RUNTIME: Final = {
     "context_length": "num_ctx",
     "batch_size": "num_batch",

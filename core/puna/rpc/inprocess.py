@@ -61,8 +61,8 @@ class InProcessChannel:
         handler = self._handlers[method].unary_unary
 
         async def call(request: object, *, metadata: Pairs = ()) -> object:
-            told = _InProcessContext(metadata)
-            return await _result(self._task(told.guard(handler, request)))
+            context = _InProcessContext(metadata)
+            return await _result(self._task(context.guard(handler, request)))
 
         return call
 
@@ -82,9 +82,9 @@ class InProcessChannel:
         handler = self._handlers[method].stream_unary
 
         async def call(requests: AsyncGenerator[Any], *, metadata: Pairs = ()) -> object:
-            told = _InProcessContext(metadata)
+            context = _InProcessContext(metadata)
             handed = asyncio.Queue[Any](1)
-            answer = self._task(told.guard(handler, _taken(handed)))
+            answer = self._task(context.guard(handler, _taken(handed)))
             handing = self._task(_hand(requests, handed))
             try:
                 await asyncio.wait({answer, handing}, return_when=asyncio.FIRST_COMPLETED)
