@@ -22,18 +22,18 @@ def parsed(text: str) -> JSON:
     return json.loads(text, parse_int=float) if text else None
 
 
-def by_key(value: JSON) -> JSON:
+def with_sorted_keys(value: JSON) -> JSON:
     """Return a value with the keys of all its objects sorted, as Go prints maps."""
     if isinstance(value, Mapping):
-        return {key: by_key(value[key]) for key in sorted(value)}
-    return [by_key(each) for each in value] if isinstance(value, list) else value
+        return {key: with_sorted_keys(value[key]) for key in sorted(value)}
+    return [with_sorted_keys(each) for each in value] if isinstance(value, list) else value
 
 
 def reduced(tool: Tool) -> dict[str, Any]:
     """Return a tool with the fields that Ollama keeps, in its order. The order of properties is the client's."""
     out: dict[str, Any] = {"type": tool.type}
     if tool.items and (items := parsed(tool.items)) is not None:
-        out["items"] = by_key(items)
+        out["items"] = with_sorted_keys(items)
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -47,7 +47,7 @@ def parameters(schema: object) -> dict[str, Any]:
     kept: dict[str, Any] = {"type": _text(given.get("type"))}
     for key in ("$defs", "items"):
         if given.get(key) is not None:
-            kept[key] = by_key(given[key])
+            kept[key] = with_sorted_keys(given[key])
     if given.get("required"):
         kept["required"] = [_text(name) for name in given["required"]]
     kept["properties"] = _properties(given.get("properties"))
@@ -69,11 +69,11 @@ def property_(schema: object) -> dict[str, Any]:
     if types := types_of(given):
         kept["type"] = types[0] if len(types) == 1 else types
     if given.get("items") is not None:
-        kept["items"] = by_key(given["items"])
+        kept["items"] = with_sorted_keys(given["items"])
     if given.get("description"):
         kept["description"] = _text(given["description"])
     if given.get("enum"):
-        kept["enum"] = by_key(given["enum"])
+        kept["enum"] = with_sorted_keys(given["enum"])
     if (properties := _properties(given.get("properties"))) is not None:
         kept["properties"] = properties
     if given.get("required"):

@@ -19,20 +19,20 @@ class DeepSeekRenderer:
         thinks = think is not None and think.on
         out = [format_text.BOS, "\n\n".join(m.content for m in messages if m.role == "system"), _tools(tools)]
         question = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
-        open_ = False
+        is_open = False
         for i, message in enumerate(messages):
             match message.role:
                 case "user":
                     out.append(format_text.USER + message.content)
-                    open_ = True
+                    is_open = True
                 case "assistant":
                     thought = thinks and i > question and bool(message.thinking)
-                    out.append(_answer(message, open_, thought))
-                    open_ = False
+                    out.append(_answer(message, is_open, thought))
+                    is_open = False
                 case "tool":
                     out.append(format_text.OUTPUT + message.content + format_text.END_OF_OUTPUT)
-                    open_ = False
-        if open_:
+                    is_open = False
+        if is_open:
             out.append(format_text.ASSISTANT + ("<think>" if thinks else "</think>"))
         return "".join(out)
 

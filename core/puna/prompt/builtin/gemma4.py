@@ -70,7 +70,7 @@ class _Turns:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
-        self._media = markup.MediaMarks()
+        self._media = markup.MediaMarkers()
         self._question = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
         self._role = ""
         """Of the turn that was written last."""
@@ -111,7 +111,7 @@ def _count(messages: Sequence[Message], at: int) -> int:
     return end - at - 1
 
 
-def _results(messages: Sequence[Message], marks: markup.MediaMarks, at: int) -> str:
+def _results(messages: Sequence[Message], marks: markup.MediaMarkers, at: int) -> str:
     """Return the results that follow the message at a place, each with the name of the tool that was called."""
     out = ""
     calls = {call.id: call.name for call in reversed(messages[at].tool_calls) if call.id}

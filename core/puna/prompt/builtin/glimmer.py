@@ -28,7 +28,7 @@ class GlimmerRenderer:
             today = datetime.now().astimezone().strftime("%Y-%m-%d")
             out.append(f"{START}system{MESSAGE}{format_text.DEFAULT_SYSTEM.format(today=today)}{after}")
         names = {call.id: call.name for message in messages for call in message.tool_calls if call.id}
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         for message, following in zip(messages, [*messages[1:], None], strict=True):
             content = marks.content(message)
             match message.role:

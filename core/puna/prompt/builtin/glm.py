@@ -43,7 +43,7 @@ class GlmOcrRenderer:
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         out = [_BEGINNING, _head(tools)]
         for i, message in enumerate(messages):
             content = marks.content(message) if message.role in ("user", "tool") else message.content

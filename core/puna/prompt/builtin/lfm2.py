@@ -26,7 +26,7 @@ class Lfm2Renderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
         keeps = self._thinks and (think is None or think.on)
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         contents = [marks.content(message) for message in messages]
         final = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
         headed = bool(messages) and messages[0].role == "system"

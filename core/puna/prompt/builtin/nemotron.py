@@ -25,7 +25,7 @@ class NemotronRenderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
         thinks = think is None or think.on
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         contents = [marks.content(m) if m.role in ("user", "tool") else m.content for m in messages]
         headed = bool(messages) and messages[0].role == "system"
         head = contents[0] if headed else ""

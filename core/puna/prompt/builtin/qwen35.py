@@ -23,7 +23,7 @@ class Qwen35Renderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
         thinks = think is None or think.on
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         contents = [marks.content(message).strip(SPACE) for message in messages]
         question = markup.last_question(messages)
         out = [_head(messages, contents, tools)]
@@ -55,7 +55,7 @@ class Qwen38Renderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt. All system messages move to its beginning."""
         thinks = think is None or think.on
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         contents = [marks.content(message).strip(SPACE) for message in messages]
         systems = [text for m, text in zip(messages, contents, strict=True) if m.role in ("system", "developer")]
         effort = (

@@ -20,7 +20,7 @@ class Qwen3VLRenderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt."""
         thinks = self._thinks if think is None else think.on
-        marks = markup.MediaMarks()
+        marks = markup.MediaMarkers()
         contents = [marks.content(message) for message in messages]
         question = markup.last_question(messages)
         out = [_head(messages, tools)]

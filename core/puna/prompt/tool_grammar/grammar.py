@@ -19,7 +19,7 @@ from puna.errors import InvalidRequestError
 from puna.go.json import quote
 from puna.messages import Tool, ToolChoice
 from puna.prompt.layout import CallSyntax, JsonCall, Literals, OutputLayout, TaggedCall
-from puna.prompt.tool_grammar.literals import Writer
+from puna.prompt.tool_grammar.literals import LiteralGrammar
 
 _SPACE: Final = "CALL_SPACE?"
 """The rule of white space between the parts of a JSON call."""
@@ -40,43 +40,44 @@ def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     return named
 
 
-def behind_tag(tools: Sequence[Tool], tag: str, marks: Sequence[str] = ()) -> Constraint:
+def behind_tag(tools: Sequence[Tool], tag: str, special_tokens: Sequence[str] = ()) -> Constraint:
     """Return the grammar of a call behind a tag, as the parser for Go templates reads it.
 
-    `marks` are texts that may be special tokens.
+    `special_tokens` are texts that may be special tokens of the model.
     """
     call = _call(tools, JsonCall())
     if tag == "{":
-        return _either([[call]], marks)
+        return _either([[call]], special_tokens)
     before, after = (tag, "]") if tag.endswith("[") else (tag + "\n", "")
-    return _either([[before, call, after]], marks)
+    return _either([[before, call, after]], special_tokens)
 
 
-def from_layout(tools: Sequence[Tool], layout: OutputLayout, marks: Sequence[str] = ()) -> Constraint | None:
+def from_layout(tools: Sequence[Tool], layout: OutputLayout, special_tokens: Sequence[str] = ()) -> Constraint | None:
     """Return the grammar of a call in a layout; None: no grammar can demand it.
 
-    `marks` are texts that may be special tokens.
+    `special_tokens` are texts that may be special tokens of the model.
     """
     names = layout.json
     before, after = layout.section_start + layout.call_start, layout.call_end + layout.section_end
     match layout.call_syntax:
         case CallSyntax.JSON if names.name and names.arguments and "." not in names.name + names.arguments:
             opening, closing = ("[", "]") if names.in_array else ("", "")
-            return _either([[before + opening, _call(tools, names), closing + after]], marks)
+            return _either([[before + opening, _call(tools, names), closing + after]], special_tokens)
         case CallSyntax.TAGGED_JSON:
-            return _either([_tagged_json(tool, layout.tagged, before, after) for tool in tools], marks)
+            return _either([_tagged_json(tool, layout.tagged, before, after) for tool in tools], special_tokens)
         case CallSyntax.TAGGED if (
             not (layout.tagged.before_id or layout.tagged.after_attributes)
             and len(layout.tagged.after_value.strip()) > 1
         ):
             prefix = layout.recipient_prefix
             to = [f"{prefix}{tool.name}" if prefix else "" for tool in tools]
-            ways = [
-                _tagged(tool, layout.tagged, each + before, after, marks) for tool, each in zip(tools, to, strict=True)
+            alternatives = [
+                _tagged(tool, layout.tagged, each + before, after, special_tokens)
+                for tool, each in zip(tools, to, strict=True)
             ]
-            return _either(ways, marks)
+            return _either(alternatives, special_tokens)
         case CallSyntax.BARE_KEYS | CallSyntax.PYTHON if layout.literals is not None:
-            return _literal(tools, layout, layout.literals, marks)
+            return _notation_calls(tools, layout, layout.literals, special_tokens)
     return None
 
 
@@ -90,100 +91,104 @@ class Raw(str):
     __slots__ = ()
 
 
-def _either(ways: Sequence[Sequence[Part]], marks: Sequence[str], more: Sequence[str] = ()) -> Constraint:
+def _either(
+    alternatives: Sequence[Sequence[Part]], special_tokens: Sequence[str], more: Sequence[str] = ()
+) -> Constraint:
     """Return the grammar of an answer with several alternatives; `more` are rules that its expressions use."""
     rules: list[str] = []
     starts = []
-    for way in ways:
+    for alternative in alternatives:
         names = []
-        for part in way:
+        for part in alternative:
             if part != "":
                 names.append(f"part{len(rules)}")
-                rules.append(f"{names[-1]}: {_expression(part, marks)}")
+                rules.append(f"{names[-1]}: {_expression(part, special_tokens)}")
         starts.append(" ".join(names))
     space = [f"{_SPACE[:-1]}: /( |\\n{{1,2}}[ \\t]{{0,20}})/"] if any(_SPACE in rule for rule in rules) else []
     return Constraint("lark", "\n".join([f"start: {' | '.join(starts)}", *rules, *more, *space]))
 
 
-def _expression(part: Part, marks: Sequence[str]) -> str:
+def _expression(part: Part, special_tokens: Sequence[str]) -> str:
     if isinstance(part, Raw):
         return part
-    return _written(part, marks) if isinstance(part, str) else f"%json {json.dumps(part)}"
+    return _fixed_text(part, special_tokens) if isinstance(part, str) else f"%json {json.dumps(part)}"
 
 
-def _written(text: str, marks: Sequence[str]) -> str:
-    """Return the expression of a fixed text. The backend knows which of the marks in it are special tokens."""
-    longest = sorted(map(re.escape, marks), key=len, reverse=True)
-    pieces = re.split(f"({'|'.join(longest)})", text) if marks else [text]
-    return " ".join(f"{'%mark ' * (piece in marks)}{json.dumps(piece)}" for piece in pieces if piece)
+def _fixed_text(text: str, special_tokens: Sequence[str]) -> str:
+    """Return the expression of a fixed text. The backend decides whether one of the texts in it is a token."""
+    longest = sorted(map(re.escape, special_tokens), key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(longest)})", text) if special_tokens else [text]
+    return " ".join(f"{'%mark ' * (piece in special_tokens)}{json.dumps(piece)}" for piece in pieces if piece)
 
 
-def _tagged_json(tool: Tool, marks: TaggedCall, before: str, after: str) -> list[Part]:
+def _tagged_json(tool: Tool, tagged: TaggedCall, before: str, after: str) -> list[Part]:
     """Return the parts of a call whose arguments are one JSON object."""
-    name = f"{marks.before_name}{tool.name}{marks.after_name}"
-    arguments = f"{marks.separator}{marks.before_arguments}"
+    name = f"{tagged.before_name}{tool.name}{tagged.after_name}"
+    arguments = f"{tagged.separator}{tagged.before_arguments}"
     # The id is the number of the call if clients get it joined to the name, as for Kimi. Mistral's ids have nine
     # letters and digits.
-    made = Raw("/[0-9]{1,3}/" if "{name}" in marks.id_template else "/[a-zA-Z0-9]{9}/")
+    made = Raw("/[0-9]{1,3}/" if "{name}" in tagged.id_template else "/[a-zA-Z0-9]{9}/")
     parts: list[Part]
-    if marks.id_first:
-        parts = [before + marks.before_id, made, f"{marks.after_id}{name}{arguments}"]
-    elif marks.before_id:
-        parts = [f"{before}{name}{marks.before_id}", made, f"{marks.after_id}{arguments}"]
+    if tagged.id_first:
+        parts = [before + tagged.before_id, made, f"{tagged.after_id}{name}{arguments}"]
+    elif tagged.before_id:
+        parts = [f"{before}{name}{tagged.before_id}", made, f"{tagged.after_id}{arguments}"]
     else:
         parts = [f"{before}{name}{arguments}"]
-    return [*parts, _parameters(tool), f"{marks.after_arguments}{marks.close}{after}"]
+    return [*parts, _parameters(tool), f"{tagged.after_arguments}{tagged.close}{after}"]
 
 
-def _tagged(tool: Tool, marks: TaggedCall, before: str, after: str, special: Sequence[str]) -> list[Part]:
+def _tagged(tool: Tool, tagged: TaggedCall, before: str, after: str, special_tokens: Sequence[str]) -> list[Part]:
     """Return the parts of a call whose arguments stand between markers, in the schema's order."""
-    name = f"{before}{marks.before_name}{tool.name}{marks.after_name}{marks.separator}{marks.before_arguments}"
+    name = f"{before}{tagged.before_name}{tool.name}{tagged.after_name}{tagged.separator}{tagged.before_arguments}"
     schema = _parameters(tool)
     parts: list[Part] = [name]
     required = schema.get("required") or ()
     for key, each in (schema.get("properties") or {}).items():
         plain = isinstance(each, dict) and each.get("type") == "string" and "enum" not in each
         listed = isinstance(each, dict) and each.get("type") == "string" and "enum" in each
-        json_mark = marks.before_json or marks.before_value
-        opening = f"{marks.before_key}{key}{marks.after_key}{marks.before_value if plain or listed else json_mark}"
+        json_mark = tagged.before_json or tagged.before_value
+        opening = f"{tagged.before_key}{key}{tagged.after_key}{tagged.before_value if plain or listed else json_mark}"
         if plain:
-            value = _text_before(marks.after_value, special)
+            value = _text_before(tagged.after_value, special_tokens)
         elif listed:
-            value = f"({' | '.join(_written(f'{one}{marks.after_value}', special) for one in each['enum'])})"
+            value = f"({' | '.join(_fixed_text(f'{one}{tagged.after_value}', special_tokens) for one in each['enum'])})"
         else:
-            value = f"%json {json.dumps(_property(schema, key))} {_written(marks.after_value, special)}"
-        expression = f"{_written(opening, special)} {value}"
+            value = f"%json {json.dumps(_property(schema, key))} {_fixed_text(tagged.after_value, special_tokens)}"
+        expression = f"{_fixed_text(opening, special_tokens)} {value}"
         parts.append(Raw(expression if key in required else f"({expression})?"))
-    return [*parts, f"{marks.after_arguments}{marks.close}{after}"]
+    return [*parts, f"{tagged.after_arguments}{tagged.close}{after}"]
 
 
-def _text_before(mark: str, special: Sequence[str]) -> str:
+def _text_before(marker: str, special_tokens: Sequence[str]) -> str:
     """Return the expression of a text and the marker behind it. The text cannot hold the start of the marker."""
-    first, second = _escaped(mark.strip()[0]), _escaped(mark.strip()[1])
+    first, second = _escaped(marker.strip()[0]), _escaped(marker.strip()[1])
     spaces = rf"\s{{0,{_MOST_SPACE}}}"
     word = rf"([^{first}\s]|{first}+[^{first}{second}\s]|{first}+\s)"
     text = f"{spaces}({word}{spaces})*"
-    spelled = f"/{text}{_escaped(mark)}/"
-    written = _written(mark, special)
-    return f"({spelled} | /{text}/ {written})" if "%mark" in written else spelled
+    spelled = f"/{text}{_escaped(marker)}/"
+    fixed = _fixed_text(marker, special_tokens)
+    return f"({spelled} | /{text}/ {fixed})" if "%mark" in fixed else spelled
 
 
-def _literal(
-    tools: Sequence[Tool], layout: OutputLayout, literals: Literals, marks: Sequence[str]
+def _notation_calls(
+    tools: Sequence[Tool], layout: OutputLayout, literals: Literals, special_tokens: Sequence[str]
 ) -> Constraint | None:
     """Return the grammar of calls whose arguments have a notation of their own; None: it cannot hold some name."""
-    marked = len(literals.quote) > 1
-    marks = (*marks, literals.quote) if marked else marks
-    writer = Writer(literals, lambda text: _written(text, marks), marked=marked)
+    quotes_are_tokens = len(literals.quote) > 1
+    special_tokens = (*special_tokens, literals.quote) if quotes_are_tokens else special_tokens
+    values = LiteralGrammar(
+        literals, lambda text: _fixed_text(text, special_tokens), quotes_are_tokens=quotes_are_tokens
+    )
     opening, between, closing = ("(", "=", ")") if layout.call_syntax is CallSyntax.PYTHON else ("{", ":", "}")
-    ways: list[list[Part]] = []
+    alternatives: list[list[Part]] = []
     for tool in tools:
-        arguments = writer.members(_parameters(tool), lambda key: f"{key}{between}")
+        arguments = values.members(_parameters(tool), lambda key: f"{key}{between}")
         if arguments is None or not re.fullmatch(r"[\w.-]+", tool.name):
             return None
         name = f"{layout.section_start}{layout.call_start}{layout.tagged.before_name}{tool.name}{opening}"
-        ways.append([name, Raw(arguments), f"{closing}{layout.call_end}{layout.section_end}"])
-    return _either(ways, marks, writer.rules)
+        alternatives.append([name, Raw(arguments), f"{closing}{layout.call_end}{layout.section_end}"])
+    return _either(alternatives, special_tokens, values.rules)
 
 
 def _escaped(text: str) -> str:
@@ -209,7 +214,7 @@ def _property(tool: dict[str, Any], key: str) -> object:
     schema = tool["properties"][key]
     if '"$ref"' not in json.dumps(schema):
         return schema
-    root = _moved(tool, f"#/$defs/{_ROOT}")
+    root = _rebased(tool, f"#/$defs/{_ROOT}")
     return {"$defs": {_ROOT: root}, "$ref": f"#/$defs/{_ROOT}/properties/{_pointer(key)}"}
 
 
@@ -217,10 +222,10 @@ def _pointer(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _moved(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
+def _rebased(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
     """Return a schema whose references name the new place of its root."""
     if isinstance(schema, list):
-        return [_moved(each, to) for each in schema]
+        return [_rebased(each, to) for each in schema]
     if not isinstance(schema, dict):
         return schema
     moved = {}
@@ -230,9 +235,9 @@ def _moved(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
         elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
             moved[key] = to + value[1:]
         elif key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
-            moved[key] = {name: _moved(each, to) for name, each in value.items()}
+            moved[key] = {name: _rebased(each, to) for name, each in value.items()}
         else:
-            moved[key] = _moved(value, to)
+            moved[key] = _rebased(value, to)
     return moved
 
 

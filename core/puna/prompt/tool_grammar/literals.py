@@ -20,14 +20,14 @@ _DEEPEST: Final = 8
 """Levels of a schema that are followed. Deeper values may be anything, which also ends recursive references."""
 
 
-class Writer:
+class LiteralGrammar:
     """Makes the expressions of values, and collects the rules that they use."""
 
-    def __init__(self, literals: Literals, written: Callable[[str], str], *, marked: bool) -> None:
-        """written: makes the expression of a fixed text; marked: the quotes may be special tokens."""
+    def __init__(self, literals: Literals, fixed_text: Callable[[str], str], *, quotes_are_tokens: bool) -> None:
+        """fixed_text: makes the expression of a fixed text; quotes_are_tokens: the quotes may be special tokens."""
         self._literals = literals
-        self._written = written
-        self._marked = marked
+        self._fixed_text = fixed_text
+        self._quotes_are_tokens = quotes_are_tokens
         self._root: Mapping[str, Any] = {}
         self.rules: list[str] = []
 
@@ -50,11 +50,11 @@ class Writer:
         comma = "/, ?/" if self._literals.spaced else '","'
 
         optional = [key for key in properties if key not in required]
-        ways, following = [], '""'
+        alternatives, following = [], '""'
         for key in reversed([*required, *optional]):
-            ways.append(f"{names[key]} {following}")
+            alternatives.append(f"{names[key]} {following}")
             following = self._rule(f"({comma} {names[key]}){'' if key in required else '?'} {following}")
-        return self._rule(ways[-1] if required else " | ".join(['""', *reversed(ways)]))
+        return self._rule(alternatives[-1] if required else " | ".join(['""', *reversed(alternatives)]))
 
     def value(self, schema: object, depth: int = 0) -> str:
         """Return the expression of a value; of any value if nothing in the schema can be expressed."""
@@ -64,9 +64,11 @@ class Writer:
         listed = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(listed, list) and listed and not any(isinstance(each, list | dict) for each in listed):
             return _either([self._scalar(each) for each in listed])
-        ways = schema.get("anyOf") or schema.get("oneOf")
-        if isinstance(ways, list) and (ways := [each for each in ways if self._literals.null or each != _NULL]):
-            return _either([self.value(each, depth + 1) for each in ways])
+        alternatives = schema.get("anyOf") or schema.get("oneOf")
+        if isinstance(alternatives, list) and (
+            alternatives := [each for each in alternatives if self._literals.null or each != _NULL]
+        ):
+            return _either([self.value(each, depth + 1) for each in alternatives])
         types = schema.get("type")
         types = [types] if isinstance(types, str) else types
         if isinstance(types, list) and (types := [one for one in types if self._literals.null or one != "null"]):
@@ -112,7 +114,7 @@ class Writer:
 
     def _scalar(self, value: object) -> str:
         if isinstance(value, str):
-            return self._written(f"{self._literals.quote}{value}{self._literals.quote}")
+            return self._fixed_text(f"{self._literals.quote}{value}{self._literals.quote}")
         return json.dumps(self._literals.null or "null" if value is None else gojson.dumps(value))
 
     def _text(self, *, inner: bool) -> str:
@@ -120,9 +122,9 @@ class Writer:
         inside = self._literals.inner if inner and self._literals.inner else self._literals.text
         quote = self._literals.quote
         spelled = f"{json.dumps(quote)} /({inside})*{re.escape(quote)}/"
-        if not self._marked:
+        if not self._quotes_are_tokens:
             return self._rule(spelled)
-        return self._rule(f"{self._written(quote)} /({inside})*/ {self._written(quote)} | {spelled}")
+        return self._rule(f"{self._fixed_text(quote)} /({inside})*/ {self._fixed_text(quote)} | {spelled}")
 
     def _anything(self) -> str:
         if not any(rule.startswith("anything:") for rule in self.rules):
@@ -140,5 +142,5 @@ class Writer:
         return self.rules[-1].partition(":")[0]
 
 
-def _either(ways: Sequence[str]) -> str:
-    return f"({' | '.join(ways)})"
+def _either(alternatives: Sequence[str]) -> str:
+    return f"({' | '.join(alternatives)})"

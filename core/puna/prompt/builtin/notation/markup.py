@@ -35,10 +35,10 @@ def parameters(kept: Mapping[str, Any]) -> str:
 def arguments(text: str) -> dict[str, Any]:
     """Return the arguments of a call; numbers are floats, the keys of inner objects are sorted. Empty text: none."""
     value = tool_schema.parsed(text)
-    return {key: tool_schema.by_key(each) for key, each in value.items()} if isinstance(value, dict) else {}
+    return {key: tool_schema.with_sorted_keys(each) for key, each in value.items()} if isinstance(value, dict) else {}
 
 
-class MediaMarks:
+class MediaMarkers:
     """Numbers the media of a conversation while its messages are rendered in order."""
 
     def __init__(self) -> None:

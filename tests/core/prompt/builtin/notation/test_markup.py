@@ -19,7 +19,7 @@ def test_arguments_keep_their_order_and_sort_the_keys_of_inner_objects() -> None
 
 
 def test_media_are_numbered_through_the_conversation() -> None:
-    marks = markup.MediaMarks()
+    marks = markup.MediaMarkers()
     assert marks.content(Message(role="user", content="a [img] b", media=(b"1", b"2"))) == "[img-1] a [img-0] b"
     assert marks.content(Message(role="user", content="", media=(b"3",))) == "[img-2]"
 
