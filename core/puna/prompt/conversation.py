@@ -24,6 +24,7 @@ def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
 
     Ollama does this for models of the family "qwen3" and those called "deepseek-r1".
     """
+    # Without a user message nothing is removed.
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [
         replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content).content)

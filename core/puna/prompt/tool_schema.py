@@ -44,6 +44,7 @@ def reduced(tool: Tool) -> dict[str, Any]:
 def parameters(schema: object) -> dict[str, Any]:
     """Return the kept fields of a function's parameters. `properties` is None where the schema has none."""
     given = schema if isinstance(schema, Mapping) else {}
+    # `type` and `properties` have no omitempty in Go.
     kept: dict[str, Any] = {"type": _text(given.get("type"))}
     for key in ("$defs", "items"):
         if given.get(key) is not None:
@@ -74,6 +75,7 @@ def property_(schema: object) -> dict[str, Any]:
         kept["description"] = _text(given["description"])
     if given.get("enum"):
         kept["enum"] = with_sorted_keys(given["enum"])
+    # Go omits an absent pointer, not an empty map behind it.
     if (properties := _properties(given.get("properties"))) is not None:
         kept["properties"] = properties
     if given.get("required"):

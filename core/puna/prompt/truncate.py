@@ -56,6 +56,7 @@ async def fit(
         return fitted
     systems = [message for message in messages[:question] if message.role == "system"]
     longest = max(len(message.content) for message in messages[question:] if message.role == "tool")
+    # Bisect the common length of the results. Some slack saves renderings of long conversations.
     shorter = None
     low, high = -1, longest
     while high - low > longest // _PRECISION + 1:
@@ -115,6 +116,7 @@ async def _without_oldest(
         return True
 
     low, high = 0, max(last, 0)
+    # Invariant: dropping up to `low` does not fit; dropping up to `high` fits or leaves only the last message.
     if last < 1 or await fits(0):
         high = 0
     while low + 1 < high:
@@ -127,6 +129,7 @@ async def _without_oldest(
     rest = messages[high:]
     final = [*systems, *(mark_media(rest) if mark else rest)]
     media = tuple(image for message in rest for image in message.media)
+    # The last prompt that fitted is reused unless its media still lack their markers.
     if found is not None and found[0] == high and not (mark and media):
         return Fitted(tuple(final), found[1], media), high
     return Fitted(tuple(final), await render(final), media), high

@@ -98,6 +98,7 @@ class CohereParser:
 
     def _decide(self, done: bool) -> None:
         self._held = self._held.lstrip(SPACE)
+        # Text before the marker is dropped: it stands outside every part.
         at, tag = first_of((_CALLS, _TEXT, _RESPONSE), self._held)
         if tag:
             self._held, self._state = self._held[at + len(tag) :], _State.CALLS if tag == _CALLS else _State.TEXT

@@ -50,6 +50,7 @@ def _tools(tools: Sequence[Tool]) -> str:
 def _answer(message: Message, first: bool, thought: bool) -> str:
     """Return an answer. `first`: it follows a user's message; `thought`: it opens as an answer after thinking."""
     content = message.content
+    # An answer with calls opens without thinking, even if there was some, as in Ollama.
     if message.tool_calls:
         calls = _calls(f"{call.name}{format_text.SEPARATOR}{_arguments(call)}" for call in message.tool_calls)
         return (format_text.ASSISTANT + "</think>" if first else "") + content + calls + format_text.EOS

@@ -105,6 +105,7 @@ class DeepSeekParser:
                 return calls
             _, begun, raw = self._held[:at].partition(CALL)
             self._held = self._held[at + len(END_OF_CALL) :]
+            # An end without a beginning is passed over.
             if not begun:
                 continue
             call = self._read(raw)

@@ -45,6 +45,7 @@ class FunctionGemmaRenderer:
                     called = [call.name for call in message.tool_calls]
                     responded = False
                 case "tool":
+                    # Results are named after the calls in their order, whatever names they have, as in Ollama.
                     name = called.pop(0) if called else ""
                     responded = True
                     out.append(

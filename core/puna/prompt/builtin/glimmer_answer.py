@@ -135,6 +135,7 @@ class GlimmerParser:
 
     def _body(self, done: bool) -> str:
         """Take the certain part of a body, which also ends where the header of the next message begins."""
+        # A start before any end: the model forgot the end, unless the header behind it is none.
         before, started, after = self._held.partition(START)
         if started and not any(tag in before for tag in _ENDS):
             header, found, rest = after.partition(MESSAGE)
@@ -169,6 +170,7 @@ class GlimmerParser:
             if expected and self._strict:
                 raise BackendFailedError(f"parse Glimmer call to {expected}: {error}") from None
             return ParsedDelta(body)
+        # The call may repeat the namespace of the tool.
         called = name.removeprefix(f"{expected}.") if expected else name
         if expected and called != expected and self._strict:
             invoked = f"does not match ATEM invoke {gojson.quote(name)}"

@@ -27,6 +27,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
 
     Raises BackendFailedError.
     """
+    # A call is mended only if it cannot be read as it is.
     try:
         element = _element(_TAGS.split(raw))
     except ValueError:

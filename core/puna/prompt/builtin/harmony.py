@@ -54,6 +54,7 @@ class Header:
 
 def read_header(text: str) -> Header:
     """Read the text between the start of a message and its body. Models order its parts in several ways."""
+    # Models leave out the space before this token, which would then be part of a name.
     text = text.replace(_CONSTRAIN, f" {_CONSTRAIN}").strip(SPACE)
     channel = ""
     before, found, after = text.partition(_CHANNEL)
@@ -123,6 +124,7 @@ class HarmonyParser:
                 if found:
                     self._held, self._state = rest, _State.BODY
                     self._header = read_header(before)
+                    # The last tool counts; the arguments of all messages to tools are joined, as in Ollama.
                     self._called = self._header.tool or self._called
             case _State.BODY:
                 before, found, rest = self._held.partition(_END)

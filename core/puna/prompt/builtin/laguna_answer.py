@@ -160,6 +160,7 @@ class LagunaParser:
 
 
 def _read(raw: str, tools: Sequence[Tool]) -> tuple[str, Mapping[str, object]]:
+    # Models repeat the opening tag; the first part with text is the call.
     raw = next((part for part in raw.split(_CALL) if part.strip(SPACE)), "").strip(SPACE)
     if raw.startswith("{"):
         try:

@@ -34,6 +34,7 @@ class Qwen3CoderRenderer:
                 out.append(f"<tool_response>\n{message.content}\n</tool_response>")
                 out.append("" if not last and rest[i + 1].role == "tool" else "<|im_end|>\n")
             else:
+                # An answer at the end stays open, for the model to go on with.
                 closes = not (last and message.role == "assistant")
                 out.append(f"<|im_start|>{message.role}\n{message.content}{'<|im_end|>' + chr(10) if closes else ''}")
         if rest and rest[-1].role != "assistant":

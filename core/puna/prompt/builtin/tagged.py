@@ -140,6 +140,7 @@ class TaggedParser:
                         self._eat(self._options.eats_after_calls)
             if found is None:
                 break
+        # The loop passed all complete markers; the rest of the text is certain up to a possible marker.
         if self._state is _State.THINKING:
             thinking += self._sure([tag for tag, _ in self._ends_of_thinking()])
         elif self._state is _State.CONTENT:
@@ -196,6 +197,7 @@ class TaggedParser:
     def _sure(self, tags: Sequence[str]) -> str:
         """Take the text that is neither the start of a tag nor white space before one."""
         end = len(self._held) - max(overlap(self._held, tag) for tag in tags)
+        # Such a call waits for the character behind its tag: see _waits.
         if _OPEN in tags and _OPEN in self._held:
             end = self._held.index(_OPEN)
         sure = self._held[:end].rstrip(SPACE)

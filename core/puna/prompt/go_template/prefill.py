@@ -33,6 +33,7 @@ class _Cutter:
         return replace(node, nodes=kept)
 
     def _node(self, node: Node) -> Node | None:
+        # The field itself stays: the last turn is rendered with an empty response, or with the client's beginning.
         if isinstance(node, FieldNode) and "Response" in node.path:
             self._cut = True
             return node

@@ -25,6 +25,7 @@ def render_go(
     budget: Budget | None = None,
 ) -> str:
     """Render a conversation. Raises TemplateError with Go's text, and BudgetSpentError where there is a budget."""
+    # System messages appear in `.System` and again in `.Messages`; the template decides which it prints.
     system, collated = collate(messages)
     if "messages" not in facts.identifiers(template):
         return _render_turns(template, collated, think, budget)
@@ -75,6 +76,7 @@ def _render_turns(template: Template, messages: Sequence[Message], think: Think 
 
     for message in messages:
         match message.role:
+            # A role that would overwrite a later part of the turn ends it.
             case "system":
                 if turn["Prompt"] or turn["Response"]:
                     finish()

@@ -38,6 +38,7 @@ class ThinkingParser:
             more_thinking, more_content = self._step()
             thinking += more_thinking
             content += more_content
+            # A state that did not change needs more text.
             if self._state is state or not self._held:
                 return ParsedDelta(content, thinking, waits=not (content or thinking))
 

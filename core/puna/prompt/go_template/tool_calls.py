@@ -68,6 +68,7 @@ class ToolCallParser:
         if not found:
             at = len(self._held) - overlap(self._held, self._tag)
         content, self._held = self._held[:at], self._held[at:]
+        # A bracket in the middle of an answer is ordinary text.
         if self._bare and content.strip(SPACE):
             content, self._held = content + self._held, ""
             return content, _State.DONE
@@ -107,6 +108,7 @@ class ToolCallParser:
 
     def _find_name(self) -> tuple[str, int] | None:
         """Return the first name of a tool in the held text, and its end; None: there is none, or it may grow."""
+        # While the text ends with the beginning of a name, a longer name may still come.
         for name in self._names:
             if any(self._held.endswith(name[:n]) for n in range(1, len(name))):
                 return None

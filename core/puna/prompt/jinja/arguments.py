@@ -32,6 +32,7 @@ class Schemas:
 def typed(schema: object, text: str) -> Value:
     """Return the value of a text under a schema. A text that fits only as a string stays a string."""
     kinds = _kinds(schema)
+    # A text that looks like JSON stays a text where only strings are allowed: a zip code is no number.
     if kinds == {"string"}:
         return text
     value = parsed(text)

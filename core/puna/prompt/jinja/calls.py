@@ -79,6 +79,7 @@ class _Reader:
                 if layout.json.in_array and layout.call_syntax is CallSyntax.JSON:
                     self._take("]")
                 self._take(layout.section_end)
+                # A comma is passed over only if another call follows; otherwise it is content.
                 self.done = self._at
                 self._take(",")
         except UnreadableError:
@@ -120,6 +121,7 @@ class _Reader:
         return value
 
     def _add(self, name: str, arguments: Value, made: Value = None) -> None:
+        # Models that saw arguments as text in the prompt write them as text.
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments, parse_int=float)
@@ -127,6 +129,7 @@ class _Reader:
                 raise UnreadableError from error
         if not name or not isinstance(arguments, Mapping):
             raise UnreadableError
+        # An id may be a number.
         if isinstance(made, float):
             made = gojson.number(made)
         identity = made if isinstance(made, str) and made else new_id()
@@ -151,6 +154,7 @@ class _Reader:
                 arguments = arguments.get(members.arguments)
             return self._add(name, arguments, _member(value, members.id))
         name = _member(value, members.name)
+        # The notation of OpenAI's API, which models write whatever their template shows.
         if name is None and isinstance(value.get("function"), Mapping):
             value = value["function"]
         name = name if name is not None else value.get("name")
@@ -167,6 +171,7 @@ class _Reader:
         self._skip()
         for name in self._names:
             if self._text.startswith(name, self._at):
+                # "get" is not the name in "get_all(", unless the marker behind the name begins with such a character.
                 following = self._text[self._at + len(name) : self._at + len(name) + 1]
                 if not (following.isalnum() or following in ("_", "-")) or any(
                     self._text.startswith(each, self._at + len(name)) for each in markers if each

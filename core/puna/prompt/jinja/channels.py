@@ -80,7 +80,8 @@ class ChannelParser:
         channels = _CHANNEL.findall(header)
         self._channel = channels[-1] if channels else "final"
         role, *parts = header.split("<|channel|>")
-        # A recipient stands before the first channel or behind the last one. Only "final" overrides others.
+        # A recipient stands before the first channel or behind the last one. If the last channel is "final", a
+        # recipient between the channels does not count.
         places = [role, *parts[-1:]] if self._channel == "final" else [header]
         target = next((found[1] for place in places if (found := _RECIPIENT.search(place))), "")
         is_tool = target.startswith("functions.") or target in self._tools
@@ -105,6 +106,7 @@ class ChannelParser:
             arguments = json.loads(text, parse_int=float)
         except ValueError:
             return text
+        # Without tools the client cannot read calls.
         if not isinstance(arguments, Mapping) or not self._tools:
             return text
         call = ToolCall(name=name, arguments=gojson.dumps(arguments), index=len(self._calls), id=new_id())

@@ -43,6 +43,7 @@ def is_marker(segment: str) -> bool:
 
 def compare(left: str, right: str) -> Difference:
     """Return the difference between two texts."""
+    # By segments alone, a text that ends within a segment of the other would differ in that whole segment.
     if right.startswith(left):
         return Difference(left, "", right[len(left) :], "")
     a, b = segments(left), segments(right)
@@ -55,6 +56,7 @@ def compare(left: str, right: str) -> Difference:
     one, other = a[start : len(a) - end], b[start : len(b) - end]
     head = tail = 0
     rest_a, rest_b = "".join(one), "".join(other)
+    # Only the outermost segments that are no markers are compared by characters.
     if one and other and not is_marker(one[-1]) and not is_marker(other[-1]):
         tail = _shared(rest_a[::-1], rest_b[::-1])
     if one and other and not is_marker(one[0]) and not is_marker(other[0]):

@@ -51,12 +51,14 @@ def _said(content: str | None = ANSWER, **more: Value) -> list[dict[str, Any]]:
 
 
 def _thinking(attempt: Attempt, layout: OutputLayout, *, scoped: bool) -> OutputLayout:
+    # A thought in an answer of the past. Templates that drop old thoughts show nothing here.
     plain = attempt(_said(), enable_thinking=True)
     thoughtful = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True)
     if plain is not None and thoughtful is not None and THOUGHT in compare(plain, thoughtful).right:
         layout = _around_thought(layout, thoughtful)
     layout = _thinking_switch(attempt, layout)
     if scoped:
+        # Some templates show a thought only beside a call, since a model goes on thinking after the call's result.
         without = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True, tools=TOOLS)
         within = attempt(_said(None, reasoning_content=THOUGHT, tool_calls=[CALL]), enable_thinking=True, tools=TOOLS)
         if without is not None and within is not None and THOUGHT not in without and THOUGHT in within:
@@ -81,15 +83,18 @@ def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
     off, on = texts[0], texts[1]
     difference = compare(off, on)
     left, right = difference.left.strip(), difference.right.strip()
+    # The opening with thinking has a marker more: it starts thinking.
     if not left and right:
         if on.endswith(right) and not layout.thinking_start:
             layout = replace(layout, thinks=True, thinking_start=difference.right)
+    # The opening without thinking has a marker more: it closes an empty thought, which the marker before it starts.
     elif left and not right:
         if off.endswith(left) and not layout.thinking_end:
             seen = [each for each in segments(off) if each.strip()]
             if len(seen) >= 2 and seen[-1] == left and is_marker(seen[-2]):
                 layout = replace(layout, thinking_start=seen[-2])
             layout = replace(layout, thinks=True, thinking_end=difference.left)
+    # Both differ: one may have an empty thought behind all that the other has.
     elif left and right:
         layout = _thinking_tail(layout, off, on)
     return layout
@@ -131,6 +136,7 @@ def _content(pair: Callable[..., Difference | None], layout: OutputLayout) -> Ou
         rest = rest.partition(layout.thinking_end)[2]
     if tools.left.strip() == ANSWER and re.fullmatch(rf"\s*{re.escape(ANSWER)}\s*{_MARK}?\s*", rest):
         return layout
+    # The longer difference has the markers around content; the shorter one lost those that both texts share.
     longer = rest if len(rest) > len(tools.left) else tools.left
     found = re.search(rf"({_MARK}\s*){re.escape(ANSWER)}\s*({_MARK}\s*)", longer)
     if not found:

@@ -61,6 +61,7 @@ def calls(pair: Pair, layout: OutputLayout, *, parallel: bool) -> OutputLayout:
     if found is None or FIRST not in found.right:
         return layout
     text = found.right
+    # A template may write an empty thought in front of a call.
     for marker in (layout.thinking_start, layout.thinking_end):
         if marker:
             text = text.replace(marker, "", 1)
@@ -92,6 +93,7 @@ def _json_calls(pair: Pair, layout: OutputLayout, text: str, *, parallel: bool) 
         layout, call_syntax=CallSyntax.JSON, json=members, section_start=section_start, section_end=section_end
     )
     if parallel:
+        # A marker that comes again before the second call belongs to each call.
         two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
         if two and section_start and section_start in two.right:
             layout = replace(layout, section_start="", section_end="", call_start=section_start, call_end=section_end)
@@ -158,6 +160,7 @@ def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
             layout, call_start=layout.section_start, call_end=layout.section_end, section_start="", section_end=""
         )
     if layout.call_end:
+        # As many end markers with two calls as with one: the marker closes the section, not the call.
         one_text = two.prefix + two.left + two.suffix
         two_text = two.prefix + two.right + two.suffix
         if 0 < one_text.count(layout.call_end) == two_text.count(layout.call_end):
@@ -174,9 +177,11 @@ def _tagged_calls(pair: Pair, layout: OutputLayout, text: str) -> OutputLayout:
         body = body.partition(layout.call_start.strip())[2]
     before_name, _, rest = body.partition(FIRST)
     closing = layout.call_end or layout.section_end
+    # The closing markers of the section are known already; what remains belongs to this call.
     if closing and closing in rest:
         rest = rest[: rest.rfind(closing)]
     tagged = TaggedCall(before_name=before_name.lstrip())
+    # An id in front of the name, as Solar writes it.
     if _ID in before_name:
         before_id, _, after_id = before_name.partition(_ID)
         tagged = TaggedCall(before_id=before_id, after_id=after_id, id_first=True)
@@ -216,6 +221,7 @@ def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
     after_key, before_value = (middle[1], middle[2]) if middle else (between, "")
     marker = re.match(rf"\s*{_MARK}\s*", close)
     close = close[marker.end() :] if marker else close
+    # Text that a call without arguments lacks is no part of the name's marker: it separates name and arguments.
     none = pair(_calling(_call(FIRST, {})), _calling(_call(FIRST, {KEY: _VALUE})), tools=TOOLS)
     separator = ""
     if none is not None and none.left.strip() == "" and head.strip():

@@ -46,6 +46,7 @@ class OutputParser:
         self._calls = bool(tools) and layout.call_syntax is not CallSyntax.NONE
         self._starts = _call_starts(layout, tools) if self._calls else ()
         self._thinks = layout.thinks and bool(layout.thinking_end.strip())
+        # Without thinking and calls there is nothing to decide, and white space at the start is content.
         bare = not (self._thinks or self._calls or layout.skips_space)
         self._state = _State.ANSWER if bare else _State.START
         self._buffer = answer_prefix
@@ -77,6 +78,7 @@ class OutputParser:
             return ParsedDelta(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
             calls, after = read_calls(rest, self.layout, self._tools)
+            # The end of the turn may follow the calls as text, since its tokens are preserved for the parser.
             for stray in self.layout.stray_markers if calls else ():
                 after = after.replace(stray, "").strip()
             return ParsedDelta(sure.content + (after if calls else rest), sure.thinking, calls)
@@ -136,6 +138,7 @@ class OutputParser:
         end, found = first_or_certain(markers, self._buffer)
         thought = self._thinking(self._pass(end))
         if found:
+            # A marker of calls or content that ends thinking stays in the buffer: the next state reads it.
             if found == ending:
                 self._pass(len(found))
                 self._space = _trailing_space(self.layout.thinking_end)
@@ -172,6 +175,7 @@ class OutputParser:
         if found and found == closing:
             self._pass(len(found))
             self._buffer = self._buffer.lstrip()
+            # Calls, and markers to drop, may still follow wrapped content.
             self._state = _State.ANSWER if self._calls or self.layout.stray_markers else _State.PLAIN
         elif found and found == thought:
             self._state = _State.START

@@ -31,6 +31,7 @@ def conversation(messages: Sequence[Message], abilities: Abilities, *, developer
 
 
 def _as_dict(message: Message, role: str, text: str, abilities: Abilities) -> dict[str, Any]:
+    # A template that takes both gets the text, as from llama.cpp.
     content: Any = text
     if abilities.content_parts:
         content = [{"type": "text", "text": text}]
@@ -57,6 +58,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return messages
     first, rest = messages[0], messages[1:]
     if rest:
+        # llama.cpp joins the texts of two JSON values here, and fails on lists with this message.
         if not (isinstance(first["content"], str) and isinstance(rest[0]["content"], str)):
             raise TemplateRefusedError("json type must be string, but is array")
         rest[0] = rest[0] | {"content": first["content"] + "\n" + rest[0]["content"]}

@@ -183,6 +183,7 @@ class ChatTemplate:
         text = shown.template.apply(shown.messages, shown.variables | more)
         if generation:
             text = known.opened(text, shown.template.source)
+        # The tokenizer adds these tokens itself; twice they would confuse the model.
         if self._bos and text.startswith(self._bos):
             text = text[len(self._bos) :]
         if self._eos and text.endswith(self._eos):
@@ -219,6 +220,7 @@ def _prefill(messages: Sequence[Message]) -> Message | None:
     """Return the last message if it is an answer that the client began. Raises TemplateRefusedError."""
     if not messages or messages[-1].role != "assistant":
         return None
+    # llama.cpp refuses both, and its words reach the client.
     if len(messages) >= 2 and messages[-2].role == "assistant":
         raise TemplateRefusedError("Cannot have 2 or more assistant messages at the end of the list.")
     if messages[-1].tool_calls:

@@ -46,6 +46,7 @@ def behind_tag(tools: Sequence[Tool], tag: str, special_tokens: Sequence[str] = 
     `special_tokens` are texts that may be special tokens of the model.
     """
     call = _call(tools, JsonCall())
+    # A bracket begins the call itself. Models write a line end behind every other tag.
     if tag == "{":
         return _either([[call]], special_tokens)
     before, after = (tag, "]") if tag.endswith("[") else (tag + "\n", "")
@@ -65,6 +66,7 @@ def from_layout(tools: Sequence[Tool], layout: OutputLayout, special_tokens: Seq
             return _either([[before + opening, _call(tools, names), closing + after]], special_tokens)
         case CallSyntax.TAGGED_JSON:
             return _either([_tagged_json(tool, layout.tagged, before, after) for tool in tools], special_tokens)
+        # A value ends where its marker begins, so the marker needs two characters that can be kept out of the value.
         case CallSyntax.TAGGED if (
             not (layout.tagged.before_id or layout.tagged.after_attributes)
             and len(layout.tagged.after_value.strip()) > 1
@@ -116,6 +118,7 @@ def _expression(part: Part, special_tokens: Sequence[str]) -> str:
 
 def _fixed_text(text: str, special_tokens: Sequence[str]) -> str:
     """Return the expression of a fixed text. The backend decides whether one of the texts in it is a token."""
+    # The longest first, since a token may begin like another one.
     longest = sorted(map(re.escape, special_tokens), key=len, reverse=True)
     pieces = re.split(f"({'|'.join(longest)})", text) if special_tokens else [text]
     return " ".join(f"{'%mark ' * (piece in special_tokens)}{json.dumps(piece)}" for piece in pieces if piece)

@@ -50,6 +50,8 @@ class LiteralGrammar:
         comma = "/, ?/" if self._literals.spaced else '","'
 
         optional = [key for key in properties if key not in required]
+        # Built from the last member: each rule is the rest of the object. The first member has no comma, so an object
+        # without required members has one alternative for each member that may come first, and one for none.
         alternatives, following = [], '""'
         for key in reversed([*required, *optional]):
             alternatives.append(f"{names[key]} {following}")

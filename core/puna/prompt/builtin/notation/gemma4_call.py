@@ -73,6 +73,7 @@ def _quoted(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _as_json(text: str) -> str:
     """Return the text as JSON, with keys and strings quoted. Raises ValueError if a string has no end."""
+    # The strings are taken out first, so that their text is never mistaken for a key. NUL cannot occur in the outline.
     parts = text.split(QUOTE)
     if len(parts) % 2 == 0:
         raise ValueError(text)
