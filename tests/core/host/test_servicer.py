@@ -1,0 +1,190 @@
+import asyncio
+
+import grpc
+import pytest
+
+from puna.backend import (
+    Backend,
+    Embedding,
+    InvalidRequestError,
+    LoadedModel,
+    ModelFacts,
+    PromptTooLongError,
+    UnsupportedError,
+)
+from puna.backend.v1 import backend_pb2 as wire
+from puna.errors import BackendNotFoundError
+from puna.host import convert
+from puna.host.servicer import SLICE, BackendServicer, sliced
+
+
+class Model(LoadedModel):
+    facts = ModelFacts(context_length=64, parallel=3)
+    error = None
+    at_step = None
+    closed = False
+
+    async def generate(self, request, /):
+        yield
+
+    async def tokenize(self, text, /, *, add_special, parse_special):
+        if self.error is not None:
+            raise self.error
+        return [len(text), add_special, parse_special]
+
+    async def detokenize(self, tokens, /, *, special):
+        return [bytes([token]) for token in tokens]
+
+    async def embed(self, inputs, /, *, raw=False):
+        return [Embedding([float(len(each))], 1) for each in inputs]
+
+    def step(self):
+        return self.at_step
+
+    async def aclose(self):
+        self.closed = True
+
+
+class Scripted(Backend):
+    error = None
+
+    async def load(self, spec, report, /):
+        report(0.5)
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return Model()
+
+
+class Registry:
+    def __init__(self):
+        self.backend = Scripted()
+
+    def get(self, name):
+        if name != "scripted":
+            raise BackendNotFoundError("no such backend")
+        return self.backend
+
+
+class AbortError(Exception):
+    def __init__(self, code, details, failure):
+        super().__init__(details)
+        self.code, self.failure = code, failure
+
+
+class Context:
+    """A call's context as far as the servicer uses one."""
+
+    def __init__(self):
+        self.written = []
+
+    async def write(self, message):
+        self.written.append(message)
+
+    async def abort(self, code, details="", trailing_metadata=()):
+        found = dict(trailing_metadata).get(convert.FAILURE_KEY)
+        raise AbortError(code, details, wire.Failure.FromString(found) if found else None)
+
+
+@pytest.fixture
+def servicer():
+    return BackendServicer(Registry())
+
+
+@pytest.fixture
+async def loaded(servicer):
+    await servicer.Load(wire.LoadRequest(backend="scripted", path="/m"), Context())
+    return servicer
+
+
+async def test_loading_reports_progress_and_then_the_facts(servicer):
+    context = Context()
+    await servicer.Load(wire.LoadRequest(backend="scripted", path="/m"), context)
+    assert [each.fraction for each in context.written[:-1]] == [0.5]
+    assert context.written[-1].loaded.parallel == 3
+    with pytest.raises(AbortError) as second:
+        await servicer.Load(wire.LoadRequest(backend="scripted"), Context())
+    assert second.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_nothing_is_served_before_the_model_is_loaded(servicer):
+    with pytest.raises(AbortError) as found:
+        await servicer.Tokenize(wire.TokenizeRequest(text="a"), Context())
+    assert found.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "logged"),
+    [
+        (InvalidRequestError("no model file"), grpc.StatusCode.INVALID_ARGUMENT, False),
+        (MemoryError("full"), grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+        (RuntimeError("a prompt"), grpc.StatusCode.INTERNAL, True),
+    ],
+)
+async def test_an_error_of_a_load_becomes_a_status(servicer, error, code, logged, caplog):
+    servicer._backends.backend.error = error
+    with pytest.raises(AbortError) as found:
+        await servicer.Load(wire.LoadRequest(backend="scripted"), Context())
+    assert (found.value.code, found.value.failure.message) == (code, str(error))
+    assert ("the backend failed" in caplog.text) is logged
+    assert "a prompt" not in caplog.text
+
+
+async def test_a_missing_plugin_is_not_logged_as_a_failure(servicer, caplog):
+    with pytest.raises(AbortError, match="no such backend"):
+        await servicer.Load(wire.LoadRequest(backend="other"), Context())
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (PromptTooLongError(9, 8), grpc.StatusCode.INVALID_ARGUMENT, wire.Failure.KIND_CONTEXT_OVERFLOW),
+        (UnsupportedError("no"), grpc.StatusCode.UNIMPLEMENTED, wire.Failure.KIND_UNSUPPORTED),
+    ],
+)
+async def test_an_error_of_the_contract_travels_whole(loaded, error, code, kind):
+    loaded.loaded.error = error
+    with pytest.raises(AbortError) as found:
+        await loaded.Tokenize(wire.TokenizeRequest(text="a"), Context())
+    assert (found.value.code, found.value.failure.kind) == (code, kind)
+
+
+async def test_a_long_text_is_cut_in_the_status_only(loaded):
+    loaded.loaded.error = InvalidRequestError("x" * 10_000)
+    with pytest.raises(AbortError) as found:
+        await loaded.Tokenize(wire.TokenizeRequest(text="a"), Context())
+    assert len(str(found.value)) < 1000
+    assert len(found.value.failure.message) == 10_000
+
+
+async def test_the_heartbeat_counts_events_where_the_model_counts_no_steps(loaded):
+    beat = loaded.Heartbeat
+    assert not (await beat(wire.HeartbeatRequest(), Context())).HasField("step")
+    loaded.counts.running, loaded.counts.events = 1, 7
+    assert (await beat(wire.HeartbeatRequest(), Context())).step == 7
+    loaded.loaded.at_step = 3
+    assert (await beat(wire.HeartbeatRequest(), Context())).step == 3
+
+
+async def test_conversions_let_other_tasks_run():
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    assert await sliced(range(3 * SLICE), str) == [str(each) for each in range(3 * SLICE)]
+    counting.cancel()
+    assert turns >= 3
+
+
+async def test_closing_frees_the_model_once(loaded):
+    model = loaded.loaded
+    await loaded.aclose()
+    assert model.closed
+    assert loaded.loaded is None
+    await loaded.aclose()
