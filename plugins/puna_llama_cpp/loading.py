@@ -88,36 +88,46 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     batch = spec.batch_size or (_EMBEDDING_BATCH_TOKENS if is_embedding else _BATCH_TOKENS)
     # The context allocates the KV cache, so the number of slots depends on whether that costs memory at once.
     with lazily_zeroed(wanted=bool(spec.backend_options.get("lazy_kv_cache", True))) as lazy:
-        max_sequences_allowed = _MAX_LAZY_SEQUENCES if lazy and not _may_offload(spec) else _MAX_ALLOCATED_SEQUENCES
-        slots = (
-            _EMBEDDING_SLOTS
-            if is_embedding
-            else spec.parallel or _fitting_sequences(weights, spec, length, max_sequences_allowed)
+        lazy = lazy and not _may_offload(spec)
+        if is_embedding:
+            slots = _EMBEDDING_SLOTS
+            # Every sequence needs a row in a batch, and no text of an embedding model is longer than the context.
+            batch = max(min(batch, _rounded_up(length)), slots)
+        else:
+            default_limit = _MAX_LAZY_SEQUENCES if lazy else _MAX_ALLOCATED_SEQUENCES
+            slots = spec.parallel or _fitting_sequences(weights, spec, length, default_limit)
+            batch = max(batch, slots)
+        options = ContextOptions(
+            length=length,
+            sequences=1 if is_embedding else slots,
+            max_sequences=slots,
+            batch=batch,
+            threads=_threads(weights, spec),
+            flash_attention=spec.flash_attention,
+            kv_cache_type=spec.kv_cache_type,
+            embeddings=is_embedding,
         )
-        context = Context(
-            weights,
-            ContextOptions(
-                length=length,
-                sequences=1 if is_embedding else slots,
-                max_sequences=slots,
-                # Every sequence needs a row in a batch of its own, and no text of an embedding model is longer than the
-                # context.
-                batch=max(min(batch, _rounded_up(length)), slots) if is_embedding else max(batch, slots),
-                threads=_threads(weights, spec),
-                flash_attention=spec.flash_attention,
-                kv_cache_type=spec.kv_cache_type,
-                embeddings=is_embedding,
-            ),
-        )
+        context = Context(weights, options)
+    # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
+    counted_slots = 1 if lazy and not spec.parallel else slots
+    facts = _facts(weights, context, projector, length, 1 if is_embedding else slots, counted_slots)
+    return LoadedParts(weights, context, facts, slots, projector, spec.constraint_limits)
+
+
+def _facts(
+    weights: Weights, context: Context, projector: Projector | None, length: int, parallel: int, counted_slots: int
+) -> ModelFacts:
+    """Return what the core is told of the model. `counted_slots`: the slots whose caches count as memory."""
     vocabulary = weights.vocabulary
-    # llama.cpp reports where its buffers are only in the log.
+    generates = not weights.embeds_only
+    # Where llama.cpp's buffers are, and how large, stands only in its log.
     size, on_gpus = captured_log().buffer_bytes()
-    if not spec.parallel and not is_embedding and max_sequences_allowed == _MAX_LAZY_SEQUENCES:
-        # The other slots take memory only once they are used, and no setting asked for them.
-        size -= captured_log().cache_bytes() * (slots - 1) // slots
-    facts = ModelFacts(
+    if generates:
+        size -= captured_log().cache_bytes() * (parallel - counted_slots) // parallel
+    ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a score, which has no length
+    return ModelFacts(
         context_length=length,
-        parallel=1 if is_embedding else slots,
+        parallel=parallel,
         size_bytes=(size or int(lib.llama_model_size(weights.pointer))) + (projector.size_bytes if projector else 0),
         vram_bytes=on_gpus,
         adds_bos=vocabulary.adds_bos,
@@ -126,30 +136,24 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         eos_id=vocabulary.eos,
         bos_text=vocabulary.text(vocabulary.bos),
         eos_text=vocabulary.text(vocabulary.eos),
-        embedding_tokens=min(context.length, context.batch_size) if is_embedding else 0,
-        # A ranking model returns scores, which have no length.
-        embedding_length=weights.embedding_length
-        if is_embedding and context.pooling != lib.LLAMA_POOLING_TYPE_RANK
-        else 0,
-        generates=not is_embedding,
+        embedding_tokens=0 if generates else min(context.length, context.batch_size),
+        embedding_length=0 if generates or ranks else weights.embedding_length,
+        generates=generates,
         vision=projector is not None and projector.vision,
     )
-    return LoadedParts(weights, context, facts, slots, projector, spec.constraint_limits)
 
 
 def _rounded_up(length: int) -> int:
     return -(-length // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE
 
 
-def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, max_sequences_allowed: int) -> int:
-    """Return how many sequences' caches fit into half of the free memory, within 1 and `max_sequences_allowed`."""
+def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, limit: int) -> int:
+    """Return how many sequences' caches fit into half of the free memory, between 1 and `limit`."""
     if not spec.memory_bytes:
-        return max_sequences_allowed
+        return limit
     kind = KV_CACHE_TYPES.get(spec.kv_cache_type, KV_CACHE_TYPES["f16"])
     cell = weights.cache_bytes_per_token * int(libggml.ggml_type_size(kind)) // int(libggml.ggml_blck_size(kind))
-    return max(
-        1, min(max_sequences_allowed, spec.memory_bytes // 2 // max(cell // _F16_BYTES * _rounded_up(length), 1))
-    )
+    return max(1, min(limit, spec.memory_bytes // 2 // max(cell // _F16_BYTES * _rounded_up(length), 1)))
 
 
 def _may_offload(spec: ModelSpec) -> bool:

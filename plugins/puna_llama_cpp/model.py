@@ -1,5 +1,4 @@
-"""A loaded model as the backend contract defines it: what generative and embedding models share, and the generative
-one."""
+"""A loaded model as the backend contract defines it: the part that all models share, and the generative model."""
 
 import asyncio
 import threading

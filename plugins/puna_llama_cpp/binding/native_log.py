@@ -84,8 +84,7 @@ class NativeLog:
         return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
 
     def buffer_bytes(self) -> tuple[int, int]:
-        """Return the bytes of all buffers that were allocated since `clear`, and the part that is not in the CPU's
-        memory."""
+        """Return the bytes of all buffers allocated since `clear`, and of those outside the CPU's memory."""
         with self._lock:
             found = [match for line in self._lines if (match := _BUFFER.search(line))]
         sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]

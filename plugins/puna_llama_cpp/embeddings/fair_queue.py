@@ -70,8 +70,10 @@ class FairQueue:
             heapq.heapify(self._heap)
 
     def take(self, slots: int, room: int) -> list[Text]:
-        """Remove and return the texts of the next batch: at most `slots`, and at most `room` tokens unless it is one
-        text."""
+        """Remove and return the texts of the next batch: at most `slots`, and at most `room` tokens.
+
+        A single text may exceed `room`.
+        """
         taken: list[Text] = []
         total = 0
         while len(taken) < slots and (job := self._next()):

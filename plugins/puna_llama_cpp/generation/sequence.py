@@ -47,8 +47,11 @@ class Sequence:
         self.evaluated = 0
         """How many leading tokens are in the cache."""
         self.reusable_limit = sys.maxsize
-        """How many leading tokens another sequence may reuse. A context shift lowers it to the tokens that it keeps,
-        since the keys and values behind them were computed from tokens that are gone."""
+        """How many leading tokens another sequence may reuse.
+
+        A context shift lowers it to the tokens that it keeps: the keys and values behind them were computed from tokens
+        that are gone.
+        """
         self.chain: SamplerChain | None = None
         self.lookup = PromptLookup()
         self.initially_cached = sys.maxsize

@@ -115,8 +115,7 @@ class Compiler:
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be read: {_first_line(str(error))}") from error
 
     def _resolve_lark(self, text: str) -> str:
-        """Restate the schemas in a Lark grammar as those of schema constraints, and put token ids in the place of
-        %mark."""
+        """Restate the schemas in a Lark grammar like schema constraints, and replace each %mark by its token."""
         written: list[str] = []
         rules: list[str] = []
         at = 0

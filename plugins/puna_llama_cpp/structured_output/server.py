@@ -57,8 +57,7 @@ _STACK_BYTES: Final = 64 << 20
 _CHECK_SECONDS: Final = 0.05
 """Seconds between two checks of the children's memory."""
 _NICE_AFTER_SECONDS: Final = 0.1
-"""Seconds of processor time after which a child gets a low priority, so that it does not slow the rest of the machine.
-"""
+"""Seconds of processor time after which a child gets a low priority, so that the machine stays responsive."""
 _MAX_ADDRESS_SPACE: Final = 1 << 60
 """An upper bound for the limit on address space, since setrlimit refuses larger numbers."""
 _PAGE_BYTES: Final = resource.getpagesize()
@@ -176,8 +175,10 @@ class Server:
             child.line.close()
 
     def _check_children(self) -> None:
-        """Lower the priority of children that take long, and kill the largest if all of them together have too much
-        memory."""
+        """Lower the priority of children that take long.
+
+        Kill the largest child if all together have too much memory.
+        """
         sizes = {}
         for pid, child in self._children.items():
             if not child.nice and _processor_seconds(pid) > _NICE_AFTER_SECONDS:

@@ -96,8 +96,10 @@ class PromptImages:
         return count
 
     def slice(self, index: int, room: int, batch_size: int) -> ChunkSlice:
-        """Return the next vectors of the chunk at an index: at most `room`, or `batch_size` if they attend to each
-        other."""
+        """Return the next vectors of the chunk at an index.
+
+        They are at most `room`, or at most `batch_size` if the vectors attend to each other.
+        """
         placed = self.chunk_at(index)
         assert placed is not None, "asked for vectors where there is text"
         chunk = placed.chunk
