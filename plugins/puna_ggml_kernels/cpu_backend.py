@@ -11,8 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-# Wheels hold a copy of the library under each of its names. Only llama-cpp-python knows which copy it loaded.
-from llama_cpp import _ggml
+import llama_cpp
+
+# A wheel holds a copy of ggml's library under each of its names, and every loaded copy has a list of backends of its
+# own. The list that counts is that of the copy that llama.cpp is linked to, so functions are looked up from there.
+from llama_cpp.llama_cpp import _lib
 
 _FUNCTION: Final = "ggml_cpu_init"
 """A function that the CPU backend exports and no other library of ggml."""
@@ -29,15 +32,16 @@ def load_cpu_backend() -> ctypes.CDLL:
 
     The kernels' library must be loaded before, or ggml does not call it. Raises NoCpuBackendError.
     """
-    libggml: ctypes.CDLL = _ggml.libggml
-    if hasattr(libggml, _FUNCTION):
-        return libggml
-    if not libggml.ggml_backend_reg_count():
-        libggml.ggml_backend_load_all_from_path(str(_ggml.libggml_base_path).encode())
+    linked: ctypes.CDLL = _lib
+    if hasattr(linked, _FUNCTION):
+        return linked
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    if not linked.ggml_backend_reg_count():
+        linked.ggml_backend_load_all_from_path(str(folder).encode())
     # ggml does not tell which variant it has chosen. It has closed the others.
     loaded = {line.split(maxsplit=5)[-1].strip() for line in _MAPS.read_text().splitlines() if "/libggml-cpu" in line}
     for path in loaded:
         library = ctypes.CDLL(path)
         if hasattr(library, _FUNCTION):
             return library
-    raise NoCpuBackendError(f"no CPU backend of ggml in {_ggml.libggml_base_path} fits this processor")
+    raise NoCpuBackendError(f"no CPU backend of ggml in {folder} fits this processor")
