@@ -74,11 +74,28 @@ def test_a_host_loads_one_variant_out_of_the_environment(server, programs):
     assert Path(variant).name != "libggml-cpu-x64.so"  # every processor of the last fifteen years can do better
 
 
+def kernels(programs):
+    """Ask whether the kernels can be used."""
+    command = [programs / "python", "-m", "puna_ggml_kernels"]
+    return subprocess.run(command, env=os.environ | CLEAN, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_the_kernels_take_part_where_the_processor_has_avx_512(programs):
-    done = subprocess.run([programs / "python", "-m", "puna_ggml_kernels"], env=os.environ | CLEAN,
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    done = kernels(programs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("runs with Puna's kernels" in done.stdout) is VNNI, done.stdout
+
+
+def test_an_old_processor_runs_without_the_kernels(wheels, tmp_path):
+    """The environment has only the variant for any x86-64 processor left, as ggml chooses it on an old one."""
+    programs = install(tmp_path / "venv", f"puna[llama-cpp] @ {wheels[0].as_uri()}", wheels[1])
+    for variant in programs.parent.glob("lib/python3*/site-packages/llama_cpp/lib/libggml-cpu-*.so"):
+        if variant.name != "libggml-cpu-x64.so":
+            variant.unlink()
+    with serving(tmp_path / "models", programs / "puna", **CLEAN) as server:
+        asked = {"model": "llamita", "prompt": QUESTION, "think": False, "stream": False, "options": {"temperature": 0}}
+        assert "blue" in server.json("/api/generate", asked)["response"]
+    assert "runs without Puna's kernels" in kernels(programs).stdout
 
 
 def test_quantizing_works(server):
