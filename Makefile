@@ -141,7 +141,7 @@ KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.
 
 # Compiling all variants takes several times as long as one, so the wheel of llama.cpp is kept in the cache.
 $(PORTABLE_WHEEL)/.built: $(LLAMA_CMAKE) | .venv/.installed
-	@echo "Compiling llama.cpp for all x86-64 processors: about ten minutes on two cores."
+	@echo "Compiling llama.cpp for all x86-64 processors: about eight minutes on two cores."
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-binary llama-cpp-python \
 	  --wheel-dir $(@D) $(foreach setting,$(PORTABLE),-C cmake.define.$(setting)) -C 'wheel.exclude=$(UNUSED)' $(LLAMA)
