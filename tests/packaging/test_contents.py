@@ -7,7 +7,13 @@ import pytest
 from tests.packaging.conftest import ROOT
 
 DEMO = ("llamita.gguf", "license.txt", "params.json", "template.tmpl")
-PACKAGES = ("core/puna", "rest_bridge/puna_rest", "plugins/puna_llama_cpp", "plugins/puna_ctransformers")
+PACKAGES = (
+    "core/puna",
+    "rest_bridge/puna_rest",
+    "plugins/puna_llama_cpp",
+    "plugins/puna_ggml_kernels",
+    "plugins/puna_ctransformers",
+)
 
 
 @pytest.fixture(scope="module")
