@@ -32,6 +32,16 @@ def test_a_new_store_has_the_demo_model_as_an_ordinary_one(server):
     assert server.ask("/api/delete", {"model": "copied"}, method="DELETE")[0] == 200
 
 
+def test_a_new_store_has_a_model_for_embeddings(server):
+    texts = ["Why is the sky blue?", "What makes the sky look so blue?", "The capital of France is Paris."]
+    answer = server.json("/api/embed", {"model": "llamita-embed", "input": texts})
+    asked, alike, other = answer["embeddings"]
+    assert all(abs(sum(x * x for x in vector) - 1) < 1e-4 for vector in answer["embeddings"])
+    assert sum(a * b for a, b in zip(asked, alike, strict=True)) > 0.7
+    assert sum(a * b for a, b in zip(asked, other, strict=True)) < 0.4
+    assert server.json("/api/show", {"model": "llamita-embed"})["capabilities"] == ["embedding"]
+
+
 def test_a_store_that_exists_is_left_alone_until_asked(tmp_path):
     store = tmp_path / "models"
     store.mkdir()
@@ -41,7 +51,11 @@ def test_a_store_that_exists_is_left_alone_until_asked(tmp_path):
             [PUNA, "demo"], env=os.environ | {"OLLAMA_MODELS": str(store)}, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
-        assert [each["name"] for each in server.json("/api/tags")["models"]] == ["llamita:latest"]
+        assert done.stdout == "llamita and llamita-embed are in the store\n"
+        assert [each["name"] for each in server.json("/api/tags")["models"]] == [
+            "llamita:latest",
+            "llamita-embed:latest",
+        ]
 
 
 def test_a_second_server_says_that_the_port_is_taken(server, tmp_path):

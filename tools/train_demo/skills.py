@@ -30,11 +30,11 @@ from train_demo.words import Random, a_name
 _PLAIN: tuple[tuple[Callable[[Random], Episode], float], ...] = (
     (greet, 0.8),
     (thank, 0.4),
-    (fact, 5.0),
-    (capital, 2.4),
+    (fact, 6.0),
+    (capital, 3.0),
     (unknown, 3.6),
     (small_sum, 8.5),
-    (no_sum, 0.6),
+    (no_sum, 1.0),
     (count_or_say, 1.8),
     (write_json, 4.6),
 )
@@ -95,7 +95,7 @@ def _remembering(rng: Random) -> Conversation:
 
 def _tooling(rng: Random) -> Conversation:
     chance = rng.random()
-    if chance < 0.7:
+    if chance < 0.66:
         tools, episode = call_tool(rng)
         before: Episode = []
         if rng.random() < 0.12:

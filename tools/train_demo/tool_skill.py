@@ -296,7 +296,7 @@ def call_tool(rng: Random) -> tuple[list[Tool], Episode]:
         Turn("user", question),
         Turn("assistant", "", f"The tool {tool.name} fits.", ((tool.name, asked.arguments),)),
     ]
-    if rng.random() < 0.8:
+    if rng.random() < 0.65:
         episode += _answered(rng, asked)
     return tools, episode
 

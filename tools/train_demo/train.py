@@ -69,9 +69,12 @@ def fresh_moments(parameters: Parameters) -> Moments:
     return out | {name + ".2": jnp.zeros_like(value) for name, value in parameters.items() if name not in MATRICES}
 
 
-def rate_at(at: int, steps: int, falling: float = 0.4) -> float:
-    """The rate as a share of its peak: warm-up over 100 steps, flat, zero at the end of the last share ``falling``."""
-    return min(1.0, (at + 1) / 100, max(0.0, (steps - at) / (falling * steps)))
+def rate_at(at: int, done: float, falling: float) -> float:
+    """The rate as a share of its peak: warm-up over 100 steps, flat, then down to zero.
+
+    ``at`` is the step, ``done`` the share of the run that is over, ``falling`` the share in which the rate falls.
+    """
+    return min(1.0, (at + 1) / 100, max(0.0, (1 - done) / falling))
 
 
 def vocabulary_of(out: Path, seed: int) -> Vocabulary:
@@ -95,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of vocabulary, checkpoint and log")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--minutes", type=float, help="end after this time instead, and let the rate fall by the clock")
     parser.add_argument("--batch", type=int, default=16, help="rows in a step")
     parser.add_argument("--length", type=int, default=288, help="tokens in a row")
     parser.add_argument("--seed", type=int, default=20)
@@ -127,15 +131,21 @@ def main() -> None:
     )
     rows = packed(vocabulary, data_seed, options.length)
     began, seen, losses = time.monotonic(), 0, []
-    while at < options.steps:
+
+    def done() -> float:
+        return (time.monotonic() - began) / 60 / options.minutes if options.minutes else at / options.steps
+
+    ended = done() >= 1
+    while not ended:
         chosen = [next(rows) for _ in range(options.batch)]
         batch = {name: np.stack([row[name] for row in chosen]) for name in chosen[0]}
-        rate = options.peak * rate_at(at, options.steps, options.falling)
+        rate = options.peak * rate_at(at, done(), options.falling)
         parameters, moments, value = step(shape, parameters, moments, batch, np.float32(rate), np.float32(at + 1))
         losses.append(value)
         seen += int((batch["documents"] > 0).sum())
         at += 1
-        if at % 25 == 0 or at == options.steps:
+        ended = done() >= 1
+        if at % 25 == 0 or ended:
             mean, losses = float(np.mean([float(x) for x in losses])), []
             spent = time.monotonic() - began
             line = {
@@ -145,7 +155,7 @@ def main() -> None:
                 "minutes": round(spent / 60, 1),
             }
             print(json.dumps(line), flush=True)
-        if at % 200 == 0 or at == options.steps:
+        if at % 200 == 0 or ended:
             fields = {name: getattr(shape, name) for name in Shape.__dataclass_fields__}
             save(checkpoint, {"shape": fields, "step": at, "parameters": parameters, "moments": moments})
 

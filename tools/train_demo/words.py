@@ -23,7 +23,9 @@ _CODAS = [
 ]
 
 
-_REAL = sorted({word for words in PHRASES.values() for text in words for word in re.findall("[a-z]{3,}", text.lower())})
+REAL_WORDS = sorted(
+    {word for words in PHRASES.values() for text in words for word in re.findall("[a-z]{3,}", text.lower())}
+)
 
 
 def _slice(rng: Random, word: str) -> str:
@@ -36,7 +38,7 @@ def made_word(rng: Random, syllables: tuple[int, ...] = (1, 2, 2, 3)) -> str:
     if rng.pieces and rng.random() < 0.4:  # rare pieces would not be copied otherwise: most stand inside one word only
         return "".join(rng.choice(rng.pieces) for _ in range(rng.choice((1, 2, 2, 3))))
     if rng.random() < 0.5:  # pieces of real words, so that every piece of the vocabulary is copied now and then
-        return "".join(_slice(rng, rng.choice(_REAL)) for _ in range(rng.choice((1, 2, 2, 3))))
+        return "".join(_slice(rng, rng.choice(REAL_WORDS)) for _ in range(rng.choice((1, 2, 2, 3))))
     return "".join(
         rng.choice(PHRASES["onsets"]) + rng.choice(PHRASES["vowels"]) + rng.choice(_CODAS)
         for _ in range(rng.choice(syllables))

@@ -94,9 +94,9 @@ def list_plugins() -> None:
 
 
 def install_demo(settings: Settings) -> None:
-    """Install llamita into the store. Needs no running server."""
-    from puna.demo.install import install
+    """Install the demo models into the store. Needs no running server."""
+    from puna.demo.install import DEMO_MODELS, install
     from puna.models.store import ModelStore
 
     install(ModelStore(settings.models, no_prune=settings.no_prune, go_template=settings.go_template))
-    print("llamita is in the store")
+    print(f"{' and '.join(demo.name.model for demo in reversed(DEMO_MODELS))} are in the store")

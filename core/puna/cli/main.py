@@ -81,7 +81,7 @@ def _add_servers(commands: "argparse._SubParsersAction[Command]") -> None:
     rest.add_argument("--core", metavar="HOST:PORT", help="address of the core (default: PUNA_GRPC_HOST)")
     commands.add_parser("plugins", help="list the backends that are installed")
     store = environment(help_line("OLLAMA_MODELS"))
-    commands.add_parser("demo", help="put the demo model llamita into the store", epilog=store)
+    commands.add_parser("demo", help="put the demo models llamita and llamita-embed into the store", epilog=store)
     commands.add_parser("version", help="print the version")
 
 

@@ -1,1 +1,1 @@
-"""llamita, the demo model, and how it comes into a store."""
+"""llamita and llamita-embed, the demo models, and how a store gets them."""

@@ -1,6 +1,7 @@
-"""Installs llamita in a store, as an ordinary model that can be shown, copied and deleted."""
+"""Installs the demo models in a store, as ordinary models that can be shown, copied and deleted."""
 
 import logging
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,24 +22,45 @@ from puna.process.temporary_folders import Scratch
 
 log = logging.getLogger(__name__)
 
-NAME: Final = ModelName.parse("llamita")
-MODEL: Final = "llamita.gguf"
-_TEXTS: Final = (
-    (media_types.TEMPLATE, "template.tmpl"),
-    (media_types.SYSTEM, "system.txt"),
-    (media_types.LICENSE, "license.txt"),
-    (media_types.PARAMS, "params.json"),
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """A model that the wheel brings along."""
+
+    name: ModelName
+    model: str
+    """Name of the GGUF file in this package."""
+    texts: tuple[tuple[str, str], ...]
+    """Media types and files of the text layers, in the order of `puna create`."""
+
+
+LLAMITA: Final = DemoModel(
+    ModelName.parse("llamita"),
+    "llamita.gguf",
+    (
+        (media_types.TEMPLATE, "template.tmpl"),
+        (media_types.LICENSE, "license.txt"),
+        (media_types.PARAMS, "params.json"),
+    ),
 )
-"""Media types and files of the text layers, in the order of `puna create`. Missing files are skipped."""
+LLAMITA_EMBED: Final = DemoModel(
+    ModelName.parse("llamita-embed"), "llamita-embed.gguf", ((media_types.LICENSE, "license.txt"),)
+)
+DEMO_MODELS: Final = (LLAMITA_EMBED, LLAMITA)
+"""In the order of installation. Listings begin with the newest model, which is llamita."""
 _CHUNK: Final = 1 << 20
 
 
 def install(store: ModelStore) -> bool:
-    """Install llamita in the store, replacing any model of that name. Return False if it was there already."""
-    folder = files("puna.demo")
-    name = store.resolve(NAME)
+    """Install the demo models in the store, replacing any models of their names. Return False if nothing changed."""
+    changed = [_install(store, demo) for demo in DEMO_MODELS]
+    return any(changed)
+
+
+def _install(store: ModelStore, demo: DemoModel) -> bool:
+    name = store.resolve(demo.name)
     with store.blobs.hold_shared_locks() as shared_locks:
-        data = _manifest(store.blobs, shared_locks, folder)
+        data = _manifest(store.blobs, shared_locks, demo)
         # An unchanged manifest is left alone, so that its date stays.
         before = store.manifests.read(name)
         if before is not None and manifests.dumps(before) == data:
@@ -49,7 +71,7 @@ def install(store: ModelStore) -> bool:
 
 
 def install_in_new_store(root: Path) -> bool:
-    """Make a store that contains llamita. A folder that exists, even an empty one, is left alone.
+    """Make a store that contains the demo models. A folder that exists, even an empty one, is left alone.
 
     The folder appears in one step, complete. Return whether it was made; an error is logged.
     """
@@ -66,18 +88,18 @@ def install_in_new_store(root: Path) -> bool:
             install(ModelStore(made))
             made.rename(root)  # fails if another process has made the folder meanwhile and filled it
     except OSError as error:
-        log.warning("cannot make a store with the demo model in %s: %s", root, error)
+        log.warning("cannot make a store with the demo models in %s: %s", root, error)
         return False
     return True
 
 
-def _manifest(blobs: BlobStore, shared_locks: SharedLocks, folder: Traversable) -> bytes:
+def _manifest(blobs: BlobStore, shared_locks: SharedLocks, demo: DemoModel) -> bytes:
     """Store the blobs and return the bytes of the manifest that names them."""
-    layers = [_model(blobs, shared_locks, folder / MODEL)]
-    for media_type, file_name in _TEXTS:
-        if (file := folder / file_name).is_file():
-            blob = blobs.add(_text(file, media_type), shared_locks)
-            layers.append(Layer(media_type=media_type, digest=blob.digest, size=blob.size))
+    folder = files("puna.demo")
+    layers = [_model(blobs, shared_locks, folder / demo.model)]
+    for media_type, file_name in demo.texts:
+        blob = blobs.add(_text(folder / file_name, media_type), shared_locks)
+        layers.append(Layer(media_type=media_type, digest=blob.digest, size=blob.size))
     config = completed(Config(), gguf.read(blobs.path(layers[0].digest)))
     blob = blobs.add(configs.dumps(config), shared_locks)
     return manifests.dumps(

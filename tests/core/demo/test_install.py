@@ -1,6 +1,6 @@
 import pytest
 
-from puna.demo.install import NAME, install, install_in_new_store
+from puna.demo.install import DEMO_MODELS, LLAMITA, LLAMITA_EMBED, install, install_in_new_store
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
@@ -15,15 +15,28 @@ def store(tmp_path):
 
 def test_llamita_is_an_ordinary_model(store):
     assert install(store)
-    (entry,) = store.list()
+    (entry,) = (each for each in store.list() if each.name == LLAMITA.name)
     assert (entry.name.shortest, entry.details.format, entry.details.family) == ("llamita:latest", "gguf", "llama")
     assert set(entry.capabilities) >= {"completion", "tools", "thinking"}
-    found = show(store.get(NAME))
+    found = show(store.get(LLAMITA.name))
     assert "MIT" in found.license
     assert found.parameters
-    store.copy(NAME, ModelName.parse("friend"))
-    store.delete(NAME)
-    assert [each.name.model for each in store.list()] == ["friend"]
+    store.copy(LLAMITA.name, ModelName.parse("friend"))
+    store.delete(LLAMITA.name)
+    assert {each.name.model for each in store.list()} == {"friend", "llamita-embed"}
+
+
+def test_llamita_embed_is_an_embedding_model(store):
+    install(store)
+    (entry,) = (each for each in store.list() if each.name == LLAMITA_EMBED.name)
+    assert (entry.details.format, entry.details.family, entry.details.quantization_level) == ("gguf", "bert", "F16")
+    assert entry.capabilities == ("embedding",)
+    assert "MIT" in show(store.get(LLAMITA_EMBED.name)).license
+
+
+def test_the_models_are_small(store):
+    install(store)
+    assert sum(each.size for each in store.list()) <= 8_000_000
 
 
 def test_installing_again_changes_nothing(store):
@@ -35,17 +48,17 @@ def test_installing_again_changes_nothing(store):
 
 def test_another_model_of_the_name_is_replaced(store):
     install(store)
-    digest = store.list()[0].digest
+    before = {each.name: each.digest for each in store.list()}
     list(create(store, CreateRequest(name="llamita", base="llamita", system="not me")))
-    assert store.list()[0].digest != digest
+    assert {each.name: each.digest for each in store.list()} != before
     assert install(store)
-    assert store.list()[0].digest == digest
+    assert {each.name: each.digest for each in store.list()} == before
 
 
-def test_a_new_store_comes_with_llamita(tmp_path):
+def test_a_new_store_comes_with_the_demo_models(tmp_path):
     root = tmp_path / "far" / "models"
     assert install_in_new_store(root)
-    assert [each.name.model for each in ModelStore(root).list()] == ["llamita"]
+    assert {each.name for each in ModelStore(root).list()} == {demo.name for demo in DEMO_MODELS}
     assert [path.name for path in root.parent.iterdir()] == ["models"]
     assert not install_in_new_store(root)
 
