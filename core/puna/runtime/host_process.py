@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,9 @@ KEPT_LINES = 20
 REPORTED_LINES = 3
 """How many of them an error message contains."""
 REPORTED_CHARACTERS = 300
+WARNING_LEVEL = "WARNING "
+WARNING = f"{WARNING_LEVEL}puna"
+"""The beginning of a line that Puna's own code in a host has logged as a warning; see puna.host.__main__."""
 
 CAUSES = {
     signal.SIGKILL: "killed, probably out of memory",
@@ -166,12 +170,20 @@ class HostProcess:
             return
         self._lines.append(line)
         log.debug("host %d: %s", self.pid, line)
+        if line.startswith(WARNING):
+            warn_once(line.removeprefix(WARNING_LEVEL)[:REPORTED_CHARACTERS])
 
     async def _drain_output(self) -> None:
         """Read the rest of the output, but do not wait for a grandchild that holds the pipes open."""
         await asyncio.wait({self._reading}, timeout=1)
         if not self._reading.done():
             self._reading.cancel()
+
+
+@lru_cache(maxsize=64)
+def warn_once(text: str) -> None:
+    """Log a host's warning the first time. It is about the installation, so that every later host repeats it."""
+    log.warning("%s", text)
 
 
 def cause(returncode: int | None) -> str:

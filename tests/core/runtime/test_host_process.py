@@ -86,3 +86,16 @@ async def test_the_last_lines_are_kept_and_the_very_last_told(short_path, monkey
     with pytest.raises(LoadFailedError) as failure:
         await HostProcess.start(short_path / "s")
     assert str(failure.value) == terminated("exit status 1: line 28 | line 29 | no end")
+
+
+async def test_a_warning_of_punas_own_code_reaches_the_log_once(short_path, monkeypatch, caplog):
+    (short_path / "sitecustomize.py").write_text(
+        "import sys\nsys.stderr.write('WARNING puna_x.y: no kernels\\nWARNING other: noise\\nINFO puna_x: fine\\n')"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(short_path), os.environ.get("PYTHONPATH", "")]))
+    host_process.warn_once.cache_clear()
+    for name in ("a", "b"):
+        host = await HostProcess.start(short_path / name)
+        await host.stop()
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["puna_x.y: no kernels"]
