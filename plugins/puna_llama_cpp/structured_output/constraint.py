@@ -60,13 +60,13 @@ class Matcher:
     """The constraint of one sequence, followed by a child of the server."""
 
     def __init__(
-        self, line: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
+        self, sock: socket.socket, constraint: Constraint, vocabulary_size: int, limits: ConstraintLimits
     ) -> None:
         """Own the socket that leads to the child."""
-        self._line, self._kind, self._size, self._limits = line, constraint.kind, vocabulary_size, limits
+        self._socket, self._kind, self._size, self._limits = sock, constraint.kind, vocabulary_size, limits
         self._lock = threading.Lock()
         self._poll = select.poll()
-        self._poll.register(line, select.POLLIN)
+        self._poll.register(sock, select.POLLIN)
         self._received = bytearray()
         self._message: tuple[bytes, bytes] | None = None
         self._requested_at = time.monotonic()
@@ -83,10 +83,10 @@ class Matcher:
         try:
             async with asyncio.timeout(_START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.seconds):
                 with suppress(ConnectionError):  # the message of a dead child is read later
-                    await loop.sock_sendall(self._line, HEADER.pack(MASK, len(data)) + data)
+                    await loop.sock_sendall(self._socket, HEADER.pack(MASK, len(data)) + data)
                 while not self._message_complete():
                     with suppress(ConnectionError):
-                        self._receive(await loop.sock_recv(self._line, 1 << 16))
+                        self._receive(await loop.sock_recv(self._socket, 1 << 16))
         except TimeoutError as error:
             raise BackendError("the constraint cannot be enforced: its process does not answer") from error
         kind, text = self._message or (DISCONNECTED, b"")
@@ -119,7 +119,7 @@ class Matcher:
             with self._lock:
                 while not self._message_complete():
                     try:
-                        self._receive(self._line.recv(1 << 16))
+                        self._receive(self._socket.recv(1 << 16))
                     except BlockingIOError:
                         break
                     except OSError:  # `close` was called meanwhile
@@ -160,14 +160,14 @@ class Matcher:
         """Tell the child which token was sampled. It begins to compute the next mask."""
         self._message, self._requested_at = None, time.monotonic()
         with suppress(OSError):  # the message of a dead child is read later
-            self._line.send(TOKEN.pack(token))
+            self._socket.send(TOKEN.pack(token))
 
     def close(self) -> None:
         """End the child. May be called from any thread, any number of times."""
         with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a mask
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a mask
         with self._lock:
-            self._line.close()
+            self._socket.close()
 
     def _message_complete(self) -> bool:
         """Extract the next message once all of it has been received. Return whether there is one."""
@@ -210,9 +210,9 @@ class ConstraintClient:
     async def _begin(self, constraint: Constraint) -> Matcher:
         # A fork takes 2 to 3 ms, which the event loop can bear; starting the server takes up to a second and needs a
         # thread.
-        line = self._connect() if self._ready and self._running() else await asyncio.to_thread(self._connect)
-        line.setblocking(False)
-        matcher = Matcher(line, constraint, self._vocabulary.size, self._limits)
+        sock = self._connect() if self._ready and self._running() else await asyncio.to_thread(self._connect)
+        sock.setblocking(False)
+        matcher = Matcher(sock, constraint, self._vocabulary.size, self._limits)
         try:
             await matcher.begin(constraint)
         except BaseException:

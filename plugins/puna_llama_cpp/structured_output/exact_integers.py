@@ -22,7 +22,7 @@ _ANNOTATIONS: Final = frozenset(
     ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 )
 # Keywords that hold definitions for references.
-_ELSEWHERE: Final = frozenset(("$defs", "definitions", "$schema", "$id"))
+_DEFINITION_KEYWORDS: Final = frozenset(("$defs", "definitions", "$schema", "$id"))
 _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "integer": (int,),
     "number": (int, float),
@@ -86,7 +86,7 @@ class _GrammarWriter:
         """Return the expression of a value."""
         if not isinstance(schema, dict) or not self._reaches_exact_number(schema, set()):
             return self._plain(schema)
-        keys = schema.keys() - _ANNOTATIONS - _ELSEWHERE
+        keys = schema.keys() - _ANNOTATIONS - _DEFINITION_KEYWORDS
         if keys == {"$ref"}:
             return self._reference(schema)
         # A list of values is complete in itself, so `type` can only remove values from it.
@@ -119,7 +119,9 @@ class _GrammarWriter:
             return False
         if any(_not_a_float(schema[key]) for key in ("const", "enum") if key in schema):
             return True
-        inner = [value for key, value in schema.items() if key not in _ANNOTATIONS | _ELSEWHERE | {"const", "enum"}]
+        inner = [
+            value for key, value in schema.items() if key not in _ANNOTATIONS | _DEFINITION_KEYWORDS | {"const", "enum"}
+        ]
         if "$ref" in schema:
             inner.append(self._resolve({"$ref": schema["$ref"]}))
         return any(self._reaches_exact_number(each, seen) for each in inner)
@@ -127,7 +129,7 @@ class _GrammarWriter:
     def _plain(self, schema: object) -> str:
         if not isinstance(schema, dict):
             return f"%json {json.dumps(schema)}"
-        document = {key: value for key, value in schema.items() if key not in _ELSEWHERE}
+        document = {key: value for key, value in schema.items() if key not in _DEFINITION_KEYWORDS}
         if '"$ref"' in json.dumps(document):
             document = _rebase_references(document) | {"$defs": {_ROOT: self._rebase_references}}
         return f"%json {json.dumps({**document, 'x-guidance': self._guidance})}"

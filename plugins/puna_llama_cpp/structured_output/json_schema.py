@@ -180,7 +180,7 @@ def _refuse_min_properties(schema: dict[str, Any]) -> None:
 def _tighten_bounds(schema: dict[str, Any]) -> None:
     """Narrow bounds to numbers that are exact as a 64-bit integer and as a float, since llguidance uses both."""
     for keyword in ("exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"):
-        bound, least = schema.get(keyword), keyword.lower().endswith("minimum")
+        bound, is_minimum = schema.get(keyword), keyword.lower().endswith("minimum")
         if isinstance(bound, bool) or not isinstance(bound, int | float):
             continue
         if abs(bound) < _MAX_EXACT_INTEGER:
@@ -188,16 +188,16 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
             if keyword.startswith("exclusive"):
                 del schema[keyword]
                 plain, step = keyword.removeprefix("exclusive").lower(), _EXCLUSIVE_STEP if abs(bound) < 1e6 else 1e-3
-                limits = [round(bound + step if least else bound - step, 6), schema.get(plain)]
+                limits = [round(bound + step if is_minimum else bound - step, 6), schema.get(plain)]
                 inner: list[float] = [each for each in limits if isinstance(each, int | float)]
-                schema[plain] = max(inner) if least else min(inner)
+                schema[plain] = max(inner) if is_minimum else min(inner)
             continue
-        if keyword.startswith("exclusive") or (bound > _MAX_BOUND if least else bound < -_MAX_BOUND):
+        if keyword.startswith("exclusive") or (bound > _MAX_BOUND if is_minimum else bound < -_MAX_BOUND):
             raise InvalidRequestError(f'JSON schema cannot be enforced: "{keyword}" of {bound} is too large')
         # The bound must survive as a float too, and rounding must not widen it.
-        narrow = float(max(bound, -_MAX_BOUND) if least else min(bound, _MAX_BOUND))
-        if narrow < bound if least else narrow > bound:
-            narrow = math.nextafter(narrow, math.inf if least else -math.inf)
+        narrow = float(max(bound, -_MAX_BOUND) if is_minimum else min(bound, _MAX_BOUND))
+        if narrow < bound if is_minimum else narrow > bound:
+            narrow = math.nextafter(narrow, math.inf if is_minimum else -math.inf)
         schema[keyword] = int(narrow)
 
 
@@ -216,14 +216,18 @@ def _modernize(schema: dict[str, Any]) -> None:
 
 def _cap_lengths(schema: dict[str, Any]) -> None:
     """Lower the upper limits to which llguidance would have to count. A lower limit allows less, which is permitted."""
-    for keyword, least in (("maxLength", "minLength"), ("maxItems", "minItems"), ("maxProperties", "minProperties")):
-        for each in (keyword, least):
+    for keyword, minimum_keyword in (
+        ("maxLength", "minLength"),
+        ("maxItems", "minItems"),
+        ("maxProperties", "minProperties"),
+    ):
+        for each in (keyword, minimum_keyword):
             value = schema.get(each)
             if isinstance(value, float) and value == int(value):
                 schema[each] = int(value)
-        most, fewest = schema.get(keyword), schema.get(least, 0)
-        if isinstance(most, int) and most > _MAX_LENGTH and isinstance(fewest, int):
-            schema[keyword] = max(_MAX_LENGTH, fewest)
+        maximum, minimum = schema.get(keyword), schema.get(minimum_keyword, 0)
+        if isinstance(maximum, int) and maximum > _MAX_LENGTH and isinstance(minimum, int):
+            schema[keyword] = max(_MAX_LENGTH, minimum)
 
 
 def _rewrite_keywords(schema: dict[str, Any], resolve: Resolve) -> None:

@@ -50,18 +50,18 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 
 def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
     """Return the multiples within the bounds in ascending order, or those nearest to zero if there are too many."""
-    least, most = _bounds(divisor, schema)
-    if most - least >= _MAX_LISTED:
+    lowest, highest = _bounds(divisor, schema)
+    if highest - lowest >= _MAX_LISTED:
         half = _MAX_LISTED // 2
-        least, most = (least, least + _MAX_LISTED) if least > -half else (max(least, -half), min(most, half))
-        if most <= -half:
-            least = most - _MAX_LISTED
-    return [divisor * factor for factor in range(least, most + 1)]
+        lowest, highest = (lowest, lowest + _MAX_LISTED) if lowest > -half else (max(lowest, -half), min(highest, half))
+        if highest <= -half:
+            lowest = highest - _MAX_LISTED
+    return [divisor * factor for factor in range(lowest, highest + 1)]
 
 
 def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
     """Return the least and the largest factor of the divisor within the bounds."""
-    least, most = -int(_MAX_LISTED_VALUE // divisor), int(_MAX_LISTED_VALUE // divisor)
+    lowest, highest = -int(_MAX_LISTED_VALUE // divisor), int(_MAX_LISTED_VALUE // divisor)
     for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
         bound = _decimal(schema.get(keyword))
         if bound is None:
@@ -70,10 +70,10 @@ def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
         whole = int(quotient.to_integral_value("ROUND_CEILING" if "inimum" in keyword else "ROUND_FLOOR"))
         beyond = keyword.startswith("exclusive") and whole * divisor == bound
         if "inimum" in keyword:
-            least = max(least, whole + beyond)
+            lowest = max(lowest, whole + beyond)
         else:
-            most = min(most, whole - beyond)
-    return least, most
+            highest = min(highest, whole - beyond)
+    return lowest, highest
 
 
 def _decimal(value: object) -> Decimal | None:

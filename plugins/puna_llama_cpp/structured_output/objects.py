@@ -120,13 +120,13 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
         return
     if any(each.get("type", "object") != "object" for each in objects):
         return
-    wanted = [set(each.get("required") or ()) for each in objects]
+    required_names = [set(each.get("required") or ()) for each in objects]
     for one, other in itertools.permutations(range(len(objects)), 2):
         name = _distinguishing_property(objects[one], objects[other], resolve)
         if name is None:
             return
         if name:
-            wanted[one].add(name)
+            required_names[one].add(name)
     del schema["oneOf"]
     # Without a type, each option would allow everything that is not an object, and so several of them at once.
     closed = {"type": "object", "additionalProperties": False}
@@ -137,7 +137,7 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
             "required": [name for name in each["properties"] if name in names]
             + sorted(names - each["properties"].keys())
         }
-        for each, names in zip(objects, wanted, strict=True)
+        for each, names in zip(objects, required_names, strict=True)
     ]
 
 
@@ -152,14 +152,16 @@ def _distinguishing_property(one: dict[str, Any], other: dict[str, Any], resolve
     """
     if one.get("additionalProperties", False) is not False:
         return None
-    mine, theirs = one["properties"], other["properties"]
-    if set(other.get("required") or ()) - mine.keys():
+    own_properties, other_properties = one["properties"], other["properties"]
+    if set(other.get("required") or ()) - own_properties.keys():
         return ""
-    for name in mine.keys() & theirs.keys():
-        left, right = _listed_values(resolve(mine[name])), _listed_values(resolve(theirs[name]))
+    for name in own_properties.keys() & other_properties.keys():
+        left, right = _listed_values(resolve(own_properties[name])), _listed_values(resolve(other_properties[name]))
         if left and right and not left & right:
             return str(name)
-    if other.get("additionalProperties") is False and (more := [name for name in mine if name not in theirs]):
+    if other.get("additionalProperties") is False and (
+        more := [name for name in own_properties if name not in other_properties]
+    ):
         return str(more[0])
     return None
 

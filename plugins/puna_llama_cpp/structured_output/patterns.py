@@ -97,14 +97,14 @@ class _Item:
     opening: str = ""
     alternatives: "list[list[_Item]] | None" = None
     """The alternatives of a group; None for a text."""
-    least: int = 1
-    most: int | None = 1
+    min_count: int = 1
+    max_count: int | None = 1
     """None: without an upper limit."""
     lazy: str = field(default="")
 
     @property
     def once(self) -> bool:
-        return self.least == self.most == 1
+        return self.min_count == self.max_count == 1
 
 
 def _parse(pattern: str) -> list[list[_Item]]:
@@ -141,11 +141,11 @@ def _repeat(way: list[_Item], match: re.Match[str]) -> None:
             raise _UnknownSyntaxError
         item.lazy = "?"
     elif match["least"]:
-        item.least = int(match["least"])
-        item.most = int(match["most"]) if match["most"] else None if match["comma"] else item.least
+        item.min_count = int(match["least"])
+        item.max_count = int(match["most"]) if match["most"] else None if match["comma"] else item.min_count
         item.lazy = " " if item.once else ""  # marks {1} as a count, behind which no other may stand
     else:
-        item.least, item.most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
+        item.min_count, item.max_count = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
 
 
 def _simplify(alternatives: list[list[_Item]]) -> int:
@@ -158,11 +158,11 @@ def _simplify(alternatives: list[list[_Item]]) -> int:
                 inner = _simplify(item.alternatives)
                 if item.opening in ("(", "(?:"):
                     inner = _flatten(item, inner)
-            if item.most is not None and item.most > 1:
+            if item.max_count is not None and item.max_count > 1:
                 if inner > 1:
-                    item.most = max(item.least, min(item.most, max(_MAX_COUNT_PRODUCT // inner, 1)))
-                if inner > 1 or item.least != item.most:
-                    inner *= item.most
+                    item.max_count = max(item.min_count, min(item.max_count, max(_MAX_COUNT_PRODUCT // inner, 1)))
+                if inner > 1 or item.min_count != item.max_count:
+                    inner *= item.max_count
             largest = max(largest, inner)
     return largest
 
@@ -185,18 +185,18 @@ def _flatten(item: _Item, inner: int) -> int:
         one = one.alternatives[0][0]
     if one.once or one.lazy or item.lazy or one.text in ("^", "$") or (one.opening and one.opening not in ("(", "(?:")):
         return inner
-    if item.least != item.most:
+    if item.min_count != item.max_count:
         # Repeating n times gives n*least to n*most. These ranges must leave no gap, or the flat repetition would allow
         # more.
-        gap = (item.least + 1) * one.least - 1
-        if one.most is not None and item.least * one.most < gap:
+        gap = (item.min_count + 1) * one.min_count - 1
+        if one.max_count is not None and item.min_count * one.max_count < gap:
             return inner
-    elif one.least != one.most and one.most is not None and item.most is None:
+    elif one.min_count != one.max_count and one.max_count is not None and item.max_count is None:
         return inner
-    endless = (one.most is None and item.most != 0) or (item.most is None and one.most != 0)
-    most = None if endless else (one.most or 0) * (item.most or 0)
-    one.least, one.most, item.least, item.most = one.least * item.least, most, 1, 1
-    return most if most is not None and most != one.least else 1
+    endless = (one.max_count is None and item.max_count != 0) or (item.max_count is None and one.max_count != 0)
+    max_count = None if endless else (one.max_count or 0) * (item.max_count or 0)
+    one.min_count, one.max_count, item.min_count, item.max_count = one.min_count * item.min_count, max_count, 1, 1
+    return max_count if max_count is not None and max_count != one.min_count else 1
 
 
 def _render(alternatives: list[list[_Item]]) -> str:
@@ -206,7 +206,7 @@ def _render(alternatives: list[list[_Item]]) -> str:
 def _render_item(item: _Item) -> str:
     text = item.text if item.alternatives is None else f"{item.opening}{_render(item.alternatives)})"
     lazy = item.lazy.strip()
-    match item.least, item.most:
+    match item.min_count, item.max_count:
         case 1, 1:
             return text
         case 0, None:
@@ -215,7 +215,7 @@ def _render_item(item: _Item) -> str:
             return f"{text}+{lazy}"
         case 0, 1:
             return f"{text}?{lazy}"
-        case least, most if least == most:
-            return f"{text}{{{least}}}{lazy}"
-        case least, most:
-            return f"{text}{{{least},{'' if most is None else most}}}{lazy}"
+        case min_count, max_count if min_count == max_count:
+            return f"{text}{{{min_count}}}{lazy}"
+        case min_count, max_count:
+            return f"{text}{{{min_count},{'' if max_count is None else max_count}}}{lazy}"

@@ -68,8 +68,8 @@ _OUT_OF_MEMORY_STATUSES: Final = (-signal.SIGABRT, -signal.SIGKILL, 12)
 class _Child:
     """The server's view of a child."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self.line = line
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
         self.nice = False
         self.too_large = False
 
@@ -115,20 +115,20 @@ class Server:
         if not data:
             return False
         for handle in handles:
-            line = socket.socket(fileno=handle)
+            sock = socket.socket(fileno=handle)
             try:
                 pid = os.fork()
             except OSError:  # the system has no room for another process
-                _send(line, MEMORY_LIMIT)
-                line.close()
+                _send(sock, MEMORY_LIMIT)
+                sock.close()
                 continue
             if not pid:
-                self._become_child(line)
-            self._children[pid] = _Child(line)
-            self._poll.register(line, 0)
+                self._become_child(sock)
+            self._children[pid] = _Child(sock)
+            self._poll.register(sock, 0)
         return True
 
-    def _become_child(self, line: socket.socket) -> NoReturn:
+    def _become_child(self, sock: socket.socket) -> NoReturn:
         status = 1
         try:
             # The child must not write into the server's wakeup socket.
@@ -136,11 +136,11 @@ class Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             for other in self._children.values():
-                other.line.close()
+                other.sock.close()
             # The limit is relative to what the server has mapped, since a child inherits that.
             limit = min(_virtual() + self._limits.memory_bytes, _MAX_ADDRESS_SPACE)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            status = serve(line, self._compiler, self._limits)
+            status = serve(sock, self._compiler, self._limits)
         except MemoryError:
             status = 12
         finally:
@@ -149,7 +149,7 @@ class Server:
     def _kill_disconnected(self, handle: int) -> None:
         """Kill the child whose sequence is over."""
         for pid, child in self._children.items():
-            if child.line.fileno() == handle:
+            if child.sock.fileno() == handle:
                 # The child is not reaped yet, so its process id cannot belong to another process.
                 os.kill(pid, signal.SIGKILL)
                 self._poll.unregister(handle)
@@ -163,16 +163,16 @@ class Server:
                 return
             child = self._children.pop(pid)
             with suppress(KeyError):
-                self._poll.unregister(child.line)
+                self._poll.unregister(child.sock)
             # The interval timer of `_limit_cpu` kills with SIGPROF.
             code = os.waitstatus_to_exitcode(status)
             if code == -signal.SIGPROF:
-                _send(child.line, TIME_LIMIT)
+                _send(child.sock, TIME_LIMIT)
             elif child.too_large or code in _OUT_OF_MEMORY_STATUSES:
-                _send(child.line, MEMORY_LIMIT)
+                _send(child.sock, MEMORY_LIMIT)
             elif code:
-                _send(child.line, CRASHED)
-            child.line.close()
+                _send(child.sock, CRASHED)
+            child.sock.close()
 
     def _check_children(self) -> None:
         """Lower the priority of children that take long.
@@ -199,30 +199,30 @@ class Server:
             self._children.pop(os.waitpid(-1, 0)[0], None)
 
 
-def serve(line: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> int:
+def serve(sock: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> int:
     """Compile a constraint and follow it token by token, in a child. Return the exit status."""
-    length = HEADER.unpack(_read(line, HEADER.size))[1]
-    text = _read(line, length).decode("utf-8", "surrogatepass")
+    length = HEADER.unpack(_read(sock, HEADER.size))[1]
+    text = _read(sock, length).decode("utf-8", "surrogatepass")
     name, _, text = text.partition("\n")
     try:
         _limit_cpu(limits.seconds)
         native, mask = compiler.start(name, text)
     except InvalidRequestError as error:
         _limit_cpu(0)
-        _send(line, REFUSED, str(error).encode("utf-8", "replace"))
+        _send(sock, REFUSED, str(error).encode("utf-8", "replace"))
         return 0
     del text
     while True:
         _limit_cpu(0)
-        _send(line, MASK, mask)
-        token = TOKEN.unpack(_read(line, TOKEN.size))[0]
+        _send(sock, MASK, mask)
+        token = TOKEN.unpack(_read(sock, TOKEN.size))[0]
         _limit_cpu(limits.mask_seconds)
         native.consume_token(token)
         try:
             mask = next_mask(native)
         except InvalidRequestError as error:
             _limit_cpu(0)
-            _send(line, FAILED, str(error).encode("utf-8", "replace"))
+            _send(sock, FAILED, str(error).encode("utf-8", "replace"))
             return 0
 
 
@@ -231,16 +231,16 @@ def _limit_cpu(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, min(seconds, 1e6))
 
 
-def _send(line: socket.socket, kind: bytes, data: bytes = b"") -> None:
+def _send(sock: socket.socket, kind: bytes, data: bytes = b"") -> None:
     with suppress(OSError):  # The host may have closed its end.
-        line.sendmsg([HEADER.pack(kind, len(data)), data])
+        sock.sendmsg([HEADER.pack(kind, len(data)), data])
 
 
-def _read(line: socket.socket, count: int) -> bytes:
+def _read(sock: socket.socket, count: int) -> bytes:
     """Read this many bytes. Ends the process if the other side has closed its end."""
     data = bytearray()
     while len(data) < count:
-        part = line.recv(count - len(data))
+        part = sock.recv(count - len(data))
         if not part:
             os._exit(0)
         data += part
