@@ -37,6 +37,7 @@ class CohereRenderer:
                     begun = last and not message.tool_calls
                     out.append(f"{_TURN}<|CHATBOT_TOKEN|>{_answer(message, numbers)}")
                     out.append("" if begun else _END if message.tool_calls else f"<|END_TEXT|>{_END}")
+                # The first of several results writes all of them into one turn.
                 case "tool" if not i or rest[i - 1].role != "tool":
                     out.append(_results(rest[i:], numbers))
         if not begun:

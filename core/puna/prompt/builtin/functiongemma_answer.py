@@ -105,6 +105,7 @@ def _value(text: str) -> object:
     if text in ("true", "false"):
         return text == "true"
     read = number(text)
+    # Ollama scans a number at the beginning of the text and ignores what follows it.
     if read is None and (match := _NUMBER.match(text)):
         read = _floating(match[1])
     if read is not None:

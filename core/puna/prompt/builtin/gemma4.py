@@ -150,6 +150,7 @@ def _properties(properties: Mapping[str, Any]) -> str:
 def _property(kept: Mapping[str, Any]) -> str:
     types = tool_schema.types_of(kept)
     if not types:
+        # Alternatives that are bare types count as a list of types; any other alternatives are not shown.
         options = kept.get("anyOf", ())
         if all(each.keys() == {"type"} for each in options):
             types = list(dict.fromkeys(one for each in options for one in tool_schema.types_of(each)))

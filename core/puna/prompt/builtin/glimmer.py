@@ -27,6 +27,7 @@ class GlimmerRenderer:
         if not any(message.role == "system" for message in messages):
             today = datetime.now().astimezone().strftime("%Y-%m-%d")
             out.append(f"{START}system{MESSAGE}{format_text.DEFAULT_SYSTEM.format(today=today)}{after}")
+        # A result without the name of its tool is named after the call with its id.
         names = {call.id: call.name for message in messages for call in message.tool_calls if call.id}
         marks = markup.MediaMarkers()
         for message, following in zip(messages, [*messages[1:], None], strict=True):

@@ -161,6 +161,7 @@ def _closing(text: str) -> int:
 
 def _arguments(text: str) -> dict[str, object]:
     parts = [part.strip(SPACE) for part in at_commas(text)]
+    # Ollama refuses a missing value only at the end; elsewhere it is an empty text.
     if parts[-1].endswith("=") and parts[-1].index("=") == len(parts[-1]) - 1:
         raise ValueError("no value at the end")
     arguments = {}

@@ -30,6 +30,7 @@ class Qwen3VLRenderer:
                 case "user" | "system" if message.role == "user" or i:
                     out.append(f"<|im_start|>{message.role}\n{contents[i]}<|im_end|>\n")
                 case "assistant":
+                    # Thinking of earlier turns is not shown; an answer to go on with gets its block even if empty.
                     block = thinks and i > question and (last or bool(message.thinking))
                     out.append(_answer(message, contents[i], block) + ("" if last else "<|im_end|>\n"))
                 case "tool":

@@ -52,6 +52,7 @@ _RENDERERS: Final[Mapping[str, Callable[[], Renderer]]] = MappingProxyType(
         "deepseek3.1": DeepSeekRenderer,
         "cogito": CogitoRenderer,
         "olmo3": lambda: Olmo3Renderer(system=olmo3_text.FUNCTION_CALLING_SYSTEM),
+        # The sentence about functions follows the system message after a space, which the text of Olmo 3 contains.
         "olmo3.1": lambda: Olmo3Renderer(system=f"{olmo3_text.OLMO_SYSTEM} "),
         "olmo3-think": lambda: Olmo3ThinkRenderer(system=olmo3_text.OLMO_SYSTEM),
         "olmo3-32b-think": lambda: Olmo3ThinkRenderer(system=olmo3_text.SHORT_SYSTEM),

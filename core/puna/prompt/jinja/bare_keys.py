@@ -38,6 +38,7 @@ def _members(text: str, at: int) -> tuple[dict[str, Any], int]:
         key = _KEY.match(text, at)
         if not key or not text.startswith(":", key.end()):
             raise ValueError("no key")
+        # Some answers quote keys as well.
         name = key[0].strip().removeprefix(_QUOTE).removesuffix(_QUOTE)
         out[name], at = read_value(text, key.end() + 1)
         at = _skip(text, at)

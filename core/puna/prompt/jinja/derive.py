@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from puna.prompt.jinja.comparison import Difference, compare, is_marker, segments
-from puna.prompt.jinja.derive_calls import CALL, SECOND_CALL, TOOLS, calls
+from puna.prompt.jinja.derive_calls import ANSWER, CALL, TOOLS, USER, calls
 from puna.prompt.jinja.probe import Abilities
 from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.value import Value
@@ -25,9 +25,7 @@ from puna.prompt.value import Value
 Attempt = Callable[..., str | None]
 """Renders messages with variables. None: the template fails."""
 
-USER: Final[dict[str, Any]] = {"role": "user", "content": "U_USER_MSG Hello END_U"}
-ANSWER: Final = "A_ASST_MSG I can help END_A"
-THOUGHT: Final = "REASON_PART I am thinking END_R"
+THOUGHT: Final = "Perhaps it is Quill, she sails."
 _ANCHOR: Final = 64
 _MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
 
@@ -68,6 +66,7 @@ def _thinking(attempt: Attempt, layout: OutputLayout, *, scoped: bool) -> Output
 
 def _around_thought(layout: OutputLayout, text: str) -> OutputLayout:
     thought = re.escape(THOUGHT)
+    # Without a marker before the thought, the prompt opens the thinking, and only its end is in the answer.
     found = re.search(rf"({_MARK}\s*){thought}(\s*{_MARK}\s*)", text)
     if found:
         return replace(layout, thinks=True, thinking_start=found[1], thinking_end=found[2])
@@ -103,6 +102,7 @@ def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
 def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
     """Find two markers that one opening has after the end of the other: an empty thought where thinking is off."""
     for base, extended in ((on, off), (off, on)):
+        # The end of the shorter opening is looked for in the longer one, whose text before it may differ.
         anchor = base[-_ANCHOR:]
         position = extended.rfind(anchor)
         if position < 0 or position + len(anchor) >= len(extended):
@@ -120,16 +120,12 @@ def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
 
 def _content(pair: Callable[..., Difference | None], layout: OutputLayout) -> OutputLayout:
     """Find the markers around content."""
-    call = {
-        "id": "call00001",
-        "type": "function",
-        "function": {"name": "test_func", "arguments": {"arg1": "value1"}},
-    }
-    tools = pair(_said(), _said("", tool_calls=[call]), tools=TOOLS)
+    tools = pair(_said(), _said("", tool_calls=[CALL]), tools=TOOLS)
     thoughts = pair(_said(), _said("", reasoning_content=THOUGHT), tools=TOOLS)
     if tools is None or thoughts is None:
         return layout
     rest = thoughts.left
+    # The markers of thinking are no part of what wraps content.
     if layout.thinking_end and layout.thinking_end in rest:
         if tools.left.strip() == ANSWER and rest.partition(layout.thinking_end)[2].lstrip().startswith(ANSWER):
             return layout
@@ -153,6 +149,3 @@ def _markers(layout: OutputLayout) -> tuple[str, ...]:
         texts += [tagged.before_arguments, tagged.after_arguments, tagged.before_key, tagged.after_key]
         texts += [tagged.before_value, tagged.after_value, tagged.before_id, tagged.after_id]
     return tuple(dict.fromkeys(each.strip() for each in texts if each.strip()))
-
-
-__all__ = ["ANSWER", "CALL", "SECOND_CALL", "THOUGHT", "TOOLS", "USER", "derive"]

@@ -15,31 +15,31 @@ from puna.prompt.jinja.comparison import Difference, compare
 from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 from puna.prompt.value import Value
 
-FIRST: Final = "FFF_FIRST_FUN_F"
-SECOND: Final = "SSS_SECOND_FUN_S"
-KEY: Final = "AA_ARG_FST_AA"
-OTHER_KEY: Final = "BB_ARG_SND_BB"
-_VALUE: Final = "XXXX"
-_OTHER_VALUE: Final = "YYYY"
-_ID: Final = "call00001"
+USER: Final[dict[str, Any]] = {"role": "user", "content": "Whose boat is this?"}
+ANSWER: Final = "Quill owns the boat."
+FIRST: Final = "fetch_heron"
+SECOND: Final = "paint_otter"
+KEY: Final = "mossy_stone"
+OTHER_KEY: Final = "dusty_lamp"
+_VALUE: Final = "juniper"
+_OTHER_VALUE: Final = "saffron"
+# Nine letters and digits: the templates of Mistral refuse any other id.
+_ID: Final = "heron0001"
 _MARK: Final = r"(?:<[^>]*>|\[[^\]]*\])"
-
-_USER: Final = {"role": "user", "content": "U_USER_MSG Hello END_U"}
-_ANSWER: Final = "A_ASST_MSG I can help END_A"
 
 Pair = Callable[..., Difference | None]
 
 
 def _tool(name: str, description: str) -> dict[str, Any]:
     properties = {
-        KEY: {"type": "string", "description": "First argument"},
-        OTHER_KEY: {"type": "string", "description": "Second argument"},
+        KEY: {"type": "string", "description": "Where it lies"},
+        OTHER_KEY: {"type": "string", "description": "How bright it is"},
     }
     schema = {"type": "object", "properties": properties, "required": []}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
 
 
-TOOLS: Final = [_tool(FIRST, "Test function foo"), _tool(SECOND, "Test function bar")]
+TOOLS: Final = [_tool(FIRST, "Fetches a bird"), _tool(SECOND, "Paints an animal")]
 
 
 def _call(name: str, arguments: dict[str, str], number: str = _ID) -> dict[str, Any]:
@@ -48,16 +48,16 @@ def _call(name: str, arguments: dict[str, str], number: str = _ID) -> dict[str, 
 
 _BOTH: Final = {KEY: _VALUE, OTHER_KEY: _OTHER_VALUE}
 CALL: Final = _call(FIRST, _BOTH)
-SECOND_CALL: Final = _call(SECOND, _BOTH, "call00002")
+SECOND_CALL: Final = _call(SECOND, _BOTH, "heron0002")
 
 
 def _calling(*made: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_USER, {"role": "assistant", "content": "", "tool_calls": list(made)}]
+    return [USER, {"role": "assistant", "content": "", "tool_calls": list(made)}]
 
 
 def calls(pair: Pair, layout: OutputLayout, *, parallel: bool) -> OutputLayout:
     """Return the layout with the syntax of calls, unchanged if the template shows none."""
-    found = pair([_USER, {"role": "assistant", "content": _ANSWER}], _calling(CALL), tools=TOOLS)
+    found = pair([USER, {"role": "assistant", "content": ANSWER}], _calling(CALL), tools=TOOLS)
     if found is None or FIRST not in found.right:
         return layout
     text = found.right
@@ -78,6 +78,7 @@ def calls(pair: Pair, layout: OutputLayout, *, parallel: bool) -> OutputLayout:
 
 
 def _json_calls(pair: Pair, layout: OutputLayout, text: str, *, parallel: bool) -> OutputLayout:
+    # The outermost braces, since the arguments are an object within the call.
     start, end = text.find("{"), text.rfind("}") + 1
     try:
         shape = json.loads(text[start:end])
@@ -106,12 +107,13 @@ def _members(shape: dict[str, Any]) -> JsonCall:
     def register(prefix: str, key: str, value: Value) -> None:
         nonlocal found
         path = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, str) and "call0000" in value:
+        if isinstance(value, str) and "heron000" in value:
             found = replace(found, id=path)
         elif value == FIRST:
             found = replace(found, name=path)
         elif KEY in json.dumps(value):
             found = replace(found, arguments=path)
+        # A template may write an id of its own instead of the conversation's.
         elif "id" in key and not found.id:
             found = replace(found, id=path)
 
@@ -128,6 +130,7 @@ def _members(shape: dict[str, Any]) -> JsonCall:
 
 def _outer_markers(layout: OutputLayout, text: str) -> OutputLayout:
     """Find the markers around calls: one or two before the marker with the name, and as many at the end."""
+    # The marker that holds the name, such as <function=NAME>. In <function>NAME</function> the name stands outside.
     inside = re.search(rf"<[^<>]*?{FIRST}(?!\s*<)[^<>]*>\s*", text) or re.search(
         rf"\[[^\[\]]*?{FIRST}[^\[\]]*\]\s*", text
     )
@@ -173,6 +176,7 @@ def _tagged_calls(pair: Pair, layout: OutputLayout, text: str) -> OutputLayout:
     body = text
     if layout.calls_marker and layout.calls_marker in body:
         body = body.partition(layout.calls_marker)[2]
+    # Both markers stand before the first call; the loop over calls starts behind the second one.
     if layout.section_start and layout.call_start.strip():
         body = body.partition(layout.call_start.strip())[2]
     before_name, _, rest = body.partition(FIRST)

@@ -71,6 +71,7 @@ def to_json(value: Value, indent: int | None = None, item: str = ", ", key: str 
     """Return a value as JSON. Raises TypeError for a value that JSON cannot hold."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    # By identity, because 1 == True.
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
@@ -102,6 +103,7 @@ def tojson(
     sort_keys: bool = False,
 ) -> str:
     """The filter `tojson`, which takes what Python's json.dumps takes."""
+    # Sorting goes through Python's encoder, which sorts at every level.
     if sort_keys:
         value = json.loads(json.dumps(value, sort_keys=True))
     item, key = separators or (", ", ": ")
@@ -171,6 +173,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def compiled(self, source: str) -> Callable[[Mapping[str, Value]], str]:
         """Return a function from variables to text. Raises jinja2.TemplateSyntaxError."""
+        # The cache of jinja2 is off: callers keep the compiled templates, with a bound of their own.
         tree = _Adapter(source).visit(self.parse(source))
         template = self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
         render: Callable[[Mapping[str, Value]], str] = template.render

@@ -24,12 +24,14 @@ _JOINED_CALL: Final = "'<tool_call><function=' ~"
 _DISTILLED_CALL: Final = "tool\u2581call\u2581begin\uff5c>' + tool['type']"
 
 _KNOWN: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[str], OutputLayout]], ...]] = (
+    # Mistral Small 3.2 has an id between name and arguments, and its layout is derived.
     (("[SYSTEM_PROMPT]", "[ARGS]"), ("[CALL_ID]",), lambda _: known_layouts.MINISTRAL),
     (("<|channel|>",), (), lambda _: channels.LAYOUT),
     ((">>>all",), (), lambda _: known_layouts.FUNCTIONARY),
     (("<|tool_calls_section_begin|>",), (), lambda _: known_layouts.KIMI),
     (("<|tool_list_start|>",), (), lambda _: known_layouts.LFM),
     (("List of tools: [",), (), lambda _: known_layouts.LFM),
+    # V3.2 calls the block function_calls, V4 tool_calls; V3.2 mentions both words.
     ((_DEEPSEEK_MARK, "function_calls"), (), lambda _: known_layouts.deepseek_markup("function_calls")),
     ((_DEEPSEEK_MARK, "tool_calls"), (), lambda _: known_layouts.deepseek_markup("tool_calls")),
     (("<|tool_call>call:",), (), lambda _: known_layouts.GEMMA),

@@ -37,6 +37,7 @@ def _value(text: str, at: int, mark: str, name: str, schema: object) -> tuple[An
     if first is None:
         end = text.index(closing, at)
         return typed(schema, text[at:end]), end + len(closing)
+    # A property may really be called "item"; then the element is an object.
     if first[1] == _ITEM and not isinstance(_member(schema, _ITEM), dict):
         value = []
         while (tag := _opening(text, at, mark)) is not None and tag[1] == _ITEM:

@@ -52,6 +52,7 @@ class RecipientParser:
 
     def finish(self) -> ParsedDelta:
         """Return what was held back, and all calls."""
+        # An answer without any text may still have a beginning in the prompt.
         rest, last = self.feed(""), self._parsed(self._parser.finish())
         return ParsedDelta(rest.content + last.content, rest.thinking + last.thinking, tuple(self._calls))
 

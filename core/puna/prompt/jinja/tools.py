@@ -18,6 +18,7 @@ def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
     Raises ToolsRefusedError for a type other than "function", ValueError for parameters that are not JSON.
     """
+    # llama.cpp checks all types before it reads any parameters.
     if any(tool.type != FUNCTION for tool in tools):
         raise ToolsRefusedError(_refusal(tools))
     return [

@@ -204,6 +204,7 @@ def _parameters(tool: Tool) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         return {"type": "object"}
     given = parameters.get("type")
+    # A reference may lead to an object, beside which a type would be one more condition.
     if given == "object" or (given is None and "$ref" in parameters):
         return parameters
     return {**parameters, "type": "object"}
@@ -233,6 +234,7 @@ def _rebased(schema: object, to: str) -> Any:  # noqa: ANN401 (any JSON)
         return schema
     moved = {}
     for key, value in schema.items():
+        # Values of these keywords are data: "$ref" in them is an ordinary key.
         if key in ("const", "enum", "default", "examples"):
             moved[key] = value
         elif key == "$ref" and isinstance(value, str) and value.startswith("#"):

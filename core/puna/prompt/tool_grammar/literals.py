@@ -41,6 +41,7 @@ class LiteralGrammar:
         properties = schema.get("properties")
         if not isinstance(properties, Mapping):
             return self._rule('""')
+        # Keys are written bare, so a key with other characters could not be read again.
         if not all(map(_KEY.fullmatch, properties)):
             return None
         required = [key for key in properties if key in (schema.get("required") or ())]
@@ -64,6 +65,7 @@ class LiteralGrammar:
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return self._anything()
         listed = [schema["const"]] if "const" in schema else schema.get("enum")
+        # Lists and objects in an enumeration have no notation of their own here; their type binds instead.
         if isinstance(listed, list) and listed and not any(isinstance(each, list | dict) for each in listed):
             return _either([self._scalar(each) for each in listed])
         alternatives = schema.get("anyOf") or schema.get("oneOf")

@@ -73,6 +73,7 @@ def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, di
             case "index" if numbered and value is not None and not _is_index(value):
                 kind = f"number {value.text}" if isinstance(value, _Number) else _kind(value)
                 found.wrong = found.wrong or _mismatch(kind, f"{struct}.index", "int")
+            # Arguments decode themselves in Go, so their error comes at once and before any other.
             case "arguments":
                 found.arguments = _arguments(value, f"{struct}.arguments")
     if found.wrong:
