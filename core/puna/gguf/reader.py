@@ -1,10 +1,15 @@
-"""Reading the head of a GGUF file: its metadata and the list of its tensors, never the tensors themselves.
+"""Reading the header of a GGUF file: its metadata and the list of its tensors, never the tensors' data.
 
-Vocabularies are most of a head, 150,000 strings and more, and nobody but a verbose show wants them. So arrays are
-skipped unless asked for, and a list of models reads only up to the first `tokenizer.` key (`peek`).
+A file begins with a magic number, a version, the counts of tensors and of metadata pairs, then the pairs (key, type,
+value), then the descriptions of the tensors, and after padding the data. Strings and arrays carry their lengths in
+front, so a value can be skipped without being decoded.
 
-The head is read in pieces and never mapped into memory: touching a page of a mapped file that has been truncated kills
-the process with SIGBUS, and the core must survive every file.
+Vocabularies are most of a header, 150,000 strings and more, and only a verbose `show` wants them. So arrays are skipped
+unless asked for, and a list of models reads only up to the first `tokenizer.` key (`peek`).
+
+The file is not trusted. Every length is checked against a bound and against the size of the file before memory is taken
+for it. The header is read in blocks and never mapped into memory: touching a page of a mapped file that has been
+truncated kills the process with SIGBUS, and the core must survive every file.
 """
 
 import struct
@@ -26,26 +31,26 @@ MAX_DIMENSIONS: Final = 4
 MAX_PAIRS: Final = 1 << 16
 MAX_TENSORS: Final = 1 << 17
 MAX_STRINGS: Final = 1 << 24
-"""Strings in all arrays of a head together: a second's work. The largest vocabularies have a million."""
+"""Strings in all arrays of a header, a second of work. The largest vocabularies have a million."""
 MAX_TEXT: Final = 64 << 20
-"""Bytes of all strings that are kept of a head."""
+"""Bytes of all strings that are kept in memory."""
 MAX_ELEMENTS: Final = 1 << 23
-"""Elements of all arrays that are kept of a head."""
+"""Elements of all arrays that are kept in memory."""
 DEFAULT_ALIGNMENT: Final = 32
-_FIRST_PIECE: Final = 64 << 10
-_LARGEST_PIECE: Final = 1 << 20
-"""Bytes read at once. Pieces double from the first size to the largest: most heads that are listed need only one."""
+_FIRST_BLOCK: Final = 64 << 10
+_LARGEST_BLOCK: Final = 1 << 20
+"""Bytes that are read at once. Blocks double from the first size to the largest. A list needs one for most files."""
 
 
 class GGUFError(PunaError):
-    """A file that is not readable as GGUF."""
+    """The file is not readable as GGUF."""
 
     reason = "MODEL_UNREADABLE"
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """An array of metadata: its element type by number, its length, and its elements if they were read."""
+    """An array of metadata: the number of its element type, its length, and its elements if they were read."""
 
     kind: int
     length: int
@@ -54,11 +59,11 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor's description."""
+    """The description of a tensor."""
 
     name: str
     kind: int
-    """Type by number."""
+    """The number of its type."""
     shape: tuple[int, ...]
     """Innermost dimension first."""
     offset: int
@@ -71,12 +76,12 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """The count of its elements."""
         return prod(self.shape)
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in the file. Raises GGUFError for an unknown type."""
+        """Bytes of its data in the file. Raises GGUFError for an unknown type."""
         if self.kind not in TENSOR_TYPES:
             raise GGUFError(f'tensor "{self.name}" size overflow')
         _, block, width = TENSOR_TYPES[self.kind]
@@ -85,15 +90,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GGUF:
-    """The head of a file."""
+    """The header of a file."""
 
     metadata: Mapping[str, object]
-    """Values by key, in the file's order: int, Float32, float, bool, str (bytes not UTF-8 are surrogates) or Array."""
+    """Values by key, in the file's order: int, Float32, float, bool, str or Array. Bytes that are not UTF-8 are
+    surrogates."""
     kinds: Mapping[str, int]
     """Type numbers of the values by key."""
     tensors: tuple[Tensor, ...]
     data_start: int
-    """Where in the file the tensor data begins."""
+    """Offset of the tensor data in the file, in bytes."""
 
     @property
     def architecture(self) -> str:
@@ -102,7 +108,7 @@ class GGUF:
 
     @property
     def parameter_count(self) -> int:
-        """Numbers in all tensors."""
+        """The count of the elements of all tensors."""
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
@@ -113,12 +119,13 @@ class GGUF:
 
     @property
     def written_file_type(self) -> str:
-        """Name of the quantization as Ollama writes it down: it takes F32, whose number is 0, for "unknown"."""
+        """The quantization as Ollama stores it: "unknown" for F32 too, whose number is 0."""
         key = "general.file_type"
         return self.file_type if self.kinds.get(key) == U32 and self.metadata[key] else UNKNOWN
 
     def key(self, name: str) -> str:
-        """Complete a key: one that is not general or the tokenizer's belongs to the architecture."""
+        """Return the full key: the architecture's name is put before a key that begins with neither general. nor
+        tokenizer."""
         return name if name.startswith(("general.", "tokenizer.")) else f"{self.architecture}.{name}"
 
     def get(self, name: str) -> object:
@@ -141,24 +148,24 @@ class GGUF:
 
 
 def file_type_name(number: int) -> str:
-    """Name a value of `general.file_type`."""
+    """Return the name of a value of `general.file_type`."""
     return FILE_TYPES.get(number, UNKNOWN)
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins as GGUF files do. Raises OSError."""
+    """Whether the file begins with the magic number of GGUF. Raises OSError."""
     with path.open("rb") as file:
         return file.read(4) in (MAGIC, MAGIC_SWAPPED)
 
 
 def read(path: Path, *, arrays: bool = False) -> GGUF:
-    """Read the head of a file, with the elements of arrays only if wanted. Raises GGUFError and OSError."""
+    """Read the header of a file, with the elements of arrays if `arrays`. Raises GGUFError and OSError."""
     with path.open("rb") as file:
         return _Reader(file).gguf(arrays=arrays)
 
 
 def peek(path: Path) -> GGUF:
-    """Read metadata up to the tokenizer's, without tensors: enough for a list. Raises GGUFError and OSError."""
+    """Read the metadata before the tokenizer's, without tensors. A list needs no more. Raises GGUFError and OSError."""
     with path.open("rb") as file:
         metadata: dict[str, object] = {}
         kinds: dict[str, int] = {}
@@ -173,9 +180,9 @@ def _architecture(metadata: Mapping[str, object]) -> str:
 
 
 class _Reader:
-    """A position in a file that only moves forward. Version 1 differs in its counts of 32 bits.
+    """A reader that only moves forward. In version 1 counts have 32 bits and strings end with a zero byte.
 
-    `_head` holds the piece of the file that begins at byte `_base`, and `_at` is the position in this piece.
+    `_buffer` holds the block of the file that begins at byte `_base`, and `_at` is the position in the buffer.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -185,10 +192,10 @@ class _Reader:
             raise GGUFError("EOF")
         file.seek(0)
         self._base = 0
-        self._piece = _FIRST_PIECE
-        self._head = file.read(_FIRST_PIECE)
+        self._block_size = _FIRST_BLOCK
+        self._buffer = file.read(_FIRST_BLOCK)
         self._at = 4
-        magic = self._head[:4]
+        magic = self._buffer[:4]
         if magic not in (MAGIC, MAGIC_SWAPPED):
             raise GGUFError("invalid file magic")
         self._swap = magic == MAGIC_SWAPPED
@@ -225,7 +232,8 @@ class _Reader:
         return GGUF(metadata, kinds, tensors, start)
 
     def metadata(self, *, arrays: bool, until: str = "") -> Iterator[tuple[str, int, object]]:
-        """Yield keys, types and values, up to the first key that begins with `until` once the architecture is known."""
+        """Yield keys, types and values. Stop before the first key with the prefix `until` once the architecture is
+        known."""
         architecture = False
         for _ in range(self._pairs):
             key = self._string()
@@ -243,28 +251,28 @@ class _Reader:
         return struct.Struct(">" + form.format[1:]) if self._swap else form
 
     def _has(self, count: int) -> bool:
-        """Have the next `count` bytes in `_head`, and say whether the file has as many."""
-        missing = self._at + count - len(self._head)
+        """Bring the next `count` bytes into `_buffer`. Return whether the file has as many."""
+        missing = self._at + count - len(self._buffer)
         if missing > 0:
             self._base += self._at
-            self._piece = min(2 * self._piece, _LARGEST_PIECE)
-            self._head = self._head[self._at :] + self._file.read(max(missing, self._piece))
+            self._block_size = min(2 * self._block_size, _LARGEST_BLOCK)
+            self._buffer = self._buffer[self._at :] + self._file.read(max(missing, self._block_size))
             self._at = 0
-        return len(self._head) >= self._at + count
+        return len(self._buffer) >= self._at + count
 
     def _skip(self, count: int) -> None:
-        """Go on `count` bytes, without reading those that are not in `_head`."""
+        """Skip `count` bytes. Those that are not in `_buffer` are not read."""
         if self._base + self._at + count > self._size:
             raise GGUFError("unexpected EOF")
         self._at += count
-        if self._at > len(self._head):
+        if self._at > len(self._buffer):
             self._base = self._file.seek(self._base + self._at)
-            self._head, self._at = b"", 0
+            self._buffer, self._at = b"", 0
 
     def _scalar(self, form: struct.Struct) -> int | float | bool:
-        if self._at + form.size > len(self._head) and not self._has(form.size):
-            raise GGUFError("EOF" if self._at >= len(self._head) else "unexpected EOF")
-        value: int | float | bool = form.unpack_from(self._head, self._at)[0]
+        if self._at + form.size > len(self._buffer) and not self._has(form.size):
+            raise GGUFError("EOF" if self._at >= len(self._buffer) else "unexpected EOF")
+        value: int | float | bool = form.unpack_from(self._buffer, self._at)[0]
         self._at += form.size
         return value
 
@@ -275,28 +283,29 @@ class _Reader:
         length = self._integer(self._count)
         if length > MAX_STRING:
             raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
-        if self._at + length > len(self._head) and not self._has(length):
+        if self._at + length > len(self._buffer) and not self._has(length):
             raise GGUFError("unexpected EOF")
         self._text = self._bounded("size of all strings", self._text + length, MAX_TEXT)
-        data = self._head[self._at : self._at + length]
+        data = self._buffer[self._at : self._at + length]
         self._at += length
         if self._ends_in_nul:
             data = data.removesuffix(b"\0")
         return data.decode("utf-8", "surrogateescape")
 
     def _many_strings(self, count: int) -> list[str]:
-        """Read strings; those that are wholly in `_head` without a call for each: a vocabulary has some 200,000."""
+        """Read strings. Those that lie completely in `_buffer` take no call each, since a vocabulary has some
+        200,000."""
         found: list[str] = []
         unpack, width = self._count.unpack_from, self._count.size
         while len(found) < count:
-            head, at, begun, known = self._head, self._at, self._at, len(found)
-            last = 0 if self._ends_in_nul else len(head) - width
+            buffer, at, begun, known = self._buffer, self._at, self._at, len(found)
+            last = 0 if self._ends_in_nul else len(buffer) - width
             while len(found) < count and at <= last:
-                length = unpack(head, at)[0]
+                length = unpack(buffer, at)[0]
                 end = at + width + length
-                if length > MAX_STRING or end > len(head):
+                if length > MAX_STRING or end > len(buffer):
                     break
-                found.append(head[at + width : end].decode("utf-8", "surrogateescape"))
+                found.append(buffer[at + width : end].decode("utf-8", "surrogateescape"))
                 at = end
             text = at - begun - width * (len(found) - known)
             self._text = self._bounded("size of all strings", self._text + text, MAX_TEXT)
@@ -336,7 +345,7 @@ class _Reader:
                 raise GGUFError("unexpected EOF")
             else:
                 start, self._at = self._at, self._at + size
-                values = [each[0] for each in form.iter_unpack(self._head[start : self._at])]
+                values = [each[0] for each in form.iter_unpack(self._buffer[start : self._at])]
                 return Array(kind, length, tuple(map(Float32, values)) if kind == F32 else tuple(values))
         else:
             raise GGUFError(f"invalid array type: {kind}")
@@ -348,12 +357,12 @@ class _Reader:
         while left:
             if not self._has(width):
                 raise GGUFError("unexpected EOF")
-            head, at, done = self._head, self._at, 0
+            buffer, at, done = self._buffer, self._at, 0
             try:
                 for done in range(left):  # noqa: B007 (how far it came is what counts)
-                    at += width + unpack(head, at)[0]
+                    at += width + unpack(buffer, at)[0]
                 left = 0
-            except (struct.error, OverflowError):  # the next length is not in this piece
+            except (struct.error, OverflowError):  # the next length is not in the buffer
                 left -= done
             self._skip(at - self._at)
 

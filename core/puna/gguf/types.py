@@ -1,4 +1,4 @@
-"""The numbers of the GGUF format: value types, tensor types with their sizes, and file types."""
+"""The numbers that the GGUF format assigns to value types, tensor types and file types."""
 
 import struct
 from typing import Final
@@ -62,7 +62,7 @@ TENSOR_TYPES: Final[dict[int, tuple[str, int, int]]] = {
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
 }
-"""Tensor types by number: name, elements in a block, bytes of a block."""
+"""Tensor types by number: name, elements of a block, bytes of a block."""
 
 FILE_TYPES: Final = {
     0: "F32",

@@ -1,4 +1,4 @@
-"""Writing GGUF files made of others: shards joined, or a key of metadata added. Tensors are copied as they are."""
+"""Writing GGUF files from others: shards are joined, or a key of metadata is added. Tensor data is copied unchanged."""
 
 import re
 import struct
@@ -18,19 +18,20 @@ _AFTER_BLOCKS: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file whose tensors are taken."""
+    """A file whose tensors are copied."""
 
     path: Path
     head: GGUF
 
 
 def with_text(part: Part, key: str, text: str, target: BinaryIO) -> None:
-    """Write a file that has one more string in its metadata."""
+    """Write a copy of a file with one more string in its metadata."""
     _write(part.head, {key: (STRING, text)}, frozenset(), [part], target)
 
 
 def joined(shards: Sequence[Part], target: BinaryIO) -> None:
-    """Write the shards of a split file as one; the metadata is the first one's, without the keys about splitting."""
+    """Write the shards of a split file as one file, with the first shard's metadata without the keys about
+    splitting."""
     dropped = frozenset(key for key in shards[0].head.metadata if key.startswith("split."))
     _write(shards[0].head, {}, dropped, shards, target)
 
@@ -64,7 +65,7 @@ def _write(
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """Sort tensors as Ollama does: those of blocks first, by block, and all by name."""
+    """Return the sort key of a tensor in Ollama's order: tensors of blocks first, by block, then by name."""
     match = _BLOCK.match(name)
     return (int(match[1]) if match else _AFTER_BLOCKS, name)
 

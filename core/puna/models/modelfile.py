@@ -35,7 +35,7 @@ _LINE_END = re.compile(r"[\r\n]|\Z")
 
 
 def quoted(text: str) -> str:
-    """Write a value so that read_value gets the same text back. Only values that need quotes have them."""
+    """Write a value so that `read_value` returns the same text. Quotes are used only where needed."""
     needs = "\n" in text or text.startswith(" ") or text.endswith(" ")
     ways = [] if needs else [text]
     ways += [f'"""{text}"""', f'"{text}"'] if '"' in text else [f'"{text}"', f'"""{text}"""']
@@ -50,7 +50,7 @@ def quoted(text: str) -> str:
 
 
 def read_value(text: str, place: int) -> tuple[str, int] | None:
-    """Return the value that begins at a place, and the place of its end; None: it is empty or has no end."""
+    """Return the value that begins at a position, and the position of its end; None if it is empty or has no end."""
     end = _line_end(text, place)
     first = text[place:end].strip()
     if match := _BLOCK.fullmatch(first):
@@ -89,7 +89,7 @@ def modelfile(
     licenses: Sequence[str],
     messages: Sequence[Message],
 ) -> str:
-    """Write a Modelfile. Paths are those of blobs; `template` is the Go template."""
+    """Write a Modelfile. Paths are those of blobs, and `template` is the Go template."""
     lines: list[str] = []
     if config.model_format == "safetensors":
         head, source = _HEADER, name.shortest
@@ -110,12 +110,12 @@ def modelfile(
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:
-    """Write parameters, one a line, keys in 30 columns."""
+    """Write one parameter per line, with keys padded to 30 columns."""
     return "\n".join(f"{key:<30} {printing.syntax(value)}" for key, value in _each(parameters))
 
 
 def _each(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield names and values, elements of lists one by one, sorted (Ollama leaves the order to chance)."""
+    """Yield names and values sorted by name, elements of lists one by one. Ollama's order is random."""
     for key in sorted(parameters):
         value = parameters[key]
         for each in value if isinstance(value, list | tuple) else [value]:

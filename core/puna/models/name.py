@@ -21,7 +21,7 @@ _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A name with all its parts. Parts may be invalid: ask `is_valid`."""
+    """A name with all its parts, which may be invalid: see `is_valid`."""
 
     host: str
     namespace: str
@@ -31,7 +31,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Read a name from right to left and fill what is not said with the defaults. Never raises."""
+        """Read a name from right to left. Missing parts get the defaults. Never raises."""
         rest, tag = text, ""
         if text.rfind(":") > text.rfind("/"):
             rest, tag = _cut(text, ":")
@@ -48,7 +48,7 @@ class ModelName:
 
     @property
     def is_valid(self) -> bool:
-        """Whether every part obeys the rules for names."""
+        """Whether every part is a valid name."""
         return (
             _HOST.fullmatch(self.host) is not None
             and _NAMESPACE.fullmatch(self.namespace) is not None
@@ -63,7 +63,7 @@ class ModelName:
 
     @property
     def shortest(self) -> str:
-        """The name without the parts that are the defaults anyway; model and tag are always there."""
+        """The name without default parts. Model and tag are always included."""
         if self.host.lower() != DEFAULT_HOST:
             return self.full
         if self.namespace.lower() != DEFAULT_NAMESPACE:
@@ -77,7 +77,7 @@ class ModelName:
 
     @property
     def folded(self) -> tuple[str, str, str, str]:
-        """The parts in lower case: names are the same if these are."""
+        """The parts in lower case. Names with equal folded parts are the same."""
         return self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower()
 
 
@@ -87,7 +87,7 @@ def _cut(text: str, separator: str) -> tuple[str, str]:
 
 
 class Source(Enum):
-    """Where the client wants a model to run."""
+    """The place where a client wants a model to run."""
 
     UNSPECIFIED = "unspecified"
     LOCAL = "local"
@@ -106,10 +106,10 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a reference. White space around it does not count.
+    """Read a reference, without the white space around it.
 
-    Raises ModelRequiredError when nothing is left, InvalidRequestError when two suffixes are there. Whether the name
-    is valid is left to the caller, since the texts differ.
+    Raises ModelRequiredError if it is empty, InvalidRequestError if it has two suffixes. The caller checks whether
+    the name is valid, since the error texts differ.
     """
     stripped = text.strip()
     if not stripped:
@@ -121,7 +121,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def stub_name(reference: Reference) -> ModelName:
-    """The name under which the store keeps the stub of a cloud model: m:20b-cloud, or m:cloud when no tag was said."""
+    """The name of a cloud model's stub in the store: m:20b-cloud, or m:cloud without a tag."""
     if reference.source is not Source.CLOUD:
         return reference.name
     tag = reference.base.rpartition("/")[2].partition(":")[2]

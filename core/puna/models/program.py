@@ -1,4 +1,9 @@
-"""Running a program that tells its progress, so that what it loads and what it crashes on stay outside."""
+"""Running a Python module as a program that reports its progress.
+
+The quantizer and the converter run so: their native libraries, memory and crashes stay outside the server. The
+program runs under `puna.process.lifeline` in a process group of its own. It ends when the pipe to this process
+closes, however this process dies, and Ctrl-C in a terminal does not reach it.
+"""
 
 import logging
 import os
@@ -21,17 +26,17 @@ log = logging.getLogger(__name__)
 
 _PROGRESS: Final = re.compile(r"progress (\d+) (\d+)")
 _LOOK_MS: Final = 200
-"""Milliseconds between two looks at whether a silent program is still wanted."""
+"""Milliseconds between two checks of `stopped` while the program is silent."""
 _WARNING: Final = re.compile(r"warning (.*)")
 
 
 class ProgramError(Exception):
-    """The program failed."""
+    """The program ended with an error."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"exit status {status}" if status > 0 else f"signal: {-status}")
         self.status = status
-        """Negative: the signal that ended it."""
+        """The exit status; negative for a signal."""
         self.said = said
         """What it wrote to standard error."""
 
@@ -70,7 +75,7 @@ def run(
 
 
 def _lines(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> Iterator[str]:
-    """Yield the lines of a program's output."""
+    """Yield the lines of a program's output. Raises CreateFailedError once `stopped()` is true."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     ready = select.poll()
@@ -92,7 +97,7 @@ def _lines(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> I
 def _started(
     command: list[str], source: IO[str], errors: IO[str], temporary: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a program in a process group of its own, so that Ctrl-C in a terminal does not reach it."""
+    """Start a program in a process group of its own."""
     reading, writing = os.pipe()
     with ExitStack() as ends:
         ends.callback(os.close, writing)

@@ -1,4 +1,4 @@
-"""Everything about a model, as show tells it."""
+"""The answer of `show`: everything about a model."""
 
 import json
 import struct
@@ -29,7 +29,7 @@ HIDDEN: Final = frozenset(("general.name", "tokenizer.chat_template"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShowResult:
-    """What show tells. Texts are empty where Ollama leaves the field out."""
+    """The answer of `show`. Texts are empty where Ollama leaves the field out."""
 
     name: ModelName
     digest: str
@@ -54,15 +54,16 @@ class ShowResult:
     remote_model: str
     backend: str
     in_place: tuple[InPlace, ...]
-    """Files that lie elsewhere."""
+    """Files that were imported in place."""
 
 
 def show(
     model: StoredModel, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
 ) -> ShowResult:
-    """Tell everything. `system` stands in for the model's own, `options` change only the Modelfile.
+    """Return everything about a model. `system` replaces the model's own; `options` change only the Modelfile.
 
-    Raises ModelNotFoundError when there is neither a model file nor a remote model, GGUFError when it is unreadable.
+    Raises ModelNotFoundError if there is neither a model file nor a remote model, GGUFError if the file is
+    unreadable.
     """
     config = model.config
     path = model.model_path
@@ -114,7 +115,7 @@ def show(
 
 
 def metadata_json(header: GGUF) -> str:
-    """Write metadata as Go does: keys sorted, arrays null unless they were read, bytes in base64."""
+    """Write metadata as Go does: sorted keys, null for arrays that were not read, bytes in base64."""
     pairs = {key: _json(value) for key, value in header.metadata.items() if key not in HIDDEN}
     pairs["general.parameter_count"] = str(header.parameter_count)
     return "{" + ",".join(f"{_string(key)}:{pairs[key]}" for key in sorted(pairs)) + "}"
@@ -144,12 +145,12 @@ def _array(array: Array) -> str:
 
 
 def _slices(values: Sequence[Any], encode: Callable[[Sequence[Any]], str]) -> Iterator[str]:
-    """Encode values some at a time: native code must not keep other threads from the interpreter for long."""
+    """Encode values in slices, since native code must not hold the interpreter lock for long."""
     return (encode(values[start : start + AT_ONCE]) for start in range(0, len(values), AT_ONCE))
 
 
 def _strings(values: Sequence[str]) -> str:
-    """Write strings as `_string` does, in a fortieth of the time."""
+    """Write strings as `_string` does, in one call and a fortieth of the time."""
     text = gojson.html_escaped(json.dumps(values, ensure_ascii=False, separators=(",", ":")))[1:-1]
     return text if text.isascii() else gojson.SURROGATE.sub(r"\\ufffd", text)
 
@@ -168,14 +169,14 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _string(text: str) -> str:
-    """Write a string; a byte that was no UTF-8 becomes an escaped U+FFFD, as Go writes it."""
+    """Write a string. A byte that is not UTF-8 becomes an escaped U+FFFD, as in Go."""
     if text.isascii() or not gojson.SURROGATE.search(text):
         return gojson.string(text)
     return '"' + "\\ufffd".join(gojson.string(part)[1:-1] for part in gojson.SURROGATE.split(text)) + '"'
 
 
 def _remote_info(config: Config) -> str:
-    """Write what the configuration of a stub tells."""
+    """Write the metadata that a stub's configuration holds."""
     family = config.model_family
     pairs: dict[str, Any] = {
         "general.architecture": family,

@@ -193,9 +193,9 @@ def test_a_string_in_an_array_that_is_longer_than_any_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [4, 24, 64, 1000])
-def test_strings_that_cross_pieces_of_the_file(monkeypatch, piece):
+def test_strings_that_cross_blocks_of_the_file(monkeypatch, piece):
     path = Path(__file__).parents[2] / "models" / "scripted.gguf"
     whole = gguf.read(path, arrays=True)
-    monkeypatch.setattr(gguf, "_FIRST_PIECE", max(piece, 24))
-    monkeypatch.setattr(gguf, "_LARGEST_PIECE", piece)
+    monkeypatch.setattr(gguf, "_FIRST_BLOCK", max(piece, 24))
+    monkeypatch.setattr(gguf, "_LARGEST_BLOCK", piece)
     assert gguf.read(path, arrays=True) == whole

@@ -1,4 +1,4 @@
-"""What a model can do, told from its files: in full, and more cheaply for lists."""
+"""Detecting the capabilities of a model from its files: completely, and at less cost for lists."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,8 @@ from puna.models.layout.config import Config
 def detect(
     config: Config, header: GGUF | None, projectors: Iterable[GGUF], *, jinja: str, template: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Tell everything. `jinja` is empty unless it is in use; `template` is what the Go template can if that is."""
+    """Return all capabilities. `jinja` is the Jinja template if it is in use; `template` are the capabilities of
+    the Go template if that is."""
     found = list(config.capabilities)
     if header is not None:
         found += chat_template.capabilities(jinja)
@@ -32,7 +33,7 @@ def detect(
 def detect_for_list(
     config: Config, header: GGUF | None, *, has_projector: bool, template: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Tell what a list says, which never looks at the Jinja template. `head` may be a mere peek."""
+    """Return the capabilities in a list, which ignore the Jinja template. `header` may end before the tokenizer."""
     found: list[str] = []
     if header is not None:
         blocks = {header.key(f"{name}.block_count"): name for name in (VISION, AUDIO)}
@@ -56,7 +57,7 @@ def _hears(projector: GGUF) -> bool:
 
 
 def _without(config: Config, found: Iterable[str]) -> tuple[str, ...]:
-    """Drop duplicates, and what Ollama knows not to work."""
+    """Drop duplicates, and capabilities that Ollama excludes for an architecture."""
     dropped: set[str] = set()
     if config.model_family == "nemotron_h_omni":
         dropped.add(AUDIO)

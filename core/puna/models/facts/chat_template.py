@@ -1,4 +1,4 @@
-"""What a GGUF's own chat template tells about its model, by the words that occur in it."""
+"""Detecting what a model can do from the words in its Jinja chat template, as Ollama does."""
 
 import re
 from typing import Final
@@ -7,12 +7,12 @@ _ROLE_IS_TOOL: Final = re.compile(r"""role['"]\] == ['"]tool['"]""")
 
 
 def has_tools(text: str) -> bool:
-    """Whether the template knows tools."""
+    """Whether the template supports tools."""
     return "tools" in text or "tool_call" in text
 
 
 def has_thinking(text: str) -> bool:
-    """Whether the template knows thinking."""
+    """Whether the template supports thinking."""
     if "<think>" in text and "</think>" in text:
         return True
     splits = "content.split('</think>')" in text or 'content.split("</think>")' in text
@@ -20,7 +20,7 @@ def has_thinking(text: str) -> bool:
 
 
 def has_tool_round_trip(text: str) -> bool:
-    """Whether the template writes both the calls of tools and their results."""
+    """Whether the template renders both tool calls and their results."""
     if not has_tools(text) or ("tool_calls" not in text and "assistant_tool_call" not in text):
         return False
     if any(word in text for word in ("tool_response", "tool_results", "ipython", "message.role == 'tool'")):
@@ -29,6 +29,6 @@ def has_tool_round_trip(text: str) -> bool:
 
 
 def capabilities(text: str) -> tuple[str, ...]:
-    """Return "tools" and "thinking", as far as the template knows them."""
+    """Return those of "tools" and "thinking" that the template supports."""
     found = (("tools", has_tools(text)), ("thinking", has_thinking(text)))
     return tuple(name for name, there in found if there)

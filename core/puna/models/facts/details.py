@@ -1,4 +1,4 @@
-"""What a model is, in a few words."""
+"""The details of a model: format, family, size and quantization."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,9 +21,9 @@ class Details:
     parameter_size: str = ""
     quantization_level: str = ""
     context_length: int = 0
-    """Tokens that it was trained for; only in lists."""
+    """Tokens of context that it was trained for. Only lists have it."""
     embedding_length: int = 0
-    """Only in lists."""
+    """Only lists have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,10 @@ def local_time(nanoseconds: int) -> datetime:
 
 
 def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: bool = False) -> Details:
-    """Say what the configuration says; what it does not know the model file may. `lengths` are for lists.
+    """Return the details from the configuration. Missing ones come from the headers, of which the first that has a
+    value counts.
 
-    Of several heads of the file the first that knows something is asked.
+    `lengths` adds the lengths that lists have.
     """
     level = config.file_type
     if level in ("", UNKNOWN):
@@ -83,10 +84,9 @@ def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: b
 
 
 def completed(config: Config, header: GGUF) -> Config:
-    """Complete a configuration by what a model file says; what is there already stays.
+    """Fill the empty fields of a configuration from a model file.
 
-    An F32 file is written down as "unknown", as Ollama does, so that sizes and digests agree; `describe` knows
-    better.
+    The type of an F32 file is stored as "unknown", as Ollama does, so that digests agree. `describe` shows F32.
     """
     return replace(
         config,
@@ -99,5 +99,5 @@ def completed(config: Config, header: GGUF) -> Config:
 
 
 def _signed(value: int) -> int:
-    """Wrap what a signed integer of 64 bits cannot hold."""
+    """Wrap a number to a signed integer of 64 bits, as Go does."""
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,4 +1,9 @@
-"""What has been read from files before, so that a list of many big models reads each of them once."""
+"""A cache of GGUF headers, template facts and models, so that lists of large models read each file once.
+
+Entries are keyed by the identity of a file: path, modification time, size and inode. A changed file has another
+key, so no entry is ever stale, and the least recently used ones are dropped. Files that cannot be read are cached
+as well, since clients ask for lists every few seconds.
+"""
 
 import threading
 from collections import OrderedDict
@@ -17,26 +22,26 @@ T = TypeVar("T")
 
 CAPACITY: Final = 1024
 ReadTemplate = Callable[[str], Facts]
-"""Tells what is known of a Go template. Raises TemplateError."""
+"""Returns the facts about a Go template. Raises TemplateError."""
 
 
 def read_template(text: str) -> Facts:
-    """Read a Go template in this process, however long that takes. Raises TemplateError."""
+    """Read a Go template in this process, without a limit on time. Raises TemplateError."""
     return facts.of(parse(text))
 
 
 class HeaderCache:
-    """Heads of GGUF files, facts of templates and models, known by what they were made of. Safe between threads."""
+    """The cache. Safe between threads; two threads may compute the same entry at once."""
 
     def __init__(self, capacity: int = CAPACITY, read: ReadTemplate = read_template) -> None:
-        """`read` reads Go templates, which may be made to take for ever."""
+        """`read` reads Go templates, which may take for ever."""
         self._read_template = read
         self._capacity = capacity
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
 
     def header(self, path: Path) -> GGUF:
-        """Return the head of a file, arrays left out. Raises GGUFError and OSError."""
+        """Return the header of a file, without arrays. Raises GGUFError and OSError."""
         return self._of_file("head", path, gguf.read)
 
     def peek(self, path: Path) -> GGUF:
@@ -44,7 +49,7 @@ class HeaderCache:
         return self._of_file("peek", path, gguf.peek)
 
     def _of_file(self, what: str, path: Path, read: Callable[[Path], GGUF]) -> GGUF:
-        """Read a file once, also when it cannot be read: lists come back to it every few seconds."""
+        """Read a file once, even if it cannot be read."""
 
         def tried() -> GGUF | GGUFError:
             try:
@@ -58,7 +63,7 @@ class HeaderCache:
         return found
 
     def template(self, text: str) -> Facts:
-        """Return what is known of a Go template. Raises TemplateError; it is remembered too that one cannot be read."""
+        """Return the facts about a Go template. Raises TemplateError, which is cached too unless a limit caused it."""
         found = self.get_or_make(("template", text), lambda: self._try(text))
         if isinstance(found, str):
             raise TemplateError(found)
@@ -73,7 +78,7 @@ class HeaderCache:
             return str(error)
 
     def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for this key before, or make it now."""
+        """Return the cached value of a key, or make it."""
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -88,6 +93,6 @@ class HeaderCache:
 
 
 def file_identity(path: Path) -> tuple[str, int, int, int]:
-    """Return what changes whenever the file does. Raises OSError."""
+    """Return a key that changes whenever the file does. Raises OSError."""
     status = path.stat()
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino

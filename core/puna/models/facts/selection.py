@@ -1,7 +1,7 @@
-"""Which of a model's two templates is in use: the Go template of its own layer, or the Jinja template of its GGUF.
+"""Selecting the template of a model: the Go template in its own layer, or the Jinja template in its GGUF file.
 
-Ollama prefers the template that can do more, and of two that can do the same the one that carries tool calls and
-their results both ways.
+Ollama prefers the template that can do more. Of two with the same capabilities it prefers the one that renders both
+tool calls and their results.
 """
 
 from typing import Final, Literal
@@ -18,7 +18,7 @@ DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
 
 def template_capabilities(template: Facts) -> tuple[str, ...]:
-    """Return "tools", "insert" and "thinking", as far as the Go template knows them."""
+    """Return those of "tools", "insert" and "thinking" that the Go template supports."""
     found = (
         ("tools", "tools" in template.uses),
         ("insert", "suffix" in template.uses),
@@ -35,7 +35,7 @@ def is_harmony(config: Config, template: str | None) -> bool:
 
 
 def prefers_jinja(jinja: str, template: Facts) -> bool:
-    """Whether the Jinja template is the better of the two."""
+    """Whether the Jinja template is preferred."""
     ours, theirs = set(template_capabilities(template)), set(chat_template.capabilities(jinja))
     go_trip, jinja_trip = template.full_tool_round_trip, chat_template.has_tool_round_trip(jinja)
     if len(theirs) > len(ours):
@@ -46,7 +46,7 @@ def prefers_jinja(jinja: str, template: Facts) -> bool:
 def mode(config: Config, text: str | None, template: Facts | None, jinja: str, go_template: bool | None) -> Mode:
     """Choose how prompts are made.
 
-    `text` is the model's own Go template, `template` what is known of it, `go_template` what the settings say.
+    `text` is the model's own Go template, `template` the facts about it, `go_template` the setting.
     """
     if config.model_format == "safetensors" or config.renderer or config.parser:
         return "rendered"

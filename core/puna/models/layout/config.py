@@ -1,4 +1,4 @@
-"""A model's configuration: the JSON blob that says what its files are and how they are to be run."""
+"""A model's configuration: the JSON blob that describes its files and how to run them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from puna.go import json_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What the configuration says of a draft model for speculative decoding."""
+    """The draft model for speculative decoding."""
 
     model_format: str = ""
     architecture: str = ""
@@ -26,7 +26,7 @@ class Config:
     model_family: str = ""
     model_families: tuple[str, ...] = ()
     model_type: str = ""
-    """Size in words, such as "134.52M"."""
+    """The parameter count as text, such as "134.52M"."""
     file_type: str = ""
     """Quantization, such as "Q8_0"."""
     renderer: str = ""

@@ -13,17 +13,17 @@ MOST_LAYERS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A blob and what it is for."""
+    """A blob and its media type."""
 
     media_type: str
     digest: str
     size: int
     source: str = ""
-    """`from` in the file: the model that it was inherited from, or the name of the uploaded file."""
+    """`from` in the file: the model that the layer was inherited from, or the name of the uploaded file."""
     name: str = ""
 
     def inherited(self, source: str) -> "Layer":
-        """Return this layer as one that came from `source`."""
+        """Return a copy of this layer with another source."""
         return replace(self, source=source)
 
 

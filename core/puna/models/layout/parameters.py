@@ -1,4 +1,4 @@
-"""Parameters of models as they stand in a layer: a JSON object with sorted keys."""
+"""The layer of a model's parameters: a JSON object with sorted keys."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from puna.go import json_text
 
 
 def loads(data: bytes) -> dict[str, Any]:
-    """Read a layer for writing it again: all numbers are floats, as in Go. Raises ValueError when it is no object."""
+    """Read a layer. All numbers become floats, as in Go. Raises ValueError if it is no object."""
     value = json_text.loads(data, integer=float)
     if not isinstance(value, dict):
         raise ValueError("parameters are a JSON object")
@@ -16,7 +16,7 @@ def loads(data: bytes) -> dict[str, Any]:
 
 
 def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay parameters one upon another: the later wins, key by key, lists as a whole."""
+    """Merge parameters key by key. Later ones win, and lists are replaced as a whole."""
     out: dict[str, Any] = {}
     for layer in layers:
         out |= layer

@@ -1,7 +1,8 @@
-"""Looking at a whole store: every manifest, every blob, everything that should not be there; and repairing what can be.
+"""Checking a whole store: every manifest, every blob and every leftover, and repairing what can be repaired.
 
-Works on the folder alone, beside running servers or without any. Nothing is removed that somebody claims, writes or has
-used within the hour, and no manifest is thrown away: one that makes no sense is set aside in `.puna/broken`.
+The check works on the folder alone, whether or not servers run. It removes nothing that is locked, being written,
+or used within the last hour. It deletes no manifest: an unreadable one is moved to `.puna/broken`, since it may
+name blobs that are still wanted.
 """
 
 import contextlib
@@ -46,11 +47,10 @@ class _Named:
 def examine(
     store: ModelStore, *, repair: bool = False, quick: bool = False, stopped: Callable[[], bool] = never
 ) -> Iterator[TransferStep | Finding | Report]:
-    """Look at everything and tell what is found, with steps of progress between; a report comes last.
+    """Check a store. Yields progress and findings, and a report at the end. Blocks.
 
-    With `quick`, blobs are not read but for their sizes and seals. With `repair`, what can be put right is: damaged
-    blobs are removed, so that a pull brings them again, and so are old orphans and what writers left behind. Blocks.
-    Raises StoppedError.
+    With `quick`, only sizes and stat fingerprints of blobs are checked. With `repair`, damaged blobs are removed,
+    so that a pull fetches them again, as are old orphans and unfinished files. Raises StoppedError.
     """
     return _Examination(store, repair=repair, quick=quick, stopped=stopped).run()
 
@@ -63,7 +63,7 @@ class _Examination:
     stopped: Callable[[], bool]
     named: list[_Named] = field(default_factory=list)
     users: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Names of models by file name of the blobs that they are made of."""
+    """Names of models by the file name of each blob that they use."""
     bytes_read: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     damaged: set[str] = field(default_factory=set)
@@ -129,7 +129,7 @@ class _Examination:
         return self._repaired(finding, lambda: self._set_aside(name, path)) if self.repair else finding
 
     def _set_aside(self, name: ModelName, path: Path) -> str:
-        """Move a manifest away, unless it is so young that Ollama, which writes in place, may be at it."""
+        """Move a manifest away, unless it is so new that Ollama, which does not write atomically, may be writing it."""
         if time.time() - path.stat().st_mtime < _BEING_WRITTEN_SECONDS:
             return ""
         aside = self.store.root / PRIVATE / "broken"
@@ -141,7 +141,7 @@ class _Examination:
         return f"it was moved to {aside}; {_AGAIN} within the hour, and blobs that are there are not fetched again"
 
     def _repaired(self, finding: Finding, repair: Callable[[], str]) -> Finding:
-        """Return how a finding looks when `repair` has done what it says; it says nothing if nothing could be done."""
+        """Return a finding with its repair. `repair` returns what it did, empty if it could do nothing."""
         try:
             done = repair()
         except OSError as error:
@@ -164,7 +164,7 @@ class _Examination:
                 )
 
     def _blobs(self) -> Iterator[TransferStep | Finding]:
-        """Compare all blobs with their digests and sizes, several at once."""
+        """Verify digests and sizes of all blobs, several at once."""
         sizes = self._sizes()
         for name in sorted(set(sizes) - {path.name for path in self.store.blobs.files()}):
             yield from self._missing(name)
@@ -189,7 +189,7 @@ class _Examination:
                 pool.shutdown(cancel_futures=True)
 
     def _sizes(self) -> dict[str, int]:
-        """Return the bytes that each blob should have by the manifests, 0 where they disagree."""
+        """Return the size of each blob in the manifests, 0 where they disagree."""
         sizes: dict[str, int] = {}
         for each in self.named:
             for layer in _layers(each.manifest):
@@ -225,7 +225,7 @@ class _Examination:
             )
 
     def _using(self, name: str) -> tuple[str, ...]:
-        """Return the models that use a blob now: since they were read, some may have been removed with their blobs."""
+        """Return the models that use a blob now. Some may have been removed since they were read."""
         used = []
         for each in self.named:
             manifest = self.store.manifests.read(each.name)
@@ -260,7 +260,7 @@ class _Examination:
         yield self._repaired(finding, remove) if self.repair else finding
 
     def _models(self) -> Iterator[Finding]:
-        """Read what is sound as whoever loads it would."""
+        """Read every undamaged model as a load does."""
         for each in self.named:
             names = {file_name(layer.digest) for layer in _layers(each.manifest)}
             if names & self.damaged or not all((self.store.blobs.folder / name).exists() for name in names):

@@ -30,10 +30,10 @@ _TICK: Final = 0.06
 
 
 class Link(Enum):
-    """How a file becomes a blob."""
+    """The way in which a file becomes a blob."""
 
     AUTOMATIC = "auto"
-    """A hard link where that is possible, else a symbolic one."""
+    """A hard link if possible, otherwise a symbolic link."""
     HARD = "hard"
     SYMBOLIC = "symbolic"
     COPY = "copy"
@@ -48,9 +48,10 @@ def register(
     backend: str = "",
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TransferStep]:
-    """Make a model of files that stay where they are, step by step; parts of a split one are joined, which is a copy.
+    """Create a model from files that stay where they are, and yield its progress. Shards are joined, which is a copy.
 
-    Raises CreateFailedError when a file changes meanwhile or cannot be linked, StoppedError, and what `create` raises.
+    Raises CreateFailedError if a file changes meanwhile or cannot be linked, StoppedError, and the errors of
+    `create`.
     """
     files: dict[str, str] = {}
     with store.blobs.hold_shared_locks() as shared_locks:
@@ -66,7 +67,7 @@ def register(
 def _added(
     blobs: BlobStore, path: Path, link: Link, shared_locks: SharedLocks, stopped: Callable[[], bool]
 ) -> Generator[TransferStep, None, str]:
-    """Make a file a blob; returns its digest."""
+    """Make a file a blob and return its digest."""
     try:
         origin = path.resolve(strict=True)
         before = StatFingerprint.of(origin)
@@ -84,7 +85,7 @@ def _added(
 
 
 def _known(blobs: BlobStore, origin: Path, now: StatFingerprint) -> str:
-    """Return the digest of a file that is registered already and has not changed since; empty if there is none."""
+    """Return the digest of a file that was imported before and is unchanged; empty otherwise."""
     for name in blobs.stat_fingerprints.names():
         blob = blobs.folder / name
         fingerprint = blobs.stat_fingerprints.read(blob)
@@ -96,7 +97,7 @@ def _known(blobs: BlobStore, origin: Path, now: StatFingerprint) -> str:
 def _read(
     path: Path, write: Callable[[bytes], object] | None, stopped: Callable[[], bool]
 ) -> Generator[TransferStep, None, str]:
-    """Hash a file, handing on its bytes, and tell how far that is; returns the digest."""
+    """Hash a file, pass its bytes on and yield progress. Return the digest."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         total = os.fstat(file.fileno()).st_size
@@ -125,12 +126,12 @@ def _copied(
 
 
 def _is_worse(blobs: BlobStore, digest: str, size: int, stopped: Callable[[], bool]) -> bool:
-    """Whether the blob that is there already is damaged: the file then takes its place."""
+    """Whether the existing blob is damaged, so that the file must replace it."""
     return bool(find_damage(blobs, digest, size, thorough=True, stopped=stopped))
 
 
 def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
-    """Give a file the name of its digest, in place of whatever has it."""
+    """Link a file to its digest's name, and replace an existing blob."""
     target = blobs.path(digest)
     blobs.folder.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)

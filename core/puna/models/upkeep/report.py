@@ -1,17 +1,17 @@
-"""What a look at a store finds."""
+"""The findings and the report of a store check."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Kind(Enum):
-    """What is the matter. Faults cost a model; the others cost space, or wait for somebody."""
+    """The kind of a finding. Faults make a model unusable; the others cost space or need a decision."""
 
     DAMAGED_BLOB = "damaged blob"
     MISSING_BLOB = "missing blob"
     BROKEN_MANIFEST = "broken manifest"
     BROKEN_MODEL = "broken model"
-    """Its files are those that they should be, and make no sense."""
+    """Its files have the right digests and cannot be read."""
     CLASHING_NAMES = "clashing names"
     UNREADABLE = "unreadable"
     ORPHAN = "orphan"
@@ -21,34 +21,34 @@ class Kind(Enum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether something is wrong, and not merely left over."""
+        """Whether it is a fault and no mere leftover."""
         return self not in (Kind.ORPHAN, Kind.PARTIAL, Kind.UNFINISHED, Kind.STRAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One problem."""
 
     kind: Kind
     path: str
     text: str
-    """What is wrong with it."""
+    """What is wrong."""
     advice: str = ""
-    """What to do; empty if nothing need be done."""
+    """The remedy; empty if none is needed."""
     digest: str = ""
-    """Of the blob, if it is one."""
+    """The blob's digest, if the finding is about a blob."""
     models: tuple[str, ...] = ()
-    """The shortest names of the models that it concerns."""
+    """The shortest names of the affected models."""
     repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a look ended."""
+    """The result of a check."""
 
     models: int
     blobs: int
     bytes_read: int
     faults: int
-    """Findings that are faults and were not repaired."""
+    """Faults that were not repaired."""
     repaired: int

@@ -1,4 +1,4 @@
-"""GGUF files that lie on the disk: which of them belong together, what each is, and what to call it. Writes nothing."""
+"""Scanning folders for GGUF files: which files form a model, and what to name it. Nothing is written."""
 
 import os
 import re
@@ -29,16 +29,16 @@ _PREFERRED: Final = ("f16", "bf16", "f32", "q8_0")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A model: one file, or all parts of a split one in order, and the projectors that go with it."""
+    """A model: one file or all shards in order, and the projectors that belong to it."""
 
     name: str
-    """What it may be called: "smollm2-135m-instruct:q8_0"."""
+    """A suggested name: "smollm2-135m-instruct:q8_0"."""
     files: tuple[Path, ...]
     projectors: tuple[Path, ...] = ()
 
     @property
     def is_split(self) -> bool:
-        """Whether its parts must be joined, which takes a copy."""
+        """Whether its shards must be joined, which makes a copy."""
         return len(self.files) > 1
 
     @property
@@ -49,16 +49,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that is left alone, and why."""
+    """A file that is skipped, and why."""
 
     path: Path
     reason: str
 
 
 def find(paths: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> tuple[list[Found], list[Skipped]]:
-    """Look at files, and at folders and all below them. InvalidCreateError: a path is relative, or nothing is there.
+    """Scan files and folders, recursively. Raises InvalidCreateError if a path is relative or missing.
 
-    It ends early when `stopped()` is true: a disk takes minutes. What it returns then does not matter.
+    A scan of a disk may take minutes. It ends early once `stopped()` is true, and the result then has no meaning.
     """
     skipped: list[Skipped] = []
     models: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -92,7 +92,7 @@ def find(paths: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> 
 
 
 def _files(start: Path, stopped: Callable[[], bool]) -> Iterator[Path]:
-    """Yield a file itself, or the GGUF files below a folder; links to files are followed, links to folders are not."""
+    """Yield a file, or all GGUF files below a folder. Links to files are followed, links to folders are not."""
     if not start.is_absolute():
         raise InvalidCreateError(f"{start}: the path must be absolute")
     if start.is_file():
@@ -116,7 +116,7 @@ def _kind(path: Path) -> str:
 
 
 def _prefix(path: Path) -> str:
-    """Return a file's name without what says that it is a GGUF, or a part of one."""
+    """Return a file's name without the extension and the shard numbers."""
     match = SHARD.fullmatch(path.name)
     return match["prefix"] if match else path.name[: -len(SUFFIX)] if path.name.lower().endswith(SUFFIX) else path.name
 
@@ -138,7 +138,7 @@ def _base(stem: str) -> str:
 
 
 def name_of(stem: str, folder: Path) -> str:
-    """Make a name: the file's in lower case, its type as tag; the folder's when the file's says nothing."""
+    """Suggest a name: the file's in lower case with its type as tag, or the folder's if the file's is generic."""
     if _TYPE.fullmatch(stem):
         base, tag = "", stem
     else:
@@ -155,7 +155,7 @@ def _plain(text: str) -> str:
 
 
 def _projectors(stem: str, bases: list[str], beside: list[Path]) -> tuple[Path, ...]:
-    """Choose the projector of a model: one that is called as it is, or the folder's, if all its models are one."""
+    """Choose the projector of a model: one with the model's name, or the folder's if all its files are one model."""
     own = _base(stem)
     named = [path for path in beside if _stripped(path) not in _NAMELESS and own.startswith(_stripped(path))]
     nameless = [path for path in beside if _stripped(path) in _NAMELESS] if len(set(bases)) == 1 else []
@@ -163,7 +163,7 @@ def _projectors(stem: str, bases: list[str], beside: list[Path]) -> tuple[Path, 
 
 
 def _stripped(path: Path) -> str:
-    """Return what a projector is called besides being one: "gemma-3-4b-it" for "mmproj-gemma-3-4b-it-f16.gguf"."""
+    """Return the model name in the name of a projector: "gemma-3-4b-it" for "mmproj-gemma-3-4b-it-f16.gguf"."""
     text = _PROJECTOR.sub("", _prefix(path))
     return "" if _TYPE.fullmatch(text) else _PROJECTOR.sub("", _base(text))
 
