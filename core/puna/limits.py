@@ -37,11 +37,11 @@ class Limits:
     max_control_bytes: int = 1 << 20
     """Bytes of the body of a request that only names models: show, copy, delete, pull and push."""
     max_bodies_bytes: int = 1 << 30
-    """Bytes that all bodies above 64 KiB may have together while their requests are answered."""
+    """Bytes of all bodies above 64 KiB together, while their requests are served."""
     max_upload_bytes: int = 1 << 40
     """Bytes of an uploaded blob."""
     max_tokenize_characters: int = 8 << 20
-    """Characters of a text to be tokenized, and tokens to be put together, in TokenizeService."""
+    """Characters of a text to tokenize, and token ids to detokenize, in one call of TokenizeService."""
 
     # Connections.
     max_connections: int = 4096
@@ -51,23 +51,23 @@ class Limits:
     max_grpc_connections: int = 1024
     """Connections to the gRPC listener."""
     max_grpc_streams: int = 1024
-    """Calls at once on one gRPC connection."""
+    """Concurrent calls on one gRPC connection."""
     max_grpc_calls: int = 4096
-    """gRPC calls at once."""
+    """Concurrent gRPC calls."""
     header_timeout: float = 30.0
     """Seconds from the first byte of an HTTP request to the end of its headers."""
     idle_timeout: float = 600.0
     """Seconds that a connection may wait for its next request."""
     body_timeout: float = 60.0
-    """Seconds in which more of a body, or a gRPC call's first message, must arrive."""
+    """Seconds within which more of a body, or the first message of a gRPC call, must arrive."""
     write_timeout: float = 120.0
-    """Seconds in which a client must read some of what is sent to it."""
+    """Seconds within which a client must read some of its answer."""
     max_json_values: int = 500_000
     """Values in the JSON of one body: members of objects, elements of arrays and the containers themselves."""
     max_packed_frames: int = 1_000
-    """Frames of a body that is packed with zstd. Clients send one; each takes 20 microseconds, however short it is."""
+    """Frames of a body that is compressed with zstd. Clients send one; each takes 20 microseconds, however short it is."""
     max_options_bytes: int = 1 << 20
-    """Characters of the JSON text of a request's options, or of the parameters or the info of a model to be made."""
+    """Characters of the JSON text of a request's options, or of the parameters or the info of a model to create."""
     max_stops: int = 1_000
     """Stop strings of one request."""
     max_inputs: int = 100_000
@@ -75,67 +75,67 @@ class Limits:
     max_messages: int = 20_000
     """Messages of one conversation, and tool calls in it."""
     max_licenses: int = 1000
-    """Texts of licenses of a model to be made. Each is a file of the store."""
+    """License texts of a model to create. Each becomes a file of the store."""
     max_tools: int = 5_000
     """Tools of one request."""
 
     # Answers.
     max_kept_answer_bytes: int = 16 << 20
-    """Bytes of answers of /v1/responses that are kept in memory, so that later requests may name their items."""
+    """Bytes of answers of /v1/responses that are kept in memory, so that later requests can refer to their items."""
 
     # The event loop, which all requests share.
     max_loop_seconds: float = 0.1
-    """Seconds that one turn of the event loop may take before the watchdog logs the place."""
+    """Seconds of one turn of the event loop after which the watchdog logs the place in the code."""
 
     # The end of the server.
     max_drain_seconds: float = 5.0
-    """Seconds that requests have to finish after the first signal."""
+    """Seconds within which running requests must finish after the first signal."""
 
     # Registries.
     max_manifest_bytes: int = 1 << 20
-    """Bytes of the manifest that a registry sends."""
+    """Bytes of a manifest from a registry."""
     max_manifest_layers: int = 10_000
-    """Layers that the manifest of a registry may name."""
+    """Layers of a manifest from a registry."""
     max_model_bytes: int = 1 << 42
-    """Bytes that a pulled model may have in all, and each of its blobs."""
+    """Bytes of a pulled model, and of each of its blobs."""
 
     # Hosts.
     max_host_silence_seconds: float = 30.0
-    """Seconds that the process of a loaded model may leave a sign of life owing."""
+    """Seconds within which the host process of a model must answer a heartbeat."""
     max_step_seconds: float = 600.0
-    """Seconds that a loaded model may work without a step: a batch of a prompt, a token, a batch of embeddings."""
+    """Seconds within which a working model must complete a step: a prefill batch, a token, a batch of embeddings."""
     max_silent_load_seconds: float = 5.0
     """Seconds without progress after which a load no longer keeps other models from being loaded."""
 
     # Constraints on the output: JSON schemas, grammars, expressions.
     max_constraint_bytes: int = 4 << 20
-    """Bytes of the text of one."""
+    """Bytes of the text of one constraint."""
     max_constraint_seconds: float = 5.0
-    """Processor time to read one."""
+    """Seconds of CPU time to compile one constraint."""
     max_mask_seconds: float = 1.0
-    """Processor time to find out which tokens one allows next."""
+    """Seconds of CPU time to compute which tokens a constraint allows next."""
     max_constraint_memory_bytes: int = 256 << 20
-    """Memory of all constraints of one model together."""
+    """Bytes of memory of all constraints of one model together."""
 
     # Templates, which are programs by the authors of requests and models.
     template_bytes: int = 256 << 10
     """Bytes of a template's source."""
     template_seconds: float = 5.0
-    """Seconds of processor time that rendering, reading or probing a template may take."""
+    """Seconds of CPU time to render, read or probe a template."""
     template_memory_bytes: int = 256 << 20
     """Bytes of address space of a process that runs templates."""
     template_output_bytes: int = 16 << 20
-    """Bytes of text that a template may write."""
+    """Bytes of the output of a template."""
     template_workers: int = 2
-    """Processes that run templates, and as many more for templates that are slow."""
+    """Worker processes that run templates, and as many more for slow templates."""
 
     # Options of requests and models.
     max_threads: int = 512
-    """Threads that the option num_thread may ask for."""
+    """Largest value of the option num_thread."""
     max_context_tokens: int = 1 << 24
-    """Tokens of context that a model is loaded with at most, whatever num_ctx and the model say."""
+    """Longest context in tokens with which a model is loaded, whatever num_ctx and the model say."""
     max_batch_tokens: int = 8192
-    """Tokens of a prefill batch that the option num_batch may ask for."""
+    """Largest value of the option num_batch."""
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -159,7 +159,7 @@ def read_limits(environ: Mapping[str, str], table: Mapping[str, Any] | None = No
 
 
 def _number(name: str, given: str | float, default: float) -> float:
-    """Return the bound of this name; 0 becomes the largest number of its type."""
+    """Return a bound as a number; 0 becomes the largest number of its type."""
     try:
         value = type(default)(given)
     except (TypeError, ValueError, OverflowError):

@@ -62,15 +62,15 @@ class Registry:
 
     @classmethod
     def discover(cls) -> Self:
-        """Find every plugin that is installed beside us, importing none."""
+        """Find all plugins in this Python environment, without importing them."""
         return cls(entry_points(group=ENTRY_POINT_GROUP))
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all plugins, broken ones included, in order of the alphabet."""
+        """Return the names of all plugins, including broken ones, in alphabetical order."""
         return tuple(sorted(self._entries))
 
     def get(self, name: str) -> Backend:
-        """Return a backend, importing it at the first call. BackendNotFoundError: it is not installed, or is broken."""
+        """Return a backend, importing it at the first call. Raises BackendNotFoundError if it is missing or broken."""
         if name not in self._backends and name not in self._errors:
             if name not in self._entries:
                 installed = ", ".join(self.names()) or "none"
@@ -84,8 +84,8 @@ class Registry:
     def for_model(self, format: str, wanted: str = "", default: str = "") -> str:  # noqa: A002 (the domain's word)
         """Return the name of the backend that serves a model.
 
-        That is the `wanted` one, which the model names, else the `default` one of the server if it serves the format,
-        else the one of the largest preference. BackendNotFoundError: there is none.
+        `wanted` is the backend that the model names; it wins. Otherwise `default`, the server's, is used if it serves the
+        format, and otherwise the backend of the largest preference. Raises BackendNotFoundError if there is none.
         """
         if wanted:
             self.get(wanted)
@@ -102,7 +102,7 @@ class Registry:
         return min(usable)[1]
 
     def _nothing_serves(self, format: str) -> str:  # noqa: A002
-        """Say why there is no backend for a format, and first how to get the most preferred one."""
+        """Return why no backend serves a format, beginning with how to install the most preferred one."""
         text = f"no installed backend serves models of format {format!r}"
         lacking = [(-each.preference, name) for name, each in self._without_library.items() if format in each.formats]
         return "; ".join([text, *(f"backend {name!r} is broken: {self._errors[name]}" for _, name in sorted(lacking))])

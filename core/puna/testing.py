@@ -135,7 +135,7 @@ class BackendContract:
         assert isinstance(self.backend_class.needs_host, bool)
 
     def test_loading_tells_how_far_it_is(self) -> None:
-        """From 0 to 1, never backwards."""
+        """Progress goes from 0 to 1 and never backwards."""
         fractions: list[float] = []
 
         async def test() -> None:
@@ -147,13 +147,13 @@ class BackendContract:
         assert fractions == sorted(fractions)
 
     def test_a_file_that_is_not_there_is_refused(self) -> None:
-        """With the contract's error, whose text the user sees."""
+        """A missing file raises the contract's error, whose text the user sees."""
         spec = replace(self.spec(), path="/no/such/model")
         error = asyncio.run(refusal(self.backend_class().load(spec, lambda _: None)))
         assert isinstance(error, InvalidRequestError)
 
     def test_the_facts_make_sense(self) -> None:
-        """Lengths and sizes are what they can be."""
+        """Lengths and sizes are in their ranges."""
 
         async def test(model: LoadedModel) -> None:
             facts = model.facts
@@ -166,7 +166,7 @@ class BackendContract:
     # ---- Generating ----
 
     def test_a_prompt_is_continued(self) -> None:
-        """Text deltas, then one Finish whose counts fit."""
+        """A sequence yields text deltas, then one Finish with plausible counts."""
 
         async def test(model: LoadedModel) -> None:
             answer = await collect(model, self.request())
@@ -177,7 +177,7 @@ class BackendContract:
         self.run(test)
 
     def test_the_same_again_gives_the_same(self) -> None:
-        """Greedily, and with a seed."""
+        """The same request gives the same text, greedily and with a seed."""
 
         async def test(model: LoadedModel) -> None:
             for sampling in (GREEDY, Sampling(seed=7, temperature=0.8)):
@@ -187,7 +187,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_limit_is_kept(self) -> None:
-        """A limit of one gives one token; a limit of none evaluates the prompt only."""
+        """A limit of 1 gives one token; a limit of 0 evaluates the prompt only."""
 
         async def test(model: LoadedModel) -> None:
             one = await collect(model, self.request(max_tokens=1))
@@ -198,7 +198,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_stop_string_ends_the_text_and_is_not_in_it(self) -> None:
-        """Wherever the borders of tokens lie."""
+        """The text ends before the stop string, also if the string begins inside a token."""
 
         async def test(model: LoadedModel) -> None:
             whole = (await collect(model, self.request())).text
@@ -211,7 +211,7 @@ class BackendContract:
         self.run(test)
 
     def test_tokens_do_as_well_as_text(self) -> None:
-        """The ids of a prompt give what the prompt gives."""
+        """The token ids of a prompt give the same text as the prompt."""
 
         async def test(model: LoadedModel) -> None:
             tokens = await model.tokenize(self.prompt, add_special=True, parse_special=True)
@@ -223,7 +223,7 @@ class BackendContract:
         self.run(test)
 
     def test_what_is_no_token_is_refused(self) -> None:
-        """Instead of reading beyond the vocabulary."""
+        """An id outside the vocabulary must not be used as an index."""
 
         async def test(model: LoadedModel) -> None:
             for call in (collect(model, self.request(prompt=(-1,))), model.detokenize([2**31 - 1], special=True)):
@@ -232,7 +232,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(self) -> None:
-        """The core cuts prompts by them."""
+        """The core truncates prompts by these numbers."""
 
         async def test(model: LoadedModel) -> None:
             error = await refusal(collect(model, self.request(prompt=await self.long_prompt(model, 1))))
@@ -243,7 +243,7 @@ class BackendContract:
         self.run(test)
 
     def test_more_sequences_than_slots_all_finish(self) -> None:
-        """The backend queues what it cannot run together, and none changes another's text."""
+        """The backend queues the sequences that it cannot run together, and none changes the text of another."""
 
         async def test(model: LoadedModel) -> None:
             alone = (await collect(model, self.request())).text
@@ -253,7 +253,7 @@ class BackendContract:
         self.run(test)
 
     def test_log_probabilities_are_right_or_refused(self) -> None:
-        """Natural logarithms, the likeliest first."""
+        """Log-probabilities are natural logarithms, and the most probable alternative comes first."""
 
         async def test(model: LoadedModel) -> None:
             try:
@@ -270,7 +270,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_constraint_is_enforced_or_refused(self) -> None:
-        """It is never ignored."""
+        """A backend must never ignore a constraint."""
 
         async def test(model: LoadedModel) -> None:
             constraint = Constraint("json_schema", '{"type": "array", "items": {"type": "boolean"}, "maxItems": 2}')
@@ -286,7 +286,7 @@ class BackendContract:
     # ---- Stopping ----
 
     def test_closing_a_generator_frees_its_slot(self) -> None:
-        """Soon, however much was left to generate."""
+        """Closing a generator frees its slot soon, however much was left to generate."""
 
         async def test(model: LoadedModel) -> None:
             for _ in range(model.facts.parallel + 1):
@@ -299,7 +299,7 @@ class BackendContract:
         self.run(test)
 
     def test_a_long_prompt_can_be_stopped(self) -> None:
-        """Soon, also before the first text delta."""
+        """Cancelling ends a prefill soon, before the first text delta."""
 
         async def test(model: LoadedModel) -> None:
             prompt = await self.long_prompt(model, -8)
@@ -316,7 +316,7 @@ class BackendContract:
     # ---- Tokens, vectors, ranks ----
 
     def test_tokens_come_back_as_text(self) -> None:
-        """Line breaks and characters of several bytes included."""
+        """Tokens give back the text, including line breaks and characters of several bytes."""
 
         async def test(model: LoadedModel) -> None:
             text = "Zoë said: 🙂\nyes"
@@ -327,7 +327,7 @@ class BackendContract:
         self.run(test)
 
     def test_texts_are_embedded_in_order_or_refused(self) -> None:
-        """Vectors of length 1, the same alone as in a batch."""
+        """Vectors have length 1 and are the same alone as in a batch."""
 
         async def test(model: LoadedModel) -> None:
             texts = ["the cat", self.prompt, "the cat"]
@@ -348,7 +348,7 @@ class BackendContract:
         self.run(test)
 
     def test_documents_are_ranked_or_refused(self) -> None:
-        """One score for each."""
+        """Every document gets a score."""
 
         async def test(model: LoadedModel) -> None:
             try:
@@ -361,7 +361,7 @@ class BackendContract:
     # ---- As the server does it ----
 
     def test_it_is_installed_and_answers_through_a_host(self) -> None:
-        """The same answer as without one."""
+        """The answer through a host is the same as without one."""
 
         async def test() -> None:
             want = ModelRequirements(
