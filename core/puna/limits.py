@@ -65,7 +65,7 @@ class Limits:
     max_json_values: int = 500_000
     """Values in the JSON of one body: members of objects, elements of arrays and the containers themselves."""
     max_packed_frames: int = 1_000
-    """Frames of a body that is compressed with zstd. Clients send one; each takes 20 microseconds, however short it is."""
+    """Frames of a body that is compressed with zstd. Clients send one; each takes 20 microseconds, even a short one."""
     max_options_bytes: int = 1 << 20
     """Characters of the JSON text of a request's options, or of the parameters or the info of a model to create."""
     max_stops: int = 1_000

@@ -84,8 +84,8 @@ class Registry:
     def for_model(self, format: str, wanted: str = "", default: str = "") -> str:  # noqa: A002 (the domain's word)
         """Return the name of the backend that serves a model.
 
-        `wanted` is the backend that the model names; it wins. Otherwise `default`, the server's, is used if it serves the
-        format, and otherwise the backend of the largest preference. Raises BackendNotFoundError if there is none.
+        `wanted` is the backend that the model names; it wins. Otherwise `default`, that of the server, is used if it
+        serves the format, and otherwise the backend of the largest preference. Raises BackendNotFoundError.
         """
         if wanted:
             self.get(wanted)
