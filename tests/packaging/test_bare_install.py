@@ -69,7 +69,7 @@ def test_grpc_says_the_same(server):
 
 
 def test_what_needs_no_backend_works(server):
-    assert [model["name"] for model in server.json("/api/tags")["models"]] == ["llamita:latest"]
+    assert "llamita:latest" in [model["name"] for model in server.json("/api/tags")["models"]]
 
 
 def test_plugins_are_listed_with_the_command_that_installs_what_they_lack(bare):

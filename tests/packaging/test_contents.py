@@ -6,7 +6,11 @@ import zipfile
 import pytest
 from tests.packaging.conftest import ROOT
 
-DEMO = ("llamita.gguf", "license.txt", "params.json", "template.tmpl")
+DEMO = sorted(
+    str(path.relative_to(ROOT / "core/puna/demo"))
+    for path in (ROOT / "core/puna/demo").rglob("*.*")
+    if path.suffix in (".gguf", ".txt", ".json", ".tmpl")
+)
 PACKAGES = (
     "core/puna",
     "rest_bridge/puna_rest",
@@ -29,6 +33,7 @@ def source(built):
 
 
 def test_the_wheel_holds_the_demo_model_byte_for_byte(wheel):
+    assert {"llamita.gguf", "template.tmpl"} <= set(DEMO)
     for name in DEMO:
         assert wheel.read(f"puna/demo/{name}") == (ROOT / "core/puna/demo" / name).read_bytes()
 
