@@ -124,12 +124,12 @@ def facts_in(value: JSON) -> Facts:
 
 
 def layout_out(layout: OutputLayout) -> JSON:
-    """Return a derived form as JSON. `literals` are left out: they are never derived."""
+    """Return a derived layout as JSON. `literals` are left out: they are never derived."""
     return asdict(layout) | {"call_syntax": layout.call_syntax.value, "literals": None}
 
 
 def layout_in(value: JSON) -> OutputLayout:
-    """Return a derived form. Raises InvalidAnswerError."""
+    """Return a derived layout. Raises InvalidAnswerError."""
     try:
         members = dict(value)
         members["call_syntax"] = CallSyntax(members["call_syntax"])

@@ -56,8 +56,8 @@ class RecipientParser:
         rest, last = self.feed(""), self._parsed(self._parser.finish())
         return ParsedDelta(rest.content + last.content, rest.thinking + last.thinking, tuple(self._calls))
 
-    def _parsed(self, piece: ParsedDelta) -> ParsedDelta:
+    def _parsed(self, delta: ParsedDelta) -> ParsedDelta:
         self._calls += [
-            ToolCall(name=call.name, arguments=call.arguments, index=call.index, id=new_id()) for call in piece.calls
+            ToolCall(name=call.name, arguments=call.arguments, index=call.index, id=new_id()) for call in delta.calls
         ]
-        return ParsedDelta(piece.content, piece.thinking)
+        return ParsedDelta(delta.content, delta.thinking)

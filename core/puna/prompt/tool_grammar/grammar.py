@@ -120,8 +120,8 @@ def _fixed_text(text: str, special_tokens: Sequence[str]) -> str:
     """Return the expression of a fixed text. The backend decides whether one of the texts in it is a token."""
     # The longest first, since a token may begin like another one.
     longest = sorted(map(re.escape, special_tokens), key=len, reverse=True)
-    pieces = re.split(f"({'|'.join(longest)})", text) if special_tokens else [text]
-    return " ".join(f"{'%mark ' * (piece in special_tokens)}{json.dumps(piece)}" for piece in pieces if piece)
+    parts = re.split(f"({'|'.join(longest)})", text) if special_tokens else [text]
+    return " ".join(f"{'%mark ' * (part in special_tokens)}{json.dumps(part)}" for part in parts if part)
 
 
 def _tagged_json(tool: Tool, tagged: TaggedCall, before: str, after: str) -> list[Part]:
