@@ -45,7 +45,7 @@ async def test_documents_are_ranked(load):
 
 
 async def test_a_memory_that_cannot_be_taken_back_holds_what_it_should(load, write):
-    """A recurrent model: beginnings are shared only where a chat goes on; nothing is guessed, filled or moved."""
+    """A recurrent model: beginnings are shared only where a chat goes on; nothing is drafted, padded or moved."""
     model, alone = await load("wanderer", parallel=4), await load("wanderer", parallel=1)
     shared = "the wind and the river and the stone " * 6
     prompts = [shared + word for word in ("sun", "moon", "sun", "star", "night", "lake", "a", "b")]

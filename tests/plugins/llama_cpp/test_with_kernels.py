@@ -90,7 +90,7 @@ async def test_other_caches_are_left_to_ggml(with_and_without, cache):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
-async def test_what_is_guessed_is_written_to_the_bit_as_without_guesses(load, quantized, kind, monkeypatch):
+async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantized, kind, monkeypatch):
     known, drafted = [], []
 
     def none(lookup, tokens, most):
