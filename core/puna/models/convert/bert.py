@@ -1,4 +1,4 @@
-"""BERT, which gives embeddings."""
+"""BERT models, which make embeddings."""
 
 from typing import ClassVar, Final
 
@@ -12,7 +12,7 @@ _UNUSED: Final = ("embeddings.position_ids", "pooler.", "cls.")
 
 
 class Bert:
-    """BertModel, as sentence-transformers have it."""
+    """BertModel, in the layout of sentence-transformers."""
 
     architecture: ClassVar[str] = "bert"
 
@@ -24,7 +24,7 @@ class Bert:
         self.wide = settings.integer("intermediate_size")
 
     def metadata(self) -> Pairs:
-        """Return the keys, with how tokens become one vector: where nothing is said, by their mean."""
+        """Return the keys, with the pooling of tokens to one vector. The default is their mean."""
         return {
             "block_count": self.blocks,
             "context_length": self.settings.integer("max_position_embeddings"),
@@ -38,12 +38,12 @@ class Bert:
         }
 
     def source(self, name: str) -> str | None:
-        """Pass over what only training needs."""
+        """Skip tensors that only training needs."""
         name = name.removeprefix("bert.")
         return None if name.startswith(_UNUSED) else name
 
     def edited(self, target: str, values: Array) -> Array:  # noqa: ARG002  # the families' contract
-        """Change nothing."""
+        """Return the values unchanged."""
         return values
 
     def shapes(self) -> dict[str, Shape]:
@@ -63,7 +63,7 @@ class Bert:
         return found
 
     def added(self) -> dict[str, Array]:
-        """Add nothing."""
+        """Return no tensors."""
         return {}
 
     def _linear(self, name: str, *shape: int) -> dict[str, Shape]:

@@ -1,4 +1,4 @@
-"""Tokenizers of bytes, joined pair by pair: GPT-2's kind, as Llama 3 and Qwen have it."""
+"""Byte-level BPE tokenizers, as GPT-2, Llama 3 and Qwen have them."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -65,7 +65,7 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 
 
 def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
-    """Name how text is cut before it is tokenized; "default" where llama.cpp has no name for it."""
+    """Return llama.cpp's name of the pre-tokenizer; "default" if it has none."""
     steps = list(_steps(tokenizer.get("pre_tokenizer") or {}))
     for step in [" ".join(steps), *steps]:
         if step in _KNOWN:

@@ -1,4 +1,4 @@
-"""The server's side: a folder of blobs goes in, progress and a GGUF file come out, errors in words for the client."""
+"""The server's side of a conversion: starts the process, and turns its exit status into errors for the client."""
 
 import importlib.util
 import json

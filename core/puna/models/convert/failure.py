@@ -1,15 +1,15 @@
-"""What stops a conversion, and the exit status that says so."""
+"""The errors of a conversion, each with the exit status of the process."""
 
 from typing import ClassVar
 
 
 class ConversionError(Exception):
-    """The folder cannot be converted; the text says which file and why."""
+    """The folder cannot be converted. The text says which file and why."""
 
     status: ClassVar[int] = 2
 
 
 class UnsupportedError(Exception):
-    """Nothing is wrong with the folder, but nobody here knows its kind; the text is Ollama's."""
+    """The folder may be right, but its kind is not supported. The text is Ollama's."""
 
     status: ClassVar[int] = 3

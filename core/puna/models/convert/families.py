@@ -1,4 +1,4 @@
-"""Which family converts which architecture."""
+"""The family that converts each architecture."""
 
 from collections.abc import Callable
 from typing import Final
@@ -25,11 +25,11 @@ FAMILIES: Final[dict[str, Callable[[ModelSettings, Folder], Family]]] = {
     "Qwen3ForCausalLM": Qwen3,
     "Qwen3MoeForCausalLM": Qwen3Moe,
 }
-"""By what config.json calls the architecture."""
+"""Families by the name of the architecture in config.json."""
 
 
 def family(folder: Folder) -> Family:
-    """Return what a folder's model is. Raises UnsupportedError, in Ollama's words, and ConversionError."""
+    """Return the family of a folder's model. Raises UnsupportedError, in Ollama's words, and ConversionError."""
     if not (folder.path / "config.json").is_file():
         raise ConversionError("open config.json: no such file or directory")
     config = folder.json("config.json")

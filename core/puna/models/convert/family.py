@@ -1,4 +1,4 @@
-"""What a family of models is to the conversion: the keys it writes and what becomes of its tensors."""
+"""The protocol of a model family: the keys that it writes, and the names, shapes and changes of its tensors."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, TypeAlias
@@ -12,41 +12,42 @@ from puna.models.convert.settings import ModelSettings
 
 Value: TypeAlias = "bool | int | float | str | list[bool] | list[int] | list[float] | list[str]"
 Pairs: TypeAlias = dict[str, Value]
-"""Metadata by key. The kinds follow the types: whole numbers are uint32, or int32 in lists; floats are float32."""
+"""Metadata by key. The GGUF types follow the Python types: int is uint32, or int32 in lists; float is float32."""
 Shape: TypeAlias = tuple[int | None, ...]
-"""Outermost first; None: any length."""
+"""Lengths, outermost first. None matches any length."""
 
 
 class Family(Protocol):
     """One model of a family."""
 
     architecture: ClassVar[str]
-    """GGUF's name of it."""
+    """The name of the architecture in GGUF."""
     blocks: int
 
     def metadata(self) -> Pairs:
-        """Return the keys of the architecture; they are written behind its name and a dot."""
+        """Return the architecture's keys without its name, which is put before them."""
         ...
 
     def source(self, name: str) -> str | None:
-        """Return the tensor's name as gguf's map knows it, or None if the model does without."""
+        """Return the tensor's name in gguf's map; None to skip the tensor."""
         ...
 
     def edited(self, target: str, values: Array) -> Array:
-        """Change the order or the offset of values on their way to the tensor `target`; of BF16 only the order."""
+        """Return the values of the tensor `target`, reordered or shifted. BF16 values, which are bits, may only be
+        reordered."""
         ...
 
     def shapes(self) -> Mapping[str, Shape]:
-        """Return the shapes of the tensors that it can't do without."""
+        """Return the shapes of the required tensors."""
         ...
 
     def added(self) -> Mapping[str, Array]:
-        """Return float32 tensors that are in no file."""
+        """Return float32 tensors that no file contains."""
         ...
 
 
 class Decoder:
-    """What all decoders have in common, with the words of Llama's config.json."""
+    """The common part of all decoders, with the keys of Llama's config.json."""
 
     architecture: ClassVar[str]
     default_heads: ClassVar[int | None] = None
@@ -55,7 +56,7 @@ class Decoder:
     default_theta: ClassVar[float] = 10000.0
     default_epsilon: ClassVar[float] = 1e-6
     is_always_tied: ClassVar[bool] = False
-    """Whether the architecture has no output of its own, whatever config.json says."""
+    """Whether the output always shares the embeddings, whatever config.json says."""
 
     def __init__(self, settings: ModelSettings, folder: Folder) -> None:
         self.settings = settings
@@ -68,7 +69,7 @@ class Decoder:
         self.head = settings.integer("head_dim", self.default_head or self.hidden // max(self.heads, 1))
 
     def metadata(self) -> Pairs:
-        """Return the keys that every decoder has, and those of one that makes vectors."""
+        """Return the keys of every decoder, and the pooling of one that makes embeddings."""
         how = pooling.pooling(self.folder)
         found: Pairs = {} if how is None else {"pooling_type": how}
         return found | {
@@ -82,11 +83,11 @@ class Decoder:
         }
 
     def source(self, name: str) -> str | None:
-        """Pass over what is computed anew."""
+        """Skip tensors that llama.cpp computes itself."""
         return None if name.endswith((".rotary_emb.inv_freq", ".attention.masked_bias")) else name
 
     def edited(self, target: str, values: Array) -> Array:  # noqa: ARG002  # what families override
-        """Change nothing."""
+        """Return the values unchanged."""
         return values
 
     def shapes(self) -> dict[str, Shape]:
@@ -117,7 +118,7 @@ class Decoder:
         }
 
     def experts(self, count: int, wide: int) -> dict[str, Shape]:
-        """Return the shapes of one block's experts and of what chooses among them."""
+        """Return the shapes of one block's experts and of their router."""
         return {
             "ffn_gate_inp.weight": (count, self.hidden),
             "ffn_gate_exps.weight": (count, wide, self.hidden),
@@ -126,15 +127,16 @@ class Decoder:
         }
 
     def added(self) -> dict[str, Array]:
-        """Add nothing."""
+        """Return no tensors."""
         return {}
 
     def head_sizes(self) -> Pairs:
-        """Return the keys of a head whose size does not follow from the others."""
+        """Return the keys of the size of an attention head, if it does not follow from the other keys."""
         return {"attention.key_length": self.head, "attention.value_length": self.head}
 
 
 def by_halves(values: Array, heads: int) -> Array:
-    """Reorder the rows of queries or keys: what rotates together stands half a head apart, and is to be neighbours."""
+    """Reorder the rows of queries or keys for rotary positions. Hugging Face stores the two rows of a pair half a
+    head apart; llama.cpp wants them adjacent."""
     rows = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(values.shape)

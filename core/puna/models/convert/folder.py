@@ -1,4 +1,4 @@
-"""A folder as model hubs have it: settings as JSON, and weights in one file or several."""
+"""A model folder in the layout of model hubs: settings as JSON, and weights in one or several files."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _SHARD: Final = re.compile(r"(?P<prefix>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The files of a model."""
+    """The folder of a model."""
 
     path: Path
 
@@ -61,7 +61,7 @@ class Folder:
         return places
 
     def _weight_files(self) -> list[str]:
-        """Return the files to read: those the index names, else those called model, else all."""
+        """Return the files to read: those in the index, else those whose names begin with model, else all."""
         present = sorted(path.name for path in self.path.glob("*.safetensors"))
         wanted = sorted(set(self._index().values()))
         wanted = wanted or [name for name in present if name.startswith("model")] or present

@@ -20,11 +20,11 @@ class Gemma(Decoder):
         return super().metadata() | self.head_sizes()
 
     def source(self, name: str) -> str | None:
-        """Pass over an output that repeats the embeddings: the architecture has none of its own."""
+        """Skip an output tensor: the architecture shares the embeddings."""
         return None if name == "lm_head.weight" else super().source(name)
 
     def edited(self, target: str, values: Array) -> Array:
-        """Norms are stored as the distance from one."""
+        """Add one to norms, which are stored as their difference from one."""
         return values + 1 if target.endswith("norm.weight") else values
 
 
@@ -35,12 +35,12 @@ class Gemma2(Gemma):
     softcaps: ClassVar[dict[str, float]] = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 
     def metadata(self) -> Pairs:
-        """Return Gemma's keys, the window of every other block, and what caps logits."""
+        """Return Gemma's keys, the sliding window of every other block, and the soft caps of logits."""
         caps: Pairs = {key: self.settings.number(key, default) for key, default in self.softcaps.items()}
         return super().metadata() | caps | {"attention.sliding_window": self.settings.integer("sliding_window", 4096)}
 
     def shapes(self) -> dict[str, Shape]:
-        """Attention and feed-forward are normalized before and after."""
+        """Return the shapes, with norms before and after attention and feed-forward."""
         found = super().shapes()
         for block in range(self.blocks):
             found |= {f"blk.{block}.post_{part}_norm.weight": (self.hidden,) for part in ("attention", "ffw")}
@@ -57,7 +57,7 @@ class Gemma3(Gemma2):
     default_theta: ClassVar[float] = 1000000.0
 
     def metadata(self) -> Pairs:
-        """Return Gemma's keys, and which blocks look only at a window."""
+        """Return Gemma's keys, and which blocks have a sliding window."""
         found = Gemma.metadata(self) | rope.metadata(self.settings, self.default_theta)
         found |= {key: self.settings.number(key) for key in self.softcaps if key in self.settings}
         local = self.settings.part("rope_parameters").part("sliding_attention").number("rope_theta", 10000.0)
@@ -69,14 +69,14 @@ class Gemma3(Gemma2):
         }
 
     def source(self, name: str) -> str | None:
-        """Find the text part among the others, and pass over what sees."""
+        """Return names of the text part, and skip the vision part."""
         if name.startswith(_PICTURES):
             return None
         name = name.removeprefix("language_model.")
         return super().source(name.replace("model.language_model.", "model.", 1))
 
     def shapes(self) -> dict[str, Shape]:
-        """Queries and keys are normalized."""
+        """Return the shapes, with norms of queries and keys."""
         found = super().shapes()
         for block in range(self.blocks):
             found |= {f"blk.{block}.attn_{name}_norm.weight": (self.head,) for name in ("q", "k")}

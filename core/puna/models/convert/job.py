@@ -1,4 +1,4 @@
-"""One conversion from beginning to end, in this process."""
+"""One conversion, in this process."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = 
 
 
 def _linked(path: Path, files: Mapping[str, str]) -> Folder:
-    """Give blobs their names again, as links in a folder."""
+    """Restore the names of uploaded blobs, as links in a folder."""
     for name, target in files.items():
         if not is_plain(name):
             raise ConversionError("file path must be relative")

@@ -1,4 +1,4 @@
-"""Llama and what is built like it: Mistral, Mixtral."""
+"""Llama and the architectures derived from it: Mistral and Mixtral."""
 
 from typing import ClassVar
 
@@ -13,13 +13,13 @@ class Llama(Decoder):
     architecture: ClassVar[str] = "llama"
 
     def metadata(self) -> Pairs:
-        """Return the keys; the size of a head stands there only if the model states it."""
+        """Return the keys. The size of a head is included only if config.json states it."""
         found = super().metadata() | rope.metadata(self.settings, self.default_theta)
         found |= {"vocab_size": self.settings.integer("vocab_size"), "rope.dimension_count": self.head}
         return found | (self.head_sizes() if "head_dim" in self.settings else {})
 
     def edited(self, target: str, values: Array) -> Array:
-        """Reorder queries and keys, whose pairs are neighbours here."""
+        """Reorder the rows of queries and keys so that rotary pairs are adjacent."""
         if ".attn_q." in target:
             return by_halves(values, self.heads)
         if ".attn_k." in target:
@@ -27,7 +27,7 @@ class Llama(Decoder):
         return values
 
     def added(self) -> dict[str, Array]:
-        """Add the stretching of Llama 3.1."""
+        """Return the factors of Llama 3.1's rotary scaling."""
         if rope.kind(self.settings) != "llama3":
             return {}
         return {"rope_freqs.weight": rope.llama3_factors(self.settings, self.head, self.default_theta)}
@@ -44,5 +44,5 @@ class Mixtral(Llama):
         return super().metadata() | {"expert_count": experts, "expert_used_count": used}
 
     def feed_forward(self) -> dict[str, Shape]:
-        """Return the shapes of experts."""
+        """Return the shapes, with those of the experts."""
         return self.experts(self.settings.integer("num_local_experts"), self.wide)

@@ -1,4 +1,4 @@
-"""Adapters: the two thin matrices that LoRA adds to a model's own."""
+"""Converting LoRA adapters: two low-rank matrices for each adapted matrix of the base."""
 
 import math
 import re
@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<part
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that is adapted."""
+    """The base model that is adapted."""
 
     architecture: str
     blocks: int
@@ -50,7 +50,7 @@ def metadata(folder: Folder, base: Base) -> Pairs:
 
 
 def plan(folder: Folder, base: Base) -> list[Planned]:
-    """Return the matrices by name. Raises ConversionError for what is no part of an adapter of this base."""
+    """Return the matrices by name. Raises ConversionError for a tensor that fits no matrix of the base."""
     known = names(base.architecture, base.blocks)
     found: dict[str, Planned] = {}
     for name, weights in folder.weights().items():
@@ -66,12 +66,12 @@ def plan(folder: Folder, base: Base) -> list[Planned]:
 
 
 def _layer(name: str) -> str:
-    """Return the name of a layer as gguf's map knows it."""
+    """Return the name of a layer in gguf's map."""
     return name.removeprefix("language_model.").replace("model.language_model.", "model.", 1)
 
 
 def _check(found: dict[str, Planned]) -> None:
-    """Look whether every matrix has its other half. Ranks may differ between layers."""
+    """Check that every matrix has its counterpart. Ranks may differ between layers."""
     if not found:
         raise ConversionError("there are no tensors in the adapter")
     for name, tensor in found.items():

@@ -11,7 +11,7 @@ from puna.models.convert.family import Pairs, Value
 from puna.models.convert.plan import Planned
 
 MOSTLY_F16: Final = 1
-"""The file type that Ollama gives to all it converts, also where matrices are BF16."""
+"""The file type that Ollama stores for every conversion, even if matrices are BF16."""
 
 
 def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Planned]) -> Iterator[tuple[int, int]]:
@@ -44,6 +44,6 @@ def _add(writer: GGUFWriter, key: str, value: Value) -> None:
         case float():
             writer.add_float32(key, value)
         case str():
-            writer.add_key_value(key, value, GGUFValueType.STRING)  # also an empty one
+            writer.add_key_value(key, value, GGUFValueType.STRING)  # add_string would drop an empty value
         case _:
             writer.add_array(key, value)

@@ -1,4 +1,4 @@
-"""From the tensors of a folder to those of a GGUF file: names, types, shapes, nothing forgotten."""
+"""Planning the tensors of a GGUF file: names, types and shapes, checked for completeness before any value is read."""
 
 import re
 from collections.abc import Callable
@@ -19,23 +19,23 @@ F16: Final = GGMLQuantizationType.F16
 BF16: Final = GGMLQuantizationType.BF16
 _BYTES: Final = {F32: 4, F16: 2, BF16: 2}
 _KINDS: Final = {"F64": F16, "F32": F16, "F16": F16, "BF16": BF16}
-"""What matrices become."""
+"""The type that matrices are written in, by the type that they are stored in."""
 _PRECISE: Final = ("ffn_gate_inp.weight", "token_types.weight")
-"""Matrices that are kept as F32."""
+"""Matrices that are written as F32."""
 _EXPERT: Final = re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d+)(?P<after>\..+)")
 _SUFFIXES: Final = (".weight", ".bias")
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A tensor that is to be written."""
+    """A tensor to write."""
 
     name: str
     shape: tuple[int, ...]
-    """Outermost first."""
+    """Lengths, outermost first."""
     kind: GGMLQuantizationType
     make: Callable[[], Array]
-    """Returns the values, only when they are due: nothing of a model is in memory but the tensor at hand."""
+    """Reads the values. It is called when the tensor is written, so that only one tensor is in memory."""
 
     @property
     def size(self) -> int:
@@ -64,27 +64,27 @@ def plan(folder: Folder, family: Family) -> list[Planned]:
 
 
 def names(architecture: str, blocks: int) -> TensorNameMap:
-    """Return gguf's map of tensors' names. KeyError: it knows no such architecture."""
+    """Return gguf's map of tensor names. Raises KeyError for an unknown architecture."""
     numbers = {name: number for number, name in MODEL_ARCH_NAMES.items()}
     return get_tensor_name_map(MODEL_ARCH(numbers[architecture]), blocks)
 
 
 def kind_of(target: str, weights: Weights, dimensions: int) -> GGMLQuantizationType:
-    """Return the type to write: what has one dimension is small and stays precise. Raises ConversionError."""
+    """Return the type to write. Tensors of one dimension are small and stay F32. Raises ConversionError."""
     if weights.kind not in _KINDS:
         raise ConversionError(f'"{weights.name}" is {weights.kind}, which are no weights')
     return F32 if dimensions < 2 or target.endswith(_PRECISE) else _KINDS[weights.kind]
 
 
 def in_kind(weights: Weights, kind: GGMLQuantizationType) -> Array:
-    """Return values in a type to write; BF16 as the integers of its bits."""
+    """Return values in the type to write. BF16 values are the integers of their bits."""
     if kind == BF16:
         return weights.values
     return weights.float32() if kind == F32 else weights.values.astype(np.float16)
 
 
 def _targets(folder: Folder, family: Family) -> dict[str, list[Weights]]:
-    """Return what each tensor is made of: itself, or the experts in their order."""
+    """Return the sources of each tensor: the tensor itself, or the experts in their order."""
     known = names(family.architecture, family.blocks)
     found: dict[str, dict[int, Weights]] = {}
     for name, weights in folder.weights().items():
@@ -107,8 +107,8 @@ def _check(name: str, shape: tuple[int, ...], wanted: Shape | None) -> None:
     if wanted is None:
         return
     if len(shape) != len(wanted) or any(there not in (None, here) for here, there in zip(shape, wanted, strict=True)):
-        told = [each if each is not None else "any" for each in wanted]
-        raise ConversionError(f'"{name}" has the shape {list(shape)}, and config.json says {told}')
+        expected = [each if each is not None else "any" for each in wanted]
+        raise ConversionError(f'"{name}" has the shape {list(shape)}, and config.json says {expected}')
 
 
 def _made(target: str, parts: list[Weights], kind: GGMLQuantizationType, family: Family) -> Array:

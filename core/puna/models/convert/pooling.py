@@ -1,4 +1,4 @@
-"""How sentence-transformers make one vector of a text: the steps they list in modules.json."""
+"""The pooling of sentence-transformers models, from the steps that modules.json lists."""
 
 from typing import Final
 
@@ -6,11 +6,11 @@ from puna.models.convert.folder import Folder
 
 MEAN: Final = 1
 _MODES: Final = {"pooling_mode_mean_tokens": MEAN, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
-"""GGUF's numbers by the names in the step's own config.json."""
+"""GGUF's numbers of pooling types, by the keys in the step's config.json."""
 
 
 def pooling(folder: Folder) -> int | None:
-    """Return GGUF's number of the pooling, None if there is no such step. Raises ConversionError."""
+    """Return GGUF's number of the pooling type; None if there is no such step. Raises ConversionError."""
     for kind, path in _steps(folder):
         if kind.endswith("Pooling"):
             modes = folder.json(f"{path}/config.json")
@@ -19,7 +19,7 @@ def pooling(folder: Folder) -> int | None:
 
 
 def normalizes(folder: Folder) -> bool:
-    """Whether vectors are brought to length one."""
+    """Whether embeddings are normalized to length one."""
     return any(kind.endswith("Normalize") for kind, _ in _steps(folder))
 
 

@@ -12,11 +12,11 @@ class Qwen2(Decoder):
     architecture: ClassVar[str] = "qwen2"
 
     def metadata(self) -> Pairs:
-        """Return the keys of a decoder and its positions."""
+        """Return the keys of a decoder and of its rotary positions."""
         return super().metadata() | rope.metadata(self.settings, self.default_theta)
 
     def shapes(self) -> dict[str, Shape]:
-        """Queries, keys and values have biases."""
+        """Return the shapes, with biases of queries, keys and values."""
         found = super().shapes()
         for block in range(self.blocks):
             for name, heads in (("q", self.heads), ("k", self.kv_heads), ("v", self.kv_heads)):
@@ -31,11 +31,11 @@ class Qwen3(Decoder):
     default_head: ClassVar[int | None] = 128
 
     def metadata(self) -> Pairs:
-        """Return the keys of a decoder, its positions and the size of a head."""
+        """Return the keys of a decoder, its rotary positions and the size of a head."""
         return super().metadata() | rope.metadata(self.settings, self.default_theta) | self.head_sizes()
 
     def shapes(self) -> dict[str, Shape]:
-        """Queries and keys are normalized."""
+        """Return the shapes, with norms of queries and keys."""
         found = super().shapes()
         for block in range(self.blocks):
             found |= {f"blk.{block}.attn_{name}_norm.weight": (self.head,) for name in ("q", "k")}
@@ -48,7 +48,7 @@ class Qwen3Moe(Qwen3):
     architecture: ClassVar[str] = "qwen3moe"
 
     def metadata(self) -> Pairs:
-        """Return Qwen 3's keys and those of experts."""
+        """Return Qwen 3's keys and those of its experts."""
         return super().metadata() | {
             "expert_count": self.settings.integer("num_experts"),
             "expert_used_count": self.settings.integer("num_experts_per_tok"),
@@ -56,5 +56,5 @@ class Qwen3Moe(Qwen3):
         }
 
     def feed_forward(self) -> dict[str, Shape]:
-        """Return the shapes of experts."""
+        """Return the shapes, with those of the experts."""
         return self.experts(self.settings.integer("num_experts"), self.settings.integer("moe_intermediate_size"))

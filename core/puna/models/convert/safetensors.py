@@ -1,4 +1,4 @@
-"""Reading safetensors: eight bytes of length, a header of JSON, and the numbers, left on the disk until asked for."""
+"""Reading safetensors files: eight bytes of length, a JSON header, and the data, which is mapped and read on demand."""
 
 import struct
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class Weights:
 
     name: str
     kind: str
-    """The format's name of its type."""
+    """The type's name in safetensors."""
     values: Array
-    """As stored; of BF16 the upper halves of float32 as integers."""
+    """The stored values. BF16 values are integers: the upper halves of float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Outermost first."""
+        """Lengths, outermost first."""
         return tuple(self.values.shape)
 
     def float32(self) -> Array:
@@ -50,7 +50,7 @@ class Weights:
 
 
 def read(path: Path) -> dict[str, Weights]:
-    """Return the tensors of a file by name. Raises ConversionError if the file is not what its header says."""
+    """Return the tensors of a file by name. Raises ConversionError if header and file do not agree."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)

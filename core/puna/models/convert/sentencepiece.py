@@ -37,7 +37,8 @@ def of_model(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 
 
 def of_json(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
-    """Return the tokens of tokenizer.json, where pairs are joined in an order: the earlier, the better the score."""
+    """Return the tokens of tokenizer.json. It has an order of merges instead of scores: an earlier merge gets a
+    better score."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(tokenizer["model"].get("merges") or ()):
         ranks.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), rank)
@@ -50,7 +51,7 @@ def of_json(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 
 
 def is_like(tokenizer: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json of pairs stands for one of SentencePiece: unknown letters become bytes."""
+    """Whether a BPE tokenizer.json was made from a SentencePiece model: unknown characters become bytes."""
     decoder = tokenizer.get("decoder") or {}
     steps = [step.get("type") for step in decoder.get("decoders", [decoder])]
     return tokenizer["model"].get("byte_fallback") is True or "ByteFallback" in steps
@@ -60,7 +61,7 @@ def _vocabulary(tokens: dict[int, Token], folder: Folder, tokenizer: Mapping[str
     for place, token in added(folder, tokenizer, escaped=True):
         if place not in tokens or tokens[place].kind is not Kind.UNKNOWN:
             tokens[place] = token
-    # True is what llama.cpp takes for granted.
+    # True is llama.cpp's default.
     pairs = {} if adds_space else {"tokenizer.ggml.add_space_prefix": False}
     return Vocabulary("llama", tokens, has_scores=True, pairs=dict(pairs))
 

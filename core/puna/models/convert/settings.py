@@ -1,4 +1,4 @@
-"""What config.json says of a model, read with its types."""
+"""Typed access to the settings in config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class ModelSettings:
     values: Mapping[str, Any]
 
     def __contains__(self, key: str) -> bool:
-        """Whether something is said; null says nothing."""
+        """Whether a key has a value. null is no value."""
         return self.values.get(key) is not None
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Return a whole number. Raises ConversionError if it is none, or missing without a default."""
+        """Return an integer. Raises ConversionError if it is no integer, or missing without a default."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
             raise ConversionError(f'config.json: "{key}" is not a whole number')
@@ -39,11 +39,11 @@ class ModelSettings:
         return value
 
     def flag(self, key: str) -> bool:
-        """Whether it is said and true."""
+        """Whether a key is true. A missing key is false."""
         return self.values.get(key) is True
 
     def part(self, key: str) -> "ModelSettings":
-        """Return an object within, empty if there is none."""
+        """Return a nested object; empty if there is none."""
         value = self.values.get(key)
         return ModelSettings(value if isinstance(value, dict) else {})
 

@@ -1,4 +1,4 @@
-"""Tokens with their kinds, as GGUF numbers them."""
+"""Tokens and vocabularies, in the form that GGUF stores."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ _CLOSED: Final = ("|>", "\uff5c>")
 
 
 class Kind(IntEnum):
-    """What a token is for."""
+    """A token's type, by GGUF's number."""
 
     NORMAL = 1
     UNKNOWN = 2
     CONTROL = 3
-    """Never written by a user: only parsed where special tokens are."""
+    """Only recognised where special tokens are parsed."""
     USER_DEFINED = 4
-    """Found in the text before anything else is looked for."""
+    """Recognised in the text before other tokens."""
     UNUSED = 5
     BYTE = 6
 
@@ -41,17 +41,18 @@ class Vocabulary:
     """All tokens of a model."""
 
     model: str
-    """GGUF's name of how text is taken apart: gpt2, llama, bert."""
+    """GGUF's name of the tokenizer: gpt2, llama or bert."""
     tokens: Mapping[int, Token]
     pre: str = "default"
-    """GGUF's name of how text is cut before that."""
+    """GGUF's name of the pre-tokenizer."""
     has_scores: bool = False
     has_merges: bool = False
     pairs: Pairs = field(default_factory=dict)
-    """Further keys."""
+    """Further metadata."""
 
     def metadata(self, rows: int) -> Pairs:
-        """Return the keys for a model of `rows` embeddings: ids without a token get one, tokens beyond are left out."""
+        """Return the keys for a model of `rows` embeddings. Ids without a token get an unused one; tokens beyond
+        are left out."""
         known = [self.tokens.get(place, Token(f"[PAD{place}]", Kind.UNUSED)) for place in range(rows)]
         found: Pairs = {
             "tokenizer.ggml.model": self.model,
@@ -65,15 +66,15 @@ class Vocabulary:
 
 
 def added(folder: Folder, tokenizer: Mapping[str, Any], *, escaped: bool) -> Iterator[tuple[int, Token]]:
-    """Yield the tokens that were added to a tokenizer, by id. `escaped`: their spaces are SentencePiece's."""
-    told: dict[int, tuple[str, bool]] = {}
+    """Yield the added tokens of a tokenizer by id. If `escaped`, spaces are replaced as SentencePiece does."""
+    entries: dict[int, tuple[str, bool]] = {}
     for text, place in folder.json("added_tokens.json").items():
-        told[_id(place)] = (text, False)
+        entries[_id(place)] = (text, False)
     for place, entry in folder.json("tokenizer_config.json").get("added_tokens_decoder", {}).items():
-        told[_id(int(place))] = (_text(entry.get("content")), entry.get("special") is True)
+        entries[_id(int(place))] = (_text(entry.get("content")), entry.get("special") is True)
     for entry in tokenizer.get("added_tokens") or ():
-        told[_id(entry.get("id"))] = (_text(entry.get("content")), entry.get("special") is True)
-    for place, (text, is_special) in told.items():
+        entries[_id(entry.get("id"))] = (_text(entry.get("content")), entry.get("special") is True)
+    for place, (text, is_special) in entries.items():
         if is_special or _looks_special(text):
             yield place, Token(text, Kind.CONTROL, _ADDED_SCORE)
         else:
@@ -89,7 +90,7 @@ def base(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _looks_special(text: str) -> bool:
-    """Whether a token not marked as special is one all the same: hubs often forget."""
+    """Whether a token looks special although it is not marked so, which is common on hubs."""
     return text[:2] in _OPENED and text[-2:] in _CLOSED
 
 

@@ -1,4 +1,4 @@
-"""Which tokenizer a folder has, and which of its tokens begin and end texts."""
+"""Reading the tokenizer of a folder, the tokens that begin and end texts, and the chat templates."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _FURTHER_ENDS: Final = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token
 
 
 def metadata(folder: Folder, rows: int) -> Pairs:
-    """Return all keys about tokens and chat for a model of `rows` embeddings. Raises ConversionError."""
+    """Return all tokenizer and chat keys for a model of `rows` embeddings. Raises ConversionError."""
     vocabulary = read(folder)
     try:
         special = SpecialVocab(folder.path, load_merges=vocabulary.has_merges, n_vocab=rows)
@@ -33,7 +33,7 @@ def metadata(folder: Folder, rows: int) -> Pairs:
 
 
 def read(folder: Folder) -> Vocabulary:
-    """Return the tokens of whichever tokenizer there is. Raises UnsupportedError and ConversionError."""
+    """Return the tokens of the folder's tokenizer. Raises UnsupportedError and ConversionError."""
     tokenizer = folder.json("tokenizer.json")
     model = tokenizer.get("model") or {}
     is_sentencepiece = model.get("type") == "BPE" and sentencepiece.is_like(tokenizer)
@@ -55,11 +55,11 @@ def read(folder: Folder) -> Vocabulary:
 
 
 def _ends(folder: Folder, rows: int, first: int | None) -> Pairs:
-    """Return the keys of further tokens that end an answer. llama.cpp stops at two of them besides the first."""
-    told = folder.json("generation_config.json").get("eos_token_id")
-    if not isinstance(told, list):
-        told = folder.json("config.json").get("eos_token_id")
-    ends = [each for each in told if type(each) is int and 0 <= each < rows] if isinstance(told, list) else []
+    """Return the keys of further tokens that end an answer. llama.cpp supports two besides the first."""
+    end_ids = folder.json("generation_config.json").get("eos_token_id")
+    if not isinstance(end_ids, list):
+        end_ids = folder.json("config.json").get("eos_token_id")
+    ends = [each for each in end_ids if type(each) is int and 0 <= each < rows] if isinstance(end_ids, list) else []
     if not ends:
         return {}
     found: Pairs = {"tokenizer.ggml.eos_token_ids": ends}
@@ -68,13 +68,13 @@ def _ends(folder: Folder, rows: int, first: int | None) -> Pairs:
     return found | dict(zip(_FURTHER_ENDS, [each for each in ends if each != first], strict=False))
 
 
-def _templates(told: object) -> Pairs:
-    """Return the keys of chat templates: one, or one by default and others by name."""
-    if isinstance(told, str):
-        return {"tokenizer.chat_template": told}
+def _templates(templates: object) -> Pairs:
+    """Return the keys of the chat templates: one, or a default one and others by name."""
+    if isinstance(templates, str):
+        return {"tokenizer.chat_template": templates}
     found: Pairs = {}
     names: list[str] = []
-    for each in told if isinstance(told, list) else []:
+    for each in templates if isinstance(templates, list) else []:
         name, template = str(each.get("name")), str(each.get("template"))
         if name == "default":
             found["tokenizer.chat_template"] = template

@@ -1,4 +1,4 @@
-"""BERT's tokenizer: whole words, or their beginnings and continuations."""
+"""WordPiece tokenizers, as BERT has them: tokens that begin a word and tokens that continue one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,8 @@ from puna.models.convert.tokens import Kind, Token, Vocabulary, added, base
 
 
 def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
-    """Return the tokens as GGUF has them: beginnings are marked, continuations are not. Raises ConversionError."""
+    """Return the tokens in GGUF's form: tokens that begin a word are marked, continuations are not. Raises
+    ConversionError."""
     prefix = str(tokenizer.get("model", {}).get("continuing_subword_prefix", "##"))
     tokens = {place: Token(_marked(text, prefix)) for text, place in base(tokenizer).items()}
     for place, token in added(folder, tokenizer, escaped=False):
@@ -25,7 +26,7 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 
 
 def _normalizer(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Tell whether texts lose their capitals, and whether they lose their accents."""
+    """Return whether the tokenizer lower-cases text, and whether it strips accents."""
     step = tokenizer.get("normalizer") or {}
     steps = step.get("normalizers", []) if step.get("type") == "Sequence" else [step]
     names = {each.get("type") for each in steps}
@@ -33,8 +34,8 @@ def _normalizer(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
     for each in steps:
         if each.get("type") == "BertNormalizer":
             lowercase = bool(each.get("lowercase", True))
-            told = each.get("strip_accents")
-            strip_accents = lowercase if told is None else bool(told)
+            value = each.get("strip_accents")
+            strip_accents = lowercase if value is None else bool(value)
     return lowercase, strip_accents
 
 

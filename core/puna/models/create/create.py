@@ -70,10 +70,11 @@ def create(
     """Create a model, and yield its progress. Closing the iterator early leaves no visible change.
 
     `rewriter` rewrites and quantizes files. Without one, files are stored as they are and quantizing is refused.
-    `stopped` is asked while a file is rewritten, which can take minutes without a step; once it is true all ends.
+    `stopped` is asked while a file is rewritten, which can take minutes without a step. Once it is true the creation
+    ends.
 
-    Raises InvalidCreateError and its kin for what the client could have known, CreateFailedError and GGUFError for
-    files that are wrong, TransferError when the base is not here and cannot be fetched.
+    Raises InvalidCreateError and its subclasses for errors that the client can avoid, CreateFailedError and GGUFError
+    for damaged files, TransferError if the base is missing and cannot be pulled.
     """
     name = check(request)
     with store.blobs.hold_shared_locks() as shared_locks, ExitStack() as scratch:

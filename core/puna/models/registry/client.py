@@ -98,7 +98,7 @@ class Client:
         url, limit = self.repository.manifest(tag), self._limits.manifest
         response = await self.request("GET", url, headers=headers, seconds=self._limits.answer)
         async with response:
-            with _told("GET", url):
+            with _go_errors("GET", url):
                 async with asyncio.timeout(self._limits.answer):
                     data = await _read(response, limit + 1)
         if len(data) > limit:
@@ -143,7 +143,7 @@ class Client:
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         if self._authorization.header and self.repository.is_trusted(url):
             sent["Authorization"] = self._authorization.header
-        with _told(method, url):
+        with _go_errors(method, url):
             async with asyncio.timeout(seconds):
                 session, proxy = await self._connections.session(url)
                 return await session.request(
@@ -160,7 +160,7 @@ class Client:
     ) -> tuple[int, bytes]:
         self._reach.check(url, str(self.repository.origin))
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        with _told(method, url):
+        with _go_errors(method, url):
             async with asyncio.timeout(self._limits.answer):
                 session, proxy = await self._connections.session(url)
                 # A redirect would take the credentials to another server; real token servers answer without one.
@@ -181,7 +181,7 @@ async def connected(
 
 async def chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
     """Yield a body in chunks as they arrive. Raises RegistryError if it ends too early."""
-    with _told(response.method, str(response.url)):
+    with _go_errors(response.method, str(response.url)):
         async for chunk in response.content.iter_any():
             yield chunk
 
@@ -201,7 +201,7 @@ def number(text: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _told(method: str, url: str) -> Iterator[None]:
+def _go_errors(method: str, url: str) -> Iterator[None]:
     """Turn an error of a connection into a RegistryError in Go's words: Get "http://…": EOF."""
     try:
         yield

@@ -110,8 +110,8 @@ class Download(Transfer):
                     raise
                 continue
             async with answer:
-                told = number(answer.headers.get("Content-Length", ""))
-                size = self._size if told is None else told
+                length = number(answer.headers.get("Content-Length", ""))
+                size = self._size if length is None else length
                 if size > self._limits.model:
                     raise too_large(self._digest, size, self._limits)
                 if self._size not in (0, size):

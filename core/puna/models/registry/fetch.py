@@ -146,9 +146,9 @@ async def _attempt(
 def _skipped(response: aiohttp.ClientResponse, first: int) -> int:
     """Return how many bytes of the answer precede the range, since some servers ignore ranges. Raises RegistryError."""
     if response.status == 206:
-        told = response.headers.get("Content-Range", "")
-        if told and not told.replace(" ", "").startswith(f"bytes{first}-"):
-            raise RegistryError(f"the registry sent another range: {one_line(told)}")
+        content_range = response.headers.get("Content-Range", "")
+        if content_range and not content_range.replace(" ", "").startswith(f"bytes{first}-"):
+            raise RegistryError(f"the registry sent another range: {one_line(content_range)}")
         return 0
     if response.status == 200:
         return first

@@ -158,7 +158,7 @@ class _Examination:
                 yield Finding(
                     kind=Kind.CLASHING_NAMES,
                     path=str(same[0].path),
-                    text=f"{' and '.join(names)} are the same name to whoever asks",
+                    text=f"{' and '.join(names)} are the same name to clients",
                     advice="copy one of them to another name, then remove it under this one",
                     models=names,
                 )
@@ -203,12 +203,12 @@ class _Examination:
         look = partial(
             find_damage, self.store.blobs, name, thorough=not self.quick, use_fingerprints=self.quick, stopped=is_over
         )
-        text = look(size, on_bytes=self._heard)
+        text = look(size, on_bytes=self._on_bytes)
         if text and not self.quick:  # the digest decides, not what a manifest says of the size
-            text = look(0, on_bytes=self._heard) and text
+            text = look(0, on_bytes=self._on_bytes) and text
         return text
 
-    def _heard(self, count: int) -> None:
+    def _on_bytes(self, count: int) -> None:
         with self.counting:
             self.bytes_read += count
 
@@ -248,7 +248,7 @@ class _Examination:
         if not models and not os.path.lexists(path):
             return  # it was removed meanwhile
         self.damaged.add(name)
-        advice = _AGAIN if models else "nobody uses it"
+        advice = _AGAIN if models else "no model uses it"
 
         def remove() -> str:
             self.store.blobs.remove([digest], frozenset)
@@ -284,7 +284,7 @@ class _Examination:
         known = {*self.users, *used, *self.damaged}
         orphans = [self._orphan(path) for path in self.store.blobs.files() if path.name not in known]
         if self.repair and orphans:
-            if self.set_aside:  # some may be blobs of those manifests, for whoever pulls these models again
+            if self.set_aside:  # they may belong to these manifests, and a pull would need them again
                 for each in orphans:
                     self.store.blobs.touch(each.digest)
             with contextlib.suppress(ValueError, OSError):  # a manifest that came just now; a folder that is read-only
@@ -314,15 +314,15 @@ class _Examination:
         written = prune.locked_file(path)
         is_partial = bool(path.name.partition("-partial")[1])
         if is_partial and path != written and written.exists():
-            return None  # the note of a part; its bytes are told of
+            return None  # the note of a part; the finding is about its bytes
         with locks.try_lock(written) as free:
             if is_partial:
-                text = f"a download that is not finished: {'a pull goes on with it' if free else 'somebody is busy'}"
+                text = f"a download that is not finished: {'a pull resumes it' if free else 'a pull is writing it'}"
                 return Finding(kind=Kind.PARTIAL, path=str(path), text=text)
             finding = Finding(
                 kind=Kind.UNFINISHED if path.name.startswith(("sha256-", ".puna-")) else Kind.STRAY,
                 path=str(path),
-                text="no server knows it under this name" if free else "somebody is writing it",
+                text="no server knows it under this name" if free else "a program is writing it",
                 advice="a start of the server removes it once it is an hour old" if free else "",
             )
             if self.repair and free and prune.is_old(path):

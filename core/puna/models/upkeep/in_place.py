@@ -1,8 +1,9 @@
-"""Models of files that stay where they are: a blob that is another name of a file, or a link to it.
+"""Importing GGUF files in place: a blob is made a hard or a symbolic link to the file.
 
-A hard link is the same file under a second name: removing the first name loses nothing, and costs no space. Across file
-systems it is a symbolic link, and the model lasts as long as the file. Both have the blob's name, so Ollama
-reads them as any other. Seals remember where the file lay and how it looked, since nobody keeps its owner from writing.
+A hard link is a second name of the same file. It takes no space, and the blob stays if the first name is removed.
+Across file systems a symbolic link is made, and the model lasts as long as the file. Ollama reads both as any other
+blob. The stat fingerprint records where the file is and what its `stat` was, since its owner may write to it at any
+time.
 """
 
 import hashlib
@@ -140,7 +141,7 @@ def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
         try:
             target.hardlink_to(origin)
             place = Place.HARD_LINK
-        except OSError:  # another file system, or one without hard links, or a file of somebody else's
+        except OSError:  # another file system, or one without hard links, or a file of another user
             if link is Link.HARD:
                 raise
     if place is Place.SYMBOLIC_LINK:

@@ -127,7 +127,7 @@ def _incomplete(files: list[Path]) -> str:
     if not counts and len(files) == 1:
         return ""
     if len(counts) != 1 or not all(matches):
-        return "it cannot be told which parts of the split model belong together"
+        return "it is unclear which parts of the split model belong together"
     (count,) = counts
     return "" if len(files) == count else f"only {len(files)} of the {count} parts of the split model are there"
 
