@@ -70,7 +70,7 @@ def first_difference(one: str, two: str) -> str | None:
 def main() -> int:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", help="URL of a server, such as the reference")
+    parser.add_argument("first", help="URL of a server, such as Ollama")
     parser.add_argument("second", help="URL of the other")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--cases", type=Path, default=ROOT / "tests/conformance/cases.py")

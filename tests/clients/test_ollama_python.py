@@ -1,4 +1,4 @@
-"""The reference's own Python client, unmodified."""
+"""Ollama's own Python client, unmodified."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The recorded answers of the reference: 414 requests, asked of a server on an empty store."""
+"""The recorded answers of Ollama: 414 requests, sent to a server on an empty store."""
 
 import json
 import subprocess

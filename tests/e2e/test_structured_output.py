@@ -120,5 +120,5 @@ def test_json_alone_means_an_object(server, path):
 def test_other_forms_are_refused(server, path, output):
     _, request = body(int(path == "/api/generate"), output)
     status, text, *_ = answer(server, path, request)
-    assert status == 500  # as the reference has it
+    assert status == 500  # as in Ollama
     assert "invalid format" in text

@@ -1,4 +1,4 @@
-"""Pictures on every road to a model that sees, and to one that does not. Counts and texts are the reference's."""
+"""Images on every route, to a model with vision and to one without. Counts and texts are Ollama's."""
 
 import base64
 import json

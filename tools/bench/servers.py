@@ -43,7 +43,7 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago: the reference cannot say which one it took."""
+    """Return a port that was free a moment ago. Ollama cannot report which port it bound."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -27,7 +27,7 @@ async def test_pieces_come_one_by_one(serving, backend):
 
 
 async def test_without_any_template_the_prompt_stays_as_it_is(serving, backend):
-    await ask(serving, "bare", "a", system="lost, as in the reference")
+    await ask(serving, "bare", "a", system="lost, as in Ollama")
     assert backend.requests[0].prompt == "a"
 
 
