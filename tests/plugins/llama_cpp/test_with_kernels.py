@@ -45,7 +45,7 @@ def quantized(tmp_path_factory):
 def with_and_without(library, load, quantized, monkeypatch):
     """Has a model write with the kernels and as ggml would; returns tokens with log-probabilities, and calls."""
 
-    async def random_text(on, kind, lengths, options):
+    async def written(on, kind, lengths, options):
         library.puna_enable(on)
         try:
             with monkeypatch.context() as patch:
@@ -64,7 +64,7 @@ def with_and_without(library, load, quantized, monkeypatch):
             library.puna_enable(True)
 
     async def with_and_without(kind, *lengths, **options):
-        return await random_text(True, kind, lengths, options), await random_text(False, kind, lengths, options)
+        return await written(True, kind, lengths, options), await written(False, kind, lengths, options)
 
     return with_and_without
 
@@ -101,14 +101,14 @@ async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantize
         drafted.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
         return drafted[-1]
 
-    random_text = []
+    written = []
     for draft in (none, some_right):
         monkeypatch.setattr(PromptLookup, "draft", draft)
         model = await load(path=quantized(kind))
         request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
-        random_text.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
+        written.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
     assert len(drafted) > 5
-    assert random_text[0] == random_text[1]
+    assert written[0] == written[1]
 
 
 @pytest.mark.kernels
