@@ -12,21 +12,11 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from train_demo.shape import Shape
+from train_demo import restore
+from train_demo.shape import LAYER_TENSORS, Shape
 from train_demo.vocabulary import BOS, EOS, UNK, Vocabulary
 
 CONTEXT = 2048
-LAYER_TENSORS = {
-    "attention_norm": "attn_norm",
-    "q": "attn_q",
-    "k": "attn_k",
-    "v": "attn_v",
-    "o": "attn_output",
-    "ffn_norm": "ffn_norm",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
-}
 
 
 def write(path: Path, shape: Shape, parameters: dict[str, NDArray[np.float32]], vocabulary: Vocabulary) -> None:
@@ -76,24 +66,35 @@ def write(path: Path, shape: Shape, parameters: dict[str, NDArray[np.float32]], 
     writer.close()
 
 
+def _read(source: Path) -> tuple[Shape, dict[str, NDArray[np.float32]], Vocabulary]:
+    """What a GGUF file or a folder of train_demo.train holds."""
+    if source.is_file():
+        return restore.read(source)
+    state: dict[str, Any] = pickle.loads((source / "checkpoint.pickle").read_bytes())
+    return Shape(**state["shape"]), state["parameters"], Vocabulary.load(source / "vocabulary.json")
+
+
 def main() -> None:
     """Reads the command line and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--from", dest="sources", type=Path, nargs="+", required=True, help="--out of train_demo.train")
+    parser.add_argument(
+        "--from", dest="sources", type=Path, nargs="+", required=True, help="folders of train_demo.train, or GGUF files"
+    )
+    parser.add_argument("--weights", type=float, nargs="+", help="weight of each source in the mean; equal if left out")
     parser.add_argument("--to", type=Path, required=True)
     options = parser.parse_args()
-    paths = [source / "checkpoint.pickle" for source in options.sources]
-    states: list[dict[str, Any]] = [pickle.loads(path.read_bytes()) for path in paths]
+    weights = options.weights or [1 / len(options.sources)] * len(options.sources)
+    sources = [_read(source) for source in options.sources]
+    shape, _, vocabulary = sources[0]
     # Where one run went on from another, the mean of their weights is better than either.
     mean = {
-        name: np.asarray(np.mean([state["parameters"][name] for state in states], axis=0), np.float32)
-        for name in states[0]["parameters"]
+        name: np.asarray(sum(w * p[name] for w, (_, p, _) in zip(weights, sources, strict=True)), np.float32)
+        for name in sources[0][1]
     }
-    vocabulary = Vocabulary.load(options.sources[0] / "vocabulary.json")
     temporary = options.to.with_suffix(".part")
-    write(temporary, Shape(**states[0]["shape"]), mean, vocabulary)
+    write(temporary, shape, mean, vocabulary)
     temporary.replace(options.to)
-    print(f"{options.to}: {options.to.stat().st_size} bytes, steps {[state['step'] for state in states]}")
+    print(f"{options.to}: {options.to.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

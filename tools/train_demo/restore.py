@@ -7,8 +7,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from train_demo.export import LAYER_TENSORS
-from train_demo.shape import Shape
+from train_demo.shape import LAYER_TENSORS, Shape
 from train_demo.vocabulary import Piece, Vocabulary
 
 

@@ -19,3 +19,17 @@ class Shape:
     def head(self) -> int:
         """Numbers in one attention head."""
         return self.width // self.heads
+
+
+LAYER_TENSORS = {
+    "attention_norm": "attn_norm",
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "ffn_norm": "ffn_norm",
+    "gate": "ffn_gate",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
+"""Parameters of a layer, and the names of their tensors in GGUF."""
