@@ -14,6 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCES = ("core", "rest_bridge", "plugins")
 GENERATED = ("core/puna/v1/", "core/puna/backend/v1/")
+WITHOUT_RULES = {
+    "core/puna/capabilities.py": "a table of names; tests of the models and the builtin parsers read it",
+    "core/puna/cli/errors.py": "an exception without behaviour",
+    "core/puna/cli/texts.py": "constants",
+    "core/puna/go/space.py": "a constant",
+    "core/puna/testing.py": "a test suite itself: the contract's tests for plugin authors",
+}
+"""Modules that need no test file of their own, and the reason."""
 
 
 @dataclass
@@ -45,6 +53,23 @@ def python_files(root: Path, *folders: str) -> Iterator[Path]:
             name = path.relative_to(root).as_posix()
             if not name.startswith(GENERATED) and ".venv" not in path.parts:
                 yield path
+
+
+def test_file(module: str) -> str:
+    """Return where the unit tests of a module belong: the tree below tests mirrors the tree of the sources."""
+    top, package, *rest = Path(module).with_suffix("").parts
+    folder = f"plugins/{package.removeprefix('puna_')}" if top == "plugins" else top
+    return "/".join(["tests", folder, *rest[:-1], f"test_{rest[-1]}.py"])
+
+
+def untested(root: Path = ROOT) -> tuple[list[str], int]:
+    """Return the modules that hold rules and lack a test file at its mirrored place, and the count of all modules.
+
+    Packages' `__init__` and `__main__` do not count.
+    """
+    names = [path.relative_to(root).as_posix() for path in python_files(root, *SOURCES) if path.name[:2] != "__"]
+    modules = [name for name in names if name not in WITHOUT_RULES]
+    return [name for name in modules if not (root / test_file(name)).exists()], len(modules)
 
 
 def measure(root: Path = ROOT, folders: tuple[str, ...] = SOURCES) -> Shape:
@@ -115,6 +140,10 @@ def main() -> int:
     print(f"{len(shape.files)} files, {shape.lines} lines, median {statistics.median(shape.files.values()):.0f}")
     print(f"functions: median {statistics.median(lengths):.0f}, p95 {lengths[int(len(lengths) * 0.95)]}")
     print(f"documented {1 - len(shape.undocumented) / shape.public:.1%}, test lines : lines {tests / shape.lines:.2f}")
+    missing, modules = untested()
+    print(f"modules with a test file of their name: {modules - len(missing)} of {modules}; without one:")
+    for name in missing:
+        print(f"  {name}")
     for title, table in (("longest files", shape.files), ("longest functions", shape.functions)):
         print(title + ":")
         for name, size in sorted(table.items(), key=lambda item: -item[1])[:8]:
