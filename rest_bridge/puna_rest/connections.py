@@ -106,6 +106,7 @@ class Connection(web.RequestHandler):
                 self.silent_since = self._connections.now()
         elif data:
             self.ahead += len(data)
+            # aiohttp reads the rest of a refused body so that the client sees the response; the rest must have an end.
             if self._draining():
                 if self.ahead > LONGEST_REST:
                     self.force_close()
@@ -138,6 +139,7 @@ class Connection(web.RequestHandler):
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
+            # Also after an error: a connection that stayed at work would be exempt from all timeouts.
             self._connections.wait(self)
             self._unread = None if request.content.is_eof() else request.content
 
@@ -145,6 +147,7 @@ class Connection(web.RequestHandler):
         """Note that a request's head is complete. A request with a body is not at work until `received`."""
         self.head_since = self._unread = None
         self.ahead = 0
+        # A request is at work only once its body is complete, or a slow body would have no timeout.
         if request.body_exists:
             self._connections.wait(self)
         else:
@@ -207,6 +210,7 @@ class Connections:
         """Unregister a connection; has no effect the second time."""
         if connection not in self._all:
             return
+        # The handler of a lost connection may still run and release its body later; the second time counts nothing.
         self._all.remove(connection)
         self._held -= connection.held
         connection.held = 0
@@ -259,6 +263,7 @@ class Connections:
 
     def evict(self) -> bool:
         """Close the longest-waiting connection of the busiest address. Return False if no connection waits."""
+        # The address with the most connections pays, so that one client cannot push all others out.
         busiest = max((each for each, waiting in self._waiting.items() if waiting), key=self._count, default=None)
         return busiest is not None and self._evict(busiest)
 
@@ -288,8 +293,11 @@ class Connections:
             connection.closing_since = connection.closing_since or now
         stuck = (connection.unread_since, connection.closing_since)
         if any(since is not None and now - since > limits.write_timeout for since in stuck):
+            # abort, not close: closing would wait for the client to read what it has not read so far.
             wire.abort()
         elif connection.body is not None:
+            # A client must not pause longer than the timeout. A body that takes longer than it must also keep a minimum
+            # rate, which stops clients that send one byte now and then.
             taken = now - connection.body_since
             silent = connection.silent_since is not None and now - connection.silent_since > limits.body_timeout
             slow = taken > limits.body_timeout and connection.body_bytes < LEAST_RATE * taken

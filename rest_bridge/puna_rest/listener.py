@@ -50,6 +50,7 @@ async def listening(
     connections = Connections(limits, loop)
     sockets = await _bound(host, port)
     listener = _Listener(sockets, connections, lambda: make(connections))
+    # A sweep comes often enough that a timeout is late by a quarter at most.
     timeouts = (limits.header_timeout, limits.idle_timeout, limits.body_timeout, limits.write_timeout)
     sweeping = asyncio.create_task(_sweep(connections, min(SWEEP, min(timeouts) / 4)))
     listener.start()
@@ -81,14 +82,17 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             continue
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Linux would otherwise serve IPv4 through the IPv6 socket too, and refuse a second socket for IPv4.
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # With port 0 the first socket gets a free port, and the others must take the same one.
             chosen = sockets[0].getsockname()[1] if sockets else port
             sock.bind((address[0], chosen, *address[2:]))
             sock.listen(BACKLOG)
             sock.setblocking(False)
         except OSError as error:
             sock.close()
+            # A name may stand for addresses that this machine lacks, such as ::1 without IPv6.
             if error.errno == errno.EADDRNOTAVAIL:
                 failure = failure or error
                 continue
@@ -136,6 +140,8 @@ class _Listener:
                 return
             except OSError as error:
                 self._trouble.warn("connections cannot be accepted: %s", error.strerror)
+                # The pending connection stays in the kernel's queue, so the socket is readable at once again: without a
+                # pause the loop would spin. Closing idle connections frees descriptors for it.
                 freed = error.errno in _EXHAUSTED and sum(self._connections.evict() for _ in range(AT_ONCE)) > 0
                 self._loop.remove_reader(listening)
                 self._loop.call_later(PAUSE / AT_ONCE if freed else PAUSE, self._resume, listening)
@@ -163,6 +169,8 @@ class _Listener:
             self._trouble.warn("a connection could not be opened: %s", error.strerror)
 
     def _refuse(self, sock: socket.socket) -> None:
+        # The response fits into an empty send buffer, so this cannot block. Closing at once would reset the connection if
+        # the client has sent anything, and the client would lose the response.
         with suppress(OSError):
             sock.send(_NO_ROOM)
             sock.shutdown(socket.SHUT_WR)

@@ -7,6 +7,16 @@ from puna.v1 import message_pb2
 
 NAME: Final = "web_search"
 """Name of the tool that the model sees."""
+TOOL: Final = message_pb2.Tool(
+    type="function",
+    name=NAME,
+    description="Finds web pages on a subject. Needed for facts that are newer than the training data.",
+    parameters_json=(
+        '{"type":"object","required":["query"],'
+        '"properties":{"query":{"type":"string","description":"Words that the pages should contain"}}}'
+    ),
+)
+"""The tool that the model sees in place of the built-in search."""
 REFUSED: Final = "ollama cloud is disabled: web search is unavailable"
 
 NO_QUERY: Final = "web_search requires a non-empty string query"

@@ -72,6 +72,7 @@ def message(model: str, part: Part, *, searching: bool = False, signed: bool = F
         content.append({"type": "thinking", "thinking": part.thinking, **signature})
     if part.content:
         content.append({"type": "text", "text": part.content})
+    # The arguments keep their raw text, since a round trip through Python would change long numbers.
     content += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": gojson.Raw(go_arguments(call.arguments_json))}
         for call in part.tool_calls
@@ -106,6 +107,7 @@ def _signature(thinking: "hashlib._Hash") -> str:
 
 def _search_blocks(asked: message_pb2.ToolCall, message_id: str) -> list[dict[str, Any]]:
     """Return the blocks of a web search that failed."""
+    # Ollama derives the id of the call from the id of the message.
     search_id = "srvtoolu_" + message_id.removeprefix("msg_")
     query = search.query_of(asked)
     failed = {"type": "web_search_tool_result_error", "error_code": "unavailable" if query else "invalid_request"}
@@ -147,12 +149,14 @@ class Events:
         if self._search is not None:
             return "" if part.finish is None else self._end_with_search(part, self._search)
         out = "" if self._started else self._start(part)
+        # Ollama writes one thinking block at most: thinking after other content is dropped.
         if part.thinking and not self._thought:
             self._thinking.update(part.thinking.encode())
             out += self._delta("thinking", part.thinking)
         if part.content:
             out += self._delta("text", part.content)
         for call in part.tool_calls:
+            # Ollama writes a call once per id, even if the model repeats it.
             if call.id not in self._calls:
                 self._calls.add(call.id)
                 out += self._call(call.id, call.name, go_arguments(call.arguments_json))
@@ -160,6 +164,7 @@ class Events:
 
     def _start(self, part: Part) -> str:
         self._started = True
+        # The core counts the prompt with the last part alone. Clients show the first event's count at once.
         tokens = part.prompt_tokens or self._estimate
         begun = _message(self._id, self._model, [], "", tokens, 0)
         return event("message_start", {"type": "message_start", "message": begun})
@@ -193,6 +198,7 @@ class Events:
         if self._open == "thinking":
             self._thought = True
             if self._signed:
+                # Anthropic sends the signature at the end of a block, because it covers the whole thinking.
                 out = self._add({"type": "signature_delta", "signature": _signature(self._thinking)})
         self._open = ""
         self._index += 1

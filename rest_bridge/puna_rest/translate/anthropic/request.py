@@ -10,19 +10,10 @@ from puna_rest.bodies.custom import PARAMETERS
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import decode_base64, plain
+from puna_rest.translate import search
 from puna_rest.translate.documents import document_text, joined, refuse_block, search_result_text, texts
 from puna_rest.translate.options import LEVELS, Body, moment
 
-SEARCH: Final = "web_search"
-_SEARCH_TOOL: Final = message_pb2.Tool(
-    type="function",
-    name=SEARCH,
-    description="Finds web pages on a subject. Needed for facts that are newer than the training data.",
-    parameters_json=(
-        '{"type":"object","required":["query"],'
-        '"properties":{"query":{"type":"string","description":"Words that the pages should contain"}}}'
-    ),
-)
 _MODES: Final = {
     "auto": message_pb2.ToolChoice.MODE_AUTO,
     "any": message_pb2.ToolChoice.MODE_REQUIRED,
@@ -66,7 +57,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 def has_web_search(body: Body) -> bool:
     """Return whether the tools include the built-in web search."""
-    return any(tool["type"].startswith(SEARCH) for tool in body["tools"] or ())
+    return any(tool["type"].startswith(search.NAME) for tool in body["tools"] or ())
 
 
 def _system(document: Document, body: Body) -> list[message_pb2.Message]:
@@ -97,9 +88,9 @@ def _tools(document: Document, body: Body) -> list[message_pb2.Tool]:
     searching = has_web_search(body)
     found = []
     for tool in body["tools"] or ():
-        if tool["type"].startswith(SEARCH):
-            found.append(_SEARCH_TOOL)
-        elif not (searching and tool["name"] == SEARCH):
+        if tool["type"].startswith(search.NAME):
+            found.append(search.TOOL)
+        elif not (searching and tool["name"] == search.NAME):
             found.append(_tool(document, tool))
     return found
 

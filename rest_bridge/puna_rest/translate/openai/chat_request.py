@@ -44,6 +44,7 @@ FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     turns: list[message_pb2.Message] = []
+    # Clients send a tool's result with the id of the call. Templates need the name of the tool, so it is looked up.
     called = _called(body["messages"])
     for each in body["messages"]:
         turns += _messages(document, called, each)
@@ -81,12 +82,14 @@ def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:
 def tool_choice(raw: str) -> message_pb2.ToolChoice | None:
     """Return the ToolChoice of `tool_choice`. An unknown value is ignored."""
     value = None
+    # A longer text is none of the values below, and parsing it here would block the event loop.
     if raw and len(raw) <= CHUNK:
         document = parse_whole(raw)
         value = plain(document, document.root)
     if isinstance(value, str) and value in _CHOICES:
         return message_pb2.ToolChoice(mode=_CHOICES[value])
     if isinstance(value, dict):
+        # /v1/chat/completions nests the name in "function", /v1/responses has it at the top.
         inner = value.get("function")
         name = inner.get("name") if isinstance(inner, dict) else value.get("name")
         if value.get("type") == "function" and isinstance(name, str):
@@ -122,6 +125,7 @@ def _options(document: Document, body: Body) -> dict[str, Any]:
     limit = body["max_tokens"]
     if limit is None and _WHOLE.fullmatch(body["max_completion_tokens"]):
         limit = int(body["max_completion_tokens"])
+    # Ollama sets temperature and top_p to OpenAI's defaults here, whatever the model's parameters say.
     every = {
         "stop": stops(document, body["stop"]),
         "num_predict": limit,
@@ -153,6 +157,7 @@ def _messages(document: Document, called: Mapping[str, str], body: Body) -> list
     if content is not None and content.kind == "array":
         found = [_part(role, plain(document, each)) for each in content.value]
         if found and body["tool_calls"]:
+            # The fields of the whole message go to its last part, as in Ollama; without calls they are lost there.
             found[-1].tool_calls.extend(_calls(body["tool_calls"]))
             found[-1].tool_name = name
             found[-1].tool_call_id = body["tool_call_id"]
@@ -210,6 +215,7 @@ def _called(history: Sequence[Body]) -> dict[str, str]:
     """Return the names of earlier calls by id. For a repeated id, the last message's first call wins, as in Ollama."""
     names: dict[str, str] = {}
     for message in history:
+        # Reversed, so that of equal ids in one message the first wins.
         names |= {call["id"]: call["function"]["name"] for call in reversed(message["tool_calls"] or ()) if call["id"]}
     return names
 

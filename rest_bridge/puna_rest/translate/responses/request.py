@@ -1,7 +1,7 @@
 """Bodies of /v1/responses."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import BodyError, Document, parse_whole
@@ -10,20 +10,10 @@ from puna_rest.bodies.custom import PARAMETERS, arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
+from puna_rest.translate import search
 from puna_rest.translate.documents import file_text
 from puna_rest.translate.openai.chat_request import FILE_ERROR, image, thinking, tool_choice
 from puna_rest.translate.options import Body, moment, output_constraint
-
-WEB_SEARCH: Final = "web_search"
-_SEARCH_TOOL: Final = message_pb2.Tool(
-    type="function",
-    name=WEB_SEARCH,
-    description="Search the web for current information.",
-    parameters_json=(
-        '{"type":"object","required":["query"],'
-        '"properties":{"query":{"type":"string","description":"The search query."}}}'
-    ),
-)
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
@@ -52,7 +42,7 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
 
 def has_web_search(body: Body) -> bool:
     """Return whether the tools include the built-in web search."""
-    return any(tool["type"] == WEB_SEARCH for tool in body["tools"] or ())
+    return any(tool["type"] == search.NAME for tool in body["tools"] or ())
 
 
 def _constraint(text: Body | None) -> options_pb2.OutputConstraint | None:
@@ -68,6 +58,8 @@ def _messages(body: Body) -> list[message_pb2.Message]:
         turns.append(message_pb2.Message(role="system", content=body["instructions"]))
     if body["input"]["text"]:
         turns.append(message_pb2.Message(role="user", content=body["input"]["text"]))
+    # Reasoning items stand before the message or call that they led to, and templates want them in one message. The
+    # bridge has put the plain thinking into encrypted_content, which clients return unchanged.
     thought = ""
     items = body["input"]["items"]
     for item, following in zip(items, [*items[1:], {}], strict=False):
@@ -83,6 +75,7 @@ def _messages(body: Body) -> list[message_pb2.Message]:
             if not (message.role == "assistant" and _merged(turns, message, answered)):
                 turns.append(message)
         elif kind == "function_call":
+            # Several calls of one turn are items of their own; templates want them in one assistant message.
             if not (turns and turns[-1].role == "assistant"):
                 turns.append(message_pb2.Message(role="assistant"))
             turns[-1].tool_calls.append(_call(item))
@@ -91,6 +84,7 @@ def _messages(body: Body) -> list[message_pb2.Message]:
         elif kind == "function_call_output":
             content, media = _content(item["output"])
             turns.append(message_pb2.Message(role="tool", content=content, media=media, tool_call_id=item["call_id"]))
+    # Thinking without an answer: the client cut the answer off and wants it continued.
     if thought:
         turns.append(message_pb2.Message(role="assistant", thinking=thought))
     return turns
@@ -135,13 +129,14 @@ def _content(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[options_pb2.
 
 
 def _tools(document: Document, bodies: Sequence[Body]) -> list[message_pb2.Tool]:
-    searching = any(body["type"] == WEB_SEARCH for body in bodies)
+    # A client's own function of the same name would be called in place of the built-in search.
+    searching = any(body["type"] == search.NAME for body in bodies)
     found: list[message_pb2.Tool] = []
     for body in bodies:
-        if body["type"] == WEB_SEARCH:
-            found.append(_SEARCH_TOOL)
+        if body["type"] == search.NAME:
+            found.append(search.TOOL)
         else:
-            found += [tool for tool in _expanded(document, body) if not (searching and tool.name == WEB_SEARCH)]
+            found += [tool for tool in _expanded(document, body) if not (searching and tool.name == search.NAME)]
     return found
 
 

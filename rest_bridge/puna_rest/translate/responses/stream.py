@@ -64,6 +64,7 @@ class Events:
         if self._number == 0:
             out += self._event("response.created", response=self._response("in_progress"))
             out += self._event("response.in_progress", response=self._response("in_progress"))
+        # A search ends the answer with an error, but only after the last part, which brings the token counts.
         if self._search is None and has_web_search(self._body):
             self._search = search.asked_for(part.tool_calls)
         if self._search is not None:
@@ -73,6 +74,7 @@ class Events:
         if part.tool_calls:
             out += self._close() + self._calls(part.tool_calls)
             self._called = True
+        # Ollama drops text after a call: it would need an item behind the call's, which its clients do not expect.
         elif part.content and not self._called:
             out += self._say(part.content)
         if part.finish is not None:
@@ -80,6 +82,7 @@ class Events:
             out += self._close(status)
             self._keep(self._output)
             done = response(self._document, self._body, self._id, self._output, usage=usage(part), status=status)
+            # Ollama writes these two fields differently in a stream; `response` has the form of unstreamed answers.
             done["reasoning"] = self._reasoning()
             done["tools"] = self._tools(done)
             out += self._event(f"response.{status}", response=done)
@@ -109,6 +112,7 @@ class Events:
 
     def _think(self, text: str) -> str:
         out = ""
+        # Thinking may begin again after text; that is a new item, since an item has one contiguous text.
         if not self._thinking_id:
             out += self._close()
             self._thinking_id = f"rs_{new_number()}"
@@ -140,6 +144,7 @@ class Events:
         for index, call in enumerate(tool_calls(calls)):
             item = call_item(f"fc_{number}_{index}", call)
             arguments = call["function"]["arguments"]
+            # A call arrives complete from the core. Clients expect the life of a streamed one, so it gets one delta.
             begun = {**item, "status": "in_progress", "arguments": "", "call_id": call["id"]}
             where = {"item_id": item["id"], "output_index": self._index}
             out += self._event("response.output_item.added", output_index=self._index, item=begun)
@@ -183,6 +188,7 @@ class Events:
         return self._event(kind, item_id=self._text_id, output_index=self._index, content_index=0, **fields)
 
     def _response(self, status: str) -> dict[str, Any]:
+        # A copy, because the list grows while the caller may still hold the event.
         out = response(self._document, self._body, self._id, list(self._output), usage=None, status=status)
         out["reasoning"] = self._reasoning()
         out["tools"] = self._tools(out)
@@ -200,6 +206,7 @@ class Events:
         return [{name: value for name, value in tool.items() if name != "tools"} for tool in out["tools"]]
 
     def _event(self, kind: str, **fields: object) -> str:
+        # Ollama encodes events as Go maps, whose keys are sorted.
         data = {**fields, "type": kind, "sequence_number": self._number}
         self._number += 1
         return f"event: {kind}\ndata: {gojson.dumps(data, sort_keys=True)}\n\n"
