@@ -17,6 +17,7 @@ CHUNKED_ABOVE: Final = 2048
 def text(request: web.BaseRequest, body: str, content_type: str = JSON_UTF8, status: int = 200) -> web.Response:
     """Return a response with a text. Go decides by size alone whether it sends Content-Length, and so does this."""
     response = web.Response(body=body.encode(), status=status, headers={"Content-Type": content_type})
+    # A character has four bytes at most, so a short text needs no look at its bytes.
     if len(body) > CHUNKED_ABOVE // 4 and request.version >= (1, 1) and request.method != "HEAD":
         assert isinstance(response.body, bytes)
         if len(response.body) > CHUNKED_ABOVE:

@@ -76,6 +76,7 @@ def judge(request: web.BaseRequest, rules: Policy, host: str) -> tuple[web.Respo
     allow, or an empty text. Pages of `host`, the request's own host, are of the same origin and always allowed.
     """
     origin = request.headers.get("Origin", "")
+    # Browsers send Origin for pages of the same host too; these need no permission.
     if not origin or origin in (f"http://{host}", f"https://{host}"):
         return None, ""
     if not rules.allows(origin):

@@ -151,7 +151,9 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     trailer = dict(error.trailing_metadata() or ())
     info = _info(trailer.get(_DETAILS, b""))
     reason = str(info.reason)
+    # The reason first: one gRPC code stands for several HTTP statuses.
     status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)
+    # A status message is cut at 1 KiB; the trailer has the text that clients of Ollama read.
     whole = trailer.get(_LONG_ERROR, b"")
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
     return Failure(status, text, reason or error.code().name, early=info.metadata.get("early") == "1")

@@ -45,6 +45,7 @@ class Rules:
 
         Returns "refused" where Ollama refuses too, and "unlisted" where PUNA_ALLOWED_HOSTS could allow the name.
         """
+        # Ollama checks the host on loopback only. A name in the setting is accepted there too.
         if local:
             verdict = judge(header)
             return "name" if verdict == "refused" and self._lists(header) else verdict
@@ -122,6 +123,7 @@ def _is_address(name: str) -> bool:
 
 def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Return whether an address belongs to this machine, by trying to bind it."""
+    # UDP, because binding it sends nothing and disturbs no listener.
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

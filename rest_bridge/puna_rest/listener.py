@@ -169,8 +169,8 @@ class _Listener:
             self._trouble.warn("a connection could not be opened: %s", error.strerror)
 
     def _refuse(self, sock: socket.socket) -> None:
-        # The response fits into an empty send buffer, so this cannot block. Closing at once would reset the connection if
-        # the client has sent anything, and the client would lose the response.
+        # The response fits into an empty send buffer, so this cannot block. Closing at once would reset the connection
+        # if the client has sent anything, and the client would lose the response.
         with suppress(OSError):
             sock.send(_NO_ROOM)
             sock.shutdown(socket.SHUT_WR)

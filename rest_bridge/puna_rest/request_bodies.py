@@ -46,11 +46,13 @@ async def _read(request: web.Request, most: int, setting: str) -> bytes:
     pieces: list[bytes] = []
     size = 0
     async for piece in chunks(request, None):
+        # A declared length may be wrong, and chunked bodies have none.
         size += len(piece)
         if size > most:
             raise TooLargeError(most, setting)
         connection.hold(size)
         pieces.append(piece)
+    # Small bodies come in one piece, which then needs no copy.
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -111,6 +113,7 @@ async def _unpacked(request: web.Request, body: bytes, most: int) -> bytes:
     unpacked = unpack(body, most, frames) if quick else await asyncio.to_thread(unpack, body, most, frames)
     connection = request.protocol
     assert isinstance(connection, Connection)
+    # Both copies exist until the request is answered.
     connection.hold(len(body) + len(unpacked))
     return unpacked
 

@@ -48,6 +48,7 @@ class Table:
         """Return the redirect for a path that is not clean, or whose route exists only without the trailing slash."""
         target = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path_qs
         path, _, query = target.partition("?")
+        # Go's router cleans paths first, also those without a route, but not for CONNECT, whose target is no path.
         if request.method != "CONNECT" and (clean := _clean(path)) != path:
             return _redirect(request, 307, quote(clean, safe=_URL_SAFE) + (f"?{query}" if query else ""))
         decoded = unquote(path)
@@ -55,6 +56,7 @@ class Table:
             route, _ = self.find(decoded[:-1])
             if route is not None and request.method in route.handlers:
                 location = quote(decoded[:-1], safe=_URL_SAFE) + (f"?{query}" if query else "")
+                # Browsers may turn the method of a 301 into GET, so other methods get 307.
                 return _redirect(request, 301 if request.method == "GET" else 307, location)
         return None
 

@@ -77,6 +77,7 @@ async def relay(
                     return answers.text(request, whole)
                 if piece := await offload_if_heavy(weight, write, message):
                     if not response.prepared:
+                        # From here on the status line is sent, and errors belong into the stream.
                         await response.prepare(request)
                         _notes(request)[_CUT] = lambda failed: _end(response, write_error(failed))
                     await response.write(piece.encode())
@@ -87,6 +88,7 @@ async def relay(
             if not response.prepared:
                 raise
             tail = write_error(failed)
+        # The stream was empty: the client still expects headers and an end.
         if not response.prepared:
             await response.prepare(request)
         return await _end(response, tail)

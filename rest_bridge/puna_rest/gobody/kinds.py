@@ -111,7 +111,9 @@ class AnyMap(Type):
         if node.kind != "object":
             decoder.mismatch(node.kind, self.go)
             return old
+        # Go decodes numbers in the map to float64 at once, and so reports those that do not fit.
         check_numbers(decoder, node)
+        # A list of one's own lets many repeated keys be merged in linear time.
         if isinstance(old, Merged):
             old.value.extend(node.value)
             return old
@@ -134,6 +136,7 @@ class StringMap(Type):
             return old
         out: dict[str, object] = old if isinstance(old, dict) else {}  # the map of an earlier key of the same name
         for key, value in node.value:
+            # Go decodes each value into a zero string, so null gives "" and not the older value.
             out[key] = String().decode(decoder, value, "")
         return out
 
@@ -172,6 +175,7 @@ class Bytes(Type):
 
     def _byte(self, decoder: Decoder, node: Node) -> int:
         if node.kind == "number":
+            # The length first: int() of a long number takes quadratic time.
             text = decoder.document.raw(node)
             if text.isdigit() and len(text) < 4 and int(text) < 256:
                 return int(text)
@@ -219,6 +223,7 @@ class Struct(Type):
         self.go = go
         self._name = "" if go.startswith("struct {") else go.rpartition(".")[2]
         self._fields = fields
+        # Reversed, so that of two names that fold alike the first field wins, as in Go.
         self._folded = {fold(name): name for name in reversed(list(fields))}
         self.zero: Mapping[str, object] = {name: kind.zero for name, kind in fields.items()}
 
@@ -229,12 +234,14 @@ class Struct(Type):
             if node.kind != "null":
                 decoder.mismatch(node.kind, self.go)
             return old
+        # A repeated key decodes over the value of the earlier one, field by field.
         out = dict(old)
         outer = decoder.struct
         for key, value in node.value:
             name = key if key in self._fields else self._folded.get(fold(key), "")
             if not name:
                 continue
+            # Not in a finally clause: after an AbortError, Go's error names the struct that was being decoded.
             decoder.struct = self._name
             decoder.path.append(name)
             out[name] = self._fields[name].decode(decoder, value, out[name])
@@ -296,6 +303,8 @@ def fold(name: str) -> str:
 
 def check_numbers(decoder: Decoder, node: Node) -> None:
     """Save an error for the first number that exceeds float64."""
+    # A list instead of recursion, because bodies may be nested deeper than Python's stack. Reversed, so that the first
+    # number in the text is reported.
     queue = [node]
     while queue:
         each = queue.pop()
@@ -334,6 +343,7 @@ def _plain(document: Document, node: Node) -> Any:  # noqa: ANN401
 
 def decode_base64(text: str) -> bytes:
     """Decode standard padded base64, ignoring line breaks. Raises ValueError with Go's text."""
+    # The fast path accepts exactly what Go accepts; only a refused text needs the byte that Go names.
     groups = text.replace("\n", "").replace("\r", "")
     try:
         if len(groups) % 4 == 0:  # binascii accepts a lone "="
@@ -362,6 +372,7 @@ def _illegal_byte(data: bytes) -> int:
                 continue
             if byte != ord("="):
                 return at - 1
+            # Padding may replace the third and fourth characters alone.
             if group < 2:
                 return at - 1
             if group == 2:

@@ -53,6 +53,7 @@ class Answer:
         rendered = message.rendered if message.HasField("rendered") else None
         return self._end(message.message, message.logprobs, message.finish, rendered)
 
+    # Lines are concatenated, not built as dicts: this code runs once per token, and encoding took most of its time.
     def _delta(self, delta: chat_pb2.ChatDelta) -> str:
         line = f'{self._start}{now()}","message":{_message(delta)},"done":false'
         if delta.logprobs:
@@ -78,6 +79,7 @@ class Answer:
         if entries:
             out["logprobs"] = logprobs(entries)
         out |= metrics(finish)
+        # For a rendered prompt Ollama writes the zero value of a message, whose role is empty.
         message = _message(content, role="assistant" if rendered is None else "")
         return f'{self._start}{now()}","message":{message},{gojson.dumps(out)[1:]}'
 

@@ -38,13 +38,14 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
                 raise RestError(400, "invalid digest format")
     if body["draft_quantize"] and not body["draft_files"]:
         raise RestError(400, "--draft-quantize requires a DRAFT model")
+    # The order of the checks is Ollama's: of several faults a client reads the first.
     if not all((body["adapters"] or {}).values()):
         raise RestError(400, "invalid digest format")
     parameters, info = body["parameters"], body["info"]
     # Without a source, the core reports that first; Ollama reads the license later.
     licenses = _licenses(document, body["license"]) if body["from"] or body["files"] else []
     return models_pb2.CreateModelRequest(
-        **{"from": body["from"]},
+        **{"from": body["from"]},  # a keyword of Python
         name=body["model"] or body["name"],
         files=_files(body["files"]),
         has_files=body["files"] is not None,
@@ -55,7 +56,7 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
         licenses=licenses,
         parameters_json=raw_object(document, parameters) if parameters is not None else "",
         messages=messages(body["messages"]),
-        quantize=body["quantize"] or body["quantization"],
+        quantize=body["quantize"] or body["quantization"],  # the older name
         draft_quantize=body["draft_quantize"],
         renderer=body["renderer"],
         parser=body["parser"],

@@ -20,7 +20,9 @@ def request(document: Document, body: Body, start: int) -> embed_pb2.EmbedReques
         model=body["model"],
         inputs=inputs(body["input"]),
         truncate=body["truncate"] is not False,
+        # Ollama ignores negative dimensions.
         dimensions=max(0, clamp_int32(body["dimensions"])),
+        # Packed vectors are handed to the encoder as they are, without a Python object per number.
         encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
         options=model_options(document, body, start),
     )
@@ -75,6 +77,7 @@ def legacy_answer(response: embed_pb2.EmbedResponse) -> str:
 
 def _of_length_1(vector: Sequence[float]) -> Sequence[float]:
     length = math.sqrt(sum(each * each for each in vector))
+    # A factor of 32 bits, as in the engine: a division in 64 bits would give other last digits.
     factor = array("f", (1.0 / length if length else 0.0,))[0]
     return array("f", (each * factor for each in vector))
 

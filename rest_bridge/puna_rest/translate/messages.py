@@ -70,6 +70,7 @@ def go_arguments(text: str) -> str:
 
     The keys keep their order, the keys of nested objects are sorted, and numbers are float64.
     """
+    # Ollama decodes arguments into an ordered map whose values are plain Go values.
     document = parse_whole(text or "{}")
     values = {key: plain(document, node) for key, node in document.root.value}
     pairs = [f"{gojson.string(key)}:{gojson.dumps(item, sort_keys=True)}" for key, item in values.items()]
@@ -93,12 +94,14 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
 
 def logprobs(entries: Iterable[usage_pb2.TokenLogprob]) -> list[dict[str, Any]]:
     """Return log-probabilities: one entry per delta, with its text and the value of its last token."""
+    # A token whose text is held back has an empty piece; its text comes with the token that releases it.
     return [_logprob(each) for each in entries if each.piece or not each.HasField("piece")]
 
 
 def _logprob(entry: usage_pb2.TokenLogprob) -> dict[str, Any]:
     text = entry.piece or entry.text
     out: dict[str, Any] = {"token": text, "logprob": entry.logprob}
+    # Ollama writes the bytes of the text that it sends, not of the token, and omits an empty list.
     if text:
         out["bytes"] = list(text.encode())
     if entry.top:

@@ -50,6 +50,7 @@ def show(response: models_pb2.GetModelResponse, basename: str = "") -> dict[str,
         "modified_at": local(model.modify_time, model.modify_offset_seconds),
         "requires": response.requires,
     }
+    # Go omits empty fields. model_info is the exception: it is {} when empty, hence a text that is not empty.
     return {name: value for name, value in every.items() if value}
 
 
@@ -59,6 +60,7 @@ def details(message: models_pb2.ModelDetails, *, lengths: bool = True, parent: b
         "parent_model": message.parent_model if parent else "",
         "format": message.format,
         "family": message.family,
+        # Go tells a nil slice, written as null, from an empty one.
         "families": list(message.families) if message.families or message.has_families else None,
         "parameter_size": message.parameter_size,
         "quantization_level": message.quantization_level,
@@ -101,6 +103,7 @@ def _loaded(loaded: models_pb2.LoadedModel) -> dict[str, Any]:
 
 def _with_basename(info: str, basename: str) -> str:
     """Return the raw JSON of model_info with general.basename added at its place among the sorted keys."""
+    # Raw values: metadata holds integers beyond 2**53 and floats in Go's digits.
     document = parse_whole(info or "{}")
     fields = {key: document.raw(node) for key, node in document.root.value}
     fields["general.basename"] = gojson.string(basename)
