@@ -108,5 +108,8 @@ def test_what_a_first_start_left_is_removed_by_the_next(start, tmp_path):
     (left / ".puna-scratch").touch()
     (tmp_path / ".models-of-mine").mkdir()
     with start() as server:
-        assert [each["name"] for each in server.json("/api/tags")["models"]] == ["llamita:latest"]
+        assert {each["name"] for each in server.json("/api/tags")["models"]} == {
+            "llamita:latest",
+            "llamita-embed:latest",
+        }
     assert sorted(path.name for path in tmp_path.iterdir()) == [".models-of-mine", "models"]

@@ -102,7 +102,10 @@ def fill(large, tmp_path):
             assert json.loads(text.splitlines()[-1])["error"] == "file too large"
             with pytest.raises(AssertionError, match="file too large"):
                 post(server, data)
-            assert [each["name"] for each in server.json("/api/tags")["models"]] == ["llamita:latest"]
+            assert {each["name"] for each in server.json("/api/tags")["models"]} == {
+                "llamita:latest",
+                "llamita-embed:latest",
+            }
         assert server.json("/api/pull", pull) == {"status": "success"}
         server.upload("m", MODELS / "scripted.gguf")
         question = {"model": "m", "prompt": "Hello", "stream": False, "raw": True}
