@@ -76,10 +76,13 @@ def read(path: Path) -> str | None:
 
 
 def listed(folder: Path) -> Iterator[str]:
-    """Yield the names of a checkout's tracked files, or of all files where the folder is no checkout of its own."""
+    """Yield the names of a checkout's tracked files, or of all files where git tracks none."""
+    tracked = ""
     if (folder / ".git").exists():
         command = ["git", "-C", str(folder), "ls-files", "-z"]
-        yield from filter(None, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0"))
+        tracked = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    if tracked:
+        yield from filter(None, tracked.split("\0"))
     else:
         yield from (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
 

@@ -15,7 +15,7 @@ const weather = {
   type: "function",
   function: {
     name: "get_weather",
-    description: "Get the weather in a city",
+    description: "Tells the weather of a place",
     parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
   },
 };
