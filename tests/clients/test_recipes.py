@@ -102,8 +102,12 @@ def test_seed_repeats_what_a_temperature_makes_vary(server):
         options = {"seed": seed, "temperature": 5, "num_predict": 20, "top_k": 0, "top_p": 1}
         return generated(server, "Tell me a story.", options, model="llamita", think=False)["response"]
 
-    assert tell(1) == tell(1)
-    assert len({tell(seed) for seed in range(4)}) > 1
+    # The first request computes the whole prompt, later ones the rest of a cached one. The last bits of their
+    # logits differ, and at this temperature a token in some hundreds shows it.
+    tell(0)
+    told = [tell(seed) for seed in range(4)]
+    assert told == [tell(seed) for seed in range(4)]
+    assert len(set(told)) > 1
 
 
 @pytest.mark.parametrize("tamed", [{"top_k": 1}, {"top_p": 0}, {"temperature": 0}, {"min_p": 1}])
