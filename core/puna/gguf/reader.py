@@ -153,7 +153,7 @@ def file_type_name(number: int) -> str:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins with the magic number of GGUF. Raises OSError."""
+    """Return whether the file begins with the magic number of GGUF. Raises OSError."""
     with path.open("rb") as file:
         return file.read(4) in (MAGIC, MAGIC_SWAPPED)
 

@@ -90,7 +90,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
 
 
 def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
-    """Return an entry of the list of loaded models. The details are of the stored model that it was loaded from."""
+    """Return an entry of the list of loaded models. The details come from the stored model."""
     model: StoredModel = entry.details
     return models_pb2.LoadedModel(
         model=models_pb2.Model(
@@ -123,7 +123,7 @@ def progress(step: TransferStep) -> models_pb2.TransferProgress:
 
 
 def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
-    """Return a file that a model uses outside of the store."""
+    """Return the description of a file that was imported in place."""
     return models_pb2.InPlaceFile(
         digest=found.digest,
         path=replace_lone_surrogates(found.origin),

@@ -138,7 +138,7 @@ class _Waiter:
     last_position: int = -1
 
     def report_position(self, in_front: int) -> None:
-        """Report a position if it has changed. All running sequences together count as one in front."""
+        """Report `in_front` + 1 if that has changed. The one stands for all running sequences together."""
         if self.last_position != in_front + 1:
             self.last_position = in_front + 1
             self.on_position(self.last_position)

@@ -127,7 +127,7 @@ class Context:
         lib.llama_free(self.pointer)
 
     def set_abort(self, wanted: bool) -> None:
-        """Make the running evaluation end early, or clear that request before the next one."""
+        """Set or clear the flag that makes the running evaluation, or the next one, end early."""
         self._abort_flag.raw = b"\1\0" if wanted else b"\0\0"
 
     def decode(

@@ -84,7 +84,7 @@ class Engine:
         self._thread.wake()
 
     def cancel(self, sequence: Sequence) -> None:
-        """Drop a sequence soon, also in the middle of its prefill. Does nothing if the sequence is over."""
+        """Ask the decode thread to drop a sequence. A prefill in progress is aborted. No effect after its end."""
         with self._lock:
             sequence.cancelled = True
             if sequence in self._in_prefill:

@@ -133,7 +133,7 @@ class Matcher:
             self._poll.poll(left * 1000)
 
     def _give_up_on_silence(self) -> None:
-        """Treat a child as disconnected once it is far beyond its limits without the kernel having ended it."""
+        """Treat the child as disconnected if it has run far beyond its limits and the kernel has not killed it."""
         if time.monotonic() - self._requested_at > _START_SECONDS + _WALL_CLOCK_FACTOR * self._limits.mask_seconds:
             self._message = (DISCONNECTED, b"")
 

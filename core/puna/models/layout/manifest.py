@@ -55,7 +55,7 @@ class Manifest:
 
 
 def loads(data: bytes) -> Manifest:
-    """Read a manifest. Sizes beyond 64 bits are cut to what fits. Raises ValueError when it is none."""
+    """Read a manifest. Sizes are clamped to 64 bits. Raises ValueError if `data` is not a manifest."""
     value = json_text.loads(data)
     if not isinstance(value, dict):
         raise ValueError("a manifest is a JSON object")
@@ -68,7 +68,7 @@ def loads(data: bytes) -> Manifest:
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """Write a manifest as Ollama does, down to the newline: its digest is that of these bytes."""
+    """Write a manifest with the bytes that Ollama writes, because the digest of a manifest is that of its bytes."""
     value = {
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,

@@ -11,7 +11,7 @@ from puna.messages import Message, ToolCall
 
 
 def loads(data: bytes) -> tuple[Message, ...]:
-    """Read the layer. Raises ValueError if it is no array of messages."""
+    """Read the layer. Raises ValueError if it is not an array of messages."""
     value = json_text.loads(data)
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
         raise ValueError("messages are a JSON array of objects")

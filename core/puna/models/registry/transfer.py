@@ -1,7 +1,8 @@
 """The common part of downloads and uploads: a task, its stages, and requests that watch its progress.
 
-A transfer is prepared when its total is known, arrived when all bytes are through, and over when its task has
-ended. Each request that shares it reads the counters at its own ticks, so a slow client holds nothing up.
+A transfer passes three stages: it is prepared when its total is known, it has arrived when all bytes are transferred,
+and it is over when its task has ended. Each request that shares the transfer reads the counters at its own ticks, so a
+slow client delays neither the transfer nor other clients.
 """
 
 import abc
@@ -29,7 +30,7 @@ class Transfer(abc.ABC):
 
     @abc.abstractmethod
     async def _run(self) -> None:
-        """Transfer the blob. Set `_prepared` when the total is known and `_arrived` when all bytes are through."""
+        """Transfer the blob. Set `_prepared` when the total is known and `_arrived` at the last byte."""
 
     def start(self) -> None:
         """Start the task. The caller stops it."""
@@ -53,8 +54,7 @@ class Transfer(abc.ABC):
     async def progress(self, *, at_least_once: bool) -> AsyncGenerator[tuple[int, int]]:
         """Yield total and completed bytes at each tick until all bytes have arrived. Raises the error of the transfer.
 
-        With `at_least_once` a report comes at the end of each tick, the last one included, as Ollama does for
-        uploads.
+        With `at_least_once` the tick at which all bytes have arrived is reported too, as Ollama does for uploads.
         """
         await self._reached(self._prepared, None)
         arrived = False

@@ -148,8 +148,10 @@ class BlobStore:
             return writer.commit()
 
     def adopt(self, path: Path, shared_locks: SharedLocks | None = None) -> Blob:
-        """Make a temporary file of this folder a blob, locked before it appears. The file is renamed if the blob is
-        new.
+        """Turn a temporary file of this folder into a blob.
+
+        With `shared_locks`, the blob is locked before it appears. If a sound blob of this digest exists, the file stays
+        where it is.
         """
         with path.open("rb+") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -19,7 +19,7 @@ class CohereRenderer:
     bos = _BOS
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
-        """Return the prompt. The tokenizer writes its own first token."""
+        """Return the prompt without its first token, which the tokenizer adds."""
         thinks = think is None or think.on
         headed = bool(messages) and messages[0].role == "system"
         head = f"{messages[0].content}\n\n\n\n" if headed and messages[0].content else ""

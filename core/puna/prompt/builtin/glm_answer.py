@@ -39,7 +39,7 @@ def read_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
 
 
 def read_unclosed_call(raw: str, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
-    """Return the same for a call without its end tag, whose other tags are not mended. Raises BackendFailedError."""
+    """Return name and arguments of a call without its end tag. No tag is mended. Raises BackendFailedError."""
     try:
         return _call(_element(_TAGS.split(raw)), tools)
     except ValueError as error:
@@ -67,7 +67,7 @@ def _call(element: xml_text.Element, tools: Sequence[Tool]) -> tuple[str, dict[s
 
 
 def _mended(parts: Sequence[str]) -> list[str]:
-    """Return texts and tags in turn, with the tags in their cycle: missing tags are put in.
+    """Return texts and tags in turn, with missing tags put in so that the tags follow their cycle.
 
     A text stays in its element if the next tag could follow that element. Otherwise it becomes the text of an element
     that is put in. Where the first tag is missing, only the first word is the name.

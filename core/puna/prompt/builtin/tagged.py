@@ -112,7 +112,7 @@ class TaggedParser:
         return self._advance(text, done=False)
 
     def finish(self) -> ParsedDelta:
-        """Return a call that was not closed, for families whose parser in Ollama reads it; the rest is lost."""
+        """Return a call that was not closed, if the option `closes` is set. Other text that is held is dropped."""
         return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:

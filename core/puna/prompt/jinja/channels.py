@@ -97,7 +97,7 @@ class ChannelParser:
         return content, thinking
 
     def _close(self) -> str:
-        """End a body; return its text if it was addressed to a tool and is no call."""
+        """End a body. Return its text if it was addressed to a tool and makes no call, otherwise ""."""
         name, text = self._tool, self._body
         self._channel, self._tool, self._body = None, "", ""
         if not name:

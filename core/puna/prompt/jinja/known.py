@@ -1,8 +1,8 @@
 """Chat templates that need more than puna.prompt.jinja.derive finds: their output layouts, corrections and repairs.
 
 A template is known by texts in its source, mostly special tokens of its family: templates have no other name that could
-be trusted. `layout` tells the layout of a template from which nothing is derived at all; its table goes from the top,
-and the first row whose texts all occur counts. `corrected` adds to a derived layout what the template does not show.
+be trusted. `layout` returns the layout of a template from which nothing is derived at all; in its table the first row
+counts whose texts all occur. `corrected` adds to a derived layout what the template does not show.
 The other functions change what a known template is given: its source, variables, messages and the end of the prompt.
 """
 
