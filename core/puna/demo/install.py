@@ -81,9 +81,11 @@ def install_in_new_store(root: Path) -> bool:
         root.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{root.name}-"
         temporary_folders.sweep(root.parent, prefix)
+        # The store is made beside its place and renamed, so that a process that dies leaves no half of a store.
         with Scratch(root.parent, prefix) as around:
             made = around.path / root.name
             made.mkdir()
+            # Scratch folders are private; a store is not.
             made.chmod(0o755)
             install(ModelStore(made))
             made.rename(root)  # fails if another process has made the folder meanwhile and filled it

@@ -187,6 +187,7 @@ class _Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        # Ollama reports an empty file as EOF and any other foreign file by its magic number.
         self._size = file.seek(0, 2)
         if self._size == 0:
             raise GGUFError("EOF")
@@ -198,6 +199,7 @@ class _Reader:
         magic = self._buffer[:4]
         if magic not in (MAGIC, MAGIC_SWAPPED):
             raise GGUFError("invalid file magic")
+        # Files of big-endian machines begin with the magic number reversed.
         self._swap = magic == MAGIC_SWAPPED
         version = self._integer(self._u32)
         self._count = self._ordered(struct.Struct("<I" if version == 1 else "<Q"))
@@ -226,6 +228,7 @@ class _Reader:
         position = self._base + self._at
         start = position + -position % alignment
         for tensor in tensors:
+            # A truncated file is found here, before an engine maps it and dies of SIGBUS.
             end = start + tensor.offset + tensor.size
             if end > self._size:
                 raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({self._size})')
@@ -237,6 +240,7 @@ class _Reader:
         architecture = False
         for _ in range(self._pairs):
             key = self._string()
+            # Before the architecture is known the keys of the model cannot be told apart.
             if until and architecture and key.startswith(until):
                 return
             architecture = architecture or key == "general.architecture"
@@ -256,12 +260,14 @@ class _Reader:
         if missing > 0:
             self._base += self._at
             self._block_size = min(2 * self._block_size, _LARGEST_BLOCK)
+            # Never less than a block, and never more than the caller has checked against its bound.
             self._buffer = self._buffer[self._at :] + self._file.read(max(missing, self._block_size))
             self._at = 0
         return len(self._buffer) >= self._at + count
 
     def _skip(self, count: int) -> None:
         """Skip `count` bytes. Those that are not in `_buffer` are not read."""
+        # `seek` goes beyond the end of a file without an error, so the size is compared here.
         if self._base + self._at + count > self._size:
             raise GGUFError("unexpected EOF")
         self._at += count
@@ -285,6 +291,7 @@ class _Reader:
             raise GGUFError(f"string length {length} exceeds maximum {MAX_STRING}")
         if self._at + length > len(self._buffer) and not self._has(length):
             raise GGUFError("unexpected EOF")
+        # The bound is on all strings together: many strings below their own bound could fill the memory.
         self._text = self._bounded("size of all strings", self._text + length, MAX_TEXT)
         data = self._buffer[self._at : self._at + length]
         self._at += length
@@ -299,10 +306,12 @@ class _Reader:
         unpack, width = self._count.unpack_from, self._count.size
         while len(found) < count:
             buffer, at, begun, known = self._buffer, self._at, self._at, len(found)
+            # The fast loop cannot cut zero bytes, so files of version 1 take the slow one.
             last = 0 if self._ends_in_nul else len(buffer) - width
             while len(found) < count and at <= last:
                 length = unpack(buffer, at)[0]
                 end = at + width + length
+                # The slow way reads more of the file, or raises the error.
                 if length > MAX_STRING or end > len(buffer):
                     break
                 found.append(buffer[at + width : end].decode("utf-8", "surrogateescape"))
@@ -329,9 +338,11 @@ class _Reader:
         length = self._integer(self._count)
         if length > MAX_ARRAY:
             raise GGUFError(f"array size {length} exceeds maximum {MAX_ARRAY}")
+        # Skipped arrays take no memory, so only wanted ones count.
         if wanted:
             self._elements = self._bounded("size of all arrays", self._elements + length, MAX_ELEMENTS)
         if kind == STRING:
+            # Strings must be walked one by one even to skip them, so their number is bounded in any case.
             self._strings = self._bounded("size of all arrays of strings", self._strings + length, MAX_STRINGS)
             if wanted:
                 return Array(kind, length, tuple(self._many_strings(length)))
@@ -349,6 +360,7 @@ class _Reader:
                 return Array(kind, length, tuple(map(Float32, values)) if kind == F32 else tuple(values))
         else:
             raise GGUFError(f"invalid array type: {kind}")
+        # None says that the elements were not read. An empty array has none to read.
         return Array(kind, length, () if length == 0 else None)
 
     def _skip_strings(self, length: int) -> None:
@@ -359,6 +371,7 @@ class _Reader:
                 raise GGUFError("unexpected EOF")
             buffer, at, done = self._buffer, self._at, 0
             try:
+                # The loop has no test for the end of the buffer: unpack raises there.
                 for done in range(left):  # noqa: B007 (how far it came is what counts)
                     at += width + unpack(buffer, at)[0]
                 left = 0

@@ -42,6 +42,7 @@ def _write(
     placed: list[tuple[Part, Tensor, Tensor]] = []
     offset = 0
     found = [(part, tensor) for part in parts for tensor in part.head.tensors]
+    # The order, like that of the keys below, is Ollama's, so that both servers store the same bytes.
     for part, tensor in sorted(found, key=lambda each: _rank(each[1].name)):
         placed.append((part, tensor, replace(tensor, offset=offset)))
         offset += tensor.size + -tensor.size % DEFAULT_ALIGNMENT
@@ -60,6 +61,7 @@ def _write(
     written = target.write(data + bytes(-len(data) % DEFAULT_ALIGNMENT))
     start = written
     for part, source, tensor in placed:
+        # Zeros up to the alignment of the next tensor.
         written += target.write(bytes(start + tensor.offset - written))
         written += _copy(part, source, target)
 

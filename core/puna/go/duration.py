@@ -6,6 +6,7 @@ from typing import Final
 UNITS: Final = {
     "ns": 1,
     "us": 1_000,
+    # Go accepts both characters that look like a micro sign: U+00B5 and the Greek letter U+03BC.
     "µs": 1_000,
     "μs": 1_000,
     "ms": 1_000_000,
@@ -25,6 +26,7 @@ def parse_duration(text: str) -> int:
     negative = rest.startswith("-")
     if rest[:1] in ("-", "+"):
         rest = rest[1:]
+    # Zero is the only number that needs no unit.
     if rest == "0":
         return 0
     if not rest:
@@ -41,6 +43,7 @@ def parse_duration(text: str) -> int:
         unit = UNITS[match[3]]
         fraction = match[2] or ""
         total += int(match[1] or 0) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+        # int64 reaches one nanosecond further below zero than above.
         if total > LARGEST + negative:
             raise invalid
         rest = rest[match.end() :]

@@ -49,6 +49,7 @@ def dumps(value: object, *, sort_keys: bool = False) -> str:
         return value if isinstance(value, Raw) else string(value)
     if value is None:
         return "null"
+    # True and False come before int: bool is a subclass of int in Python.
     if value is True:
         return "true"
     if value is False:
@@ -69,6 +70,7 @@ def string(text: str) -> str:
     """Encode a string. A lone surrogate becomes U+FFFD."""
     if len(text) > LONG:
         return '"' + "".join([string(text[at : at + LONG])[1:-1] for at in range(0, len(text), LONG)]) + '"'
+    # This encoder of Python leaves characters beyond ASCII as they are, as Go does.
     out = _string(text)
     out = html_escaped(out)
     return out if out.isascii() else replace_lone_surrogates(out)
@@ -76,6 +78,7 @@ def string(text: str) -> str:
 
 def html_escaped(text: str) -> str:
     """Escape the characters in JSON text that only Go escapes: `<`, `>`, `&`, U+2028 and U+2029."""
+    # One search first: most texts hold none of the five characters, and this runs for every delta of an answer.
     if _HTML_RE.search(text):
         for char, escape in _HTML.items():
             text = text.replace(char, escape)
@@ -96,6 +99,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError(f"json: unsupported value: {value}")
     digits, exponent, sign = _shortest(value)
+    # Zero has no first digit, so its exponent means nothing. Go keeps the sign of minus zero.
     if value == 0:
         return sign + "0"
     least, most = _PLAIN32 if isinstance(value, Float32) else _PLAIN64
@@ -144,6 +148,7 @@ def _fast_floats() -> Callable[[bytes], str] | None:
         floats: Any = numpy.frombuffer(packed, "<f4")
         size = numpy.abs(floats)
         # orjson's digits equal Go's. Its notation differs for integers and for numbers with an exponent.
+        # The last test is negated, not reversed, so that NaN passes it: `number` then raises its error.
         own = numpy.flatnonzero((floats == numpy.trunc(floats)) | (size < 1e-3) | ~(size < 1e6)).tolist()
         text: str = orjson.dumps(floats.astype("f4", copy=False), option=orjson.OPT_SERIALIZE_NUMPY).decode()
         if not own:
@@ -160,6 +165,7 @@ def quote(text: str) -> str:
     """Quote a text like Go's strconv.Quote (%q), cut after QUOTED characters."""
     if len(text) > QUOTED:
         text = text[:QUOTED] + "…"
+    # One match settles most texts: they hold nothing to escape.
     if _PLAIN.fullmatch(text):
         return f'"{text}"'
     return '"' + "".join(map(_quoted, text)) + '"'
@@ -188,6 +194,7 @@ def _shortest(value: float) -> tuple[str, int, str]:
     whole, _, fraction = mantissa.partition(".")
     digits = whole + fraction
     exponent = len(whole) - 1 + int(power or 0)
+    # 0.00123 gives leading zeros. Each of them moves the first digit one place to the right.
     stripped = digits.lstrip("0")
     exponent -= len(digits) - len(stripped)
     return stripped.rstrip("0") or "0", exponent, sign

@@ -31,10 +31,12 @@ _LITERALS: Final[dict[str, tuple[str, Kind, bool | None]]] = {
     "f": ("false", "bool", False),
     "n": ("null", "null", None),
 }
+# The quantifier is possessive, so that a text without an end costs one pass and no backtracking.
 _TEXT: Final = re.compile(
     r'(?:[^"\\\x00-\x1f]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
 )
 """The longest prefix of a string's content that ends between two characters or escapes."""
+# Lengths are bounded so that one match stays short. Longer items take the main loop.
 _SCALAR: Final = (
     r'(?:"([^"\\\x00-\x1f]{0,4096}+)"|(-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][-+]?[0-9]{1,9})?)|(true|false|null))'
     r"[ \t\r\n]*,[ \t\r\n]*"
@@ -118,6 +120,7 @@ def parse(body: bytes, most: int = sys.maxsize) -> Document:
 def _decoded(body: bytes) -> str:
     if len(body) <= CHUNK:
         return body.decode("utf-8", "surrogateescape")
+    # Decoding in chunks gives other threads the interpreter lock between two of them.
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     pieces = [decoder.decode(body[at : at + CHUNK]) for at in range(0, len(body), CHUNK)]
     return "".join([*pieces, decoder.decode(b"", final=True)])
@@ -130,6 +133,7 @@ def parse_whole(text: str) -> Document:
     try:
         root = _Scanner(text).value()
     except BodyError as error:
+        # Go's Unmarshal has its own words for a text that ends early, where its Decoder reports an unexpected EOF.
         raise BodyError(str(error).replace("unexpected EOF", "unexpected end of JSON input")) from None
     if (rest := _space(text, root.end)) < len(text):
         raise _unexpected(text, rest, "after top-level value")
@@ -148,6 +152,7 @@ def _unexpected(text: str, at: int, where: str) -> BodyError:
         return BodyError("unexpected EOF")
     # Go scans bytes. For a character of several bytes its error names the first byte, as a character of its own.
     char = chr(text[at].encode("utf-8", "surrogateescape")[0])
+    # Go quotes a byte as a character literal: a single quote is escaped there and a double quote is not.
     if char == "'":
         name = r"'\''"
     elif char == '"':
@@ -193,6 +198,7 @@ class _Scanner:
                     where = "after object key:value pair" if parent.kind == "object" else "after array element"
                     raise _unexpected(text, at, where)
                 at = parent.end = at + 1
+                # A closed container is itself an item of the container around it, so the loop goes on with it.
                 node = self._open.pop()
             else:
                 return node
@@ -207,6 +213,8 @@ class _Scanner:
         """Return the start of the next value that needs the main loop, after its key if it is in an object."""
         text = self._text
         parent = self._open[-1]
+        # The fast expressions include the comma, so the last item of a container never matches and the main loop sees
+        # its end.
         at = self._usual(parent, _space(text, at))
         if parent.kind == "array":
             return at
@@ -225,13 +233,17 @@ class _Scanner:
         match, shift, add = (_MEMBER if in_object else _ELEMENT).match, int(in_object), parent.value.append
         while found := match(text, at):
             self.values += 1
+            # One comparison serves both bounds: `_look` is the next check for cancellation, or the first value beyond
+            # the limit.
             if self.values >= self._look:
                 if in_object:
+                    # TooManyValuesError names the first open key, and this item's key is not among the open ones.
                     self._keys.append(found[1])
                 self._check_values()
                 if in_object:
                     self._keys.pop()
             start, end = found.span(found.lastindex or 0)
+            # The group that matched tells the kind. In an object the key is group 1, hence the shift.
             kind = (found.lastindex or 0) - shift
             if kind == 1:
                 node = Node("string", start - 1, end + 1, replace_lone_surrogates(text[start:end]))
@@ -255,6 +267,7 @@ class _Scanner:
             value, end = self._string(at)
             return Node("string", at, end, value)
         if char in ("{", "["):
+            # Go's own limit, with Go's text for the bracket that exceeds it.
             if len(self._open) >= DEEPEST:
                 raise _unexpected(text, at, "exceeded max depth")
             node = Node("object" if char == "{" else "array", at, -1, [])
@@ -275,6 +288,8 @@ class _Scanner:
             if char == "-":
                 raise _unexpected(text, at + 1, "in numeric literal")
             raise _unexpected(text, at, "looking for beginning of value")
+        # The expression stops at the longest valid number. A point or an exponent after it has no digits, which is Go's
+        # error in the number itself; any other character is an error of the item around it.
         self._check_number_end(match)
         return Node("number", at, match.end(), None)
 
@@ -296,6 +311,7 @@ class _Scanner:
 
     def _string(self, at: int) -> tuple[str, int]:
         text = self._text
+        # A short body is read in one call: no string in it can be long.
         if len(text) > CHUNK:
             quote = text.find('"', at + 1, at + CHUNK)
             if quote < 0 or text[quote - 1] == "\\":  # the string may be longer than a piece
@@ -312,6 +328,7 @@ class _Scanner:
             check_cancelled()
             match = _TEXT.match(text, at, at + CHUNK)
             assert match is not None
+            # A chunk may end between the halves of a surrogate pair. Then the first half waits for the next chunk.
             piece = match[0]
             if len(piece) > 6 and _FIRST_HALF.match(piece, len(piece) - 6):
                 before = piece[:-6]
@@ -326,6 +343,7 @@ class _Scanner:
 
     def _bad_string(self, at: int) -> BodyError:
         text = self._text
+        # The string is known to be malformed. Reading it again by characters finds the byte that Go's error names.
         while at < len(text) and text[at] >= " ":
             at += 1
             if text[at - 1] != "\\":

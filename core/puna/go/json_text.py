@@ -32,10 +32,12 @@ _ESCAPE: Final = re.compile(
 
 def check_depth(text: str) -> None:
     """Raise ValueError if a text has more than DEEPEST levels. The text need not be valid JSON."""
+    # Two fast counts settle nearly all texts: fewer brackets than levels cannot be too deep, even inside strings.
     if text.count("[") + text.count("{") <= DEEPEST:
         return
     level = 0
     for match in _TOKEN.finditer(text):
+        # One match covers a run of brackets, so that a million of them do not cost a million steps.
         first = text[match.start()]
         if first in "[{":
             level += match.end() - match.start()
@@ -56,6 +58,8 @@ def loads(text: str | bytes, *, integer: Callable[[str], float] | None = None) -
     kind = integer or int
 
     def counted(digits: str) -> float:
+        # Converting decimal digits takes quadratic time. Python's own bound would raise, too, but only after 4,300
+        # digits.
         if len(digits) > _LONGEST_INT:
             raise ValueError(f"a number has more than {_LONGEST_INT} digits")
         return kind(digits)
@@ -68,6 +72,7 @@ def repaired(text: str) -> str:
 
     JSON fields of requests are repaired where they arrive, so that no later reader creates a lone surrogate.
     """
+    # Every escaped surrogate begins with one of these two texts.
     if "\\ud" not in text and "\\uD" not in text:
         return text
     return _ESCAPE.sub(lambda match: r"\ufffd" if match[1] else match[0], text)

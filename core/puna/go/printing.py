@@ -35,6 +35,7 @@ def _syntax(value: object) -> str:
 def _scalar(value: object, nothing: str) -> str:
     if value is None:
         return nothing
+    # bool comes first: it is a subclass of int in Python.
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -35,6 +35,8 @@ class ManifestFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # Two writers of one name would otherwise both return the digests of the same replaced manifest, and neither
+        # those of the other.
         self._writing = threading.RLock()
 
     def path(self, name: ModelName) -> Path:
@@ -46,11 +48,13 @@ class ManifestFolder:
 
         A name that has no manifest of its own takes each part that some manifest has in another case.
         """
+        # The usual case costs one `stat`; only a name in another spelling needs a walk over all manifests.
         if name.is_valid and self.path(name).is_file():
             return name
         parts, folded = list(name.parts), name.folded
         for known, _ in self.walk():
             for index, part in enumerate(known.parts):
+                # Each part is taken on its own, as in Ollama: a new tag of a known model gets the model's spelling.
                 if part.lower() == folded[index]:
                     parts[index] = part
         host, namespace, model, tag = parts
@@ -90,6 +94,8 @@ class ManifestFolder:
                 except (FileNotFoundError, FileExistsError):  # another process removed the empty folder in between
                     if attempt == _ATTEMPTS - 1:
                         raise
+            # The rename flushed the folder of the tag. Folders above it may be as new, and a loss of power would lose
+            # them.
             for folder in target.parents[1:3]:
                 with contextlib.suppress(FileNotFoundError):  # the model has been removed already
                     durable.sync_folder(folder)

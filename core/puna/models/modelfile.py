@@ -40,10 +40,11 @@ def quoted(text: str) -> str:
     ways = [] if needs else [text]
     ways += [f'"""{text}"""', f'"{text}"'] if '"' in text else [f'"{text}"', f'"""{text}"""']
     for way in ways:
-        # The text after it must not become a part of the value, nor a later line the end of a block.
+        # A candidate counts only if reading it gives the same text and it does not look like the start of a block.
         if _BLOCK.fullmatch(way) is None and read_value(way + "\n", 0) == (text, len(way)):
             return way
     lines = text.split("\n")
+    # The end word must not be a line of the text itself.
     number = next(number for number in range(len(lines) + 1) if f"END{number or ''}" not in lines)
     end = f"END{number or ''}"
     return f"<<{end}\n{text}\n{end}"
@@ -62,6 +63,7 @@ def read_value(text: str, place: int) -> tuple[str, int] | None:
         return (first, end) if first else None
     begin = text.index(quote, place) + len(quote)
     line = begin
+    # The quote closes the value only at the end of a line, so that quotes within a text need no escape.
     while not (last := text[line:end].rstrip()).endswith(quote):
         if end == len(text):
             return None
@@ -91,6 +93,7 @@ def modelfile(
 ) -> str:
     """Write a Modelfile. Paths are those of blobs, and `template` is the Go template."""
     lines: list[str] = []
+    # Such a model has no GGUF file that FROM could name.
     if config.model_format == "safetensors":
         head, source = _HEADER, name.shortest
     else:

@@ -33,6 +33,7 @@ class ModelName:
     def parse(cls, text: str) -> "ModelName":
         """Read a name from right to left. Missing parts get the defaults. Never raises."""
         rest, tag = text, ""
+        # A colon before the last slash belongs to a port and not to a tag.
         if text.rfind(":") > text.rfind("/"):
             rest, tag = _cut(text, ":")
         if "/" not in rest:
@@ -135,6 +136,7 @@ def _suffix(text: str) -> tuple[str, Source]:
         return head, Source.CLOUD
     if colon and folded == "local":
         return head, Source.LOCAL
+    # With a slash behind the colon the colon is that of a port.
     if colon and folded.endswith("-cloud") and "/" not in tail:
         return text[: -len("-cloud")], Source.CLOUD
     return text, Source.UNSPECIFIED

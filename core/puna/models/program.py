@@ -51,6 +51,7 @@ def run(
     silent. The program also ends with this process, however that dies; its temporary files go with it, or are swept up
     by the next server. Raises ProgramError, OSError, and CreateFailedError when it was stopped.
     """
+    # Standard input and error are files and not pipes: a pipe that nobody empties would block the program.
     with (
         Scratch() as scratch,
         tempfile.TemporaryFile("w+", encoding="utf-8") as source,
@@ -67,6 +68,8 @@ def run(
                         log.warning("%s: %s", module, match[1])
                 status = process.wait()
             finally:
+                # This also runs when the iterator is closed early. The group includes processes that the program has
+                # started.
                 process_exit.kill_group(process.pid)
                 process_exit.GROUPS.discard(process.pid)
         if status != 0:
@@ -87,6 +90,7 @@ def _lines(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> I
         if ready.poll(_LOOK_MS):
             chunk = os.read(descriptor, 1 << 16)
             *lines, rest = (rest + chunk).split(b"\n")
+            # An empty chunk is the end of the output, whose last line may lack a line end.
             for line in lines if chunk else [rest]:
                 yield line.decode(errors="replace")
             if not chunk:
@@ -98,12 +102,15 @@ def _started(
     command: list[str], source: IO[str], errors: IO[str], temporary: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a program in a process group of its own."""
+    # The program watches the reading end. Nothing is ever written: the kernel closes the writing end with this process.
     reading, writing = os.pipe()
     with ExitStack() as ends:
         ends.callback(os.close, writing)
+        # This process closes its copy of the reading end as soon as the child has one.
         with ExitStack() as childs:
             childs.callback(os.close, reading)
             process = subprocess.Popen(
+                # -P keeps the current folder out of the module path, so that a file in it cannot replace a module.
                 [sys.executable, "-P", "-m", "puna.process.lifeline", str(reading), *command],
                 stdin=source,
                 stdout=subprocess.PIPE,

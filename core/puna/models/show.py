@@ -70,9 +70,11 @@ def show(
     header: GGUF | None = None
     if not config.is_remote:
         if path is None or not path.exists():
+            # The client learns which of its own files is missing.
             gone = next((f": {each.origin} is gone" for each in model.in_place if each.state is None), "")
             name = model.name.shortest
             raise ModelNotFoundError(name, f"model '{name}' not found{gone}")
+        # The cached header has no arrays: only a verbose answer wants vocabularies.
         header = gguf.read(path, arrays=True) if verbose else model.gguf
     projector = next(iter(model.projector_paths), None)
     projector_header = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
@@ -118,6 +120,7 @@ def metadata_json(header: GGUF) -> str:
     """Write metadata as Go does: sorted keys, null for arrays that were not read, bytes in base64."""
     pairs = {key: _json(value) for key, value in header.metadata.items() if key not in HIDDEN}
     pairs["general.parameter_count"] = str(header.parameter_count)
+    # Go's maps print with sorted keys. parameter_count is counted from the tensors, whatever the file says.
     return "{" + ",".join(f"{_string(key)}:{pairs[key]}" for key in sorted(pairs)) + "}"
 
 
@@ -133,6 +136,7 @@ def _json(value: object) -> str:
 
 
 def _array(array: Array) -> str:
+    # Ollama writes null for arrays unless the answer is verbose.
     if array.values is None:
         return "null"
     if array.kind == U8:
@@ -158,6 +162,7 @@ def _strings(values: Sequence[str]) -> str:
 def _floats(values: Sequence[float]) -> str:
     try:
         return gojson.floats32(struct.pack(f"<{len(values)}f", *values))[1:-1]
+    # floats32 refuses NaN; the slow way writes null for it.
     except ValueError:
         return _numbers(values)
 

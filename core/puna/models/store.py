@@ -72,6 +72,7 @@ class ModelStore:
 
     def check(self) -> None:
         """Raise OSError if the store cannot be read: it is missing, is no folder, or may not be entered."""
+        # Opening the folder proves that it may be read; a `stat` would not.
         os.scandir(self.root).close()
         for folder in (self.blobs.folder, self.manifests.folder):
             with contextlib.suppress(FileNotFoundError):  # nothing has been stored yet
@@ -82,10 +83,12 @@ class ModelStore:
 
         Nothing is removed while a manifest is unreadable.
         """
+        # Renamed first, so that the steps below know such blobs.
         prune.rename_legacy(self.blobs.folder)
         if self.no_prune:
             return
         try:
+            # remove_orphans is strict: an unreadable manifest ends the pruning, since it may name any of the blobs.
             self.remove_orphans()
             prune.prune_unfinished(self.blobs.folder)
             prune.prune_unfinished(self.manifests.folder, TEMPORARY_PREFIX)
@@ -103,6 +106,7 @@ class ModelStore:
 
         used = {file_name(digest) for digest in self.manifests.used_digests(strict=True) if is_digest(digest)}
         idle = [path.name for path in self.blobs.files() if path.name not in used and is_old(path)]
+        # Without idle blobs no locks are taken.
         if idle:
             self.blobs.remove(idle, lambda: self.manifests.used_digests(strict=True), is_old)
 
@@ -140,6 +144,7 @@ class ModelStore:
                 continue  # removed meanwhile, or never complete
             except FAULTS as error:  # one bad model must not hide the others
                 self._leave_out(name, error)
+        # The name decides within a second, so that the order does not depend on the file system.
         return sorted(found, key=lambda each: (-(each.modified_ns // 1_000_000_000), each.name.folded))
 
     def _leave_out(self, name: ModelName, error: Exception) -> None:
@@ -181,6 +186,7 @@ class ModelStore:
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError if there is no such model."""
         resolved = self.resolve(name)
+        # Read before the removal: afterwards nobody knows which blobs the model had.
         manifest = self.manifests.read(resolved)
         try:
             self.manifests.remove(resolved)

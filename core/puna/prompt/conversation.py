@@ -46,6 +46,7 @@ def mark_media(messages: Sequence[Message], first: int = 0) -> list[Message]:
         for _ in message.media:
             mark = f"[img-{number}]"
             number += 1
+            # The client may have placed the image in its text. Each marker takes the next image.
             if "[img]" in content:
                 content = content.replace("[img]", mark, 1)
             else:

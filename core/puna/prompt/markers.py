@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 def overlap(text: str, marker: str) -> int:
     """Return how many characters at the end of `text` could be the start of `marker`."""
+    # The longest overlap counts: a marker may contain its own beginning twice.
     return next((n for n in range(min(len(text), len(marker)), 0, -1) if text.endswith(marker[:n])), 0)
 
 
@@ -22,4 +23,5 @@ def first_or_certain(markers: Sequence[str], text: str) -> tuple[int, str]:
     at, marker = first_of(markers, text)
     if marker:
         return at, marker
+    # Any marker may be the next one, so the longest doubt decides how much is held back.
     return len(text) - max((overlap(text, each) for each in markers), default=0), ""

@@ -19,6 +19,7 @@ JSON: TypeAlias = Any
 
 def parsed(text: str) -> JSON:
     """Return JSON text as Go decodes it into an interface, with every number a float. Empty text: None."""
+    # Go decodes each number of an interface as float64. The writers of prompts print 1.0 as 1.
     return json.loads(text, parse_int=float) if text else None
 
 
@@ -75,7 +76,7 @@ def property_(schema: object) -> dict[str, Any]:
         kept["description"] = _text(given["description"])
     if given.get("enum"):
         kept["enum"] = with_sorted_keys(given["enum"])
-    # Go omits an absent pointer, not an empty map behind it.
+    # Go's omitempty drops an absent pointer, but not an empty map behind a pointer.
     if (properties := _properties(given.get("properties"))) is not None:
         kept["properties"] = properties
     if given.get("required"):

@@ -54,10 +54,12 @@ async def fit(
     question = _question(messages)
     if limit is None or first <= question:
         return fitted
+    # System messages before the question stay, as in every other case.
     systems = [message for message in messages[:question] if message.role == "system"]
     longest = max(len(message.content) for message in messages[question:] if message.role == "tool")
     # Bisect the common length of the results. Some slack saves renderings of long conversations.
     shorter = None
+    # The results are shortened to a common length, so that short ones stay whole and the longest pay.
     low, high = -1, longest
     while high - low > longest // _PRECISION + 1:
         middle = (low + high) // 2
@@ -108,6 +110,7 @@ async def _without_oldest(
         nonlocal found
         if limit is None:
             return True
+        # Only messages from `first` on carry their images.
         images = sum(len(message.media) for message in messages[first:])
         prompt = await render(kept(first))
         if await count(prompt.text) + per_image * images > limit:
@@ -149,6 +152,7 @@ def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -
 def kept_ends(num_ctx: int, keep: int, adds_bos: bool) -> tuple[int, int]:
     """Return the numbers of tokens that stay at the beginning and at the end of a prompt that does not fit."""
     most = num_ctx - 1
+    # Half of the space behind the kept beginning stays free for the answer.
     first = min((most if keep < 0 else keep) + adds_bos, most)
     total = num_ctx - max((num_ctx - first) // 2, 1)
     return first, total - first

@@ -48,6 +48,7 @@ class Budget:
 
     def call(self, name: str, arguments: Sequence[object]) -> None:
         """Charge the call of a function."""
+        # An unbounded run does not pay for measuring its arguments.
         if self.left == math.inf:
             return
         texts = [value.value if type(value) is Boxed else value for value in arguments]
@@ -57,6 +58,8 @@ class Budget:
             return
         copies = 1
         if name == "printf" and texts and isinstance(form := texts[0], str):
+            # Such an output cannot be bounded from its arguments. The run counts as too expensive and moves to a
+            # process that can be killed.
             if _WIDE.search(form):
                 raise BudgetSpentError
             copies = 1 + form.count("%")  # a verb may print any argument, and any number of times
@@ -64,4 +67,5 @@ class Budget:
         self.spend(copies * ((length >> _ESCAPED) + sum(map(self._writing, texts))))
 
     def _writing(self, value: object) -> int:
+        # Measuring structured data would cost as much as printing it. `bulk` bounds the output of any part of the data.
         return 0 if value is None or isinstance(value, _PLAIN) else self.bulk

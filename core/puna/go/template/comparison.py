@@ -24,6 +24,7 @@ def equal(first: object, *others: object) -> bool:
     for boxed in others:
         other = unbox(boxed)
         if _kind(other) != kind:
+            # Go compares an invalid value with every type and finds the two unequal.
             if first is not MISSING and other is not MISSING:
                 raise ComparisonError(f"incompatible types for comparison: {type_name(first)} and {type_name(other)}")
         elif (first == other) if kind else _same(first, other):
@@ -40,6 +41,7 @@ def less(first: object, second: object) -> bool:
     if kind != other:
         raise ComparisonError(f"incompatible types for comparison: {type_name(first)} and {type_name(second)}")
     if isinstance(first, str) and isinstance(second, str):
+        # Go compares bytes. Parts of cut characters are lone surrogates here, which sort differently as characters.
         return first.encode("utf-8", "surrogateescape") < second.encode("utf-8", "surrogateescape")
     if kind in ("bool", "complex") or not isinstance(first, int | float) or not isinstance(second, int | float):
         raise ComparisonError(_BAD)
@@ -55,6 +57,7 @@ def _kind(value: object) -> Kind:
     match value:
         case str():
             return "string"
+        # bool comes before int, of which it is a subclass in Python.
         case bool():
             return "bool"
         case int():
@@ -82,6 +85,8 @@ def _go_kind(value: object) -> str:
 
 def _same(first: object, second: object) -> bool:
     kinds = {_go_kind(first), _go_kind(second)}
+    # Go checks nil only after it has found the two kinds comparable, so the order of these tests decides the error
+    # text.
     if len(kinds) > 1 and "invalid" not in kinds:
         left = f"{formatted(first, _AS_STRING)}: {type_name(first)}"
         raise ComparisonError(f"non-comparable types {left}, {type_name(second)}: {text(second)}")

@@ -47,6 +47,8 @@ def compile_list(node: ListNode) -> Step:
 
     def walk(run: Run, dot: Value) -> Signal | None:
         budget = run.budget
+        # The statements of a list are charged together and in advance: one subtraction for a list instead of one for
+        # each node.
         budget.left -= weight
         if budget.left < 0:
             raise BudgetSpentError
@@ -119,6 +121,7 @@ def _if_or_with(node: BranchNode) -> Step:
     shifts = node.word == "with"
 
     def walk(run: Run, dot: Value) -> Signal | None:
+        # Variables declared in the condition or the bodies end with the statement.
         mark = len(run.variables)
         value = evaluate(run, dot)
         signal = None
@@ -145,11 +148,14 @@ def _range(node: BranchNode) -> Step:
             if len(names) > 1:
                 run.assign(names[0], index)
             return
+        # The pipeline has just declared the loop's variables, so they are the last ones. Each iteration overwrites
+        # them.
         run.variables[-1][1] = element
         if len(names) > 1:
             run.variables[-2][1] = index
 
     def walk(run: Run, dot: Value) -> Signal | None:
+        # The loop's variables lie between `outer` and `inner`. Those of the body lie above and end with each iteration.
         outer = len(run.variables)
         pairs = _pairs(run, evaluate(run, dot), len(names))
         inner = len(run.variables)
@@ -182,6 +188,8 @@ def _pairs(run: Run, value: Value, names: int) -> Sequence[tuple[Value, Value]]:
             return ()
     if (mapping := entries(value)) is not None:
         items, type_ = mapping
+        # The pairs are built before the body runs, so they are charged here. Keys must be sorted, which costs more than
+        # a list.
         run.budget.spend(len(items))
         return [(key, Boxed(items[key]) if type_.boxed else items[key]) for key in sorted_keys(items)]
     if (found := elements(value)) is not None:
@@ -190,6 +198,7 @@ def _pairs(run: Run, value: Value, names: int) -> Sequence[tuple[Value, Value]]:
     if isinstance(value, int) and not isinstance(value, bool):
         if names > 1:
             raise run.error(f"can't use {text(value)} to iterate over more than one variable")
+        # The numbers are not built: a template may range over a billion.
         return _Count(value)
     raise run.error(f"range can't iterate over {text(value)}")
 
@@ -213,6 +222,7 @@ def _template(node: TemplateNode) -> Step:
     evaluate = operands.pipeline(node.pipe) if node.pipe is not None else None
 
     def walk(run: Run, dot: Value) -> None:
+        # Go reports this node if the called template does not exist.
         run.node = node
         step = run.steps(node.name)
         if step is None:

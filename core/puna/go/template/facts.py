@@ -41,6 +41,7 @@ def walk(template: Template) -> Iterator[Node]:
 
 
 def _walk(node: Node) -> Iterator[Node]:
+    # A list in place of recursion: a generator in each level would pass every node through all levels above it.
     left = [node]
     while left:
         node = left.pop()
@@ -69,6 +70,7 @@ def _find_tags(node: Node, above: list[Node], tags: list[str]) -> None:
         loop = next((n for n in reversed(above) if isinstance(n, BranchNode) and n.word == "range"), None)
         around = next((n for n in reversed(above) if isinstance(n, ListNode)), None)
         if loop and around and around.nodes and _loops_over_messages(loop):
+            # Ollama takes the first and last node of the list around `.Thinking` for its tags, whatever stands between.
             for i, end in enumerate((around.nodes[0], around.nodes[-1])):
                 if isinstance(end, TextNode):
                     tags[i] = end.text.strip(SPACE)
@@ -86,6 +88,7 @@ def tool_tag(template: Template) -> str:
     """Return the text that begins a tool call, such as `<tool_call>`; "{" if the template shows none."""
     branch = _calls_branch(template.root.nodes)
     text = _first_text(branch.body.nodes) if branch else ""
+    # The JSON of the call begins with the brace. Text before it is the tag that the model writes first.
     tag = text.partition("{")[0].strip(SPACE)
     return tag if 0 < len(tag) <= LONGEST_TAG else "{"
 
@@ -126,4 +129,5 @@ def full_tool_round_trip(template: Template) -> bool:
     """Return whether the template renders tools, tool calls and tool results."""
     if not {"tools", "toolcalls"} <= identifiers(template):
         return False
+    # A result is rendered where the source compares the role or holds one of the usual markers.
     return any(mark in template.text for mark in ('eq .Role "tool"', "tool_response", "TOOL_RESULTS"))

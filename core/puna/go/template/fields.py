@@ -22,6 +22,7 @@ def follow(run: Run, receiver: Value, path: Sequence[str], arguments: int) -> Va
 
     Elements of a map of interfaces are returned boxed. TemplateError: a name does not exist.
     """
+    # Only the last name may be called with arguments.
     for name in path[:-1]:
         receiver = _field(run, receiver, name, 0)
     return _field(run, receiver, path[-1], arguments)
@@ -33,10 +34,12 @@ def _field(run: Run, receiver: Value, name: str, arguments: int) -> Value:
     value = receiver.value if type(receiver) is Boxed else receiver
     if value is None:
         raise run.error(f"nil pointer evaluating interface {{}}.{name}")
+    # Methods hide fields of their name, as in Go.
     method = methods(value).get(name)
     if method is not None:
         if arguments:
             raise run.error(f"wrong number of args for {name}: want 0 got {arguments}")
+        # The methods of Ollama's types print the structure that they belong to.
         run.budget.spend(run.budget.bulk)
         return method(value)
     struct = value.target if isinstance(value, Pointer) else value
@@ -49,6 +52,7 @@ def _field(run: Run, receiver: Value, name: str, arguments: int) -> Value:
         if arguments:
             raise run.error(f"{name} is not a method but has arguments")
         items, type_ = mapping
+        # Go's missingkey=zero gives the zero value of the element type; by its default a missing key is invalid.
         if name not in items:
             return MISSING if run.lenient else Boxed(None) if type_.boxed else type_.zero()
         return Boxed(items[name]) if type_.boxed else items[name]

@@ -74,10 +74,12 @@ def formatted(value: object, verb: Verb, depth: int = 0) -> str:
         value = value.value
     letter = verb.letter
     if value is None or isinstance(value, Missing):
+        # At the top a nil argument is an error of the verb. Inside a structure it is a value.
         return _pad("<nil>", verb) if depth or letter in "vT" else f"%!{letter}(<nil>)"
     if letter == "T":
         return _pad(type_name(value), verb)
     method = methods(value).get("String")
+    # fmt calls String only for verbs that print text, and never for Go syntax.
     if method and not verb.complaining and letter in "vsxXq" and not (letter == "v" and verb.sharp):
         return formatted(method(value), verb)
     match value:
@@ -111,7 +113,10 @@ def _compound(value: object, verb: Verb, depth: int) -> str:
             if value.target is None:
                 return _pad("(nil)" if go_syntax else "<nil>", verb)
             if depth:
+                # Go prints the address of a pointer inside a structure. An address differs from run to run, so a fixed
+                # one stands for it.
                 return "0xc000000000" if verb.letter in "vbodxX" else _bad(value, verb)
+            # Only a pointer at the top is followed, in fmt as here.
             return "&" + _compound(value.target, verb, depth + 1)
         case Struct():
             named = verb.plus or go_syntax
@@ -184,8 +189,11 @@ def _integer(value: int, verb: Verb) -> str:
     digits = format(abs(int(value)), _NUMBER_BASES[letter])
     if verb.precision is not None:
         digits = "" if verb.precision == 0 and value == 0 else digits.rjust(verb.precision, "0")
+    # %O always writes its prefix, the other verbs only with the flag `#`.
     prefix = "0o" if letter == "O" else _PREFIXES.get(letter, "") if verb.sharp else ""
+    # With %v the flag `+` asks for names of fields and not for a sign.
     sign = "-" if value < 0 else "+" if verb.plus and verb.letter != "v" else " " if verb.space else ""
+    # A precision cancels the padding with zeros.
     return _pad_number(sign + prefix, digits, replace(verb, zero=verb.zero and verb.precision is None))
 
 
@@ -202,6 +210,7 @@ def _float(value: float, verb: Verb) -> str:
     sign = "-" if str(value).startswith("-") else "+" if verb.plus and letter != "v" else " " if verb.space else ""
     value = abs(value)
     if value != value or value == float("inf"):
+        # Infinities get a sign even without the flag; neither is padded with zeros.
         body = "NaN" if value != value else "Inf"
         return _pad_number(sign or "+" * (body == "Inf"), body, replace(verb, zero=False))
     if letter in "vgG" and verb.precision is None:
@@ -219,5 +228,6 @@ def _general(value: float, precision: int) -> str:
 
 def _pad_number(sign: str, digits: str, verb: Verb) -> str:
     if verb.zero and not verb.minus and verb.width is not None:
+        # Zeros stand between the sign and the digits, spaces before the sign.
         return sign + digits.rjust(verb.width - len(sign), "0")
     return _pad(sign + digits, replace(verb, zero=False))

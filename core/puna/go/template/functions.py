@@ -56,6 +56,7 @@ def _index(item: object, *indexes: object) -> Value:
         if (items := elements(item)) is not None:
             item = _at(items[0], index)
         elif isinstance(item, str):
+            # Go's strings are bytes: an index gives one byte as a number.
             item = Unsigned(_at(_bytes(item), index))
         elif (mapping := entries(item)) is not None:
             if index is MISSING:
@@ -76,6 +77,7 @@ def _followed(item: object, what: str) -> object:
 
 
 def _at(items: Sequence[Value], index: object) -> Value:
+    # `_whole` accepts the length itself, which `slice` needs. For an index Go's reflect panics with the text below.
     number = _whole(index, len(items))
     if number == len(items):
         raise CallError(
@@ -116,6 +118,8 @@ def _slice(item: object, *indexes: object) -> Value:
         items = found[0]
     else:
         raise CallError(f"can't slice item of type {type_name(item)}")
+    # The indexes given replace the defaults from the left; a third one is the capacity, which only takes part in the
+    # check.
     bounds = [0, len(items)]
     for i, index in enumerate(indexes):
         bounds[i:] = [_whole(unbox(index), len(items)), *bounds[i + 1 :]]
@@ -163,6 +167,7 @@ def _pointed(value: object) -> object:
 
 
 def _html(*values: object) -> str:
+    # Go and Python write different references for quotes, and Go replaces NUL.
     out = html_module.escape(_escaped(values), quote=False)
     return out.replace("\0", "\ufffd").replace('"', "&#34;").replace("'", "&#39;")
 
@@ -174,6 +179,7 @@ _JS: Final = {"\\": r"\\", "'": r"\'", '"': r"\"", "<": r"\u003C", ">": r"\u003E
 def _js(*values: object) -> str:
     def escape(match: re.Match[str]) -> str:
         char = match[0]
+        # Printable characters beyond ASCII stay. The pattern matches them since it cannot express what is printable.
         if char in _JS or (char >= "\x80" and char.isprintable()):
             return _JS.get(char, char)
         return f"\\u{ord(char):04X}"
@@ -188,6 +194,7 @@ def _urlquery(*values: object) -> str:
 def _json(value: object) -> str:
     try:
         return to_json(value)
+    # Ollama's function ignores the error of the encoder and prints its empty result.
     except ValueError:
         return ""
 

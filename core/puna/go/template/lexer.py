@@ -58,6 +58,7 @@ class Token:
             return self.value
         if self.kind in (Kind.KEYWORD, Kind.DOT, Kind.NIL):
             return f"<{self.value}>"
+        # Go measures the token in bytes and cuts it in characters.
         if len(self.value.encode(errors="surrogatepass")) > 10:
             return gojson.quote(self.value[:10]) + "..."
         return gojson.quote(self.value)
@@ -84,6 +85,7 @@ class _LexError(Exception):
 class _Lexer:
     def __init__(self, text: str) -> None:
         self._text = text
+        # Lines are found by bisection. Counting newlines for each token would be quadratic.
         self._newlines = [match.start() for match in re.finditer("\n", text)]
         self._at = 0
         self._start = 0
@@ -109,6 +111,7 @@ class _Lexer:
     def _scan_text(self) -> Iterator[Token]:
         text = self._text
         while (found := text.find("{{", self._at)) >= 0:
+            # `{{-` trims only if white space follows: `{{-3}}` is the number -3.
             trims = (
                 text[found + 2 : found + 3] == "-" and text[found + 3 : found + 4] in _SPACES and found + 3 < len(text)
             )
@@ -119,6 +122,7 @@ class _Lexer:
             if end > self._start:
                 self._at = end
                 yield self._emit(Kind.TEXT)
+            # A comment leaves no token, so that the texts around it stay two texts, as in Go.
             self._start = found
             after = found + 4 if trims else found + 2
             if text.startswith("/*", after):
@@ -161,6 +165,7 @@ class _Lexer:
         self._depth = 0
         while True:
             closes, trims = self._right_delimiter()
+            # Go reports an open parenthesis here, before it reads the delimiter.
             if closes:
                 if self._depth:
                     raise _LexError("unclosed left paren")
@@ -189,6 +194,7 @@ class _Lexer:
             return self._emit(Kind.DECLARE)
         if char in "\"'`":
             return self._quoted(char)
+        # A point before a digit begins a number.
         following = text[self._at : self._at + 1]
         if char == "$" or (char == "." and following and not "0" <= following <= "9"):
             return self._field_or_variable(char)
@@ -229,6 +235,7 @@ class _Lexer:
             self._at += 1
             if char == quote:
                 return self._emit(kind)
+            # A raw string has no escapes and may span lines.
             if quote == "`":
                 continue
             if char == "\\" and self._at < len(text) and text[self._at] != "\n":
@@ -273,6 +280,7 @@ class _Lexer:
     def _number(self) -> Token:
         whole = self._scan_number()
         if whole and self._text[self._at : self._at + 1] in ("+", "-"):
+            # A complex constant is a real and an imaginary number without a space between.
             if self._scan_number() and self._text[self._at - 1] == "i":
                 return self._emit(Kind.COMPLEX)
             whole = False
@@ -284,6 +292,7 @@ class _Lexer:
         match = _NUMBER.match(self._text, self._at)
         self._at = match.end() if match else self._at
         char = self._text[self._at : self._at + 1]
+        # Go takes the offending character into the text that its error shows.
         if char and (char == "_" or char.isalpha() or char.isdecimal()):
             self._at += 1
             return False

@@ -18,6 +18,7 @@ SYNTAX_ERROR: Final = "invalid syntax"
 def unquote(text: str) -> str:
     """Return the text of a literal `"…"` or `` `…` ``. ValueError has Go's text."""
     if text[0] == "`":
+        # Go removes carriage returns from raw strings, so that files with either line end mean the same.
         return text[1:-1].replace("\r", "")
     out = bytearray()
     at = 1
@@ -48,6 +49,7 @@ def _char(text: str, at: int, quote: str) -> tuple[bytes, int]:
     at += 2
     if char in _ESCAPES:
         return _ESCAPES[char].encode(), at
+    # Go allows the escape of a quote only in the kind of literal that the quote closes.
     if char in "\"'":
         if char != quote:
             raise ValueError(SYNTAX_ERROR)
@@ -64,6 +66,7 @@ def _char(text: str, at: int, quote: str) -> tuple[bytes, int]:
         raise ValueError(SYNTAX_ERROR)
     value = int(digits, base)
     at += width
+    # \u and \U are code points. \x and octal escapes are bytes, which may be parts of a character.
     if width > 3:
         if value > 0x10FFFF or 0xD800 <= value < 0xE000:
             raise ValueError(SYNTAX_ERROR)
@@ -82,12 +85,14 @@ def integer(text: str) -> int | None:
     prefix = body[:2].lower()
     if prefix in ("0x", "0o", "0b"):
         base, digits = {"0x": 16, "0o": 8, "0b": 2}[prefix], body[2:].removeprefix("_")
+    # A leading zero means octal, as in C.
     elif len(body) > 1 and body.startswith("0"):
         base, digits = 8, body[1:].removeprefix("_")
     if not _UNDERSCORES.fullmatch(digits):
         return None
     try:
         return sign * int(digits.replace("_", ""), base)
+    # Python refuses to convert more than 4,300 decimal digits. Such a number fits none of Go's types either.
     except ValueError:
         return None
 
@@ -115,6 +120,7 @@ def number(position: int, text: str, kind: Kind) -> NumberNode:
         value = unquote_char(text)
         return NumberNode(position=position, text=text, integer=value, unsigned=value, float=float(value))
     if kind is Kind.COMPLEX:
+        # The last sign separates the parts, unless it belongs to an exponent.
         split = max(text.rfind("+", 0, -1), text.rfind("-", 0, -1))
         if text[split - 1] in "eEpP":
             split = max(text.rfind("+", 0, split), text.rfind("-", 0, split))
@@ -129,6 +135,7 @@ def number(position: int, text: str, kind: Kind) -> NumberNode:
     if whole is not None:
         node.integer = whole if -(2**63) <= whole < 2**63 else None
         node.unsigned = whole if 0 <= whole < 2**64 and text[0] not in "+-" else node.unsigned
+        # Go accepts a signed zero as unsigned.
         if whole == 0:
             node.unsigned = 0
     if node.integer is not None or node.unsigned is not None:
@@ -137,6 +144,7 @@ def number(position: int, text: str, kind: Kind) -> NumberNode:
     value_ = floating(text)
     if value_ is None:
         raise ValueError(f"illegal number syntax: {gojson.quote(text)}")
+    # A float that looks like an integer is an integer beyond 64 bits.
     if not set(text) & set(".eEpP"):
         raise ValueError(f"integer overflow: {gojson.quote(text)}")
     node.float = value_

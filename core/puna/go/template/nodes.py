@@ -150,6 +150,7 @@ class ChainNode(Node):
     path: tuple[str, ...]
 
     def __str__(self) -> str:
+        # Parentheses are no nodes of their own. They are written again where a pipeline is an operand.
         inner = f"({self.node})" if isinstance(self.node, PipeNode) else str(self.node)
         return ".".join((inner, *self.path))
 

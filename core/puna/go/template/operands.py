@@ -49,7 +49,9 @@ def pipeline(node: PipeNode) -> Evaluate:
     first, rest = commands[0], commands[1:]
 
     def evaluate(run: Run, dot: Value) -> Value:
+        # Each closure stores its node first, so that an error below names the node visited last.
         run.node = node
+        # This is `unbox`, written out: it runs for every action of every prompt.
         value = first(run, dot, ABSENT)
         if type(value) is Boxed:
             value = value.value
@@ -79,6 +81,7 @@ def _command(node: CommandNode) -> Command:
         case IdentifierNode():
             return _call(first, arguments, node)
     compute = pipeline(first) if isinstance(first, PipeNode) else _constant(first)
+    # A pipeline in parentheses stores its own node.
     moves = not isinstance(first, PipeNode)
 
     def evaluate(run: Run, dot: Value, final: Value) -> Value:
@@ -97,6 +100,7 @@ def _field(node: FieldNode, has_arguments: bool) -> Command:
 
     def evaluate(run: Run, dot: Value, final: Value) -> Value:
         run.node = node
+        # The most frequent operand of prompts: one name of a plain map. It skips the general way.
         if name is not None and type(dot) is dict and final is ABSENT and name in dot:
             return dot[name]
         return follow(run, dot, path, int(has_arguments) + (final is not ABSENT))
@@ -143,6 +147,7 @@ def _constant(node: Node) -> Evaluate:
         case NumberNode():
             return _number(node)
         case NilNode():
+            # Go reports this when the command runs, not when the template is parsed.
             return _failing("nil is not a command")
     raise TemplateError(f"can't evaluate command {node}")
 
@@ -157,6 +162,7 @@ def _failing(message: str) -> Evaluate:
 def _number(node: NumberNode) -> Evaluate:
     """Return the value of a number in the type that Go infers from its notation."""
     text = node.text
+    # `e` is a digit in hexadecimal notation; only `p` begins an exponent there.
     hexadecimal = text[:2].lower() == "0x" and not set(text) & set("pP")
     if node.complex is not None:
         value: Value = node.complex
@@ -239,11 +245,13 @@ def _call(node: IdentifierNode, arguments: Sequence[Node], command: Node) -> Com
 
     def prepare(run: Run, final: Value) -> int:
         run.node = node
+        # The parser knows all functions, but Ollama runs some templates without its own.
         if name not in run.functions:
             raise run.error(f'"{name}" is not a defined function')
         given = count + (final is not ABSENT)
         if signature.rest is not None:
             if given < len(fixed):
+                # Go does not count the piped value in this text, but does in the one below.
                 raise run.error(f"wrong number of args for {name}: want at least {len(fixed)} got {count}")
         elif given != len(fixed):
             raise run.error(f"wrong number of args for {name}: want {len(fixed)} got {given}")
@@ -259,6 +267,7 @@ def _call(node: IdentifierNode, arguments: Sequence[Node], command: Node) -> Com
         try:
             return signature.call(*values)
         except (CallError, ComparisonError) as error:
+            # Go blames the whole command when a function fails, not the argument that it visited last.
             run.node = command
             message = str(error).replace("{name}", str(arguments[0]) if arguments else "")
             raise run.error(f"error calling {name}: {message}") from None
@@ -270,6 +279,7 @@ def _call(node: IdentifierNode, arguments: Sequence[Node], command: Node) -> Com
             value = compute(run, dot)
             if truth(value) is _DECIDING[name]:
                 return value
+        # A piped value is the last argument, and it is reached if no other has decided.
         return value if final is ABSENT else final
 
     return decide if name in _DECIDING else evaluate

@@ -67,8 +67,10 @@ def parse(text: str) -> Template:
     source = TokenStream(text)
     _Tree("", source, trees).parse_root()
     template = Template(text, trees.get("") or ListNode(position=0), trees)
+    # Ollama's walk over the tree takes a call without a pipeline for a call of an undefined template.
     if any(isinstance(node, TemplateNode) and node.pipe is None for node in facts.walk(template)):
         raise TemplateSyntaxError("undefined template specified")
+    # Without either, the prompt would lack the answers of earlier turns.
     if not facts.identifiers(template) & {"messages", "response"}:
         command = CommandNode(position=0, arguments=[FieldNode(position=0, path=("Response",))])
         action = ActionNode(position=0, pipe=PipeNode(position=0, commands=[command]))
@@ -95,6 +97,7 @@ class _Tree:
         self._tokens = source
         self._trees = trees
         self._variables: list[str] = []
+        # The list knows the scopes, the counter answers at once whether a name is declared in any of them.
         self._declared: Counter[str] = Counter()
         self._declare("$")
         self._action_line = 0
@@ -105,6 +108,7 @@ class _Tree:
         self._declared[name] += 1
 
     def _error(self, text: str) -> TemplateSyntaxError:
+        # Ollama gives its templates no name, hence the two colons.
         return TemplateSyntaxError(f"template: :{self._tokens.line}: {text}")
 
     def _unexpected(self, token: Token, context: str) -> TemplateSyntaxError:
@@ -130,6 +134,7 @@ class _Tree:
             raise self._error(str(error)) from None
 
     def _add(self, root: ListNode) -> None:
+        # Go lets a template be defined twice if one definition is blank.
         known = self._trees.get(self._name)
         if known is None or is_empty(known):
             self._trees[self._name] = root
@@ -143,6 +148,7 @@ class _Tree:
             mark = source.mark()
             if source.next().kind is Kind.LEFT_DELIMITER:
                 token = source.next_word()
+                # `define` counts only at the top level, so it is looked for here and not among the actions.
                 if token.kind is Kind.KEYWORD and token.value == "define":
                     _Tree("definition", source, self._trees).parse_definition()
                     continue
@@ -208,6 +214,7 @@ class _Tree:
 
     def _else(self) -> Node:
         token = self._tokens.peek_word()
+        # `else if` and `else with` leave their keyword unread, so that the branch can read a nested branch from there.
         if not (token.kind is Kind.KEYWORD and token.value in ("if", "with")):
             token = self._expect("else", Kind.RIGHT_DELIMITER)
         return _Else(position=token.position)
@@ -232,6 +239,7 @@ class _Tree:
             token = self._tokens.peek()
             if word in ("if", "with") and token.kind is Kind.KEYWORD and token.value == word:
                 self._tokens.next()
+                # The nested branch reads the `end` of both.
                 otherwise = ListNode(position=end.position, nodes=[self._branch(word)])
             else:
                 otherwise, end = self._items()
@@ -286,6 +294,7 @@ class _Tree:
         if not pipe.commands:
             raise self._error(f"missing value for {context}")
         for stage, command in enumerate(pipe.commands[1:], 2):
+            # Later commands receive the previous value, so they must be able to take an argument.
             if isinstance(command.arguments[0], BoolNode | DotNode | NilNode | NumberNode | StringNode):
                 raise self._error(f"non executable command in pipeline stage {stage}")
         return pipe
@@ -320,6 +329,7 @@ class _Tree:
                 command.arguments.append(operand)
             mark = self._tokens.mark()
             token = self._tokens.next()
+            # A space separates the arguments of one command; without it, another operand is an error.
             if token.kind is Kind.SPACE:
                 continue
             if token.kind in (Kind.RIGHT_DELIMITER, Kind.RIGHT_PAREN):
@@ -338,6 +348,7 @@ class _Tree:
         position = self._tokens.peek().position
         path: list[str] = []
         while self._tokens.peek().kind is Kind.FIELD:
+            # `.A.B` arrives as two FIELD tokens without a space between.
             path.append(self._tokens.next().value[1:])
         match node:
             case FieldNode():
@@ -354,6 +365,7 @@ class _Tree:
         at = token.position
         match token.kind:
             case Kind.IDENTIFIER:
+                # Unknown functions are errors of the template's text in Go, before anything runs.
                 if token.value not in FUNCTIONS:
                     raise self._error(f"function {gojson.quote(token.value)} not defined")
                 return IdentifierNode(position=at, name=token.value)

@@ -33,6 +33,7 @@ class _Printer:
             self._at = percent + 1
             out.append(self._verb())
         out.append(self._form[self._at :])
+        # Go does not complain about unused arguments once the format has selected one by its number.
         if not self._reordered and self._next < len(self._arguments):
             rest = [
                 "<nil>" if value is None else f"{type_name(value)}={text(value)}"
@@ -49,6 +50,7 @@ class _Printer:
             self._at += 1
         self._index()
         width, complaint = self._number("WIDTH")
+        # Only `*` gives a negative width. Go pads on the right then, as for the flag `-`.
         if width is not None and width < 0:
             verb, width = replace(verb, minus=True, zero=False), -width
         verb = replace(verb, width=width)
@@ -63,6 +65,7 @@ class _Printer:
         self._at += 1
         if not letter:
             return complaint + "%!(NOVERB)"
+        # `%%` takes no argument, but fmt reads flags and widths before it.
         if letter == "%":
             return complaint + "%"
         if not self._good_index:
@@ -71,6 +74,7 @@ class _Printer:
             return f"{complaint}%!{letter}(MISSING)"
         value = self._arguments[self._next]
         self._next += 1
+        # `%w` belongs to fmt.Errorf alone; Sprintf reports it as an unknown verb.
         if letter == "w":
             return f"{complaint}%!w({type_name(value)}={text(value)})"
         return complaint + formatted(value, replace(verb, letter=letter, zero=verb.zero and not verb.minus))
@@ -85,6 +89,7 @@ class _Printer:
         self._reordered = True
         end = self._form.find("]", self._at)
         digits = self._form[self._at + 1 : end] if end > 0 else ""
+        # Without a closing bracket fmt passes over the opening one only.
         self._at = end + 1 if end > 0 else self._at + 1
         if digits.isdecimal() and len(digits) < 9 and 0 < int(digits) <= len(self._arguments):
             self._next = int(digits) - 1
@@ -102,6 +107,7 @@ class _Printer:
                     return value, ""
             return None, f"%!(BAD{what})"
         number: int | None = None
+        # Other scripts' digits are no digits to fmt.
         while (digit := self._peek()).isdecimal() and digit.isascii():
             if number is not None and number > _WIDEST:
                 self._at = len(self._form)  # fmt stops at this number

@@ -40,6 +40,7 @@ class Run:
         self.lenient = lenient
         self.budget = budget
         self.node: Node | None = None
+        # Pairs are lists, so that an assignment in an inner scope changes the variable of the outer one.
         self.variables: list[list[Any]] = [["$", data]]
 
     def nested(self, name: str, data: object) -> "Run":
@@ -60,6 +61,7 @@ class Run:
     def variable(self, name: str) -> Value:
         """Return the innermost variable of a name."""
         self.budget.spend(len(self.variables) >> 4)
+        # The innermost variable hides others of its name.
         for known in reversed(self.variables):
             if known[0] == name:
                 return known[1]
@@ -80,6 +82,7 @@ class Run:
             return TemplateError(f"template: : {message}")
         before = self.source[: self.node.position]
         line_start = before.rfind("\n") + 1
+        # Go counts columns in bytes.
         column = len(before[line_start:].encode("utf-8", "surrogateescape"))
         place = f"template: :{1 + before.count(chr(10))}:{column}"
         return TemplateError(f"{place}: executing {gojson.quote(self.name)} at <{self.node}>: {message}")

@@ -64,11 +64,15 @@ class Template:
             step = self._step("")
             if step is not None:
                 step(run, data)
+        # Python's stack ends long before Go's limit, which gives the same error to a template that calls itself
+        # forever.
         except RecursionError:
             raise TemplateError("template: exceeded maximum template depth (100000)") from None
         return _whole("".join(out))
 
     def _step(self, name: str) -> Callable[[Run, Any], Any] | None:
+        # A defined template is compiled at its first call: most runs of a template reach only some of them. Two threads
+        # may both compile it, with equal results.
         if name not in self._steps:
             if name not in self.definitions:
                 return None

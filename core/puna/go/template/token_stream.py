@@ -7,6 +7,7 @@ class TokenStream:
     """The stream. Tokens are kept once read. `depth` is the parser's level of nesting."""
 
     def __init__(self, text: str) -> None:
+        # The lexer runs lazily, so an error of the parser before a malformed token is reported first, as in Go.
         self._source = tokens(text)
         self._seen: list[Token] = []
         self._next = 0

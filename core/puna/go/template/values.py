@@ -115,6 +115,7 @@ ANY_MAP: Final = ContainerType("map[string]interface {}", boxed=True)
 
 def unbox(value: object) -> Value:
     """Return the value that an interface holds; MISSING for a nil interface."""
+    # None must be tested after unboxing, since an interface may hold nil.
     if type(value) is Boxed:
         value = value.value
     return MISSING if value is None else value
@@ -127,6 +128,7 @@ def truth(value: object) -> bool:
     match value:
         case None | Missing():
             return False
+        # Go has no empty structs in conditions: a struct is always true.
         case Struct():
             return True
         case Pointer():
@@ -147,6 +149,7 @@ def type_name(value: object) -> str:
             return value.type.name
         case str():
             return "string"
+        # bool and Unsigned come before int, of which they are subclasses.
         case bool():
             return "bool"
         case Unsigned():
@@ -180,6 +183,7 @@ def elements(value: object) -> tuple[Sequence[Any], bool] | None:
         return value.items, value.type.boxed
     if isinstance(value, list | tuple):
         return value, True
+    # A Go slice of bytes is not a string: its elements are numbers.
     if isinstance(value, bytes):
         return [Unsigned(byte) for byte in value], False
     return None
@@ -234,6 +238,7 @@ def _members(value: Struct) -> Iterator[str]:
 
 
 def _is_empty(value: object) -> bool:
+    # An interface is empty only if it is nil. A zero inside it is kept.
     return value.value is None if isinstance(value, Boxed) else not truth(value)
 
 

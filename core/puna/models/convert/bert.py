@@ -1,4 +1,4 @@
-"""BERT models, which make embeddings."""
+"""BERT models. They make embeddings and have no output layer."""
 
 from typing import ClassVar, Final
 
@@ -32,13 +32,15 @@ class Bert:
             "feed_forward_length": self.wide,
             "attention.head_count": self.settings.integer("num_attention_heads"),
             "attention.layer_norm_epsilon": self.settings.number("layer_norm_eps", 1e-12),
+            # Each token attends to the whole text. llama.cpp's default is causal attention.
             "attention.causal": False,
             "pooling_type": pooling.pooling(self.folder) or pooling.MEAN,
             "normalize_embeddings": pooling.normalizes(self.folder),
         }
 
     def source(self, name: str) -> str | None:
-        """Skip tensors that only training needs."""
+        """Skip tensors that embeddings do not need: position ids, the pooler, and the heads of the training tasks."""
+        # BertModel names its tensors without this prefix; a checkpoint saved from a class with a task head has it.
         name = name.removeprefix("bert.")
         return None if name.startswith(_UNUSED) else name
 

@@ -26,6 +26,8 @@ _SYMBOLS: Final = (
 _JAIS_SPACES: Final = "".join(
     [rf"|\s{{{length}}}(?!\S)" for length in ("512", "256", "128", "64", "32", "16", "8", "4")]
 )
+# llama.cpp has these patterns compiled in and GGUF stores only a name for each, so a pattern must be found here to be
+# usable.
 _KNOWN: Final = {
     _WORDS % "{1,3}" + _END: "llama-bpe",
     _WORDS % "" + _END: "qwen2",
@@ -67,6 +69,7 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
 def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
     """Return llama.cpp's name of the pre-tokenizer; "default" if it has none."""
     steps = list(_steps(tokenizer.get("pre_tokenizer") or {}))
+    # All steps together come first: the single patterns among them may be those of another family.
     for step in [" ".join(steps), *steps]:
         if step in _KNOWN:
             return _KNOWN[step]
@@ -82,6 +85,7 @@ def _steps(step: Mapping[str, Any]) -> Iterator[str]:
         case {"type": "Split", "pattern": {"Regex": str(pattern)}}:
             yield pattern.translate(_ESCAPES)
         case {"type": "ByteLevel"}:
+            # Without use_regex this step only maps bytes to characters; a Split step before it has cut the text.
             if step.get("use_regex", True):
                 yield "bytes"
         case {"type": "Digits", "individual_digits": True}:

@@ -26,11 +26,12 @@ _NEEDED: Final = ("gguf", "numpy")
 def convert(
     files: Mapping[str, Path], target: Path, base: GGUF | None = None, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, int]]:
-    """Write the model, or the adapter of `base`, that files by name are; yields bytes done and in all.
+    """Convert files, given by their names, to a model, or to an adapter of `base`; yields bytes done and in all.
 
     Closing the iterator before its end kills the program, as `stopped` does. Raises InvalidCreateError for files that
     are wrong, and CreateFailedError where the kind of model is not known, the library is missing, or the program dies.
     """
+    # The modules are looked up but not imported: the server's process never pays for numpy.
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise CreateFailedError(MISSING)
     job: dict[str, object] = {"files": {name: str(path) for name, path in files.items()}, "target": str(target)}
@@ -44,7 +45,10 @@ def convert(
     try:
         yield from program.run(CONVERTER, given=json.dumps(job), stopped=stopped)
     except ProgramError as error:
+        # The program writes its own error as the last line; Python's warnings may stand before it.
         said = error.said.rpartition("\n")[2]
+        # Only the two statuses of `failure` are errors of the files. Any other status is a fault or a killed process,
+        # whose text may hold paths of the server, so it goes to the log and not to the client.
         if error.status == ConversionError.status:
             raise InvalidCreateError(said) from error
         if error.status == UnsupportedError.status:

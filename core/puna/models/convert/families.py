@@ -39,6 +39,9 @@ def family(folder: Folder) -> Family:
     name = architectures[0]
     if name not in FAMILIES:
         raise UnsupportedError(f'unsupported architecture "{name}"')
+    # fp8, GPTQ and AWQ weights have the tensor names of plain weights, so without this check they would be converted to
+    # noise.
     if "quantization_config" in config:
         raise UnsupportedError("unsupported quantization_config: convert the model from its unquantized weights")
+    # Models with vision keep the settings of the language model in text_config; those keys win over the outer ones.
     return FAMILIES[name](ModelSettings({**config, **(config.get("text_config") or {})}), folder)

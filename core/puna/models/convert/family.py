@@ -33,8 +33,8 @@ class Family(Protocol):
         ...
 
     def edited(self, target: str, values: Array) -> Array:
-        """Return the values of the tensor `target`, reordered or shifted. BF16 values, which are bits, may only be
-        reordered."""
+        """Return the values of the tensor `target`, reordered or shifted. BF16 values are integers of their bits and
+        may only be reordered. Stacked experts are not passed here."""
         ...
 
     def shapes(self) -> Mapping[str, Shape]:
@@ -65,6 +65,7 @@ class Decoder:
         self.hidden = settings.integer("hidden_size")
         self.wide = settings.integer("intermediate_size")
         self.heads = settings.integer("num_attention_heads", self.default_heads)
+        # A model from before grouped-query attention has no such key: each query head has its own keys and values.
         self.kv_heads = settings.integer("num_key_value_heads", self.default_kv_heads or self.heads)
         self.head = settings.integer("head_dim", self.default_head or self.hidden // max(self.heads, 1))
 
@@ -93,9 +94,10 @@ class Decoder:
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of attention, feed-forward and norms."""
         queries, keys = self.heads * self.head, self.kv_heads * self.head
+        # None accepts any number of rows: a config.json may leave vocab_size to the class that reads it.
         rows = self.settings.integer("vocab_size") if "vocab_size" in self.settings else None
         found: dict[str, Shape] = {"token_embd.weight": (rows, self.hidden), "output_norm.weight": (self.hidden,)}
-        # Where nothing is said of tying, a model without an output of its own is tied, and llama.cpp takes it so.
+        # Only a config.json that rules out tying requires an output tensor. Without one llama.cpp uses the embeddings.
         if self.settings.values.get("tie_word_embeddings") is False and not self.is_always_tied:
             found["output.weight"] = (rows, self.hidden)
         for block in range(self.blocks):
@@ -131,7 +133,8 @@ class Decoder:
         return {}
 
     def head_sizes(self) -> Pairs:
-        """Return the keys of the size of an attention head, if it does not follow from the other keys."""
+        """Return the keys for the size of an attention head. Families add them where the size may differ from
+        embedding_length / head_count, which llama.cpp assumes without them."""
         return {"attention.key_length": self.head, "attention.value_length": self.head}
 
 

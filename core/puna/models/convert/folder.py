@@ -47,6 +47,8 @@ class Folder:
 
     def _parsed(self, name: str) -> object:
         path = self.path / name
+        # `name` can come from modules.json, which the client uploads. Joining an absolute name replaces the folder, so
+        # the second test is needed as well.
         if ".." in path.parts or not path.is_relative_to(self.path):
             raise ConversionError(f"insecure path: {name}")
         try:
@@ -64,8 +66,11 @@ class Folder:
         """Return the files to read: those in the index, else those whose names begin with model, else all."""
         present = sorted(path.name for path in self.path.glob("*.safetensors"))
         wanted = sorted(set(self._index().values()))
+        # Some hubs put the same weights into the folder twice, as model-*.safetensors and under the maker's own name.
+        # Reading both would fail on the duplicate tensors.
         wanted = wanted or [name for name in present if name.startswith("model")] or present
         for name in list(wanted):
+            # A shard's name states the number of shards, so that a missing one is noticed without an index too.
             if match := _SHARD.fullmatch(name):
                 count = int(match["count"])
                 wanted += [f"{match['prefix']}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]

@@ -25,6 +25,8 @@ class Gemma(Decoder):
 
     def edited(self, target: str, values: Array) -> Array:
         """Add one to norms, which are stored as their difference from one."""
+        # llama.cpp multiplies by the stored weight. Norms have one dimension, so they are float32 here and never the
+        # bits of BF16.
         return values + 1 if target.endswith("norm.weight") else values
 
 
@@ -35,7 +37,7 @@ class Gemma2(Gemma):
     softcaps: ClassVar[dict[str, float]] = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 
     def metadata(self) -> Pairs:
-        """Return Gemma's keys, the sliding window of every other block, and the soft caps of logits."""
+        """Return Gemma's keys, the length of the sliding window, and the soft caps of logits."""
         caps: Pairs = {key: self.settings.number(key, default) for key, default in self.softcaps.items()}
         return super().metadata() | caps | {"attention.sliding_window": self.settings.integer("sliding_window", 4096)}
 
@@ -57,9 +59,14 @@ class Gemma3(Gemma2):
     default_theta: ClassVar[float] = 1000000.0
 
     def metadata(self) -> Pairs:
-        """Return Gemma's keys, and which blocks have a sliding window."""
+        """Return Gemma's keys, those of rotary positions, and which blocks have a sliding window. Soft caps are written
+        only where config.json states them."""
+        # Gemma2's keys are passed over: its defaults for the soft caps are wrong for Gemma 3, which normalizes queries
+        # and keys instead.
         found = Gemma.metadata(self) | rope.metadata(self.settings, self.default_theta)
         found |= {key: self.settings.number(key) for key in self.softcaps if key in self.settings}
+        # Blocks with a sliding window have a base frequency of their own. Newer folders state it in rope_parameters,
+        # older ones as rope_local_base_freq.
         local = self.settings.part("rope_parameters").part("sliding_attention").number("rope_theta", 10000.0)
         return found | {
             "context_length": self.settings.integer("max_position_embeddings", 131072),
@@ -84,6 +91,7 @@ class Gemma3(Gemma2):
 
     def _windows(self) -> list[bool]:
         kinds = self.settings.values.get("layer_types")
+        # Newer folders list the type of each block; older ones state that each n-th block attends to everything.
         if isinstance(kinds, list) and len(kinds) == self.blocks:
             return [each == "sliding_attention" for each in kinds]
         pattern = max(self.settings.integer("sliding_window_pattern", 6), 1)

@@ -14,7 +14,7 @@ from puna.models.paths import is_plain
 
 
 def run(files: Mapping[str, str], target: str, base: Mapping[str, Any] | None = None) -> Iterator[tuple[int, int]]:
-    """Write the model that `files` are, or with `base` the adapter, to `target`; yields bytes done and in all.
+    """Convert `files` to a model, or with `base` to an adapter, and write it to `target`; yields bytes done and in all.
 
     Raises ConversionError and UnsupportedError.
     """
@@ -29,6 +29,8 @@ def _linked(path: Path, files: Mapping[str, str]) -> Folder:
     for name, target in files.items():
         if not is_plain(name):
             raise ConversionError("file path must be relative")
+        # Links cost nothing: the weights of a large model are never copied. The folder is private and is removed with
+        # its links.
         link = path / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
@@ -38,7 +40,9 @@ def _linked(path: Path, files: Mapping[str, str]) -> Folder:
 def _model(folder: Folder) -> tuple[str, Pairs, list[Planned]]:
     family = families.family(folder)
     tensors = plan.plan(folder, family)
+    # The embeddings decide the number of tokens, not the tokenizer: llama.cpp refuses a model in which the two differ.
     rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
+    # GGUF prefixes the keys of a model with its architecture; the keys of tokenizers have no such prefix.
     pairs = {f"{family.architecture}.{key}": value for key, value in family.metadata().items()}
     return family.architecture, pairs | vocabulary.metadata(folder, rows), tensors
 

@@ -20,6 +20,7 @@ class Llama(Decoder):
 
     def edited(self, target: str, values: Array) -> Array:
         """Reorder the rows of queries and keys so that rotary pairs are adjacent."""
+        # Biases are reordered with their weights, since both names match.
         if ".attn_q." in target:
             return by_halves(values, self.heads)
         if ".attn_k." in target:
@@ -30,6 +31,7 @@ class Llama(Decoder):
         """Return the factors of Llama 3.1's rotary scaling."""
         if rope.kind(self.settings) != "llama3":
             return {}
+        # llama.cpp has no scaling type for Llama 3.1. It divides the rotary frequencies by this tensor.
         return {"rope_freqs.weight": rope.llama3_factors(self.settings, self.head, self.default_theta)}
 
 

@@ -44,7 +44,7 @@ def metadata(folder: Folder, base: Base) -> Pairs:
     return {
         "general.type": "adapter",
         "adapter.type": "lora",
-        # llama.cpp divides by the rank; rank-stabilized adapters want its root.
+        # llama.cpp scales by alpha / rank. Rank-stabilized adapters scale by alpha / sqrt(rank).
         "adapter.lora.alpha": alpha * math.sqrt(rank) if settings.flag("use_rslora") else alpha,
     }
 
@@ -52,6 +52,7 @@ def metadata(folder: Folder, base: Base) -> Pairs:
 def plan(folder: Folder, base: Base) -> list[Planned]:
     """Return the matrices by name. Raises ConversionError for a tensor that fits no matrix of the base."""
     known = names(base.architecture, base.blocks)
+    # The tensor map is the base's, so that an adapter gets the names that llama.cpp looks up when it applies it.
     found: dict[str, Planned] = {}
     for name, weights in folder.weights().items():
         match = _NAME.fullmatch(name)
@@ -59,6 +60,7 @@ def plan(folder: Folder, base: Base) -> list[Planned]:
         if not match or not target or len(weights.shape) != 2:
             raise ConversionError(f'"{name}" is no part of a LoRA adapter for {base.architecture}')
         full = f"{target}.weight.lora_{match['part'].lower()}"
+        # Both halves are matrices, also where the rank is one.
         kind = kind_of(full, weights, 2)
         found[full] = Planned(full, weights.shape, kind, partial(_made, full, weights, kind, base))
     _check(found)
@@ -84,6 +86,7 @@ def _check(found: dict[str, Planned]) -> None:
 
 def _made(target: str, weights: Weights, kind: GGMLQuantizationType, base: Base) -> Array:
     values = in_kind(weights, kind)
+    # Only B has the rows of the base's matrix. The rows of A are ranks, whose order does not matter.
     if base.architecture != "llama" or not target.endswith("_b"):
         return values
     if ".attn_q." in target:

@@ -21,6 +21,8 @@ def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Plann
     for key, value in pairs.items():
         _add(writer, key, value)
     for tensor in tensors:
+        # The data type is not used, since the GGUF type follows it. It must not be uint8, for which gguf would take the
+        # shape for bytes.
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.uint16), tensor.size, tensor.kind)
     done, total = 0, sum(tensor.size for tensor in tensors)
     try:
@@ -37,6 +39,7 @@ def write(target: Path, architecture: str, pairs: Pairs, tensors: Sequence[Plann
 
 def _add(writer: GGUFWriter, key: str, value: Value) -> None:
     match value:
+        # bool comes first: it is a subclass of int in Python.
         case bool():
             writer.add_bool(key, value)
         case int():

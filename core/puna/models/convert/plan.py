@@ -18,6 +18,8 @@ F32: Final = GGMLQuantizationType.F32
 F16: Final = GGMLQuantizationType.F16
 BF16: Final = GGMLQuantizationType.BF16
 _BYTES: Final = {F32: 4, F16: 2, BF16: 2}
+# Ollama writes the same types, so that a quantizer reads equal input from both. BF16 stays, since F16 has a smaller
+# range.
 _KINDS: Final = {"F64": F16, "F32": F16, "F16": F16, "BF16": BF16}
 """The type that matrices are written in, by the type that they are stored in."""
 _PRECISE: Final = ("ffn_gate_inp.weight", "token_types.weight")
@@ -50,11 +52,14 @@ def plan(folder: Folder, family: Family) -> list[Planned]:
     for target, parts in _targets(folder, family).items():
         shape = parts[0].shape if len(parts) == 1 else (len(parts), *parts[0].shape)
         for part in parts:
+            # np.stack would promote mixed types silently, and the file's header would no longer describe the data.
             if (part.kind, part.shape) != (parts[0].kind, parts[0].shape):
                 raise ConversionError(f'"{part.name}" is {part.kind} of shape {list(part.shape)}, unlike its siblings')
         _check(parts[0].name, shape, wanted.get(target))
         kind = kind_of(target, parts[0], len(shape))
         found[target] = Planned(target, shape, kind, partial(_made, target, parts, kind, family))
+    # The loop above sees only tensors that exist. llama.cpp would refuse such a model at its first load, long after the
+    # creation.
     for target in wanted:
         if target not in found:
             raise ConversionError(f'there is nothing for the tensor "{target}"')
@@ -85,6 +90,8 @@ def in_kind(weights: Weights, kind: GGMLQuantizationType) -> Array:
 
 def _targets(folder: Folder, family: Family) -> dict[str, list[Weights]]:
     """Return the sources of each tensor: the tensor itself, or the experts in their order."""
+    # gguf maps the names of each architecture's checkpoints. Experts are stored one by one on hubs, and as one tensor
+    # in GGUF.
     known = names(family.architecture, family.blocks)
     found: dict[str, dict[int, Weights]] = {}
     for name, weights in folder.weights().items():
@@ -100,6 +107,7 @@ def _targets(folder: Folder, family: Family) -> dict[str, list[Weights]]:
         if number in parts:
             raise ConversionError(f'"{name}" and "{parts[number].name}" are the same tensor')
         parts[number] = weights
+    # A missing expert shows in the check of the shape: its first length is the number of experts in config.json.
     return {target: [parts[number] for number in sorted(parts)] for target, parts in found.items()}
 
 

@@ -14,6 +14,7 @@ def pooling(folder: Folder) -> int | None:
     for kind, path in _steps(folder):
         if kind.endswith("Pooling"):
             modes = folder.json(f"{path}/config.json")
+            # A step in which none of these flags is true pools by the mean, the default of sentence-transformers.
             return next((number for mode, number in _MODES.items() if modes.get(mode) is True), MEAN)
     return None
 

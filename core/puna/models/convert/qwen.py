@@ -19,6 +19,7 @@ class Qwen2(Decoder):
         """Return the shapes, with biases of queries, keys and values."""
         found = super().shapes()
         for block in range(self.blocks):
+            # Qwen 2 always has these biases; config.json has no key for them.
             for name, heads in (("q", self.heads), ("k", self.kv_heads), ("v", self.kv_heads)):
                 found[f"blk.{block}.attn_{name}.bias"] = (heads * self.head,)
         return found

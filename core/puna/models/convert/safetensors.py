@@ -54,7 +54,9 @@ def read(path: Path) -> dict[str, Weights]:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
+        # A file of less than eight bytes gets a length that the next test refuses.
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        # The length is checked before it is read: a header may claim a terabyte.
         if 8 + length > size or length > _LONGEST_HEADER:
             raise ConversionError(f"{path.name}: unexpected EOF in the header")
         text = file.read(length)
@@ -81,6 +83,7 @@ def _weights(file: str, name: str, entry: object, data: "np.ndarray[Any, np.dtyp
         raise ConversionError(f'{file}: "{name}" has the shape {shape}')
     if not 0 <= start <= end <= data.size:
         raise ConversionError(f'{file}: unexpected EOF in "{name}"')
+    # Python's integers do not overflow. numpy's would wrap, and a shape of 2^64 elements would pass for an empty one.
     elements = 1
     for each in shape:
         elements *= each

@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizers, from tokenizer.model or from what tokenizer.json tells of them.
+"""SentencePiece's tokenizers, from tokenizer.model or from a tokenizer.json that was made of it.
 
 A tokenizer.model is a protobuf message. protobuf parses it with a description of the few fields that are needed; other
 fields are passed over. The parser bounds how deep a message may nest, and the file's size is bounded before.
@@ -41,6 +41,7 @@ def of_json(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
     better score."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(tokenizer["model"].get("merges") or ()):
+        # Two merges may give the same token. The earlier one decides, since a tokenizer would apply it first.
         ranks.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), rank)
     unknown = tokenizer["model"].get("unk_token")
     tokens: dict[int, Token] = {}
@@ -59,6 +60,7 @@ def is_like(tokenizer: Mapping[str, Any]) -> bool:
 
 def _vocabulary(tokens: dict[int, Token], folder: Folder, tokenizer: Mapping[str, Any], adds_space: bool) -> Vocabulary:
     for place, token in added(folder, tokenizer, escaped=True):
+        # llama.cpp finds the unknown token by its type, so an added token must not turn it into a control token.
         if place not in tokens or tokens[place].kind is not Kind.UNKNOWN:
             tokens[place] = token
     # True is llama.cpp's default.
@@ -67,6 +69,7 @@ def _vocabulary(tokens: dict[int, Token], folder: Folder, tokenizer: Mapping[str
 
 
 def _adds_space(tokenizer: Mapping[str, Any]) -> bool:
+    # Older files add the space in a normalizer, newer ones in a Metaspace pre-tokenizer.
     steps = [*_parts(tokenizer.get("normalizer"), "normalizers")]
     steps += _parts(tokenizer.get("pre_tokenizer"), "pretokenizers")
     for step in steps:

@@ -20,6 +20,7 @@ class ModelSettings:
     def integer(self, key: str, default: int | None = None) -> int:
         """Return an integer. Raises ConversionError if it is no integer, or missing without a default."""
         value = self._value(key, default)
+        # bool is a subclass of int in Python. The upper bound is the range of uint32, in which GGUF stores these keys.
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
             raise ConversionError(f'config.json: "{key}" is not a whole number')
         return value

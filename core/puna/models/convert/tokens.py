@@ -53,6 +53,7 @@ class Vocabulary:
     def metadata(self, rows: int) -> Pairs:
         """Return the keys for a model of `rows` embeddings. Ids without a token get an unused one; tokens beyond
         are left out."""
+        # llama.cpp refuses a vocabulary whose length differs from the rows of the embeddings, which are often padded.
         known = [self.tokens.get(place, Token(f"[PAD{place}]", Kind.UNUSED)) for place in range(rows)]
         found: Pairs = {
             "tokenizer.ggml.model": self.model,
@@ -66,7 +67,9 @@ class Vocabulary:
 
 
 def added(folder: Folder, tokenizer: Mapping[str, Any], *, escaped: bool) -> Iterator[tuple[int, Token]]:
-    """Yield the added tokens of a tokenizer by id. If `escaped`, spaces are replaced as SentencePiece does."""
+    """Yield the added tokens of a tokenizer by id. If `escaped`, the "▁" that SentencePiece writes for a space becomes
+    a space in tokens that are not special."""
+    # Later files win: tokenizer.json is the one that the model's own library reads.
     entries: dict[int, tuple[str, bool]] = {}
     for text, place in folder.json("added_tokens.json").items():
         entries[_id(place)] = (text, False)

@@ -23,11 +23,13 @@ def metadata(folder: Folder, rows: int) -> Pairs:
     found = vocabulary.metadata(rows)
     if special.merges:
         found["tokenizer.ggml.merges"] = list(special.merges)
+    # GGUF's key is spelled "seperator".
     names = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
     for kind, place in special.special_token_ids.items():
         found[f"tokenizer.ggml.{names.get(kind, kind)}_token_id"] = place
     for kind, is_added in special.add_special_token.items():
         found[f"tokenizer.ggml.add_{kind}_token"] = is_added
+    # These keys win over the special tokens above, which know one end token only.
     found |= _ends(folder, rows, special.special_token_ids.get("eos"))
     return found | _templates(special.chat_template)
 
@@ -36,6 +38,8 @@ def read(folder: Folder) -> Vocabulary:
     """Return the tokens of the folder's tokenizer. Raises UnsupportedError and ConversionError."""
     tokenizer = folder.json("tokenizer.json")
     model = tokenizer.get("model") or {}
+    # A tokenizer.model may lie beside a byte-level tokenizer.json, as in some Llama 3 folders, where it has another
+    # format. So tokenizer.json decides first.
     is_sentencepiece = model.get("type") == "BPE" and sentencepiece.is_like(tokenizer)
     if (folder.path / "tokenizer.model").is_file() and (
         not tokenizer or is_sentencepiece or model.get("type") == "Unigram"
@@ -56,6 +60,7 @@ def read(folder: Folder) -> Vocabulary:
 
 def _ends(folder: Folder, rows: int, first: int | None) -> Pairs:
     """Return the keys of further tokens that end an answer. llama.cpp supports two besides the first."""
+    # generation_config.json is what a model's own library generates with; config.json may list fewer end tokens.
     end_ids = folder.json("generation_config.json").get("eos_token_id")
     if not isinstance(end_ids, list):
         end_ids = folder.json("config.json").get("eos_token_id")

@@ -12,6 +12,7 @@ def read(folder: Folder, tokenizer: Mapping[str, Any]) -> Vocabulary:
     """Return the tokens in GGUF's form: tokens that begin a word are marked, continuations are not. Raises
     ConversionError."""
     prefix = str(tokenizer.get("model", {}).get("continuing_subword_prefix", "##"))
+    # llama.cpp marks words as SentencePiece does, with "▁" at their beginning, where WordPiece marks the continuations.
     tokens = {place: Token(_marked(text, prefix)) for text, place in base(tokenizer).items()}
     for place, token in added(folder, tokenizer, escaped=False):
         tokens[place] = token if token.kind is Kind.CONTROL else Token(_marked(token.text, prefix), token.kind)
@@ -35,11 +36,13 @@ def _normalizer(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
         if each.get("type") == "BertNormalizer":
             lowercase = bool(each.get("lowercase", True))
             value = each.get("strip_accents")
+            # BERT's rule: null means that accents are stripped from lower-cased text only.
             strip_accents = lowercase if value is None else bool(value)
     return lowercase, strip_accents
 
 
 def _marked(text: str, prefix: str) -> str:
+    # [CLS], [SEP] and the like are no words.
     if text.startswith("[") and text.endswith("]"):
         return text
     return text.removeprefix(prefix) if text.startswith(prefix) else f"▁{text}"

@@ -79,6 +79,7 @@ def create(
     name = check(request)
     with store.blobs.hold_shared_locks() as shared_locks, ExitStack() as scratch:
         creation = _Creation(store, request, store.resolve(name), shared_locks, rewriter, pull, stopped, scratch)
+        # Blobs of the replaced model are removed only after the shared locks are released, which would keep them.
         stale = yield from creation.run()
     store.remove_unused(stale)
     yield TransferStep("success")
@@ -148,6 +149,7 @@ class _Creation:
         """Convert safetensors to a temporary file. Its layer has no digest until it is stored."""
         target = self.scratch.enter_context(self.store.blobs.temporary())
         paths = {name: self._uploaded(digest) for name, digest in files.items()}
+        # The progress of a conversion is not passed on: Ollama reports none.
         for _ in conversion.convert(paths, target, base, self.stopped):
             pass
         layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
@@ -158,6 +160,7 @@ class _Creation:
         self.shared_locks.add(digest)
         path = self.store.blobs.path(digest)
         if not path.is_file():
+            # The lock is held before this check, so the blob cannot vanish after it.
             raise CreateFailedError(f"open {path}: no such file or directory")
         self.store.blobs.touch(digest)
         return path
@@ -237,11 +240,13 @@ class _Creation:
     def _finished(self, component: ModelComponent) -> Generator[TransferStep, None, ModelComponent]:
         """Return the component as it is stored: joined, completed, rewritten or quantized as needed."""
         kind = self._rewriting(component)
+        # A converted file is not a blob yet.
         if kind is None and not component.layer.digest:
             return self._adopted(component, component.path)
         if kind is None and not component.shards and not component.lacks_projector_type:
             return component
         blobs = self.store.blobs
+        # Beside the blobs, so that adopting the result is a rename. Both are removed if they are not adopted.
         with blobs.temporary() as whole, blobs.temporary() as target:
             source = written = component.path
             if component.shards:
@@ -270,6 +275,7 @@ class _Creation:
             wanted = quantization.named(self.request.quantize)
             if has not in quantization.UNQUANTIZED:
                 raise CreateFailedError("quantization is only supported for F16, BF16 and F32 models")
+            # A model that has the wanted type already is treated like any other upload: see the last line.
             if wanted != has:
                 return wanted
         if component.layer.media_type == media_types.DRAFT and self.request.draft_quantize:
@@ -290,6 +296,7 @@ class _Creation:
                 if self.stopped():
                     raise CreateFailedError("request canceled")
                 now = time.monotonic()
+                # A step for each tensor would flood the client.
                 if kind != COPY and now - reported >= _PROGRESS_SECONDS:
                     reported = now
                     yield TransferStep(status, _PROGRESS_DIGEST, size, size * done // max(total, 1))
@@ -309,6 +316,7 @@ class _Creation:
         yield TransferStep("writing manifest")
         config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
         manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
+        # All blobs are stored, locked and flushed at this point.
         return self.store.manifests.replace(self.name, manifests.dumps(manifest))
 
     def _stored(self, entry: Entry) -> Entry:

@@ -74,8 +74,10 @@ class Fingerprint:
         """Estimate the Levenshtein distance of the two texts. Return `limit` if the estimate is not less."""
         if self.digest == other.digest:
             return 0.0
+        # A difference in length is a lower bound of the distance and costs nothing.
         if abs(self.length - other.length) >= limit:
             return limit
+        # The bag distance is far cheaper than the alignment, so it decides first.
         bag = _bag_distance(self.words, other.words)
         if bag >= limit:
             return limit
@@ -95,6 +97,7 @@ def nearest(text: str, known: Sequence[Fingerprint], limit: float) -> str | None
     for each in known:
         estimate = each.distance(own, limit)
         if estimate < limit:
+            # The limit falls to the best estimate, which ends most later comparisons early.
             best, limit = each.name, estimate
     return best
 
@@ -150,6 +153,7 @@ def _bag_distance(one: Words, other: Words) -> int:
 
 def _segment_distance(one: Sequence[Words], other: Sequence[Words], limit: int) -> int:
     """Return the least cost of turning one list of segments into the other, or `limit` if it is not less."""
+    # Common segments at both ends cost nothing to align, and the rest is quadratic.
     start = 0
     shortest = min(len(one), len(other))
     while start < shortest and one[start] == other[start]:

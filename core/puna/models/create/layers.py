@@ -85,6 +85,7 @@ def with_texts(
     if request.system:
         out = [*_without(out, media_types.SYSTEM), of_text(media_types.SYSTEM, request.system.encode())]
     out += [of_text(media_types.LICENSE, text.encode()) for text in request.licenses]
+    # Parameters merge key by key, so their layers become one. Other texts replace the inherited ones.
     merged = _parameters(out, request.parameters, read)
     out = _without(out, media_types.PARAMS)
     if merged:

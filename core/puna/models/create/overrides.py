@@ -47,6 +47,7 @@ def _count(info: Mapping[str, Any], key: str) -> int:
     value = info.get(key, 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidCreateError(f'info field "{key}" must be a number')
+    # JSON numbers may arrive as floats, which count as integers if they have no fraction.
     if value != int(value) or not 0 <= value < _LARGEST:
         raise InvalidCreateError(f'info field "{key}" must be a non-negative integer')
     return int(value)

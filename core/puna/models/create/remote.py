@@ -31,6 +31,7 @@ def remote_host(text: str) -> str:
         authority = f"localhost{authority}"
     if not found["port"]:
         authority = f"{authority.removesuffix(':')}:{DEFAULT_PORT}"
+    # Go escapes a host as it prints it, and the printed text is stored in the stub.
     host = quote(authority, safe="[]:@%!$&'()*+,;=-._~")
     return f"{scheme}://{host}{_clean(slash + path, keep_root=not match and not rest.partition('/')[0])}"
 

@@ -54,4 +54,5 @@ def _run(
 def _reason(said: str, source: Path) -> str:
     """Return llama.cpp's reason without the file's place on this machine; empty if it gives none about the file."""
     reason = said.rpartition("failed to quantize: ")[2].partition("\n")[0] if "failed to quantize: " in said else ""
+    # Clients must not see paths of the server.
     return f": {reason}".replace(str(source), source.name) if reason else ""

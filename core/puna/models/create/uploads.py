@@ -71,6 +71,7 @@ class Uploads:
 
     def kind(self, files: Mapping[str, str]) -> Kind:
         """Return the format of the files, by their names or else by their content. Raises InvalidCreateError."""
+        # Names decide first, so that the reader of that format reports a wrong name.
         if any(name.endswith(".gguf") for name in files):
             return "gguf"
         if any(name.endswith(".safetensors") for name in files):
@@ -108,6 +109,7 @@ class Uploads:
         try:
             if not gguf.is_gguf(path):
                 raise InvalidCreateError("supplied file was not in GGUF format")
+            # Locked before the header is read, so that no process removes the blob in between.
             self._shared_locks.add(digest)
             header = gguf.read(path)
             size = path.stat().st_size

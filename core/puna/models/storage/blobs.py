@@ -89,11 +89,13 @@ class SharedLocks:
         """Lock a digest, whether or not the blob exists. Only a check after this call is reliable."""
         with self._lock:
             self._counter[file_name(digest)] += 1
+            # Threads of this process see the counter, other processes see the byte locks.
             self._held.append(file_name(digest))
         self._locked.lock_shared(file_name(digest))
 
     def release(self) -> None:
         """Release all locks."""
+        # Closing the file releases all byte locks at once.
         self._locked.close()
         with self._lock:
             self._counter.subtract(self._held)
@@ -166,6 +168,7 @@ class BlobStore:
         A blob that exists and may be damaged is replaced.
         """
         target = self.path(digest)
+        # Touched before it is checked, so that no other server prunes the blob in between.
         is_there = self._touch(target)
         if is_there and self._is_sound(target, digest):
             return False
@@ -181,6 +184,7 @@ class BlobStore:
 
     def mark_verified(self, digest: str) -> None:
         """Store the fingerprint of a blob of the store's own whose digest was just verified."""
+        # A fingerprint of an earlier file may name an origin that the new file does not have.
         self.stat_fingerprints.remove(self.path(digest))
         self.stat_fingerprints.renew(self.path(digest))
 
@@ -202,6 +206,8 @@ class BlobStore:
         if self.stat_fingerprints.touch(path):
             return path.is_file()
         try:
+            # Setting the time changes the fingerprint's ctime. It is renewed only if the blob was unchanged before, so
+            # that a change is not hidden.
             intact = self.stat_fingerprints.state(path) is FileState.UNCHANGED
         except OSError:
             return False
@@ -233,6 +239,7 @@ class BlobStore:
         `used` returns the digests in use. It is called once the exclusive locks are held, so that no writer can name a
         blob afterwards without waiting. `still` is asked about each blob just before it is removed.
         """
+        # The thread lock is held as well: no thread may add a shared lock between the check and the removal.
         with self._lock, hold_exclusive_locks(self._locks, self._not_shared(digests)) as names:
             kept = {file_name(digest) for digest in used() if is_digest(digest)} if names else set()
             for path in (self.folder / name for name in names if name not in kept):

@@ -15,6 +15,7 @@ LAYER: Final = 64 << 20
 def read(path: Path, most: int) -> bytes:
     """Return a file's bytes. Raises OSError, and ValueError if there are more than `most`."""
     with path.open("rb") as file:
+        # Reading one byte more than allowed shows an excess without trusting `stat`, which may be outdated.
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"{path.name} has more than {most} bytes")

@@ -42,9 +42,11 @@ def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
     path = Path(name)
+    # A process that is asked to end removes these files on its way out.
     process_exit.PATHS.add(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            # mkstemp makes files that only their owner can read. Other users' servers may share a store.
             os.fchmod(descriptor, FILE_MODE)
             with contextlib.suppress(OSError):  # not every file system has locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,6 +59,7 @@ def temporary(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
 def replace_atomically(file: BinaryIO, path: Path, target: Path) -> None:
     """Flush an open temporary file to the disk and rename it to `target`, which it replaces."""
     file.flush()
+    # Flushed before the rename: otherwise a crash could leave the new name with an empty file.
     os.fsync(file.fileno())
     path.replace(target)
     sync_folder(target.parent)

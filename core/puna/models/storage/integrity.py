@@ -34,6 +34,7 @@ def digest_of_file(path: Path, stopped: Callable[[], bool] = never, on_bytes: On
     found = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
+    # One buffer is reused for the whole file, without a copy between the kernel and the hash.
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             if stopped():
@@ -67,10 +68,12 @@ def find_damage(
         state = blobs.stat_fingerprints.state(path)
     except FileNotFoundError:
         return f"{where} is gone"
+    # The size costs one `stat` and finds every truncated file.
     if size and found != size:
         return f"{where} has {found} bytes instead of {size}"
     if state is FileState.UNCHANGED and use_fingerprints:
         return ""
+    # Blobs that Ollama pulled have no fingerprint. Reading them at every load would cost minutes.
     if state is FileState.UNKNOWN and found >= SMALL and not thorough:
         return ""
     if file_name(digest_of_file(path, stopped, on_bytes)) != path.name.lower():

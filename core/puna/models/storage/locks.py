@@ -45,11 +45,13 @@ class ByteLocks:
         try:
             self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, file_name)
         except OSError as error:
+            # Any other error means that the file system has no locks. The removal then goes on, as with Ollama's store.
             return error.errno not in (errno.EAGAIN, errno.EACCES)
         return True
 
     def _lock(self, command: int, kind: int, file_name: str) -> None:
         if self._descriptor is not None:
+            # A lock beyond the end of a file is allowed, so the lock file stays empty.
             start = int(file_name.rpartition("-")[2][:_HEXADECIMALS], 16)
             fcntl.fcntl(self._descriptor, command, _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0))
 

@@ -45,6 +45,7 @@ def prune_unfinished(folder: Path, prefix: str = "") -> None:
         try:
             if is_old(path):
                 with locks.try_lock(locked_file(path)) as free:
+                    # The age is asked again under the lock: a writer may have resumed the file in between.
                     if free and is_old(path):
                         path.unlink(missing_ok=True)
         except OSError as error:
@@ -67,6 +68,7 @@ def remove_empty_folders(folder: Path) -> bool:
         return True  # it does not exist, or another process was faster
     left = False
     for entry in entries:
+        # Every entry is visited even if one is left, since folders beside it may be empty.
         if not entry.is_dir(follow_symlinks=False) or not remove_empty_folders(Path(entry.path)):
             left = True
     if left:

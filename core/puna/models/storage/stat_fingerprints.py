@@ -93,6 +93,7 @@ class StatFingerprints:
     def _belongs(self, fingerprint: StatFingerprint, blob: Path) -> bool:
         if fingerprint.place == Place.SYMBOLIC_LINK.value:
             return blob.is_symlink()
+        # A link in place of a file means that another import took the blob's name.
         if blob.is_symlink():
             return False
         return fingerprint.place == Place.STORE.value or not blob.exists() or blob.stat().st_ino == fingerprint.inode
@@ -133,6 +134,7 @@ class StatFingerprints:
         if fingerprint is None or fingerprint.place == Place.STORE.value:
             return False
         with contextlib.suppress(OSError):
+            # The fingerprint's own file has the time of the last use, since the user's file must not be touched.
             os.utime(self.folder / blob.name)
         return True
 

@@ -170,6 +170,7 @@ class _Examination:
             yield from self._missing(name)
         todo = [(path.name, sizes.get(path.name, 0)) for path in self.store.blobs.files()]
         total = sum(_size(self.store.blobs.folder / name) for name, _ in todo)
+        # The readers must end when the caller closes the iterator, not only when it asks to stop.
         over = threading.Event()
 
         def is_over() -> bool:
@@ -179,6 +180,7 @@ class _Examination:
             try:
                 waiting = {pool.submit(self._look, name, size, is_over): name for name, size in todo}
                 while waiting:
+                    # The timeout keeps the progress moving while the readers hash large files.
                     done, _ = wait(waiting, _TICK, FIRST_COMPLETED)
                     for each in done:
                         yield from self._judged(waiting.pop(each), each)

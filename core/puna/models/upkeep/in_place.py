@@ -70,11 +70,13 @@ def _added(
 ) -> Generator[TransferStep, None, str]:
     """Make a file a blob and return its digest."""
     try:
+        # The target of a link is recorded: the link itself may be moved or changed.
         origin = path.resolve(strict=True)
         before = StatFingerprint.of(origin)
         if link is Link.COPY:
             return (yield from _copied(blobs, origin, shared_locks, stopped))
         digest = _known(blobs, origin, before) or (yield from _read(origin, None, stopped))
+        # A digest of a file that changed while it was read belongs to no content at all.
         if StatFingerprint.of(origin) != before:
             raise CreateFailedError(f"{path} has changed while it was read")
         shared_locks.add(digest)
@@ -87,6 +89,7 @@ def _added(
 
 def _known(blobs: BlobStore, origin: Path, now: StatFingerprint) -> str:
     """Return the digest of a file that was imported before and is unchanged; empty otherwise."""
+    # A second import of a large folder need not read it again.
     for name in blobs.stat_fingerprints.names():
         blob = blobs.folder / name
         fingerprint = blobs.stat_fingerprints.read(blob)
@@ -135,6 +138,7 @@ def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
     """Link a file to its digest's name, and replace an existing blob."""
     target = blobs.path(digest)
     blobs.folder.mkdir(parents=True, exist_ok=True)
+    # Neither kind of link replaces an existing name.
     target.unlink(missing_ok=True)
     place = Place.SYMBOLIC_LINK
     if link is not Link.SYMBOLIC:

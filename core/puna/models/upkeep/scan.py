@@ -63,6 +63,7 @@ def find(paths: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> 
     skipped: list[Skipped] = []
     models: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     projectors: dict[Path, list[Path]] = defaultdict(list)
+    # A file may be reached twice, by its own path and by its folder's.
     for path in dict.fromkeys(each for start in paths for each in _files(start, stopped)):
         if stopped():
             break

@@ -16,6 +16,7 @@ class GoTemplateParser:
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
         outer = self._thinking.feed(text) if self._thinking is not None else ParsedDelta(text)
+        # `waits` must reach the caller, which sends nothing for such a text.
         if outer.waits or self._tools is None:
             return outer
         inner = self._tools.feed(outer.content)

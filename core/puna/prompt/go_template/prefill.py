@@ -29,6 +29,7 @@ class _Cutter:
     def list(self, node: ListNode) -> ListNode | None:
         if self._cut:
             return None
+        # The order matters: children after the cut come out as None.
         kept = [inner for child in node.nodes if (inner := self._node(child)) is not None]
         return replace(node, nodes=kept)
 
@@ -52,6 +53,7 @@ class _Cutter:
     def _branch(self, node: BranchNode) -> BranchNode:
         body = self.list(node.body)
         otherwise = self.list(node.otherwise) if node.otherwise is not None else None
+        # The list after the cut is gone, and a branch cannot be evaluated without it.
         if body is None or (node.otherwise is not None and otherwise is None):
             self.broken = True
             return node
@@ -61,6 +63,7 @@ class _Cutter:
         commands: list[CommandNode] = []
         for command in pipe.commands:
             kept = [inner for argument in command.arguments if (inner := self._node(argument)) is not None]
+            # A command without arguments cannot be evaluated, so the whole action is dropped.
             if not kept:
                 return None
             commands.append(replace(command, arguments=kept))

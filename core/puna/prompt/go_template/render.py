@@ -57,6 +57,7 @@ def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     collated: list[Message] = []
     for message in messages:
         if collated and message.role == collated[-1].role != "tool":
+            # Ollama joins only contents: images and calls of a joined message are lost.
             joined = f"{collated[-1].content}\n\n{message.content}"
             collated[-1] = replace(collated[-1], content=joined)
         else:
@@ -91,6 +92,6 @@ def _render_turns(template: Template, messages: Sequence[Message], think: Think 
     if last is None:
         # Ollama's handler panics here, and its answer is a 500 without a text.
         raise TemplateError("template: .Response in an if with an else")
-    # Ollama makes this template anew, without its own functions and options.
+    # Ollama parses this template anew, without its own functions and without its option for missing keys.
     out.append(last.execute({**turn, **flags}, functions=BUILTINS, lenient=True, budget=budget))
     return "".join(out)

@@ -55,6 +55,7 @@ def _type_script(value: Struct) -> str:
 
 
 _JSON: Final = {"String": to_json}
+# Go prints a nil map as "map[]" or JSON null, but Ollama's method writes an empty object.
 _ARGUMENTS: Final = ContainerType(
     "template.templateArgs", boxed=True, methods={"String": lambda v: "{}" if v.nil else to_json(v)}
 )
@@ -124,6 +125,7 @@ _TOOLS: Final = ContainerType("template.templateTools", methods=_JSON)
 
 def messages(given: Sequence[Message]) -> Slice:
     """Return messages as `.Messages` holds them."""
+    # An empty slice is nil in Go here, which error texts and %#v show.
     return Slice(_MESSAGES, [Pointer(_message(message), _MESSAGE.name) for message in given] or None)
 
 

@@ -66,11 +66,13 @@ class ThinkingParser:
         if trimmed.startswith(self._opening):
             self._held = trimmed[len(self._opening) :]
             self._state = _State.EATING_AFTER_OPENING
+        # Text that is only white space or the beginning of the tag decides nothing yet.
         elif not self._opening.startswith(trimmed):
             self._state = _State.CONTENT
         return "", ""
 
     def _eat(self, following: _State) -> None:
+        # The state lasts until another character comes, so white space may arrive in any number of texts.
         self._held = self._held.lstrip(SPACE)
         if self._held:
             self._state = following

@@ -78,9 +78,11 @@ class ToolCallParser:
         while (found := self._find_name()) is not None:
             name, name_end = found
             text = _find_object(name, self._held)
+            # The object may be complete with the next text.
             if text is None or text.arguments is None:
                 return
             called = self._called(text, name, name_end)
+            # With a bare bracket the text may still be content, so nothing is removed from it.
             if called is None and self._bare:
                 return
             # The closing brace stays, as in Ollama, where it keeps brackets from balancing.
@@ -102,6 +104,7 @@ class ToolCallParser:
             return name
         parts = [each for each in self._names if each in stated]
         if parts:
+            # The longest part is the most specific: "get_weather" wins over "get" in "functions.get_weather".
             return max(parts, key=len)
         before = name_end - len(name) < text.start and name not in self._tag
         return name if before else None
@@ -112,6 +115,7 @@ class ToolCallParser:
         for name in self._names:
             if any(self._held.endswith(name[:n]) for n in range(1, len(name))):
                 return None
+        # The first place counts, and at one place the longest name.
         places = [(self._held.find(name), -len(name), name) for name in self._names]
         place = min((place for place in places if place[0] >= 0), default=None)
         return None if place is None or not self._held else (place[2], place[0] + len(place[2]))
@@ -167,6 +171,7 @@ def _find_object(name: str, text: str) -> _Object | None:
         elif char == "}":
             depth -= 1
             if depth == 0 and start >= 0:
+                # Balanced braces need not be JSON: a model may write `{get}` before the object.
                 found = _object(text[start : at + 1])
                 if found is not None:
                     holds, stated, arguments = _search(name, found)
@@ -205,6 +210,7 @@ def _arguments(value: object) -> Mapping[str, Any] | None:
 def _object(text: str) -> Mapping[str, Any] | None:
     try:
         value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
+    # A model may write nesting that Python's reader cannot follow. That text is no call.
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -49,7 +49,9 @@ class _Reader:
         self._text = text
         self._layout = layout
         self._at = 0
+        # Longest first, so that a name that begins like another is found.
         self._names = sorted((tool.name for tool in tools), key=len, reverse=True)
+        # The schema decides whether the text of a tagged argument is a string or JSON.
         self._schemas = Schemas(tools)
         self.calls: list[ToolCall] = []
         self.done = 0
@@ -115,6 +117,8 @@ class _Reader:
     def _json(self) -> Value:
         self._skip()
         try:
+            # raw_decode stops at the end of the value, and markers may follow. Numbers are floats, as in the calls that
+            # Ollama returns.
             value, self._at = json.JSONDecoder(parse_int=float).raw_decode(self._text, self._at)
         except (ValueError, RecursionError) as error:
             raise UnreadableError from error
@@ -161,6 +165,7 @@ class _Reader:
         arguments = _member(value, members.arguments)
         for other in ("arguments", "parameters"):
             arguments = value.get(other) if arguments is None else arguments
+        # Without a marker any JSON object could be meant, so only the name of a known tool makes it a call.
         bare = not self._layout.calls_marker
         if not isinstance(name, str) or (bare and name not in self._names):
             raise UnreadableError
@@ -185,6 +190,7 @@ class _Reader:
         made = self._first_id() if tagged.id_first else None
         self._need(tagged.before_name)
         markers = [tagged.after_name, tagged.separator, tagged.before_id, tagged.after_id, tagged.before_arguments]
+        # The name ends at the first of any markers that may follow, since models leave some of them out.
         ends = [each.strip() for each in (*markers, tagged.before_key, tagged.close, layout.call_end) if each.strip()]
         if layout.call_syntax is CallSyntax.TAGGED_JSON:
             ends.append("{")
@@ -192,6 +198,7 @@ class _Reader:
         self._take(tagged.after_name)
         self._pass_attributes()
         if not tagged.id_first:
+            # A model may write the call without an id; then the arguments follow at once.
             if tagged.before_id.strip() and self._take(tagged.before_id):
                 made = self._until(*[each for each in (tagged.after_id.strip(), "{") if each]).strip().strip('"')
             self._take(tagged.after_id)
@@ -239,6 +246,7 @@ class _Reader:
     def _tagged_arguments(self, name: str) -> dict[str, Any]:
         tagged = self._layout.tagged
         out: dict[str, Any] = {}
+        # Without a marker before keys, arguments cannot be told apart.
         if not tagged.before_key.strip():
             return out
         while self._take(tagged.before_key):
@@ -265,6 +273,7 @@ class _Reader:
         end = self._text.find(bare, self._at) if bare else -1
         if end < 0:
             raise UnreadableError
+        # A CDATA section may contain the closing marker as text.
         if self._layout.tagged.cdata and (found := _CDATA.match(self._text, self._at)):
             end = self._text.find(bare, found.end())
             if end < 0:
@@ -272,6 +281,7 @@ class _Reader:
             self._at = end + len(bare)
             return found[1]
         lead = closing[: len(closing) - len(closing.lstrip())]
+        # Only the white space that the template writes before its marker is cut: more of it belongs to the value.
         value = self._text[self._at : end]
         self._at = end + len(bare)
         return value[: len(value) - len(lead)] if lead and value.endswith(lead) else value
@@ -282,6 +292,8 @@ class _Reader:
         end = self._text.find(closing, self._at) if closing else -1
         source = self._text[self._at : end] if end >= 0 else found[0] if found else ""
         try:
+            # The text is parsed and never run. Line ends within strings, which Python does not allow, are escaped
+            # first.
             tree = ast.parse(_STRING.sub(lambda found: found[0].replace("\n", "\\n"), source.strip()), mode="eval").body
             made = [(_callee(each), _keywords(each)) for each in (tree.elts if isinstance(tree, ast.List) else [tree])]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -312,6 +324,7 @@ def _callee(node: ast.expr) -> str:
 _STRING: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 """A string of Python, in which models put bare line ends."""
 
+# Models mix the words of JSON into Python's notation.
 _JSON_WORDS: Final = {"true": True, "false": False, "null": None}
 
 
@@ -329,4 +342,5 @@ def _literal(node: ast.expr) -> Value:
     if isinstance(node, ast.Dict):
         return {str(_literal(k)): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
     value = ast.literal_eval(node)
+    # Numbers of arguments are floats, as in Go.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -69,6 +69,7 @@ class ChannelParser:
                     return ParsedDelta(content, thinking)
                 self._open(header)
                 self._buffer = rest
+            # Any of these special tokens ends a body, so that a missing `<|end|>` loses nothing.
             end, found = first_or_certain(_ENDS, self._buffer)
             body, self._buffer = self._buffer[:end], self._buffer[end + len(found) :]
             content, thinking = self._add(body, content, thinking)
@@ -121,5 +122,6 @@ class ChannelParser:
             content, thinking = self._add(rest, "", "")
             content += self._close()
         else:
+            # The answer ended within a header. Text in it that is no part of a header was meant as content.
             content = _HEADER_PART.sub("", rest).strip()
         return ParsedDelta(content, thinking, tuple(self._calls))

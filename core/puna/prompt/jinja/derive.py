@@ -34,6 +34,7 @@ def derive(attempt: Attempt, abilities: Abilities) -> OutputLayout:
     """Return the layout that a template implies."""
 
     def pair(one: list[dict[str, Any]], other: list[dict[str, Any]], **variables: Value) -> Difference | None:
+        # Thinking is on in both, so that no pair differs by an empty thought.
         texts = [attempt(messages, enable_thinking=True, **variables) for messages in (one, other)]
         return None if None in texts else compare(texts[0] or "", texts[1] or "")
 
@@ -68,6 +69,8 @@ def _around_thought(layout: OutputLayout, text: str) -> OutputLayout:
     thought = re.escape(THOUGHT)
     # Without a marker before the thought, the prompt opens the thinking, and only its end is in the answer.
     found = re.search(rf"({_MARK}\s*){thought}(\s*{_MARK}\s*)", text)
+    # White space between thought and marker is kept: it is the template's, and the parser drops it where the model
+    # repeats it.
     if found:
         return replace(layout, thinks=True, thinking_start=found[1], thinking_end=found[2])
     found = re.search(rf"{thought}\s*({_MARK}\s*)", text)
@@ -84,6 +87,8 @@ def _thinking_switch(attempt: Attempt, layout: OutputLayout) -> OutputLayout:
     left, right = difference.left.strip(), difference.right.strip()
     # The opening with thinking has a marker more: it starts thinking.
     if not left and right:
+        # A marker elsewhere would be an instruction about thinking in the system message and not the start of a
+        # thought.
         if on.endswith(right) and not layout.thinking_start:
             layout = replace(layout, thinks=True, thinking_start=difference.right)
     # The opening without thinking has a marker more: it closes an empty thought, which the marker before it starts.
@@ -120,6 +125,7 @@ def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
 
 def _content(pair: Callable[..., Difference | None], layout: OutputLayout) -> OutputLayout:
     """Find the markers around content."""
+    # Two pairs, because one alone shares markers with the other text: a call may be wrapped as content is.
     tools = pair(_said(), _said("", tool_calls=[CALL]), tools=TOOLS)
     thoughts = pair(_said(), _said("", reasoning_content=THOUGHT), tools=TOOLS)
     if tools is None or thoughts is None:

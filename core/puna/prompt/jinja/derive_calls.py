@@ -16,6 +16,7 @@ from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 from puna.prompt.value import Value
 
 USER: Final[dict[str, Any]] = {"role": "user", "content": "Whose boat is this?"}
+# Needles are words that no template contains, without characters that JSON or HTML would escape.
 ANSWER: Final = "Quill owns the boat."
 FIRST: Final = "fetch_heron"
 SECOND: Final = "paint_otter"
@@ -85,6 +86,7 @@ def _json_calls(pair: Pair, layout: OutputLayout, text: str, *, parallel: bool) 
     except ValueError:
         return layout
     members = _members(shape)
+    # A template may print calls as a JSON array even if there is only one.
     before, after = text[:start].rstrip(), text[end:].lstrip()
     if before.endswith("[") and after.startswith("]"):
         members = replace(members, in_array=True)
@@ -118,6 +120,7 @@ def _members(shape: dict[str, Any]) -> JsonCall:
             found = replace(found, id=path)
 
     for key, value in shape.items():
+        # `{NAME: {…}}`: the name itself is the only member.
         if key == FIRST:
             return replace(found, name="", arguments="")
         if isinstance(value, dict) and FIRST in json.dumps(value):
@@ -219,6 +222,7 @@ def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
     start = full.start() if full else opening.start(2) if opening else len(after_name)
     before_key = after_name[start:]
     head = after_name[:start]
+    # The text between two arguments is the end of the first and the start of the second, which is known.
     if after_value.endswith(before_key) and before_key:
         after_value = after_value[: -len(before_key)]
     middle = re.match(rf"([^<\[]*(?:{_MARK})\s*|[^<\[]*)(.*)", between, re.DOTALL)

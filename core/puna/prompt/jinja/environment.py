@@ -77,6 +77,7 @@ def to_json(value: Value, indent: int | None = None, item: str = ", ", key: str 
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
+        # Six digits, as llama.cpp's JSON of templates has.
         return f"{value:g}"
     if isinstance(value, Mapping):
         parts = [
@@ -103,7 +104,7 @@ def tojson(
     sort_keys: bool = False,
 ) -> str:
     """The filter `tojson`, which takes what Python's json.dumps takes."""
-    # Sorting goes through Python's encoder, which sorts at every level.
+    # Python's encoder sorts at every level.
     if sort_keys:
         value = json.loads(json.dumps(value, sort_keys=True))
     item, key = separators or (", ", ": ")
@@ -146,6 +147,7 @@ class _Adapter(NodeTransformer):
     def _call(self, node: nodes.Call) -> nodes.Node:
         """Pass `raise_exception` its own place in the source. jinja2 itself knows only the line."""
         if isinstance(node.node, nodes.Name) and node.node.name == "raise_exception":
+            # The tree is visited in the order of the source, so the search goes on behind the previous call.
             found = self._source.find("raise_exception", self._offset)
             opening = self._source.find("(", found) if found >= 0 else -1
             self._offset = max(opening, self._offset)
@@ -165,6 +167,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             undefined=ChainableUndefined,
             finalize=as_text,
+            # `break`, `continue` and `generation` are no part of Jinja, but Hugging Face's engine has them and
+            # templates use them.
             extensions=[LoopControlExtension, _Generation],
             cache_size=0,
         )

@@ -44,6 +44,7 @@ class OutputParser:
         """The layout, which also names the tokens that must be visible and the texts that end the answer."""
         self._tools = tools
         self._calls = bool(tools) and layout.call_syntax is not CallSyntax.NONE
+        # A request without tools cannot be answered by calls, so their markers are content.
         self._starts = _call_starts(layout, tools) if self._calls else ()
         self._thinks = layout.thinks and bool(layout.thinking_end.strip())
         # Without thinking and calls there is nothing to decide, and white space at the start is content.
@@ -63,6 +64,7 @@ class OutputParser:
         self._buffer += text
         content, thinking = [], []
         while True:
+            # A step that changes none of the three needs more text.
             before = (self._state, len(self._buffer), len(self._space))
             said, thought = self._step()
             content.append(said)
@@ -72,6 +74,7 @@ class OutputParser:
 
     def finish(self) -> ParsedDelta:
         """Return what was held back, and all calls. A text that is no call after all is content."""
+        # A state may have been left waiting for a text that never comes; an empty one lets it decide what it can.
         sure = self.feed("")
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
@@ -108,6 +111,7 @@ class OutputParser:
         if self._skipping and self._buffer:
             self._buffer = self._buffer.lstrip()
             self._skipping = not self._buffer
+        # The model need not repeat the template's white space, so each character is dropped only if it matches.
         while self._space and self._buffer:
             if self._buffer[0] == self._space[0]:
                 self._buffer = self._buffer[1:]
@@ -149,6 +153,7 @@ class OutputParser:
     def _thinking(self, text: str) -> str:
         if self._has_thought:
             return text
+        # Thinking of white space alone is none: templates open and close an empty thought for answers without thinking.
         self._thought += text
         if not self._thought.strip():
             return ""
@@ -158,6 +163,8 @@ class OutputParser:
     def _answer(self) -> None:
         marker = self.layout.content_start.strip()
         if marker and self.layout.content_end:
+            # White space before the marker belongs to the template's layout. Without the marker it is content and
+            # stays.
             bare = self._buffer.lstrip()
             if bare.startswith(marker):
                 self._buffer = bare[len(marker) :]
@@ -193,6 +200,7 @@ class OutputParser:
             or not self._buffer.startswith("{")
         ):
             return
+        # An answer in JSON, without any call, would otherwise not stream until its end.
         inside = self._buffer[1:].lstrip()
         keys = [f'"{each}"' for each in (*_WRAPPERS, self.layout.json.name.split(".")[0]) if each]
         if inside and not any(inside.startswith(each) or each.startswith(inside) for each in keys):

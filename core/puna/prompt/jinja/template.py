@@ -52,6 +52,7 @@ class Template:
 
     def __init__(self, source: str, bos_text: str, eos_text: str) -> None:
         """Compile; raises TemplateError."""
+        # jinja2 normalizes line ends too, and places in error texts are counted in this text.
         self.source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._texts = {"bos_token": bos_text, "eos_token": eos_text}
         try:
@@ -139,6 +140,7 @@ class ChatTemplate:
         """Return the prompt as `render` does, with the beginning of the answer in it. Raises as `render` does."""
         prefill = _prefill(messages)
         shown = self._shown(messages[:-1] if prefill else messages, tools, think)
+        # The difference between the two is all that the template writes for the model's turn.
         without, prompt = self._apply(shown, generation=False), self._apply(shown, generation=True)
         head, answer_prefix = _opening(shown, prefill, without, prompt)
         return RenderedPrompt(
@@ -208,6 +210,7 @@ def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) 
     turn = prompt[_shared(without, prompt) :]
     layout = shown.template.layout
     start = layout.thinking_start.strip()
+    # The marker of thinking belongs to the answer: the parser must see it to know that the model is thinking.
     head = turn.partition(start)[0] if start and start in turn else turn
     if prefill is None:
         return head, turn[len(head) :]
@@ -234,6 +237,7 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
         "enable_thinking": think.on if think else template.layout.thinks,
         "datetime": now.strftime("%b %d %Y"),
         "date_string": now.strftime("%d %b %Y"),
+        # Templates ignore variables that they do not know, so all spellings are set.
         **_KEPT_REASONING,
         **known.variables(template.source, think),
     }
