@@ -123,6 +123,7 @@ def _facts(
     # Where llama.cpp's buffers are, and how large, stands only in its log.
     size, on_gpus = captured_log().buffer_bytes()
     if generates:
+        # llama.cpp logs the whole cache as allocated, although unused slots of a lazy one take no memory.
         size -= captured_log().cache_bytes() * (parallel - counted_slots) // parallel
     ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a score, which has no length
     return ModelFacts(
@@ -152,6 +153,8 @@ def _fitting_sequences(weights: Weights, spec: ModelSpec, length: int, limit: in
     if not spec.memory_bytes:
         return limit
     kind = KV_CACHE_TYPES.get(spec.kv_cache_type, KV_CACHE_TYPES["f16"])
+    # `cache_bytes_per_token` counts two bytes for each value; other cache types are converted by their bytes for a
+    # block.
     cell = weights.cache_bytes_per_token * int(libggml.ggml_type_size(kind)) // int(libggml.ggml_blck_size(kind))
     return max(1, min(limit, spec.memory_bytes // 2 // max(cell // _F16_BYTES * _rounded_up(length), 1)))
 

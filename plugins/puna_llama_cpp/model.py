@@ -99,6 +99,8 @@ class GenerativeModel(LlamaModel):
         """Yield the events of one sequence. Closing the generator cancels the sequence."""
         running = await self._prepare(request)
         try:
+            # Inside the try, so that the matcher's process ends even if the model has been unloaded
+            # meanwhile.
             self._engine.submit(running)
             while not isinstance(event := await running.results.get(), Finish):
                 yield event
@@ -129,6 +131,7 @@ class GenerativeModel(LlamaModel):
         if self._projector:
             # Ollama never shifts the context of a model with a projector, not even for prompts without an image.
             request = replace(request, shift=False)
+        # The constraint comes last: its process must not be started for a request that is refused anyway.
         preserved = self._vocabulary.special_tokens(request.preserved_tokens)
         matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
         return sequence.Sequence(request, tokens, matcher, preserved, images)

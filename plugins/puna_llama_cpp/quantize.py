@@ -17,6 +17,7 @@ _ERROR = 4
 # Names whose constant in llama.cpp is not LLAMA_FTYPE_MOSTLY_<name>.
 _FILE_TYPES = {
     "F32": lib.LLAMA_FTYPE_ALL_F32,
+    # A k-quant without a size means the medium one, as in llama.cpp's own program.
     "Q4_K": lib.LLAMA_FTYPE_MOSTLY_Q4_K_M,
     "Q5_K": lib.LLAMA_FTYPE_MOSTLY_Q5_K_M,
     "Q3_K": lib.LLAMA_FTYPE_MOSTLY_Q3_K_M,
@@ -59,6 +60,7 @@ def quantize(source: str, target: str, name: str, progress: Callable[[int, int],
         parameters.only_copy = True
     else:
         parameters.ftype = file_type(name)
+    # llama.cpp keeps a bare pointer, so the callback must stay referenced until the call returns.
     callback = lib.llama_log_callback(listen)
     lib.llama_log_set(callback, ctypes.c_void_p(0))
     if lib.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(parameters)) != 0:
@@ -73,6 +75,7 @@ def main(arguments: list[str]) -> int:
 
     def progress(done: int, total: int) -> None:
         sys.stdout.write(f"progress {done} {total}\n")
+        # The core reads the lines through a pipe, for which Python would collect them.
         sys.stdout.flush()
 
     try:

@@ -47,6 +47,7 @@ class BatchedDelivery:
 
     def send(self) -> None:
         """Deliver all results that were put since the last call."""
+        # One call for each loop: `call_soon_threadsafe` writes to the loop's wakeup socket each time.
         batches, self._batches = self._batches, {}
         for loop, batch in batches.items():
             loop.call_soon_threadsafe(_deliver, batch)
@@ -86,6 +87,7 @@ class StepThread:
 
     def close(self) -> None:
         """End the thread after the running step, and wait for it."""
+        # Set before the event, so that a thread that wakes up sees it.
         self._closing = True
         self._wake.set()
         self._thread.join()

@@ -24,6 +24,8 @@ class Batch:
         # element of this array.
         self._lists = self._slots.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
         self._outputs = np.zeros(size, np.int8)
+        # llama_batch holds bare addresses, so every array is also an attribute, which lives as long as the
+        # batch.
         integers = ctypes.POINTER(ctypes.c_int32)
         self.native = lib.llama_batch()
         for name, array, kind in (
@@ -62,6 +64,7 @@ class VectorBatch:
         """Take vectors and their positions, one row for each coordinate. The last vector gets logits if `output`."""
         self.length = len(vectors)
         self._vectors = np.ascontiguousarray(vectors, np.float32)
+        # llama.cpp reads the first coordinates of all vectors, then the second ones of all, and so on.
         self._positions = np.ascontiguousarray(positions, np.int32)
         self._counts = np.ones(self.length, np.int32)
         self._slot = np.array([slot], np.int32)

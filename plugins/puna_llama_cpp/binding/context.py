@@ -117,6 +117,7 @@ class Context:
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
         self.can_shift = self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
+        # Rounding up may exceed the training length, beyond which an embedding model has no positions.
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = int(lib.llama_n_batch(pointer))
         self.pooling = lib.llama_pooling_type(pointer)
@@ -147,6 +148,7 @@ class Context:
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
         """Evaluate vectors. `causal`: each one attends only to those before it. Raises what `decode` raises."""
+        # The setting belongs to the context and not to the batch, so it is reset even after a failure.
         lib.llama_set_causal_attn(self.pointer, causal)
         try:
             self.decode(batch)
@@ -167,6 +169,7 @@ class Context:
 
         That is the position, or 0 if llama.cpp could only remove all of it (recurrent models).
         """
+        # The saved state is a snapshot that a truncated slot no longer matches.
         if self._saved_state and self._saved_state[0] == slot:
             self._saved_state = None
         if lib.llama_memory_seq_rm(self._memory, slot, position, -1):
@@ -208,4 +211,6 @@ class Context:
     def clear(self) -> None:
         """Remove the memory of all sequences."""
         if self.has_memory:
+            # False keeps the data: cells without a sequence are masked, and zeroing them would touch all of
+            # their pages.
             lib.llama_memory_clear(self._memory, False)

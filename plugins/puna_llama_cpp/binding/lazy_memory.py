@@ -62,6 +62,7 @@ def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
     if hook is None:
         yield False
         return
+    # The table is shared by all CPU buffers of the process, so the replacement lasts only as long as this load.
     original = hook.pointer.value
     hook.pointer.value = hook.replacement.value
     try:
@@ -98,6 +99,7 @@ def _hook() -> _Hook | None:
 
     def make(of_kind: int, size: int) -> int | None:
         buffer: int | None = original(of_kind, size)
+        # Small buffers are cleared as usual: a system call for each costs more than the zeros.
         if buffer and size >= _MIN_BYTES:
             _functions(buffer)[clear_index] = ctypes.cast(clear, c_void_p)
         return buffer
@@ -133,9 +135,11 @@ class _Ggml:
 
         Zeros come from dropping the pages, except at the ends, whose pages other data may share.
         """
+        # madvise takes whole pages, so the range is rounded inwards.
         base, size = self._base(buffer), self._size(buffer)
         first = -(-base // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (base + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        # Fresh pages give only zeros, and a buffer within one page has no page of its own to give back.
         if value or length <= 0 or self._madvise(first, length, _MADV_DONTNEED) != 0:
             ctypes.memset(base, value, size)
             return
@@ -187,6 +191,7 @@ def _find_pointer(
         original = functions[index]
         if original == end:
             return None
+        # NULL stands for an optional function that this kind of buffer lacks.
         if original is None:
             continue
         functions[index] = replacement
@@ -194,6 +199,7 @@ def _find_pointer(
             if is_effective():
                 return index
         finally:
+            # Put back before the next one is tried, so that at most one pointer is wrong at any time.
             functions[index] = original
     return None
 

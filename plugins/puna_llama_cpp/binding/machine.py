@@ -29,6 +29,7 @@ def physical_cores() -> int:
             # Hyper-threads of one core have equal lists of siblings, so the set counts cores.
             siblings.add((_CPUS / f"cpu{cpu}/topology/thread_siblings").read_text())
         except OSError:
+            # Without this file, as on macOS, every CPU counts as a core.
             return max(len(usable), 1)
     return max(len(siblings), 1)
 

@@ -36,6 +36,7 @@ class NativeLog:
         self._partial_line = ""
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._errors: deque[str] = deque(maxlen=20)
+        # llama.cpp holds a bare pointer, so the callback must stay referenced.
         self._callback = lib.llama_log_callback(self._on_message)
         self.attach(lib.llama_log_set)
 
@@ -53,6 +54,7 @@ class NativeLog:
                 level = _DEBUG
             if level == _ERROR:
                 self._errors.extend(line for line in lines if line)
+        # Outside the lock, so that a slow handler delays none of llama.cpp's other threads.
         for line in lines:
             if line:
                 log.log({_ERROR: logging.ERROR, _WARNING: logging.INFO}.get(level, logging.DEBUG), "%s", line)
@@ -87,6 +89,8 @@ class NativeLog:
         """Return the bytes of all buffers allocated since `clear`, and of those outside the CPU's memory."""
         with self._lock:
             found = [match for line in self._lines if (match := _BUFFER.search(line))]
+        # A buffer is named after its device: CPU, CPU_Mapped and the like are in main memory, every other one
+        # is on a GPU.
         sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]
         return sum(size for _, size in sizes), sum(size for name, size in sizes if not name.startswith("CPU"))
 

@@ -23,6 +23,8 @@ class Vocabulary:
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(vocab))
         self.adds_eos = bool(lib.llama_vocab_get_add_eos(vocab))
         self.adds_sep = bool(lib.llama_vocab_get_add_sep(vocab))
+        # A model may have several, such as an end of turn beside an end of text. llama.cpp finds them all in
+        # the file.
         self.end_tokens = frozenset(token for token in range(self.size) if lib.llama_vocab_is_eog(vocab, token))
         self._adds_space = adds_space
         self._output_bytes: list[bytes | None] = [None] * self.size
@@ -52,6 +54,7 @@ class Vocabulary:
     def token_bytes(self, token: int, *, special: bool, strip: bool = False) -> bytes:
         """Return the bytes of a token; those of special tokens only if `special`. `strip` drops one leading space."""
         room = _PIECE_BYTES
+        # A negative result is the number of bytes that the token needs.
         while True:
             buffer = ctypes.create_string_buffer(room)
             length = lib.llama_token_to_piece(self.pointer, token, buffer, room, int(strip), special)
@@ -61,6 +64,7 @@ class Vocabulary:
 
     def detokenize(self, tokens: Sequence[int], *, special: bool) -> list[bytes]:
         """Return the bytes of each token. Joined, they are the text without the space that tokenizing put in front."""
+        # Ids come from clients here, and llama.cpp does not check them.
         self.validate(tokens)
         pieces = [self.token_bytes(token, special=True) if special else self.output_bytes(token) for token in tokens]
         if pieces and self._adds_space:

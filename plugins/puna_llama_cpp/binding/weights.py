@@ -27,6 +27,8 @@ class Weights:
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
         captured_log().clear()
+        # First of all, so that ggml never searches for backends in folders of its own choice (see
+        # `cpu_backend`).
         load_cpu_backend()
         lib.llama_backend_init()
 
@@ -38,6 +40,7 @@ class Weights:
         callback = lib.llama_progress_callback(progress)
         parameters = lib.llama_model_default_params()
         parameters.progress_callback = callback
+        # A negative number leaves the choice to llama.cpp.
         if spec.gpu_layers >= 0:
             parameters.n_gpu_layers = spec.gpu_layers
         if spec.main_gpu is not None:
@@ -48,6 +51,7 @@ class Weights:
         parameters.use_extra_bufts = should_repack(spec.path)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
+            # A load that the progress callback ends is reported like a failure.
             if is_cancelled():
                 raise LoadCancelledError
             raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
@@ -90,6 +94,7 @@ class Weights:
         while True:
             buffer = ctypes.create_string_buffer(room)
             length = lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, room)
+            # As with snprintf, the result is the full length even if the buffer was too short.
             if length < room:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
             room = length + 1
@@ -100,6 +105,7 @@ class Weights:
 
         It is an upper bound: models with sliding windows or shared layers cache less.
         """
+        # Files without an explicit length divide the width of the model equally among its heads.
         heads = max(int(lib.llama_model_n_head(self.pointer)), 1)
         width = int(lib.llama_model_n_embd(self.pointer)) // heads
         key = int(self.metadata(f"{self.architecture}.attention.key_length") or width)

@@ -34,6 +34,7 @@ class EmbeddingModel(LlamaModel):
         super().__init__(weights, context, facts)
         self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
         length = weights.classifier_outputs if self._ranks else weights.embedding_length
+        # `vram_bytes` says whether any weights are on a GPU.
         batch_tokens = GPU_BATCH if facts.vram_bytes else CPU_BATCH
         self._engine = EmbeddingEngine(context, slots=slots, batch_tokens=batch_tokens, length=length)
         self._limit = facts.embedding_tokens
@@ -79,6 +80,8 @@ class EmbeddingModel(LlamaModel):
         if template:
             text = template.replace("{query}", query).replace("{document}", document)
             return vocabulary.tokenize(text, add_special=False, parse_special=True)
+        # llama.cpp's own layout for rerankers without a template: BOS query EOS SEP document EOS, as far as the
+        # model has them.
         end = [vocabulary.eos if vocabulary.eos >= 0 else vocabulary.sep] if vocabulary.adds_eos else []
         return [
             *([vocabulary.bos] if vocabulary.adds_bos else []),
@@ -103,6 +106,7 @@ class EmbeddingModel(LlamaModel):
         try:
             vectors = dict([await job.results.get() for _ in texts])
         finally:
+            # Drops the texts of a request that was cancelled. After the last vector it does nothing.
             self._engine.cancel(job)
         return [vectors[index] for index in range(len(texts))]
 

@@ -62,10 +62,12 @@ class BatchBuilder:
         sequences there are none: the machine would compute as long for a draft token as for another sequence's token.
         """
         decoding = sum(share.key.decoding for share in shares)
+        # Each decoding sequence uses one row of logits for its newest token; drafts share the rest equally.
         draft_limit = (MIN_OUTPUTS - decoding) // decoding if speculate else 0
         tokens = sum(share.count for share in shares)
         by_slot = {share.key.slot: share for share in shares}
         padding = self._slots.padding(by_slot)
+        # Padding only saves time, so it never takes the place of scheduled tokens.
         if tokens + len(padding) > self._context.batch_size:
             padding = {}
         self._batch.clear()
@@ -96,6 +98,8 @@ class BatchBuilder:
 
         Beside decoding sequences, one row must stay the sign of a decoding sequence.
         """
+        # The order of additions is set for a whole batch. One prompt that would not be tiled alone keeps all of
+        # them untiled.
         prompts = [share.key for share in shares if not share.key.decoding]
         if prompts and all(sequence.in_tiled_prefill(self._context.batch_size) for sequence in prompts):
             return SHORTEST_PREFILL if decoding else 1

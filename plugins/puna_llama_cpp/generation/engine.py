@@ -111,6 +111,7 @@ class Engine:
             if sequence.chain:
                 sequence.chain.close()
         for sequence in (*waiting, *running):
+            # A cancelled sequence has no coroutine any more that would read the error.
             if not sequence.cancelled:
                 self._delivery.put(sequence.results, unloaded_error())
         self._delivery.send()
@@ -120,14 +121,20 @@ class Engine:
     def _step(self) -> bool:
         """Make one step. Return whether there is more work."""
         running = self._slots.running
+        # Decided once for each step: admission, the prefill budget and the batch must agree on which sequences
+        # take part.
         self._sitting_out = [sequence for sequence in running if _waits_for_late_mask(sequence, _LATE_MASK_SECONDS)]
         self._admit()
         for sequence in self._slots.running:
             self._shift_or_finish(sequence)
         self._evaluate_image()
         self._evaluate_tokens()
+        # Events wait for the next batch, before which they are sent. Without a running sequence no batch
+        # follows.
         if not self._slots.busy:
             self._delivery.send()
+        # Waiting sequences do not count as work: a sequence that leaves its slot is followed by its coroutine's
+        # `cancel`, which wakes the thread.
         return self._slots.busy
 
     def _admit(self) -> None:
@@ -137,6 +144,8 @@ class Engine:
             self._arrived.clear()
         self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
         for sequence in self._slots.running:
+            # Cancelled sequences leave before the admission, so that waiting ones can take their slots in
+            # the same step.
             if sequence.cancelled:
                 self._output.release(sequence)
         if self._waiting:
@@ -150,11 +159,14 @@ class Engine:
         decoding = sum(sequence.decoding for sequence in running)
         if not decoding:
             return self._context.batch_size
+        # A waiting prompt raises the budget only if it finds an idle slot; otherwise none of its tokens can be
+        # in this step.
         prompts = len(running) - decoding + min(len(self._waiting), self._slots.idle_count)
         return self._prefill_budget.tokens(decoding, prompts)
 
     def _shift_or_finish(self, sequence: Sequence) -> None:
         """Shift the context of a sequence if it is full, or end the sequence if it may not. End an empty prompt too."""
+        # An empty prompt gives no logits from which a first token could be sampled.
         if not sequence.pending:
             self._output.finish(sequence, "stop")
             return
@@ -165,7 +177,9 @@ class Engine:
         if not request.shift or not self._context.can_shift:
             self._output.finish(sequence, "length")
             return
+        # A negative number keeps the whole prompt, as Ollama's num_keep does.
         keep = sequence.prompt_length if request.keep_tokens < 0 else request.keep_tokens
+        # As in llama.cpp's server: BOS is kept on top of the number, and at least four tokens can be dropped.
         keep = min(keep + self._vocabulary.adds_bos, length - _UNSHIFTED_TOKENS)
         dropped = (sequence.evaluated - keep) // 2
         self._context.shift(sequence.slot, keep, keep + dropped)
@@ -176,8 +190,11 @@ class Engine:
         candidates = [sequence for sequence in self._slots.running if sequence.images.chunk_at(sequence.evaluated)]
         if not candidates:
             return
+        # One image for each step: a batch of vectors belongs to one sequence, and the others wait no longer
+        # than a batch.
         sequence = max(candidates, key=lambda sequence: sequence.request.priority)
         batch_size = self._context.batch_size
+        # The budget is 0 before a step that measures decoding alone, but a batch needs at least one vector.
         room = max(1, min(batch_size, self._prefill_tokens()))
         part = sequence.images.slice(sequence.evaluated, room, batch_size)
         count = len(part.vectors)
@@ -205,8 +222,11 @@ class Engine:
             try:
                 self._context.decode(step.batch, tiled_from=step.tiled_from, batch_invariant=step.has_draft)
             finally:
+                # Also after a failure. A padding token that stayed would be a cell that the slot's list
+                # of tokens does not know.
                 for slot, position in step.padding.items():
                     self._context.truncate(slot, position)
+            # Draft tokens lengthen a step, so such a step says nothing about the budget.
             if not step.has_draft:
                 self._prefill_budget.observe(step.decoding, step.prompt_tokens, time.perf_counter() - began)
 
@@ -228,6 +248,8 @@ class Engine:
         """Decode a batch and process its output. A batch with a cancelled sequence is not begun."""
         sequences = [entry.share.key for entry in entries]
         with self._lock:
+            # The last look at the flags and the publication of `_in_prefill` are one critical section. A
+            # `cancel` comes either before it and is seen here, or after it and sets the abort flag.
             if self._closed or any(sequence.cancelled for sequence in sequences):
                 return
             self._context.set_abort(False)
@@ -239,6 +261,8 @@ class Engine:
             decode()
         except AbortedError:
             for sequence in sequences:
+                # The result is 0 where llama.cpp cannot remove a part (recurrent models). The sequence
+                # then starts over.
                 sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
             return
         except BackendError as error:

@@ -56,6 +56,8 @@ class OutputProcessor:
             return
         sequence.evaluated += entry.share.count
         if not entry.share.completes:
+            # A recurrent model whose state was dropped evaluates its output again; clients must not see
+            # that as their prompt.
             if not sequence.generating:
                 self._delivery.put(sequence.results, Prefill(sequence.evaluated, len(sequence.tokens)))
         elif sequence.request.max_tokens == 0:
@@ -70,9 +72,12 @@ class OutputProcessor:
     def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
         """Sample the next token, and one more for each draft token that is accepted."""
         accepted = 0
+        # A draft token's row of logits is valid only if every token before it is the one that was sampled.
         while not self._sample_one(sequence, entry.row + accepted):
             if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
                 break
+            # The next row needs the mask that follows the token just sampled. Without it that token stays
+            # pending, and the next step continues there.
             if not _mask_ready(sequence):
                 break
             accepted += 1
@@ -81,11 +86,13 @@ class OutputProcessor:
             return  # the sequence is over
         if entry.draft:
             sequence.lookup.update(len(entry.draft), accepted)
+            # The rejected draft tokens stand in the cache behind the accepted ones.
             if accepted < len(entry.draft):
                 self._slots.truncate(sequence, sequence.evaluated)
 
     def _sample_one(self, sequence: Sequence, row: int) -> bool:
         """Sample a token from a row of logits. Return whether the sequence is over."""
+        # Created here, since samplers may be used and freed on the decode thread only.
         if sequence.chain is None:
             prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]  # images are below 0
             sequence.chain = SamplerChain(sequence.request.sampling, self._vocabulary, self._context.length, prompt)
@@ -111,6 +118,7 @@ class OutputProcessor:
         elif full:
             self.finish(sequence, "length")
         elif matcher:
+            # Only for a sequence that goes on, so that no mask is computed that nobody reads.
             matcher.accept(token)
         return over or full
 

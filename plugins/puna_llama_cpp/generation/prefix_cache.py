@@ -103,6 +103,7 @@ def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefi
         prefix.slot: min(common_length(prefix.tokens, prompt), max_reused) if prefix.salt == salt else 0
         for prefix in prefixes
     }
+    # Among equals an idle slot comes first, since its content can be used in place, without a copy.
     best = max(prefixes, key=lambda prefix: (common[prefix.slot], prefix.idle, -prefix.last_used))
     oldest = min(idle, key=lambda prefix: prefix.last_used)
     if len(idle) < len(prefixes):
@@ -129,6 +130,7 @@ def _nearest_to_busy(idle: Sequence[CachedPrefix], busy: Sequence[int], common: 
     """Return the idle slot nearest to a busy one; among equals the one that shares most, then the oldest."""
 
     def order(prefix: CachedPrefix) -> tuple[int, int, int]:
+        # Nearness comes first, since it decides how many passes over the weights every later step takes.
         distance = min(abs(prefix.slot - slot) for slot in busy)
         return distance, -common[prefix.slot], prefix.last_used
 
@@ -150,6 +152,7 @@ def prefill_to_wait_for(
 ) -> PrefixWait | None:
     """Return the running prefill that a prompt should wait for. None: waiting would not save MIN_COPY_GAIN tokens."""
     max_shared = max(len(prompt) - 1, 0)
+    # Prompts whose common part is evaluated already are left out: it can be copied from them at once.
     ahead = [
         (common, prefill.slot)
         for prefill in in_flight

@@ -77,6 +77,8 @@ class PrefillBudget:
             stale = self._mixed_steps >= _REMEASURE_STEPS
             self._decode_seconds = seconds if stale else _moving_average(self._decode_seconds, seconds)
             self._mixed_steps = 0
+        # A mixed step that was faster than an average step of decoding alone is noise. Counting it would give
+        # prompt tokens a cost of zero or less, and the budget divides by that cost.
         elif seconds > self._decode_seconds or not decoding:
             added = (seconds - self._decode_seconds * bool(decoding)) / prompt_tokens
             self._prefill_token_seconds = _moving_average(self._prefill_token_seconds, added)
@@ -89,6 +91,7 @@ class PrefillBudget:
         """
         if not self._decode_seconds or self._mixed_steps >= _REMEASURE_STEPS:
             return 0
+        # Twice the prompts get twice the tokens, so a long queue does not wait for a few streams.
         queue_factor = 1 + prompts / max(decoding, 1)
         if not self._prefill_token_seconds:
             return int(DEFAULT_PREFILL_TOKENS * queue_factor)
@@ -97,6 +100,7 @@ class PrefillBudget:
 
 
 def _moving_average(average: float, value: float) -> float:
+    # 0 stands for "not measured yet", so the first value counts in full.
     return average + _NEWEST_WEIGHT * (value - average) if average else value
 
 

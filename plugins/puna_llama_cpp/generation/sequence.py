@@ -67,6 +67,7 @@ class Sequence:
         """Occupy a slot whose cache holds the first `reused` tokens."""
         self.slot, self.evaluated, self._cached = slot, reused, reused
         self.initially_cached = min(self.initially_cached, reused)
+        # The clock starts with the slot, so time in the queue does not count as evaluation of the prompt.
         self._started_ns = time.monotonic_ns()
 
     @property
@@ -80,6 +81,8 @@ class Sequence:
         Tiled attention adds in another order than attention over few rows. A prompt that is evaluated in small parts,
         or whose beginning another sequence evaluates, must still get the bits that it would get alone.
         """
+        # Alone, the prompt would be evaluated in batches of `batch_size` from `initially_cached` on. `before`
+        # is where the batch with the next token would begin.
         before = (self.evaluated - self.initially_cached) // batch_size * batch_size
         return min(batch_size, self._prompt_length - self.initially_cached - before) >= TILED_PREFILL_ROWS
 
@@ -125,11 +128,14 @@ class Sequence:
         if logprob is not None and not (ends and not raw):
             self._logprobs.append(logprob)
         text = self._text.feed(raw)
+        # Text that was held back as a possible beginning of a stop string turns out to be none.
         if ends and not self._text.stopped:
             text += self._text.finish()
         if text:
+            # Entries of tokens whose text is held back wait for the delta that carries the text.
             emit(TextDelta(text, tuple(self._logprobs)))
             self._logprobs.clear()
+        # A stop string and an end token win over a token limit that is reached with the same token.
         if self._text.stopped:
             emit(self.finish("stop", self._text.stop_sequence))
         elif ends:

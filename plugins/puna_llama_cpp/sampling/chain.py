@@ -57,6 +57,7 @@ def _prefilter_size(sampling: Sampling, penalized: int) -> int:
     lowering = sampling.repeat_penalty >= 1 and min(sampling.frequency_penalty, sampling.presence_penalty) >= 0
     if sampling.logit_bias or (penalized and not lowering):
         return 0
+    # Each penalized token may leave the top, so as many candidates more are needed.
     candidates_needed = 1 if sampling.temperature <= 0 else sampling.top_k
     return candidates_needed + penalized if candidates_needed > 0 else 0
 
@@ -98,13 +99,16 @@ class SamplerChain:
     def _add_bias(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
         if not sampling.logit_bias:
             return
+        # llama.cpp writes to the logits at these ids without a check.
         vocabulary.validate(list(sampling.logit_bias))
         items = [lib.llama_logit_bias(token, bias) for token, bias in sampling.logit_bias.items()]
         biases = (lib.llama_logit_bias * len(items))(*items)
         self._add(lib.llama_sampler_init_logit_bias(vocabulary.size, len(biases), biases))
 
     def _add_random(self, sampling: Sampling) -> None:
+        # llama.cpp's seeds have 32 bits, so larger and negative ones wrap around.
         seed = _RANDOM_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        # Clamped, since ctypes would cut a larger number to its low 32 bits without an error.
         self._add(lib.llama_sampler_init_top_k(max(-1, min(sampling.top_k, _INT32))))
         self._add(lib.llama_sampler_init_typical(sampling.typical_p, 0))
         self._add(lib.llama_sampler_init_top_p(sampling.top_p, 0))

@@ -30,4 +30,5 @@ def top_candidates(logits: NDArray[np.float32], count: int) -> NDArray[np.intp] 
     peaks = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
     bound = np.partition(peaks, groups - count)[groups - count]
     found = np.flatnonzero(logits >= bound)
+    # At least `count` tokens reach the bound unless a logit is NaN. The chain then gets the whole vocabulary.
     return found if count <= len(found) <= MAX_CANDIDATES else None

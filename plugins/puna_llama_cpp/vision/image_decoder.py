@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+# Pillow would otherwise try every format it knows, and each decoder is a surface for attacks.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
 """The formats that are decoded. Of animations only the first frame is."""
 MAX_PIXELS = 64 * 1024 * 1024

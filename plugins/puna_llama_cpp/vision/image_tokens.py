@@ -85,6 +85,8 @@ class PromptImages:
         position = index
         for placed in self._placed:
             if placed.end <= index:
+                # An image takes `position_count` positions for all of its vectors, however many these
+                # are.
                 position += placed.chunk.position_count - len(placed.chunk.vectors)
         return position
 
@@ -92,6 +94,7 @@ class PromptImages:
         """Return how many of `count` tokens from `start` on come before the next chunk; 0 inside one."""
         for placed in self._placed:
             if placed.end > start:
+                # Chunks are in order, so the first one that ends behind `start` is the next.
                 return max(min(count, placed.start - start), 0)
         return count
 
@@ -104,6 +107,10 @@ class PromptImages:
         assert placed is not None, "asked for vectors where there is text"
         chunk = placed.chunk
         first = index - placed.start
+        # Vectors that attend to each other cannot be divided by the prefill budget, only by the size of a
+        # batch.
         last = min(first + (room if chunk.causal else batch_size), len(chunk.vectors))
+        # Positions are relative to the image's beginning, so they are computed for the whole chunk and then
+        # cut.
         positions = (chunk.base_positions + self.position(placed.start) * chunk.position_step)[:, first:last]
         return ChunkSlice(chunk.vectors[first:last], positions, chunk.causal)

@@ -122,8 +122,11 @@ class Projector:
             bitmaps = _bitmaps(stack, media, sizes)
             chunks = self._chunks(stack, _parts(text, len(media)), bitmaps)
             length = sum(mtmd.mtmd_input_chunk_get_n_tokens(chunk) for chunk in chunks)
+            # Checked before anything is encoded, which takes seconds for each image.
             if length >= context.length:
                 raise PromptTooLongError(length, context.length)
+            # The chunks of an image have no ids of their own, so their place within the image identifies
+            # them.
             parts: Counter[int] = Counter()
             tokens: list[int] = []
             placed = []
@@ -136,11 +139,13 @@ class Projector:
                 key = ChunkKey(keys[image_number], parts[image_number], layout.origin.tobytes())
                 parts[image_number] += 1
                 chunk_embedding = self._cache.get(key)
+                # The image's bitmap has a size and no pixels, so this chunk cannot be encoded from it.
                 if chunk_embedding is None and sizes[image_number]:
                     raise _CacheMissError
                 chunk_embedding = chunk_embedding or self._encode(key, chunk, layout, is_cancelled)
                 placed.append(PlacedChunk(len(tokens), chunk_embedding))
                 tokens += [chunk_embedding.token] * len(chunk_embedding.vectors)
+            # Last, since a stored size promises that all chunks of the image were encoded.
             for each, bitmap in zip(keys, bitmaps, strict=True):
                 self._cache.put_size(each, ImageSize(mtmd.mtmd_bitmap_get_nx(bitmap), mtmd.mtmd_bitmap_get_ny(bitmap)))
         return tokens, placed
@@ -149,6 +154,7 @@ class Projector:
         self, stack: ExitStack, parts: list[str | int], bitmaps: list[mtmd.mtmd_bitmap_p]
     ) -> list[mtmd.mtmd_input_chunk_p]:
         """Lay out a prompt as text chunks and image chunks, which are valid until the stack is closed."""
+        # mtmd reads through bare pointers until the layout is done, so Python must keep what they point to.
         inputs, kept_alive = [], []
         for part in parts:
             part_input = mtmd.mtmd_input_part()
@@ -156,6 +162,8 @@ class Projector:
                 part_input.bitmap = bitmaps[part]
             else:
                 data = part.encode()
+                # The flags are those of prompts without images: BOS is added, and special tokens in the
+                # text count.
                 text_input = mtmd.mtmd_input_text(data, len(data), True, True)
                 kept_alive.append(text_input)
                 part_input.text = ctypes.pointer(text_input)
@@ -171,6 +179,8 @@ class Projector:
         self, key: ChunkKey, chunk: mtmd.mtmd_input_chunk_p, layout: "_ChunkLayout", is_cancelled: Callable[[], bool]
     ) -> ImageChunk:
         with self._encode_lock:
+            # Looked at after the wait for the lock, which may have lasted for several images of other
+            # requests.
             if is_cancelled():
                 raise EncodingCancelledError
             if chunk_embedding := self._cache.get(key):
@@ -178,6 +188,7 @@ class Projector:
             if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
                 raise BackendError(captured_log().last_error() or "llama.cpp could not encode the image")
             output = mtmd.mtmd_get_output_embd(self._pointer)
+            # A copy, since mtmd uses its output buffer again for the next chunk.
             vectors = np.ctypeslib.as_array(output, (layout.origin.shape[1], self._width)).copy()
             length = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
             causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
@@ -192,10 +203,12 @@ class Projector:
             return _ChunkLayout(np.arange(count, dtype=np.int32)[np.newaxis], np.ones((1, count), np.int32))
         image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
         found = []
+        # Two layouts, one position apart: their difference shows which coordinates move with the image.
         for start in (0, 1):
             array = (mtmd.mtmd_decoder_pos * count)()
             mtmd.mtmd_helper_image_get_decoder_pos(image, start, array)
             t, x, y, z = np.frombuffer(memoryview(array), np.int32).reshape(count, 4).T
+            # mtmd's struct has width before height, and llama.cpp's batches have height before width.
             found.append(np.stack([t, y, x, z]))
         return _ChunkLayout(found[0], found[1] - found[0])
 
@@ -217,6 +230,7 @@ def _parts(text: str, count: int) -> list[str | int]:
     end = 0
     for match in _MARKER.finditer(text):
         number = int(match[1])
+        # A prompt may quote a marker again. Only its first place stands for the image.
         if number < count and number not in parts:
             parts += [text[end : match.start()], number]
             end = match.end()
@@ -240,6 +254,7 @@ def _bitmaps(stack: ExitStack, media: tuple[bytes, ...], sizes: list[ImageSize |
         else:
             image = np.ascontiguousarray(_decode(data, number))
             height, width, _ = image.shape
+            # Counted image by image, so that no more than one image beyond the bound is ever decoded.
             total += height * width
             if total > MAX_TOTAL_PIXELS:
                 raise InvalidRequestError(f"the images have more than {MAX_TOTAL_PIXELS} pixels together")
