@@ -29,6 +29,8 @@ from typing import ClassVar, TypeAlias
 ENTRY_POINT_GROUP = "puna.backends"
 
 
+# These errors cross the socket between host and core by their kind and text. Any other exception of a plugin reaches
+# the core as BackendFailedError.
 class BackendError(Exception):
     """Base of the errors that a backend raises on purpose. The user sees its text."""
 
@@ -73,6 +75,7 @@ class Option:
 
     def __post_init__(self) -> None:
         """Raise ValueError if a request may set an unbounded option."""
+        # The difference is infinite if one bound is missing, and NaN is not finite either.
         bounded = {bool: True, str: bool(self.choices)}.get(self.kind, math.isfinite(self.maximum - self.minimum))
         if self.by_request and not bounded:
             raise ValueError(f"option {self.name!r} must be bounded, since a request may set it")
@@ -124,7 +127,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What is known of a model once it is loaded."""
+    """The facts of a loaded model. They do not change while it is loaded."""
 
     context_length: int
     """Tokens per sequence, after clamping."""
@@ -172,7 +175,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """Structured output: the form that the text must have.
+    """Structured output: a constraint on the text.
 
     A backend enforces it token by token or refuses the request; it never ignores it.
     """
@@ -284,7 +287,7 @@ class LoadedModel(ABC):
     @property
     @abstractmethod
     def facts(self) -> ModelFacts:
-        """What is known of the model since it was loaded."""
+        """The facts of the model."""
 
     @abstractmethod
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
@@ -311,6 +314,7 @@ class LoadedModel(ABC):
 
         Raises PromptTooLongError if a text does not fit, UnsupportedError if the model does not embed.
         """
+        # Not abstract, so that a backend which only generates need not define it.
         raise UnsupportedError("this model does not support embeddings")
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
@@ -338,6 +342,7 @@ class Backend(ABC):
     formats: ClassVar[tuple[str, ...]] = ("gguf",)
     """Model formats that it serves."""
 
+    # True by default: a plugin that says nothing must not be able to crash the core.
     needs_host: ClassVar[bool] = True
     """Whether each model runs in a host process. Only pure asyncio code should set this to False."""
 

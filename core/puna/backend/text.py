@@ -38,6 +38,7 @@ class TextAssembly:
 
     def feed(self, raw: bytes) -> str:
         """Add a token's bytes. Return the text to release now, which is empty while the bytes wait for more."""
+        # Copying is quadratic in the bytes that wait, which are few unless a stop string is long.
         self._waiting += raw
         if complete_length(self._waiting) < len(self._waiting):
             return ""
@@ -66,6 +67,7 @@ class TextAssembly:
 
     def _release(self, length: int) -> str:
         """Return that many of the waiting bytes as text, and drop the rest."""
+        # Bytes are left over only where a stop string has ended the text.
         released, self._waiting = self._waiting[:length], b""
         return released.decode("utf-8", "replace")
 
@@ -78,6 +80,7 @@ def complete_length(data: bytes) -> int:
     """
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]
+        # A first byte announces the length of its character in its leading ones; any other byte needs nothing after it.
         need = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4 if byte & 0xF8 == 0xF0 else 1
         if need > back:
             return len(data) - back
@@ -88,6 +91,8 @@ def held_length(data: bytes, stops: Iterable[bytes]) -> int:
     """Return the length of the longest proper prefix of a stop string with which the data ends."""
     longest = 0
     for stop in stops:
+        # Longest first, and never shorter than what an earlier stop string has found. The whole string is no proper
+        # prefix.
         for length in range(min(len(stop) - 1, len(data)), longest, -1):
             if data.endswith(stop[:length]):
                 longest = length

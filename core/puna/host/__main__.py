@@ -30,6 +30,7 @@ CLOSING_SECONDS = 3.0
 def main() -> None:
     """Serve one model."""
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    # As early as possible. A core that died before this call is noticed by the end of standard input.
     die_with_parent()
     asyncio.run(serve(os.environ[SOCKET_VARIABLE]))
 
@@ -46,9 +47,12 @@ async def serve(path: str) -> None:
     backend_pb2_grpc.add_BackendServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{path}")
     await server.start()
+    # The gRPC server listens first, and the ready line comes when both sockets do, so the core never connects too
+    # early.
     async with streaming(address(path), servicer):
         say_ready()
         await stop.wait()
+    # The core closes its streams before it sends SIGTERM, so calls that are left are not waited for.
     await server.stop(grace=0)
     with suppress(TimeoutError):
         await asyncio.wait_for(servicer.aclose(), CLOSING_SECONDS)
@@ -66,6 +70,7 @@ def watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         pass
     with suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(stop.set)
+    # An event loop that hangs in native code never sees `stop`, so this thread ends the process without it.
     time.sleep(CLOSING_SECONDS + 1)
     os._exit(1)
 

@@ -103,7 +103,9 @@ def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
         start.text = request.prompt
     else:
         start.token_ids.extend(request.prompt)
+        # protobuf does not tell an empty list from a missing one, and a prompt of no tokens differs from an empty text.
         start.has_token_ids = True
+    # The kinds of the contract are the names of the oneof's fields.
     if request.constraint is not None:
         setattr(start.constraint, request.constraint.kind, request.constraint.text)
     return start
@@ -134,6 +136,7 @@ def _sampling_to_wire(sampling: contract.Sampling) -> wire.Sampling:
 
 def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
     values = {name: getattr(sampling, name) for name in wire.Sampling.DESCRIPTOR.fields_by_name}
+    # 0 is a seed like any other, so only presence tells "random".
     seed = sampling.seed if sampling.HasField("seed") else None
     return contract.Sampling(**values | {"seed": seed, "logit_bias": dict(sampling.logit_bias)})
 
@@ -172,6 +175,7 @@ def _logprob_from_wire(each: wire.TokenLogprob) -> contract.TokenLogprob:
     return contract.TokenLogprob(each.raw, each.token_id, each.logprob, top)
 
 
+# The wire has a flag instead of the reason, so that all other fields can be copied by name.
 FINISH_COUNTS = tuple(name for name in wire.Finish.DESCRIPTOR.fields_by_name if name != "length")
 
 
@@ -198,6 +202,7 @@ def error_to_wire(error: BaseException) -> wire.Failure:
         return wire.Failure(kind=wire.Failure.KIND_INVALID, message=str(error))
     if isinstance(error, contract.UnsupportedError):
         return wire.Failure(kind=wire.Failure.KIND_UNSUPPORTED, message=str(error))
+    # Exceptions without a text, such as a bare MemoryError, would give the user an empty message.
     return wire.Failure(message=str(error) or type(error).__name__)
 
 
@@ -226,6 +231,7 @@ def input_from_wire(message: wire.EmbedInput) -> str | tuple[int, ...]:
 
 def embedding_to_wire(embedding: contract.Embedding) -> wire.Embedding:
     """Write a vector as little-endian 32-bit floats."""
+    # Bytes, not repeated floats: a Python list of floats costs 24 bytes and an object for each number.
     values = array.array("f", embedding.values)
     if sys.byteorder == "big":
         values.byteswap()

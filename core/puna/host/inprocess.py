@@ -44,6 +44,8 @@ class InProcessModel(LoadedModel):
             async with aclosing(self._model.generate(request)) as events:
                 async for event in events:
                     yield event
+                    # The contract says that Finish is the last event. Whatever a plugin yields after it is not passed
+                    # on.
                     if isinstance(event, Finish):
                         return
             raise RuntimeError("the backend's generator ended without a Finish")
@@ -81,6 +83,7 @@ async def load(backend: Backend, spec: ModelSpec, report: Callable[[float], None
     """
     try:
         return InProcessModel(await backend.load(spec, report))
+    # MemoryError is an Exception too, so it must come first.
     except MemoryError as error:
         raise OutOfMemoryError(f"unable to load model: {error or 'out of memory'}") from error
     except Exception as error:  # a plugin may raise anything

@@ -50,6 +50,8 @@ class Sequences:
         self._reading = asyncio.create_task(self._read(requests))
         self._reading.add_done_callback(retrieve_exception)
         try:
+            # The stream ends only after all events are sent, also those of sequences that end after the core has closed
+            # its side.
             while not (self._reading.done() and not self._running and not self._ready):
                 await self._wakeup.wait()
                 await asyncio.sleep(0)  # lets the other tasks run that the same decoding step has woken
@@ -57,6 +59,7 @@ class Sequences:
                 if self._ready:
                     events, self._ready = self._ready, []
                     yield wire.RunResponse(events=events)
+            # Raises what broke the stream of requests.
             self._reading.result()
         finally:
             await self._end()
@@ -74,6 +77,7 @@ class Sequences:
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
         task = asyncio.create_task(self._generate(sequence_id, start))
         self._running[sequence_id] = task
+        # Incremented here and not in the task, so that a sequence counts as work before its first step.
         self._counts.running += 1
         task.add_done_callback(lambda _: self._ended(sequence_id))
 
@@ -85,6 +89,7 @@ class Sequences:
             self._ready = [event for event in self._ready if event.sequence_id != sequence_id]
 
     def _ended(self, sequence_id: int) -> None:
+        # A callback of the task, so that it also runs for a task that is cancelled before its first step.
         del self._running[sequence_id]
         self._counts.running -= 1
         self._wakeup.set()
@@ -96,9 +101,8 @@ class Sequences:
                     self._emit(event_to_wire(sequence_id, event))
                     if isinstance(event, Finish):
                         return
-                    await asyncio.sleep(
-                        0
-                    )  # a generator that never waits must not block the other sequences or the cancel
+                    # A generator that never waits must not block the other sequences or the cancel.
+                    await asyncio.sleep(0)
             raise RuntimeError("the backend's generator ended without a Finish")
         except Exception as error:  # a plugin may raise anything; the error ends this sequence alone
             failure = error_to_wire(error)
@@ -117,4 +121,5 @@ class Sequences:
             tasks.append(self._reading)
         for task in tasks:
             task.cancel()
+        # The model must not be freed while a generator is open, so the tasks are waited for.
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -54,6 +54,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     async def aclose(self) -> None:
         """Free the model, if one is loaded."""
+        # Taken away before the `await`, so that a call which arrives meanwhile finds no model instead of a closed one.
         model, self._model = self._model, None
         if model is not None:
             await model.aclose()
@@ -71,11 +72,13 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             loop.call_soon_threadsafe(fractions.put_nowait, fraction)
 
         async def load() -> LoadedModel:
+            # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
             backend = await asyncio.to_thread(self._backends.get, request.backend)
             return await backend.load(convert.spec_from_wire(request), report)
 
         loading = asyncio.create_task(load())
         loading.add_done_callback(retrieve_exception)
+        # The end goes through the same queue as the fractions, so none of them is lost.
         loading.add_done_callback(lambda _: fractions.put_nowait(None))
         try:
             while (fraction := await fractions.get()) is not None:
@@ -140,6 +143,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.HeartbeatResponse:
         """Answer with the step number of the model's work."""
         step = self._model.step() if self._model is not None else None
+        # For a model without step numbers each event is a step, so a sequence that yields nothing counts as hung.
         if step is None and self.counts.running:
             step = self.counts.events
         return wire.HeartbeatResponse(step=step)
@@ -170,6 +174,7 @@ async def _answer(call: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any
 async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     failure = convert.error_to_wire(error)
     code = CODES.get(failure.kind, grpc.StatusCode.INTERNAL)
+    # The core tells a lack of memory by this status and tries again with a smaller context.
     if isinstance(error, MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     # A missing plugin is not a failure of a plugin; its text says everything.

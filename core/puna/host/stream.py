@@ -46,8 +46,10 @@ class Frames(asyncio.Protocol):
             end = begin + int.from_bytes(self._rest[start:begin], "little")
             if len(self._rest) < end:
                 break
+            # The length is trusted, since the socket lies in a folder that only this user may enter.
             self._take(bytes(self._rest[begin:end]))
             start = end
+        # Once per call and not per message: each deletion moves the rest of the buffer.
         del self._rest[:start]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (as asyncio calls it)
@@ -84,12 +86,14 @@ async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
     connections: set[asyncio.Task[None]] = set()
 
     def accept() -> Frames:
+        # Without bound, since the core starts no more sequences than the model has slots.
         requests = asyncio.Queue[wire.RunRequest]()
 
         def take(message: bytes) -> None:
             requests.put_nowait(wire.RunRequest.FromString(message))
 
         def gone() -> None:
+            # The core is gone or has closed the stream, so nothing reads the events.
             task.cancel()
 
         frames = Frames(take, gone)
@@ -115,6 +119,7 @@ async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: F
             yield await requests.get()
 
     try:
+        # The core connects after the load. An earlier connection is closed at once.
         if (loaded := model.loaded) is not None:
             async with aclosing(Sequences(loaded, model.counts).run(each())) as responses:
                 async for response in responses:

@@ -26,6 +26,7 @@ _PREFIXES: Final = (
     *("GGML_", "LLAMA_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GPU_", "HIP_", "HSA_", "ROCM_", "ROCR_"),
     *("ROCBLAS_", "AMD_", "VK_", "MESA_", "SYCL_", "ONEAPI_", "ZE_", "MTL_", "METAL_"),
 )
+# The prefixes are wide: `LLAMA_` or `CUDA_` may begin the name of a token that a user has set.
 _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|AUTH")
 
 
@@ -37,5 +38,6 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         for name, value in environ.items()
         if name in _NAMES
         or (name.startswith(_PREFIXES) and not _SECRET.search(name))
+        # The operator's own names pass even if they look like secrets.
         or any(fnmatchcase(name, pattern) for pattern in wanted)
     }

@@ -27,6 +27,7 @@ def kill_group(group: int) -> None:
 
 def kill_groups() -> None:
     """Kill every registered process group."""
+    # A copy, since other threads change the set meanwhile.
     for group in tuple(GROUPS):
         kill_group(group)
 
@@ -34,6 +35,7 @@ def kill_groups() -> None:
 def exit_now(status: int) -> NoReturn:
     """End this process, its processes and its temporary files. May be called from any thread."""
     logging.disable()  # other threads run on for a moment and would log the death of the processes
+    # Processes first: a host that still runs would write into the folders that are removed next.
     kill_groups()
     for path in tuple(PATHS):
         shutil.rmtree(path, ignore_errors=True)

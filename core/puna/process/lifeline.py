@@ -27,9 +27,12 @@ def die_with_parent() -> None:
 def end_with(descriptor: int) -> None:
     """Kill this process when the pipe of `descriptor` closes. A thread waits for it, also during native calls."""
 
+    # The pipe need not carry data. A read returns nothing only when the last writing end is closed, which the kernel
+    # does for a parent that was killed.
     def watch() -> None:
         while os.read(descriptor, 1024):
             pass
+        # SIGKILL, since the module may be in native code that never returns to Python's signal handlers.
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
@@ -39,6 +42,7 @@ def main() -> None:
     """Run the module that the arguments name."""
     die_with_parent()
     end_with(int(sys.argv[1]))
+    # The module finds its own arguments where it expects them.
     del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -56,6 +56,7 @@ class Scratch:
     def _make(self) -> None:
         self._path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))  # mode 0700
         process_exit.PATHS.add(str(self._path))
+        # A flock belongs to the open file, so the descriptor stays open for as long as the folder is in use.
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,6 +65,7 @@ class Scratch:
             return  # without a lock there must be no marker: sweep would take the folder for a dead process's
 
     def _remove(self) -> None:
+        # A cleaner may have removed the folder and another process may have made one of the same name.
         if self._is_there():
             shutil.rmtree(self._path, ignore_errors=True)
         process_exit.PATHS.discard(str(self._path))
@@ -84,6 +86,8 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
 
 def _sweep_one(path: Path) -> None:
     try:
+        # The parent is often /tmp, where anybody can place links and folders of this prefix. O_NOFOLLOW, the owner and
+        # the marker, all checked on the open folder, keep strangers' files from being removed.
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return  # not a folder, or not readable by this user

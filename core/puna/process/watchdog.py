@@ -55,8 +55,11 @@ class Watchdog:
             start = self._clocks()
             if self._stop.wait(self._allowed / _CHECKS):
                 return
+            # Reading two clocks is all that an idle loop costs. Only a loop that has worked is looked at more closely.
             if self._cpu() - start[1] < _IDLE_CPU_SECONDS and time.monotonic() - start[0] < self._allowed:
                 continue
+            # The only way to see where another thread is. The frame refers to local values, so it is dropped as soon as
+            # possible.
             frame = sys._current_frames().get(self._thread)  # noqa: SLF001
             if frame is None:
                 return
@@ -72,6 +75,7 @@ class Watchdog:
 
     def _follow(self, place: str) -> None:
         """Wait for the end of the current turn; warn while it takes too long, at growing intervals."""
+        # Callbacks run in order at the beginning of the next turn, so this one marks the end of the current turn.
         self._beat_done.clear()
         start = self._clocks()
         try:
@@ -83,9 +87,11 @@ class Watchdog:
         while not self._beat_done.wait(self._allowed / _CHECKS) and not self._stop.is_set():
             if frame := sys._current_frames().get(self._thread):  # noqa: SLF001
                 place = _place(frame) or place
+            # Each warning comes after four times the time of the last, so that one endless turn does not fill the log.
             if self._clocks()[1] - start[1] >= max(self._allowed, 4 * warned_at):
                 warned_at = self._clocks()[1] - start[1]
                 self._warn(warned_at, place)
+        # The turn was short by the CPU time of its thread. Other threads may have kept it waiting.
         if not warned_at:
             self._judge(start, place)
 
@@ -100,6 +106,7 @@ class Watchdog:
             return False
         if own >= self._allowed:
             self._warn(own, place)
+        # The process must have computed for most of the time. Otherwise the machine was busy with other programs.
         elif every >= max(2 * self._allowed, 0.8 * elapsed):
             self._warn(elapsed, f"other threads kept it waiting at {place or 'its selector'}")
         return True
@@ -125,6 +132,7 @@ def _cpu_clock(thread: int) -> Callable[[], float]:
     """Return a function for the CPU time of a thread in seconds; of the process where threads have no clock."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.process_time
+    # The id stays valid as long as the thread lives, which is longer than the watchdog runs.
     clock = time.pthread_getcpuclockid(thread)
     return lambda: time.clock_gettime(clock)
 

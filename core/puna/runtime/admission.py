@@ -58,6 +58,7 @@ class WaitQueue(Generic[T]):
     def join(self, item: T, priority: int = 0) -> Ticket[T]:
         """Add an item behind all items of its priority and return its ticket."""
         self._count += 1
+        # The number is unique, so comparing two tickets never reaches the items, which cannot be compared.
         ticket = Ticket(-priority, self._count, item)
         self._tickets.add(ticket)
         return ticket
@@ -112,6 +113,7 @@ class PositionReporter(Generic[T]):
         loop = asyncio.get_running_loop()
         if self._near_report is None:
             self._near_report = loop.call_soon(self._report_near)
+        # The timer is not restarted by later changes, so a busy queue cannot put the report off for ever.
         if self._far_report is None and len(self._queue) > NEAR_WAITERS:
             self._far_report = loop.call_later(FAR_REPORT_SECONDS, self._report_far, NEAR_WAITERS)
 
@@ -122,6 +124,8 @@ class PositionReporter(Generic[T]):
     def _report_far(self, start: int) -> None:
         self._far_report = None
         self._report_slice(start, start + REPORT_SLICE)
+        # The queue may have changed since the last slice. A waiter that is skipped, or gets two reports, learns its
+        # position in the next round.
         if start + REPORT_SLICE < len(self._queue):
             self._far_report = asyncio.get_running_loop().call_soon(self._report_far, start + REPORT_SLICE)
 
@@ -177,6 +181,7 @@ class ConcurrencyLimiter:
             self._release()
 
     async def _wait(self, priority: int, on_position: Callable[[int], None]) -> None:
+        # No `await` lies between the check for a free slot and this, so no slot can become free unnoticed.
         waiter = _Waiter(asyncio.get_running_loop().create_future(), on_position)
         ticket = self._queue.join(waiter, priority)
         self._reporter.joined(ticket)
@@ -189,6 +194,7 @@ class ConcurrencyLimiter:
             else:  # the waiter was cancelled in the same turn of the event loop in which it received a slot
                 self._release()
             raise
+        # The caller may still show "queued"; 0 tells it that the wait is over.
         on_position(0)
 
     def _release(self) -> None:

@@ -35,6 +35,7 @@ class AdmittedModel(LoadedModel):
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Run a sequence once a slot is free. Closing the generator frees the slot."""
+        # A chat with structured output runs two sequences on one lease, so the times add up.
         began = time.perf_counter_ns()
         async with self._limiter.slot(request.priority, self._on_position):
             self.queued_ns += time.perf_counter_ns() - began
@@ -67,6 +68,8 @@ class AdmittedModel(LoadedModel):
 def _without_lone_surrogates(request: SequenceRequest) -> SequenceRequest:
     prompt = replace_lone_surrogates(request.prompt) if isinstance(request.prompt, str) else request.prompt
     stop = tuple(map(replace_lone_surrogates, request.stop))
+    # `replace_lone_surrogates` returns its argument where there is nothing to replace, so the common case makes no
+    # copy.
     if prompt is request.prompt and stop == request.stop:
         return request
     return replace(request, prompt=prompt, stop=stop)

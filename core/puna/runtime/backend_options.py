@@ -17,6 +17,7 @@ def of_request(name: str, backend: Backend, given: Mapping[str, object]) -> dict
     declared = {option.name: option for option in backend.options}
     for key in given:
         if key not in declared:
+            # The name comes from a stranger and is shown in logs and errors, so it is cut.
             raise InvalidRequestError(f"backend {name!r} has no option {key[:100]!r}")
         if not declared[key].by_request:
             raise InvalidRequestError(
@@ -38,6 +39,7 @@ def of_operator(
             raise InvalidRequestError(f"backend {name!r} has no option {unknown[0]!r}")
         options = {key: _checked(name, declared[key], value) for key, value in given.items()}
         return options if kernels is None or "kernels" not in declared else options | {"kernels": kernels}
+    # The same check serves both, but a bad configuration is not the fault of the request that meets it first.
     except InvalidRequestError as error:
         raise LoadFailedError(f"the configuration's table [backends.{name}] is wrong: {error}") from error
 

@@ -50,6 +50,7 @@ class Heartbeat:
     def __init__(self, call: Callable[[], Awaitable[wire.HeartbeatResponse]], timeouts: HangTimeouts) -> None:
         self._call = call
         self._timeouts = timeouts
+        # A timeout is noticed at most one tick late, that is, a twelfth of it.
         self._tick = min(MAX_INTERVAL, timeouts.silence / TICKS, timeouts.step / TICKS)
         self._last_step: int | None = None
         self._seconds_without_step = 0.0
@@ -62,6 +63,7 @@ class Heartbeat:
         while True:
             await asyncio.sleep(self._tick)
             self._seconds_without_step += self._tick
+            # One RPC is pending at a time. A host that is stopped gets no pile of heartbeats to answer afterwards.
             answer = asyncio.ensure_future(self._call())
             try:
                 if not await self._answered(answer):
@@ -69,6 +71,7 @@ class Heartbeat:
                 step = _step(answer)
             finally:
                 answer.cancel()
+            # Only a change counts, not the order: the number of a new stretch of work may be smaller than the last.
             if step is None or step != self._last_step:
                 self._last_step, self._seconds_without_step = step, 0.0
             elif self._seconds_without_step >= self._timeouts.step:
@@ -78,8 +81,11 @@ class Heartbeat:
         """Wait for an answer, tick by tick; return whether it came within the timeout."""
         silent = 0.0
         while silent < self._timeouts.silence:
+            # `wait` does not cancel the RPC at its timeout, so a late answer still counts.
             if (await asyncio.wait({answer}, timeout=self._tick))[0]:
                 return True
+            # The tick is added whatever the clock says: a wait that took an hour because the machine slept counts as
+            # one tick.
             silent += self._tick
             self._seconds_without_step += self._tick
         return False
@@ -92,6 +98,7 @@ def _step(answer: "asyncio.Future[wire.HeartbeatResponse]") -> int | None:
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE):
             raise HeartbeatUnavailableError from None
+        # Any other status was sent by the host's event loop, which therefore works.
         return None
     except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed
         raise HeartbeatUnavailableError from None

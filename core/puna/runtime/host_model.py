@@ -73,11 +73,13 @@ class HostModel(LoadedModel):
         self._stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
         self._facts = facts
         self._on_death = on_death
+        # Empty while the host is in use. Whatever ends the host sets the text first, and only the first one counts.
         self._failure = ""
         self._last_id = 0
         self._sequences: dict[int, asyncio.Queue[wire.SequenceEvent | None]] = {}
         self._disconnected = asyncio.Event()
         self._stream: Frames | GrpcRunStream | None = None
+        # The watch outlives the request that loads the model, so it must not log under that request's id.
         self._stream_watch = asyncio.create_task(self._watch_stream(), context=without_request())
         self._on_messagetbeat_watch: asyncio.Task[None] | None = None
 
@@ -171,6 +173,8 @@ class HostModel(LoadedModel):
         """Pass the events of a message to their sequences."""
         for event in wire.RunResponse.FromString(message).events:
             if (events := self._sequences.get(event.sequence_id)) is not None:
+                # The queue has no bound. Its length is bounded by the sequence's own token limit, and waiting here
+                # would hold up all other sequences of the stream.
                 events.put_nowait(event)
 
     async def _watch_stream(self) -> None:
@@ -178,6 +182,7 @@ class HostModel(LoadedModel):
         try:
             await self._disconnected.wait()
         finally:
+            # The cause is determined before the sequences are woken, since they raise it.
             await self._handle_exit()
             for events in self._sequences.values():
                 events.put_nowait(None)
@@ -202,6 +207,7 @@ class HostModel(LoadedModel):
         """Find out why the host is gone, once. A host that closed its stream but still runs is stopped."""
         if self._failure:
             return
+        # The kernel closes the sockets of a dying process before its parent can see the exit status.
         if not await self._process.died(within=EXIT_SECONDS):
             await self._process.stop()
         if not self._failure:
@@ -217,6 +223,8 @@ class HostModel(LoadedModel):
         """
         self._check()
         call = method(request)
+        # A task of its own can be waited for without cancelling the RPC's task, which leaks in grpc.aio. See
+        # _cancel_call.
         answer = asyncio.ensure_future(call)
         try:
             await asyncio.wait({answer})
@@ -296,6 +304,7 @@ async def load(
         undo.push_async_callback(channel.close)
         facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
         model = HostModel(process, channel, facts, on_death)
+        # From here on `model.aclose` ends the channel and the process as well, in the right order.
         undo.pop_all()
         undo.push_async_callback(model.aclose)
         await model.connect(socket, timeouts)
@@ -322,6 +331,7 @@ async def _load(
                     stalled.reschedule(loop.time() + stall_seconds)
 
             reset_stall_timer()
+            # A library may load for minutes and report no fraction, but print lines.
             process.on_output = reset_stall_timer
             try:
                 async for response in stub.Load(request):

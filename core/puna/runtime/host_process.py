@@ -40,6 +40,7 @@ WARNING = f"{WARNING_LEVEL}puna"
 
 CAUSES = {
     signal.SIGKILL: "killed, probably out of memory",
+    # The library may have been built on another CPU. It dies at the first instruction that this one lacks.
     signal.SIGILL: "the CPU lacks instructions that the backend was built for",
     signal.SIGSEGV: "segmentation fault in native code",
     signal.SIGBUS: "bus error, perhaps the model's file was cut while it was mapped",
@@ -77,6 +78,7 @@ class HostProcess:
             env=child_environment.environment() | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
             process_group=0,  # Ctrl-C in a terminal reaches the core alone, which ends its hosts in order
         )
+        # From this moment a second signal to the core kills the host too, even while it starts.
         process_exit.GROUPS.add(process.pid)
         async with AsyncExitStack() as undo:
             host = cls(process, socket)
@@ -128,6 +130,7 @@ class HostProcess:
         else:
             if self._process.returncode is None:
                 log.error("host %d does not end, although it was killed", self.pid)
+        # The process has ended, but the programs that its backend started may still run in its group.
         self.kill()
         process_exit.GROUPS.discard(self.pid)
         await self._drain_output()
@@ -149,6 +152,7 @@ class HostProcess:
         finally:
             exited.cancel()
         if not self._ready.done():
+            # Both may happen in one turn of the loop: the timeout, and the end of the process, whose cause says more.
             if await self.died(within=0.1):
                 raise LoadFailedError(terminated(self.explain()))
             raise LoadFailedError("timed out waiting for llama-server to start")
@@ -157,6 +161,8 @@ class HostProcess:
         assert stream is not None
         rest = b""
         while chunk := await stream.read(1 << 16):
+            # Not readline: asyncio's reader raises for a line that is longer than its buffer, and native code may print
+            # one.
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._on_line(line.decode(errors="replace").rstrip())
@@ -165,6 +171,7 @@ class HostProcess:
             self._on_line(rest.decode(errors="replace").rstrip())
 
     def _on_line(self, line: str) -> None:
+        # The ready line is a message and not output, so it must not stand among the last lines of an error.
         if line == READY and not self._ready.done():
             self._ready.set_result(None)
             return
@@ -175,6 +182,7 @@ class HostProcess:
 
     async def _drain_output(self) -> None:
         """Read the rest of the output, but do not wait for a grandchild that holds the pipes open."""
+        # The last lines may still be in the pipe when the exit status is known.
         await asyncio.wait({self._reading}, timeout=1)
         if not self._reading.done():
             self._reading.cancel()

@@ -28,6 +28,7 @@ def expires_at_ns(now_ns: int, seconds: float) -> int:
 
     An infinite keep-alive, or one beyond the API's range, counts as 292 years.
     """
+    # The inner bound keeps infinity out of int(), the outer one corrects the rounding of the float.
     return now_ns + min(LONGEST_NS, int(min(seconds, LONGEST_NS / 1e9) * 1e9))
 
 
@@ -83,13 +84,16 @@ class PooledModel:
 
     def start_timer_if_idle(self, expire: Callable[[], None]) -> None:
         """Start the expiry timer anew if there is no lease; call `expire` at once if the model need not stay."""
+        # The new keep-alive of a request must replace a timer that runs with the old one.
         self.stop_timer()
         if self.lease_count:
             return
+        # `expire` is called in place and not by a timer, so that a load that waits for the memory can go on at once.
         if self.evicting or self.keep_alive <= 0:
             expire()
             return
         self._expires_at_ns = expires_at_ns(time.time_ns(), self.keep_alive)
+        # The event loop's timers do not take infinity. Without one the model stays until it is evicted.
         if math.isfinite(self.keep_alive):
             self._timer = asyncio.get_running_loop().call_later(self.keep_alive, expire)
 
@@ -111,6 +115,7 @@ class PooledModel:
             vram_bytes=facts.vram_bytes,
             context_length=facts.context_length,
             expires_at_ns=self._expires_at_ns or expires_at_ns(now_ns, self.keep_alive),
+            # A lease that waits for a slot is not active yet.
             active=self.lease_count - self.limiter.queued,
             queued=self.limiter.queued,
             pid=self.pid,
@@ -122,4 +127,5 @@ def eviction_candidate(models: Iterable[PooledModel]) -> PooledModel:
 
     Raises ValueError if there is no model.
     """
+    # The order is Ollama's. The key breaks ties, so that the choice does not depend on the order of loading.
     return min(models, key=lambda each: (each.lease_count > 0, each.keep_alive, each.requirements.key))

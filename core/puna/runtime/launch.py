@@ -44,6 +44,7 @@ class Launcher:
         The check comes before any queue, so that a refused request evicts nothing. Raises InvalidRequestError if an
         option is unknown, out of range or the operator's alone.
         """
+        # Choosing the backend may import plugins in a thread. Most requests set no option and need none of that.
         if not requirements.backend_options:
             return requirements
         name, backend = await asyncio.to_thread(self._backend, requirements)
@@ -59,6 +60,7 @@ class Launcher:
         if a file is not what it was. Files are read completely only after a load has failed, since that takes long.
         """
         name, backend = await asyncio.to_thread(self._backend, requirements)
+        # A missing or changed file is reported here by its name; the backend's own error would not tell which.
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
         try:
             return await self._launched(name, backend, requirements, on_progress, on_death)
@@ -84,8 +86,10 @@ class Launcher:
 
         given = self._settings.backend_options.get(name, {})
         configured = backend_options.of_operator(name, backend, given, kernels=self._settings.kernels)
+        # The request wins where both set an option; it may set only those that the backend declares for requests.
         options = {**configured, **requirements.spec.backend_options}
         spec = replace(requirements.spec, memory_bytes=memory.free_bytes(), backend_options=options)
+        # Such a backend is pure asyncio code, so a process of its own would protect nothing and cost memory.
         if not backend.needs_host:
             return Launched(await inprocess.load(backend, spec, report), name, 0)
         stall_seconds = self._settings.load_timeout

@@ -89,11 +89,14 @@ class LoadedModels:
 
     def remove(self, pooled: PooledModel) -> None:
         """Remove a model and begin to free it. Does nothing if the model was removed before."""
+        # Identity, not the key: the model may have been loaded anew under the same key.
         if self._models.get(pooled.requirements.key) is not pooled:
             return
         del self._models[pooled.requirements.key]
         pooled.evicting = True
         pooled.stop_timer()
+        # Loads wait for this event and then for the memory. Freeing may take seconds and must not delay the request
+        # that ended.
         pooled.removed.set()
         closing = asyncio.create_task(pooled.model.aclose())
         self._closing.add(closing)
@@ -102,6 +105,7 @@ class LoadedModels:
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change."""
+        # Setting and clearing one event would wake waiters that asked after the change.
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -114,6 +118,7 @@ class LoadedModels:
 
         A model that takes longer than CLOSING_SECONDS counts as stuck and is not waited for again.
         """
+        # A process that waits for a broken disk never ends. Without this set every later load would wait for it again.
         freed = {task for task in self._closing if task not in self._stuck}
         if not freed:
             return False

@@ -41,6 +41,7 @@ class Loader:
     def usable(self, requirements: ModelRequirements) -> PooledModel | None:
         """Return the loaded model that meets the requirements; None if it must be loaded, perhaps anew."""
         pooled = self._models.get(requirements.key)
+        # An evicting model takes no new lease. Otherwise a steady stream of requests could keep it for ever.
         if pooled is None or pooled.evicting:
             return None
         differs = difference(pooled.requirements, pooled.backend, pooled.model.facts, requirements)
@@ -60,12 +61,14 @@ class Loader:
     def release(self, model: PooledModel, kind: LeaseKind) -> None:
         """End a lease of a model, and wake the loads that wait for an idle one."""
         model.release(lambda: self._models.remove(model), kind)
+        # Only an idle model changes what a waiting load may do.
         if not model.lease_count:
             self._models.notify()
 
     async def provide(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Return a model that meets the requirements, after making room and loading as needed."""
         while (pooled := self.usable(requirements)) is None:
+            # `usable` has refused this instance, so it must go before another one of the same key can be loaded.
             if (stale := self._models.get(requirements.key)) is not None:
                 await self._evict_and_wait(stale, job)
             # Memory that has become free may change each of the decisions below.
@@ -79,6 +82,7 @@ class Loader:
                 await self._evict_and_wait(candidate, job)
             else:
                 pooled = await self._load(requirements, job)
+                # Another load may have finished meanwhile, if this one lost the load turn by its silence.
                 self._models.evict_excess(pooled, self._most)
                 return pooled
         return pooled
@@ -108,6 +112,7 @@ class Loader:
             smaller = next((size for size in SMALLER_CONTEXTS if size < requirements.spec.context_length), 0)
             if smaller and "context_length" in requirements.automatic:
                 requirements = replace(requirements, spec=replace(requirements.spec, context_length=smaller))
+            # Nothing can be freed and the context cannot be made smaller: a second try would fail in the same way.
             elif not len(self._models):
                 raise
         log.warning("no room for %s: trying once more", requirements.name)
@@ -132,9 +137,11 @@ class Loader:
             model=launched.model,
             pid=launched.pid,
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),
+            # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._settings.keep_alive,
         )
         self._models.add(pooled)
+        # `died` ran before `pooled` existed and could not remove it.
         if dead:
             self._models.remove(pooled)
         return pooled

@@ -23,6 +23,8 @@ def free_bytes(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int:
         )
         # The page cache counts as used memory of the container, but the kernel drops it when memory is needed.
         used = int((container / "memory.current").read_text()) - cached
+    # ValueError: "max" is no number. Outside of a container, or with cgroup v1, the files are missing.
     except (OSError, ValueError, StopIteration):
         return free
+    # At least 1, because 0 means that the system does not say.
     return max(min(free, limit - used), 1)

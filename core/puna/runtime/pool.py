@@ -52,6 +52,7 @@ class ModelPool:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # The scheduler first: a load that ended after the models were removed would leave a host behind.
         await self._scheduler.close()
         await self._models.close()
         self._exits.close()
@@ -80,12 +81,14 @@ class ModelPool:
         requirements = await self._launcher.checked(requirements)
         pooled = self._loader.usable(requirements)
         if pooled is None:
+            # A load that has nothing to wait for is never refused, however many requests wait for slots elsewhere.
             if self._scheduler.waiting and self._queued() >= self._settings.max_queue:
                 raise QueueFullError
             pooled = await self._scheduler.wait(requirements, kind, priority, on_progress)
         else:
             if pooled.is_full(kind) and self._queued() >= self._settings.max_queue:
                 raise QueueFullError
+            # No `await` lies between `usable` and this, so the model cannot be evicted in between.
             pooled.acquire(kind)
         try:
             # The new keep-alive also holds for the other requests that use the model.
@@ -106,6 +109,7 @@ class ModelPool:
         pooled = self._models.get(key)
         if pooled is None:
             return False
+        # Requests that run keep the model. It goes when the last of them ends.
         pooled.keep_alive = 0.0
         self._models.expire_when_idle(pooled)
         return True

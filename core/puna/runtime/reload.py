@@ -26,6 +26,7 @@ def difference(loaded: ModelRequirements, backend: str, facts: ModelFacts, requi
     have, want = loaded.spec, required.spec
     if required.backend not in (loaded.backend, backend):
         return "backend"
+    # Two requests that both leave the context length open must not reload each other's model, whatever the default was.
     if not _automatic("context_length", loaded, required):
         # A context that was clamped is the longest that the model has: any longer request gets the same one.
         clamped = facts.context_length < have.context_length
@@ -33,6 +34,7 @@ def difference(loaded: ModelRequirements, backend: str, facts: ModelFacts, requi
             return "context_length"
     if not _automatic("batch_size", loaded, required) and want.batch_size != have.batch_size:
         return "batch_size"
+    # -1 lets the backend decide, and any number of layers meets that.
     if want.gpu_layers >= 0 and want.gpu_layers != have.gpu_layers:
         return "gpu_layers"
     return next((name for name in COMPARED if getattr(want, name) != getattr(have, name)), "")

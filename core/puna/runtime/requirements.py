@@ -1,4 +1,4 @@
-"""What a request requires of the model pool, and what the pool gives it."""
+"""The requirements that a request sends to the model pool, and the lease that it gets back."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ class ModelRequirements:
     spec: ModelSpec
     digest: str = ""
     """Digest of its manifest."""
+    # The pool knows nothing of stored models, so the type stays open here.
     details: Any = None
     """Passed through to the list of loaded models."""
     format: str = "gguf"
@@ -46,7 +47,7 @@ class ModelRequirements:
 
 
 class LeaseKind(Enum):
-    """What a request does with its lease, which decides what it may have to wait for."""
+    """The use of a lease, which decides whether the request may have to wait for a slot or for other calls."""
 
     SEQUENCE = "sequence"
     """Runs sequences, one after the other; each needs a slot of the model."""

@@ -93,6 +93,7 @@ class LoadJob(Generic[M]):
         """Report progress to the waiting requests. This also shows the scheduler that the job does not stall."""
         now = self.last_progress = asyncio.get_running_loop().time()
         self.request.on_progress(progress)
+        # With thousands of waiters, telling each of them every fraction would cost more than the load itself.
         if now - self._last_report >= PROGRESS_SECONDS or progress == LOADED:
             self._last_report = now
             for other in self.scheduler.waiting_for(self.request.requirements.key):
@@ -140,6 +141,7 @@ class Scheduler(Generic[M]):
 
     async def close(self) -> None:
         """Cancel every job and every waiting request, and wait for the jobs to end."""
+        # First of all, since each job that ends calls `_next`, which must start no further load.
         self._closed = True
         for job in self._jobs.values():
             job.request.outcome.cancel()
@@ -165,6 +167,7 @@ class Scheduler(Generic[M]):
             kind,
             on_progress,
             asyncio.get_running_loop().create_future(),
+            # The job runs in this context if the request starts it. See `_next`.
             contextvars.copy_context(),
         )
         ticket = pending.ticket = self._queue.join(pending, priority)
@@ -204,11 +207,13 @@ class Scheduler(Generic[M]):
         self._reporter.changed()
         key = pending.requirements.key
         job = self._jobs.get(key)
+        # The request that started the job has left the queues already, so its outcome is looked at as well.
         if job and job.request.outcome.done() and key not in self._by_model:
             job.cancel()
 
     def _first(self) -> PendingRequest[M] | None:
         """Return the first request whose model has no job."""
+        # One head per model: the cost grows with the models and not with the requests that wait.
         heads = [queue.first() for key, queue in self._by_model.items() if key not in self._jobs]
         return min(heads).item if heads else None
 
@@ -218,6 +223,7 @@ class Scheduler(Generic[M]):
         """Pass the load turn on if this job holds it."""
         if self._current is job:
             self._current = None
+            # The timer belongs to the turn. The next holder starts its own.
             if self._timer is not None:
                 self._timer.cancel()
             self._next()
@@ -264,9 +270,11 @@ class Scheduler(Generic[M]):
         job = self._current
         if job is None:
             return
+        # Progress does not restart the timer, which would cost a timer per report. It is computed when the timer fires.
         left = job.last_progress + self._stall_seconds - asyncio.get_running_loop().time()
         if left > 0:
             self._check_stall_in(left)
+        # A silent job keeps the turn as long as no other job wants it.
         elif self._queue or self._resuming:
             log.warning(
                 "loading %s makes no progress: other models are loaded beside it", job.request.requirements.name
@@ -288,6 +296,7 @@ class Scheduler(Generic[M]):
                 await asyncio.wait({work})
             self._deliver(job, work)
         finally:
+            # The job leaves the table before `_next`, so that requests which were not served can start another one.
             del self._jobs[key]
             self.give_up_turn(job)
             self._next()
@@ -302,6 +311,7 @@ class Scheduler(Generic[M]):
         error = LoadFailedError("loading was given up") if work.cancelled() else work.exception()
         if error is not None:
             for each in waiters:
+                # A request with other options, a smaller context say, may still succeed, so it stays in the queue.
                 if not each.outcome.done() and _shares_error(each.requirements, started.requirements):
                     self._take(each)
                     each.outcome.set_exception(error)

@@ -40,11 +40,13 @@ def folder(parent: Path | None = None) -> Iterator[Sockets]:
     parent = parent or Path(_runtime_folder())
     for each in {parent, Path(tempfile.gettempdir())}:
         temporary_folders.sweep(each)
+    # The folder's mode keeps other users away from the sockets, which have no other protection.
     with Scratch(parent) as made:
         yield Sockets(made)
 
 
 def _runtime_folder() -> str:
+    # The runtime folder belongs to the user and lies in memory. Services often have none.
     for path in (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
         fits = len(os.fsencode(path + SUFFIX)) <= ADDRESS_BYTES
         if Path(path).is_absolute() and fits and os.access(path, os.W_OK | os.X_OK):

@@ -52,6 +52,7 @@ class FairQueue:
 
     def __init__(self, slots: int) -> None:
         self._free = slots
+        # An ordered dict of queues: the first name is served next and then moves to the end, each in constant time.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def acquire(self, name: str) -> None:
@@ -64,6 +65,8 @@ class FairQueue:
         try:
             await acquired
         except asyncio.CancelledError:
+            # The slot was handed over in the turn of the loop in which the waiter was cancelled. Otherwise it would be
+            # lost.
             if acquired.done() and not acquired.cancelled():
                 self.release()
             raise
@@ -77,6 +80,7 @@ class FairQueue:
                 self._waiting.move_to_end(name)
             else:
                 del self._waiting[name]
+            # A waiter that was cancelled in this turn of the loop is still in the queue.
             if not acquired.done():
                 acquired.set_result(None)
                 return
@@ -98,9 +102,12 @@ class _Deadline:
     @property
     def exceeded(self) -> bool:
         """Whether the worker took too long: this object killed it, or its own timer ended it just before."""
+        # Both ends look alike from the outside: the socket closes.
         return self._killed or self._loop.time() >= self._last
 
     def _check(self) -> None:
+        # One timer per request instead of polling: the CPU time that is left cannot be used up any sooner than in as
+        # much time by the clock.
         left = min(self._seconds - (self._worker.cpu_seconds() - self._cpu_at_start), self._last - self._loop.time())
         if left > 0:
             self._timer = self._loop.call_later(max(left, _MIN_DELAY), self._check)
@@ -133,9 +140,11 @@ class Lane:
         seconds = min(seconds, _MAX_TIMER)
         worker = await self._worker(name)
         try:
+            # The worker sets a kernel timer by this number, for the case that the core is killed.
             answer = worker.ask(template, {**request, "seconds": seconds * WALL_CLOCK_FACTOR})
             deadline = _Deadline(worker, seconds)
             try:
+                # A request that is cancelled leaves the answer pending, for `_give_back` to wait for.
                 return await asyncio.shield(answer)
             except WorkerGoneError:
                 if deadline.exceeded:
@@ -158,6 +167,7 @@ class Lane:
             if not worker.gone:
                 self._busy.add(worker)
                 return worker
+            # An idle worker may have ended by itself, because its memory had grown. See puna.sandbox.worker.
             self._in_background(worker.close())
         # A cancelled request does not cancel the start, which keeps the slot: otherwise clients that come and go could
         # start any number of processes.
@@ -173,10 +183,12 @@ class Lane:
             if self._closed:
                 raise WorkerGoneError
             worker = await Worker.start(self._limits, yielding=not self._keeps)
+            # The sandbox may have been closed while the process started. No one else would end it.
             if self._closed:
                 await worker.close()
                 raise WorkerGoneError
         except BaseException as error:
+            # `_give_back` is never called for a worker that did not start, so the slot is released here.
             self._queue.release()
             if isinstance(error, OSError):
                 log.warning("no process for templates could be started: %s", error)
@@ -225,6 +237,7 @@ class Lane:
         for worker in self._idle:
             self._in_background(worker.close())
         self._idle.clear()
+        # A task that ends may start another one in the background, so a single wait would not suffice.
         while self._background:
             await asyncio.wait(self._background)
 
@@ -245,6 +258,8 @@ class Lanes:
         seconds = self._limits.template_seconds
         try:
             answer = await self._quick.run(name, template, request, min(seconds, QUICK_SECONDS))
+        # A worker may be gone for a reason of its own, such as memory that had grown, so the request gets one more try
+        # in a fresh process.
         except (TimeoutError, WorkerGoneError):
             try:
                 answer = await self._slow.run(name, template, request, seconds)
@@ -256,6 +271,7 @@ class Lanes:
 
     def _read(self, answer: JSON, read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
         match answer:
+            # The patterns check the shape of the answer, which a worker under a template's control may have made.
             case {"answer": value}:
                 with suppress(InvalidAnswerError):
                     return read(value)

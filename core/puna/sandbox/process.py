@@ -38,6 +38,7 @@ class Template:
 
     def __init__(self, content: JSON) -> None:
         self.content = content
+        # A worker may hold templates of several models, so the key must not depend on a name.
         self.key = hashlib.sha256(wire.pack(content)).hexdigest()
 
 
@@ -63,6 +64,7 @@ class _WorkerProtocol(asyncio.Protocol):
             return
         (size,) = wire.HEADER.unpack_from(self._data)
         end = wire.HEADER.size + size
+        # All three are impossible for an honest worker, which answers one request with one message of bounded length.
         if size > self._longest or len(self._data) > end or self.answer.done():
             self.fail()
         elif len(self._data) == end:
@@ -70,6 +72,7 @@ class _WorkerProtocol(asyncio.Protocol):
                 try:
                     value = wire.unpack(whole[wire.HEADER.size :])
                 except wire.InvalidAnswerError:
+                    # An honest message is never null.
                     value = None
             self._data.clear()
             if value is None:
@@ -80,6 +83,7 @@ class _WorkerProtocol(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """Fail the awaited message."""
         self.gone = True
+        # A worker that ends between two requests has nothing to fail.
         if not self.answer.done():
             self.answer.set_exception(WorkerGoneError())
 
@@ -109,6 +113,8 @@ class Worker:
 
         `yielding` gives it a low CPU priority.
         """
+        # A socket pair and not pipes: one descriptor in the worker, and nothing in the file system that others could
+        # open.
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -125,6 +131,7 @@ class Worker:
                     cwd="/",
                     process_group=0,  # Ctrl-C in a terminal reaches the core alone
                 )
+            # JSON escapes quotes and line breaks with a second byte, hence twice the output.
             longest = 2 * limits.template_output_bytes + wire.SLACK
             _, protocol = await asyncio.get_running_loop().create_connection(
                 lambda: _WorkerProtocol(longest), sock=ours
@@ -136,6 +143,8 @@ class Worker:
         worker = cls(process, protocol)
         try:
             async with asyncio.timeout(START_SECONDS):
+                # The first message shows that the imports are done, so the time of a start never counts against a
+                # request.
                 await protocol.answer
         except BaseException as error:
             await worker.close()
@@ -159,6 +168,8 @@ class Worker:
         """Return the CPU time of the worker in seconds; the wall-clock time where the system does not tell."""
         if sys.platform == "linux":
             with suppress(OSError):
+                # The kernel's clock id for the CPU time of another process, as clock_getcpuclockid() computes it;
+                # Python has no such call.
                 return time.clock_gettime(~self.pid << 3 | _CPU_OF_PROCESS)
         return time.monotonic()
 
@@ -191,11 +202,13 @@ class Worker:
         if template.key not in self._sent:
             if len(self._sent) >= CACHED_TEMPLATES:
                 self._sent.clear()
+                # Dropping all at once keeps both sides equal without a protocol for single templates.
                 request["forget"] = True
             self._sent.add(template.key)
             request["template"] = template.content
         self._protocol.answer = answer = asyncio.get_running_loop().create_future()
         if self._protocol.gone:
+            # The caller then takes the same way as for a worker that ends during the request.
             answer.set_exception(WorkerGoneError())
         else:
             self._protocol.write(wire.pack(request))
@@ -203,6 +216,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the worker and every process that it started."""
+        # After the process was waited for, its id may belong to a stranger.
         if self._process.returncode is None:
             process_exit.kill_group(self.pid)
         self._protocol.fail()

@@ -81,6 +81,7 @@ class Sandbox:
         try:
             self._prefetched[text] = await template.facts()
         except TemplateError as error:
+            # The frames of the traceback would keep the whole request in memory.
             self._prefetched[text] = error.with_traceback(None)
         if len(self._prefetched) > PREFETCHED:
             self._prefetched.popitem(last=False)
@@ -88,6 +89,7 @@ class Sandbox:
     def facts(self, text: str) -> Facts:
         """Return the facts of a Go template. Blocks, so it is for threads only. Raises TemplateError."""
         template = self.go_template(text)
+        # Without a loop no server runs, only a command such as `puna doctor --offline`.
         if template.small or self._loop is None:
             return template.facts_here()
         known = self._prefetched.get(text)
@@ -96,6 +98,8 @@ class Sandbox:
             raise known
         if known is not None:
             return known
+        # Workers belong to the event loop, so the calling thread waits for the loop. In the loop's own thread this
+        # would deadlock.
         future = asyncio.run_coroutine_threadsafe(template.facts(), self._loop)
         try:
             return future.result()

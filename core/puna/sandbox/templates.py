@@ -43,6 +43,7 @@ _EACH: Final = 256
 
 def check_source(text: str, limits: Limits) -> None:
     """Raise TemplateLimitError for a source that is too long."""
+    # The number of characters is compared first, so that a huge text is not encoded just to be measured.
     if len(text) > limits.template_bytes or len(text.encode("utf-8", "surrogatepass")) > limits.template_bytes:
         raise TemplateLimitError(f"{limits.template_bytes} bytes", f"{PREFIX}TEMPLATE_BYTES")
 
@@ -67,6 +68,7 @@ class GoTemplate:
         """Render a conversation. The template sees the number of media, not their content. Raises TemplateError."""
         check_texts((each.content for each in messages), self._limits)
         budget = _budget(messages, tools)
+        # A template only asks whether there are images. Megabytes of pixels need not cross to a worker.
         shown = [replace(each, media=(b"",) * len(each.media)) if each.media else each for each in messages]
         return await self._run(
             budget,
@@ -115,6 +117,7 @@ class GoTemplate:
         if self.small and budget is not None:
             try:
                 return here()
+            # A worker has no budget, only a deadline. The run starts from the beginning there.
             except (BudgetSpentError, RecursionError):
                 pass
         text: str = await self._lanes.ask(self._name, Template(self._text), there(), wire.text)
@@ -131,6 +134,7 @@ def _budget(messages: Sequence[Message], tools: Sequence[Tool]) -> Budget | None
     data += sum(_size(each.name, each.description, each.parameters, each.type, each.items) for each in tools)
     if texts > SMALL_TEXTS or data > SMALL_DATA:
         return None
+    # `bulk` pays for reading the data before the first step: parsed JSON costs more per character than plain text.
     return Budget(UNITS, bulk=(data >> 3) + (texts >> 6))
 
 
@@ -162,9 +166,12 @@ class ChatTemplate:
 
     async def layout(self, *, tools: bool) -> OutputLayout:
         """Return how output will be laid out, in conversations with or without tools. Raises TemplateError."""
+        # Without a template of its own for tools, a conversation with tools has the same layout as one without.
         tools = tools and bool(self._sources[1])
         if tools not in self._layouts:
+            # Known layouts are found by the source's text, whose line breaks differ between files.
             source = self._sources[tools].replace("\r\n", "\n").replace("\r", "\n")
+            # Deriving a layout renders several conversations in a worker, so it is done once for each template.
             self._layouts[tools] = known.layout(source) or known.corrected(
                 await self._ask({"ask": "layout", "tools": tools}, wire.layout_in), source
             )
@@ -191,6 +198,7 @@ class ChatTemplate:
     async def _ask(self, request: dict[str, JSON], read: Callable[[JSON], Any]) -> Any:  # noqa: ANN401
         for source in self._sources:
             check_source(source, self._limits)
+        # The queue goes by the template, so that two names of one model share their turn.
         return await self._lanes.ask(self._template.key, self._template, request, read)
 
 

@@ -28,6 +28,7 @@ class InvalidAnswerError(Exception):
 
 def pack(value: JSON) -> bytes:
     """Return a message with its length. Lone surrogates are preserved."""
+    # surrogatepass: a client may send lone surrogates in JSON, and the template must see them as they are.
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return HEADER.pack(len(data)) + data
 
@@ -35,6 +36,7 @@ def pack(value: JSON) -> bytes:
 def unpack(data: bytes | bytearray | memoryview) -> JSON:
     """Read a message without its length. Raises InvalidAnswerError."""
     try:
+        # Decoded first, since json.loads refuses surrogates in bytes.
         return json.loads(str(data, "utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("no JSON") from error
@@ -95,22 +97,22 @@ def tools_in(value: JSON) -> list[Tool]:
 
 
 def think_out(think: Think | None) -> JSON:
-    """Return how a model shall think as JSON."""
+    """Return the setting of a model's thinking as JSON."""
     return None if think is None else [think.on, think.level]
 
 
 def think_in(value: JSON) -> Think | None:
-    """Return how a model shall think."""
+    """Return the setting of a model's thinking."""
     return None if value is None else Think(*value)
 
 
 def facts_out(facts: Facts) -> JSON:
-    """Return what is known of a Go template as JSON."""
+    """Return the facts of a Go template as JSON."""
     return [sorted(facts.uses), facts.thinking_tags, facts.tool_tag, facts.full_tool_round_trip]
 
 
 def facts_in(value: JSON) -> Facts:
-    """Return what is known of a Go template. Raises InvalidAnswerError."""
+    """Return the facts of a Go template. Raises InvalidAnswerError."""
     try:
         uses, tags, tool_tag, round_trip = value
         if not isinstance(round_trip, bool):
@@ -132,6 +134,7 @@ def layout_in(value: JSON) -> OutputLayout:
     """Return a derived layout. Raises InvalidAnswerError."""
     try:
         members = dict(value)
+        # An unknown value raises ValueError, like every other fault that is caught below.
         members["call_syntax"] = CallSyntax(members["call_syntax"])
         members["json"] = _made(JsonCall, members["json"])
         members["tagged"] = _made(TaggedCall, members["tagged"])
@@ -144,6 +147,7 @@ def layout_in(value: JSON) -> OutputLayout:
 
 
 def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401
+    # The defaults of the dataclass tell the type that each member must have, so a new field needs no line here.
     defaults = {each.name: each.default for each in fields(kind)}
     for name, value in members.items():
         default = defaults[name]
@@ -155,6 +159,7 @@ def _made(kind: type[Any], members: dict[str, Any]) -> Any:  # noqa: ANN401
             members[name] = None if value is None else text(value, LONGEST_TAG)
         elif isinstance(default, str) or name == "name":
             text(value, LONGEST_TAG)
+        # Not isinstance, because True is an instance of int.
         elif type(value) is not type(default):
             raise InvalidAnswerError("a value of another type")
     return kind(**members)

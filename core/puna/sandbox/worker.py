@@ -39,19 +39,25 @@ _YIELDING: Final = 15
 def main() -> None:
     """Answer requests until the core closes the socket."""
     die_with_parent()
+    # The core decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=0) as core:
+        # Sent after the imports and before the limits: the core counts the start separately from the first request.
         core.sendall(wire.pack("ready"))
         settings = _receive(core)
+        # After the imports, which need files and memory that no template is allowed to use.
         _confine(settings["memory"])
         if settings["yielding"]:
             os.nice(_YIELDING)
         worker = Worker(settings["output"])
         while (request := _receive(core)) is not None:
+            # SIGALRM has no handler here, so the kernel ends the process, even inside a native call.
             signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _LATER)
             answer = worker.answer(request)
             signal.setitimer(signal.ITIMER_REAL, 0)
             core.sendall(answer)
+            # Python returns little memory to the system. Without this, one large template would leave no room for the
+            # next.
             if worker.out_of_memory or _resident() > settings["memory"] // 2:
                 return  # the core starts a new worker, whose memory is small again
 
@@ -78,11 +84,13 @@ class Worker:
                 self._sources.clear()
             if "template" in request:
                 self._sources[request["key"]] = request["template"]
+            # Safe although it looks up a method by name: the request comes from the core, never from a template.
             asked: Callable[[JSON], JSON] = getattr(self, "_" + request["ask"])
             return wire.pack({"answer": asked(request)})
         except _TooLongError:
             return wire.pack({"exceeded": "output"})
         except TemplateRefusedError as error:
+            # The text of an error can be as long as the template likes, and an answer has a bounded length.
             return wire.pack({"refused": str(error)[: wire.SLACK // 8]})
         except TemplateError as error:
             return wire.pack({"failed": str(error)[: wire.SLACK // 8]})
@@ -93,6 +101,7 @@ class Worker:
         except Exception as error:
             # A template may raise anything; the error belongs to its author.
             return wire.pack({"failed": f"template: {type(error).__name__}: {error}"[: wire.SLACK // 8]})
+        # Outside of the handler, because there the exception still holds the frames that filled the memory.
         return wire.pack({"exceeded": "memory"})
 
     def _compiled(self, key: str) -> ChatTemplate:
@@ -100,6 +109,7 @@ class Worker:
         return ChatTemplate(source, bos, eos, tool_source=tool_source, adds_bos=adds_bos, adds_eos=adds_eos)
 
     def _checked_length(self, text: str) -> str:
+        # The number of characters is compared first, so that a huge text is not encoded just to be measured.
         if len(text) > self._max_output or len(text.encode("utf-8", "surrogatepass")) > self._max_output:
             raise _TooLongError
         return text
@@ -162,6 +172,7 @@ def _confine(memory: int) -> None:
     """Limit the resources of this process, as far as the system can."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
+            # No program that this process could start gains rights, setuid ones included.
             ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     bounds = {
         resource.RLIMIT_AS: memory,
@@ -171,14 +182,14 @@ def _confine(memory: int) -> None:
         resource.RLIMIT_NPROC: 0,
     }
     for kind, bound in bounds.items():
+        # A limit can be lowered but not raised, and a container may have set a lower one already.
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         with suppress(OSError, ValueError, OverflowError):
             resource.setrlimit(kind, (bound, bound))
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(
-            "1000"
-        )  # of the server's processes, the kernel should kill this one first
+        # When memory runs out, the kernel should kill this process before any other one of the server.
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _resident() -> int:

@@ -86,6 +86,7 @@ class Access:
             raise missing() from None
         if not reference.name.is_valid:
             raise InvalidModelNameError
+        # The suffix :cloud asks for Ollama's cloud, which this server never calls.
         if reference.source is Source.CLOUD:
             raise CloudDisabledError(cloud)
         try:
@@ -145,6 +146,8 @@ class Access:
         model = self._store.get(self._store.resolve(reference.name))
         key = model.name.full, model.digest
         # Lookups run in threads. Two may read one model at once; the second result then replaces the first.
+        # The digest in the key makes the cache right without invalidation; the store is still asked for each request,
+        # because a name may have moved to another digest.
         with self._lock:
             known = self._known.get(key)
             if known is not None:
@@ -154,6 +157,7 @@ class Access:
         _ = model.capabilities, model.parameters, model.system, model.messages, model.mode
         with self._lock:
             self._known[key] = model, ModelTemplates(model, self.sandbox)
+            # One insertion adds at most one entry, so dropping the least recently used one keeps the bound.
             if len(self._known) > CACHED_MODELS:
                 self._known.popitem(last=False)
             return self._known[key]
@@ -166,6 +170,7 @@ def options_of(model: StoredModel, request: RequestOptions) -> Options:
 
 def check_logprobs(request: RequestOptions) -> None:
     """Raise InvalidRequestError unless the number of alternatives is in range."""
+    # Ollama checks this before it looks up the model, with this text.
     if not 0 <= request.top_logprobs <= 20:
         raise InvalidRequestError("top_logprobs must be between 0 and 20")
 
@@ -176,6 +181,7 @@ def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
     Raises CapabilityMissingError if the model cannot think and the request demands it.
     """
     think = request.think
+    # As in Ollama, silence means thinking: only `think: false` turns it off.
     if "thinking" in found.model.capabilities:
         return think or Think(on=True)
     if think is not None and think.on:
@@ -192,6 +198,8 @@ def check_capabilities(found: ResolvedModel, verb: str, needed: Sequence[str]) -
     `verb` names the operation in the error text.
     """
     capabilities = found.model.capabilities
+    # The two texts name the model differently, the first as the client wrote it and the second in full. Clients of
+    # Ollama see the same.
     if "completion" not in capabilities:
         raise CapabilityMissingError(f"{quote(found.requested_name)} does not support {verb}")
     lacking = [each for each in needed if each not in capabilities]

@@ -59,11 +59,13 @@ class Activity:
 
         Raises ServerEndingError if the server takes no more requests.
         """
+        # Draining counts on this check: after it begins, the table can only shrink.
         if self.ending:
             raise ServerEndingError
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("no task runs")
+        # The prefix r tells these ids from the h ids of HTTP requests in the log. See puna.request_log.
         entry = Entry(id=f"r{next(self._numbers)}", model=model, method=method, task=task)
         self._entries[entry.id] = entry
         try:
@@ -71,6 +73,8 @@ class Activity:
                 yield entry
         finally:
             del self._entries[entry.id]
+            # `drain` is the only waiter. It clears the event before it waits, so setting it at other times does no
+            # harm.
             if not self._entries:
                 self._idle.set()
 
@@ -82,6 +86,8 @@ class Activity:
         self.ending = True
         if await self._emptied(seconds):
             return
+        # The flag is set before the cancellation, because the task reads it to choose between "shutting down" and
+        # silence.
         for entry in self._entries.values():
             entry.ended = True
             entry.task.cancel()
@@ -89,6 +95,7 @@ class Activity:
 
     async def _emptied(self, seconds: float) -> bool:
         """Wait until no request is under way; return whether that happened in time."""
+        # Without entries nothing would ever set the event.
         if self._entries:
             self._idle.clear()
             with suppress(TimeoutError):
@@ -102,6 +109,7 @@ class Activity:
     def cancel(self, id_: str) -> bool:
         """Cancel a request; return whether there was one to cancel."""
         entry = self._entries.get(id_)
+        # A second cancellation of one task would interrupt the clean-up that the first one started.
         if entry is None or entry.cancelled:
             return False
         entry.cancelled = True

@@ -20,6 +20,7 @@ from puna.serving.answers import Delta
 
 def call_id() -> str:
     """Return a fresh id for a tool call."""
+    # Ollama's ids have this form.
     return "call_" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
@@ -70,9 +71,12 @@ class AnswerReader:
         )
 
     def _calls(self, parsed: ParsedDelta) -> tuple[ToolCall, ...]:
+        # Ollama's generate has calls in its last message only, so its clients look for them there.
         if self._calls_at_end:
             self._late += parsed.calls
             return ()
+        # Some formats carry ids of the model's own, which the client must send back with the result. Only missing ids
+        # are made up.
         return tuple(call if call.id else replace(call, id=call_id()) for call in parsed.calls)
 
 

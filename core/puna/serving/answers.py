@@ -1,4 +1,4 @@
-"""What serving answers with, independent of any wire format."""
+"""The events and results of requests, independent of any wire format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ class Progress:
 class LogprobWithText(TokenLogprob):
     """A token's log-probability with the text that was sent for the token, where that is not the token's own text."""
 
+    # The text differs from the bytes of the token where one delta holds several tokens, or where a stop string cut it.
     piece: str = ""
 
 
@@ -76,6 +77,7 @@ class Done:
 
     reason: str = ""
     """"stop", "length", "load", "unload"; empty with `rendered`."""
+    # The end and the last part of the text are one event, because Ollama sends both in one message.
     delta: Delta = field(default_factory=Delta)
     """The part of the answer that was held back until its end."""
     stop_sequence: str = ""

@@ -57,7 +57,7 @@ class Catalogue:
 
         def read() -> list[ModelSummary]:
             found = self._store.list()
-            # An empty list is true only if the store can be read.
+            # A folder that cannot be read lists no models either, and must not pass for an empty store.
             if not found:
                 self._store.check()
             return found
@@ -90,6 +90,7 @@ class Catalogue:
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises InvalidModelNameError, ModelNotFoundError."""
         names = ModelName.parse(source), ModelName.parse(destination)
+        # The source is checked first, since Ollama names the first invalid one.
         for what, text, name in zip(("source", "destination"), (source, destination), names, strict=True):
             if not name.is_valid:
                 raise InvalidModelNameError(f"{what} {quote(text)} is invalid")
@@ -101,6 +102,7 @@ class Catalogue:
 
     async def delete(self, name: str) -> None:
         """Remove a model's name. Raises ModelRequiredError, InvalidModelNameError, ModelNotFoundError."""
+        # A cloud model is stored as a stub under a name of its own, which is the one to delete.
         target = stub_name(parse_reference(name))
         if not target.is_valid:
             raise InvalidModelNameError(f"name {quote(name)} is invalid")
@@ -120,6 +122,8 @@ class Catalogue:
 
         def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
             def pull(name: ModelName) -> Iterator[Step]:
+                # Creating runs in a thread, but the registry client belongs to the event loop. The base model is
+                # therefore pulled in the loop and its steps are carried over to the thread.
                 return iterate_from_loop(self._registries.pull(name, insecure=False), loop, stopped)
 
             module = self._find_quantizer()
@@ -127,9 +131,8 @@ class Catalogue:
             return create(self._store, request, rewriter=rewriter, pull=pull, stopped=stopped)
 
         if self._sandbox is not None and request.template:
-            await self._sandbox.prefetch_facts(
-                request.template
-            )  # otherwise the creation would block its thread until the worker answers
+            # Without this, the creation would block its thread until a worker answers.
+            await self._sandbox.prefetch_facts(request.template)
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step
@@ -138,6 +141,7 @@ class Catalogue:
         """Pull a model from a registry and yield each step. Raises InvalidModelNameError, TransferError."""
         try:
             reference = parse_reference(name)
+        # Ollama has one text for every bad name to pull, the empty one included.
         except ModelRequiredError:
             raise InvalidModelNameError from None
         except InvalidRequestError as error:
@@ -145,6 +149,7 @@ class Catalogue:
         target = stub_name(reference)
         if not target.is_valid:
             raise InvalidModelNameError
+        # Names are case-insensitive. A model that exists is updated under the spelling that it has.
         target = await asyncio.to_thread(self._store.resolve, target)
         async with aclosing(self._registries.pull(target, insecure=insecure)) as steps:
             async for step in steps:

@@ -66,6 +66,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     asked = request.options
     clock = Clock(asked.start_ns)
     check_logprobs(asked)
+    # With a required call the tools' schemas become the constraint, so they count against its size.
     access.check_constraint_size(asked, request.tools if request.tool_choice.mode == "required" else ())
     found = await access.find(request.model)
     # Unloading comes before every other check, as in Ollama, also for stubs of remote models.
@@ -80,6 +81,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     if found.model.mode == "native":
         # The worker process starts while the model loads.
         access.sandbox.warm()
+    # A request that only loads a model takes no part in the bound on waiting requests. See puna.runtime.pool.
     kind = LeaseKind.SEQUENCE if request.messages else LeaseKind.LOAD_ONLY
     async with access.lease(found.model, options, asked, on_progress, kind) as lease:
         clock.model_ready()
@@ -92,6 +94,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
             return
         # Ollama looks at `format` only after the model is loaded, so clients see the errors of the load first.
         constraint = output_constraint(asked.constraint)
+        # An explicit format wins over tool_choice. The two constraints cannot both hold.
         if constraint is None and request.tool_choice.mode == "required":
             constraint = turn.tool_call_constraint()
         builder = SequenceBuilder(
@@ -153,6 +156,7 @@ class ChatTurn:
 
     def reader(self, *, thought: bool = False) -> AnswerReader:
         """Return a reader for the answer. With `thought`, only the part after the thinking follows."""
+        # Behind the thinking, constrained content has no markers left to take apart.
         if self.conversation.native and thought and not self.must_call:
             return plain()
         if self.layout is not None:
@@ -179,6 +183,7 @@ async def _turn(found: ResolvedModel, lease: Lease, request: ChatRequest, think:
     offered = tools
     messages = assembled(model, model.messages, model.system, request.messages)
     parser = templates.parser()
+    # The parser may rename tools whose names its format cannot write. The renderer must use the same names.
     if parser is not None:
         tools = parser.init(tools, messages[-1], think)
     renderer = templates.renderer()
@@ -198,6 +203,7 @@ async def _turn(found: ResolvedModel, lease: Lease, request: ChatRequest, think:
     thinking = None
     if parser is None and not conversation.native and think is not None and think.on and templates.thinking_tags:
         opening, closing = templates.thinking_tags
+        # Some templates open the thinking in the prompt, so the answer begins inside it.
         thinking = ThinkingParser(opening, closing, started=prompt.text.rstrip().endswith(opening))
     must_call = request.tool_choice.mode == "required" and request.options.constraint is None
     layout = await templates.chat_template(lease.facts).layout(tools=bool(tools)) if conversation.native else None
@@ -216,6 +222,7 @@ async def _answer(
         async with aclosing(first.events()) as events:
             async for event in events:
                 yield event
+        # The limit was reached while the model was thinking. A second sequence would begin a new count and exceed it.
         if first.finish is not None and first.finish.reason == "length":
             yield _done(first.finish, Delta(), builder, clock, first.cut)
             return
@@ -286,6 +293,7 @@ class _ThinkingPhase:
                     self.finish = event
                 else:
                     self._raw += event.text
+                    # `native` is a bool that counts as 0 or 1.
                     self.spent += native
                     for delta in reader.feed(event):
                         self._thinking_deltas.append(delta.thinking)
@@ -294,6 +302,8 @@ class _ThinkingPhase:
                         if not delta.text:
                             yield delta
                             continue
+                        # The content that has just begun is written again under the constraint, so it must leave the
+                        # prompt of the second sequence.
                         self._raw = self._raw.removesuffix(delta.text)
                         if delta.thinking or (turn.thinking and any(self._thinking_deltas)):
                             yield replace(delta, text="", logprobs=())
@@ -305,6 +315,8 @@ class _ThinkingPhase:
         if not thought:
             return self._prompt
         if turn.conversation.native:
+            # The raw text keeps the thinking exactly as the model wrote it, so that the cached prefix is as long as it
+            # can be.
             return replace(self._prompt, text=self._prompt.text + self._raw)
         again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
         harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
@@ -316,7 +328,10 @@ class _ThinkingPhase:
         """Return the reader for the second sequence, which does not think."""
         turn = self._turn
         if turn.parser is not None and turn.must_call:
+            # A fresh parser without thinking. The first one has consumed the thinking and stands in the middle of an
+            # answer.
             parser = turn.found.templates.parser() or turn.parser
+            # Parsers rename tools in `init`, so they get the original names again.
             parser.init(turn.offered, turn.messages[-1], Think(False))
             return AnswerReader(parser)
         if self.finish is not None and turn.parser is not None:

@@ -22,6 +22,7 @@ class Clock:
     def timings(self, finish: Finish | None = None, queue_ns: int = 0) -> Timings:
         """Return the durations up to now. `finish` has those of the sequence, if one ran."""
         return Timings(
+            # The wall clock can step back, and a duration of zero would be left out of the answer's JSON.
             total_ns=max(time.time_ns() - self.start_ns, 1),
             load_ns=self.load_ns,
             prompt_eval_ns=finish.prompt_eval_ns if finish and finish.prompt_tokens else 0,

@@ -21,6 +21,7 @@ from puna.serving.requests import OutputConstraint
 from puna.serving.sampling_options import output_constraint
 from puna.serving.templates import ModelTemplates
 
+# The same estimate as Ollama's, so that both drop the same messages.
 TOKENS_PER_IMAGE: Final = 768
 """Estimated tokens of an image, used before any image is encoded."""
 
@@ -86,6 +87,7 @@ class Conversation:
     async def _render(self, messages: Sequence[Message]) -> RenderedPrompt:
         if self.native:
             if self.marks:
+                # Markers stand in the text already. A template that saw the media would write them a second time.
                 messages = [replace(each, media=()) if each.media else each for each in messages]
             template = self.templates.chat_template(self.lease.facts)
             return await template.turn(messages, self.tools, self.think, reads=self.reads)
@@ -95,6 +97,7 @@ class Conversation:
 
     async def _count(self, text: str) -> int:
         limit = self.lease.facts.context_length
+        # The count only decides whether the text fits, so it may stop one token above the limit.
         if is_long(text, limit):
             return len((await head(self.lease.model, text, limit + 1)).tokens)
         return len(await self.lease.model.tokenize(text, add_special=False, parse_special=True))

@@ -28,6 +28,7 @@ from puna.serving.lengths import Head, head, is_long
 from puna.serving.requests import EmbedRequest
 from puna.serving.sequence_runner import translating_errors
 
+# Ollama's bound. It keeps the vector of an all-zero embedding at zero instead of dividing by it.
 LEAST_NORM = 1e-12
 AT_ONCE = 1024
 """Number of texts that are sent to the model in one call; the event loop runs other tasks between the calls."""
@@ -62,6 +63,7 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
         made: list[Embedding] = []
         for start in range(0, len(texts), AT_ONCE):
             made += await _embedded(texts[start : start + AT_ONCE], lease, raw=request.raw)
+    # The lease ends before the vectors are shaped, since shaping needs no model.
     values = [each.values for each in made]
     vectors = await offload_if_heavy(
         weight_of_vectors(values), _all_shaped, values, request.dimensions, raw=request.raw
@@ -82,6 +84,8 @@ async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Em
         with translating_errors():
             return await lease.model.embed(texts, raw=raw)
     except PunaError as error:
+        # The contract's error is translated twice: here the operation is known, so the text can be Ollama's for
+        # embeddings.
         if isinstance(error.__cause__, BackendUnsupportedError):
             raise EmbeddingsUnsupportedError from error
         if isinstance(error.__cause__, PromptTooLongError):
@@ -103,14 +107,18 @@ async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, tr
     tokens = found.tokens
     adds_bos, adds_eos = _specials(model)
     room = longest
+    # The text may begin with BOS or end with EOS in its own words. The tokenizer's extra token then does not count.
     room -= adds_bos and not (tokens and tokens[0] == facts.bos_id)
     room -= adds_eos and not (found.complete and tokens and tokens[-1] == facts.eos_id)
     if found.complete and len(tokens) <= room:
         return text
     if not truncate:
         raise InputTooLongError
+    # A context of one or two tokens has no room beside BOS and EOS.
     if room <= 0:
         raise InvalidRequestError("input after truncation exceeds maximum context length")
+    # The cut may fall inside a character, whose bytes are then dropped. Text goes back to the model rather than tokens,
+    # as in Ollama, so that special tokens are recognised and added anew.
     raw = b"".join(await lease.model.detokenize(tokens[:room], special=True))
     return raw.decode(errors="ignore")
 
@@ -136,11 +144,13 @@ def _shaped(values: Sequence[float], dimensions: int, *, raw: bool) -> Sequence[
     if not all(map(math.isfinite, values)):
         raise InvalidRequestError("embedding contains NaN or Inf values")
     shaped = tuple(values) if raw else _normalised(values)
+    # Ollama normalises before the cut and again after it. One normalisation would differ in the last digit.
     return _normalised(shaped[:dimensions]) if 0 < dimensions < len(shaped) else shaped
 
 
 def _normalised(values: Sequence[float]) -> Sequence[float]:
     """Scale a vector to length 1, rounding to 32 bits at each step as Ollama does."""
+    # Storing a number in an array of floats rounds it to 32 bits, which Python's own numbers cannot do.
     box = array("f", (0.0, 0.0))
     for value in values:
         box[1] = value * value

@@ -51,6 +51,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
     access.check_constraint_size(asked)
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model))
     access.refuse_remote(found)
+    # Only an empty prompt loads or unloads. A suffix or a system message without a prompt does not change that.
     empty = len(request.prompt) == 0
     # Unloading comes before the checks of the prompt, as in Ollama.
     if empty and asked.keep_alive == 0:
@@ -100,6 +101,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
                 elif isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 else:
+                    # A raw request manages its own history, so Ollama returns no context for it.
                     texts = None if request.raw else (raw, sequence.prompt)
                     yield await _done(event, reader, lease, clock, cut, texts)
 
@@ -128,6 +130,7 @@ async def _prompt(
     if request.suffix:
         template = access.sandbox.go_template(request.template) if request.template else templates.template
         return RenderedPrompt(before + await template.fill(request.prompt, request.suffix, think), request.media)
+    # A context already holds the preset messages of the earlier turn.
     preset = model.messages if request.context is None else ()
     said = Message(role="user", content=request.prompt, media=request.media)
     messages = assembled(model, preset, request.system or model.system, (said,))
@@ -163,6 +166,7 @@ def _bos_text(found: ResolvedModel) -> str:
 
 
 async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
+    # Each token becomes text and is tokenized again, so the bound is that of a text that is tokenized whole.
     most = max(WHOLE, PER_TOKEN * lease.facts.context_length)
     if len(tokens) > most:
         raise InvalidRequestError(f"context has {len(tokens)} tokens, at most {most} are taken")
@@ -190,6 +194,7 @@ async def _context(lease: Lease, prompt: str, answer: str, evaluated: str | Sequ
     facts, model = lease.facts, lease.model
     if isinstance(evaluated, str) or not is_long(prompt, facts.context_length):
         return tuple(await model.tokenize(prompt + answer, add_special=False, parse_special=True))
+    # BOS is added again when the context is rendered next time.
     begun = evaluated[1:] if facts.adds_bos else evaluated
     return (*begun, *await model.tokenize(answer, add_special=False, parse_special=True))
 

@@ -48,6 +48,7 @@ async def head(model: LoadedModel, text: str, minimum: int) -> Head:
     for chunk in _chunks(text):
         tokens += await model.tokenize(chunk, add_special=False, parse_special=True)
         done += len(chunk)
+        # The rest of the text is never tokenized. This bounds memory by the context and not by the prompt.
         if len(tokens) >= minimum:
             break
     return Head(tokens, done == len(text), done)
@@ -58,6 +59,7 @@ async def tail(model: LoadedModel, text: str, minimum: int) -> list[int]:
     parts: list[Sequence[int]] = []
     count, end = 0, len(text)
     while end > 0 and count < minimum:
+        # Chunks are counted from the end, so their borders differ from those of `head`.
         start = _before_space(text, max(end - CHUNK, 0)) if end > CHUNK else 0
         parts.append(await model.tokenize(text[start:end], add_special=False, parse_special=True))
         count += len(parts[-1])
@@ -77,7 +79,9 @@ def _chunks(text: str) -> Iterator[str]:
 
 def _before_space(text: str, end: int) -> int:
     """Return the last position near `end`, and not after it, at which white space follows another character."""
+    # A run of white space belongs to one token in many vocabularies, so the border stands before the run.
     for place in range(end, max(end - _LOOK_BACK, 1), -1):
         if text[place].isspace() and not text[place - 1].isspace():
             return place
+    # Text without spaces, such as Chinese or base64, is cut anywhere.
     return end

@@ -10,7 +10,7 @@ from puna.messages import Message, Think, Tool, ToolChoice
 
 @dataclass(frozen=True, slots=True)
 class OutputConstraint:
-    """Structured output: the form that the text must have, not yet checked."""
+    """Structured output: a constraint on the text as the client sent it, not yet checked."""
 
     kind: str
     """"json_object", "json_schema", "gbnf", "lark" or "regex"."""
@@ -41,6 +41,7 @@ class RequestOptions:
     priority: int = 0
     """Waiting requests of larger priority are served first."""
     cache_salt: str = ""
+    # The bridge sets it to the arrival of the HTTP request, so that durations include the bridge's own work.
     start_ns: int = field(default_factory=time.time_ns)
     """When the request arrived, in nanoseconds since 1970."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

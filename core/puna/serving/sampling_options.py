@@ -22,6 +22,7 @@ from puna.serving.requests import OutputConstraint, RequestOptions
 from puna.settings import Settings
 
 DEFAULT_CONTEXT: Final = 4096
+# Ollama raises smaller contexts to the same lengths.
 LEAST_CONTEXT: Final = 4
 LEAST_VISION_CONTEXT: Final = 2048
 DRAFT_TOKENS: Final = 4
@@ -39,6 +40,7 @@ def model_requirements(
     if model.model_path is None:
         raise InvalidRequestError(f"{model.name.shortest} has no model file")
     backend = model.config.backend
+    # The pool may load such a model with another value, and a later request without one needs no reload.
     automatic = {
         name
         for name, value in (("context_length", options.num_ctx), ("batch_size", options.num_batch))
@@ -100,6 +102,7 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
 
 def token_limit(options: Options, context: int) -> int:
     """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts."""
+    # A context shift lets a model write for ever. Ollama has the same bound.
     longest = 10 * context
     return longest if options.num_predict < 0 else min(options.num_predict, longest)
 
@@ -116,6 +119,7 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
         repeat_penalty=options.repeat_penalty,
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
+        # Any negative seed asks for a random one. The mask keeps larger seeds usable and equal to their low 32 bits.
         seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
         logit_bias=request.logit_bias,
     )
@@ -126,6 +130,7 @@ def output_constraint(output: OutputConstraint | None) -> Constraint | None:
     if output is None:
         return None
     if output.kind == "json_object":
+        # As a schema, "json" means any object; a bare number or text is not accepted.
         return Constraint("json_schema", '{"type":"object"}')
     if output.kind == "json_schema":
         return _schema(output.text)
@@ -139,6 +144,7 @@ def check_size(request: RequestOptions, tools: Sequence[Tool], most: int) -> Non
     """
     sizes = {"format": len(request.constraint.text) if request.constraint else 0}
     sizes |= {f"tool {quote(tool.name)}": len(tool.parameters or "") for tool in tools}
+    # The schemas of all tools become one grammar, so only the sum matters. The text names the largest.
     if sum(sizes.values()) > most:
         name = max(sizes, key=sizes.__getitem__)
         raise UnsupportedConstraintError(
@@ -158,6 +164,7 @@ def _schema(text: str) -> Constraint:
     # The text is only checked here. The backend gets it unchanged, since writing it anew would change numbers and the
     # order of keys.
     try:
+        # RecursionError: json reads nested arrays recursively, and a client decides how deep they are.
         fits = isinstance(json.loads(stripped), dict)
     except (ValueError, RecursionError):
         fits = False

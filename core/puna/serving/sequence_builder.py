@@ -72,6 +72,7 @@ class SequenceBuilder:
                 media=media,
                 sampling=sampling(options, self.request),
                 max_tokens=token_limit(options, facts.context_length),
+                # The strings of the options come first: of two that match at one place, the first is reported.
                 stop=options.stop + self.stops,
                 constraint=constraint,
                 top_logprobs=self.request.top_logprobs if self.request.logprobs else None,
@@ -92,11 +93,14 @@ class SequenceBuilder:
             return prompt, 0
         if not may_cut:
             raise ContextOverflowError(overflow_text(len(found.tokens), facts.context_length, at_least=True))
+        # As in Ollama, a prompt is refused rather than truncated where the context must not be shifted.
         if not self.shift:
             raise ContextOverflowError
+        # `head` leaves BOS out, and token ids go to the backend as they are.
         begin = [facts.bos_id] if facts.adds_bos else []
         first, last = kept_ends(facts.context_length, self.options.num_keep, facts.adds_bos)
         kept = [*begin, *found.tokens][:first] + await tail(model, prompt, last)
+        # Extrapolated from the characters per token of the beginning.
         estimate = len(prompt) * len(found.tokens) // found.characters
         return tuple(kept), max(estimate - len(kept), 1)
 
@@ -109,5 +113,6 @@ class SequenceBuilder:
             return prompt, 0
         if not self.shift:
             raise ContextOverflowError
+        # The kept tokens are sent as ids. Their text, tokenized again, could give other tokens at the seam.
         kept = cut_tokens(tokens, facts.context_length, self.options.num_keep, facts.adds_bos)
         return tuple(kept), len(tokens) - len(kept)

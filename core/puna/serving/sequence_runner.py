@@ -35,6 +35,7 @@ from puna.errors import (
 from puna.go import json as gojson
 from puna.serving.answers import LogprobWithText
 
+# Ollama stops at the same number.
 REPEATS: Final = 30
 """How often a delta may repeat, apart from white space, before the model counts as stuck."""
 
@@ -61,9 +62,12 @@ def translating_errors(request: SequenceRequest | None = None) -> Generator[None
     """Translate a backend's errors into those of `puna.errors`. `request` is the sequence, if one runs."""
     try:
         yield
+    # The order matters: the specific classes come before BackendError, their base.
     except PromptTooLongError as error:
         raise ContextOverflowError(overflow_text(error.prompt_tokens, error.context_length)) from error
     except BackendInvalidRequestError as error:
+        # The contract has one error for every invalid request. With a constraint and no media, the constraint is the
+        # likely cause, and its message names the part that cannot be enforced.
         if request is not None and request.constraint is not None and not request.media:
             raise UnsupportedConstraintError(str(error)) from error
         if request is not None:
@@ -104,6 +108,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
     with translating_errors(request):
         async with aclosing(model.generate(request)) as events:
             async for event in events:
+                # The stuck delta itself is dropped: the break comes before the yield.
                 if isinstance(event, TextDelta):
                     # The prefill ends with the first delta.
                     first = first if deltas else time.monotonic_ns()
@@ -117,6 +122,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
         # Only the guard leaves the loop without a Finish, so the backend has sent no counts.
         yield Finish(
             reason="stop" if request.constraint is None else "length",
+            # Counting is outside of the generator, which the `aclosing` above has ended, so the slot is free again.
             prompt_tokens=await _count(model, request),
             output_tokens=deltas,
             prompt_eval_ns=first - begun,
@@ -129,6 +135,7 @@ def _with_token_text(delta: TextDelta) -> TextDelta:
     entries = delta.logprobs
     if not entries or (len(entries) == 1 and entries[0].raw.decode(errors="replace") == delta.text):
         return delta
+    # Bytes of several tokens may make one character, so the text cannot be divided among them.
     texts = [""] * (len(entries) - 1) + [delta.text]
     spoken = (
         LogprobWithText(e.raw, e.token_id, e.logprob, e.top, text) for e, text in zip(entries, texts, strict=True)

@@ -60,6 +60,7 @@ class ModelTemplates:
 
     def chat_template(self, facts: ModelFacts) -> ChatTemplate:
         """Return the Jinja chat template of the model file. It may print BOS and EOS, which `facts` has."""
+        # The facts come from the loaded model. Another backend may report other texts for the same file.
         key = facts.bos_text, facts.eos_text, facts.adds_bos, facts.adds_eos
         found = self._chat_templates.get(key)
         if found is None:

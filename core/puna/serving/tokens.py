@@ -34,6 +34,7 @@ async def tokenize(
 
     Raises TooLargeError, OptionTypeError, and what Access.find and ModelPool.lease raise.
     """
+    # The length is checked before the model is looked up, so that a huge text cannot cause a load.
     _check_length("text", len(text), access.settings.limits.max_tokenize_characters)
     found = await access.find(name)
     access.refuse_remote(found)
@@ -77,12 +78,14 @@ async def rerank(access: Access, request: RerankRequest, on_progress: OnProgress
         scores: list[float] = []
         try:
             with translating_errors():
+                # At least one call, so that a model that does not rank is refused also without documents.
                 for start in range(0, max(len(request.documents), 1), AT_ONCE):
                     scores += await lease.model.rerank(request.query, request.documents[start : start + AT_ONCE])
         except PunaError as error:
             if isinstance(error.__cause__, BackendUnsupportedError):
                 raise RankingUnsupportedError from error
             raise
+    # The sort is stable: documents of equal score keep the client's order.
     ranked = sorted(enumerate(scores), key=lambda pair: -pair[1])
     return Ranking(results=tuple(ranked[: request.top_n or None]), timings=clock.timings())
 

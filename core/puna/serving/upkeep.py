@@ -35,7 +35,10 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an import will do. The names of the models in `found` are free or will be replaced."""
+    """The models that an import makes, and the files that it skips.
+
+    The names in `found` are free, or belong to models that will be replaced.
+    """
 
     found: tuple[Found, ...]
     skipped: tuple[Skipped, ...]
@@ -43,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A model that was imported, and those of its files that stay where they are."""
+    """A model that was imported, and its files that stay where they are."""
 
     name: ModelName
     in_place: tuple[InPlace, ...]
@@ -83,6 +86,7 @@ def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], boo
                 store, found, name, link=request.link, backend=request.backend, stopped=stopped
             )
             made = store.get(name)
+        # The client has left, so nothing waits for a result.
         except StoppedError:
             return
         except (PunaError, OSError, LookupError) as error:
@@ -101,6 +105,7 @@ def _plan(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]
         if len(found) > 1:
             raise InvalidCreateError(f"one name cannot be given to {len(found)} models")
         found = [replace(each, name=ModelName.parse(request.name).shortest) for each in found]
+    # Names that differ in case alone would share a file where the file system ignores case.
     there = {name.folded for name in store.names()}
     new = []
     for each in found:
