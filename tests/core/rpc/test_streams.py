@@ -1,0 +1,91 @@
+import asyncio
+
+import pytest
+
+from puna.backend import TokenLogprob
+from puna.rpc.streams import collected, weight_of_deltas, written
+from puna.serving.activity import Activity
+from puna.serving.answers import Delta, Done, Progress
+
+A, B, DONE = Delta(text="a"), Delta(text="b"), Done(reason="stop")
+
+
+class Context:
+    def __init__(self):
+        self.messages = []
+
+    async def write(self, message):
+        self.messages.append(message)
+
+
+class Answer:
+    """An answer's events; notes whether its generator was closed. `...` stands for an event that never comes."""
+
+    def __init__(self, *events):
+        self.events = events
+        self.closed = False
+
+    async def __call__(self, tell=lambda _: None):
+        try:
+            for event in self.events:
+                if event is ...:
+                    await asyncio.sleep(30)
+                elif isinstance(event, Progress):
+                    tell(event)
+                else:
+                    yield event
+        finally:
+            self.closed = True
+
+
+async def test_deltas_are_collected_and_counted():
+    with Activity().entered("m", "Chat") as entry:
+        assert await collected(Answer(A, B, DONE)(), entry) == ([A, B], DONE)
+        assert entry.output_tokens == 2
+
+
+async def test_an_answer_without_an_end_is_an_error():
+    with Activity().entered("m", "Chat") as entry:
+        with pytest.raises(RuntimeError, match="without a Done"):
+            await collected(Answer(A)(), entry)
+        with pytest.raises(RuntimeError, match="without a Done"):
+            await written(Answer(A), list, Context(), entry)
+
+
+async def test_each_message_has_what_was_ready():
+    context = Context()
+    with Activity().entered("m", "Chat") as entry:
+        await written(Answer(Progress(phase="queued", position=2), A, B, DONE), list, context, entry)
+        assert [event for message in context.messages for event in message] == [
+            Progress(phase="queued", position=2),
+            A,
+            B,
+            DONE,
+        ]
+        assert (entry.output_tokens, entry.queue_position) == (2, 2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_cancellation_closes_the_answer_first(stream):
+    answer = Answer(A, ...)
+    context = Context()
+
+    async def call():
+        with Activity().entered("m", "Chat") as entry:
+            await (written(answer, list, context, entry) if stream else collected(answer(), entry))
+
+    task = asyncio.create_task(call())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert answer.closed
+    assert context.messages == ([[A]] if stream else [])
+
+
+def test_log_probabilities_weigh_with_their_alternatives():
+    entry = TokenLogprob(token_id=1, raw=b"a", logprob=-1.0, top=())
+    top = TokenLogprob(token_id=1, raw=b"a", logprob=-1.0, top=(entry,) * 20)
+    assert weight_of_deltas([A, B]) == 2
+    assert weight_of_deltas([Delta(logprobs=(entry, top))]) == 1 + 2 + 22
