@@ -25,6 +25,7 @@ class KernelsHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 (hatchling's signature)
         """Compile; a wheel with the library in it is one for this platform."""
+        # Source distributions hold the sources only.
         if self.target_name != "wheel" or sys.platform != "linux" or platform.machine() != "x86_64":
             return
         root = Path(self.root)
@@ -32,6 +33,8 @@ class KernelsHook(BuildHookInterface):
         compiler = shlex.split(os.environ.get("CC", "cc"))
         try:
             subprocess.run([*compiler, *FLAGS, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
+        # A machine without a compiler gets a package without kernels, and llama.cpp runs with ggml's own
+        # functions.
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"llama.cpp will run without the kernels of {SOURCE}: {error}")
             return

@@ -29,6 +29,7 @@ def main(names: Sequence[str]) -> int:
     if unknown := set(names) - set(STEPS):
         print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
         return 2
+    # protoc finds its plugins by PATH, and they must be those of this environment.
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     for name in names or STEPS:
         command = STEPS[name]
@@ -41,6 +42,7 @@ def main(names: Sequence[str]) -> int:
             capture_output=True,
             check=False,
         )
+        # Flushed, so that a step's line stands in a log before the next step begins.
         print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {name:9} {time.perf_counter() - start:5.1f} s", flush=True)
         if done.returncode:
             print(done.stdout + done.stderr)

@@ -4,8 +4,8 @@
     tools/compare.py http://127.0.0.1:11500 http://127.0.0.1:11434 --requests requests.ndjson
 
 A file of requests has one JSON object a line: {"method": "POST", "path": "/api/show", "body": {...}}, or "raw" with
-text in place of "body". What changes from run to run (times, durations, ids, digests) is left out, as in the recorded
-cases. Exit status 0 when nothing differs.
+text in place of "body". Values that change from run to run (times, durations, ids, digests) are left out, as in the
+recorded cases. Exit status 0 when nothing differs.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+# The tests are no package, and their recorder knows which parts of an answer change from run to run.
 conformance = load(ROOT / "tests/conformance/conformance.py")
 
 
@@ -44,6 +45,7 @@ def cases(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield {"id": f"line {number}", "method": "POST"} | json.loads(line)
         return
     digests = {}
+    # The cases name model files by digest, so both servers get the files first.
     for file in sorted(told.models.glob("*.gguf")):
         data = file.read_bytes()
         digests[file.name] = f"sha256:{conformance.hashlib.sha256(data).hexdigest()}"
@@ -53,22 +55,23 @@ def cases(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def describe(answer: dict[str, Any], case: dict[str, Any]) -> str:
-    """Write status, headers that count and body as one text, without what changes from run to run."""
+    """Return status, compared headers and body as one text, without values that change from run to run."""
     headers = "".join(f"{name}: {value}\n" for name, value in sorted(answer["headers"].items()))
     return f"{answer['status']}\n{headers}\n{conformance.scrub(answer['body'], case)}"
 
 
 def first_difference(one: str, two: str) -> str | None:
-    """Tell where two texts part, with what stands around it; None when they do not."""
+    """Return the first difference of two texts with the text around it; None if they are equal."""
     if one == two:
         return None
+    # Where one text is the beginning of the other, they differ at the shorter one's end.
     place = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
     around = slice(max(0, place - AROUND), place + AROUND)
     return f"at character {place}:\n  first  {one[around]!r}\n  second {two[around]!r}"
 
 
 def main() -> int:
-    """Compare and print."""
+    """Compare all answers, print the differences, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", help="URL of a server, such as Ollama")
     parser.add_argument("second", help="URL of the other")
@@ -80,6 +83,8 @@ def main() -> int:
     told = parser.parse_args()
     asked = different = 0
     for case in cases(told):
+        # Requests that --only leaves out are sent all the same: later cases need the models that earlier ones
+        # create.
         one, two = (conformance.send(base, case) for base in (told.first, told.second))
         if told.only and not re.search(told.only, case["id"]):
             continue

@@ -19,7 +19,9 @@ from typing import Any
 
 MODEL = Path(__file__).parents[1] / "tests/models/scripted.gguf"
 NAME = "compare-templates"
+# Characters that Go's escapers, its quoting and its lengths in bytes treat in a special way.
 TEXTS = ["hi", "<b>&'q'", "é😀", " two\nlines ", "", '{"a":1}', "x y", "\u2028end", "tab\t"]
+# By the kind of the dot: fields that it has, some that it has not, and some of the root.
 FIELDS = {
     "root": ".Messages .Tools .System .Response .Prompt .Think .ThinkLevel .IsThinkSet .Nope $.Tools $.System $ .",
     "turns": ".System .Prompt .Response .Think .Nope $.Response .Nope.x (.Response)",
@@ -31,6 +33,7 @@ FIELDS = {
     "any": ". .a .z $.System",
 }
 LITERALS = ['"a"', '""', "1", "0", "2.5", "true", "false", "nil", '"user"', '"assistant"', "`raw`", "'c'", "1e3"]
+# By the kind of the dot: the lists to loop over, and the kind of their elements. Repeated entries are drawn more often.
 LOOPS = {
     "root": [(".Messages", "message")] * 3 + [(".Tools", "tool"), ("3", "any"), ("slice .Messages 1", "message")],
     "turns": [("2", "any"), (".System", "any")],
@@ -59,13 +62,17 @@ class Templates:
         out = self.body(kind, [], 0, False)
         if kind == "root":
             out += THINKING if chance.random() < 0.3 else ""
+            # Ollama finds a model's capabilities by the fields that its template mentions, and refuses
+            # tools without .Tools.
             out += "{{ if .Tools }}{{ end }}" if chance.random() < 0.7 else ""
+            # A template without .Messages is rendered turn by turn, which the kind `turns` covers.
             out += "" if ".Messages" in out else "{{ range .Messages }}{{ .Role }}{{ end }}"
         if "sub" in out:
             out = (
                 chance.choice(['{{ define "sub" }}[{{ . }}]{{ end }}', '{{- define "sub" }}{{ len . }}{{ end -}}'])
                 + out
             )
+        # One template in twelve is damaged in one place, so that the errors of the parser are compared too.
         if chance.random() < 0.08:
             at = chance.randrange(len(out))
             out = out[:at] + chance.choice(["", "{{", "}}", "(", ")", "|", '"', "\n", ".", "$", "-"]) + out[at + 1 :]
@@ -99,6 +106,8 @@ class Templates:
                 self.action("with " + self.pipe(kind, names)) + self.body("any", names, depth + 1, loop) + "{{ end }}"
             )
         if roll < 0.95:
+            # Mostly a declaration. An assignment to an undeclared variable would be an error in every other
+            # template.
             known = "$x" in names
             names.append("$x")
             return self.action(
@@ -218,6 +227,7 @@ class Server:
         self.url = url.rstrip("/")
         data = MODEL.read_bytes()
         self.digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        # The file is sent only to a server that does not have it yet.
         if self.call("HEAD", f"/api/blobs/{self.digest}")[0] != 200:
             self.call("POST", f"/api/blobs/{self.digest}", data)
 
@@ -251,6 +261,7 @@ def _json(data: bytes) -> dict[str, Any]:
 
 
 def _stable(text: str) -> str:
+    # Go prints the addresses of pointers, which differ from run to run.
     return re.sub("0x[0-9a-f]{6,}", "0xc000000000", text)
 
 
@@ -270,8 +281,10 @@ def main() -> int:
     while len(cases) < given.count:
         template = templates.template()
         case: dict[str, Any] = {"template": template}
+        # The first server decides whether a template is valid, so a difference there is found as well.
         results = [{"error": text} if (text := server.create(template)) else {} for server in servers]
         if not results[0]:
+            # Requests that use what a model cannot do are refused before the template is rendered.
             abilities = servers[0].capabilities()
             case["messages"] = [conversations.message() for _ in range(chance.randint(1, 5))]
             if "tools" in abilities and chance.random() < 0.7:

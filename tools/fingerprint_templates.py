@@ -30,6 +30,7 @@ from puna.models.create.known_templates import NEAR  # noqa: E402
 
 TARGET = ROOT / "core/puna/models/create" / fingerprints.FILE_NAME
 INDEX = "template/index.json"
+# Puna renders this family with the Jinja template of the model file.
 KEPT_AS_OWN = {"command-r"}
 LONGEST = 4000
 """Characters of the longest text that is taken. Llama 3.1's is the only one above it."""
@@ -57,6 +58,7 @@ def levenshtein(one: str, other: str, limit: int) -> int:
     """Return the exact distance, or `limit` if it is not less. Only cells near the diagonal are computed."""
     if abs(len(one) - len(other)) >= limit:
         return limit
+    # Cells further than `limit` from the diagonal cannot lie on a path that is short enough.
     before = {column: column for column in range(min(len(other), limit) + 1)}
     for row, letter in enumerate(one, 1):
         now: dict[int, int] = {}
@@ -67,6 +69,7 @@ def levenshtein(one: str, other: str, limit: int) -> int:
             replaced = before.get(column - 1, limit) + (letter != other[column - 1])
             now[column] = min(replaced, before.get(column, limit) + 1, now.get(column - 1, limit) + 1)
         before = now
+        # Distances never fall from one row to the next.
         if min(before.values()) >= limit:
             return limit
     return min(before[len(other)], limit)
@@ -77,6 +80,7 @@ def exact(text: str, known: Sequence[Text], limit: int) -> tuple[str | None, int
     best = None
     for name, other in known:
         edits = levenshtein(other, text, limit)
+        # Strictly less: of two templates at the same distance, the first in the index counts, as in Ollama.
         if edits < limit:
             best, limit = name, edits
     return best, limit
@@ -134,6 +138,7 @@ MUTATIONS: tuple[Callable[[str, int, random.Random], str], ...] = (insert, delet
 
 def compare(known: Sequence[Text], rounds: int = 20) -> None:
     """Print how often the estimate recognises another template than the exact distance does."""
+    # A fixed seed, so that two versions of the estimate see the same mutations.
     chance = random.Random(1)
     marks = [fingerprints.Fingerprint.of(name, text) for name, text in known]
     wrong = [name for name, text in known if fingerprints.nearest(text, marks, NEAR) != name]
@@ -149,6 +154,7 @@ def compare(known: Sequence[Text], rounds: int = 20) -> None:
                 band = next((each for each in BANDS if each[0] <= edits < each[1]), None)
                 if band is None:
                     continue
+                # Only texts nearer than NEAR are recognised, by either measure.
                 expected, found = best if edits < NEAR else None, fingerprints.nearest(text, marks, NEAR)
                 total[band] += 1
                 missed[band] += expected is not None and found != expected

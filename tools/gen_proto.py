@@ -1,7 +1,7 @@
 """Regenerate the wire packages under core/puna from proto/ (or, with --check, say whether they are stale).
 
-`make proto` runs it. The dependency group `proto` pins the compiler, because generated code refuses to run on an older
-protobuf or grpcio than the one that wrote it.
+`make proto` runs it. The dependency group `proto` pins the compiler, because generated code refuses to run on a
+protobuf or grpcio older than its compiler.
 """
 
 import filecmp
@@ -56,6 +56,7 @@ def main() -> int:
                     f"{package}/{name}" for name in (stale(fresh / package, committed) if committed.is_dir() else ["*"])
                 ]
             else:
+                # The folder is replaced as a whole, so that the code of a removed .proto file goes too.
                 shutil.rmtree(committed, ignore_errors=True)
                 shutil.copytree(fresh / package, committed)
     if "--check" in sys.argv:

@@ -19,9 +19,11 @@ BEGIN, END = "<!-- variables: written by tools/list_variables.py -->", "<!-- end
 
 def described() -> dict[str, str]:
     """Return the text below each field of Limits."""
+    # Python keeps no docstrings of fields, so they are read from the source.
     tree = ast.parse(Path(limits.__file__).read_text())
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Limits")
     texts: dict[str, str] = {}
+    # The docstring of a field is the statement after it.
     for field, text in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
             assert isinstance(text.value, ast.Constant)
@@ -58,6 +60,7 @@ def index() -> str:
 def main() -> int:
     """Write or check; return the exit status."""
     text = README.read_text()
+    # Only the text between the markers is generated; the rest of the file is written by hand.
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

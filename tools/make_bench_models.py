@@ -37,6 +37,7 @@ class Llama:
 
 def byte_char(value: int) -> str:
     """Return the printable stand-in of a byte."""
+    # The byte alphabet of GPT-2: printable bytes stand for themselves, the others for characters from 256 on.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     if value in printable:
         return chr(value)
@@ -50,6 +51,8 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(byte_char(b) for b in range(256))]
     known, merges = set(tokens), []
     for word in (*WORDS, *CYCLE):
+        # Every beginning of a word is a merge of the one before and a letter, so that BPE arrives at the whole
+        # word.
         left = SPACE
         for letter in word:
             if left + letter not in known:
@@ -68,6 +71,8 @@ def successors(tokens: list[str]) -> np.ndarray:
     index = {token: number for number, token in enumerate(tokens)}
     words = [index[SPACE + word] for word in CYCLE]
     rows = np.arange(len(tokens))
+    # A token's logit is largest where its own embedding stands. In the row of its successor that makes it say the
+    # successor.
     rows[np.roll(words, -1)] = words
     return rows
 
@@ -75,9 +80,10 @@ def successors(tokens: list[str]) -> np.ndarray:
 def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: int, *, copies: bool = False) -> None:
     """Write a llama; matrices in `kind`, norms in F32.
 
-    One that `copies` adds nothing to a token's embedding on its way through the layers, and its output matrix, which
-    the others share with the embeddings, has them in the order in which words follow each other.
+    With `copies`, the layers add nothing to a token's embedding, and an output matrix of its own holds the embeddings
+    in the order in which words follow each other. Other models share the embeddings as their output matrix.
     """
+    # A fixed seed: figures of two runs of the benchmark belong to the same weights.
     draw = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     tokens, merges = vocabulary(shape.vocabulary)
@@ -95,6 +101,7 @@ def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: 
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
+    # GGUF's token types: 3 is a control token, 1 is text.
     writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
     writer.add_token_merges(merges)
     writer.add_bos_token_id(1)
@@ -109,6 +116,7 @@ def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: 
     def norm(name: str) -> None:
         writer.add_tensor(name, np.ones(shape.hidden, np.float32))
 
+    # With output projections of zero, each layer costs the usual time and changes nothing.
     residual = 0.0 if copies else 0.6
 
     kv = shape.hidden // shape.heads * shape.kv_heads
@@ -203,6 +211,7 @@ def main(out: Path) -> None:
     llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, copies=True)
     llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
     bert(out / "bert.gguf")
+    # The gguf package cannot write k-quants, so llama.cpp quantizes a file of F16.
     f16 = out / "135m-f16.tmp"
     llama(f16, shape, gguf.GGMLQuantizationType.F16, 1)
     quantize = [sys.executable, "-m", "puna_llama_cpp.quantize", str(f16), str(out / "135m-q4.gguf"), "Q4_K_M"]

@@ -100,6 +100,7 @@ def _measure_file(path: Path, name: str, shape: Shape) -> None:
         if isinstance(node, ast.ExceptHandler) and _swallows_all(node):
             shape.broad_excepts.append(f"{name}:{node.lineno}")
     with path.open("rb") as file:
+        # Tokens and not lines, so that strings that contain these words do not count.
         for token in tokenize.tokenize(file.readline):
             if token.type == tokenize.COMMENT and ("noqa" in token.string or "type: ignore" in token.string):
                 shape.ignores.append(f"{name}:{token.start[0]}")
@@ -114,13 +115,14 @@ def _definitions(
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             visible = public and not node.name.startswith("_")
             yield node, visible
+            # Definitions inside a function or a private class are private.
             yield from _definitions(node, public=visible and isinstance(node, ast.ClassDef))
         else:
             yield from _definitions(node, public=public)
 
 
 def _swallows_all(node: ast.ExceptHandler) -> bool:
-    """Tell whether a handler takes every exception and keeps it: one that raises it again only cleans up."""
+    """Return whether a handler catches every exception and does not raise it again."""
     broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
     last = node.body[-1]
     return broad and not (isinstance(last, ast.Raise) and last.exc is None)

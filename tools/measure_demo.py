@@ -1,6 +1,6 @@
 """Measures llamita's skills on a running server: ``python tools/measure_demo.py --url http://127.0.0.1:11434``.
 
-Asks over ``/api/chat`` what ``train_demo/cases.py`` lists (none of it trained on) and prints a row for each skill.
+Sends the cases of ``train_demo/cases.py`` (none of them trained on) to ``/api/chat`` and prints a row for each skill.
 Needs nothing but the standard library.
 """
 
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+# The training tools are modules of this folder and no installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from train_demo.cases import Case, cases
@@ -22,7 +23,7 @@ ALONG_THE_WAY = ("thinks when asked, and only then", "stops by itself")  # judge
 
 
 def ask(url: str, model: str, case: Case, temperature: float, seed: int) -> Reply:
-    """One request, not streamed."""
+    """Send a case as one request without streaming, and return the reply."""
     body: dict[str, Any] = {
         "model": model,
         "messages": list(case.messages),
@@ -41,14 +42,16 @@ def ask(url: str, model: str, case: Case, temperature: float, seed: int) -> Repl
 
 
 def measured(options: argparse.Namespace, asked: list[Case], temperature: float) -> dict[str, list[bool]]:
-    """Skill -> whether each answer was right, at one temperature."""
+    """Return, for each skill, whether each answer at one temperature was right."""
     results: dict[str, list[bool]] = defaultdict(list)
+    # At temperature 0 every seed gives the same answer, so one round is enough.
     work = [(case, seed) for case in asked for seed in range(1, 1 + (options.rounds if temperature else 1))]
 
     def one(job: tuple[Case, int]) -> Reply:
         return ask(options.url, options.model, job[0], temperature, job[1])
 
     with ThreadPoolExecutor(options.jobs) as pool:
+        # `map` keeps the order of the work, whichever answer comes first.
         for (case, _), reply in zip(work, pool.map(one, work), strict=True):
             verdicts = right(case, reply), thought_as_asked(case, reply), stopped(reply)
             for skill, verdict in zip((case.skill, *ALONG_THE_WAY), verdicts, strict=True):

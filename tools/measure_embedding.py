@@ -11,13 +11,14 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+# The training tools are modules of this folder and no installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from train_demo.neighbours import Task, cosine, rare_words, recall, shared_words, tasks
 
 
 def embed(url: str, model: str, texts: Sequence[str]) -> list[list[float]]:
-    """The vectors of some texts, in one request."""
+    """Return the vectors of some texts, by one request."""
     body = json.dumps({"model": model, "input": list(texts)}).encode()
     request = urllib.request.Request(f"{url}/api/embed", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=300) as answer:
@@ -25,7 +26,7 @@ def embed(url: str, model: str, texts: Sequence[str]) -> list[list[float]]:
 
 
 def measured(url: str, model: str, task: Task) -> float:
-    """recall@1 of the model."""
+    """Return the model's recall@1."""
     queries, texts = embed(url, model, task.queries), embed(url, model, task.texts)
     return recall(task, lambda i: [cosine(queries[i], text) for text in texts])
 

@@ -62,6 +62,7 @@ def shingles(words: Sequence[str]) -> Iterator[tuple[int, int]]:
     for start in range(len(words) - SHINGLE + 1):
         if len({word for word in words[start : start + SHINGLE] if len(word) > 2}) < 4:
             continue
+        # Hashes of strings differ from run to run, which does not matter for an index that lives for one.
         yield hash(tuple(words[start : start + SHINGLE])), start
 
 
@@ -79,6 +80,7 @@ def listed(folder: Path) -> Iterator[str]:
     """Yield the names of a checkout's tracked files, or of all files where git tracks none."""
     tracked = ""
     if (folder / ".git").exists():
+        # Separated by NUL, since git quotes unusual file names otherwise.
         command = ["git", "-C", str(folder), "ls-files", "-z"]
         tracked = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     if tracked:
@@ -108,6 +110,7 @@ def matches(own: dict[str, Tokens], checkouts: Sequence[Path]) -> dict[str, dict
         for theirs in listed(folder):
             text = read(folder / theirs)
             for value, _ in shingles(tokens(text).words) if text is not None else ():
+                # One origin for each place is enough; the last one found remains.
                 for name, start in index.get(value, ()):
                     found.setdefault(name, {}).setdefault(start, f"{folder.name}/{theirs}")
     return found
@@ -117,6 +120,7 @@ def passages(starts: dict[int, str]) -> Iterator[tuple[int, int, str]]:
     """Yield the first token, the end and the other project's file of each passage of a file."""
     first = last = None
     for start in sorted(starts):
+        # Shingles that overlap or touch belong to one passage.
         if first is None or last is None or start > last + SHINGLE:
             if first is not None and last is not None:
                 yield first, last + SHINGLE, starts[first]

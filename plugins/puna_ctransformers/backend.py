@@ -38,6 +38,7 @@ class CTransformersModel(LoadedModel):
         self._vocabulary = Vocabulary(header, model)
         self._facts = _facts(header, self._vocabulary, model.context_length)
         self._engine = Engine(model, self._vocabulary, threads)
+        # The library has one cache and one set of logits for each model, so calls must not interleave.
         self._turn = asyncio.Lock()
 
     @property
@@ -50,6 +51,7 @@ class CTransformersModel(LoadedModel):
 
         Raises InvalidRequestError for constraints and biases, which the library lacks.
         """
+        # Before the turn is awaited, so that a request that cannot be served does not wait for others.
         if request.constraint is not None:
             raise InvalidRequestError("the ctransformers backend cannot enforce a format or grammar")
         if request.sampling.logit_bias:
@@ -61,6 +63,8 @@ class CTransformersModel(LoadedModel):
         if not tokens:
             yield Finish(reason="stop" if request.max_tokens else "length")
             return
+        # `aclosing` waits for the thread before the turn passes on: a cancelled request may still be inside the
+        # library.
         async with self._turn, aclosing(iterate(lambda stop: self._engine.generate(tokens, request, stop))) as events:
             async for event in events:
                 yield event
@@ -99,6 +103,7 @@ class CTransformersModel(LoadedModel):
     async def aclose(self) -> None:
         """Free the model, after the running call."""
         async with self._turn:
+            # The library frees a model with the last reference to it.
             del self._engine, self._vocabulary
 
     async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
@@ -133,6 +138,8 @@ class CTransformersBackend(Backend):
 
 def _physical_cores() -> int:
     """Estimate the physical cores that this process may use. Threads beyond them wait for each other in busy loops."""
+    # Half of the CPUs, as if each core had two hyper-threads. On two busy CPUs, two threads were 40 times slower
+    # than one.
     return (len(os.sched_getaffinity(0)) + 1) // 2
 
 
@@ -159,6 +166,7 @@ def _load_native(spec: ModelSpec, header: Header) -> NativeModel:
 def _facts(header: Header, vocabulary: Vocabulary, context_length: int) -> ModelFacts:
     return ModelFacts(
         context_length=context_length,
+        # The library does not say how much memory it takes. Weights and cache are nearly all of it.
         size_bytes=header.file_bytes + header.cache_bytes(context_length),
         adds_bos=vocabulary.adds_bos,
         adds_eos=vocabulary.adds_eos,

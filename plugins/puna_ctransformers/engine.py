@@ -52,6 +52,7 @@ class Engine:
         started = time.perf_counter_ns()
         cached = self._truncate_cache(tokens)
         for done in self._evaluate(tokens[cached:], stopped):
+            # After the last chunk the first token follows at once, which tells clients the same.
             if cached + done < len(tokens):
                 yield Prefill(cached + done, len(tokens))
         if stopped():
@@ -85,6 +86,8 @@ class Engine:
 
         At least one token is left to evaluate, since its logits are needed.
         """
+        # Only the list changes: `evaluate` passes the number of cached tokens to the library, which overwrites
+        # what follows.
         same, limit = 0, min(len(self._cached), len(tokens) - 1)
         while same < limit and self._cached[same] == tokens[same]:
             same += 1
@@ -93,10 +96,12 @@ class Engine:
 
     def _evaluate(self, tokens: list[int], stopped: Callable[[], bool]) -> Iterator[int]:
         """Evaluate tokens in chunks, and yield how many are done, until `stopped` returns true."""
+        # The library offers no way to interrupt an evaluation, so cancellation takes effect between two chunks.
         for begin in range(0, len(tokens), PREFILL_CHUNK):
             part = tokens[begin : begin + PREFILL_CHUNK]
             self._model.evaluate(part, len(self._cached), self._threads)
             self.steps += 1
+            # After the call, so that the list still describes the cache if the library fails.
             self._cached += part
             yield begin + len(part)
             if stopped():
@@ -104,6 +109,7 @@ class Engine:
 
     def _step(self, state: "_SequenceState") -> Iterator[TextDelta]:
         """Sample a token, and evaluate it unless it is the last."""
+        # Copied only on demand: a vocabulary's width as Python floats takes milliseconds.
         logits = self._model.logits() if state.request.top_logprobs is not None else []
         token = self._sample(state)
         state.count += 1
@@ -130,6 +136,7 @@ class Engine:
         greedy = sampling.temperature <= 0
         last = sampling.repeat_last_n if sampling.repeat_last_n >= 0 else self._context_length
         return self._model.sample(
+            # With 0, the slice [-0:] would be the whole list.
             self._cached[-last:] if last else [],
             top_k=1 if greedy else sampling.top_k or self._vocabulary.size,  # the library takes 0 for 1
             top_p=sampling.top_p,
@@ -147,11 +154,14 @@ class Engine:
         if not request.shift or dropped <= 0:
             return False
         kept = self._cached[:keep] + self._cached[keep + dropped :]
+        # The library cannot move cached tokens to other positions, so the tokens behind the gap are evaluated
+        # again.
         for _ in self._evaluate(kept[self._truncate_cache(kept) :], stopped):
             pass
         return not stopped()
 
     def _logprob(self, token: int, logits: list[float], top: int) -> TokenLogprob:
+        # Subtracting the maximum keeps exp() from overflowing.
         limit = max(logits)
         total = limit + math.log(sum(math.exp(each - limit) for each in logits))
 
@@ -192,5 +202,6 @@ def check_length(tokens: list[int], context_length: int) -> None:
 
 def _seeds(seed: int | None) -> Iterator[int]:
     """Yield a seed for every token. The library seeds its generator at each draw, so one seed would repeat one draw."""
+    # The request's seed determines all of them, so that a request with a seed can be repeated.
     generator = random.Random(seed)
     return (generator.getrandbits(31) for _ in itertools.count())

@@ -46,6 +46,7 @@ class Header:
         """Return the bytes of the KV cache for a context of so many tokens."""
         heads = self.number("attention.head_count", 1)
         width = self.number("embedding_length") // heads * self.number("attention.head_count_kv", heads)
+        # Twice: once for keys and once for values.
         return 2 * _BYTES_OF_A_VALUE * self.number("block_count") * context_length * width
 
     def _elements(self, key: str) -> tuple[Any, ...]:

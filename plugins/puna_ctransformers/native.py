@@ -34,6 +34,7 @@ class NativeModel:
         Special tokens in it are plain text. Callable at any time.
         """
         buffer = (ctypes.c_int * (len(text) + 2))()  # at most one token for each byte, and one for a space in front
+        # False: the vocabulary adds BOS itself, since a file may ask for none.
         return list(buffer[: self._model.ctransformers_llm_tokenize(text, False, buffer)])
 
     def token_bytes(self, token: int) -> bytes:
@@ -44,6 +45,7 @@ class NativeModel:
     def evaluate(self, tokens: Sequence[int], past: int, threads: int) -> None:
         """Evaluate tokens behind the first `past` ones of the cache. The rest of the cache is dropped."""
         array = (ctypes.c_int * len(tokens))(*tokens)
+        # The batch size is the number of tokens: the engine has cut the prompt already.
         if not self._model.ctransformers_llm_batch_eval(array, len(tokens), past, len(tokens), threads):
             raise RuntimeError("the library failed to evaluate tokens")
 
@@ -73,6 +75,7 @@ def _library() -> str | None:
         flags = next(line for line in CPU.read_text().splitlines() if line.startswith("flags")).split()
     except (OSError, StopIteration):
         return None
+    # With a build of its own in lib/local the choice is left to the library.
     if found is None or found.origin is None or (Path(found.origin).parent / "lib" / "local").is_dir():
         return None
     if "avx2" in flags:

@@ -21,6 +21,7 @@ class Vocabulary:
         """Read the vocabulary from the header of the model's file."""
         self._model = model
         self._texts: Sequence[bytes] = header.texts("tokenizer.ggml.tokens")
+        # Files without types leave this empty. All tokens then count as text.
         kinds: Sequence[int] = header.numbers("tokenizer.ggml.token_type")
         self.size = len(self._texts)
         self.special = {index: self._texts[index] for index, kind in enumerate(kinds) if kind in (UNKNOWN, CONTROL)}
@@ -71,5 +72,6 @@ def _split_at(text: bytes, literal_tokens: Iterable[bytes]) -> list[bytes]:
 
     Of two that begin at one place the longer counts.
     """
+    # An alternation takes the first alternative that matches, not the longest.
     longest_first = sorted(literal_tokens, key=len, reverse=True)
     return re.split(b"(" + b"|".join(map(re.escape, longest_first)) + b")", text) if longest_first else [text]

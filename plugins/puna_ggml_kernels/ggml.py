@@ -121,6 +121,7 @@ class Graph:
 
     def tensor(self, kind: int, shape: Sequence[int], data: bytes) -> int:
         """Return a new tensor with `shape` elements, the fastest dimension first, that holds a copy of `data`."""
+        # ggml's tensors always have four dimensions.
         sizes = [*shape, *[1] * (4 - len(shape))]
         new = function("ggml_new_tensor_4d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64, c_int64)
         tensor: int = new(self._context, kind, *sizes)

@@ -41,7 +41,7 @@ _INTERFACE: Final = {
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
 }
-"""The library's functions beside those that replace ggml's: the type of the result, and those of the arguments."""
+"""The library's own functions, which replace none of ggml's: result type, then argument types."""
 
 
 class UnavailableError(Exception):
@@ -60,6 +60,8 @@ def install() -> ctypes.CDLL | None:
     The first call in a process decides, and logs why the kernels are off. It must come before llama.cpp is imported.
     """
     try:
+        # A failure is cached too: once llama.cpp is loaded, a second attempt would come too late to take ggml's
+        # place.
         return load()
     except UnavailableError as error:
         _log.log(error.level, "ggml runs without Puna's kernels: %s", error)
@@ -68,6 +70,7 @@ def install() -> ctypes.CDLL | None:
 
 def installed() -> ctypes.CDLL | None:
     """Return the library if `install` has switched the kernels on in this process. Loads nothing."""
+    # `install` itself would load the library, so only its cache is asked.
     return install() if install.cache_info().currsize else None
 
 
@@ -82,7 +85,7 @@ def load() -> ctypes.CDLL:
         functions, missing = ggml.own_functions()
     except cpu_backend.NoCpuBackendError as error:
         raise UnavailableError(str(error)) from error
-    # From here on ggml calls the library. A function that ggml does not export is one that ggml does not call.
+    # From here on ggml calls the library. ggml never calls a function that it does not export.
     library.puna_set_functions(ctypes.byref(functions))
     if missing:
         raise UnavailableError(f"llama.cpp was built without {', '.join(missing)}")
@@ -92,6 +95,7 @@ def load() -> ctypes.CDLL:
         raise UnavailableError(f"llama.cpp was compiled without {', '.join(without)}")
     if ggml.tensor_bytes() != library.puna_tensor_size():
         raise UnavailableError("struct ggml_tensor has another size than the kernels were compiled with")
+    # Last of all the comparison, which needs the kernels switched on. No model runs yet.
     library.puna_enable(True)
     if different := self_check.differences(library):
         library.puna_enable(False)
@@ -114,6 +118,7 @@ def set_order(*, tiled_from: int, batch_invariant: bool) -> None:
 
 def _open_library() -> ctypes.CDLL:
     """Load the library and make its names global."""
+    # With local names at first: a library from other sources must not take the place of ggml's functions.
     library = ctypes.CDLL(str(LIBRARY))
     try:
         for name, (result, *arguments) in _INTERFACE.items():
@@ -133,9 +138,11 @@ def _check_installation() -> None:
         raise UnavailableError(f"{LIBRARY} was not built, for want of a compiler for x86-64 Linux", expected=True)
     if "llama_cpp" in sys.modules:
         raise UnavailableError("llama.cpp was loaded before them")
+    # The package is located and not imported, since its import loads llama.cpp.
     found = importlib.util.find_spec("llama_cpp")
     if found is None or not found.origin:
         raise UnavailableError("llama-cpp-python is not installed", expected=True)
+    # The file's name is the only sign of ggml's version that can be read without loading it.
     folder = Path(found.origin).parent / "lib"
     if not any((folder / f"libggml-base.so.{version}").exists() for version in VERSIONS):
         raise UnavailableError(f"llama.cpp has no shared library of ggml {' or '.join(VERSIONS)}")

@@ -15,6 +15,7 @@ from puna_ggml_kernels import ggml
 
 _MEMORY_BYTES: Final = 4 << 20
 _ROWS, _LENGTH = 20, 256  # a whole panel of 16 rows and a part of one; one super-block of a k-quant
+# 80 positions are a whole tile of prefill and a part of one.
 _HEADS, _HEAD_SIZE, _POSITIONS, _PREFILL = 2, 64, 80, 64
 _SCALE: Final = 1 / 20_000
 """Of the scores of attention, for values as large as a byte: weights are neither all equal nor all but one zero."""
@@ -37,6 +38,7 @@ def differences(library: ctypes.CDLL) -> list[str]:
             before = calls()
             if graph.compute(node) != expected:
                 found.append(f"{name} (other bits)")
+            # If ggml never called the kernel, it was compared with itself.
             elif calls() == before:
                 found.append(f"{name} (ggml does not call it)")
     return found
@@ -52,6 +54,7 @@ def _packed(kind: str, values: tuple[float, ...]) -> bytes:
 
 
 def _product(graph: ggml.Graph, kind: int) -> int:
+    # Two columns are multiplied at once (matmul_q8_0.h), and the third is left over.
     columns = 3
     matrix = graph.quantized(kind, _LENGTH, _values(_ROWS * _LENGTH, 1))
     values = _packed("f", _values(columns * _LENGTH, 2))

@@ -117,7 +117,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
 def _facts(
     weights: Weights, context: Context, projector: Projector | None, length: int, parallel: int, counted_slots: int
 ) -> ModelFacts:
-    """Return what the core is told of the model. `counted_slots`: the slots whose caches count as memory."""
+    """Return the properties that the core asks about. `counted_slots`: the slots whose caches count as memory."""
     vocabulary = weights.vocabulary
     generates = not weights.embeds_only
     # Where llama.cpp's buffers are, and how large, stands only in its log.

@@ -1,4 +1,4 @@
-"""`python -m tools.soak --seconds 600`: mixed requests, a third given up, and nothing may be left of them."""
+"""`python -m tools.soak --seconds 600`: sends mixed requests, cancels a third, and looks for leaks."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PUNA = f"{sys.executable} -m puna serve"
 WRITER = "llamita"
 QUIET_SECONDS = 20
-"""How long a server may take to be done with what was given up."""
+"""Seconds that a server may take to end cancelled requests."""
 
 
 def arguments() -> argparse.Namespace:
@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def quiet(target: Target) -> str:
-    """Wait until the server works on nothing, and return what it still works on when that takes too long."""
+    """Wait until the server is idle. Return the work that is left after QUIET_SECONDS; empty if there is none."""
     left = ""
     for _ in range(QUIET_SECONDS * 10):
         left = await under_way(target)
@@ -56,7 +56,7 @@ async def quiet(target: Target) -> str:
 
 
 async def under_way(target: Target) -> str:
-    """Return what a server says that it works on; nothing where it cannot say."""
+    """Return the work that a server reports over gRPC; empty if it has none or speaks no gRPC."""
     if target.channel is None:
         return ""
     requests = await server_pb2_grpc.ServerServiceStub(target.channel).ListRequests(server_pb2.ListRequestsRequest())
@@ -73,17 +73,19 @@ async def under_way(target: Target) -> str:
 
 
 async def settled(server: Server, target: Target) -> tuple[Held, str]:
-    """Let a server come to rest; return what it holds then, and what it still works on."""
+    """Let a server come to rest. Return its resources then, and the work that is left."""
+    # Cancelled requests are finished in the background, so the count waits for them.
     left = await quiet(target)
     await asyncio.sleep(1.5)  # connections that were given up are closed by now
     return held(server.pid), left
 
 
 async def watch(server: Server, samples: list[int], told: argparse.Namespace, killed: list[int]) -> None:
-    """Note the memory every second, and kill a host from time to time."""
+    """Record the memory every second, and kill a host every `--kill-every` seconds."""
     for second in range(1, 1 << 30):
         await asyncio.sleep(1)
         samples.append(held(server.pid).bytes)
+        # The server itself is never killed: the test is that it replaces its hosts.
         hosts = [pid for pid in tree(server.pid) if pid != server.pid]
         if told.kill_every and hosts and second % int(told.kill_every) == 0:
             killed.append(random.choice(hosts))
@@ -116,11 +118,13 @@ async def demo(store: Path) -> None:
 
 
 async def warm_up(target: Target, kinds: Sequence[Ask], draw: random.Random, told: argparse.Namespace) -> None:
-    """Ask everything once, and together, and fill every cache: what is made but once is there before the counting."""
+    """Send each kind of request once, then many together, so that caches and pools are full before the first count."""
     nobody = Tally()
     for ask in kinds:
         await once(ask, target, nobody, draw)
+    # Prompts of a full context make every slot's cache resident, which would otherwise look like a leak later.
     await asyncio.gather(*(once(rest_long, target, nobody, draw) for _ in range(told.fill)))
+    # At twice the number of clients, so that every pool has grown to its largest size.
     await asyncio.gather(*(once(kinds[n % len(kinds)], target, nobody, draw) for n in range(told.clients * 2)))
     if nobody.errors:
         raise RuntimeError(f"not even once: {nobody.errors.most_common(3)}")

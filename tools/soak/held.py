@@ -1,4 +1,4 @@
-"""What the processes of a server hold: memory, file handles, sockets, threads."""
+"""Counts the memory, file handles, sockets and threads of a server's processes."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tools.bench.servers import memory, tree
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a process tree holds at one moment."""
+    """The resources of a process tree at one moment."""
 
     bytes: int
     handles: int
@@ -19,7 +19,7 @@ class Held:
 
 
 def held(root: int) -> Held:
-    """Count what a process and its descendants hold. One that ends meanwhile counts for nothing."""
+    """Count the resources of a process and its descendants. A process that ends meanwhile is left out."""
     pids = list(tree(root))
     links = [link for pid in pids for link in _links(pid)]
     threads = 0

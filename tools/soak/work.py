@@ -1,4 +1,4 @@
-"""The mix of requests, each over REST or gRPC, and some of them given up half-way."""
+"""The mix of requests over REST and gRPC, of which some are cancelled half-way."""
 
 import asyncio
 import json
@@ -41,14 +41,14 @@ MOST_TOKENS = 120
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the requests, by kind."""
+    """The outcomes of the requests, by kind."""
 
     done: Counter[str] = field(default_factory=Counter)
     cancelled: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
-    """Texts of what failed."""
+    """How often each error text was seen."""
 
     def usual(self, name: str) -> float:
         """Return the seconds that a kind of request takes."""
@@ -57,12 +57,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server that is asked."""
+    """The server that gets the requests."""
 
     url: str
     session: aiohttp.ClientSession
     channel: grpc.aio.Channel | None
-    """None: it speaks no gRPC."""
+    """None if the server speaks no gRPC."""
     model: str
     embedder: str
 
@@ -71,11 +71,12 @@ Ask = Callable[[Target, random.Random], Awaitable[None]]
 
 
 async def rest(target: Target, path: str, body: dict[str, object]) -> None:
-    """Ask over REST and read all of the answer. RuntimeError: it is an error."""
+    """Send a request over REST and read the whole answer. Raises RuntimeError if the answer is an error."""
     async with target.session.post(f"{target.url}{path}", json=body) as answer:
         if answer.status != 200:
             raise RuntimeError(f"{answer.status} {(await answer.text())[:200]}")
         async for line in answer.content:
+            # An error in the middle of a stream arrives with status 200.
             if line.startswith(b'{"error"'):
                 raise RuntimeError(line.decode()[:200])
 
@@ -108,7 +109,8 @@ async def rest_format(target: Target, draw: random.Random) -> None:
 
 
 async def rest_long(target: Target, draw: random.Random) -> None:
-    """A prompt that no context holds in full, and that nobody sent before."""
+    """Send a prompt that exceeds the context and that no request has sent before."""
+    # Random words: no prefix cache holds them, and the prompt fills the context.
     words = [text.split() for text in QUESTIONS]
     prompt = " ".join(draw.choice(draw.choice(words)) for _ in range(3000))
     body = {"model": target.model, "prompt": prompt, "raw": True, "options": {"num_predict": 2}}
@@ -166,9 +168,9 @@ async def work(
     giving_up: float,
     pause: Path | None = None,
 ) -> None:
-    """Ask one thing after the other until a time of the loop's clock, but nothing while the file `pause` is there.
+    """Send one request after the other until a time of the loop's clock, but none while the file `pause` exists.
 
-    `giving_up`: the part of the requests that is not waited for.
+    `giving_up`: the fraction of requests that are cancelled before they end.
     """
     loop = asyncio.get_running_loop()
     while loop.time() < until:
@@ -177,16 +179,17 @@ async def work(
             continue
         ask = draw.choice(kinds)
         leaves = draw.random() < giving_up
+        # Given up at a random moment of the usual duration, so that every phase of a request is hit.
         await once(ask, target, tally, draw, patience=draw.random() * tally.usual(name_of(ask)) if leaves else None)
 
 
 def name_of(ask: Ask) -> str:
-    """Return how a kind of request is called in the table."""
+    """Return the name of a kind of request in the table."""
     return ask.__name__.replace("_", " ")
 
 
 async def once(ask: Ask, target: Target, tally: Tally, draw: random.Random, patience: float | None = None) -> None:
-    """Ask once and note what came of it; `patience`: seconds after which to give up."""
+    """Send one request and count its outcome. `patience`: seconds after which it is cancelled."""
     began = time.perf_counter()
     name = name_of(ask)
     try:

@@ -2,7 +2,7 @@
 // entry and the decode path.
 //
 // Each result has the bits that ggml's own function gives it on a processor with AVX-512. So the order of each sum,
-// what is rounded and when, and the points at which a running maximum is taken are ggml's. The differences change no
+// the roundings, and the points at which a running maximum is taken are ggml's. The differences change no
 // bit: masked positions are passed over a block at a time, exponentials are computed for sixteen positions at once
 // with the bits of glibc's expf, and query heads that share keys and values are taken together. A row of the result
 // does not depend on the rows computed with it, so rows may be divided among threads in another way than ggml's.
@@ -65,6 +65,8 @@ KERNEL static void attend_row(const struct attention* a, struct query_index p, i
   void (*const for_heads[HEADS_AT_ONCE])(const struct attention*, struct decode_state*,
                                          const struct visible_positions*) = {attend_positions1, attend_positions2,
                                                                              attend_positions3, attend_positions4};
+  // Room beyond the segment: stores write whole registers, and list_visible repeats the last position for
+  // prefetching.
   int32_t position[MASK_SEGMENT + 3 * LANES];
   float bias[MASK_SEGMENT + LANES];
   struct visible_positions visible = {
@@ -136,6 +138,8 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
     float max = -INFINITY, sum = 0, *v = state.sum_v[0];
     memset(v, 0, a->dv * sizeof(float));
     for (const float* in = partial + head * shares * size, *end = in + shares * size; in < end; in += size) {
+      // A share without a visible position has weight 0 and a maximum of minus infinity, from which expf would
+      // make NaN.
       if (in[1] == 0) continue;
       const float top = in[0] > max ? in[0] : max, old = expf(max - top), new = expf(in[0] - top);
       for (int64_t i = 0; i < a->dv; i += LANES) {
@@ -154,6 +158,7 @@ static bool supported(const struct ggml_compute_params* params, const struct att
   float bias, softcap;
   memcpy(&bias, d->op_params + 1, sizeof bias);
   memcpy(&softcap, d->op_params + 2, sizeof softcap);
+  // ALiBi (bias) and soft-capped scores (softcap) are left to ggml.
   const bool plain = !params->use_ref && bias == 0 && softcap == 0;
   const bool types = q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 &&
                      d->type == GGML_TYPE_F32 && (!m || m->type == GGML_TYPE_F16);
@@ -163,6 +168,8 @@ static bool supported(const struct ggml_compute_params* params, const struct att
                      a->keys < INT32_MAX && q->ne[0] == a->dk && v->ne[1] == a->keys && d->ne[0] == a->dv;
   const bool groups =
       k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0;
+  // A large batch without room for a tile cannot take the decode path instead, whose bits are not those that ggml
+  // gives.
   return plain && types && rows && sizes && groups && (a->rows < PREFILL_ROWS || puna_prefill_fits(params, a));
 }
 
@@ -194,6 +201,8 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
     attend_split_positions(params, &a);
     return;
   }
+  // Each thread starts with the piece of its own index, so the counter starts behind these. The barrier keeps a fast
+  // thread from claiming before the counter is set.
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
   ggml.barrier(params->threadpool);
   tiles ? puna_attend_prefill(params, &a) : attend_decode(params, &a);

@@ -1,7 +1,7 @@
 // The decode path of attention: one row of queries for up to HEADS_AT_ONCE heads that share keys and values.
 //
-// For each position ggml computes the score (query times key), compares it with the running maximum, rescales what
-// there is if the maximum grows, and adds weight times value to a sum that it keeps in 16-bit floats. Each addition
+// For each position ggml computes the score (query times key), compares it with the running maximum, rescales the
+// sums if the maximum grows, and adds weight times value to a sum that it keeps in 16-bit floats. Each addition
 // waits for the one before. The kernel keeps that order for every element, and gains by doing independent things
 // between:
 //
@@ -113,8 +113,8 @@ INLINE void dot_keys(const int n, const bool one_step, const struct attention* a
     }
 }
 
-// Adds what a multiple of DOT_STEP leaves over of each dot product, in double precision and one product after the
-// other.
+// Adds the elements beyond the last multiple of DOT_STEP to each dot product, in double precision and one product
+// after the other.
 KERNEL static __m512 add_dot_rest(const struct attention* a, const float* q, const struct visible_positions* visible,
                                   const struct position_block* b, __m512 dot) {
   __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(dot)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(dot, 1));
@@ -138,8 +138,10 @@ KERNEL static __m512 add_dot_rest(const struct attention* a, const float* q, con
 __attribute__((noinline)) KERNEL static __m512 follow_new_maximum(struct decode_state* state, struct position_block* b,
                                                                   int h, __m512 score) {
   const __m512 none = _mm512_set1_ps(-INFINITY), max = _mm512_set1_ps(state->max[h]);
+  // A NaN never becomes the maximum, since ggml's comparison with it is false.
   __m512 run = _mm512_mask_mov_ps(score, _mm512_cmp_ps_mask(score, score, _CMP_UNORD_Q), none);
   const __m512i fill = _mm512_castps_si512(none);
+  // The running maximum over the lanes: each step compares with the lanes 1, 2, 4 and 8 below.
   run = _mm512_max_ps(run, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(run), fill, 15)));
   run = _mm512_max_ps(run, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(run), fill, 14)));
   run = _mm512_max_ps(run, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(run), fill, 12)));
@@ -200,6 +202,7 @@ INLINE void add_weights(const int n, struct decode_state* state, const struct po
         state->sum[h] = __builtin_fmaf(state->sum[h], b->rescale[h][p], b->weight[h][p]);
     return;
   }
+  // A sum of weights is one chain of dependent additions. The four heads' chains run in the lanes of one register.
   __m512 w[HEADS_AT_ONCE] = {0};
   for (int h = 0; h < n; h++) w[h] = _mm512_load_ps(b->weight[h]);
   const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(w[0], w[1]));
@@ -250,6 +253,7 @@ INLINE void add_values(const int n, const int wide, const struct attention* a, s
                        const struct visible_positions* visible, const struct position_block* b, int64_t d,
                        struct position_block* next) {
   __m512 sum[HEADS_AT_ONCE][8];
+  // Only with the first values, since each softmax step must run once for a block.
   const int steps = d == 0 && next->count ? 2 * n : 0;
   for (int h = 0; h < n; h++)
     for (int j = 0; j < wide; j++) sum[h][j] = _mm512_load_ps(state->sum_v[h] + d + j * LANES);
@@ -284,6 +288,8 @@ INLINE void attend_positions(const int n, const struct attention* a, struct deco
   struct position_block two[2];
   for (int p = 0; p < LANES; p++) prefetch_row(visible->k + visible->position[p] * a->k->nb[1], 2 * a->dk);
   for (int p = 0; p < LANES; p++) prefetch_row(visible->v + visible->position[p] * a->v->nb[1], 2 * a->dv);
+  // A pipeline of two blocks: each round prepares `next` and adds up `b`, the block before it. So there is one round
+  // more than there are blocks, and the first one has nothing to add up.
   for (int from = 0; from < visible->count + LANES; from += LANES) {
     struct position_block *b = two + (from / LANES + 1) % 2, *next = two + from / LANES % 2;
     const int left = visible->count - from;

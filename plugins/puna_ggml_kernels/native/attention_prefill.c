@@ -1,7 +1,7 @@
 // The tiled prefill path of attention (attention.c has the other paths): a tile of TILE_POSITIONS positions at a time,
 // with 32-bit sums.
 //
-// For each row of queries ggml takes a tile's scores by a matrix product, finds their maximum, rescales what there is,
+// For each row of queries ggml takes a tile's scores by a matrix product, finds their maximum, rescales the sums,
 // turns the scores into weights, and adds weights times values by a second matrix product. Sums run over the elements
 // of a key, and over positions, in ascending order; sums of weights over sixteen lanes and then in double precision.
 // The kernel does the same for each element, so the bits are ggml's. The gain comes from sharing and skipping: a tile's
@@ -199,6 +199,7 @@ KERNEL static void attend_rows(const struct attention* a, struct query_index p, 
 
 // Returns for how many rows the scratch memory of a thread has room beside a tile.
 static int64_t scratch_rows(const struct ggml_compute_params* params, const struct attention* a) {
+  // In whole cache lines. One line less, since the start is aligned up.
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
   return (floats - TILE_POSITIONS * (a->dk + a->dv)) / (a->dv + 2);
 }
@@ -214,6 +215,7 @@ void puna_attend_prefill(const struct ggml_compute_params* params, const struct 
                 per = (a->group + parts - 1) / parts;
   int64_t block = space / per / QUERY_ROWS * QUERY_ROWS;
   if (block > MAX_ROWS_PER_TILE) block = MAX_ROWS_PER_TILE;
+  // Few pieces for many threads: with smaller ones, a thread that is held up delays the others less.
   if (items * parts < 4 * params->nth && block > MAX_ROWS_PER_TILE / 2) block = MAX_ROWS_PER_TILE / 2;
   const int64_t blocks = (a->rows + block - 1) / block, total = blocks * a->streams * groups * parts;
   const size_t each = params->wsize / params->nth / 64 * 64;

@@ -188,10 +188,14 @@ static struct work divide_work(int64_t m, int64_t n, int64_t column_bytes, int t
   w.columns = COLUMN_CACHE_BYTES / column_bytes / K_QUANT_COLUMNS * K_QUANT_COLUMNS;
   if (w.columns < K_QUANT_COLUMNS) w.columns = K_QUANT_COLUMNS;
   const int64_t parts = (n + w.columns - 1) / w.columns;
+  // Passes of equal size: a short last one would unpack every panel for a few columns. A multiple of K_QUANT_COLUMNS
+  // starts each pass at a group of four columns, as repacked_product needs it.
   const int64_t even = ((n + parts - 1) / parts + K_QUANT_COLUMNS - 1) / K_QUANT_COLUMNS * K_QUANT_COLUMNS;
   if (even < w.columns) w.columns = even;
   w.passes = (n + w.columns - 1) / w.columns;
   w.panels = (m + PANEL_ROWS - 1) / PANEL_ROWS;
+  // Without the counter every thread gets one share. With it there are several chunks for each, so that shares even
+  // out.
   w.panels_per_chunk = claim ? w.panels / (threads * CHUNKS_PER_THREAD) : (w.panels + threads - 1) / threads;
   if (claim && w.panels_per_chunk > 2 * CHUNKS_PER_THREAD) w.panels_per_chunk = 2 * CHUNKS_PER_THREAD;
   if (w.panels_per_chunk < 1) w.panels_per_chunk = 1;
@@ -203,6 +207,7 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
                      int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype) {
   const size_t bytes = block_bytes(Atype);
   struct format f;
+  // Offsets within a panel have 32 bits (row_offset), which bounds the length of a row.
   if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, &f) ||
       Btype != f.column || lda * (int64_t)bytes * PANEL_ROWS > INT32_MAX)
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
@@ -224,6 +229,7 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
     const int64_t j = chunk / w.chunks_per_pass * w.columns;
     const int64_t columns = n - j < w.columns ? n - j : w.columns;
     const uint8_t* b = (const uint8_t*)B + (size_t)j * column;
+    // Each thread makes the terms for itself, once for a pass: sharing them would take another barrier.
     if (j != terms_made_for && f.make_terms)
       for (size_t i = 0; i < (size_t)columns; i++)
         f.make_terms(b + i * column, (size_t)k, value_offset(Atype), terms + i * terms_count);

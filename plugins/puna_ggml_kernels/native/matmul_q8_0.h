@@ -117,6 +117,7 @@ INLINE void q8_0_tile(const int type, const bool pack_now, const int n, const st
 // Multiplies a panel with n columns. `packed` has room for the packed panel.
 INLINE void q8_0_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                          __m512i* packed) {
+  // Q5_0 has to be unpacked in any case, so a single column of it takes the packed path.
   if (n == 1 && type == GGML_TYPE_Q8_0) {
     decode_q8_0(panel, x);
     return;

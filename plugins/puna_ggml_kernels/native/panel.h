@@ -162,7 +162,7 @@ INLINE __m512 high_f16(__m512i x) { return low_f16(_mm512_srli_epi32(x, 16)); }
 // Returns (x & mask) | y.
 INLINE __m512i masked_or(__m512i x, __m512i mask, __m512i y) { return _mm512_ternarylogic_epi32(x, mask, y, 0xea); }
 
-// Returns what is added to a value of a type to make it unsigned.
+// Returns the offset that makes the values of a type unsigned.
 static inline int32_t value_offset(int type) {
   switch (type) {
     case GGML_TYPE_Q8_0:

@@ -108,6 +108,7 @@ INLINE float signed_maximum(const float* x) {
   if (magnitude >= INFINITY_BITS || magnitude < TINY_BITS) return 0;
   float value;
   memcpy(&value, &magnitude, sizeof value);
+  // Two values of opposite sign have the largest magnitude: ggml takes the sign of the first.
   if (most == least)
     while (*x != value && *x != -value) x++;
   return most > least || (most == least && *x > 0) ? value : -value;

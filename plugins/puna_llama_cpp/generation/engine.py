@@ -12,7 +12,7 @@ Each model has one decode thread, which repeats one step while there is work:
    loops, which work on them while llama.cpp computes without Python's lock.
 5. Output. `OutputProcessor` samples a token for each sequence whose tokens are all evaluated.
 
-Sequences join and leave between any two steps. What a batch changed for a sequence can be undone at any time: a
+Sequences join and leave between any two steps. The effect of a batch on a sequence can be undone at any time: a
 sequence is a list of tokens and a count of evaluated ones (`sequence`).
 
 Threads. `submit`, `cancel`, `step` and `close` may be called from any thread. `_lock` guards what those threads share
@@ -26,7 +26,7 @@ lock: `_run` clears the abort flag and names the sequences in prefill in one cri
 which of them are cancelled.
 
 Late masks. A constraint's mask comes from another process. A sequence whose mask was late once sits out every step that
-begins before its mask has come, so that it delays nobody again.
+begins before its mask has come, so that it delays no other sequence again.
 """
 
 import threading

@@ -72,7 +72,7 @@ class OutputProcessor:
     def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
         """Sample the next token, and one more for each draft token that is accepted."""
         accepted = 0
-        # A draft token's row of logits is valid only if every token before it is the one that was sampled.
+        # A draft token's row of logits is valid only if every token before it equals the sampled one.
         while not self._sample_one(sequence, entry.row + accepted):
             if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
                 break
@@ -118,7 +118,7 @@ class OutputProcessor:
         elif full:
             self.finish(sequence, "length")
         elif matcher:
-            # Only for a sequence that goes on, so that no mask is computed that nobody reads.
+            # A sequence that is over needs no further mask, so its child is not asked for one.
             matcher.accept(token)
         return over or full
 

@@ -71,7 +71,7 @@ class PrefixWait:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The slot for a prompt, and what is to be copied before it starts."""
+    """The slot for a prompt, and the copies that must be made before it starts."""
 
     slot: int
     reused: int
@@ -114,7 +114,7 @@ def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefi
         own = best
     gain = common[best.slot] - common[own.slot]
     copied = gain >= max(MIN_COPY_GAIN, len(best.tokens) * _COPY_COST)
-    # Moving into the slot that is about to be copied from would destroy the source.
+    # A move must not destroy content that is newer than the content that it saves, nor the source of the copy.
     moves = (
         _worth_keeping(own, common[own.slot]) and oldest.last_used < own.last_used and not (copied and oldest is best)
     )
@@ -127,7 +127,7 @@ def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefi
 
 
 def _nearest_to_busy(idle: Sequence[CachedPrefix], busy: Sequence[int], common: Mapping[int, int]) -> CachedPrefix:
-    """Return the idle slot nearest to a busy one; among equals the one that shares most, then the oldest."""
+    """Return the idle slot nearest to a busy one. Among equals the longest shared prefix wins, then the oldest slot."""
 
     def order(prefix: CachedPrefix) -> tuple[int, int, int]:
         # Nearness comes first, since it decides how many passes over the weights every later step takes.
@@ -167,5 +167,5 @@ def prefill_to_wait_for(
 
 
 def _worth_keeping(prefix: CachedPrefix, common: int) -> bool:
-    """Return whether a prompt that shares only `common` tokens would destroy most of what a slot holds."""
+    """Return whether a prompt that shares only `common` tokens would destroy most of a slot's tokens."""
     return len(prefix.tokens) - common > max(MIN_COPY_GAIN, common)

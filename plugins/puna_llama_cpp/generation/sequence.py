@@ -21,7 +21,7 @@ from puna_llama_cpp.vision.image_tokens import PromptImages
 
 
 class Sequence:
-    """A request's tokens (prompt and output, less those that a context shift dropped), its slot and its output text."""
+    """A request's tokens (prompt and output, without tokens dropped by a shift), its slot and its output text."""
 
     def __init__(
         self,

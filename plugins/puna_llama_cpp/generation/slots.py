@@ -66,11 +66,11 @@ class Slots:
         return sum(slot.sequence is None for slot in self._slots)
 
     def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
-        """Place waiting sequences, given in order of priority, and return those that still wait.
+        """Place waiting sequences, given in order of priority, and return the others.
 
         A sequence that would get none of the next step's `prefill_tokens` is not placed: its idle slot would only
-        break the contiguous row of those that run. A prompt that shares its beginning with a prefill under way waits
-        for that, unless the other one has a lower priority.
+        break the contiguous row of running sequences. A prompt that shares its beginning with a prefill under way waits
+        for it, unless the prefill has a lower priority.
         """
         remaining = []
         # Recomputed in each step: a prompt that waited may be cancelled, and no prefill may stop for a prompt
@@ -128,7 +128,7 @@ class Slots:
         return end if sequence.evaluated < end <= length - SHORTEST_PREFILL else length
 
     def _prefixes(self, sequence: Sequence) -> list[prefix_cache.CachedPrefix]:
-        """Return what a sequence might reuse. Memory that cannot be truncated is reusable as a whole or not at all."""
+        """Return the prefixes that a sequence might reuse. Memory without partial removal is reusable as a whole."""
         prefixes = [slot.prefix for slot in self._slots]
         if self._context.supports_partial_removal:
             return prefixes

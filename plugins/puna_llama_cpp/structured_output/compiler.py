@@ -82,6 +82,7 @@ class Compiler:
         native = llguidance.LLMatcher(self._tokenizer, self._grammar(kind, text), log_level=0, limits=_LIMITS)
         if native.is_error():
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be enforced: {_summary(native.get_error())}")
+        # A grammar whose language is empty compiles, and stops before its first token.
         if native.is_stopped() and not native.is_accepting():
             raise InvalidRequestError(f"{KIND_NAMES[kind]} cannot be enforced: nothing satisfies it")
         return native
@@ -150,6 +151,8 @@ def next_mask(native: llguidance.LLMatcher) -> bytes:
     mask = b"" if native.is_error() else native.compute_bitmask()
     if native.is_error():
         raise InvalidRequestError(_summary(native.get_error()))
+    # A mask without any bit, or a stop before the end, would make the sampler draw from logits that are all minus
+    # infinity.
     if (native.is_stopped() and not native.is_accepting()) or not mask.strip(b"\0"):
         raise InvalidRequestError("nothing satisfies the rest of it")
     return mask

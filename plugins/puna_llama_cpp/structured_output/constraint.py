@@ -86,6 +86,8 @@ class Matcher:
                     await loop.sock_sendall(self._socket, HEADER.pack(MASK, len(data)) + data)
                 while not self._message_complete():
                     with suppress(ConnectionError):
+                        # A reset is reported once. The next read then returns the end of the
+                        # stream, which ends the loop.
                         self._receive(await loop.sock_recv(self._socket, 1 << 16))
         except TimeoutError as error:
             raise BackendError("the constraint cannot be enforced: its process does not answer") from error
@@ -130,6 +132,7 @@ class Matcher:
             if left <= 0:
                 self._give_up_on_silence()
                 return False
+            # Without the lock, so that `close` never waits for a mask. Its shutdown makes the poll return.
             self._poll.poll(left * 1000)
 
     def _give_up_on_silence(self) -> None:
@@ -158,6 +161,7 @@ class Matcher:
 
     def accept(self, token: int) -> None:
         """Tell the child which token was sampled. It begins to compute the next mask."""
+        # The old mask goes first: it belongs to the token before, and must not be applied a second time.
         self._message, self._requested_at = None, time.monotonic()
         with suppress(OSError):  # the message of a dead child is read later
             self._socket.send(TOKEN.pack(token))
@@ -167,6 +171,8 @@ class Matcher:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a mask
         with self._lock:
+            # Only under the lock: once the descriptor is free, another thread may get its number for
+            # another file.
             self._socket.close()
 
     def _message_complete(self) -> bool:
@@ -216,6 +222,7 @@ class ConstraintClient:
         try:
             await matcher.begin(constraint)
         except BaseException:
+            # Also on cancellation, since the child must not outlive its request.
             matcher.close()
             raise
         return matcher
@@ -232,9 +239,12 @@ class ConstraintClient:
                     self._stop()
                     self._start()
                 assert self._control is not None
+                # Our copy of the child's end is closed at once. Otherwise its stream would never end
+                # for us when the child dies.
                 ours, theirs = socket.socketpair()
                 with theirs:
                     try:
+                        # A descriptor travels only together with at least one byte.
                         socket.send_fds(self._control, [b"+"], [theirs.fileno()])
                     except OSError:  # The server died between the two calls.
                         ours.close()
@@ -249,6 +259,7 @@ class ConstraintClient:
         special = {token for token in range(vocabulary.size) if vocabulary.is_special(token)}
         spelled = [vocabulary.token_bytes(token, special=True) for token in range(vocabulary.size)]
         tokens = [_SPECIAL * (token in special) + raw for token, raw in enumerate(spelled)]
+        # Of several tokens with the same text the lowest id wins, since it comes last.
         marks = {spelled[token].decode("utf-8", "replace"): token for token in sorted(special, reverse=True)}
         # llguidance takes the first end token for the usual one.
         ends = sorted(vocabulary.end_tokens, key=lambda token: token != vocabulary.eos)
@@ -263,7 +274,7 @@ class ConstraintClient:
                 stderr=subprocess.DEVNULL,  # llguidance may print the constraint, which is a part of a request
             )
         self._control.settimeout(_START_SECONDS)
-        with suppress(OSError):  # Whoever connects next notices a server that has died.
+        with suppress(OSError):  # The next connection attempt notices a server that has died.
             self._control.sendall(HEADER.pack(MASK, len(data)) + data)
         self._ready = True
 
@@ -272,6 +283,7 @@ class ConstraintClient:
         if self._control is not None:
             self._control.close()
             self._control = None
+        # The server ends by itself when its control socket closes.
         if self._server is not None:
             try:
                 self._server.wait(_STOP_SECONDS)

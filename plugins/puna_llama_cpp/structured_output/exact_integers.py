@@ -110,6 +110,7 @@ class _GrammarWriter:
 
     def _reaches_exact_number(self, schema: object, seen: set[int]) -> bool:
         """Return whether a schema, or what its references lead to, lists an integer that no float represents."""
+        # Schemas may refer to themselves.
         if id(schema) in seen:
             return False
         seen.add(id(schema))
@@ -140,6 +141,8 @@ class _GrammarWriter:
             target = self._resolve({"$ref": reference})
             if isinstance(target, dict) and "$ref" in target:
                 raise InvalidRequestError(f'JSON schema cannot be enforced: the reference "{reference}"')
+            # Named before its body is written, so that a reference within the body finds the name and the
+            # recursion ends.
             self._names[reference] = name = f"exact_{self._number}_named{len(self._names)}"
             self.rules.append(f"{name}: {self.value(target)}")
         return self._names[reference]

@@ -1,4 +1,4 @@
-"""Formats of texts: patterns for those that pydantic, zod and OpenAPI write and llguidance does not know.
+"""Formats of texts: patterns for formats that pydantic, zod and OpenAPI write and llguidance does not know.
 
 JSON Schema treats an unknown format as an annotation, so formats that are not listed here constrain nothing. Some
 patterns allow less than the format (only networks whose host bits are zero, for example); none allows more.
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 KNOWN: Final = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
 """Formats that llguidance enforces itself."""
+# Where a known format is narrower than the one that was asked for, the answer is still valid.
 _ALIASES: Final = {
     "guid": "uuid",
     "url": "uri",
@@ -27,6 +28,8 @@ _HEX = "[0-9a-fA-F]{1,4}"
 _IPV6 = f"(({_HEX}:){{7}}{_HEX}|({_HEX}:){{1,6}}:{_HEX}|({_HEX}:){{1,7}}:|::({_HEX})?)"
 _TO_32 = "(3[0-2]|[12]?[0-9])"
 _TO_128 = "(12[0-8]|1[01][0-9]|[1-9]?[0-9])"
+# Only networks that end at whole bytes, since Python's ipaddress, and so pydantic, refuses networks whose host bits are
+# not zero, and other masks would need a pattern for each length.
 _NETWORK4 = rf"({_IPV4}/32|({_BYTE}\.){{3}}0/24|({_BYTE}\.){{2}}0\.0/16|{_BYTE}\.0\.0\.0/8|0\.0\.0\.0/0)"
 _NETWORK6 = f"(({_HEX}:){{7}}{_HEX}/128|({_HEX}:){{4}}:/64|({_HEX}:){{3}}:/48|({_HEX}:){{2}}:/32|::/0)"
 _PATTERNS: Final = {
@@ -73,6 +76,7 @@ def replace_format(schema: dict[str, Any]) -> None:
         return
     if format_name in _ALIASES:
         schema["format"] = _ALIASES[format_name]
+    # Beside `pattern`, of which a schema has only one, and which may stand there already.
     elif format_name in _PATTERNS and isinstance(schema.setdefault("allOf", []), list):
         schema["allOf"] = [*schema["allOf"], {"pattern": f"^({_PATTERNS[format_name]})$"}]
 

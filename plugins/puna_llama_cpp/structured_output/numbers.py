@@ -33,6 +33,7 @@ def enumerate_multiples(schema: dict[str, Any]) -> None:
     for keyword in ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         schema.pop(keyword, None)
     listed = {"enum": [int(value) if value == value.to_integral_value() else float(value) for value in values]}
+    # `multipleOf` constrains numbers only, so values of the other types stay allowed.
     choice = {"anyOf": [listed, {"type": others}]} if others else listed
     if not others:
         schema.pop("type", None)
@@ -51,6 +52,7 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
     """Return the multiples within the bounds in ascending order, or those nearest to zero if there are too many."""
     lowest, highest = _bounds(divisor, schema)
+    # Any part of the multiples would be correct. Those near zero are the ones that answers are likely to need.
     if highest - lowest >= _MAX_LISTED:
         half = _MAX_LISTED // 2
         lowest, highest = (lowest, lowest + _MAX_LISTED) if lowest > -half else (max(lowest, -half), min(highest, half))
@@ -68,6 +70,7 @@ def _bounds(divisor: Decimal, schema: dict[str, Any]) -> tuple[int, int]:
             continue
         quotient = bound / divisor
         whole = int(quotient.to_integral_value("ROUND_CEILING" if "inimum" in keyword else "ROUND_FLOOR"))
+        # An excluded bound that is itself a multiple is left out.
         beyond = keyword.startswith("exclusive") and whole * divisor == bound
         if "inimum" in keyword:
             lowest = max(lowest, whole + beyond)
@@ -80,6 +83,8 @@ def _decimal(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
+        # repr gives the digits that the schema wrote. Decimal(value) would give those of the binary float, such
+        # as 0.1000000000000000055.
         return Decimal(repr(value))
     except InvalidOperation:
         return None

@@ -26,6 +26,7 @@ def rewrite_property_names(schema: dict[str, Any], resolve: Resolve) -> None:
     if names is True or names == {} or names == {"type": "string"}:
         return
     other = schema.get("additionalProperties", True)
+    # No name is allowed, so that only the empty object is left.
     if names is False:
         schema |= {"additionalProperties": False}
         schema.pop("properties", None)
@@ -121,6 +122,8 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
     if any(each.get("type", "object") != "object" for each in objects):
         return
     required_names = [set(each.get("required") or ()) for each in objects]
+    # Ordered pairs: what keeps objects of the first option from fitting the second may not work the other way
+    # around.
     for one, other in itertools.permutations(range(len(objects)), 2):
         name = _distinguishing_property(objects[one], objects[other], resolve)
         if name is None:
@@ -150,6 +153,7 @@ def _distinguishing_property(one: dict[str, Any], other: dict[str, Any], resolve
 
     "": no object fits both in any case. None: there is no such property.
     """
+    # An open object may have any property of the other option as well.
     if one.get("additionalProperties", False) is not False:
         return None
     own_properties, other_properties = one["properties"], other["properties"]
@@ -181,10 +185,13 @@ def make_resolver(root: object) -> Resolve:
     """Return a function that follows references within a schema, at most twenty in a row."""
 
     def resolve(schema: object) -> Any:  # noqa: ANN401 (any JSON)
+        # Bounded, since references may form a cycle.
         for _ in range(20):
             if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
                 return schema
             path = schema["$ref"].removeprefix("#")
+            # Keywords beside $ref constrain as well, so that schema is more than a reference. Nothing is
+            # fetched from elsewhere.
             if schema["$ref"][:1] != "#" or schema.keys() - _ANNOTATIONS != {"$ref"}:
                 return schema
             found = root

@@ -17,6 +17,8 @@ from typing import Final
 
 from puna.backend import InvalidRequestError
 
+# Backspace, tab, line feed, form feed and carriage return are not excluded: JSON has a short escape for each of them,
+# so that an answer can contain them.
 _CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 _CONTROL_ESCAPE: Final = re.compile(r"\\(x[01]|x7[fF]|x\{|u00[01]|u007[fF]|u\{|c|0|v)")
 _PARTS: Final = re.compile(r"\\(?:x[0-9a-fA-F{]{2}|u[0-9a-fA-F{]{4}|.)|\[\^?|.", re.DOTALL)
@@ -110,6 +112,7 @@ class _Item:
 def _parse(pattern: str) -> list[list[_Item]]:
     """Parse an expression into its alternatives. Raises _UnknownSyntaxError."""
     open_groups: list[tuple[str, list[list[_Item]]]] = [("", [[]])]
+    # Groups are kept on a stack of our own, each with its alternatives. The first entry is the whole pattern.
     for match in _TOKENS.finditer(pattern):
         alternatives = open_groups[-1][1]
         match match.lastgroup if match.lastgroup in ("open", "close", "or", "atom") else "count":
@@ -155,6 +158,8 @@ def _simplify(alternatives: list[list[_Item]]) -> int:
         for item in way:
             inner = 1
             if item.alternatives is not None:
+                # From the inside out, since an outer count is limited by the product of the counts
+                # within it.
                 inner = _simplify(item.alternatives)
                 if item.opening in ("(", "(?:"):
                     inner = _flatten(item, inner)

@@ -21,8 +21,8 @@ Who ends a child, and when:
 
 When a child died of itself or of a limit, the server tells the host why on the child's socket, of which it has a copy.
 
-This process never imports a module that starts threads (numpy, llama.cpp): a fork would copy their locks in whatever
-state they are, and nobody would ever release them.
+This process never imports a module that starts threads (numpy, llama.cpp): a fork would copy their locks in their
+present state, and no thread of the child would ever release them.
 """
 
 import gc
@@ -96,6 +96,7 @@ class Server:
         self._poll.register(wake, select.POLLIN)
         self._own_bytes = _resident("self")
         while True:
+            # Without children there is no memory to watch, so the process sleeps until the host asks.
             for handle, _ in self._poll.poll(_CHECK_SECONDS * 1000 if self._children else None):
                 if handle == self._control.fileno():
                     if not self._fork():
@@ -125,6 +126,8 @@ class Server:
             if not pid:
                 self._become_child(sock)
             self._children[pid] = _Child(sock)
+            # No events: data is for the child to read. A hang-up, which poll always reports, is all that
+            # the server looks for.
             self._poll.register(sock, 0)
         return True
 
@@ -134,6 +137,8 @@ class Server:
             # The child must not write into the server's wakeup socket.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A copy that stayed open here would keep these streams from ending for the processes at their
+            # other ends.
             self._control.close()
             for other in self._children.values():
                 other.sock.close()
@@ -144,6 +149,7 @@ class Server:
         except MemoryError:
             status = 12
         finally:
+            # Ends without the server's cleanup, which would run on copies of its objects.
             os._exit(status)
 
     def _kill_disconnected(self, handle: int) -> None:
@@ -158,6 +164,7 @@ class Server:
     def _reap(self) -> None:
         """Remove children that have ended, and tell the host why if the child could not."""
         while self._children:
+            # One SIGCHLD may stand for several children, so all that have ended are collected.
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
@@ -202,6 +209,7 @@ class Server:
 def serve(sock: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> int:
     """Compile a constraint and follow it token by token, in a child. Return the exit status."""
     length = HEADER.unpack(_read(sock, HEADER.size))[1]
+    # JSON may hold lone surrogates, which the host encodes in this way.
     text = _read(sock, length).decode("utf-8", "surrogatepass")
     name, _, text = text.partition("\n")
     try:
