@@ -8,6 +8,7 @@ from puna.cli import early
 def main() -> int:
     """Run the command that the arguments name and return its exit status."""
     early.begin()
+    # Imported after `begin`: these imports take long, and a signal meanwhile must end the process quietly.
     from puna.cli import signals
     from puna.cli.main import main as run
 

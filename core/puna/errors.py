@@ -122,7 +122,7 @@ class EngineRefusedError(InvalidRequestError):
 
 
 class UnsupportedConstraintError(InvalidRequestError):
-    """A constraint that cannot be enforced. The text names the part of it."""
+    """A constraint cannot be enforced. The text names the part that is not supported."""
 
     reason = "UNSUPPORTED_CONSTRAINT"
 

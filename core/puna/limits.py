@@ -152,8 +152,10 @@ def read_limits(environ: Mapping[str, str], table: Mapping[str, Any] | None = No
         raise ValueError(f"unknown limit {unknown[0]!r} in the configuration's table [limits]")
     found: dict[str, Any] = {}
     for field in fields(Limits):
+        # An empty variable counts as unset.
         given = environ.get(PREFIX + field.name.upper(), "").strip() or table.get(field.name)
         if given is not None:
+            # The default decides between integer and float.
             found[field.name] = _number(field.name, given, getattr(DEFAULT_LIMITS, field.name))
     return Limits(**found)
 
@@ -167,4 +169,5 @@ def _number(name: str, given: str | float, default: float) -> float:
     if not value >= 0:  # not a number is neither
         log.warning("%s%s is no positive number, using %s", PREFIX, name.upper(), default)
         return default
+    # Every comparison with the bound is then false, so no caller needs a case for "no bound".
     return value or (sys.maxsize if isinstance(default, int) else math.inf)

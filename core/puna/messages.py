@@ -44,6 +44,7 @@ class Message:
     def __post_init__(self) -> None:
         """Lower-case the role, as Ollama does wherever it reads a message."""
         if not self.role.islower():
+            # The only way to set a field of a frozen dataclass.
             object.__setattr__(self, "role", self.role.lower())
 
 

@@ -43,6 +43,7 @@ PUT_OFF: Final = 20
 _MMAP_THRESHOLD: Final = -3
 """glibc's parameter for the size from which an allocation is a memory mapping of its own."""
 _LIBRARY: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Few threads: they share one interpreter, so more of them would only slow the event loop down.
 _SHORT: Final = ThreadPoolExecutor(2, "short")
 _LONG: Final = ThreadPoolExecutor(1, "long")
 _gone: Final[ContextVar[Callable[[], bool]]] = ContextVar("gone")
@@ -59,9 +60,11 @@ async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args,
     """
     if weight <= LIGHT:
         return function(*args, **kwargs)
+    # A thread cannot be cancelled. It asks this event through `check_cancelled`.
     left = threading.Event()
 
     def work() -> T:
+        # A context variable, so that library code in between need not pass it on.
         token = _gone.set(left.is_set)
         try:
             with _COLLECTOR.resting(freeze=weight >= HEAVY):
@@ -69,6 +72,7 @@ async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args,
         finally:
             _gone.reset(token)
 
+    # Long work runs one at a time, and short work never waits behind it.
     lane = _LONG if weight >= HEAVY else _SHORT
     loop = asyncio.get_running_loop()
     try:
@@ -77,6 +81,7 @@ async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args,
         left.set()
         raise
     finally:
+        # Also after a cancellation, which leaves as much memory to return.
         if weight >= HEAVY:
             loop.call_later(TRIM_SECONDS, _SHORT.submit, _trim)
 
@@ -102,10 +107,12 @@ class _Collector:
     def resting(self, *, freeze: bool = False) -> Generator[None]:
         """Disable the collector, for all threads, in this block. With `freeze`, exempt all live objects afterwards."""
         with self._lock:
+            # Other code has disabled the collector, as during the start, and decides when it is enabled again.
             if not self._resting and not gc.isenabled():
                 counts = False
             else:
                 counts = True
+                # A count, since both executors may do such work at once. The last one enables the collector.
                 self._resting += 1
                 gc.disable()
         try:
@@ -126,11 +133,13 @@ class _Collector:
         with self._lock:
             if self._resting or self._frozen_before is None:
                 return
+            # The number of frozen objects is known without visiting them.
             many = gc.get_freeze_count() - self._frozen_before > LOOKED_THROUGH
             self._put_off = self._put_off + 1 if many else 0
             if many and self._put_off < PUT_OFF:
                 return
             self._put_off = 0
+            # Only unfrozen objects are searched for cycles. What survives is frozen again.
             gc.unfreeze()
             gc.collect()
             gc.freeze()

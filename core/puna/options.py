@@ -46,6 +46,7 @@ class Options:
     stop: tuple[str, ...] = ()
 
 
+# Derived from the annotations, so that an option is declared in one place.
 KINDS: Final[Mapping[str, str]] = {
     each.name: "stop"
     if each.name == "stop"
@@ -68,7 +69,9 @@ def merge(*layers: Mapping[str, object]) -> Options:
             if name not in KINDS:
                 unknown.append(name)
             elif value is not None:
+                # Each layer is checked, also where a later one overrides it.
                 values[name] = _typed(name, value)
+    # Names come from clients, so their number and length in the log are bounded.
     if unknown:
         names = ", ".join(repr(each[:_SHOWN_CHARACTERS]) for each in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -90,6 +93,7 @@ def _typed(name: str, value: object) -> object:
         if not math.isfinite(value):
             raise OptionRangeError(name, "finite")
         if kind == "integer":
+            # int() cuts toward zero, as Go's conversion does.
             return _integer(name, int(value))
         if kind == "float32":
             return float(value)

@@ -58,6 +58,7 @@ class Registry:
         for entry in entries:
             if entry.name in self._entries:
                 log.warning("backend %r is installed twice: %s is left out", entry.name, entry.value)
+            # The first one wins, and the log names the one that is left out.
             self._entries.setdefault(entry.name, entry)
 
     @classmethod
@@ -94,8 +95,10 @@ class Registry:
             return default
         usable: list[tuple[int, str]] = []
         for name in self.names():
+            # A broken backend must not keep the others from serving.
             with suppress(BackendNotFoundError):
                 if format in self.get(name).formats:
+                    # Negated, so that min() finds the largest preference and, among equals, the first name.
                     usable.append((-self.get(name).preference, name))
         if not usable:
             raise BackendNotFoundError(self._nothing_serves(format))
@@ -142,6 +145,7 @@ class Registry:
             backend_class = entry.load()
             if not (isinstance(backend_class, type) and issubclass(backend_class, Backend)):
                 raise TypeError(f"{entry.value} is not a Backend subclass")
+            # Looked up and not imported: the libraries are for the host process and may take seconds or crash.
             missing = [name for name in backend_class.requires if not _is_installed(name)]
             if missing:
                 raise MissingLibraryError(backend_class, missing)
@@ -155,4 +159,5 @@ class Registry:
 
 
 def _is_installed(module: str) -> bool:
+    # find_spec raises ValueError for a loaded module without a spec, so loaded modules are looked up first.
     return module in sys.modules or importlib.util.find_spec(module) is not None

@@ -15,6 +15,7 @@ class RateLimitedLogger:
 
     def warn(self, text: str, *args: object) -> None:
         """Log a warning, or count it for the next one."""
+        # The wall clock may be set back, which would silence the logger for that long.
         now = time.monotonic()
         if now < self._next:
             self._suppressed += 1

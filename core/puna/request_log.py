@@ -44,6 +44,7 @@ class RequestIdFilter(logging.Filter):
 def configure(level: int) -> None:
     """Have this process log to standard error, with request ids."""
     logging.basicConfig(level=level, format=FORMAT)
+    # On the handlers and not on the root logger, whose filters do not see the records of other loggers.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RequestIdFilter())
 
@@ -68,6 +69,7 @@ def grpc_call(call_id: str, method: str, model: str) -> Generator[None]:
 @contextmanager
 def _logged(request_id: str, what: str) -> Generator[Callable[[str], None]]:
     outer = _request_id.get()
+    # Within one process, the call of the bridge inherits the id of its HTTP request.
     token = _request_id.set(f"{outer}/{request_id}" if outer else request_id)
     details: list[str] = []
     began = time.monotonic()
@@ -85,6 +87,7 @@ def _logged(request_id: str, what: str) -> Generator[Callable[[str], None]]:
 
 def without_request() -> contextvars.Context:
     """Return a context for a task that outlives the current request: `create_task(..., context=without_request())`."""
+    # A copy with an empty id, so that other variables of the context stay.
     context = contextvars.copy_context()
     context.run(_request_id.set, "")
     return context

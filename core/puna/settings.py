@@ -23,6 +23,7 @@ REST_VERSION = "0.33.0"
 """The release of Ollama whose REST API is matched."""
 DEFAULT_PORT = 11434
 DEFAULT_REMOTES = ("ollama.com",)
+# The texts that Go's ParseBool reads as false.
 FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 
@@ -123,6 +124,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         kernels=_truth(kernels) if kernels else None,
         backend_options=_tables(own.get("backends", {})),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
+        # Not `_text`: a password may begin or end with a blank or a quote.
         registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),
         registry_password=environ.get("PUNA_REGISTRY_PASSWORD", ""),
         registry_token=environ.get("PUNA_REGISTRY_TOKEN", ""),
@@ -137,6 +139,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
 
 def _beside(port: int) -> str:
     """Return the default address of the core: the port after the bridge's, so that OLLAMA_HOST moves both."""
+    # Port 0, and a port without a successor, let the system choose.
     return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
 
 
@@ -157,6 +160,7 @@ def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
+    # Quotes around a value are stripped, as in Ollama.
     return environ.get(name, "").strip().strip("\"'").strip()
 
 
@@ -197,6 +201,7 @@ def _seconds(environ: Mapping[str, str], name: str, default: float, *, forever_a
         seconds = parse_duration(text) / 1e9
     except ValueError:
         try:
+            # A plain number means seconds, as in Ollama.
             seconds = float(int(text))
         except ValueError:
             return default
@@ -208,11 +213,13 @@ def _address(text: str) -> tuple[str, int]:
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text
+    # A scheme implies its own port, as in Ollama.
     default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT)
     rest = rest.partition("/")[0]
     if rest.startswith("["):
         host, _, tail = rest[1:].partition("]")
         port_text = tail.removeprefix(":")
+    # An IPv6 address without brackets, which can have no port.
     elif rest.count(":") > 1:
         host, port_text = rest, ""
     else:

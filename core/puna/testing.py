@@ -304,6 +304,7 @@ class BackendContract:
         async def test(model: LoadedModel) -> None:
             prompt = await self.long_prompt(model, -8)
             tasks = [asyncio.ensure_future(collect(model, self.request(prompt=prompt))) for _ in range(3)]
+            # Long enough for the prefill to begin, too short for it to end.
             await asyncio.sleep(0.01)
             async with asyncio.timeout(self.stop_seconds):
                 for task in tasks:
@@ -319,6 +320,7 @@ class BackendContract:
         """Tokens give back the text, including line breaks and characters of several bytes."""
 
         async def test(model: LoadedModel) -> None:
+            # SentencePiece tokenizers put a space in front, which is not part of the text.
             text = "Zoë said: 🙂\nyes"
             tokens = await model.tokenize(text, add_special=False, parse_special=False)
             raw = b"".join(await model.detokenize(tokens, special=False))

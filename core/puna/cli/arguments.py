@@ -18,8 +18,11 @@ class Command(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - the arguments of argparse
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        # An abbreviation that works today would break when another option of that beginning is added.
         super().__init__(allow_abbrev=False, **settings)
         self._bare: dict[str, str] = {}
+        # argparse parses mixed arguments by calling parse_known_args twice, with options and without. This flag lets
+        # those inner calls through.
         self._mixing = False
 
     def add_flag(self, *names: str, help: str, default: bool = False) -> None:  # noqa: A002 - the name of argparse
@@ -43,6 +46,7 @@ class Command(argparse.ArgumentParser):
             arguments, rest = self.parse_known_intermixed_args(self._with_values(args or ()), namespace)
         finally:
             self._mixing = False
+        # Refused here, so that the error shows the usage of this command and not that of the program.
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return arguments, []
@@ -54,6 +58,7 @@ class Command(argparse.ArgumentParser):
     def _with_values(self, words: Sequence[str]) -> list[str]:
         """Return the words with values added to options that stand alone, up to "--"."""
         words = list(words)
+        # Words after "--" are positional, even if they look like options.
         end = words.index("--") if "--" in words else len(words)
         return [f"{word}={self._bare[word]}" if word in self._bare else word for word in words[:end]] + words[end:]
 

@@ -26,6 +26,7 @@ async def remove(settings: Settings, names: list[str]) -> None:
             try:
                 await stub.UnloadModel(models_pb2.UnloadModelRequest(name=name))
             except grpc.aio.AioRpcError as error:
+                # A model that is not in the store gets its error from the deletion below.
                 if not not_found(error):
                     print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
             await stub.DeleteModel(models_pb2.DeleteModelRequest(name=name))
@@ -39,5 +40,6 @@ async def stop(settings: Settings, name: str) -> None:
             await models_pb2_grpc.ModelsServiceStub(channel).UnloadModel(models_pb2.UnloadModelRequest(name=name))
         except grpc.aio.AioRpcError as error:
             if not_found(error):
+                # Ollama's command prints this text, which differs from that of its server.
                 raise CommandError(f'couldn\'t find model "{name}" to stop') from error
             raise

@@ -9,6 +9,7 @@ from puna.cli.errors import CommandError
 from puna.settings import Settings
 
 OPTIONS = (
+    # A model's description may hold a whole vocabulary, and the server of the user's own choice is trusted.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 4 << 20),
@@ -34,6 +35,7 @@ def text_of(error: grpc.aio.AioRpcError, settings: Settings) -> str:
 
 def unreachable(error: grpc.aio.AioRpcError) -> bool:
     """Return whether the server could not be reached."""
+    # The status alone does not tell: a server that is ending, or a host that died, is UNAVAILABLE as well.
     return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
 
 

@@ -40,6 +40,8 @@ class Conversation:
     def set_system(self, text: str) -> None:
         """Set the system message. Replaces a system message that no other message follows."""
         self.system = text
+        # Two settings in a row mean the second one. A message in between has been answered under the first, so it
+        # stays.
         if self.messages and self.messages[-1].role == "system":
             self.messages.pop()
         self.messages.append(message_pb2.Message(role="system", content=text))
@@ -52,6 +54,7 @@ class Conversation:
         """Return the options of a request."""
         options = options_pb2.RequestOptions(
             options_json=json.dumps(self.parameters) if self.parameters else "",
+            # An interactive conversation goes on when it is longer than the context, as Ollama's does.
             truncate=True,
             thinking=LEVELS[self.think],
         )
@@ -60,6 +63,7 @@ class Conversation:
         elif self.format:
             options.constraint.json_schema = self.format
         if self.keep_alive_ns is not None:
+            # A negative duration means for good, as in Ollama.
             if self.keep_alive_ns < 0:
                 options.keep_alive.forever = True
             else:
@@ -93,5 +97,7 @@ class Conversation:
                 if answer.HasField("done"):
                     self.finish = answer.done.finish
         finally:
+            # Without this, the model would go on after the consumer has stopped.
             call.cancel()
+        # Not in the `finally`: half an answer must not become part of the conversation.
         self.messages += [said, heard]

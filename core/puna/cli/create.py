@@ -22,6 +22,7 @@ from puna.settings import Settings
 from puna.v1 import models_pb2, models_pb2_grpc
 
 CHUNK = 1 << 20
+# The first group that matches wins. A folder often holds one model in several formats.
 PATTERNS = (
     ("model*.safetensors", "*/model*.safetensors"),
     ("consolidated*.safetensors",),
@@ -31,11 +32,13 @@ PATTERNS = (
     ("*.gguf",),
     ("*.bin",),
 )
+# The converter needs the configuration and the tokenizer beside the weights.
 COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model")
 
 
 async def create(settings: Settings, arguments: argparse.Namespace) -> None:
     """Create a model from a Modelfile, another model, a GGUF file or a folder."""
+    # Checked before gigabytes are hashed and uploaded.
     if arguments.quantize:
         quantization.check(arguments.quantize)
     request = models_pb2.CreateModelRequest(
@@ -84,6 +87,7 @@ def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, f
     path = path or Path("Modelfile")
     folder = path.parent
     commands = (
+        # Without a Modelfile, the folder itself is the model.
         modelfile.parse(modelfile.decode(path.read_bytes())) if path.exists() else [modelfile.Command("from", ".")]
     )
     sources: list[Path] = []
@@ -92,6 +96,7 @@ def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, f
             continue
         if each.name == "from":
             found = expand(each.value, folder)
+            # FROM names a path or a model. As in Ollama, a path that exists wins.
             if found.exists():
                 sources += model_files(found)
             else:
@@ -141,6 +146,7 @@ def _checked(path: Path) -> Path:
 def _inside(folder: Path, patterns: Iterable[str]) -> list[Path]:
     found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
     for path in found:
+        # A link in a downloaded folder must not upload files from elsewhere on this disk.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise CommandError(f"insecure path: {path}")
     return found
@@ -161,6 +167,7 @@ async def upload(
     title, hasher = readable(path.name), hashlib.sha256()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
+        # The file is read twice. The digest must be known before the upload, and the file may not fit into memory.
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             await asyncio.to_thread(hasher.update, chunk)
             yield _step(f"hashing {title}", size, file.tell())
@@ -172,6 +179,7 @@ async def upload(
             raise
         call = stub.UploadBlob()
         try:
+            # The size lets the server refuse a blob that is too large before it receives anything.
             await call.write(models_pb2.UploadBlobRequest(digest=digest, size_bytes=size))
             with path.open("rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK):

@@ -60,6 +60,7 @@ async def _backends(settings: Settings, *, offline: bool) -> Sequence[server_pb2
                 stub = server_pb2_grpc.ServerServiceStub(channel)
                 return (await stub.GetServerInfo(server_pb2.GetServerInfoRequest())).backends
         except CommandError as error:
+            # Only a server that is not there is replaced by this process. Any other failure of it is the answer.
             if not isinstance(error.__cause__, grpc.aio.AioRpcError) or not unreachable(error.__cause__):
                 raise
     from puna.plugins import Registry
@@ -92,6 +93,7 @@ async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGe
 
     if not settings.models.is_dir():
         raise CommandError(f"{settings.models}: no such directory")
+    # The sandbox is not opened as a context, so templates are read in this process. See Sandbox.facts.
     store = ModelStore(
         settings.models,
         no_prune=settings.no_prune,
@@ -120,6 +122,7 @@ async def _steps(
 def _print(finding: models_pb2.StoreFinding) -> None:
     kind = models_pb2.FindingKind.Name(finding.kind).removeprefix("FINDING_KIND_").replace("_", " ").lower()
     mark = "repaired" if finding.repaired else "FAULT" if finding.is_fault else "note"
+    # Many texts name the path already.
     text = finding.text if finding.path in finding.text else f"{finding.path}: {finding.text}"
     print(f"{mark:<8} {kind}: {text}")
     if finding.models:

@@ -16,12 +16,14 @@ def status_of(number: int) -> int:
 
 def begin() -> None:
     """Make signals end this process without a traceback. Nothing needs cleaning up yet."""
+    # The imports that follow take a while, and a KeyboardInterrupt in them would print a traceback.
     for number in ENDING:
         signal.signal(number, _leave)
 
 
 def interruptible() -> None:
     """Make Ctrl-C raise KeyboardInterrupt again, for commands that do not serve. Has no effect without `begin`."""
+    # A process that did not call `begin` has handlers of its own, which must stay.
     if signal.getsignal(signal.SIGINT) is _leave:
         for number in (signal.SIGTERM, *HANGUP):
             signal.signal(number, signal.SIG_DFL)
@@ -35,4 +37,5 @@ def ignore() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
+    # Not sys.exit: an exception in the middle of an import can be caught by the module that is imported.
     os._exit(status_of(number))

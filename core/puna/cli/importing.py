@@ -24,6 +24,7 @@ LINKS = {
 
 async def import_models(settings: Settings, arguments: argparse.Namespace) -> int:
     """Import files and folders. Return 1 if a model could not be created."""
+    # The server may run in another folder. Links are kept: the user's path is the one that stays in place.
     paths = [str(path.expanduser().absolute()) for path in arguments.paths]
     request = models_pb2.ImportModelsRequest(
         paths=paths,
@@ -68,6 +69,7 @@ def _print_plan(plan: models_pb2.ImportPlan, *, dry_run: bool) -> None:
         print(f"skipping {each.path}: {each.reason}", file=sys.stderr)
     if not plan.models:
         print("nothing to import", file=sys.stderr)
+    # Without a dry run each model is reported when it is imported.
     for model in plan.models if dry_run else ():
         how = ", joined into a copy" if model.joined else ""
         print(f"{model.name} ({human_bytes(model.size_bytes)}{how})")

@@ -43,6 +43,7 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
         print_json(models)
         return
     now = time.time()
+    # The column appears only when it says something, and as the last one: scripts for Ollama's output count columns.
     waiting = any(each.queued_requests for each in models)
     rows = [
         (
@@ -67,6 +68,7 @@ def processor(size: int, vram: int) -> str:
         return "100% CPU"
     if vram >= size:
         return "100% GPU"
+    # One share is rounded and the other is the rest, so the two add up to 100.
     cpu = round((size - vram) / size * 100)
     return f"{cpu}%/{100 - cpu}% CPU/GPU"
 

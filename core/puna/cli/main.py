@@ -25,13 +25,16 @@ SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage."""
+    # First of all, since an error message may hold the characters in question.
     _tolerate_other_encodings()
     root = parser()
     arguments = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
     if arguments.command in (None, "help"):
         about = getattr(arguments, "about", None)
+        # argparse prints the help and exits; nothing after this line runs.
         root.parse_args([about, "--help"] if about else ["--help"])
     try:
+        # Read after the arguments, so that --help works with a broken configuration file.
         settings = from_environment(os.environ, arguments.config)
     except (OSError, ValueError) as error:
         return _fail(f"the settings cannot be read: {error}")
@@ -167,6 +170,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
         core, rest = command != "rest", command != "core"
         run_server(settings, core=core, rest=rest, target=getattr(arguments, "core", None))
+    # Servers never come here: `run_server` does not return.
     early.interruptible()
     if command == "version":
         print(f"puna {version('puna')}")
@@ -226,6 +230,7 @@ def _tolerate_other_encodings() -> None:
 def _texts(words: Sequence[str]) -> list[str]:
     """Return arguments with U+FFFD for invalid UTF-8, except names of existing files."""
     return [
+        # The name of an existing file must keep its bytes, or the file could not be opened.
         word if word.isascii() or os.path.exists(word) else readable(word)  # noqa: PTH110
         for word in words
     ]

@@ -30,6 +30,7 @@ ROLES: Final = ("system", "user", "assistant")
 INTEGERS: Final = frozenset(name for name, kind in KINDS.items() if kind == "integer")
 FLOATS: Final = frozenset(name for name, kind in KINDS.items() if kind == "float32")
 BOOLEANS: Final = frozenset(name for name, kind in KINDS.items() if kind == "boolean")
+# Ollama warns of these and goes on. An unknown parameter is an error.
 DEPRECATED: Final = frozenset(
     {
         "penalize_newline",
@@ -63,6 +64,7 @@ def decode(data: bytes) -> str:
     """Decode a Modelfile: UTF-8, or UTF-16 with a byte-order mark."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16")
+    # Editors on Windows write a byte-order mark, which must not become part of the first command.
     return data.decode("utf-8-sig", "replace")
 
 
@@ -86,6 +88,7 @@ class _Reader:
             word = self._word()
             name = word.lower()
             if name not in COMMANDS or self._peek() not in (" ", "\t"):
+                # The text is Ollama's, with the commands in its order.
                 names = ", ".join(f'"{each}"' for each in (*COMMANDS[:8], "parameter", "message"))
                 self._fail(f'command must be one of {names}, or "requires"')
             self._place += 1
@@ -144,11 +147,13 @@ class _Reader:
         """Read a value. A quoted value may have several lines."""
         if (found := read_value(self._text, self._place)) is None:
             empty = not self._line().strip()
+            # Ollama names the part only where the line ends without a value; an open quote has the plain text.
             raise CommandError(f"unexpected EOF: {part}" if part and empty and self._peek() else "unexpected EOF")
         value, self._place = found
         return value
 
     def _fail(self, text: str) -> None:
+        # Only an error needs the number of the line, so it is counted afterwards. CR LF counts twice, as in Ollama.
         before = self._text[: self._place]
         line = 1 + before.count("\n") + before.count("\r")
         raise CommandError(f"(line {line}): {text}")

@@ -35,6 +35,7 @@ async def follow(steps: AsyncIterable[Step], *, as_json: bool) -> None:
             each = step.progress
             found = {"status": each.status, "digest": each.digest, "total": each.total_bytes}
             print(json.dumps(found | {"completed": each.completed_bytes}), flush=True)
+    # Progress goes to standard error, so that the output of a command can be piped.
     elif sys.stderr.isatty():
         await _bars(steps)
     else:
@@ -46,6 +47,7 @@ async def _lines(steps: AsyncIterable[Step]) -> None:
     async for step in steps:
         each = step.progress
         done = each.total_bytes and each.completed_bytes == each.total_bytes
+        # A log gets two lines for each step, its beginning and its end, instead of hundreds.
         line = f"{each.status} 100%" if done else each.status
         if line != last:
             print(line, file=sys.stderr, flush=True)
@@ -71,6 +73,7 @@ async def _bars(steps: AsyncIterable[Step]) -> None:
                     progress.update(task.id, completed=task.total)
                 progress.console.print(each.status, highlight=False)
                 continue
+            # The status of a transfer changes while its digest stays, and one transfer must keep one bar.
             key = each.digest or each.status
             if key not in tasks:
                 tasks[key] = progress.add_task(each.status, total=each.total_bytes)

@@ -137,10 +137,13 @@ class _Repl:
 
     async def loop(self) -> None:
         self._lines, beginning = typed_ahead.lines()
+        # An incomplete line becomes the beginning of the prompt. Cursor keys that were pressed early would put control
+        # characters there.
         self._beginning = beginning if beginning.isprintable() else ""
         while True:
             try:
                 text = await self._read()
+            # prompt_toolkit raises this for Ctrl-C at the prompt. During an answer `_answer` handles the key.
             except KeyboardInterrupt:
                 print("\nUse Ctrl + d or /bye to exit.")
                 continue
@@ -152,6 +155,7 @@ class _Repl:
             try:
                 if word in self._commands:
                     await self._commands[word](text.strip()[len(word) :].strip())
+                # A message may begin with the path of an image, which must not pass for a command.
                 elif word.startswith("/") and not os.path.exists(word):  # noqa: ASYNC240, PTH110 (one stat of a typed word)
                     print(f"Unknown command '{word}'. Type /? for help")
                 elif word:
@@ -171,6 +175,7 @@ class _Repl:
             text = await self._session.prompt_async(">>> ", placeholder=placeholder, default=beginning)
         text = readable(text)
         head, opened, rest = text.partition(QUOTES)
+        # Quotes in the middle of a message are part of it.
         if not opened or (head.strip() and not head.startswith("/set system")):
             return text
         while not rest.rstrip().endswith(QUOTES):
@@ -182,6 +187,7 @@ class _Repl:
         said, media = take_media(text)
         work = asyncio.ensure_future(answer(self._channel, self._conversation, said, media, self._told))
         loop = asyncio.get_running_loop()
+        # The default handler would raise KeyboardInterrupt in the middle of the event loop and end the program.
         loop.add_signal_handler(signal.SIGINT, work.cancel)
         try:
             await work
@@ -270,12 +276,14 @@ class _Repl:
             print("Usage:\n  /load <modelname>")
             return
         print(f"Loading model '{name}'")
+        # A copy, so that the old conversation goes on if the model cannot be loaded.
         fresh = replace(self._conversation, model=name, finish=None)
         fresh.clear()
         try:
             with Waiting():
                 await fresh.load(self._channel)
         except grpc.aio.AioRpcError as error:
+            # Other errors are printed by the loop.
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
             print(f"Couldn't find model '{name}'")

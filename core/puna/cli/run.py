@@ -26,11 +26,13 @@ async def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """
     prompt = " ".join(arguments.prompt)
     if not sys.stdin.isatty():
+        # Bytes, since the locale's encoding need not be UTF-8.
         given = sys.stdin.buffer.read().decode(errors="replace")
         prompt = " ".join(each for each in (given.rstrip("\n"), prompt) if each)
     prompt = readable(prompt)
     conversation = begin(arguments)
     interactive = not prompt and sys.stdin.isatty() and sys.stdout.isatty()
+    # Before the connection, which may take seconds in which the user types.
     with enter_is_enter() if interactive else nullcontext():
         async with connected(settings) as channel:
             model = await shown_or_pulled(channel, arguments)
@@ -38,6 +40,7 @@ async def run(settings: Settings, arguments: argparse.Namespace) -> None:
             if "embedding" in capabilities and "completion" not in capabilities:
                 await _embed(channel, arguments, prompt)
             elif interactive:
+                # prompt_toolkit takes long to import, and one answer does not need it.
                 from puna.cli.repl import converse
 
                 await converse(channel, settings, conversation, model, arguments)
@@ -86,4 +89,5 @@ async def _embed(channel: grpc.aio.Channel, arguments: argparse.Namespace, text:
         model=arguments.model, inputs=[text], truncate=arguments.truncate, dimensions=arguments.dimensions
     )
     vectors = (await embed_pb2_grpc.EmbedServiceStub(channel).Embed(request)).vectors
+    # Nine digits identify a 32-bit float; its 64-bit form would show digits that mean nothing.
     print(json.dumps([float(f"{value:.9g}") for value in vectors[0].values]))

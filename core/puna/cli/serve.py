@@ -45,12 +45,14 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     The status is 0 after a first signal. It is 1, with a message on standard error, if an address or the store is not
     available. `puna.cli.signals` describes the others.
     """
+    # Before anything else is set up, so that a signal during the start ends the process at once.
     signals = Signals()
     offload.prepare()
     gc.disable()  # garbage collections during imports take a tenth of the start
     # gRPC's C core would print messages of its own before logging is set up.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     request_log.configure(logging.DEBUG if settings.debug else logging.INFO)
+    # A server that runs out of file descriptors fails in accept(), where no client can be told why.
     settings = replace(settings, limits=_within_handles(settings.limits))
     try:
         asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))
@@ -72,6 +74,7 @@ def _within_handles(limits: Limits) -> Limits:
             soft = most
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return limits
+    # Where even HANDLES do not fit, connections get half of what there is.
     room = max(soft - HANDLES, soft // 2)
     rest = min(limits.max_connections, max(room - limits.max_grpc_connections, room * 3 // 4))
     found = replace(limits, max_connections=rest, max_grpc_connections=min(limits.max_grpc_connections, room - rest))
@@ -83,6 +86,7 @@ def _try(host: str, port: int) -> None:
     """Bind an address once. OSError: it is not available."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
+        # Connections of a server that has just ended must not make its address look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
         probe.listen()
@@ -94,6 +98,7 @@ async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
     try:
         yield
     except OSError as error:
+        # Errors of the store pass here as well. They name their own setting.
         if error.errno != errno.EADDRINUSE:
             raise
         text = f"{address} is already in use, perhaps by another server. {variable} chooses another address"
@@ -133,13 +138,17 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
         works = running is None or await asyncio.to_thread(report_broken, running.backends, settings.default_backend)
         gc.freeze()  # the modules stay, so the garbage collector can skip them
         gc.enable()
+        # Not earlier: imports during the start are long turns of the loop and delay no request.
         stack.enter_context(watching(settings.limits.max_loop_seconds))
+        # Before the ready line: a program that waits for the line may send a signal at once and expects the graceful
+        # stop.
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
         print(("Puna is ready: " if works else "Puna runs, but can run no model: ") + ", ".join(places), flush=True)
         await stop.wait()
         log.info("ending: requests have %g s to finish; a second signal ends them at once", seconds)
         if running is not None:
             await running.drain(seconds)
+        # The contexts close below. A host or a library that hangs there must not keep the process alive.
         signals.end_within(CLOSING_SECONDS if running else seconds + CLOSING_SECONDS)
 
 
@@ -166,6 +175,7 @@ def _open(store: "ModelStore") -> None:
 
     root = store.root
     try:
+        # A link to a disk that is not mounted must be an error, not an empty store.
         if root.is_symlink() and not root.exists():
             raise FileNotFoundError(errno.ENOENT, f"it is a link to {root.readlink()}, which does not exist")
         if not root.exists() and not install_in_new_store(root):
@@ -177,6 +187,7 @@ def _open(store: "ModelStore") -> None:
         raise OSError(error.errno, text) from error
     if not os.access(root, os.W_OK):
         log.warning("the store %s cannot be written: models can be neither pulled nor created nor removed", root)
+    # No request runs yet, so nothing can be using what is removed.
     store.prune()
 
 
@@ -214,11 +225,13 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
     )
     await asyncio.to_thread(_open, store)
     backends = Registry.discover()
+    # The order of leaving is the reverse: first no more calls, then the models, then the workers of templates.
     async with (
         sandbox,
         ModelPool(backends, settings) as pool,
         serving(core := Serving(store, pool, settings, backends, sandbox), settings.grpc_host) as address,
         InProcessChannel() as channel,
     ):
+        # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel))
         yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity.drain, backends)

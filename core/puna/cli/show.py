@@ -63,6 +63,7 @@ def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
 
 def _model_rows(model: models_pb2.GetModelResponse, info: dict[str, Any]) -> list[tuple[str, str]]:
     details = model.model.details
+    # The stub of a remote model has no metadata, only the family.
     architecture = info.get("general.architecture", details.family)
     count = info.get("general.parameter_count")
     rows = [

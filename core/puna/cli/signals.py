@@ -43,10 +43,13 @@ class Signals:
         self._in_order: Callable[[], object] | None = None
         self._heard: int = signal.SIGTERM
         self._reading, writing = os.pipe()
+        # set_wakeup_fd refuses a descriptor that blocks: the interpreter must never wait in a signal handler.
         os.set_blocking(writing, False)
+        # A thread of its own, since the loop may be busy, and the main thread may be inside native code.
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in ENDING:
+            # With SIG_DFL or SIG_IGN the interpreter would not write to the pipe.
             signal.signal(number, _note)
 
     def expect(self, in_order: Callable[[], object]) -> None:
@@ -67,6 +70,7 @@ class Signals:
                     self._hear(number)
 
     def _hear(self, number: int) -> None:
+        # Taken away, so that the next signal finds nothing to call and ends the process.
         in_order, self._in_order = self._in_order, None
         self._heard = number
         if in_order is None:

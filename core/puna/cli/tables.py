@@ -17,6 +17,7 @@ FOREVER_SECONDS: Final = 20 * 365 * DAY
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table with left-aligned columns, four spaces apart."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    # The trailing blanks are Ollama's, too. Scripts may cut columns by position.
     lines = [GAP.join(name.ljust(width) for name, width in zip(headers, widths, strict=True)) + " "]
     lines += [_row(row, widths) for row in rows]
     return "\n".join(lines)
@@ -59,6 +60,7 @@ def relative_time(seconds: float) -> str:
 
 
 def _distance(seconds: float) -> str:
+    # Hours are rounded to the nearest, all other units are cut off, as in Ollama's output.
     hours = int(seconds // HOUR + (seconds % HOUR >= HOUR / 2))
     days = seconds / DAY
     steps = (
@@ -106,6 +108,7 @@ def metadata_value(value: object) -> str:
             width, shown = width + wide, shown + 1
         text = " ".join(_plain(item) for item in value[:shown])
         return f"[{text} ...+{len(value) - shown} more]" if shown < len(value) else f"[{text}]"
+    # Go prints a missing value so.
     return "<nil>" if value is None else _plain(value)
 
 

@@ -18,6 +18,7 @@ from puna.cli.wrapping import Wrapper
 from puna.v1 import usage_pb2
 
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
+# A path ends with one of the endings. Blanks in it are escaped, as terminals write a file that is dropped onto them.
 MEDIA = re.compile(r"(?:[a-zA-Z]:)?(?:\.{0,2}/|~)?(?:\\ |[^\s'\"\\])+\.(?:jpe?g|png|webp|wav)\b", re.IGNORECASE)
 LARGEST_MEDIA = 100 * 1024 * 1024
 NARROWEST = 10
@@ -29,8 +30,10 @@ def take_media(prompt: str) -> tuple[str, list[bytes]]:
     media: list[bytes] = []
     for match in MEDIA.finditer(prompt):
         path = Path(match[0].replace("\\ ", " ")).expanduser()
+        # A text that only looks like a path stays in the prompt.
         if not path.is_file():
             continue
+        # Checked before the whole file is read into memory.
         if path.stat().st_size > LARGEST_MEDIA:
             raise CommandError(f"{path}: larger than 100 MB")
         kind = "audio" if path.suffix.lower() == ".wav" else "image"
@@ -61,6 +64,7 @@ async def answer(
                     if thinking:
                         print(f"\n...done thinking.{PLAIN if color else ''}\n")
                         thinking = False
+                        # A new wrapper, since the content begins in the first column.
                         write = _writer(arguments)
                     write(delta.content)
     print()

@@ -24,6 +24,7 @@ def enter_is_enter() -> Generator[None]:
     before = termios.tcgetattr(sys.stdin)
     now = list(before)
     now[0] = before[0] & ~termios.ICRNL
+    # TCSADRAIN and not TCSAFLUSH, which would throw away what has been typed.
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
     try:
         yield
@@ -40,11 +41,13 @@ def lines() -> tuple[list[str], str]:
     before = termios.tcgetattr(sys.stdin)
     now = list(before)
     now[3] = before[3] & ~termios.ICANON  # an incomplete line can be read in this mode only
+    # A copy, since `before` must stay as it was. VMIN and VTIME of 0 make a read return what there is.
     now[6] = [*before[6]]
     now[6][termios.VMIN], now[6][termios.VTIME] = 0, 0
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, now)
     try:
         typed = b""
+        # Bounded, since standard input may be a terminal that a program fills without end.
         while len(typed) < LARGEST and select.select([sys.stdin], [], [], 0)[0]:
             part = os.read(sys.stdin.fileno(), 1 << 16)
             if not part:
@@ -52,5 +55,6 @@ def lines() -> tuple[list[str], str]:
             typed += part
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+    # Enter arrives as CR while its translation is off, and as LF if it was pressed before.
     *whole, last = typed.decode(errors="replace").replace("\r", "\n").split("\n")
     return whole, last

@@ -11,6 +11,7 @@ class Waiting:
     def __init__(self, text: str = "") -> None:
         self._status: Any = None
         if sys.stderr.isatty():
+            # rich takes long to import, and without a terminal nothing is shown.
             from rich.console import Console
 
             self._status = Console(stderr=True).status(text)

@@ -30,6 +30,7 @@ class Wrapper:
             self._column = 0
             self._start_word()
             return character
+        # wcwidth returns -1 for control characters. They move nothing here.
         cells = max(wcwidth(character), 0)
         if self._column + cells <= self._width:
             out = character
@@ -37,6 +38,7 @@ class Wrapper:
             self._column = 0
             self._start_word()
             return "\n"
+        # A word that fills the whole line cannot move to the next one; it is broken below.
         elif self._word and self._cells < self._column:
             out = _ERASE.format(self._cells) + "\n" + self._word + character
             self._column = self._cells

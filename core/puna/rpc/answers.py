@@ -9,6 +9,7 @@ from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
+# The core's words are Ollama's. The wire has an enum, so that clients in typed languages need not compare texts.
 _REASONS: Final = {
     "stop": usage_pb2.FINISH_REASON_STOP,
     "length": usage_pb2.FINISH_REASON_LENGTH,
@@ -69,6 +70,7 @@ def chat_done(done: Done) -> chat_pb2.ChatDone:
 
 def full_generate_response(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:
     """Return a completion that is not streamed."""
+    # The text that was held back to the end is part of the answer.
     delta = joined((*deltas, done.delta))
     return generate_pb2.GenerateResponse(
         text=replace_lone_surrogates(delta.text),
@@ -110,6 +112,7 @@ def joined(deltas: Iterable[Delta]) -> Delta:
 
 def finish(done: Done) -> usage_pb2.Finish | None:
     """Return reason, usage and timings of an answer, or None if no sequence ran."""
+    # A rendered prompt was not run, so it has no counts.
     if not done.reason:
         return None
     return usage_pb2.Finish(
@@ -151,6 +154,7 @@ def timings(times: Timings) -> usage_pb2.Timings:
         (message.eval, times.eval_ns),
         (message.queue, times.queue_ns),
     ):
+        # An unset duration tells "did not happen" from "took no time".
         if nanoseconds:
             field.FromNanoseconds(nanoseconds)
     return message

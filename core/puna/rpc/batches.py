@@ -32,6 +32,8 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
         try:
             async with aclosing(source):
                 async for item in source:
+                    # Waits while the reader is far behind. So a client that does not read slows its own model down, and
+                    # no other one.
                     await ready.put(item)
         finally:
             with suppress(asyncio.QueueFull):  # the reader takes the remaining items before this end
@@ -42,6 +44,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
     try:
         while True:
             batch: list[T] = []
+            # Without the check, a reader that took the end together with items would wait here for ever.
             item = None if drawing.done() and ready.empty() else await ready.get()
             while item is not None:
                 batch.append(item)
@@ -55,4 +58,5 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
     finally:
         drawing.cancel()
         await asyncio.wait({drawing})
+    # Raised after the last item, so that a client gets the text that came before the error.
     drawing.result()

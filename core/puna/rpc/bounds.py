@@ -15,6 +15,7 @@ def check_generate(wire: generate_pb2.GenerateRequest, limits: Limits) -> None:
 def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if a chat request exceeds a limit."""
     _check("messages", len(wire.messages), limits.max_messages, "messages")
+    # A message may hold any number of calls, so the bound on messages does not bound them.
     _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
     _check("tools", len(wire.tools), limits.max_tools, "tools")
     check_options(wire.options, limits)
@@ -52,6 +53,7 @@ def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
     _check("stop", len(wire.sampling.stop), limits.max_stops, "strings")
     _check("logit_bias", len(wire.sampling.logit_bias), limits.max_json_values, "tokens")
     texts = wire.backend_options_json
+    # The names count as well: a map of many empty values is large, too.
     count = sum(len(name) + len(text) for name, text in texts.items())
     _check("backend_options_json", count, limits.max_options_bytes, "characters")
 
@@ -61,6 +63,7 @@ def check_length(field: str, text: str, limits: Limits) -> None:
     _check(field, len(text), limits.max_options_bytes, "characters")
 
 
+# Stop strings also come in options_json, where only the parsed value tells their number.
 def check_stops(values: object, limits: Limits) -> None:
     """Raise InvalidRequestError if there are too many stop strings."""
     if isinstance(values, list):

@@ -23,6 +23,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         with observed(self._serving.activity, request.model, "Chat") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.chat(asked, entry.on_progress), entry)
+        # Outside of `observed`: the model's work is over, and a cancellation by id would find nothing to stop.
         return await offload_if_heavy(weight_of_deltas(deltas), answers.full_chat_response, deltas, done)
 
     @streaming
@@ -46,6 +47,7 @@ def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
         if isinstance(event, Delta):
             message.deltas.append(answers.chat_delta(event))
         elif isinstance(event, Progress):
+            # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
         else:
             message.done.CopyFrom(answers.chat_done(event))

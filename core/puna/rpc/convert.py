@@ -22,6 +22,7 @@ from puna.serving.requests import (
 from puna.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
 
 _OPTION_NAMES: Final = {"max_output_tokens": "num_predict"}
+# Derived from the message, so that a new sampling field works once puna.options knows its name.
 _SAMPLING: Final = {
     name: _OPTION_NAMES.get(name, name)
     for name in options_pb2.SamplingOptions.DESCRIPTOR.fields_by_name
@@ -131,10 +132,13 @@ def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
 
 def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
     """Return the options of a request: sampling, runtime, structured output and others. Raises InvalidRequestError."""
+    # Typed fields are put over the JSON: a client that sets both means the typed one.
     values = json_object(wire.options_json, "options_json")
     for message, names in ((wire.sampling, _SAMPLING), (wire.runtime, _RUNTIME)):
+        # ListFields has the set fields only, so a field that is set to 0 differs from one that is not set.
         given = {descriptor.name: value for descriptor, value in message.ListFields()}
         values |= {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+    # An empty repeated field cannot be told from a missing one. `replace_stop` removes the model's own stop strings.
     if wire.sampling.stop or wire.sampling.replace_stop:
         values["stop"] = list(wire.sampling.stop)
     if wire.HasField("keep_tokens"):
@@ -173,6 +177,7 @@ def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:
         # JSON strings, one after the other, are also literals of a Lark grammar.
         return OutputConstraint("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
     text: str = getattr(wire, kind)
+    # Ollama takes an empty, null or "" format for no format at all.
     if kind == "json_schema":
         if text.strip() in ("", "null", '""'):
             return None
@@ -192,12 +197,14 @@ def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:
         seconds = wire.duration.ToNanoseconds() / 1e9
     except ValueError as error:
         raise InvalidRequestError(f"keep_alive is no duration: {error}") from error
+    # A negative keep-alive means for good in Ollama.
     return math.inf if seconds < 0 or seconds > _LONGEST_SECONDS else seconds
 
 
 def _moment(wire: options_pb2.RequestOptions) -> int:
     """Return the arrival time in nanoseconds since 1970. A time in the future counts as now."""
     try:
+        # The sender's clock may be ahead, which would give negative durations.
         return min(wire.start_time.ToNanoseconds(), time.time_ns())
     except ValueError as error:
         raise InvalidRequestError(f"start_time is no moment: {error}") from error
@@ -205,6 +212,7 @@ def _moment(wire: options_pb2.RequestOptions) -> int:
 
 def _logit_bias(wire: Mapping[int, float]) -> dict[int, float]:
     """Return the logit biases by token id. Minus infinity forbids a token; other biases must be finite."""
+    # NaN would make the sampler's comparisons meaningless in native code.
     if any(not math.isfinite(bias) and bias != -math.inf for bias in wire.values()):
         raise InvalidRequestError("every logit_bias must be finite, or minus infinity")
     return dict(wire)
@@ -223,6 +231,7 @@ def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
     return CreateRequest(
         name=wire.name,
         base=getattr(wire, "from"),
+        # No files and an empty list of files are different requests, and only this flag tells them apart.
         files=_files(wire.files) if wire.has_files or wire.files else None,
         adapters=_files(wire.adapters),
         draft_files=_files(wire.draft_files),

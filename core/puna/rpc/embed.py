@@ -45,6 +45,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         if first is None or first.WhichOneof("part") != "config":
             raise InvalidRequestError("the first message must be the configuration")
         config = first.config
+        # When the queue is full, the client is slowed down by HTTP/2 flow control, so memory stays bounded.
         arrived: asyncio.Queue[embed_pb2.StreamEmbedRequest.Item | None] = asyncio.Queue(2 * AT_ONCE)
 
         async def read() -> None:
@@ -68,6 +69,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         bounds.check_embed(config, self._serving.settings.limits)
         request = convert.embed_request(config)
         found = await self._serving.embed(replace(request, inputs=tuple(each.input for each in items)))
+        # Each answer carries the client's id, so the client need not count.
         for item, values, place in zip(items, found.vectors, count(), strict=False):
             await context.write(
                 embed_pb2.StreamEmbedResponse(
@@ -106,6 +108,7 @@ def vector(values: Sequence[float], encoding: embed_pb2.VectorEncoding.ValueType
     """Return a vector as a message."""
     if encoding == embed_pb2.VECTOR_ENCODING_FLOAT32_LE:
         packed = array("f", values)
+        # The wire has little-endian floats, whatever the machine.
         if sys.byteorder == "big":
             packed.byteswap()
         return embed_pb2.Vector(packed=packed.tobytes())

@@ -56,16 +56,20 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         return await handler(servicer, request, context)
     except PunaError as error:
         failure = error
+    # The client did nothing wrong, so it gets a status that says who ended its call.
     except CancelledByRequestError:
         await end(context, grpc.StatusCode.CANCELLED, "the request was cancelled through CancelRequests")
     except asyncio.CancelledError as error:
         if cancelled():
             raise
         await _unexpected(handler, error, context)  # a task that the handler awaits was cancelled, not the call
+    # AbortError and the like: the handler has ended the call itself.
     except grpc.aio.BaseError:
         raise
+    # Both are subclasses of OSError and must come before it: they come from sockets, not from the store's disk.
     except (ConnectionError, TimeoutError) as error:
         await _unexpected(handler, error, context)
+    # The errors that are left come from the disk: it is full, read-only or broken.
     except OSError as error:
         failure = StoreFailedError(error)
         log.error("%s failed: %s: %s", handler.__qualname__, failure, summarize(error))
@@ -73,6 +77,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
     failure.__traceback__ = None  # its frames would hold the request until the next garbage collection
+    # Other clients accept 8 KiB of trailers. A longer text would break the call instead of explaining it.
     whole_text = metadata.get(LONG_ERRORS) == "1"
     await end(context, code_of(failure), short(str(failure)), trailers(failure, whole_text=whole_text))
     raise failure
@@ -84,6 +89,7 @@ async def end(
     """End a call with a status. CancelledError: the client has just left, so no status can be sent."""
     try:
         await context.abort(code, text, trailing)
+    # grpc.aio raises this for a call that is over already.
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
     raise AssertionError("abort() returned")

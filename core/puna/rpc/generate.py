@@ -23,6 +23,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         with observed(self._serving.activity, request.model, "Generate") as entry:
             asked = await self._asked(request)
             deltas, done = await collected(self._serving.generate(asked, entry.on_progress), entry)
+        # Outside of `observed`: the model's work is over, and a cancellation by id would find nothing to stop.
         return await offload_if_heavy(weight_of_deltas(deltas), answers.full_generate_response, deltas, done)
 
     @streaming
@@ -46,6 +47,7 @@ def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
         if isinstance(event, Delta):
             message.deltas.append(answers.generate_delta(event))
         elif isinstance(event, Progress):
+            # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
         else:
             message.done.CopyFrom(answers.generate_done(event))

@@ -33,6 +33,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
         """Return the status of a service."""
+        # The protocol of grpc.health.v1 wants NOT_FOUND here, and SERVICE_UNKNOWN in `Watch`.
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return await self._answer()
@@ -59,6 +60,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(asyncio.to_thread(self._core.check_readable))
             self._look.add_done_callback(retrieve_exception)
+        # Another check may replace the attribute while this one waits.
         look = self._look
         await asyncio.wait({look}, timeout=LOOK_SECONDS)
         return look.done() and look.exception() is None

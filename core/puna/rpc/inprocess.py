@@ -45,6 +45,7 @@ class InProcessChannel:
     async def __aexit__(self, *_: object) -> None:
         """Cancel running calls and wait for them."""
         for task in self._tasks:
+            # Cancelled first and awaited together, so that one slow call does not delay the others.
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -84,6 +85,8 @@ class InProcessChannel:
         async def call(requests: AsyncGenerator[Any], *, metadata: Pairs = ()) -> object:
             context = _InProcessContext(metadata)
             handed = asyncio.Queue[Any](1)
+            # Two tasks, since the handler may answer before the caller has sent everything, and the caller's generator
+            # may fail before the handler answers.
             answer = self._task(context.guard(handler, _taken(handed)))
             handing = self._task(_hand(requests, handed))
             try:
@@ -94,6 +97,7 @@ class InProcessChannel:
             finally:
                 handing.cancel()
                 answer.cancel()
+                # The caller's generator reads an HTTP body, which must not be read any more after this returns.
                 await asyncio.wait({handing, answer})
 
         return call
@@ -161,6 +165,7 @@ class _Stream(_InProcessContext, Generic[Response]):
         try:
             await self.guard(handler, request)
         finally:
+            # A caller that has left takes nothing more, so putting into the full queue would block for ever.
             if not self._left:
                 await self._messages.put(None)
 
@@ -177,6 +182,7 @@ class _Stream(_InProcessContext, Generic[Response]):
         return self
 
     async def __anext__(self) -> Response:
+        # A cancelled call of grpc.aio raises CancelledError here, too.
         if self._left:
             raise asyncio.CancelledError
         message = await self._messages.get()
@@ -195,6 +201,7 @@ async def _result(task: asyncio.Task[Response]) -> Response:
     try:
         return await task
     except asyncio.CancelledError:
+        # Only two cases are the caller's own cancellation: the task runs on, or this task was cancelled itself.
         if not task.cancelled() or cancelled():
             raise
     none = grpc.aio.Metadata()

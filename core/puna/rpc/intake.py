@@ -31,6 +31,7 @@ from puna.rpc.status import code_of, trailers
 
 CROWDED: Final = 1.0
 """Seconds after which a call loses its place if another waits for one."""
+# With limits that allow a single message at once, one slow client would still stop all others.
 FEWEST: Final = 4
 MOST: Final = 4096
 """Most places, whatever the limits are."""
@@ -74,6 +75,7 @@ class Intake:
     def serving(self, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
         """Return a handler that applies the limits and then calls the given one."""
         parse = _parsing(handler.request_deserializer)
+        # Methods that stream already read their messages one by one. Only the number of such calls is bounded.
         behaviour = handler.stream_unary or handler.stream_stream
         kind = getattr(handler.request_deserializer, "__self__", None)  # FromString is a method of the type
         if behaviour is not None:
@@ -82,10 +84,12 @@ class Intake:
                 **_named(handler, self._streaming(behaviour)),
             )
         behaviour = handler.unary_unary or handler.unary_stream
+        # Only coroutine handlers can be wrapped. All servicers of Puna are written so; see puna.rpc.error_boundary.
         if not inspect.iscoroutinefunction(behaviour):
             return handler
         whole = handler._replace(
             request_streaming=True,
+            # The deserializer is the only place that sees the encoded size.
             request_deserializer=lambda data: (len(data), begin(parse, data)),
             unary_unary=None,
             unary_stream=None,
@@ -108,6 +112,8 @@ class Intake:
                 size, message = await self._message(context)
             except (ClientStalledError, InvalidRequestError, TooLargeError) as error:
                 await _abort(context, error)
+            # Small messages do not count, so that a server under a flood of large ones still answers health checks and
+            # cancellations.
             held = size if size > SMALL else 0
             if self._held + held > self._most:
                 await _abort(context, _BusyError())
@@ -125,6 +131,7 @@ class Intake:
 
     def _streaming(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[AsyncIterator[Any], Context], Any]:
         async def serve(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
+            # A stream holds no place, since it may pause for long between its messages.
             if self._streams >= STREAMS * self._places:
                 await _abort(context, _BusyError())
             self._streams += 1
@@ -156,6 +163,8 @@ class Intake:
 
         Raises _BusyError, ClientStalledError and InvalidRequestError.
         """
+        # gRPC allocates the message only while `context.read()` waits below, so a call without a place costs 64 KiB at
+        # most.
         if len(self._sending) >= self._places:
             await self._place()
         task = asyncio.current_task()
@@ -169,6 +178,8 @@ class Intake:
         except asyncio.CancelledError:
             if not sending.late:
                 raise
+            # `_look` cancelled the task, not the client. Without this, the error boundary would take the call for
+            # cancelled and send no status.
             task.uncancel()
             raise ClientStalledError("the request did not arrive in time") from None
         finally:
@@ -184,6 +195,8 @@ class Intake:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
+            # A place becomes free within CROWDED seconds if the clients in front are silent, so this timeout is met
+            # under overload only.
             async with asyncio.timeout(self._timeout + 2 * CROWDED):
                 await future
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -197,6 +210,8 @@ class Intake:
 
     def _wake(self) -> None:
         while self._waiting and len(self._sending) < self._places:
+            # From the end: the newest first. A flood of silent calls then waits for itself, and honest calls overtake
+            # it.
             future = self._waiting.pop()
             if not future.done():  # skip calls that were cancelled and have not left the queue yet
                 future.set_result(None)
@@ -210,7 +225,9 @@ class Intake:
         """Cancel calls that have been sending for too long."""
         self._next_look = None
         now = asyncio.get_running_loop().time()
+        # As many calls lose their places as others wait, so an uncrowded server is patient.
         spare = len(self._waiting)
+        # Oldest first. The first call that is young enough ends the search.
         for sending in self._sending:
             if now - sending.since < (min(CROWDED, self._timeout) if spare > 0 else self._timeout):
                 break

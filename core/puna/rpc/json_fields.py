@@ -29,6 +29,7 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 def arguments(text: str) -> str:
     """Return the text of a tool call's arguments. InvalidRequestError: it is not a JSON object."""
     json_object(text, "tool_calls.arguments_json")
+    # Templates print the arguments, so they get an object even where the client sent nothing.
     return json_text.repaired(text) or "{}"
 
 
@@ -37,6 +38,7 @@ def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
     found = []
     for number, each in enumerate(wire):
         field = f"tools[{number}].parameters_json"
+        # A schema that failed before is checked once more, since the cache knows no field to name in the error.
         if len(each.parameters_json) > _REMEMBERED or not _is_sound(each.parameters_json):
             _check_schema(json_object(each.parameters_json, field), field)
         if each.items_json:
@@ -81,6 +83,7 @@ def _read(text: str, field: str) -> json_text.JSON:
 def _check_schema(schema: object, field: str) -> None:
     if not isinstance(schema, Mapping):
         return
+    # Templates iterate over these members. A text instead of an array would be taken apart by characters.
     for key in _LISTS:
         if not isinstance(schema.get(key), list | None):
             raise InvalidRequestError(f'{field}: "{key}" is not an array')

@@ -47,17 +47,22 @@ def count(data: bytes, descriptor: Descriptor, most: int) -> int:
     """
     found = 0
     inner: dict[str, dict[int, Descriptor]] = {}
+    # A stack of its own: the nesting is the client's choice and must not become Python's recursion.
     waiting = [(descriptor, 0, len(data))]
     while waiting and found <= most:
         kind, at, end = waiting.pop()
+        # Only fields of message type are entered. Texts and bytes have the same wire type and hold no elements.
         fields = inner.setdefault(
             kind.full_name, {each.number: each.message_type for each in kind.fields if each.message_type}
         )
         while at < end and found <= most:
             found += 1
+            # The caller may have left. Asking costs more than a step, so it is done now and then.
             if found % _EVERY == 0:
                 check_cancelled()
             tag, at = _varint(data, at)
+            # The wire type: 0 varint, 1 eight bytes, 2 a length and so many bytes, 5 four bytes. proto3 has no groups
+            # (3 and 4).
             form = tag & 7
             if form == 0:
                 _, at = _varint(data, at)
@@ -68,6 +73,7 @@ def count(data: bytes, descriptor: Descriptor, most: int) -> int:
             elif form == 2:
                 length, at = _varint(data, at)
                 if tag >> 3 in fields:
+                    # The end is clipped, since an inner length may point beyond the outer message.
                     waiting.append((fields[tag >> 3], at, min(at + length, end)))
                 at += length
             else:
@@ -84,6 +90,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             break
         shift += 7
+        # No valid varint has more than ten bytes.
         if shift > 63:
             return value, len(data)
     return value, at

@@ -37,6 +37,7 @@ def summary(model: ModelSummary) -> models_pb2.Model:
         digest=model.digest,
         size_bytes=model.size,
         modify_time=timestamp(model.modified_ns),
+        # Ollama prints times with the server's offset from UTC, which a Timestamp does not carry.
         modify_offset_seconds=offset(model.modified_ns),
         details=details(model.details),
         capabilities=model.capabilities,
@@ -91,6 +92,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
 
 def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
     """Return an entry of the list of loaded models. The details come from the stored model."""
+    # The pool passes the details through without knowing their type. See puna.runtime.requirements.
     model: StoredModel = entry.details
     return models_pb2.LoadedModel(
         model=models_pb2.Model(
@@ -139,6 +141,7 @@ def details(found: Details) -> models_pb2.ModelDetails:
         format=replace_lone_surrogates(found.format),
         family=replace_lone_surrogates(found.family),
         families=[replace_lone_surrogates(each) for each in found.families or ()],
+        # Ollama's JSON has null for a missing list and [] for an empty one, which a repeated field cannot tell apart.
         has_families=found.families is not None,
         parameter_size=replace_lone_surrogates(found.parameter_size),
         quantization_level=replace_lone_surrogates(found.quantization_level),

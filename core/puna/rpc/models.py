@@ -30,6 +30,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         """List the models of the store."""
         found = await self._catalogue.list()
+        # An entry of the list costs about as much as five JSON values.
         return await offload_if_heavy(5 * len(found), _listed, found)
 
     @unary
@@ -40,6 +41,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         found = await self._catalogue.show(
             request.name, verbose=request.verbose, system=request.system, options=options
         )
+        # A verbose description lists hundreds of tensors.
         return await offload_if_heavy(len(found.tensors), model_answers.shown, found)
 
     @unary
@@ -109,6 +111,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @streaming
     async def ImportModels(self, request: models_pb2.ImportModelsRequest, context: Context) -> None:
         """Import GGUF files on the server's disk as models."""
+        # Before anything else: whether a path exists is no business of other machines.
         upkeep.check_local(context)
         with observed(self._serving.activity, request.name, "ImportModels"):
             async with aclosing(self._serving.import_models(upkeep.import_request(request))) as news:
@@ -127,6 +130,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
         """Return the size of a blob."""
+        # Every access to the store may wait for a disk.
         size = await asyncio.to_thread(self._serving.blobs.size, request.digest)
         return models_pb2.StatBlobResponse(size_bytes=size)
 

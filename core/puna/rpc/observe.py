@@ -20,6 +20,8 @@ def observed(activity: Activity, model: str, method: str) -> Generator[Entry]:
         try:
             yield entry
         except asyncio.CancelledError:
+            # The end of the server comes first: a call that was also cancelled by id gets the status on which clients
+            # retry.
             if entry.ended:
                 raise ServerEndingError from None
             if entry.cancelled:

@@ -18,6 +18,7 @@ def add_reflection(services: Iterable[str], server: Guarded) -> None:
     """Serve the descriptors of the services to clients."""
     names = (*services, reflection.SERVICE_NAME, V1)
     servicer = reflection.aio.ReflectionServicer(names)
+    # The generated adder knows the older name only, so the handler is made by hand and registered twice.
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

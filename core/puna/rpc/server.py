@@ -77,6 +77,7 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
     server = grpc.aio.server(options=options(limits), maximum_concurrent_rpcs=calls)
     guard = Guarded(server, Intake(limits))
+    # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
     add_services(core, guarded)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(core, SERVICES), guarded)
@@ -88,6 +89,7 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     try:
         yield f"{address.rpartition(':')[0]}:{port}"
     finally:
+        # New calls are refused from here on, also on connections that stay open.
         core.activity.ending = True
         await server.stop(GRACE)
         # stop() cancels remaining calls without waiting for them. They must end before the pool below is closed.
@@ -114,7 +116,9 @@ def options(limits: Limits) -> tuple[tuple[str, int], ...]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PINGS * 1000),
     )
     version = tuple(int(each) for each in grpc.__version__.split(".")[:2])
+    # The bit set 1 allows "identity" alone, that is, no compression.
     packed = () if version >= MEASURES_PACKED else (("grpc.compression_enabled_algorithms_bitset", 1),)
+    # gRPC reads these as 32-bit integers. "No limit" is infinity or sys.maxsize in Limits.
     return tuple((name, int(min(value, LARGEST_INT32))) for name, value in found) + packed
 
 
@@ -134,6 +138,7 @@ def _bound(server: grpc.aio.Server, address: str) -> int:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise _unavailable(address) from error
+    # Older versions of gRPC return 0 where newer ones raise.
     if port == 0:
         raise _unavailable(address)
     return port

@@ -28,6 +28,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
     ) -> server_pb2.GetServerInfoResponse:
         """Return versions and backends. They are determined once, because clients use this call as a health check."""
         if self._info is None:
+            # Describing the plugins imports all of them, which may take seconds.
             self._info = await asyncio.to_thread(_info, self._serving)
         return self._info
 
@@ -76,6 +77,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                     pending_requests=self._serving.waiting_for_load(),
                 )
             )
+            # A client must not turn this call into a busy loop.
             await asyncio.sleep(max(interval, SHORTEST_INTERVAL))
 
 

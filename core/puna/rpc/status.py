@@ -77,6 +77,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
 
 def code_of(error: PunaError) -> grpc.StatusCode:
     """Return the status code of an error's class or of its nearest base class in the table."""
+    # The table ends with PunaError, so a new class of error always has a code.
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
@@ -85,12 +86,15 @@ def short(text: str) -> str:
     raw = text.encode("utf-8", "replace")
     if len(raw) <= LONGEST_TEXT:
         return raw.decode()
+    # The ellipsis has three bytes. The cut may fall inside a character, which is dropped.
     return raw[: LONGEST_TEXT - 3].decode(errors="ignore") + "…"
 
 
 def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
     """Return the trailing metadata: a google.rpc.Status, and the whole text if `whole_text` is set."""
     status = Status(code=code_of(error).value[0], message=short(str(error)))
+    # Ollama answers some errors with another HTTP status before the request runs. The bridge cannot know that by
+    # itself.
     more = {"early": "1"} if error.early else {}
     status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=more))
     if isinstance(error, QueueFullError):

@@ -20,6 +20,7 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
             if isinstance(event, Done):
                 return deltas, event
             if isinstance(event, Delta):
+                # A delta counts as one token, which is near enough for ListRequests.
                 entry.output_tokens += 1
                 deltas.append(event)
     raise RuntimeError("the answer ended without a Done")
@@ -54,6 +55,7 @@ async def written(
     async with aclosing(batches(started)) as together:
         async for batch in together:
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
+            # Done is the last event, so it can only be the last of a batch.
             ended = isinstance(batch[-1], Done)
             await context.write(message(batch))
     if not ended:

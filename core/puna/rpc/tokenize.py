@@ -21,6 +21,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
             tokens = await self._serving.tokenize(
                 request.model,
                 request.text,
+                # Both default to true, which protobuf cannot express for a boolean.
                 add_special=request.add_special if request.HasField("add_special") else True,
                 parse_special=request.parse_special if request.HasField("parse_special") else True,
                 with_pieces=request.with_pieces,

@@ -13,6 +13,8 @@ from puna.rpc.model_answers import in_place_file, progress
 from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
 from puna.v1 import models_pb2
 
+# Spellings of a peer's address in the versions of gRPC. An IPv4 client of a socket for both families shows as
+# ::ffff:127.
 _LOCAL: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.")
 _LINKS: Final = {
     models_pb2.LINK_MODE_UNSPECIFIED: Link.AUTOMATIC,

@@ -42,6 +42,7 @@ async def received(
         raise InvalidRequestError("the first message must be the digest")
     if not first.digest:
         raise InvalidDigestError
+    # The content is addressed by its digest, so a blob that is there is the same. Gigabytes need not travel again.
     if await asyncio.to_thread(blobs.has, first.digest):
         return Blob(first.digest, await asyncio.to_thread(blobs.size, first.digest), created=False)
     try:
@@ -74,6 +75,7 @@ async def _written(
 
 
 def _append(blobs: BlobStore, writer: BlobWriter, chunk: bytes) -> None:
+    # The free space is looked up when the size passes a multiple of the interval, not for each chunk.
     if writer.size // _CHECK_EVERY != (writer.size + len(chunk)) // _CHECK_EVERY:
         durable.check_room(blobs.folder, len(chunk))
     writer.write(chunk)
