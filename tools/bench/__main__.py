@@ -37,7 +37,10 @@ def arguments() -> argparse.Namespace:
 async def measure(
     scenario: Scenario, servers: list[Server], rounds: int, raw: Path | None = None
 ) -> dict[str, list[Outcome]]:
-    """Ask every server in turn, `rounds` times after a warm-up, and with the model's file `raw` the bare loop too."""
+    """Run a scenario on every server in turn, `rounds` times after a warm-up.
+
+    `raw`: a model's file, with which llama.cpp's bare loop is measured too.
+    """
     speaking = [server for server in servers if not scenario.grpc or server.name.startswith("puna")]
     asked = {server.name: partial(scenario.ask, server, scenario.model) for server in speaking}
     if raw:

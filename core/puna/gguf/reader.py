@@ -133,7 +133,7 @@ class GGUF:
         return self.metadata.get(self.key(name))
 
     def has(self, name: str) -> bool:
-        """Whether there is such a key, completed by `key`."""
+        """Return whether there is such a key, completed by `key`."""
         return self.key(name) in self.metadata
 
     def text(self, name: str) -> str:

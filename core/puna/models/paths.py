@@ -2,5 +2,5 @@
 
 
 def is_plain(name: str) -> bool:
-    """Whether a path is relative, has no empty part, and names no parent folder. Such a path stays below its folder."""
+    """Return whether a path stays below its folder: it is relative, and no part is empty or a parent folder."""
     return name == "." or all(part not in ("", ".", "..") for part in name.split("/"))

@@ -92,7 +92,7 @@ class Loader:
         return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
 
     async def _make_room(self, job: LoadJob[PooledModel]) -> None:
-        """Evict a model, and wait until it, or another, is idle or gone. A busy one may take long."""
+        """Evict a model. If it is busy, wait until any model becomes idle or is removed."""
         candidate = eviction_candidate(self._models.all())
         self._models.evict(candidate)
         if candidate.lease_count:

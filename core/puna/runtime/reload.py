@@ -20,8 +20,8 @@ is not among them: in Puna it belongs to each sequence and reloads nothing."""
 def difference(loaded: ModelRequirements, backend: str, facts: ModelFacts, required: ModelRequirements) -> str:
     """Return the name of the first field in which a loaded model does not meet the requirements; empty if it does.
 
-    `loaded` are the requirements with which the model was loaded, `backend` and `facts` what came of them. Two values
-    that no one set are equal.
+    The model was loaded with the requirements `loaded`, on the backend `backend`, and reported `facts`. Two values that
+    no one set are equal.
     """
     have, want = loaded.spec, required.spec
     if required.backend not in (loaded.backend, backend):

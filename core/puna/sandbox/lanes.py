@@ -3,8 +3,8 @@
 Theory. A template is a program by a stranger and may run for ever, so it runs in a process that can be killed. A single
 pool of workers would let such templates occupy every worker for the whole timeout. Therefore there are two lanes. Every
 request begins in the quick lane, where it may run for QUICK_SECONDS, hundreds of times what a rendering takes. A
-request that takes longer is killed there and begins anew in the slow lane, with the configured timeout. Endless
-templates so wait for each other in the slow lane, and all others wait for a few quick timeouts at most.
+request that takes longer is killed there and begins anew in the slow lane, with the configured timeout. So
+endless templates wait for each other in the slow lane, and all others wait for a few quick timeouts at most.
 
 Within a lane a FairQueue gives the workers to templates in rotation, however many requests each template has.
 
@@ -124,8 +124,8 @@ class Lane:
     """Workers, and the queue of requests for them."""
 
     def __init__(self, limits: Limits, slots: int, *, keeps: bool) -> None:
-        """`keeps` says whether a worker stays for the next request; otherwise it ends with its first request and runs
-        at low CPU priority.
+        """With `keeps`, workers stay for further requests. Otherwise each request gets a worker of its own, at low
+        CPU priority.
         """
         self._limits = limits
         self._queue = FairQueue(slots)

@@ -168,7 +168,7 @@ class ChatTurn:
         return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True) if thinking or tools else plain()
 
     def may_think(self) -> bool:
-        """Whether the model may think before the content, in a way that the reader recognises."""
+        """Return whether the model may think before the content, in a way that the reader recognises."""
         if THINKING not in self.found.model.capabilities:
             return False
         if self.parser is not None:

@@ -63,6 +63,6 @@ def check(request: CreateRequest) -> ModelName:
 
 
 def is_writable(name: str) -> bool:
-    """Whether file systems accept a path. A conversion restores the names of uploaded files."""
+    """Return whether file systems accept a path. A conversion restores the names of uploaded files."""
     raw = name.encode("utf-8", "replace")
     return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART

@@ -7,12 +7,12 @@ _ROLE_IS_TOOL: Final = re.compile(r"""role['"]\] == ['"]tool['"]""")
 
 
 def has_tools(text: str) -> bool:
-    """Whether the template supports tools."""
+    """Return whether the template supports tools."""
     return "tools" in text or "tool_call" in text
 
 
 def has_thinking(text: str) -> bool:
-    """Whether the template supports thinking."""
+    """Return whether the template supports thinking."""
     if "<think>" in text and "</think>" in text:
         return True
     splits = "content.split('</think>')" in text or 'content.split("</think>")' in text
@@ -20,7 +20,7 @@ def has_thinking(text: str) -> bool:
 
 
 def has_tool_round_trip(text: str) -> bool:
-    """Whether the template renders both tool calls and their results."""
+    """Return whether the template renders both tool calls and their results."""
     if not has_tools(text) or ("tool_calls" not in text and "assistant_tool_call" not in text):
         return False
     if any(word in text for word in ("tool_response", "tool_results", "ipython", "message.role == 'tool'")):

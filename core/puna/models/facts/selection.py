@@ -28,14 +28,14 @@ def template_capabilities(template: Facts) -> tuple[str, ...]:
 
 
 def is_harmony(config: Config, template: str | None) -> bool:
-    """Whether the model speaks gpt-oss's own format."""
+    """Return whether the model speaks gpt-oss's own format."""
     if config.model_family not in HARMONY_FAMILIES or template is None:
         return False
     return "<|start|>" in template and "<|end|>" in template
 
 
 def prefers_jinja(jinja: str, template: Facts) -> bool:
-    """Whether the Jinja template is preferred."""
+    """Return whether the Jinja template is preferred."""
     ours, theirs = set(template_capabilities(template)), set(chat_template.capabilities(jinja))
     go_trip, jinja_trip = template.full_tool_round_trip, chat_template.has_tool_round_trip(jinja)
     if len(theirs) > len(ours):

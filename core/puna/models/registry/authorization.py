@@ -52,7 +52,7 @@ class Identity:
     """Further pairs of a registry and a token server on another host, from the settings."""
 
     def shares(self, registry: Origin, realm: Origin) -> bool:
-        """Whether a token server may see the credentials of a registry."""
+        """Return whether a token server may see the credentials of a registry."""
         return realm == registry or (registry, realm) in _KNOWN_REALMS or (registry, realm) in self.realms
 
 

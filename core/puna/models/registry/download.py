@@ -181,7 +181,7 @@ def too_large(digest: str, size: int, limits: Limits) -> TransferError:
 
 
 def is_present(partial: PartialBlob, size: int) -> bool:
-    """Whether the blob exists with the right size. A blob of another size is damaged, and is fetched again."""
+    """Return whether the blob exists with the right size. A blob of another size is damaged, and is fetched again."""
     try:
         found = partial.final.stat().st_size
     except (FileNotFoundError, NotADirectoryError):

@@ -64,7 +64,7 @@ class Pattern:
         return cls(origin.scheme if separator else "", wild + origin.host, explicit or 0)
 
     def covers(self, origin: Origin) -> bool:
-        """Whether the pattern matches an origin."""
+        """Return whether the pattern matches an origin."""
         if self.scheme not in ("", origin.scheme) or (self.port or PORTS[origin.scheme]) != origin.port:
             return False
         if self.host.startswith("*."):

@@ -20,7 +20,7 @@ class Policy:
     """Hosts without public addresses that registries may refer to."""
 
     def allows(self, registry: Origin) -> bool:
-        """Whether a registry may be used."""
+        """Return whether a registry may be used."""
         return self.allowed is None or any(each.covers(registry) for each in self.allowed)
 
 

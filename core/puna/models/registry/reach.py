@@ -78,7 +78,7 @@ class Reach:
             raise ReferralError(url, _why(secure=target.scheme == "https"))
 
     def allows(self, text: str, port: int, *, secure: bool) -> bool:
-        """Whether a connection may go to an IP address. `secure` says that it is for https."""
+        """Return whether a connection may go to an IP address. `secure` says that it is for https."""
         address = address_of(text)
         return address is not None and ((address, port) in self._own or (secure and is_public(address)))
 

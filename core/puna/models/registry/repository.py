@@ -39,5 +39,5 @@ class Repository:
         return f"{self.base}/blobs/uploads/{query}"
 
     def is_trusted(self, url: str) -> bool:
-        """Whether a request to `url` may carry credentials: only to the scheme, host and port of the registry."""
+        """Return whether `url` has the scheme, host and port of the registry, so that it may get credentials."""
         return Origin.of(url) == self.origin

@@ -248,7 +248,7 @@ class Upload(Transfer):
 
 
 async def has_blob(client: Client, digest: str, limits: Limits) -> bool:
-    """Whether the registry has a blob. Raises RegistryError if it does not say."""
+    """Return whether the registry has a blob. Raises RegistryError if it does not say."""
     try:
         (await client.request("HEAD", client.repository.blob(digest), seconds=limits.answer)).close()
     except MissingError:

@@ -118,7 +118,7 @@ class BlobStore:
         return self.folder / file_name(digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the blob exists. Raises InvalidDigestError."""
+        """Return whether the blob exists. Raises InvalidDigestError."""
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int:
@@ -177,7 +177,7 @@ class BlobStore:
         return not is_there
 
     def _is_sound(self, path: Path, digest: str) -> bool:
-        """Whether a blob is right by its fingerprint, or is small and has the right digest."""
+        """Return whether a blob is right by its fingerprint, or is small and has the right digest."""
         if self.stat_fingerprints.state(path) is FileState.UNCHANGED:
             return True
         return path.stat().st_size < SMALL and digest_of(path.read_bytes()) == digest

@@ -17,5 +17,5 @@ def file_name(digest: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a digest, with either separator."""
+    """Return whether `text` is a digest, with either separator."""
     return _DIGEST.fullmatch(text) is not None

@@ -27,7 +27,7 @@ def rename_legacy(folder: Path) -> None:
 
 
 def is_old(path: Path, used: float = 0.0) -> bool:
-    """Whether a file or link was last changed at least an hour ago. `used` is the time of its last use, if known."""
+    """Return whether a file or link has not been changed for an hour. `used` is the time of its last use, if known."""
     try:
         return max(path.lstat().st_mtime, used) <= time.time() - YOUNG_SECONDS
     except FileNotFoundError:

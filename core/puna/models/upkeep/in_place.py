@@ -130,7 +130,7 @@ def _copied(
 
 
 def _is_worse(blobs: BlobStore, digest: str, size: int, stopped: Callable[[], bool]) -> bool:
-    """Whether the existing blob is damaged, so that the file must replace it."""
+    """Return whether the existing blob is damaged, so that the file must replace it."""
     return bool(find_damage(blobs, digest, size, thorough=True, stopped=stopped))
 
 

@@ -20,7 +20,7 @@ class Lfm2Renderer:
     bos = _BOS
 
     def __init__(self, *, thinks: bool) -> None:
-        """thinks: the thinking of earlier answers is shown, for the models that write it."""
+        """With `thinks`, prompts contain the thinking of earlier answers. It is set for models that think."""
         self._thinks = thinks
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:

@@ -15,7 +15,7 @@ class Olmo3Renderer:
     bos = ""
 
     def __init__(self, *, system: str) -> None:
-        """system: the beginning of the system message of conversations without one."""
+        """`system` begins the system message of conversations that have none."""
         self._system = system
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:  # noqa: ARG002

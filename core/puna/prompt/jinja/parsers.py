@@ -10,7 +10,7 @@ from puna.prompt.parsed import AnswerParser
 
 
 def parser(layout: OutputLayout, tools: Sequence[Tool], answer_prefix: str, think: Think | None) -> AnswerParser:
-    """Return a fresh parser. answer_prefix: the beginning of the answer that the prompt already holds."""
+    """Return a new parser. `answer_prefix` is the beginning of the answer, which the prompt contains already."""
     if layout is channels.LAYOUT:
         return channels.ChannelParser(tools, answer_prefix)
     if layout is recipients.LAYOUT:
