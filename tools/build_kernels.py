@@ -33,8 +33,7 @@ class KernelsHook(BuildHookInterface):
         compiler = shlex.split(os.environ.get("CC", "cc"))
         try:
             subprocess.run([*compiler, *FLAGS, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
-        # A machine without a compiler gets a package without kernels, and llama.cpp runs with ggml's own
-        # functions.
+        # A machine without a compiler gets a package without kernels, and llama.cpp runs with ggml's own functions.
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"llama.cpp will run without the kernels of {SOURCE}: {error}")
             return

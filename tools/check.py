@@ -26,6 +26,7 @@ STEPS = {
 
 def main(names: Sequence[str]) -> int:
     """Run the steps of these names, or all; stop at the first that fails."""
+    # Before the first step, so that a misspelled name is not noticed after a minute of checks.
     if unknown := set(names) - set(STEPS):
         print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
         return 2

@@ -83,8 +83,7 @@ def main() -> int:
     told = parser.parse_args()
     asked = different = 0
     for case in cases(told):
-        # Requests that --only leaves out are sent all the same: later cases need the models that earlier ones
-        # create.
+        # Requests that --only leaves out are sent all the same: later cases need the models that earlier ones create.
         one, two = (conformance.send(base, case) for base in (told.first, told.second))
         if told.only and not re.search(told.only, case["id"]):
             continue

@@ -62,8 +62,8 @@ class Templates:
         out = self.body(kind, [], 0, False)
         if kind == "root":
             out += THINKING if chance.random() < 0.3 else ""
-            # Ollama finds a model's capabilities by the fields that its template mentions, and refuses
-            # tools without .Tools.
+            # Ollama finds a model's capabilities by the fields that its template mentions, and refuses tools without
+            # .Tools.
             out += "{{ if .Tools }}{{ end }}" if chance.random() < 0.7 else ""
             # A template without .Messages is rendered turn by turn, which the kind `turns` covers.
             out += "" if ".Messages" in out else "{{ range .Messages }}{{ .Role }}{{ end }}"
@@ -106,8 +106,7 @@ class Templates:
                 self.action("with " + self.pipe(kind, names)) + self.body("any", names, depth + 1, loop) + "{{ end }}"
             )
         if roll < 0.95:
-            # Mostly a declaration. An assignment to an undeclared variable would be an error in every other
-            # template.
+            # Mostly a declaration. An assignment to an undeclared variable would be an error in every other template.
             known = "$x" in names
             names.append("$x")
             return self.action(

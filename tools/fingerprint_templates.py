@@ -157,6 +157,7 @@ def compare(known: Sequence[Text], rounds: int = 20) -> None:
                 # Only texts nearer than NEAR are recognised, by either measure.
                 expected, found = best if edits < NEAR else None, fingerprints.nearest(text, marks, NEAR)
                 total[band] += 1
+                # A text that is taken for another template counts as missed.
                 missed[band] += expected is not None and found != expected
                 extra[band] += expected is None and found is not None
         row = [f"{band[0]}-{band[1] - 1}: {missed[band]}+{extra[band]}/{total[band]}" for band in BANDS if total[band]]

@@ -51,8 +51,7 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(byte_char(b) for b in range(256))]
     known, merges = set(tokens), []
     for word in (*WORDS, *CYCLE):
-        # Every beginning of a word is a merge of the one before and a letter, so that BPE arrives at the whole
-        # word.
+        # Every beginning of a word is a merge of the one before and a letter, so that BPE arrives at the whole word.
         left = SPACE
         for letter in word:
             if left + letter not in known:

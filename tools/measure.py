@@ -51,6 +51,7 @@ def python_files(root: Path, *folders: str) -> Iterator[Path]:
     for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
             name = path.relative_to(root).as_posix()
+            # Generated code has no budget, and a virtual environment is not ours.
             if not name.startswith(GENERATED) and ".venv" not in path.parts:
                 yield path
 
@@ -104,6 +105,7 @@ def _measure_file(path: Path, name: str, shape: Shape) -> None:
         for token in tokenize.tokenize(file.readline):
             if token.type == tokenize.COMMENT and ("noqa" in token.string or "type: ignore" in token.string):
                 shape.ignores.append(f"{name}:{token.start[0]}")
+                # An ignore without a code hides every finding of its line, also those of rules to come.
                 if "noqa:" not in token.string and "ignore[" not in token.string:
                     shape.bare_ignores.append(f"{name}:{token.start[0]}")
 
@@ -130,6 +132,7 @@ def _swallows_all(node: ast.ExceptHandler) -> bool:
 
 def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    # Type checkers know the types of self and cls.
     named = [each for each in arguments if each is not None and each.arg not in ("self", "cls")]
     return node.returns is not None and all(each.annotation is not None for each in named)
 

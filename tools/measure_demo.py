@@ -29,6 +29,7 @@ def ask(url: str, model: str, case: Case, temperature: float, seed: int) -> Repl
         "messages": list(case.messages),
         "think": case.think,
         "stream": False,
+        # The limit of tokens ends an answer that would not stop by itself, which then counts against the model.
         "options": {"temperature": temperature, "seed": seed, "num_predict": 300, "num_ctx": 2048},
     }
     if case.tools:

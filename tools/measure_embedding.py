@@ -47,6 +47,7 @@ def main() -> int:
             recall(task, shared_words(task)),
             recall(task, rare_words(task)),
         )
+        # The exit status is about the model alone. The other two columns are for comparison.
         worst = min(worst, rates[0])
         shown = " | ".join(f"{100 * rate:.1f} %" for rate in rates)
         print(f"| {task.name} | {len(task.queries)} | {len(task.texts)} | {shown} |")

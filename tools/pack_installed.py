@@ -31,8 +31,7 @@ def pack(name: str, folder: Path) -> Path:
             if file.suffix != ".pyc" and not (file.parent.suffix == ".dist-info" and file.name in (*ADDED, "RECORD")):
                 archive.write(file.locate(), str(file))
             if file.name == "RECORD":
-                # An installer compares RECORD with the archive, so lines about files that are left out
-                # must go.
+                # An installer compares RECORD with the archive, so lines about files that are left out must go.
                 lines = (found.read_text("RECORD") or "").splitlines(keepends=True)
                 kept = [line for line in lines if Path(line.partition(",")[0]).name not in ADDED]
                 archive.writestr(str(file), "".join(line for line in kept if ".pyc," not in line))

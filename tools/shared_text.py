@@ -69,6 +69,7 @@ def shingles(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 def read(path: Path) -> str | None:
     """Return a file's text, or None for binary and large files."""
     try:
+        # The target of a link is read under its own name.
         if path.is_symlink() or path.stat().st_size > LARGEST:
             return None
         return path.read_text(encoding="utf-8")
@@ -79,6 +80,7 @@ def read(path: Path) -> str | None:
 def listed(folder: Path) -> Iterator[str]:
     """Yield the names of a checkout's tracked files, or of all files where git tracks none."""
     tracked = ""
+    # Builds and downloads in a checkout are no sources, so only tracked files are read.
     if (folder / ".git").exists():
         # Separated by NUL, since git quotes unusual file names otherwise.
         command = ["git", "-C", str(folder), "ls-files", "-z"]

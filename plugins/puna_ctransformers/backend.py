@@ -138,8 +138,8 @@ class CTransformersBackend(Backend):
 
 def _physical_cores() -> int:
     """Estimate the physical cores that this process may use. Threads beyond them wait for each other in busy loops."""
-    # Half of the CPUs, as if each core had two hyper-threads. On two busy CPUs, two threads were 40 times slower
-    # than one.
+    # Half of the CPUs, as if each core had two hyper-threads. On two busy CPUs, two threads were 40 times slower than
+    # one.
     return (len(os.sched_getaffinity(0)) + 1) // 2
 
 

@@ -86,8 +86,8 @@ class Engine:
 
         At least one token is left to evaluate, since its logits are needed.
         """
-        # Only the list changes: `evaluate` passes the number of cached tokens to the library, which overwrites
-        # what follows.
+        # Only the list changes: `evaluate` passes the number of cached tokens to the library, which overwrites what
+        # follows.
         same, limit = 0, min(len(self._cached), len(tokens) - 1)
         while same < limit and self._cached[same] == tokens[same]:
             same += 1
@@ -154,8 +154,7 @@ class Engine:
         if not request.shift or dropped <= 0:
             return False
         kept = self._cached[:keep] + self._cached[keep + dropped :]
-        # The library cannot move cached tokens to other positions, so the tokens behind the gap are evaluated
-        # again.
+        # The library cannot move cached tokens to other positions, so the tokens behind the gap are evaluated again.
         for _ in self._evaluate(kept[self._truncate_cache(kept) :], stopped):
             pass
         return not stopped()

@@ -17,6 +17,7 @@ class Header:
 
     def __init__(self, path: Path) -> None:
         """Read it; tensors are not touched. Raises GGUFError and OSError."""
+        # The vocabulary is an array, which the reader passes over by default.
         self._head = reader.read(path, arrays=True)
         self.file_bytes = path.stat().st_size
 

@@ -19,6 +19,7 @@ class NativeModel:
         """
         from ctransformers.llm import LLM, Config  # heavy; only the host needs it
 
+        # Threads and sampling parameters are passed with each call, so the library keeps nothing of a request.
         config = Config(context_length=context_length, mmap=mmap)
         self._model = LLM(str(path), model_type="gguf", config=config, lib=library or _library())
         self._lock = threading.Lock()

@@ -80,11 +80,13 @@ def missing_instructions() -> list[str]:
 
 def tensor_bytes() -> int:
     """Return the size of the struct ggml_tensor in bytes."""
+    # ggml exports no function for the size of the struct alone.
     return int(function("ggml_tensor_overhead", c_size_t)()) - OBJECT_BYTES
 
 
 def read_tensor_types(path: str) -> list[tuple[bytes, int]] | None:
     """Return the name and the type of each tensor of a GGUF file; None if ggml cannot read it."""
+    # No memory for tensors, and no context: ggml reads the header only.
     opened = function("gguf_init_from_file", c_void_p, c_char_p, _GgufParameters)(
         path.encode(), _GgufParameters(True, None)
     )
@@ -137,6 +139,7 @@ class Graph:
             "ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p
         )
         floats = (ctypes.c_float * len(values))(*values)
+        # Without an importance matrix, which these types do not need.
         quantize(kind, ctypes.addressof(floats), ctypes.addressof(data), 0, rows, columns, None)
         return self.tensor(kind, (columns, rows), data.raw)
 

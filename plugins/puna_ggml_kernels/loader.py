@@ -60,8 +60,7 @@ def install() -> ctypes.CDLL | None:
     The first call in a process decides, and logs why the kernels are off. It must come before llama.cpp is imported.
     """
     try:
-        # A failure is cached too: once llama.cpp is loaded, a second attempt would come too late to take ggml's
-        # place.
+        # A failure is cached too: once llama.cpp is loaded, a second attempt would come too late to take ggml's place.
         return load()
     except UnavailableError as error:
         _log.log(error.level, "ggml runs without Puna's kernels: %s", error)

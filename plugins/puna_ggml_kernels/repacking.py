@@ -15,6 +15,7 @@ def should_repack(path: str) -> bool:
     multiply Q4_0 and Q4_K as they are in the file. Models with experts, whose products the kernels leave to ggml, and
     models with a type that only ggml multiplies well are repacked as usual.
     """
+    # Without the kernels, ggml's own kernels for repacked rows are the fast ones.
     if installed() is None:
         return True
     from puna_ggml_kernels import ggml
@@ -25,4 +26,5 @@ def should_repack(path: str) -> bool:
     types = {kind for _, kind in tensors}
     experts = any(_EXPERTS in name for name, _ in tensors)
     others = types & {ggml.Q2_K, ggml.IQ4_NL, ggml.MXFP4}
+    # llama.cpp has one switch for a whole model, so a few tensors decide for all.
     return experts or bool(others) or not types & {ggml.Q4_0, ggml.Q4_K}

@@ -41,8 +41,8 @@ async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "
             from puna_ggml_kernels import loader
 
             loader.install()  # before anything else loads llama.cpp, whose functions the kernels must precede
-        # Imported here, since the core imports this module just to know the backend, and must not load
-        # llama.cpp for that.
+        # Imported here, since the core imports this module just to know the backend, and must not load llama.cpp for
+        # that.
         from puna_llama_cpp.loading import open_model
 
         return open_model(spec, lambda done: _report_on_loop(loop, report, done), cancelled.is_set)

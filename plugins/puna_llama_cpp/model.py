@@ -99,8 +99,7 @@ class GenerativeModel(LlamaModel):
         """Yield the events of one sequence. Closing the generator cancels the sequence."""
         running = await self._prepare(request)
         try:
-            # Inside the try, so that the matcher's process ends even if the model has been unloaded
-            # meanwhile.
+            # Inside the try, so that the matcher's process ends even if the model has been unloaded meanwhile.
             self._engine.submit(running)
             while not isinstance(event := await running.results.get(), Finish):
                 yield event

@@ -137,9 +137,11 @@ async def soak(told: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         async with asked(told, Path(scratch)) as (server, target):
             await warm_up(target, kinds, draw, told)
+            # Counted after the warm-up: buffers and pools that are created once must not count as growth.
             before, _ = await settled(server, target)
             watching = asyncio.create_task(watch(server, samples, told, killed))
             until = asyncio.get_running_loop().time() + told.seconds
+            # A generator for each client, so that the order of answers does not change what the others send.
             clients = [random.Random(told.seed + number) for number in range(told.clients)]
             await asyncio.gather(
                 *(

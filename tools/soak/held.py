@@ -20,7 +20,9 @@ class Held:
 
 def held(root: int) -> Held:
     """Count the resources of a process and its descendants. A process that ends meanwhile is left out."""
+    # Hosts are children of the server, and a leak may be in any of them.
     pids = list(tree(root))
+    # Processes end and handles close between the listing and the reading, so every step below may fail.
     links = [link for pid in pids for link in _links(pid)]
     threads = 0
     for pid in pids:

@@ -52,6 +52,7 @@ class Tally:
 
     def usual(self, name: str) -> float:
         """Return the seconds that a kind of request takes."""
+        # Recent requests only, since durations change with the load.
         return statistics.median(self.seconds.get(name, [])[-100:] or [0.1])
 
 
@@ -86,6 +87,7 @@ def options(draw: random.Random) -> dict[str, object]:
 
 
 async def rest_generate(target: Target, draw: random.Random) -> None:
+    # Both forms are sent, since different code answers them.
     stream = draw.random() < 0.7
     body = {"model": target.model, "prompt": draw.choice(QUESTIONS), "stream": stream, "options": options(draw)}
     await rest(target, "/api/generate", body)
@@ -93,6 +95,7 @@ async def rest_generate(target: Target, draw: random.Random) -> None:
 
 async def rest_chat(target: Target, draw: random.Random) -> None:
     asked = draw.choices(QUESTIONS, k=draw.randint(1, 3))
+    # Chats with a history: their prompts share beginnings, which the prefix cache keeps.
     messages = [{"role": "user" if not turn % 2 else "assistant", "content": text} for turn, text in enumerate(asked)]
     await rest(target, "/api/chat", {"model": target.model, "messages": messages, "options": options(draw)})
 
@@ -154,6 +157,7 @@ async def grpc_embed(target: Target, draw: random.Random) -> None:
     await embed_pb2_grpc.EmbedServiceStub(target.channel).Embed(request)
 
 
+# Without `rest_long`, which takes far longer than the others and is there to fill the caches.
 REST: tuple[Ask, ...] = (rest_generate, rest_chat, rest_tools, rest_format, rest_embed, rest_openai)
 GRPC: tuple[Ask, ...] = (grpc_generate, grpc_chat, grpc_embed)
 

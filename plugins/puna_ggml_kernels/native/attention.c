@@ -65,8 +65,7 @@ KERNEL static void attend_row(const struct attention* a, struct query_index p, i
   void (*const for_heads[HEADS_AT_ONCE])(const struct attention*, struct decode_state*,
                                          const struct visible_positions*) = {attend_positions1, attend_positions2,
                                                                              attend_positions3, attend_positions4};
-  // Room beyond the segment: stores write whole registers, and list_visible repeats the last position for
-  // prefetching.
+  // Room beyond the segment: stores write whole registers, and list_visible repeats the last position for prefetching.
   int32_t position[MASK_SEGMENT + 3 * LANES];
   float bias[MASK_SEGMENT + LANES];
   struct visible_positions visible = {
@@ -138,8 +137,8 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
     float max = -INFINITY, sum = 0, *v = state.sum_v[0];
     memset(v, 0, a->dv * sizeof(float));
     for (const float* in = partial + head * shares * size, *end = in + shares * size; in < end; in += size) {
-      // A share without a visible position has weight 0 and a maximum of minus infinity, from which expf would
-      // make NaN.
+      // A share without a visible position has weight 0 and a maximum of minus infinity, from which expf would make
+      // NaN.
       if (in[1] == 0) continue;
       const float top = in[0] > max ? in[0] : max, old = expf(max - top), new = expf(in[0] - top);
       for (int64_t i = 0; i < a->dv; i += LANES) {

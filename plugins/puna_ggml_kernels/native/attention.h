@@ -93,6 +93,7 @@ INLINE void add_sink(const struct attention* a, int64_t head, float* max, float*
 
 INLINE void store_normalized(const struct attention* a, struct query_index p, float sum, const float* v) {
   float* out = output_row(a, p);
+  // A row whose positions are all masked has no weights, and its result is zero as in ggml.
   const __m512 scale = _mm512_set1_ps(sum == 0 ? 0 : 1 / sum);
   for (int64_t i = 0; i < a->dv; i += LANES) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(v + i), scale));
 }
@@ -100,6 +101,7 @@ INLINE void store_normalized(const struct attention* a, struct query_index p, fl
 // Returns into how many parts to cut the heads that share keys, values and the mask, so that there is work for all
 // threads.
 static inline int64_t split_heads(const struct attention* a, int64_t at_most, int64_t items, int64_t wanted) {
+  // Heads with masks of their own see different positions, so none are taken together.
   if (a->mask && a->mask->ne[2] > 1) return a->group;
   int64_t parts = (a->group + at_most - 1) / at_most;
   while (parts < a->group && items * parts < wanted) parts++;

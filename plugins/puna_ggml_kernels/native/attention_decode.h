@@ -88,6 +88,7 @@ INLINE void dot_keys(const int n, const bool one_step, const struct attention* a
   __m512 q[HEADS_AT_ONCE][4];
   for (int h = 0; h < n; h++)
     for (int j = 0; j < 4; j++) q[h][j] = _mm512_load_ps(state->q[h] + j * LANES);
+  // Position e + 4 k, since reduce_dots finds the sums of four registers side by side.
   for (int e = 0; e < 4; e++) _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) {
       const int32_t* position = b->position + e + 4 * k;
       const uint16_t* key = (const uint16_t*)(visible->k + position[0] * a->k->nb[1]);

@@ -59,6 +59,7 @@ KERNEL static void norm_rows(const struct ggml_tensor* x, const float* weights, 
     float scale[LANES], *out[LANES];
     for (int r = 0; r < LANES; r++) {
       const int64_t i = first + r * step;
+      // Lanes past the last row repeat the first one. Their results are not stored.
       row[r] = (const float*)tensor_row(x, i < x->ne[1] ? i : first, i2, i3);
       out[r] = (float*)tensor_row(dst, i < x->ne[1] ? i : first, i2, i3);
     }

@@ -71,6 +71,7 @@ INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
   _mm512_storeu_ps(inverse, _mm512_maskz_div_ps(_mm512_test_epi32_mask(bits, bits), most, max));
   _mm256_storeu_si256((void*)d, _mm512_cvtps_ph(_mm512_div_ps(max, most), _MM_FROUND_TO_NEAREST_INT));
   for (int i = 0; i < n; i += 2) {
+    // An odd block at the end is computed in both halves, and written twice with the same bytes.
     const int j = i + 1 < n ? i + 1 : i;
     uint8_t *first = y + i * Q8_0_BYTES, *second = y + j * Q8_0_BYTES;
     const __m512i both =

@@ -24,8 +24,7 @@ class Batch:
         # element of this array.
         self._lists = self._slots.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
         self._outputs = np.zeros(size, np.int8)
-        # llama_batch holds bare addresses, so every array is also an attribute, which lives as long as the
-        # batch.
+        # llama_batch holds bare addresses, so every array is also an attribute, which lives as long as the batch.
         integers = ctypes.POINTER(ctypes.c_int32)
         self.native = lib.llama_batch()
         for name, array, kind in (

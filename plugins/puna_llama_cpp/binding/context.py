@@ -211,6 +211,6 @@ class Context:
     def clear(self) -> None:
         """Remove the memory of all sequences."""
         if self.has_memory:
-            # False keeps the data: cells without a sequence are masked, and zeroing them would touch all of
-            # their pages.
+            # False keeps the data: cells without a sequence are masked, and zeroing them would touch all of their
+            # pages.
             lib.llama_memory_clear(self._memory, False)

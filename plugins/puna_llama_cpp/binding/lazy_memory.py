@@ -77,6 +77,7 @@ def _hook() -> _Hook | None:
     if not sys.platform.startswith("linux"):
         return None
     version = _version()
+    # In a table of an unknown layout the experiment itself could write to the wrong place, so it is not tried.
     if version not in VERSIONS:
         log.warning(
             "KV caches are zeroed at once: the layout of ggml's tables is known for ggml %s, not for %s",

@@ -89,8 +89,8 @@ class NativeLog:
         """Return the bytes of all buffers allocated since `clear`, and of those outside the CPU's memory."""
         with self._lock:
             found = [match for line in self._lines if (match := _BUFFER.search(line))]
-        # A buffer is named after its device: CPU, CPU_Mapped and the like are in main memory, every other one
-        # is on a GPU.
+        # A buffer is named after its device: CPU, CPU_Mapped and the like are in main memory, every other one is on a
+        # GPU.
         sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]
         return sum(size for _, size in sizes), sum(size for name, size in sizes if not name.startswith("CPU"))
 

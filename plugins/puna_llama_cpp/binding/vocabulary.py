@@ -23,8 +23,7 @@ class Vocabulary:
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(vocab))
         self.adds_eos = bool(lib.llama_vocab_get_add_eos(vocab))
         self.adds_sep = bool(lib.llama_vocab_get_add_sep(vocab))
-        # A model may have several, such as an end of turn beside an end of text. llama.cpp finds them all in
-        # the file.
+        # A model may have several, such as an end of turn beside an end of text. llama.cpp finds them all in the file.
         self.end_tokens = frozenset(token for token in range(self.size) if lib.llama_vocab_is_eog(vocab, token))
         self._adds_space = adds_space
         self._output_bytes: list[bytes | None] = [None] * self.size

@@ -27,8 +27,7 @@ class Weights:
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
         captured_log().clear()
-        # First of all, so that ggml never searches for backends in folders of its own choice (see
-        # `cpu_backend`).
+        # First of all, so that ggml never searches for backends in folders of its own choice (see `cpu_backend`).
         load_cpu_backend()
         lib.llama_backend_init()
 

@@ -67,8 +67,7 @@ class EmbeddingEngine:
         with self._lock:
             job.cancelled = True
             self._queue.drop(job)
-            # Other requests would lose a batch of work to one that is cancelled, so the batch must be
-            # useless to all.
+            # Other requests would lose a batch of work to one that is cancelled, so the batch must be useless to all.
             if self._evaluating and all(text.job.cancelled for text in self._evaluating):
                 self._context.set_abort(True)
 
@@ -96,8 +95,8 @@ class EmbeddingEngine:
         with self._lock:
             if self._closed:
                 return False
-            # The abort flag is cleared under the lock that `cancel` takes. So an abort of the last batch
-            # cannot end this one, and an abort of this one cannot be lost.
+            # The abort flag is cleared under the lock that `cancel` takes. So an abort of the last batch cannot end
+            # this one, and an abort of this one cannot be lost.
             texts = self._queue.take(self._slots, self._batch_tokens)
             self._evaluating = texts
             self._context.set_abort(False)
@@ -110,8 +109,7 @@ class EmbeddingEngine:
             # A model with a KV memory would otherwise attend to the text that had the slot before.
             self._context.clear()
             self._context.decode(self._batch)
-        # A batch is aborted only if all of its texts are cancelled or the model is closed, so nothing is
-        # repeated.
+        # A batch is aborted only if all of its texts are cancelled or the model is closed, so nothing is repeated.
         except AbortedError:
             texts = []
         except BackendError as error:

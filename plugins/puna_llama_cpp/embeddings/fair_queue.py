@@ -82,10 +82,12 @@ class FairQueue:
             # The first text is always taken, so a text longer than `room` is a batch of its own.
             if taken and total > room:
                 break
+            # After the check of the room: a request whose text does not fit stays first, and opens the next batch.
             heapq.heappop(self._heap)
             texts = self._waiting[job]
             taken.append(texts.popleft())
             if texts:
+                # Tokens are counted and not texts, since the time of a text grows with its tokens.
                 self._push(job, served + length)
             else:
                 del self._waiting[job]

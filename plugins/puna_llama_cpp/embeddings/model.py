@@ -80,8 +80,8 @@ class EmbeddingModel(LlamaModel):
         if template:
             text = template.replace("{query}", query).replace("{document}", document)
             return vocabulary.tokenize(text, add_special=False, parse_special=True)
-        # llama.cpp's own layout for rerankers without a template: BOS query EOS SEP document EOS, as far as the
-        # model has them.
+        # llama.cpp's own layout for rerankers without a template: BOS query EOS SEP document EOS, as far as the model
+        # has them.
         end = [vocabulary.eos if vocabulary.eos >= 0 else vocabulary.sep] if vocabulary.adds_eos else []
         return [
             *([vocabulary.bos] if vocabulary.adds_bos else []),

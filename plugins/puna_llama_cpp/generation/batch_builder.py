@@ -98,8 +98,8 @@ class BatchBuilder:
 
         Beside decoding sequences, one row must stay the sign of a decoding sequence.
         """
-        # The order of additions is set for a whole batch. One prompt that would not be tiled alone keeps all of
-        # them untiled.
+        # The order of additions is set for a whole batch. One prompt that would not be tiled alone keeps all of them
+        # untiled.
         prompts = [share.key for share in shares if not share.key.decoding]
         if prompts and all(sequence.in_tiled_prefill(self._context.batch_size) for sequence in prompts):
             return SHORTEST_PREFILL if decoding else 1

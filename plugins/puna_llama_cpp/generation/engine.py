@@ -121,16 +121,15 @@ class Engine:
     def _step(self) -> bool:
         """Make one step. Return whether there is more work."""
         running = self._slots.running
-        # Decided once for each step: admission, the prefill budget and the batch must agree on which sequences
-        # take part.
+        # Decided once for each step: admission, the prefill budget and the batch must agree on which sequences take
+        # part.
         self._sitting_out = [sequence for sequence in running if _waits_for_late_mask(sequence, _LATE_MASK_SECONDS)]
         self._admit()
         for sequence in self._slots.running:
             self._shift_or_finish(sequence)
         self._evaluate_image()
         self._evaluate_tokens()
-        # Events wait for the next batch, before which they are sent. Without a running sequence no batch
-        # follows.
+        # Events wait for the next batch, before which they are sent. Without a running sequence no batch follows.
         if not self._slots.busy:
             self._delivery.send()
         # Waiting sequences do not count as work: a sequence that leaves its slot is followed by its coroutine's
@@ -144,8 +143,8 @@ class Engine:
             self._arrived.clear()
         self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
         for sequence in self._slots.running:
-            # Cancelled sequences leave before the admission, so that waiting ones can take their slots in
-            # the same step.
+            # Cancelled sequences leave before the admission, so that waiting ones can take their slots in the same
+            # step.
             if sequence.cancelled:
                 self._output.release(sequence)
         if self._waiting:
@@ -159,8 +158,8 @@ class Engine:
         decoding = sum(sequence.decoding for sequence in running)
         if not decoding:
             return self._context.batch_size
-        # A waiting prompt raises the budget only if it finds an idle slot; otherwise none of its tokens can be
-        # in this step.
+        # A waiting prompt raises the budget only if it finds an idle slot; otherwise none of its tokens can be in this
+        # step.
         prompts = len(running) - decoding + min(len(self._waiting), self._slots.idle_count)
         return self._prefill_budget.tokens(decoding, prompts)
 
@@ -190,8 +189,8 @@ class Engine:
         candidates = [sequence for sequence in self._slots.running if sequence.images.chunk_at(sequence.evaluated)]
         if not candidates:
             return
-        # One image for each step: a batch of vectors belongs to one sequence, and the others wait no longer
-        # than a batch.
+        # One image for each step: a batch of vectors belongs to one sequence, and the others wait no longer than a
+        # batch.
         sequence = max(candidates, key=lambda sequence: sequence.request.priority)
         batch_size = self._context.batch_size
         # The budget is 0 before a step that measures decoding alone, but a batch needs at least one vector.
@@ -222,8 +221,8 @@ class Engine:
             try:
                 self._context.decode(step.batch, tiled_from=step.tiled_from, batch_invariant=step.has_draft)
             finally:
-                # Also after a failure. A padding token that stayed would be a cell that the slot's list
-                # of tokens does not know.
+                # Also after a failure. A padding token that stayed would be a cell that the slot's list of tokens does
+                # not know.
                 for slot, position in step.padding.items():
                     self._context.truncate(slot, position)
             # Draft tokens lengthen a step, so such a step says nothing about the budget.
@@ -248,8 +247,8 @@ class Engine:
         """Decode a batch and process its output. A batch with a cancelled sequence is not begun."""
         sequences = [entry.share.key for entry in entries]
         with self._lock:
-            # The last look at the flags and the publication of `_in_prefill` are one critical section. A
-            # `cancel` comes either before it and is seen here, or after it and sets the abort flag.
+            # The last look at the flags and the publication of `_in_prefill` are one critical section. A `cancel` comes
+            # either before it and is seen here, or after it and sets the abort flag.
             if self._closed or any(sequence.cancelled for sequence in sequences):
                 return
             self._context.set_abort(False)
@@ -261,8 +260,8 @@ class Engine:
             decode()
         except AbortedError:
             for sequence in sequences:
-                # The result is 0 where llama.cpp cannot remove a part (recurrent models). The sequence
-                # then starts over.
+                # The result is 0 where llama.cpp cannot remove a part (recurrent models). The sequence then starts
+                # over.
                 sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
             return
         except BackendError as error:

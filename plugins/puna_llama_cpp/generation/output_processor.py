@@ -56,8 +56,8 @@ class OutputProcessor:
             return
         sequence.evaluated += entry.share.count
         if not entry.share.completes:
-            # A recurrent model whose state was dropped evaluates its output again; clients must not see
-            # that as their prompt.
+            # A recurrent model whose state was dropped evaluates its output again; clients must not see that as their
+            # prompt.
             if not sequence.generating:
                 self._delivery.put(sequence.results, Prefill(sequence.evaluated, len(sequence.tokens)))
         elif sequence.request.max_tokens == 0:
@@ -76,8 +76,8 @@ class OutputProcessor:
         while not self._sample_one(sequence, entry.row + accepted):
             if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
                 break
-            # The next row needs the mask that follows the token just sampled. Without it that token stays
-            # pending, and the next step continues there.
+            # The next row needs the mask that follows the token just sampled. Without it that token stays pending, and
+            # the next step continues there.
             if not _mask_ready(sequence):
                 break
             accepted += 1

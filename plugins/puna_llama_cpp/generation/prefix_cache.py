@@ -99,6 +99,7 @@ def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefi
     if not idle:
         return None
     max_reused = max(len(prompt) - 1, 0)
+    # A shared prefix shows in the time to the first token. Requests with different salts must not learn of each other.
     common = {
         prefix.slot: min(common_length(prefix.tokens, prompt), max_reused) if prefix.salt == salt else 0
         for prefix in prefixes
@@ -162,6 +163,7 @@ def prefill_to_wait_for(
     if not ahead:
         return None
     shared, slot = max(ahead, key=lambda pair: pair[0])
+    # Tokens that some slot holds already need no waiting, so only the tokens beyond them count as saved.
     cached = max((common_length(prefix.tokens, prompt) for prefix in prefixes if prefix.salt == salt), default=0)
     return PrefixWait(slot, shared, cached) if shared - cached >= MIN_COPY_GAIN else None
 

@@ -40,8 +40,8 @@ class PromptLookup:
 
         Between two calls tokens may only be appended. Call `reset` after any other change.
         """
-        # Each token is indexed once. The n-gram at the very end is left out: nothing follows it yet, and it
-        # would find itself.
+        # Each token is indexed once. The n-gram at the very end is left out: nothing follows it yet, and it would find
+        # itself.
         for end in range(max(self._indexed, NGRAM), len(tokens)):
             self._following_index[tuple(tokens[end - NGRAM : end])] = end
         self._indexed = len(tokens)
@@ -67,8 +67,7 @@ class PromptLookup:
             return
         self._draft_length = max(accepted, 1)
         if 2 * accepted < drafted:
-            # A pause costs nothing while drafts fail, but every failed draft lengthens a step for all
-            # sequences.
+            # A pause costs nothing while drafts fail, but every failed draft lengthens a step for all sequences.
             self._misses += 1
             self._pause_steps = min(1 << (self._misses + 1), _MAX_PAUSE_STEPS)
 

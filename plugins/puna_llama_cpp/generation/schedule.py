@@ -77,8 +77,8 @@ class PrefillBudget:
             stale = self._mixed_steps >= _REMEASURE_STEPS
             self._decode_seconds = seconds if stale else _moving_average(self._decode_seconds, seconds)
             self._mixed_steps = 0
-        # A mixed step that was faster than an average step of decoding alone is noise. Counting it would give
-        # prompt tokens a cost of zero or less, and the budget divides by that cost.
+        # A mixed step that was faster than an average step of decoding alone is noise. Counting it would give prompt
+        # tokens a cost of zero or less, and the budget divides by that cost.
         elif seconds > self._decode_seconds or not decoding:
             added = (seconds - self._decode_seconds * bool(decoding)) / prompt_tokens
             self._prefill_token_seconds = _moving_average(self._prefill_token_seconds, added)

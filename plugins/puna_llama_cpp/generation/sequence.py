@@ -81,8 +81,8 @@ class Sequence:
         Tiled attention adds in another order than attention over few rows. A prompt that is evaluated in small parts,
         or whose beginning another sequence evaluates, must still get the bits that it would get alone.
         """
-        # Alone, the prompt would be evaluated in batches of `batch_size` from `initially_cached` on. `before`
-        # is where the batch with the next token would begin.
+        # Alone, the prompt would be evaluated in batches of `batch_size` from `initially_cached` on. `before` is where
+        # the batch with the next token would begin.
         before = (self.evaluated - self.initially_cached) // batch_size * batch_size
         return min(batch_size, self._prompt_length - self.initially_cached - before) >= TILED_PREFILL_ROWS
 

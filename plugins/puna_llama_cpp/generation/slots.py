@@ -50,8 +50,7 @@ class Slots:
     @property
     def running(self) -> list[Sequence]:
         """The sequences that have a slot, in the order in which they were placed."""
-        # A slot's clock is set when a sequence takes it, so this is the order of arrival. `schedule.plan`
-        # relies on it.
+        # A slot's clock is set when a sequence takes it, so this is the order of arrival. `schedule.plan` relies on it.
         busy = sorted((slot for slot in self._slots if slot.sequence), key=lambda slot: slot.last_used)
         return [slot.sequence for slot in busy if slot.sequence]
 
@@ -73,8 +72,8 @@ class Slots:
         for it, unless the prefill has a lower priority.
         """
         remaining = []
-        # Recomputed in each step: a prompt that waited may be cancelled, and no prefill may stop for a prompt
-        # that is gone.
+        # Recomputed in each step: a prompt that waited may be cancelled, and no prefill may stop for a prompt that is
+        # gone.
         self._shared_ends.clear()
         for index, sequence in enumerate(waiting):
             if not self.idle_count or self._pending_before(sequence) >= prefill_tokens:
@@ -101,8 +100,7 @@ class Slots:
             for other in self.running
             if not other.generating and other.request.priority >= request.priority
         ]
-        # A waiting prompt is served by a copy that is cut behind the common part, and a recurrent state cannot
-        # be cut.
+        # A waiting prompt is served by a copy that is cut behind the common part, and a recurrent state cannot be cut.
         if not in_flight or not self._context.supports_partial_removal:
             return False
         prefixes = self._prefixes(sequence)
@@ -110,8 +108,8 @@ class Slots:
         if wait is None:
             return False
         self._shared_ends[wait.slot] = max(wait.shared, self._shared_ends.get(wait.slot, 0))
-        # What the cache held at the first look decides where the prompt would begin alone, and so which bits it
-        # must get. Later steps may lower this number but never raise it.
+        # What the cache held at the first look decides where the prompt would begin alone, and so which bits it must
+        # get. Later steps may lower this number but never raise it.
         sequence.initially_cached = min(sequence.initially_cached, wait.cached)
         return True
 
@@ -142,8 +140,8 @@ class Slots:
         placement = prefix_cache.choose_slot(sequence.tokens, salt, self._prefixes(sequence))
         assert placement is not None, "admitted without an idle slot"
         slot = self._slots[placement.slot]
-        # The order is essential: the move saves the slot's content before the copy overwrites it, and the
-        # truncation at the end removes the tokens that the new prompt does not share.
+        # The order is essential: the move saves the slot's content before the copy overwrites it, and the truncation at
+        # the end removes the tokens that the new prompt does not share.
         if placement.moved_to is not None:
             other = self._slots[placement.moved_to]
             moved = self._context.copy(placement.slot, placement.moved_to)
@@ -172,8 +170,8 @@ class Slots:
         slot.cached_tokens, slot.sequence, slot.last_used = sequence.reusable_tokens, None, next(self._clock)
         self._shared_ends.pop(slot.index, None)
         if self._context.supports_partial_removal:
-            # After a context shift the cells behind the reusable tokens were computed from tokens that are
-            # gone. A recurrent model would lose its whole state here, so it is not asked.
+            # After a context shift the cells behind the reusable tokens were computed from tokens that are gone. A
+            # recurrent model would lose its whole state here, so it is not asked.
             self.truncate(sequence, len(slot.cached_tokens))
         slot.end_position = sequence.images.position(len(slot.cached_tokens))
 
@@ -185,8 +183,8 @@ class Slots:
         if not self._context.supports_partial_removal:
             return {}
         between = (self._slots[index] for index in prefix_cache.padding_slots(sorted(busy)))
-        # The padding token goes behind the cached tokens, so removing it leaves them intact. A full slot has no
-        # cell for it.
+        # The padding token goes behind the cached tokens, so removing it leaves them intact. A full slot has no cell
+        # for it.
         length = self._context.length
         return {
             slot.index: slot.end_position for slot in between if not slot.sequence and slot.end_position + 1 < length

@@ -86,8 +86,8 @@ class Matcher:
                     await loop.sock_sendall(self._socket, HEADER.pack(MASK, len(data)) + data)
                 while not self._message_complete():
                     with suppress(ConnectionError):
-                        # A reset is reported once. The next read then returns the end of the
-                        # stream, which ends the loop.
+                        # A reset is reported once. The next read then returns the end of the stream, which ends the
+                        # loop.
                         self._receive(await loop.sock_recv(self._socket, 1 << 16))
         except TimeoutError as error:
             raise BackendError("the constraint cannot be enforced: its process does not answer") from error
@@ -171,8 +171,7 @@ class Matcher:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a mask
         with self._lock:
-            # Only under the lock: once the descriptor is free, another thread may get its number for
-            # another file.
+            # Only under the lock: once the descriptor is free, another thread may get its number for another file.
             self._socket.close()
 
     def _message_complete(self) -> bool:
@@ -239,8 +238,8 @@ class ConstraintClient:
                     self._stop()
                     self._start()
                 assert self._control is not None
-                # Our copy of the child's end is closed at once. Otherwise its stream would never end
-                # for us when the child dies.
+                # Our copy of the child's end is closed at once. Otherwise its stream would never end for us when the
+                # child dies.
                 ours, theirs = socket.socketpair()
                 with theirs:
                     try:

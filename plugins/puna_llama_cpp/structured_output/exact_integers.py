@@ -141,8 +141,8 @@ class _GrammarWriter:
             target = self._resolve({"$ref": reference})
             if isinstance(target, dict) and "$ref" in target:
                 raise InvalidRequestError(f'JSON schema cannot be enforced: the reference "{reference}"')
-            # Named before its body is written, so that a reference within the body finds the name and the
-            # recursion ends.
+            # Named before its body is written, so that a reference within the body finds the name and the recursion
+            # ends.
             self._names[reference] = name = f"exact_{self._number}_named{len(self._names)}"
             self.rules.append(f"{name}: {self.value(target)}")
         return self._names[reference]

@@ -53,6 +53,7 @@ _MAX_LENGTH = 100_000
 _DRAFT = re.compile(r"https?://json-schema\.org/(draft-0[467]|draft/2019-09|draft/2020-12)/schema#?")
 _EXCLUSIVE_STEP = 1e-6
 """The distance between an excluded bound and the first number that is allowed."""
+# Without the characters for which JSON has a short escape (backspace, tab, line feed, form feed, carriage return).
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 # Dates and times as patterns: llguidance knows no calendar, and allows second 60 in every minute.
 _YEAR = "^(000[1-9]|00[1-9]|0[1-9]|[1-9])"
@@ -173,6 +174,7 @@ def _refuse_min_properties(schema: dict[str, Any]) -> None:
     Repeated names could seem to reach it: no grammar remembers names.
     """
     least, required = schema.get("minProperties"), schema.get("required", [])
+    # A grammar can demand one property without remembering names.
     if isinstance(least, int | float) and least >= 2 and isinstance(required, list) and least > len(required):
         raise InvalidRequestError('JSON schema cannot be enforced: "minProperties" beyond those that are required')
 
@@ -203,6 +205,7 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
 
 def _modernize(schema: dict[str, Any]) -> None:
     """Replace keywords of older drafts, and schemas that forbid everything, by what llguidance knows."""
+    # In draft 4 these keywords are booleans, which say how the plain bound beside them is meant.
     for keyword, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(keyword), bool):
             excluded = schema.pop(keyword)
@@ -223,6 +226,7 @@ def _cap_lengths(schema: dict[str, Any]) -> None:
     ):
         for each in (keyword, minimum_keyword):
             value = schema.get(each)
+            # Some writers print a count of 5 as 5.0.
             if isinstance(value, float) and value == int(value):
                 schema[each] = int(value)
         maximum, minimum = schema.get(keyword), schema.get(minimum_keyword, 0)

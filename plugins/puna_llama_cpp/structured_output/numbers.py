@@ -83,8 +83,8 @@ def _decimal(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        # repr gives the digits that the schema wrote. Decimal(value) would give those of the binary float, such
-        # as 0.1000000000000000055.
+        # repr gives the digits that the schema wrote. Decimal(value) would give those of the binary float, such as
+        # 0.1000000000000000055.
         return Decimal(repr(value))
     except InvalidOperation:
         return None

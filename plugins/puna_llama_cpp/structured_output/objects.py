@@ -122,8 +122,7 @@ def rewrite_one_of(schema: dict[str, Any], resolve: Resolve) -> None:
     if any(each.get("type", "object") != "object" for each in objects):
         return
     required_names = [set(each.get("required") or ()) for each in objects]
-    # Ordered pairs: what keeps objects of the first option from fitting the second may not work the other way
-    # around.
+    # Ordered pairs: what keeps objects of the first option from fitting the second may not work the other way around.
     for one, other in itertools.permutations(range(len(objects)), 2):
         name = _distinguishing_property(objects[one], objects[other], resolve)
         if name is None:
@@ -190,8 +189,8 @@ def make_resolver(root: object) -> Resolve:
             if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
                 return schema
             path = schema["$ref"].removeprefix("#")
-            # Keywords beside $ref constrain as well, so that schema is more than a reference. Nothing is
-            # fetched from elsewhere.
+            # Keywords beside $ref constrain as well, so that schema is more than a reference. Nothing is fetched from
+            # elsewhere.
             if schema["$ref"][:1] != "#" or schema.keys() - _ANNOTATIONS != {"$ref"}:
                 return schema
             found = root

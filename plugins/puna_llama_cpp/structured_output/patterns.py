@@ -139,6 +139,7 @@ def _repeat(way: list[_Item], match: re.Match[str]) -> None:
     if not way:
         raise _UnknownSyntaxError
     item = way[-1]
+    # Behind a repetition only `?` may stand, which makes it lazy.
     if not item.once or item.lazy:
         if match[0] != "?" or item.lazy:
             raise _UnknownSyntaxError
@@ -158,8 +159,7 @@ def _simplify(alternatives: list[list[_Item]]) -> int:
         for item in way:
             inner = 1
             if item.alternatives is not None:
-                # From the inside out, since an outer count is limited by the product of the counts
-                # within it.
+                # From the inside out, since an outer count is limited by the product of the counts within it.
                 inner = _simplify(item.alternatives)
                 if item.opening in ("(", "(?:"):
                     inner = _flatten(item, inner)
@@ -181,6 +181,7 @@ def _flatten(item: _Item, inner: int) -> int:
     if len(item.alternatives) != 1 or len(item.alternatives[0]) != 1:
         return inner
     one = item.alternatives[0][0]
+    # Groups around a single group change nothing.
     while (
         one.once
         and one.opening in ("(", "(?:")

@@ -126,8 +126,8 @@ class Server:
             if not pid:
                 self._become_child(sock)
             self._children[pid] = _Child(sock)
-            # No events: data is for the child to read. A hang-up, which poll always reports, is all that
-            # the server looks for.
+            # No events: data is for the child to read. A hang-up, which poll always reports, is all that the server
+            # looks for.
             self._poll.register(sock, 0)
         return True
 
@@ -137,8 +137,7 @@ class Server:
             # The child must not write into the server's wakeup socket.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # A copy that stayed open here would keep these streams from ending for the processes at their
-            # other ends.
+            # A copy that stayed open here would keep these streams from ending for the processes at their other ends.
             self._control.close()
             for other in self._children.values():
                 other.sock.close()

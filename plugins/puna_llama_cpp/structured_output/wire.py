@@ -7,6 +7,7 @@ header, then its bytes.
 import struct
 from typing import Final
 
+# "<" also leaves out the padding that C would put between the byte and the number.
 HEADER: Final = struct.Struct("<cI")
 """Precedes each message: its kind, and the number of bytes that follow."""
 TOKEN: Final = struct.Struct("<i")

@@ -85,8 +85,8 @@ class EmbeddingCache:
         """Add a chunk, and evict the least recently used ones. The newest stays even if it exceeds the bound alone."""
         with self._lock:
             self._chunks[key] = chunk
-            # The projector encodes under a lock after a second look, so no key is put while it is here, and
-            # no bytes count twice.
+            # The projector encodes under a lock after a second look, so no key is put while it is here, and no bytes
+            # count twice.
             self._bytes += chunk.vectors.nbytes
             while self._bytes > _MAX_BYTES and len(self._chunks) > 1:
                 self._bytes -= self._chunks.popitem(last=False)[1].vectors.nbytes

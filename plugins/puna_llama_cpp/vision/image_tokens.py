@@ -85,8 +85,7 @@ class PromptImages:
         position = index
         for placed in self._placed:
             if placed.end <= index:
-                # An image takes `position_count` positions for all of its vectors, however many these
-                # are.
+                # An image takes `position_count` positions for all of its vectors, however many these are.
                 position += placed.chunk.position_count - len(placed.chunk.vectors)
         return position
 
@@ -107,10 +106,8 @@ class PromptImages:
         assert placed is not None, "asked for vectors where there is text"
         chunk = placed.chunk
         first = index - placed.start
-        # Vectors that attend to each other cannot be divided by the prefill budget, only by the size of a
-        # batch.
+        # Vectors that attend to each other cannot be divided by the prefill budget, only by the size of a batch.
         last = min(first + (room if chunk.causal else batch_size), len(chunk.vectors))
-        # Positions are relative to the image's beginning, so they are computed for the whole chunk and then
-        # cut.
+        # Positions are relative to the image's beginning, so they are computed for the whole chunk and then cut.
         positions = (chunk.base_positions + self.position(placed.start) * chunk.position_step)[:, first:last]
         return ChunkSlice(chunk.vectors[first:last], positions, chunk.causal)

@@ -125,8 +125,7 @@ class Projector:
             # Checked before anything is encoded, which takes seconds for each image.
             if length >= context.length:
                 raise PromptTooLongError(length, context.length)
-            # The chunks of an image have no ids of their own, so their place within the image identifies
-            # them.
+            # The chunks of an image have no ids of their own, so their place within the image identifies them.
             parts: Counter[int] = Counter()
             tokens: list[int] = []
             placed = []
@@ -162,8 +161,7 @@ class Projector:
                 part_input.bitmap = bitmaps[part]
             else:
                 data = part.encode()
-                # The flags are those of prompts without images: BOS is added, and special tokens in the
-                # text count.
+                # The flags are those of prompts without images: BOS is added, and special tokens in the text count.
                 text_input = mtmd.mtmd_input_text(data, len(data), True, True)
                 kept_alive.append(text_input)
                 part_input.text = ctypes.pointer(text_input)
@@ -179,8 +177,7 @@ class Projector:
         self, key: ChunkKey, chunk: mtmd.mtmd_input_chunk_p, layout: "_ChunkLayout", is_cancelled: Callable[[], bool]
     ) -> ImageChunk:
         with self._encode_lock:
-            # Looked at after the wait for the lock, which may have lasted for several images of other
-            # requests.
+            # Looked at after the wait for the lock, which may have lasted for several images of other requests.
             if is_cancelled():
                 raise EncodingCancelledError
             if chunk_embedding := self._cache.get(key):
