@@ -75,11 +75,13 @@ def install_in_new_store(root: Path) -> bool:
 
     The folder appears in one step, complete. Return whether it was made; an error is logged.
     """
+    # A broken link counts as existing too: its target may be a disk that is not mounted.
     if root.exists() or root.is_symlink():
         return False
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{root.name}-"
+        # Folders of processes that died while making the store.
         temporary_folders.sweep(root.parent, prefix)
         # The store is made beside its place and renamed, so that a process that dies leaves no half of a store.
         with Scratch(root.parent, prefix) as around:

@@ -26,6 +26,7 @@ SCALARS: Final = {
 }
 """Value types of fixed size, by number."""
 
+# The missing numbers belonged to types that ggml has removed.
 TENSOR_TYPES: Final[dict[int, tuple[str, int, int]]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),

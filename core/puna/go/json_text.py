@@ -80,6 +80,7 @@ def repaired(text: str) -> str:
 
 def int64(value: object) -> int:
     """Return a value that is an integer from 0 to 2**63 - 1, and 0 for any other."""
+    # type() and not isinstance: True is no number in JSON.
     return value if type(value) is int and 0 <= value <= LARGEST_INT else 0
 
 

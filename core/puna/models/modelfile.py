@@ -36,8 +36,10 @@ _LINE_END = re.compile(r"[\r\n]|\Z")
 
 def quoted(text: str) -> str:
     """Write a value so that `read_value` returns the same text. Quotes are used only where needed."""
+    # A bare value loses the white space around it when it is read.
     needs = "\n" in text or text.startswith(" ") or text.endswith(" ")
     ways = [] if needs else [text]
+    # Ollama's order of preference: triple quotes only for texts that hold quotes.
     ways += [f'"""{text}"""', f'"{text}"'] if '"' in text else [f'"{text}"', f'"""{text}"""']
     for way in ways:
         # A candidate counts only if reading it gives the same text and it does not look like the start of a block.
@@ -54,6 +56,7 @@ def read_value(text: str, place: int) -> tuple[str, int] | None:
     """Return the value that begins at a position, and the position of its end; None if it is empty or has no end."""
     end = _line_end(text, place)
     first = text[place:end].strip()
+    # Without the end word the text is an ordinary value that happens to look like the start of a block.
     if match := _BLOCK.fullmatch(first):
         closing = re.compile(rf"\n{match[1]}(?=[\r\n]|\Z)").search(text, end)
         if closing is not None:

@@ -84,6 +84,7 @@ class ModelName:
 
 def _cut(text: str, separator: str) -> tuple[str, str]:
     before, _, after = text.rpartition(separator)
+    # An empty part beside a separator must make the name invalid and not take a default.
     return before or MISSING, after or MISSING
 
 
@@ -125,6 +126,7 @@ def stub_name(reference: Reference) -> ModelName:
     """The name of a cloud model's stub in the store: m:20b-cloud, or m:cloud without a tag."""
     if reference.source is not Source.CLOUD:
         return reference.name
+    # Only the last part has a tag: a colon before a slash is that of a port.
     tag = reference.base.rpartition("/")[2].partition(":")[2]
     return ModelName.parse(f"{reference.base}-cloud" if tag else f"{reference.base}:cloud")
 

@@ -87,6 +87,7 @@ def _lines(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> I
     while True:
         if stopped():
             raise CreateFailedError("request canceled")
+        # The wait is short, so that `stopped` is asked while the program is silent.
         if ready.poll(_LOOK_MS):
             chunk = os.read(descriptor, 1 << 16)
             *lines, rest = (rest + chunk).split(b"\n")
@@ -115,6 +116,8 @@ def _started(
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                # Temporary files of the program go into the scratch folder, which is removed even if the program is
+                # killed.
                 env=child_environment.environment() | {"TMPDIR": str(temporary)},
                 pass_fds=[reading],
                 process_group=0,

@@ -76,6 +76,7 @@ def show(
             raise ModelNotFoundError(name, f"model '{name}' not found{gone}")
         # The cached header has no arrays: only a verbose answer wants vocabularies.
         header = gguf.read(path, arrays=True) if verbose else model.gguf
+    # A model has at most one encoder in use, so only the first projector is shown.
     projector = next(iter(model.projector_paths), None)
     projector_header = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
     go_template = model.template if model.template is not None else DEFAULT_TEMPLATE
@@ -97,6 +98,7 @@ def show(
             projectors=model.projector_paths,
             template=go_template,
             system=shown_system,
+            # As in Ollama: options of the request change the Modelfile, not the list of parameters.
             parameters={**model.parameters, **(options or {})},
             licenses=model.licenses,
             messages=model.messages,

@@ -178,6 +178,7 @@ class ModelStore:
         data, before = bounded_files.read(path, bounded_files.MANIFEST), b""
         while data != before:
             with contextlib.suppress(ValueError):
+                # Locks that are held stay held: a replaced manifest may name some of the same blobs.
                 for digest in filter(is_digest, manifests.loads(data).digests):
                     shared_locks.add(digest)
             data, before = bounded_files.read(path, bounded_files.MANIFEST), data
@@ -212,7 +213,9 @@ class ModelStore:
         return StoredModel(
             name,
             manifest,
+            # The bytes of the file count: Ollama identifies a model by them, and clients compare.
             digest=hashlib.sha256(data).hexdigest(),
+            # A file system may report any time, and one outside the calendar would break every list.
             modified_ns=max(_EARLIEST_NS, min(path.stat().st_mtime_ns, _LATEST_NS)),
             config=self._config(manifest),
             blobs=self.blobs,
@@ -221,6 +224,7 @@ class ModelStore:
         )
 
     def _config(self, manifest: Manifest) -> Config:
+        # Old manifests have no configuration.
         if not manifest.config.digest:
             return Config()
         path = self.blobs.path(manifest.config.digest)

@@ -55,6 +55,7 @@ class StoredModel(ModelLayers):
             return None
         try:
             return self._header_cache.template(self.template)
+        # The model must stay in lists and be deletable, so the limit is reported only when a prompt is rendered.
         except TemplateLimitError:
             return Facts()
 
@@ -152,6 +153,7 @@ class StoredModel(ModelLayers):
         if self.model_path is None or not self.config.is_gguf or self.config.is_remote:
             return None
         try:
+            # A list must not read 150,000 strings of each model's vocabulary.
             return self._header_cache.peek(self.model_path)
         except (GGUFError, OSError):
             return None

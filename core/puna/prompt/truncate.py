@@ -52,6 +52,7 @@ async def fit(
     """
     fitted, first = await _without_oldest(messages, render, count, limit, per_image=per_image, mark=mark)
     question = _question(messages)
+    # The question survived, so the result still has its meaning.
     if limit is None or first <= question:
         return fitted
     # System messages before the question stay, as in every other case.
@@ -143,6 +144,7 @@ def cut_tokens(tokens: Sequence[int], num_ctx: int, keep: int, adds_bos: bool) -
 
     A negative `keep` keeps as many as possible. `adds_bos`: the tokenizer puts a token in front, which counts too.
     """
+    # One place stays free for the first token of the answer.
     if len(tokens) <= num_ctx - 1:
         return list(tokens)
     first, last = kept_ends(num_ctx, keep, adds_bos)

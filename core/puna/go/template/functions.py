@@ -91,6 +91,7 @@ def _at(items: Sequence[Value], index: object) -> Value:
 def _whole(index: object, most: int) -> int:
     if index is MISSING:
         raise CallError("cannot index slice/array with nil")
+    # bool is a subclass of int in Python, and Go has no index of that type.
     if not isinstance(index, int) or isinstance(index, bool):
         raise CallError(f"cannot index slice/array with type {type_name(index)}")
     if not 0 <= index <= most:
@@ -200,6 +201,7 @@ def _json(value: object) -> str:
 
 
 def _date(days: int = 0) -> str:
+    # The server's local date, as in Ollama.
     return (datetime.now().astimezone() + timedelta(days=days)).strftime("%Y-%m-%d")
 
 

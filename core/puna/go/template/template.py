@@ -11,6 +11,7 @@ from puna.go.template.functions import FUNCTIONS, Function
 from puna.go.template.nodes import ListNode
 from puna.go.template.run import Run
 
+# Python decodes an invalid byte to one of these code points (surrogateescape).
 _STRAY_BYTES: Final = re.compile("[\udc80-\udcff]")
 
 

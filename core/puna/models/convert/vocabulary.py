@@ -18,6 +18,7 @@ def metadata(folder: Folder, rows: int) -> Pairs:
     vocabulary = read(folder)
     try:
         special = SpecialVocab(folder.path, load_merges=vocabulary.has_merges, n_vocab=rows)
+    # gguf's reader of tokenizer files trusts their structure and fails in any of these ways.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ConversionError(f"the tokenizer's files do not fit together: {error}") from error
     found = vocabulary.metadata(rows)
@@ -67,6 +68,7 @@ def _ends(folder: Folder, rows: int, first: int | None) -> Pairs:
     ends = [each for each in end_ids if type(each) is int and 0 <= each < rows] if isinstance(end_ids, list) else []
     if not ends:
         return {}
+    # Ollama reads this list; llama.cpp reads the single keys below.
     found: Pairs = {"tokenizer.ggml.eos_token_ids": ends}
     if first is None:
         first = found["tokenizer.ggml.eos_token_id"] = ends[0]

@@ -102,6 +102,7 @@ class _Creation:
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
         """Run all steps. Return the digests of the model that had the name before."""
         config, items = yield from self._base(_config(self.request))
+        # A stub of a remote model has no files of its own.
         if self.request.adapters and not config.is_remote:
             items += yield from self._adapters(items)
         if self.request.draft_files and not config.is_remote:
@@ -118,6 +119,7 @@ class _Creation:
             entries.append(Entry(layer=component.layer, created=component.created))
             if component.layer.media_type == media_types.MODEL:
                 config = completed(config, component.header)
+                # A model that is made from another one inherits its template.
                 known += layers.detected(component.header) if not self.request.base else []
         config, request = layers.with_defaults(config, self.request)
         texts = layers.with_texts(entries + known, request, self._read, self.store.read_template)
@@ -129,6 +131,7 @@ class _Creation:
             return (yield from self._from_model(config))
         if self.request.files is None:
             raise InvalidCreateError("neither 'from' or 'files' was specified")
+        # Ollama answers 500 for a missing model file and 400 for a missing adapter or draft.
         uploads = Uploads(self.store.blobs, self.shared_locks, strict=False)
         if uploads.kind(self.request.files) == "safetensors":
             component = yield from self._converted_model(self.request.files, self.request.quantize)
@@ -264,6 +267,7 @@ class _Creation:
     def _adopted(self, component: ModelComponent, written: Path) -> ModelComponent:
         """Store a file as the component's blob."""
         blob = self.store.blobs.adopt(written, self.shared_locks)
+        # The new layer has no source: it is not the uploaded file any more.
         layer = Layer(media_type=component.layer.media_type, digest=blob.digest, size=blob.size)
         path = self.store.blobs.path(blob.digest)
         return replace(component, layer=layer, path=path, header=gguf.read(path), created=blob.created, shards=())
@@ -303,11 +307,13 @@ class _Creation:
         except RewriteError as error:
             if kind != COPY:
                 raise
+            # Clients see Ollama's words; the log has llama.cpp's.
             prefix = "failed to validate GGUF with llama-quantize without compatibility patches"
             raise RewriteError(f"{prefix}: {error}") from error
         yield TransferStep("verifying conversion")
 
     def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
+        # Blobs of text are stored only now, so that a creation that fails earlier leaves none.
         stored = [self._stored(entry) for entry in entries]
         data = configs.dumps(config)
         blob = self.store.blobs.add(data, self.shared_locks)

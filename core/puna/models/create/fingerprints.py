@@ -90,6 +90,7 @@ def nearest(text: str, known: Sequence[Fingerprint], limit: float) -> str | None
 
     Of equally near ones the first counts. The cost is bounded by the known templates' lengths, however long the text.
     """
+    # A text of any length is refused here without being hashed.
     if all(abs(each.length - len(text)) >= limit for each in known):
         return None
     own = Fingerprint.of("", text)
@@ -127,6 +128,7 @@ def dumps(known: Sequence[Fingerprint], source: str) -> str:
 
 def _words(segment: str) -> Words:
     return Counter(
+        # surrogatepass: the text of a stranger's file may hold lone surrogates.
         hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
         + bytes([min(len(word), _LONGEST_WORD)])
         for word in _WORD.findall(segment)
@@ -134,6 +136,7 @@ def _words(segment: str) -> Words:
 
 
 def _packed(words: Words) -> str:
+    # Sorted, so that equal multisets give equal texts and the file changes only where a template did.
     return b"".join(sorted(words.elements())).hex()
 
 
@@ -175,6 +178,7 @@ def _segment_distance(one: Sequence[Words], other: Sequence[Words], limit: int) 
                 cost = min(cost, before[column] + _bag_distance(words, other[column]))
             now.append(cost)
         before = now
+        # Costs never fall from row to row, so the result cannot come below the limit any more.
         if min(before) >= limit:
             return limit
     return min(before[-1], limit)

@@ -65,6 +65,7 @@ def with_defaults(config: Config, request: CreateRequest) -> tuple[Config, Creat
     default = _DEFAULTS.get(config.model_family)
     if default is None or (config.renderer and config.parser):
         return config, request
+    # A client's own stop strings are kept.
     if config.model_family == "gemma4" and "stop" not in request.parameters:
         request = replace(request, parameters={**request.parameters, "stop": [_GEMMA_STOP]})
     return replace(config, renderer=config.renderer or default, parser=config.parser or default), request
@@ -80,6 +81,7 @@ def with_texts(
             read_template(request.template)
         except TemplateError as error:
             raise InvalidCreateError(f"template error: {error}") from error
+        # PROMPT is the old name of TEMPLATE: a model must not have both.
         out = _without(out, media_types.TEMPLATE, media_types.PROMPT)
         out.append(of_text(media_types.TEMPLATE, request.template.encode()))
     if request.system:

@@ -10,6 +10,7 @@ _FURTHER: Final = (
     "Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q5_K_S Q5_K_M Q6_K "
     "IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0"
 )
+# Types of few bits, which llama.cpp quantizes only with an importance matrix.
 _GUIDED: Final = frozenset(["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"])
 _SHORT: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _TYPES: Final = frozenset((*_SUPPORTED.split(", "), "BF16", *_FURTHER.split()))

@@ -27,6 +27,7 @@ def remote_host(text: str) -> str:
     found = _HOST.fullmatch(authority)
     if not text.strip() or found is None:
         raise InvalidCreateError("bad remote")
+    # ":8080" means a port of this machine, as for Ollama's OLLAMA_HOST.
     if not authority or authority.startswith(":"):
         authority = f"localhost{authority}"
     if not found["port"]:

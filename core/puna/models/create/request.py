@@ -64,5 +64,6 @@ def check(request: CreateRequest) -> ModelName:
 
 def is_writable(name: str) -> bool:
     """Return whether file systems accept a path. A conversion restores the names of uploaded files."""
+    # File systems count bytes and not characters.
     raw = name.encode("utf-8", "replace")
     return b"\0" not in raw and len(raw) <= _LONGEST_PATH and max(map(len, raw.split(b"/"))) <= _LONGEST_PART

@@ -38,6 +38,7 @@ class ModelComponent:
         """Whether the quantizer must rewrite it before it is stored."""
         if not self.uploaded or self.layer.media_type != media_types.MODEL:
             return False
+        # Files with such tensors are kept as they are, as by Ollama.
         return not any(tensor.name.startswith(_COMPATIBILITY) for tensor in self.header.tensors)
 
     @property
@@ -157,6 +158,8 @@ def _shard_prefix(name: str, header: GGUF) -> str:
         raise CreateFailedError(
             f'split GGUF "{name}" filename count {count} does not match metadata count {_count(header)}'
         )
+    # The name gives the order of the shards and the header confirms it; where they differ the joined file would be
+    # scrambled.
     if index != stated:
         raise CreateFailedError(f'split GGUF "{name}" filename index {index} does not match metadata index {stated}')
     return match["prefix"]

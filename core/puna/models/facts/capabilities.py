@@ -36,6 +36,7 @@ def detect_for_list(
     """Return the capabilities in a list, which ignore the Jinja template. `header` may end before the tokenizer."""
     found: list[str] = []
     if header is not None:
+        # Here the order is that of the keys in the file.
         blocks = {header.key(f"{name}.block_count"): name for name in (VISION, AUDIO)}
         found += [blocks[key] for key in header.metadata if key in blocks]
         found.append(EMBEDDING if header.has("pooling_type") else COMPLETION)

@@ -15,6 +15,7 @@ def has_thinking(text: str) -> bool:
     """Return whether the template supports thinking."""
     if "<think>" in text and "</think>" in text:
         return True
+    # A template that cuts thoughts from earlier answers belongs to a model that thinks, even if it shows no markers.
     splits = "content.split('</think>')" in text or 'content.split("</think>")' in text
     return splits and "reasoning_content" not in text and "<SPECIAL_12>" not in text
 

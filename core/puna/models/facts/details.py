@@ -54,6 +54,7 @@ def local_time(nanoseconds: int) -> datetime:
     return (
         datetime.fromtimestamp(nanoseconds // 1_000_000_000)
         .astimezone()
+        # Integers are exact. A float of the nanoseconds since 1970 is off by up to 128 of them.
         .replace(microsecond=nanoseconds % 1_000_000_000 // 1000)
     )
 

@@ -55,6 +55,7 @@ class HeaderCache:
             try:
                 return read(path)
             except GGUFError as error:
+                # A traceback would keep all frames and their buffers alive for as long as the entry.
                 return error.with_traceback(None)
 
         found = self.get_or_make((what, *file_identity(path)), tried)
@@ -72,6 +73,7 @@ class HeaderCache:
     def _try(self, text: str) -> Facts | str:
         try:
             return self._read_template(text)
+        # The same template may pass when the machine is less busy, so this failure is not remembered.
         except TemplateLimitError:
             raise
         except TemplateError as error:
@@ -84,6 +86,7 @@ class HeaderCache:
                 self._known.move_to_end(key)
                 found: T = self._known[key]
                 return found
+        # Made without the lock: reading a header may take a second, and other entries must stay available.
         made = make()
         with self._lock:
             self._known[key] = made

@@ -24,6 +24,7 @@ def byte_size(size: int) -> str:
         if size >= 1000**power:
             value, unit = size / 1000**power, name
             break
+    # Ollama truncates here, as Go's conversion to int does.
     if value >= 10 or value == int(value):
         return f"{int(value)} {unit}"
     return f"{value:.1f} {unit}"

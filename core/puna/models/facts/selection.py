@@ -48,10 +48,12 @@ def mode(config: Config, text: str | None, template: Facts | None, jinja: str, g
 
     `text` is the model's own Go template, `template` the facts about it, `go_template` the setting.
     """
+    # A named renderer or parser says how prompts are made, whatever templates there are.
     if config.model_format == "safetensors" or config.renderer or config.parser:
         return "rendered"
     if template is None:
         return "native"
+    # gpt-oss has a parser of its own, which Ollama uses whatever the setting says.
     if is_harmony(config, text):
         return "rendered"
     if go_template is not None:

@@ -103,7 +103,9 @@ def dumps(config: Config) -> bytes:
         "draft": _plain_draft(config.draft) if config.draft else None,
         "backend": config.backend,
     }
+    # These keys have omitempty in Go, the ones above have not.
     value |= {key: each for key, each in optional.items() if each}
+    # Ollama writes these two for every model, wherever it runs.
     value |= {"architecture": "amd64", "os": "linux"}
     return gojson.dumps(value).encode() + b"\n"
 

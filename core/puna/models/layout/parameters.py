@@ -29,6 +29,7 @@ def dumps(parameters: Mapping[str, Any]) -> bytes:
 
 
 def _floats(value: object) -> object:
+    # bool comes before int, of which it is a subclass in Python.
     if isinstance(value, bool):
         return value
     if isinstance(value, int):

@@ -47,6 +47,7 @@ def _list(value: Mapping[str, Any], key: str) -> list[Any]:
 
 def _bytes(text: object) -> bytes:
     try:
+        # validate: without it Python skips characters that are not base64 and returns other bytes.
         return base64.b64decode(str(text), validate=True)
     except ValueError as error:
         raise ValueError("an image is no base64") from error
@@ -58,6 +59,7 @@ def _call(value: Mapping[str, Any]) -> ToolCall:
     index = json_text.int64(function.get("index"))
     return ToolCall(
         id=_text(value, "id"),
+        # The API carries the index in 32 bits.
         index=index if index <= LARGEST_INT32 else 0,
         name=_text(function, "name"),
         arguments=gojson.dumps(function.get("arguments") or {}),

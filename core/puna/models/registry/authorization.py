@@ -96,6 +96,7 @@ class Authorization:
         Raises UnauthorizedError when there is nothing to answer with, RegistryError when a token server fails.
         """
         async with self._asking:
+            # Several parts are refused at once. The first one fetches a token, and the others use it.
             if self.header != used:
                 return
             self.header = await self._found(challenges.parse(asked), url, fetch)
@@ -104,6 +105,7 @@ class Authorization:
         registry = Origin.of(url)
         credential = await self._identity.keyring.find(registry)
         for challenge in asked:
+            # The first scheme that can be answered counts, in the registry's order.
             if challenge.scheme == "bearer":
                 if credential is not None and credential.token:
                     return f"Bearer {credential.token}"
@@ -118,6 +120,7 @@ class Authorization:
             realm, address = Origin.of(challenge.realm), challenges.token_url(challenge)
         except ValueError:
             raise RegistryError(f"realm {one_line(challenge.realm)} is no address", status=401) from None
+        # A token asked for in clear could be read by anyone on the way.
         if realm.scheme not in ("https", registry.scheme):
             shown = shown_url(challenge.realm)
             raise RegistryError(f"realm {shown} is not safe to ask from {registry}", status=401)
@@ -139,8 +142,10 @@ class Authorization:
             return _token_in(*await fetch("POST", challenge.realm, {}, form))
         if credential is not None and credential.username:
             return _token_in(*await fetch("GET", address, {"Authorization": credential.basic}))
+        # The signature identifies the user, so only the registry's own token server gets it.
         key = await self._key() if realm == registry else None
         if key is not None:
+            # The nonce and the time differ in each request, so that an overheard signature cannot be used again.
             nonce = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
             signed = challenges.token_url(challenge, [("nonce", nonce), ("ts", str(int(time.time())))])
             headers = {"Authorization": await asyncio.to_thread(key.authorization, challenges.signed_text(signed))}
@@ -171,6 +176,7 @@ def _token_in(status: int, body: bytes) -> str:
     except (ValueError, RecursionError) as error:
         raise RegistryError("the token server's answer is not JSON") from error
     token = (value.get("token") or value.get("access_token")) if isinstance(value, dict) else None
+    # A line end in a token would add headers to every request.
     if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise UnauthorizedError
     return token

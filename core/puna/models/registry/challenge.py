@@ -53,6 +53,7 @@ def _challenges(header: str) -> Iterable[Challenge]:
         yield Challenge(
             match["scheme"].lower(), found.get("realm", ""), found.get("service", ""), found.get("scope", "")
         )
+        # One header may hold several challenges. Text that is no parameter is skipped up to the next comma.
         position = header.find(",", position) + 1 or len(header)
 
 

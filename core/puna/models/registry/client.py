@@ -36,7 +36,7 @@ Body: TypeAlias = Callable[[], bytes | AsyncIterable[bytes]]
 """Creates a request's body. It is called each time the request is sent."""
 
 _MACHINE: Final = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-# Ollama's registry refuses clients whose version is too old for a model.
+# Ollama's registry refuses clients whose version is too old for a model, so this one names the version it equals.
 USER_AGENT: Final = f"ollama/{REST_VERSION} ({_MACHINE} {platform.system().lower()}) Go/go1.26"
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _MOST_REDIRECTS: Final = 10
@@ -74,14 +74,17 @@ class Client:
         seconds: float | None = None,
         redirects: Callable[[str, str], bool] = lambda _old, _new: True,
     ) -> aiohttp.ClientResponse:
-        """Return an answer that is no error; its body is still to be read, and it is to be closed.
+        """Return an answer that is no error. The caller reads its body and closes it.
 
-        `seconds` bounds the time until its headers. `redirects` says of each redirect, by its two addresses, whether it
-        is followed; the answer that names the first that is not, is returned. Raises RegistryError and its kin.
+        `seconds` bounds the time until the headers arrive. `redirects` decides, by the old and the new address, whether
+        a redirect is followed. A redirect that is not followed is returned as the answer. Raises RegistryError and
+        its subclasses.
         """
+        # Two attempts: the first may earn a challenge. A second 401 means that the credentials are wrong.
         for attempt in range(2):
             used = self._authorization.header
             response = await self._followed(method, url, headers or {}, body, seconds, redirects)
+            # Only the registry itself may ask for credentials. A storage that answers 401 has an expired address.
             if response.status == 401 and self.repository.is_trusted(str(response.url)):
                 asked = response.headers.getall("WWW-Authenticate", [])
                 response.close()
@@ -140,7 +143,10 @@ class Client:
     async def _sent(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, seconds: float | None
     ) -> aiohttp.ClientResponse:
+        # identity: a blob must arrive with the bytes that its digest covers, and a small compressed body could expand
+        # without bound.
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        # Asked anew for each address: a redirect must not carry the header to another host.
         if self._authorization.header and self.repository.is_trusted(url):
             sent["Authorization"] = self._authorization.header
         with _go_errors(method, url):
@@ -148,6 +154,7 @@ class Client:
                 session, proxy = await self._connections.session(url)
                 return await session.request(
                     method,
+                    # Signed addresses must be sent as they are: quoting them anew breaks the signature.
                     URL(url, encoded=True),
                     headers=sent,
                     data=body() if body is not None else None,
@@ -158,6 +165,7 @@ class Client:
     async def _fetch(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
+        # The realm of a token server is an address that the registry chose.
         self._reach.check(url, str(self.repository.origin))
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         with _go_errors(method, url):
@@ -197,6 +205,7 @@ def joined(url: str, location: str) -> str:
 
 def number(text: str) -> int | None:
     """Return the number in a header; None if it is no number or has too many digits."""
+    # isdigit alone accepts digits of other scripts, and an unbounded number takes quadratic time to convert.
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 

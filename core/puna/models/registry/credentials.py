@@ -104,11 +104,13 @@ async def _from_docker(config: Mapping[str, Any], registry: Origin) -> Credentia
             continue
         if origin == registry and (found := entry_credential(entry)) is not None:
             return found
+        # The entry is for https. The user is told why it is not used, since the registry will answer 401.
         if registry.scheme == "http" and (origin.host, origin.netloc) == (registry.host, registry.netloc):
             in_clear = key
     if in_clear is not None:
         log.warning("docker's credentials of %s are for https and are not sent by http", in_clear)
     store = config.get("credsStore")
+    # A helper of all registries says nothing about http, so it is asked for https only.
     if not isinstance(store, str) or not store or registry.scheme != "https":
         return None
     return await _ask(store, _HUB_KEY if registry.host == HUB[0] else registry.netloc)
@@ -133,6 +135,7 @@ def registry_of(key: str) -> Origin | None:
 def entry_credential(entry: Mapping[str, Any]) -> Credential | None:
     """Read an entry of docker's `auths`; None if it is empty."""
     values = {key: value for key, value in entry.items() if isinstance(value, str) and value}
+    # The most specific credential counts first.
     if "registrytoken" in values:
         return Credential(token=values["registrytoken"])
     if "identitytoken" in values:
@@ -140,6 +143,7 @@ def entry_credential(entry: Mapping[str, Any]) -> Credential | None:
     username, password = values.get("username", ""), values.get("password", "")
     if "auth" in values:
         try:
+            # A password may contain colons, a user name may not.
             username, _, password = base64.b64decode(values["auth"]).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             log.warning("docker's configuration has credentials that are not base64")
@@ -149,6 +153,7 @@ def entry_credential(entry: Mapping[str, Any]) -> Credential | None:
 
 async def _ask(helper: str, host: str) -> Credential | None:
     """Run docker-credential-<helper>. None if it does not know the host or cannot be run."""
+    # The name becomes part of a program's name. A slash in it would run any program.
     if not _HELPER.fullmatch(helper):
         log.warning("docker's configuration names a helper that is none")
         return None
@@ -160,6 +165,7 @@ async def _ask(helper: str, host: str) -> Credential | None:
             stdin=pipe,
             stdout=pipe,
             stderr=asyncio.subprocess.DEVNULL,
+            # A group of its own, so that a helper that starts further programs can be killed with them.
             process_group=0,
         )
     except OSError as error:
@@ -177,6 +183,7 @@ async def _ask(helper: str, host: str) -> Credential | None:
             process_exit.kill_group(process.pid)
             await process.wait()
         process_exit.GROUPS.discard(process.pid)
+    # A helper that does not know the registry exits with an error, which is no fault.
     return _answer(text) if process.returncode == 0 else None
 
 

@@ -2,11 +2,11 @@
 
 A download passes these stages:
 
-1. Open: lock `-partial`. While another process holds the lock, show its progress and try again. 2. Prepare: ask for
-the size, read the notes of an earlier attempt, or divide the blob into parts. 3. Fetch: several parts at a time write
-their ranges into the one file. Every two seconds the file is flushed to the disk    and then the notes are written, so
-that a note never claims bytes that a crash could lose. 4. Settle: hash the whole file. With the right digest it is
-renamed to the blob, otherwise everything is removed.
+1. Open: lock `-partial`. While another process holds the lock, show its progress and try again.
+2. Prepare: read the notes of an earlier attempt, or ask for the size and divide the blob into parts.
+3. Fetch: several parts at a time write their ranges into the one file. Every two seconds the file is flushed to the
+   disk and then the notes are written, so that a note never claims bytes that a crash could lose.
+4. Settle: hash the whole file. With the right digest it is renamed to the blob, otherwise everything is removed.
 
 A kill at any moment therefore leaves either parts that can be resumed or the complete blob. Cancelling stops the
 parts, writes the notes and keeps what has arrived.
@@ -70,6 +70,7 @@ class Download(Transfer):
                 self._parts = list(parts_.plan(await self._asked_size(client), self._limits))
                 await in_thread(self._partial.begin, self._parts)
             self.total = parts_.total(self._parts)
+            # A full disk is noticed before the first byte, not after an hour.
             await in_thread(self._partial.check_room, self.total - self.completed)
             self._prepared.set()
             await self._bring(client)
@@ -102,6 +103,7 @@ class Download(Transfer):
             try:
                 answer = await client.request("HEAD", url, seconds=self._limits.answer)
             except RegistryError as error:
+                # The manifest's size is trusted here; a wrong one shows in the digest.
                 if error.status in _GET_ONLY and self._size:
                     return self._size
                 if isinstance(error, MissingError) or not error.is_passing:
@@ -131,6 +133,8 @@ class Download(Transfer):
 
         try:
             async with asyncio.TaskGroup() as group:
+                # The notes have a task in the outer group, so that a failed write of notes ends the transfer, and the
+                # end of the parts ends the notes.
                 noting = group.create_task(self._noting())
                 async with asyncio.TaskGroup() as bringing:
                     for part in self._parts:
@@ -156,6 +160,7 @@ class Download(Transfer):
             if asyncio.get_running_loop().time() - touch_if_present >= self._limits.keep:
                 touch_if_present = asyncio.get_running_loop().time()
                 await in_thread(self._partial.touch)
+            # A copy before the flush: bytes that arrive during the flush must not be noted as flushed.
             now = list(self._parts)
             changed = [new for new, old in zip(now, noted, strict=True) if new != old]
             if changed:
@@ -166,6 +171,7 @@ class Download(Transfer):
 
     async def _settle(self) -> None:
         found = await stoppable(self._partial.digest)
+        # The digest decides, whatever the registry and the notes said.
         if found != self._digest.lower().replace("-", ":", 1):
             await in_thread(self._partial.discard)
             raise TransferError(f"digest mismatch, file must be downloaded again: want {self._digest}, got {found}")

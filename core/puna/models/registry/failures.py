@@ -27,6 +27,7 @@ class RegistryError(TransferError):
     @property
     def is_passing(self) -> bool:
         """Whether a retry may help."""
+        # 0: there was no answer at all, for instance because the connection broke.
         return self.status in (0, 408, 425, 429) or self.status >= 500
 
 
@@ -65,6 +66,7 @@ class ReferralError(RegistryError):
 
 def one_line(text: str) -> str:
     """Return a peer's text as one line of bounded length without control characters."""
+    # Control characters of a stranger could rewrite a terminal. Cut before the loop, so that a long text costs nothing.
     words = "".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST]).split()
     line = " ".join(words)
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"

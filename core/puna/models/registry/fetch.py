@@ -36,6 +36,7 @@ class Source:
 
     async def url(self) -> str:
         """Return the address of the bytes. It is asked for once."""
+        # All parts start at once. Only the first asks, and the others use its answer.
         async with self._asking:
             if not self._found:
                 self._found = await self._ask()
@@ -43,6 +44,7 @@ class Source:
 
     def forget(self, url: str) -> None:
         """Ask for the address again at the next use."""
+        # Several parts may fail on one expired address. Only the first of them drops it; a newer address stays.
         if self._found == url:
             self._found = ""
 
@@ -65,8 +67,11 @@ class Source:
         answer = await self._client.request(
             "GET",
             self._blob,
+            # One byte, in case that the registry serves the blob itself and does not redirect.
             headers={"Range": "bytes=0-0"},
             seconds=self._limits.answer,
+            # Redirects within the registry's host are followed. The first to another host is the storage, whose address
+            # the parts then use.
             redirects=lambda old, new: urlsplit(old).hostname == urlsplit(new).hostname,
         )
         async with answer:
@@ -99,6 +104,7 @@ async def fetch(
             await _attempt(source, url, partial, before, limits, advance)
         except RegistryError as error:
             gained = part().completed - before.completed
+            # A connection that stalls after it brought bytes is not a failure of the registry, so it does not count.
             if isinstance(error, StalledError) and gained >= limits.trickle:
                 tries.reset()
                 continue
@@ -132,6 +138,8 @@ async def _attempt(
                         if await gathering.add(fresh):
                             return
                         noted += len(chunk)
+                        # A registry that sends a byte now and then would never time out. Only enough bytes renew the
+                        # deadline.
                         if noted >= limits.trickle or deadline is None:
                             noted, deadline = 0, loop.time() + limits.stall
                         else:
@@ -140,6 +148,7 @@ async def _attempt(
                 await gathering.flush()
     except TimeoutError as error:
         raise StalledError from error
+    # The part is complete only by the return above.
     raise RegistryError("unexpected EOF")
 
 
@@ -170,12 +179,15 @@ class _Gathering:
     async def __aenter__(self) -> "_Gathering":
         return self
 
+    # Cancelling must not lose received bytes, so the write happens here and not in a thread that would have to be
+    # awaited.
     async def __aexit__(self, *what: object) -> None:
         if self._data:
             self._write(bytes(self._data))
 
     async def add(self, chunk: bytes) -> bool:
         """Buffer bytes up to the end of the part. Return whether the part is complete and written."""
+        # A server that ignores the end of the range sends more than the part. The rest belongs to another part.
         room = self._part.missing - self._written - len(self._data)
         self._data += chunk[:room]
         now = asyncio.get_running_loop().time()

@@ -39,6 +39,7 @@ async def addresses(host: str, port: int, family: int = socket.AF_UNSPEC) -> lis
         found: list[tuple[int, str]] = []
         error: Exception | None = None
         try:
+            # AI_ADDRCONFIG: no IPv6 addresses on a machine without IPv6, which would each cost a failed connection.
             infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
             found = [(int(info[0]), str(socket.getnameinfo(info[4], _NUMERIC)[0])) for info in infos]
         except (OSError, UnicodeError) as failed:

@@ -28,6 +28,7 @@ class Origin:
         """Return the origin of an address. Raises ValueError if it has none, or if it contains a user name."""
         parsed = URL(url, encoded=True)
         host = (parsed.raw_host or "").lower()
+        # An address with a user name is refused: its readers disagree about the host in user@host forms.
         if parsed.scheme not in PORTS or not host or parsed.port is None or parsed.raw_user or parsed.raw_password:
             raise ValueError(f"{url!r} is not an address of http or https")
         return cls(parsed.scheme, host, parsed.port)
@@ -68,6 +69,7 @@ class Pattern:
         if self.scheme not in ("", origin.scheme) or (self.port or PORTS[origin.scheme]) != origin.port:
             return False
         if self.host.startswith("*."):
+            # The pattern keeps its dot, so that evil-example.com does not match *.example.com.
             return origin.host.endswith(self.host[1:]) and origin.host != self.host[1:]
         return origin.host == self.host
 

@@ -84,6 +84,7 @@ class PartialBlob:
                 found.append(parts_.loads(path.read_bytes()))
             except (OSError, ValueError):
                 return ()
+        # One missing or damaged note makes all of them useless: nobody knows which bytes it counted.
         return parts_.whole(found)
 
     def _notes(self) -> list[Path]:
@@ -100,6 +101,7 @@ class PartialBlob:
     def begin(self, parts: Iterable[Part]) -> None:
         """Extend the file to the size of the blob, and write the notes of its parts."""
         planned = tuple(parts)
+        # Old notes are removed first, so that a kill in between leaves no notes about another division into parts.
         self._forget()
         self._size(parts_.total(planned))
         self.note(planned)
@@ -122,6 +124,8 @@ class PartialBlob:
         for part in parts:
             target = self.path.with_name(f"{self.path.name}-{part.number}")
             try:
+                # A note is replaced as a whole but not flushed: a crash may lose it, and then older bytes are fetched
+                # again.
                 with durable.temporary(target.parent, TEMPORARY_PREFIX) as (path, file):
                     file.write(parts_.dumps(part))
                     file.flush()
@@ -135,6 +139,7 @@ class PartialBlob:
         try:
             while view:
                 count = os.pwrite(self._descriptor, view, offset)
+                # pwrite may write less than it was given, for instance near a full disk.
                 view, offset = view[count:], offset + count
         except OSError as error:
             raise of_system(error, "write", self.path) from error

@@ -24,6 +24,7 @@ class Part:
 
 def plan(total: int, limits: Limits) -> tuple[Part, ...]:
     """Divide a blob into parts. An empty blob has none."""
+    # Ollama's rule, so that either server plans the same parts and can read the other's notes.
     size = min(max(total // limits.parts, limits.smallest_part), limits.largest_part)
     return tuple(Part(number, offset, min(size, total - offset)) for number, offset in enumerate(range(0, total, size)))
 
@@ -52,6 +53,7 @@ def whole(found: Iterable[Part]) -> tuple[Part, ...]:
     parts = sorted(found, key=lambda part: part.number)
     end = 0
     for number, part in enumerate(parts):
+        # A gap would be left as zeros, and the digest would be wrong only after the whole download.
         if (part.number, part.offset) != (number, end) or not part.size:
             return ()
         end += part.size

@@ -29,6 +29,8 @@ def policy_of(settings: Settings) -> Policy:
     allowed = _patterns("PUNA_ALLOWED_REGISTRIES", settings.allowed_registries)
     realms = [f"https://{each.partition('=')[2].removeprefix('https://')}" for each in settings.registry_realms]
     return Policy(
+        # A list whose entries are all invalid allows nothing. Taking it for no list would open what the operator meant
+        # to close.
         allowed=allowed if settings.allowed_registries else None,
         peers=_patterns("PUNA_REGISTRY_PEERS", settings.registry_peers) + _patterns("PUNA_REGISTRY_REALMS", realms),
     )

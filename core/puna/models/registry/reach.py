@@ -91,6 +91,8 @@ class Reach:
         is_home, is_fresh = target in self._homes, target not in self._looked_up
         self._looked_up.add(target)
         for each in addresses:
+            # Only the first look-up of the registry's name teaches private addresses. A later answer could rebind the
+            # name to a machine behind this one.
             if (is_home and (is_fresh or _is_public_text(each))) or self._is_peer(target):
                 self._add(each, port)
         found = [each for each in addresses if self.allows(each, port, secure=secure)]
@@ -166,6 +168,7 @@ class Connections:
             secure = kind == "https"
             how = {"resolver": _Resolver(self._reach, secure=secure), "socket_factory": self._factory(secure=secure)}
         return aiohttp.ClientSession(
+            # The number of connections is bounded by the parts, not by the connector.
             connector=aiohttp.TCPConnector(limit=0, **how),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -175,6 +178,7 @@ class Connections:
     def _factory(self, *, secure: bool) -> Callable[[AddrInfoType], socket.socket]:
         def make(info: AddrInfoType) -> socket.socket:
             family, kind, protocol, _, address = info
+            # Literal addresses pass no resolver, so they are checked here.
             if not self._reach.allows(address[0], address[1], secure=secure):
                 raise ForbiddenAddressError(f"{address[0]} {_why(secure=secure)}")
             return socket.socket(family, kind, protocol)

@@ -72,19 +72,21 @@ class Registries:
     async def pull(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
         """Fetch a model, step by step. The name must be valid; it is not resolved.
 
-        Nothing is listed before all of it is here. Closing this keeps what has come for the next time, and ends
-        transfers that no other request waits for. RegistryNotAllowedError before the first step; TransferError for all
-        that registries, lines and disks fail with.
+        The model is not listed before it is complete. Closing the generator keeps the bytes that arrived for the next
+        pull, and ends transfers that no other request waits for. Raises RegistryNotAllowedError before the first step,
+        and TransferError for every failure of the registry, the network or the disk.
         """
         repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
         yield TransferStep("pulling manifest")
         data, manifest = await self._asked_manifest(name.tag, connect)
         layers = _layers(manifest, name)
+        # Checked before anything is fetched, since a manifest may claim any size.
         _check_sizes(layers, self._limits)
         with self._store.blobs.hold_shared_locks() as shared_locks:
             async with AsyncExitStack() as stack:
                 downloads: dict[str, Download] = {}
+                # A pull may last for hours, and a server that starts meanwhile prunes unnamed blobs older than one.
                 keeping = asyncio.create_task(self._keep(manifest))
                 keeping.add_done_callback(retrieve_exception)
                 stack.callback(keeping.cancel)
@@ -94,6 +96,7 @@ class Registries:
                         yield TransferStep(f"removing damaged blob {layer.digest[_SHORT]}")
                         await in_thread(self._store.blobs.path(layer.digest).unlink, missing_ok=True)
                     download = downloads.get(layer.digest) or await self._joined(layer, repository, connect, stack)
+                    # The blob is here, or the manifest names it twice. Either way a client sees it as complete.
                     if download is None or layer.digest in downloads:
                         size = download.total if download else self._store.blobs.size(layer.digest)
                         yield _step("pulling", layer.digest, size, size)
@@ -102,12 +105,14 @@ class Registries:
                     async with aclosing(download.progress(at_least_once=False)) as ticks:
                         async for total, completed in ticks:
                             yield _step("pulling", layer.digest, total, completed)
+                # The hashes have been computed while later blobs arrived; only the last one is waited for.
                 yield TransferStep("verifying sha256 digest")
                 for download in downloads.values():
                     await download.finished()
                 for digest in downloads:
                     await in_thread(self._store.blobs.mark_verified, digest)
             yield TransferStep("writing manifest")
+            # The bytes are written as they came: the digest of the model is that of these bytes.
             stale = await self._write(name, data, manifest)
             if stale and not self._store.no_prune:
                 yield TransferStep("removing unused layers")
@@ -164,6 +169,7 @@ class Registries:
         """Write the manifest. Return the digests that the name no longer uses."""
         for digest in manifest.digests:
             path = self._store.blobs.path(digest)
+            # Another server may have removed a blob despite the locks, since Ollama takes none.
             if not await in_thread(path.is_file):
                 raise TransferError(f"open {path}: no such file or directory")
         try:
@@ -269,6 +275,7 @@ def _check_sizes(layers: list[Layer], limits: Limits) -> None:
 def _layers(manifest: Manifest, name: ModelName, *, pushing: bool = False) -> list[Layer]:
     """Return the layers to transfer, in order. Raises TransferError for a model that cannot be run."""
     found = [*manifest.layers, *([manifest.config] if manifest.config.digest else [])]
+    # An index of images has `manifests` in place of `layers`.
     if not found:
         raise TransferError("pull model manifest: the registry has no model of that name, but an index of images")
     for layer in found:

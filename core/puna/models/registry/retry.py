@@ -28,9 +28,11 @@ class Tries:
         """
         if isinstance(error, ReferralError):
             raise error
+        # An attempt that brought enough bytes is no consecutive failure: this is the first one again.
         self._failed = 1 if gained >= self._limits.progress else self._failed + 1
         if self._failed >= self._limits.tries:
             return False
+        # The registry may ask for a longer wait, but not for any length.
         seconds = max(self._limits.backoff * 2 ** (self._failed - 1), min(error.wait, self._limits.longest_wait))
         log.info("trying again in %.1f s: %s", seconds, error)
         await asyncio.sleep(seconds)

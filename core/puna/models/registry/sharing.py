@@ -23,6 +23,8 @@ class Shared(Generic[Key, T]):
         The last request that leaves cancels the transfer and waits until it has ended.
         """
         transfer, listeners = self._running.get(key, (None, set[object]()))
+        # A failed transfer may still have requests that have not read its error. They keep it, and new ones start
+        # another.
         if transfer is None or transfer.has_failed:
             transfer, listeners = make(), set()
             self._running[key] = transfer, listeners
@@ -34,6 +36,7 @@ class Shared(Generic[Key, T]):
         finally:
             listeners.discard(me)
             if not listeners:
+                # The key may belong to a newer transfer by now.
                 if self._running.get(key, (None,))[0] is transfer:
                     del self._running[key]
                 await transfer.stop()

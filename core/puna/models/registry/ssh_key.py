@@ -86,6 +86,8 @@ def load_or_make(path: Path) -> Key:
     key = Key(Ed25519PrivateKey.generate())
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
+        # O_EXCL: of two processes one makes the key and the other reads it. The mode is set at creation, so the key is
+        # never readable by others.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:  # another process was faster
         return loads(path.read_text())

@@ -75,6 +75,7 @@ class Transfer(abc.ABC):
         if self._task.done():
             self._task.result()
             return True
+        # The task is awaited too: a transfer that fails before the stage would otherwise be waited for forever.
         waiting = asyncio.ensure_future(stage.wait())
         try:
             await asyncio.wait({waiting, self._task}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

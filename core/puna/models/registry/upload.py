@@ -90,6 +90,7 @@ class Upload(Transfer):
                     if not await tries.another(error):
                         raise RegistryError(f"max retries exceeded: {error}") from error
                     self._sent.clear()
+                    # Without a source: if the registry had mounted the blob, there would be no session to lose.
                     url = await self._begin(client, "")
 
     async def _begin(self, client: Client, source: str) -> str:
@@ -120,6 +121,7 @@ class Upload(Transfer):
                         url, target = await self._patch(client, url, part)
                     if target:
                         group.create_task(store(part, target))
+                    # For the etag of a multipart upload as S3 computes it: the MD5 sum of the parts' MD5 sums.
                     sums[part.number] = await in_thread(_md5, self._blob.path, part)
         except BaseExceptionGroup as failed:
             raise first_failure(failed) from None
@@ -150,6 +152,7 @@ class Upload(Transfer):
                         return client.location(answer, session) if session else url, target
                     return _session(client, answer, url), ""
             except RegistryError as error:
+                # The counter goes back, so that the progress shows what the registry has.
                 self._sent[part.number] = start - part.offset
                 if isinstance(error, MissingError):
                     raise _SessionLostError(str(error)) from error
@@ -200,6 +203,8 @@ class Upload(Transfer):
             offset, end = start, part.offset + part.size
             with self._blob.path.open("rb") as file:
                 file.seek(offset)
+                # aiohttp may go on reading the body after the answer has come, for instance a refusal. Then nothing
+                # more is sent or counted.
                 while offset < end and not answered:
                     patience.reschedule(loop.time() + self._limits.stall)
                     chunk = await in_thread(file.read, min(_CHUNK, end - offset))
@@ -214,6 +219,8 @@ class Upload(Transfer):
 
         try:
             async with asyncio.timeout(self._limits.stall) as patience:
+                # No redirect is followed: the body would go again to another address. The answer itself may name the
+                # storage.
                 return await client.request(
                     method, url, headers=headers, body=lambda: body(patience), redirects=lambda _old, _new: False
                 )

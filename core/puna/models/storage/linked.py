@@ -29,6 +29,7 @@ def linked(blobs: BlobStore, layers: Iterable[Layer]) -> tuple[InPlace, ...]:
             continue
         try:
             state: FileState | None = blobs.stat_fingerprints.state(path)
+        # A missing file is a state to report and not a failure of the list.
         except OSError:
             state = None
         found.append(InPlace(layer.digest, fingerprint.origin, Place(fingerprint.place), state))

@@ -85,6 +85,7 @@ class StatFingerprints:
     def read(self, blob: Path) -> StatFingerprint | None:
         """Return a blob's fingerprint; None if it has none, or if another file has since taken the blob's place."""
         try:
+            # TypeError: a file of another version may have other fields.
             fingerprint = StatFingerprint(**json_text.loads((self.folder / blob.name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
@@ -103,6 +104,7 @@ class StatFingerprints:
         fingerprint = self.read(blob)
         if fingerprint is None:
             return FileState.UNKNOWN
+        # Origin and place are copied, so that equality compares only the `stat`.
         now = StatFingerprint.of(blob, origin=fingerprint.origin, place=Place(fingerprint.place))
         return FileState.UNCHANGED if now == fingerprint else FileState.CHANGED
 

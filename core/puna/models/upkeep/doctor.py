@@ -265,6 +265,7 @@ class _Examination:
         """Read every undamaged model as a load does."""
         for each in self.named:
             names = {file_name(layer.digest) for layer in _layers(each.manifest)}
+            # Damaged and missing blobs have findings of their own.
             if names & self.damaged or not all((self.store.blobs.folder / name).exists() for name in names):
                 continue
             try:

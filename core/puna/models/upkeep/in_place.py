@@ -60,7 +60,9 @@ def register(
             digest = yield from _added(store.blobs, path, link, shared_locks, stopped)
             files[path.name] = digest
         request = CreateRequest(name=name.full, files=files, backend=backend, as_is=True)
+        # The shared locks stay until the manifest names the blobs.
         yield from create(store, request, stopped=stopped)
+    # The joined file is the model; the links to its shards are not needed any more.
     if found.is_split:
         store.remove_unused(frozenset(files.values()))
 

@@ -146,7 +146,9 @@ def name_of(stem: str, folder: Path) -> str:
         match = _TYPED.fullmatch(stem)
         base, tag = (match["base"], match["type"]) if match else (stem, "latest")
     if base.lower() in _NAMELESS:
+        # A cache of Hugging Face has folders such as "snapshots/<revision>" between the model's folder and the file.
         parent = next((each for each in (folder, *folder.parents) if not _REVISION.fullmatch(each.name)), folder)
+        # In that cache a folder is called "models--MAKER--NAME".
         base = _FOLDER_SUFFIX.sub("", parent.name.rpartition("--")[2])
     return f"{_plain(base) or 'model'}:{_plain(tag) or 'latest'}"
 
@@ -158,6 +160,7 @@ def _plain(text: str) -> str:
 def _projectors(stem: str, bases: list[str], beside: list[Path]) -> tuple[Path, ...]:
     """Choose the projector of a model: one with the model's name, or the folder's if all its files are one model."""
     own = _base(stem)
+    # A projector with another model's name must not be taken, even if it is the only one in the folder.
     named = [path for path in beside if _stripped(path) not in _NAMELESS and own.startswith(_stripped(path))]
     nameless = [path for path in beside if _stripped(path) in _NAMELESS] if len(set(bases)) == 1 else []
     return tuple(sorted(named or nameless, key=_preference)[:1])
@@ -178,6 +181,7 @@ def _preference(path: Path) -> tuple[int, str]:
 def _distinct(found: list[Found], skipped: list[Skipped]) -> list[Found]:
     kept: dict[str, Found] = {}
     for each in found:
+        # Two models of one name would replace each other, and the order of a scan must not decide.
         if each.name in kept:
             first = kept[each.name].files[0]
             skipped.append(Skipped(each.files[0], f"{first} would be called {each.name} too: import it by itself"))

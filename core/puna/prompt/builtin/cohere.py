@@ -34,6 +34,7 @@ class CohereRenderer:
                     role = message.role.upper()
                     out.append(f"{_TURN}<|{role}_TOKEN|><|START_TEXT|>{message.content}<|END_TEXT|>{_END}")
                 case "assistant":
+                    # An answer without calls at the end is one that the model goes on with, so its turn stays open.
                     begun = last and not message.tool_calls
                     out.append(f"{_TURN}<|CHATBOT_TOKEN|>{_answer(message, numbers)}")
                     out.append("" if begun else _END if message.tool_calls else f"<|END_TEXT|>{_END}")
@@ -56,6 +57,7 @@ class _Numbers:
         number = str(self._next)
         self._next += 1
         if given:
+            # The first call with an id keeps it, since results name the id only.
             self._by_id.setdefault(given, number)
         return number
 

@@ -81,6 +81,7 @@ class CohereParser:
                     content += self._text(done)
                 case _State.CALLS:
                     raw, found, rest = self._held.partition(_END_OF_CALLS)
+                    # The token limit may cut the end marker. Complete objects before it still count.
                     if found or (done and raw):
                         calls.extend(self._calls(raw))
                         self._held, self._state = rest, _State.DECIDING
@@ -92,6 +93,7 @@ class CohereParser:
         if found:
             self._held, self._state = rest, _State.DECIDING
             return before.rstrip(SPACE)
+        # White space before the end marker is not part of the thought. It is held back until other text follows.
         sure = self._held[: len(self._held) - overlap(self._held, _END_OF_THINKING)].rstrip(SPACE)
         self._held = self._held[len(sure) :]
         return sure
@@ -124,6 +126,7 @@ class CohereParser:
                 continue
             if not isinstance(value, dict):
                 continue
+            # null counts as missing: "parameters": null is an empty object.
             name, arguments = value.get("tool_name") or "", value.get("parameters") or {}
             if isinstance(name, str) and isinstance(arguments, dict):
                 calls.append(ToolCall(name=name, arguments=gojson.dumps(arguments), index=self._count + len(calls)))
@@ -136,6 +139,7 @@ def _objects(text: str) -> Iterator[str]:
     depth, begin, quoted, escaped = 0, 0, False, False
     for at, char in enumerate(text):
         if quoted:
+            # Braces in strings do not count.
             quoted = escaped or char != '"'
             escaped = not escaped and char == "\\"
         elif char == '"':

@@ -54,6 +54,7 @@ def _answer(message: Message, first: bool, thought: bool) -> str:
     if message.tool_calls:
         calls = _calls(f"{call.name}{format_text.SEPARATOR}{_arguments(call)}" for call in message.tool_calls)
         return (format_text.ASSISTANT + "</think>" if first else "") + content + calls + format_text.EOS
+    # A client may send the thought within the content. It is cut off.
     if first and "</think>" in content:
         content = content.partition("</think>")[2]
     opening = format_text.ASSISTANT + ("<think>" if thought else "</think>") if first else ""
@@ -98,6 +99,7 @@ class CogitoRenderer:
                     out.append(format_text.OUTPUT + message.content + format_text.END_OF_OUTPUT)
                     outputs = True
         out.append(format_text.END_OF_OUTPUTS if outputs else "")
+        # A user's message has opened the answer already.
         if next((m.role for m in reversed(messages) if m.role in ("user", "assistant", "tool")), "") != "user":
             out.append(format_text.ASSISTANT)
         return "".join(out) + ("<think>\n" if thinks else "")

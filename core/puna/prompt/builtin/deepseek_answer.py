@@ -69,6 +69,7 @@ class DeepSeekParser:
                 case _State.THINKING:
                     before, found, rest = self._held.partition(_END_OF_THINKING)
                     if found:
+                        # White space around `</think>` belongs to neither part.
                         thinking += before.rstrip(SPACE)
                         self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
                     else:
@@ -100,6 +101,7 @@ class DeepSeekParser:
         calls: list[ToolCall] = []
         while True:
             at, end = self._held.find(END_OF_CALL), self._held.find(END_OF_CALLS)
+            # END_OF_CALLS may come before the next complete call; then the calls are over.
             if at < 0 or 0 <= end < at:
                 self._end_calls()
                 return calls
@@ -124,6 +126,7 @@ class DeepSeekParser:
         name, _, text = raw.partition(SEPARATOR)
         if self._fenced:
             name, _, text = text.partition("\n```json\n")
+            # Without the closing fence the arguments may be incomplete.
             text, closed, _ = text.partition("\n```")
             if not closed:
                 return None

@@ -21,6 +21,7 @@ from puna.prompt.parsed import ParsedDelta
 _CALL: Final = "<start_function_call>"
 _END_OF_CALL: Final = "<end_function_call>"
 _QUOTE: Final = "<escape>"
+# As in Go's expressions the dot does not match a line end: arguments of several lines make a call unreadable.
 _WRITTEN: Final = re.compile(r"call:([^{]+)\{(.*)\}")
 _NUMBER: Final = re.compile(
     r"[\t\v\f\r ]*([+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
@@ -82,6 +83,7 @@ def _members(text: str) -> dict[str, object]:
 def _parts(text: str) -> Iterator[str]:
     """Yield the texts between the commas that stand outside brackets and strings."""
     depth, part = 0, ""
+    # Odd chunks stand between quotes, where commas and brackets are text.
     for i, chunk in enumerate(text.split(_QUOTE)):
         part += _QUOTE if i else ""
         if i % 2:
@@ -111,6 +113,7 @@ def _value(text: str) -> object:
     if read is not None:
         return read
     if text.startswith("[") and text.endswith("]"):
+        # An empty list is nil in Ollama, which prints as null.
         return [_value(part) for part in _parts(text[1:-1])] or None
     if text.startswith("{") and text.endswith("}"):
         return _members(text[1:-1])

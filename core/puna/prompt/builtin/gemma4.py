@@ -83,6 +83,7 @@ class _Turns:
         """Return the message at a place, with the results that follow its calls."""
         message = self._messages[at]
         role = "model" if message.role == "assistant" else message.role
+        # Neighbouring messages of the model share one turn.
         out = "" if role == self._role == "model" else f"<|turn>{role}\n"
         self._role = role
         if message.thinking and role == "model" and at > self._question:
@@ -99,6 +100,7 @@ class _Turns:
             return "<|tool_response>"
         following = next((message.role for message in self._messages[at + 1 :] if message.role != "tool"), "")
         goes_on = role == "model" and following == "assistant"
+        # The model goes on in its own turn after the results.
         waits = self.ends_with_results and not content and not following
         return "" if goes_on or waits else "<turn|>\n"
 
@@ -114,6 +116,7 @@ def _count(messages: Sequence[Message], at: int) -> int:
 def _results(messages: Sequence[Message], marks: markup.MediaMarkers, at: int) -> str:
     """Return the results that follow the message at a place, each with the name of the tool that was called."""
     out = ""
+    # Reversed, so that of calls with the same id the first gives its name.
     calls = {call.id: call.name for call in reversed(messages[at].tool_calls) if call.id}
     for i in range(at + 1, at + 1 + _count(messages, at)):
         message = messages[i]

@@ -89,6 +89,7 @@ class Gemma4Parser:
             calls.extend(self._call(self._held))
         elif done and state is _State.CONTENT:
             content += self._held
+        # A thought that the token limit cut is still a thought.
         elif done and state in (_State.OPENING, _State.THINKING):
             thinking += self._held
         return ParsedDelta(content, thinking if self._shows else "", tuple(calls))
@@ -104,6 +105,7 @@ class Gemma4Parser:
 
     def _open(self) -> None:
         """Pass the name of the channel. A channel of another name is a thought that begins with that name."""
+        # The name of the channel may arrive in pieces. Until it differs from "thought" the text is undecided.
         if self._held == _THOUGHT or not _THOUGHT.startswith(self._held):
             self._held, self._state = self._held.removeprefix(_THOUGHT), _State.THINKING
 
@@ -128,8 +130,10 @@ class Gemma4Parser:
         """Pass white space, the marker that ends a turn of calls, and a second end of the call."""
         tags = (_RESPONSE, _END_OF_CALL)
         self._held = self._held.lstrip(SPACE)
+        # Models write these markers several times and in either order.
         while tag := next((tag for tag in tags if self._held.startswith(tag)), ""):
             self._held = self._held.removeprefix(tag).lstrip(SPACE)
+        # An empty text is the beginning of every marker, so the state lasts until other text comes.
         if not any(tag.startswith(self._held) for tag in tags):
             self._state = _State.CONTENT
 

@@ -80,6 +80,7 @@ def _value(value: object) -> str:
 
 
 def _tools(tools: Sequence[Tool]) -> str:
+    # The part of a tool's name before the dot is its namespace, which the format lists once.
     spaces = list(dict.fromkeys(tool.name.partition(".")[0] for tool in tools))
     recipients = ", ".join(f'"{name}"' for name in ("self", *(f"{space}.*" for space in spaces), "user"))
     told = f"# Valid recipients: {recipients}."

@@ -99,6 +99,7 @@ class GlimmerParser:
     def _header(self, done: bool) -> str:
         header, found, rest = self._held.partition(MESSAGE)
         if not found:
+            # An answer may end within its header. The text then goes to the client as content, so that nothing is lost.
             told = self._held.removeprefix(f"{START}assistant") if done else ""
             self._held = "" if done else self._held
             return told
@@ -116,6 +117,7 @@ class GlimmerParser:
         elif not self._tools:
             self._state = _State.CONTENT
         else:
+            # An unknown recipient may be the name of a tool that the model misspelled; the body decides.
             self._state = _State.CALL if self._tool(recipient) else _State.UNDECIDED
 
     def _decide(self, done: bool) -> None:
@@ -139,6 +141,7 @@ class GlimmerParser:
         before, started, after = self._held.partition(START)
         if started and not any(tag in before for tag in _ENDS):
             header, found, rest = after.partition(MESSAGE)
+            # The header may still be incomplete.
             likely = header.startswith("assistant") or "assistant".startswith(header)
             if not found and likely and not done and not any(tag in after for tag in _ENDS):
                 self._held = started + after
@@ -153,6 +156,7 @@ class GlimmerParser:
         before, ended = self._end()
         if ended:
             return before
+        # START is held back too, since a forgotten end shows only in the next header.
         held = 0 if done else max(overlap(before, tag) for tag in (*_ENDS, START))
         self._held = before[len(before) - held :]
         return before[: len(before) - held]
@@ -167,6 +171,7 @@ class GlimmerParser:
         try:
             name, parameters = read_call(body.strip(SPACE))
         except ValueError as error:
+            # The header has named a tool, so the body was meant as a call.
             if expected and self._strict:
                 raise BackendFailedError(f"parse Glimmer call to {expected}: {error}") from None
             return ParsedDelta(body)

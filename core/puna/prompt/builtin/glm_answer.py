@@ -56,6 +56,7 @@ def _call(element: xml_text.Element, tools: Sequence[Tool]) -> tuple[str, dict[s
         raise BackendFailedError("empty function name")
     keys = [key.text.strip(SPACE) for key in element.named("arg_key")]
     values = [value.text for value in element.named("arg_value")]
+    # Ollama's error, which clients see.
     if len(keys) != len(values):
         message = f"mismatched arg_key and arg_value counts: {len(keys)} keys, {len(values)} values"
         raise BackendFailedError(message)

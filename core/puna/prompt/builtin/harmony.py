@@ -62,6 +62,8 @@ def read_header(text: str) -> Header:
         match = re.match(rf"[^{SPACE}]*", after)
         channel = match[0] if match else ""
         text = f"{before} {after[len(channel) :]}".strip(SPACE)
+    # The recipient stands as the first word (without a role) or as the second one; "to=" later in the text is not a
+    # recipient.
     words = text.split()
     role = words[0] if words else ""
     recipient = next((word[3:] for word in words[:2] if word.startswith("to=")), "")
@@ -75,6 +77,7 @@ class HarmonyParser:
 
     def __init__(self) -> None:
         self._names = ToolNames()
+        # The prompt ends with these words, and the first header follows them.
         self._held = f"{_START}assistant"
         self._state = _State.LOOKING
         self._header = Header()
@@ -84,6 +87,7 @@ class HarmonyParser:
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Begin where the prompt ended; return the tools under names that the model can write."""
         if last_message is not None and last_message.role == "assistant":
+            # The answer goes on in the channel in which the conversation began it.
             if last_message.content:
                 self._held = f"{_START}assistant{_CHANNEL}final{_MESSAGE}"
             elif last_message.thinking:
@@ -131,6 +135,7 @@ class HarmonyParser:
                 if found:
                     self._held, self._state = rest, _State.LOOKING
                     return before
+                # Only the end marker matters within a body: the other tokens are text there.
                 sure = self._held[: len(self._held) - overlap(self._held, _END)]
                 self._held = self._held[len(sure) :]
                 return sure
@@ -169,11 +174,13 @@ class ToolNames:
         """Return an identifier that no other name has."""
         shown = name
         if name not in _KEPT_NAMES:
+            # The format calls functions like members of a TypeScript namespace, so their names must be identifiers.
             shown = "".join(c for c in re.sub(r"[ \-.]", "_", name) if c in "_$" or c.isalpha() or c.isdecimal())
             if shown and shown[0].isdecimal():
                 shown = f"_{shown}"
             shown = shown or "unnamed"
         unique, number = shown, 2
+        # "get-time" and "get.time" both become "get_time", and the client must get back the name that it sent.
         while unique in self._originals:
             unique = f"{shown}_{number}"
             number += 1

@@ -68,6 +68,7 @@ def _answer(message: Message) -> str:
     thinking, content = message.thinking, message.content
     if "</think>" in content:
         before, _, content = content.rpartition("</think>")
+        # A client may send the thought within the content.
         thinking = thinking or before.rpartition("<think>")[2]
     thinking, content = thinking.strip(SPACE), content.strip(SPACE)
     out = f"<think>\n{thinking}\n</think>\n" if thinking else "</think>\n"

@@ -65,6 +65,7 @@ class LagunaParser:
         self._tools = tools
         self._shows = think is not None and think.on
         continues = goes_on(last_message)
+        # The prompt ends within an answer, which may close a thought that the conversation began.
         if self._resumes and continues:
             self._state = _State.RESUMING
         elif self._shows:
@@ -95,6 +96,7 @@ class LagunaParser:
                     content += self._content(done)
                 case _State.CALL:
                     raw, found, rest = self._held.partition(_END_OF_CALL)
+                    # The token limit may cut the end marker; the call before it is read.
                     if found or (done and raw.strip(SPACE)):
                         calls.append(self._call(raw))
                         self._held, self._state = rest.lstrip(SPACE), _State.CONTENT
@@ -147,6 +149,7 @@ class LagunaParser:
     def _sure(self, *tags: str) -> int:
         """Return the length of the text before a possible start of a tag, or else before white space at the end."""
         uncertain = max(overlap(self._held, tag) for tag in tags)
+        # White space at the end may stand before a marker, where it does not count.
         return len(self._held) - uncertain if uncertain else len(self._held.rstrip(SPACE))
 
     def _take(self, length: int) -> str:

@@ -28,6 +28,7 @@ class Lfm2Renderer:
         keeps = self._thinks and (think is None or think.on)
         marks = markup.MediaMarkers()
         contents = [marks.content(message) for message in messages]
+        # The last answer keeps its thinking in any case, since the model may go on with it.
         final = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
         headed = bool(messages) and messages[0].role == "system"
         head = _head(messages[0].content if headed else "", tools)
@@ -71,5 +72,6 @@ def _tool(tool: Tool) -> str:
 
 
 def _call(call: ToolCall) -> str:
+    # Sorted by name, as Ollama does for this family.
     arguments = sorted(markup.arguments(call.arguments).items())
     return f"{call.name}({','.join(f'{name}={markup.unescaped(value)}' for name, value in arguments)})"

@@ -73,12 +73,14 @@ class Lfm2Parser:
                     self._open()
                 case _State.THINKING:
                     thinking += self._thought()
+                # White space may arrive in several texts. The state lasts until another character comes.
                 case _State.BLANK | _State.BLANK_THINKING:
                     self._held = self._held.lstrip(SPACE)
                     if self._held:
                         self._state = _State.CONTENT if state is _State.BLANK else _State.THINKING
                 case _State.CONTENT:
                     before, found, rest = self._held.partition(_CALLS)
+                    # The token of calls is a special token and comes whole, so nothing needs to be held back.
                     content += before.rstrip(SPACE) if found else before
                     self._held, self._state = rest, _State.CALLS if found else state
                 case _State.CALLS:
@@ -126,6 +128,7 @@ class Lfm2Parser:
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
     """Return the names and arguments of calls. Raises ValueError if the text is anything else."""
     rest = text.strip(SPACE)
+    # Models leave out the brackets around a single call.
     if rest.startswith("[") and rest.endswith("]"):
         rest = rest[1:-1]
     calls = []
@@ -147,6 +150,7 @@ def _closing(text: str) -> int:
     while at < len(text):
         char = text[at]
         if quote:
+            # An escaped quote does not end the text.
             at += char == "\\"
             quote = "" if char == quote else quote
         elif char in "'\"":
@@ -184,6 +188,7 @@ def _value(text: str) -> object:
         return read
     if text.startswith(("[", "{")):
         try:
+            # Neither JSON nor Python after the rewriting: the model meant a text.
             return json.loads(_as_json(text), parse_int=float)
         except ValueError:
             return text
@@ -192,6 +197,7 @@ def _value(text: str) -> object:
 
 def _as_json(text: str) -> str:
     """Return a literal of Python as JSON: its words and its texts in single quotes are rewritten."""
+    # Texts are matched together with words, so that "None" within a text stays.
     return _PYTHON.sub(lambda match: _JSON_WORDS.get(match[0]) or _double_quoted(match[0]), text)
 
 

@@ -76,6 +76,7 @@ class MinistralParser:
 
     def _content(self) -> str:
         tags = {_CALL: _State.NAME, _THINKING: _State.THINKING}
+        # In the order of the table and not of the text: see above on Ollama.
         for tag, following in tags.items():
             before, found, rest = self._held.partition(tag)
             if found:
@@ -98,6 +99,7 @@ class MinistralParser:
         end = _end_of_object(self._held)
         if end < 0:
             return []
+        # The name is checked once the call is complete, since an incomplete one at the end of an answer is no error.
         if self._name not in self._names:
             raise BackendFailedError(f"tool '{self._name}' not found")
         try:

@@ -26,6 +26,7 @@ class NemotronRenderer:
         """Return the prompt."""
         thinks = think is None or think.on
         marks = markup.MediaMarkers()
+        # Only these roles show media in this family.
         contents = [marks.content(m) if m.role in ("user", "tool") else m.content for m in messages]
         headed = bool(messages) and messages[0].role == "system"
         head = contents[0] if headed else ""
@@ -41,6 +42,7 @@ class NemotronRenderer:
                         f"<|im_start|>assistant\n{_answer(message, content, i > question, self._trims)}<|im_end|>\n"
                     )
                 case "tool":
+                    # Neighbouring results share one turn of the user.
                     out.append("" if not i or messages[i - 1].role == "tool" else "<|im_start|>user\n")
                     out.append(f"<tool_response>\n{content}\n</tool_response>\n")
                     following = i + 1 < len(messages) and messages[i + 1].role == "tool"
@@ -60,6 +62,7 @@ def _answer(message: Message, content: str, recent: bool, keeps_line: bool) -> s
         content = f"<think>\n{message.thinking}{end}</think>{end}{content}"
     elif "<think>" not in content and "</think>" not in content:
         content = _EMPTY + content
+    # Earlier thoughts are cut, and an empty thought keeps the form of an answer.
     if not recent and "</think>" in content:
         content = content.rpartition("</think>")[2]
         if message.tool_calls:
@@ -79,6 +82,7 @@ def _call(call: ToolCall) -> str:
 
 def _value(value: object) -> str:
     match value:
+        # This family spells None, True and False as Python does.
         case None | bool():
             return str(value)
         case Mapping() | list():

@@ -34,6 +34,7 @@ class Olmo3Renderer:
                     calls = "\n".join(map(_call, message.tool_calls))
                     out.append(f"<|im_start|>assistant\n{message.content}")
                     out.append(f"<function_calls>{calls}</function_calls>" if calls else "")
+                    # An answer at the end stays open for the model to go on with; after calls their results must come.
                     last = i == len(rest) - 1 and not calls
                     out.append("" if last else "<|im_end|>\n")
                     begun = last and bool(message.content)
@@ -43,6 +44,7 @@ class Olmo3Renderer:
 
 
 def _call(call: ToolCall) -> str:
+    # Sorted by name, as Ollama does for this family.
     arguments = sorted(markup.arguments(call.arguments).items())
     return f"{call.name}({', '.join(f'{name}={gojson.dumps(value)}' for name, value in arguments)})"
 

@@ -70,6 +70,7 @@ class Olmo3Parser:
             match state:
                 case _State.CONTENT:
                     before, found, rest = self._held.partition(_CALLS)
+                    # The marker consists of ordinary tokens, so it may arrive in pieces.
                     held = 0 if done or found else overlap(before, _CALLS)
                     content += before[: len(before) - held]
                     self._held = rest if found else before[len(before) - held :]
@@ -89,6 +90,7 @@ class Olmo3Parser:
         try:
             read = read_calls(block)
         except ValueError:
+            # Unreadable calls vanish, as in Ollama. The state goes on, so later content arrives.
             return []
         begin = self._count
         self._count += len(read)
@@ -134,7 +136,9 @@ def read_calls(text: str) -> list[tuple[str, dict[str, object]]]:
     """Return the names and arguments of calls. Raises ValueError if a line is no call."""
     calls = []
     for line in filter(None, (line.strip(SPACE) for line in text.split("\n"))):
+        # One call stands on each line.
         match = _CALL.fullmatch(line)
+        # One unreadable line makes the whole block content.
         if match is None:
             raise ValueError("no call")
         calls.append((match[1], _arguments(match[2])))

@@ -25,6 +25,7 @@ class Qwen35Renderer:
         thinks = think is None or think.on
         marks = markup.MediaMarkers()
         contents = [marks.content(message).strip(SPACE) for message in messages]
+        # Answers after the last question belong to the current turn, and their thinking is still needed.
         question = markup.last_question(messages)
         out = [_head(messages, contents, tools)]
         for i, message in enumerate(messages):

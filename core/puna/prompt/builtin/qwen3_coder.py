@@ -55,6 +55,7 @@ def _value(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping | list):
+        # Go prints inner objects from maps, which have sorted keys.
         return gojson.dumps(value, sort_keys=True)
     return go_text(value)
 

@@ -41,9 +41,11 @@ def typed(raw: str, types: Sequence[str]) -> object:
 
 def typed_exactly(raw: str, types: Sequence[str]) -> object:
     """Return the same for a text whose line ends belong to the value."""
+    # null stands for every type, since the notation has no quotes to tell it from the text.
     if raw.lower() == "null":
         return None
     only = len(types) == 1
+    # From the narrowest type to the widest: "1" fits number too, and every text fits string.
     for wanted in ("boolean", "integer", "number", "array", "object"):
         if wanted not in types:
             continue
@@ -51,6 +53,7 @@ def typed_exactly(raw: str, types: Sequence[str]) -> object:
         if found:
             return value
         if only:
+            # Ollama gives false for a text that is no boolean, and the text itself for every other type.
             return False if wanted == "boolean" else raw
     return raw
 
@@ -61,10 +64,12 @@ def _read(raw: str, wanted: str) -> tuple[bool, object]:
         case "boolean":
             return raw.lower() in ("true", "false"), raw.lower() == "true"
         case "integer":
+            # 2**63 stands for no integer: it is the first number beyond the range.
             whole = int(raw) if re.fullmatch(r"[+-]?[0-9]+", raw) else 2**63
             return -(2**63) <= whole < 2**63, whole
         case "number":
             number = literals.floating(raw) if raw.isascii() else None
+            # Go prints a float without a fraction as an integer.
             return number is not None, int(number) if number is not None and number.is_integer() else number
     try:
         value = json_text.read(raw)

@@ -56,6 +56,7 @@ def _answer(message: Message, content: str, block: bool) -> str:
     out = "<|im_start|>assistant\n"
     if block:
         out += "<think>\n" + message.thinking.strip("\n")
+        # Without content the block stays open: the model goes on thinking.
         out += "\n</think>\n\n" + content.lstrip("\n") if content else ""
     else:
         out += content

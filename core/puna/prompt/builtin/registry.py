@@ -161,4 +161,5 @@ def renderer(name: str) -> Renderer:
 
 def parser(name: str) -> Parser | None:
     """Return a fresh parser for one answer; None for an unknown name, with which an answer is content."""
+    # A new parser for each answer: parsers keep state.
     return _PARSERS[name]() if name in _PARSERS else None

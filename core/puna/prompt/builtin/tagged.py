@@ -119,6 +119,7 @@ class TaggedParser:
         self._held += text
         thinking, content, calls = "", "", []
         while True:
+            # White space may arrive in several texts, so dropping it is a state of its own.
             if self._eating and self._held:
                 self._held = self._held.lstrip(SPACE)
                 self._eating = not self._held
@@ -138,6 +139,7 @@ class TaggedParser:
                         calls.append(self._call(raw, self._read_call))
                         self._held, self._state = rest, _State.CONTENT
                         self._eat(self._options.eats_after_calls)
+            # Each pass handles one marker. Without another one the text up to a possible marker can go out.
             if found is None:
                 break
         # The loop passed all complete markers; the rest of the text is certain up to a possible marker.
@@ -162,6 +164,7 @@ class TaggedParser:
             self._held = ""
         if not trimmed or (_BEGINNING.startswith(trimmed) and trimmed != _BEGINNING):
             return None
+        # In OPENING the prompt has opened the thought already, so the tag is optional.
         opened = trimmed.startswith(_BEGINNING)
         self._state = _State.THINKING if opened or self._state is _State.OPENING else _State.CONTENT
         if opened:
@@ -196,6 +199,7 @@ class TaggedParser:
 
     def _sure(self, tags: Sequence[str]) -> str:
         """Take the text that is neither the start of a tag nor white space before one."""
+        # The longest possible marker decides how much is held back.
         end = len(self._held) - max(overlap(self._held, tag) for tag in tags)
         # Such a call waits for the character behind its tag: see _waits.
         if _OPEN in tags and _OPEN in self._held:
@@ -205,9 +209,11 @@ class TaggedParser:
         return sure
 
     def _unclosed(self, read_call: ReadCall) -> ToolCall:
+        # The end may hold the beginning of the closing tag, which is no part of the call.
         raw, self._held = self._held[: len(self._held) - overlap(self._held, _CLOSE)], ""
         try:
             call = self._call(raw, read_call)
+            # An unfinished call may have an unfinished name.
             if not any(tool.name == call.name for tool in self._tools):
                 raise BackendFailedError(f"tool {gojson.quote(call.name)} is not declared")
         except BackendFailedError as error:

@@ -39,6 +39,7 @@ def _type_json(value: Slice) -> str:
 _TYPE_SCRIPT: Final = {
     "string": "string",
     "number": "number",
+    # TypeScript has one type of numbers.
     "integer": "number",
     "boolean": "boolean",
     "array": "any[]",
@@ -168,6 +169,7 @@ def _tool(tool: Tool) -> Struct:
 
 
 def _boxed(value: object) -> Boxed | None:
+    # Any JSON is an interface in Go, which error texts mention.
     return None if value is None else Boxed(value)
 
 
@@ -190,6 +192,7 @@ def _nested(properties: Mapping[str, Any] | None) -> Pointer:
     if properties is None:
         return Pointer(None, _NESTED.name)
     members = ",".join(f"{gojson.string(name)}:{to_json(_property(kept))}" for name, kept in properties.items())
+    # The JSON is computed here: templates cannot reach the members themselves.
     held = Struct(_HIDDEN, "{" + members + "}")
     return Pointer(Struct(_NESTED, Pointer(held, _HIDDEN.name)), _NESTED.name)
 

@@ -86,6 +86,7 @@ class ToolCallParser:
             if called is None and self._bare:
                 return
             # The closing brace stays, as in Ollama, where it keeps brackets from balancing.
+            # The name may stand behind the object. Then both are passed, so that the name does not start another call.
             self._held = self._held[max(name_end, text.end) if called == name else text.end :]
             if called is not None:
                 yield ToolCall(name=called, arguments=gojson.dumps(text.arguments), index=self._count)
@@ -186,8 +187,10 @@ def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[
 
     The arguments are None if the call has none that can be used.
     """
+    # A member called name is a call's name at any depth: models wrap calls in further objects.
     if "name" in found:
         arguments = _arguments(found.get("arguments"))
+        # Models trained on different notations write "arguments" or "parameters".
         return True, found["name"], _arguments(found.get("parameters")) if arguments is None else arguments
     if (arguments := _arguments(found.get(name))) is not None:
         return True, None, arguments

@@ -56,6 +56,7 @@ def _kinds(schema: object) -> set[str]:
     kind = schema.get("type")
     if isinstance(kind, str | list) and kind:
         kinds = {kind} if isinstance(kind, str) else {each for each in kind if isinstance(each, str)}
+        # A text such as 3.0 is accepted where an integer is wanted: all numbers are floats here.
         return kinds | ({"number"} if "integer" in kinds else set())
     if isinstance(schema.get("anyOf"), list):
         return set().union(*[_kinds(each) for each in schema["anyOf"]])
@@ -88,6 +89,7 @@ def _python_literal(text: str) -> Value:
     if len(text) > _LONGEST_LITERAL:
         return text
     try:
+        # The detour over JSON refuses what JSON cannot hold, such as sets, and makes tuples lists.
         return json.loads(json.dumps(ast.literal_eval(text), allow_nan=False), parse_int=float)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text

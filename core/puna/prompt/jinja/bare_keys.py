@@ -14,6 +14,7 @@ def read_value(text: str, at: int) -> tuple[Any, int]:
     """Return the value that begins at an offset, and the offset after it. Raises ValueError."""
     at = _skip(text, at)
     if text.startswith(_QUOTE, at):
+        # index raises ValueError for a text without an end, like every other fault here.
         end = text.index(_QUOTE, at + len(_QUOTE))
         return text[at + len(_QUOTE) : end], end + len(_QUOTE)
     if text.startswith("{", at):
@@ -43,6 +44,7 @@ def _members(text: str, at: int) -> tuple[dict[str, Any], int]:
         out[name], at = read_value(text, key.end() + 1)
         at = _skip(text, at)
         if text.startswith(",", at):
+            # A comma may be the last character before the end.
             at = _skip(text, at + 1)
         elif not text.startswith("}", at):
             raise ValueError("no end of an object")

@@ -72,6 +72,7 @@ class _Reader:
             return
         try:
             while self._at < len(self._text):
+                # Both are optional: models leave markers out, and a section opens only before its first call.
                 for opening in (layout.section_start, layout.call_start):
                     self._take(opening)
                 if layout.json.in_array and layout.call_syntax is CallSyntax.JSON:
@@ -82,6 +83,7 @@ class _Reader:
                     self._take("]")
                 self._take(layout.section_end)
                 # A comma is passed over only if another call follows; otherwise it is content.
+                # A later call that cannot be read gives back only the text behind this point.
                 self.done = self._at
                 self._take(",")
         except UnreadableError:
@@ -152,6 +154,7 @@ class _Reader:
         members = self._layout.json
         if not isinstance(value, Mapping):
             raise UnreadableError
+        # The name of the tool is itself the key of the object.
         if not members.name:
             name, arguments = next(iter(value.items()), ("", None))
             if members.arguments and isinstance(arguments, Mapping):

@@ -64,6 +64,7 @@ class ChannelParser:
         content, thinking = "", ""
         while True:
             if self._channel is None:
+                # A header decides where its body goes, so nothing passes before it is complete.
                 header, found, rest = self._buffer.partition(_MESSAGE)
                 if not found:
                     return ParsedDelta(content, thinking)

@@ -57,6 +57,7 @@ def compare(left: str, right: str) -> Difference:
     head = tail = 0
     rest_a, rest_b = "".join(one), "".join(other)
     # Only the outermost segments that are no markers are compared by characters.
+    # The end is compared first, and the start only in the rest, so that no character counts twice.
     if one and other and not is_marker(one[-1]) and not is_marker(other[-1]):
         tail = _shared(rest_a[::-1], rest_b[::-1])
     if one and other and not is_marker(one[0]) and not is_marker(other[0]):

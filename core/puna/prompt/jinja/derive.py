@@ -55,6 +55,7 @@ def _thinking(attempt: Attempt, layout: OutputLayout, *, scoped: bool) -> Output
     thoughtful = attempt(_said(reasoning_content=THOUGHT), enable_thinking=True)
     if plain is not None and thoughtful is not None and THOUGHT in compare(plain, thoughtful).right:
         layout = _around_thought(layout, thoughtful)
+    # The switch comes second, so that it adds only what earlier answers did not show.
     layout = _thinking_switch(attempt, layout)
     if scoped:
         # Some templates show a thought only beside a call, since a model goes on thinking after the call's result.
@@ -113,6 +114,7 @@ def _thinking_tail(layout: OutputLayout, off: str, on: str) -> OutputLayout:
         if position < 0 or position + len(anchor) >= len(extended):
             continue
         extra = [each for each in segments(extended[position + len(anchor) :].strip()) if each.strip()]
+        # Exactly two markers are an empty thought. Anything else is an instruction or an example.
         if len(extra) == 2 and is_marker(extra[0]) and is_marker(extra[1]):
             return replace(
                 layout,

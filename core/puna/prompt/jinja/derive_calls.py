@@ -160,6 +160,7 @@ def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
     two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
     if two is None:
         return layout
+    # The common end of both texts belongs to the last call. Cutting it off leaves what stands between the calls.
     second = compare(two.suffix, two.right).right.lstrip()
     if layout.section_start and second.startswith(layout.section_start):
         layout = replace(
@@ -218,6 +219,7 @@ def _argument_markers(pair: Pair, tagged: TaggedCall, rest: str) -> TaggedCall:
     after_value, _, tail = tail.partition(OTHER_KEY)
     _, _, close = tail.partition(_OTHER_VALUE)
     opening = re.search(r"(.*?)((?:<[^<>]*|\[[^\[\]]*|\S*)$)", after_name, re.DOTALL)
+    # The marker right before the key belongs to the key; text before that marker belongs to the name.
     full = re.search(rf"({_MARK}\s*)$", after_name)
     start = full.start() if full else opening.start(2) if opening else len(after_name)
     before_key = after_name[start:]

@@ -72,6 +72,7 @@ def variables(source: str, think: Think | None) -> dict[str, Any]:
 
 def corrected(derived: OutputLayout, source: str) -> OutputLayout:
     """Return a derived layout with what the template does not show."""
+    # The template cuts thoughts from earlier answers and shows none, so nothing can be derived from it.
     if "content.split('</think>')" in source and "reasoning_content" not in source and not derived.thinks:
         derived = _thinking(derived)
     for present, change in _REPLACEMENTS:

@@ -78,8 +78,11 @@ class OutputParser:
         sure = self.feed("")
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
+            # The token limit may cut a thought; the beginning of a marker at its end is then text.
             return ParsedDelta(sure.content, sure.thinking + self._thinking(rest))
         if self._state is _State.CALLS:
+            # Calls are read once at the end: a call may be followed by another, and only the whole text shows where
+            # calls end.
             calls, after = read_calls(rest, self.layout, self._tools)
             # The end of the turn may follow the calls as text, since its tokens are preserved for the parser.
             for stray in self.layout.stray_markers if calls else ():

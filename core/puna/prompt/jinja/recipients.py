@@ -40,6 +40,7 @@ class RecipientParser:
 
     def __init__(self, tools: Sequence[Tool], answer_prefix: str = "", think: Think | None = None) -> None:
         """answer_prefix: the beginning of the answer that the prompt already holds."""
+        # Not strict: in Ollama's engine, which this path imitates, such a call is no error.
         self._parser = GlimmerParser(strict=False)
         self._parser.init(tools, None, think)
         self._prefix = answer_prefix

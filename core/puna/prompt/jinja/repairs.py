@@ -25,6 +25,7 @@ def conversation(messages: Sequence[Message], abilities: Abilities, *, developer
     for message in messages:
         markers = "".join([f"[img-{number + index}]" for index in range(len(message.media))])
         number += len(message.media)
+        # Only the templates of gpt-oss know the role developer.
         role = "system" if message.role == "developer" and not developer else message.role
         out.append(_as_dict(message, role, message.content + markers, abilities))
     return out if abilities.system else _without_system(out)
@@ -44,6 +45,7 @@ def _as_dict(message: Message, role: str, text: str, abilities: Abilities) -> di
         calls = out["tool_calls"] = []
         for call in message.tool_calls:
             arguments: Any = arguments_text(call.arguments)
+            # Templates that iterate over arguments need an object; others print a text as it is.
             if abilities.object_arguments:
                 arguments = json.loads(arguments)
             made: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -119,6 +119,7 @@ class ChatTemplate:
         tool_source: the variant for conversations with tools (`tokenizer.chat_template.tool_use`), if there is one.
         adds_bos, adds_eos: the tokenizer adds these tokens, so their texts are cut from the prompt.
         """
+        # llama.cpp takes the word "chatml" for its own template.
         if source in ("", "chatml"):
             source = tool_source or DEFAULT_TEMPLATE
         self._plain = Template(source, bos_text, eos_text)

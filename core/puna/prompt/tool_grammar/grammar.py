@@ -49,6 +49,7 @@ def behind_tag(tools: Sequence[Tool], tag: str, special_tokens: Sequence[str] = 
     # A bracket begins the call itself. Models write a line end behind every other tag.
     if tag == "{":
         return _either([[call]], special_tokens)
+    # A tag that ends with a bracket begins a JSON array, which must be closed.
     before, after = (tag, "]") if tag.endswith("[") else (tag + "\n", "")
     return _either([[before, call, after]], special_tokens)
 
@@ -102,6 +103,7 @@ def _either(
     for alternative in alternatives:
         names = []
         for part in alternative:
+            # An empty text has no expression in Lark.
             if part != "":
                 names.append(f"part{len(rules)}")
                 rules.append(f"{names[-1]}: {_expression(part, special_tokens)}")
@@ -159,6 +161,7 @@ def _tagged(tool: Tool, tagged: TaggedCall, before: str, after: str, special_tok
         else:
             value = f"%json {json.dumps(_property(schema, key))} {_fixed_text(tagged.after_value, special_tokens)}"
         expression = f"{_fixed_text(opening, special_tokens)} {value}"
+        # The order of the schema is kept, since a grammar of all orders would grow factorially.
         parts.append(Raw(expression if key in required else f"({expression})?"))
     return [*parts, f"{tagged.after_arguments}{tagged.close}{after}"]
 
@@ -171,6 +174,7 @@ def _text_before(marker: str, special_tokens: Sequence[str]) -> str:
     text = f"{spaces}({word}{spaces})*"
     spelled = f"/{text}{_escaped(marker)}/"
     fixed = _fixed_text(marker, special_tokens)
+    # A model may write the marker as one special token or spell it out in text tokens.
     return f"({spelled} | /{text}/ {fixed})" if "%mark" in fixed else spelled
 
 
@@ -187,6 +191,7 @@ def _notation_calls(
     alternatives: list[list[Part]] = []
     for tool in tools:
         arguments = values.members(_parameters(tool), lambda key: f"{key}{between}")
+        # A name with other characters would end early for the parser.
         if arguments is None or not re.fullmatch(r"[\w.-]+", tool.name):
             return None
         name = f"{layout.section_start}{layout.call_start}{layout.tagged.before_name}{tool.name}{opening}"
@@ -216,6 +221,7 @@ def _property(tool: dict[str, Any], key: str) -> object:
     References in it count from the root of the tool's schema, so a schema with references takes that root along.
     """
     schema = tool["properties"][key]
+    # Most schemas have no references and stay small: the root is taken along only where it is needed.
     if '"$ref"' not in json.dumps(schema):
         return schema
     root = _rebased(tool, f"#/$defs/{_ROOT}")

@@ -13,6 +13,7 @@ from puna.go import json as gojson
 from puna.prompt.layout import Literals
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_]+")
+# At most 18 digits, which fit in 64 bits. The bound also keeps a model from writing digits without end.
 _INTEGER: Final = "/-?(0|[1-9][0-9]{0,17})/"
 _NUMBER: Final = r"/-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?/"
 _NULL: Final = {"type": "null"}
@@ -36,6 +37,7 @@ class LiteralGrammar:
 
         `pair` returns the text before the value of a key.
         """
+        # References count from the root, so it is kept while inner schemas are expressed.
         if depth == 0:
             self._root = schema
         properties = schema.get("properties")
@@ -44,6 +46,7 @@ class LiteralGrammar:
         # Keys are written bare, so a key with other characters could not be read again.
         if not all(map(_KEY.fullmatch, properties)):
             return None
+        # Required members come first because each optional one then needs one rule and not one for each combination.
         required = [key for key in properties if key in (schema.get("required") or ())]
         names = {
             key: self._rule(f"{json.dumps(pair(key))} {self.value(each, depth)}") for key, each in properties.items()
@@ -81,6 +84,7 @@ class LiteralGrammar:
 
     def _resolved(self, schema: object) -> object:
         """Follow references within the tool's schema."""
+        # References may form a circle.
         for _ in range(_DEEPEST):
             reference = schema.get("$ref") if isinstance(schema, Mapping) else None
             if not isinstance(reference, str) or not reference.startswith("#"):
@@ -131,6 +135,7 @@ class LiteralGrammar:
         return self._rule(f"{self._fixed_text(quote)} /({inside})*/ {self._fixed_text(quote)} | {spelled}")
 
     def _anything(self) -> str:
+        # The rules of any value are written once, however often they are used.
         if not any(rule.startswith("anything:") for rule in self.rules):
             null = f" | {json.dumps(self._literals.null)}" if self._literals.null else ""
             key = "/[A-Za-z0-9_]+:/" if self._literals.bare_keys else '/"[A-Za-z0-9_ -]+":/'

@@ -52,6 +52,7 @@ def _variants(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _ended(text: str) -> str:
     """Return the text with the end quote of the last string, if that is missing."""
+    # Quotes come in pairs, so an odd number means that the last string is open.
     if text.count(QUOTE) % 2 == 0:
         return text
     return f"{text.removesuffix('}')}{QUOTE}}}"
@@ -60,6 +61,7 @@ def _ended(text: str) -> str:
 def _quoted(text: str, properties: Mapping[str, Any]) -> Iterator[str]:
     """Yield the text with quotes around the first string without: it ends at the next known key or with the object."""
     for match in _TOP_KEY.finditer(text):
+        # A value that begins like JSON is left alone, even where the schema wants a text.
         if "string" not in tool_schema.types_of(properties.get(match[1], {})) or _NO_TEXT.match(text, match.end()):
             continue
         keys = (found.start() for found in _TOP_KEY.finditer(text, match.end()) if found[1] in properties)

@@ -65,6 +65,7 @@ def _read(raw: str, type_: str, struct: str, *, numbered: bool) -> tuple[str, di
         raise ValueError(f"json: cannot unmarshal {_kind(members)} into Go value of type {type_}")
     found = _Fields()
     for key, value in members:
+        # Go matches the keys of structs without regard to case.
         match key.casefold():
             case "name" if isinstance(value, str):
                 found.name = value

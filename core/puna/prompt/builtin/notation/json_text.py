@@ -21,6 +21,8 @@ def read(text: str) -> object:
 
     def number(written: str) -> float:
         value = float(written)
+        # The error is raised at the end: Go reports a syntax error anywhere in the text before a number that is too
+        # large.
         if math.isinf(value):
             too_large.append(written)
         return value

@@ -13,6 +13,7 @@ def number(text: str) -> int | float | None:
     """Return a number as Go reads it: an integer if it fits 64 bits, else a finite float; None for other texts."""
     if _INTEGER.fullmatch(text) and -(2**63) <= (whole := int(text)) < 2**63:
         return whole
+    # Python's float reads digits of every script, Go's only ASCII.
     return literals.floating(text) if text.isascii() else None
 
 
@@ -32,6 +33,7 @@ def at_commas(text: str, *, quotes: str = "'\"", escapes: bool = True) -> Iterat
         elif char in "([{":
             depth += 1
         elif char in ")]}":
+            # The depth may fall below zero in a malformed text; then no comma counts until it is zero again.
             depth -= 1
         elif char == "," and not depth:
             yield text[begin:at]

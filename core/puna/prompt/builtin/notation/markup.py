@@ -9,6 +9,7 @@ from puna.go.template.formatting import text as go_text
 from puna.messages import Message
 from puna.prompt import tool_schema
 
+# Strings are matched as a whole, so that colons and commas within them stay as they are.
 _PUNCTUATION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[:,]')
 
 
@@ -20,6 +21,7 @@ def spaced(value: object) -> str:
 def unescaped(value: object) -> str:
     """Return the same with `<`, `>` and `&` as themselves instead of Go's escapes."""
     return re.sub(
+        # Escaped backslashes are matched first: in `\\u003c` the backslash is text, and no escape follows it.
         r"\\\\|\\u003c|\\u003e|\\u0026",
         lambda m: {"\\u003c": "<", "\\u003e": ">", "\\u0026": "&"}.get(m[0], m[0]),
         spaced(value),
@@ -54,6 +56,7 @@ class MediaMarkers:
                 content = content.replace("[img]", mark, 1)
             else:
                 prefix += mark
+        # Ollama puts a space between the markers and a text that does not begin with one.
         parted = prefix and content and not content[0].isspace()
         return f"{prefix} {content}" if parted else prefix + content
 
@@ -62,6 +65,7 @@ def last_question(messages: Sequence[Message]) -> int:
     """Return the place of the last user message that is no tool's result; of the last message if there is none."""
     for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
+        # Some clients send results of tools as messages of the user.
         response = message.content.startswith("<tool_response>") and message.content.endswith("</tool_response>")
         if message.role == "user" and not response:
             return at
@@ -80,6 +84,7 @@ def brief(value: object, *, quote: str, none: str) -> str:
             return "{" + ",".join(members) + "}"
         case list():
             return "[" + ",".join(brief(each, quote=quote, none=none) for each in value) + "]"
+        # All numbers of arguments are floats here; these models know integers without a point.
         case float() if value.is_integer() and abs(value) < 2**63:
             return str(int(value))
     return go_text(value)

@@ -35,17 +35,20 @@ def read(parts: Sequence[str], root: str) -> Element:
     opened: list[Element] = []
     line = 1
     for i, part in enumerate(parts):
+        # Lines are counted in texts only: the tags that callers cut out hold no line ends that Go would count.
         if i % 2 == 0:
             line += part.count("\n")
             if illegal := _ILLEGAL.search(part):
                 raise ValueError(_wrong(line, f"illegal character code U+{ord(illegal[0]):04X}"))
             if opened:
+                # XML normalizes line ends, and Go's decoder does so too.
                 opened[-1].text += part.replace("\r\n", "\n").replace("\r", "\n")
         elif match := _TAG.fullmatch(part):
             closing, tag, name, quoted = match.groups()
             if not closing:
                 opened.append(_opened(opened, root, tag, name or unescape(quoted or "")))
                 continue
+            # The first complete element is the result. Go does not look at what follows it.
             if not opened:
                 raise ValueError(_wrong(line, f"unexpected end element </{tag}>"))
             if opened[-1].tag != tag:
