@@ -20,7 +20,8 @@ def main() -> int:
     except KeyboardInterrupt:
         status = early.status_of(early.ENDING[0])
     if status > early.status_of(0):
-        signals.finish(status)  # interrupted; the interpreter's shutdown could continue the interrupted work
+        # A signal ended the command. The interpreter's shutdown would first let threads finish its work.
+        signals.finish(status)
     return status
 
 

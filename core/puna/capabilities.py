@@ -43,7 +43,7 @@ PARSERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "qwen3.5": (TOOLS, THINKING),
     }
 )
-"""What each builtin parser reads out of an answer. puna.prompt.builtin.registry makes a parser for each of these names;
+"""The capabilities of each builtin parser. puna.prompt.builtin.registry makes a parser for each of these names;
 any other name means that an answer is content as a whole.
 
 The table stands below the models and the prompts because both need it: a list of models tells capabilities without

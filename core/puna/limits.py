@@ -166,7 +166,8 @@ def _number(name: str, given: str | float, default: float) -> float:
         value = type(default)(given)
     except (TypeError, ValueError, OverflowError):
         value = -1
-    if not value >= 0:  # not a number is neither
+    # Negated, because NaN fails every comparison: `value < 0` would let it pass.
+    if not value >= 0:
         log.warning("%s%s is no positive number, using %s", PREFIX, name.upper(), default)
         return default
     # Every comparison with the bound is then false, so no caller needs a case for "no bound".

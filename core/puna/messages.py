@@ -8,6 +8,7 @@ class ToolCall:
     """A tool call."""
 
     name: str
+    # Text and not an object: the order of keys and the spelling of numbers reach templates and clients unchanged.
     arguments: str
     """Raw text of a JSON object, with its keys in the order in which the model wrote them."""
     index: int = 0

@@ -158,7 +158,8 @@ def prepare() -> None:
 
 def _trim() -> None:
     """Return freed memory to the system, which glibc would keep for the thread that freed it."""
-    _COLLECTOR.collect()  # errors refer to frames, and frames to refused requests, in cycles
+    # An error and the frames of its traceback form a cycle, and a frame may hold a large request.
+    _COLLECTOR.collect()
     if (trim := getattr(_LIBRARY, "malloc_trim", None)) is not None:
         trim(0)
 

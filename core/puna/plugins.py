@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:
-    """What is known of an installed plugin."""
+    """A description of an installed plugin."""
 
     name: str
     distribution: str = ""
@@ -121,7 +121,7 @@ class Registry:
         return min(found)[2] if found else ""
 
     def describe(self) -> list[PluginInfo]:
-        """Return what is known of each plugin, in order of names. Imports all of them."""
+        """Return a description of each plugin, in order of names. Imports all of them."""
         return [self._info(self._entries[name]) for name in self.names()]
 
     def _info(self, entry: EntryPoint) -> PluginInfo:

@@ -302,6 +302,7 @@ class BackendContract:
         """Cancelling ends a prefill soon, before the first text delta."""
 
         async def test(model: LoadedModel) -> None:
+            # A few tokens shorter than the context, so that the prompt is evaluated rather than refused.
             prompt = await self.long_prompt(model, -8)
             tasks = [asyncio.ensure_future(collect(model, self.request(prompt=prompt))) for _ in range(3)]
             # Long enough for the prefill to begin, too short for it to end.

@@ -35,6 +35,7 @@ class Variable:
     """A shorter text for help output; empty: `about`."""
 
 
+# A group of its own: help texts sum these up in one line. See `read_by`.
 _REGISTRY: Final = (
     Variable(
         "PUNA_REGISTRY_HOST", "text", "", "the registry that the next three belong to, `[scheme://]host[:port]`; https"

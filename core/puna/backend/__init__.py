@@ -339,6 +339,7 @@ class LoadedModel(ABC):
 class Backend(ABC):
     """Loads models of one kind."""
 
+    # Class attributes and not properties: the core lists and chooses backends without loading a model.
     formats: ClassVar[tuple[str, ...]] = ("gguf",)
     """Model formats that it serves."""
 

@@ -86,6 +86,7 @@ async def _online(settings: Settings, arguments: argparse.Namespace) -> AsyncGen
 
 
 async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
+    # With a server these modules are not needed, and importing them takes a while.
     from puna.models.store import ModelStore
     from puna.rpc import upkeep
     from puna.sandbox.sandbox import Sandbox

@@ -40,6 +40,7 @@ async def import_models(settings: Settings, arguments: argparse.Namespace) -> in
         if arguments.json:
             async for each in news:
                 print(json.dumps(json_format.MessageToDict(each, preserving_proto_field_name=True)), flush=True)
+                # The exit status counts failures, also where scripts read the JSON.
                 if each.HasField("failed"):
                     failures.append(each.failed)
         else:

@@ -166,6 +166,7 @@ def _add_run(commands: "argparse._SubParsersAction[Command]") -> None:
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     command = arguments.command
     if command in ("serve", "start", "core", "rest"):
+        # Imported here, since a server's imports would slow every other command down.
         from puna.cli.serve import run as run_server
 
         core, rest = command != "rest", command != "core"

@@ -302,6 +302,7 @@ class _Repl:
             parameters_json=json.dumps(conversation.parameters) if conversation.parameters else "",
         )
         setattr(request, "from", conversation.model)
+        # The call ends only when its stream is read to the end.
         async for _ in self._models.CreateModel(request):
             pass
         print(f"Created new model '{name}'")

@@ -48,7 +48,8 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     # Before anything else is set up, so that a signal during the start ends the process at once.
     signals = Signals()
     offload.prepare()
-    gc.disable()  # garbage collections during imports take a tenth of the start
+    # Garbage collections during the imports would take a tenth of the start.
+    gc.disable()
     # gRPC's C core would print messages of its own before logging is set up.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     request_log.configure(logging.DEBUG if settings.debug else logging.INFO)
@@ -136,7 +137,8 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
                 url = await stack.enter_async_context(bridge)
             places.insert(0, f"REST on {url}")
         works = running is None or await asyncio.to_thread(report_broken, running.backends, settings.default_backend)
-        gc.freeze()  # the modules stay, so the garbage collector can skip them
+        # Modules live as long as the server. Frozen, they are not visited by any later collection.
+        gc.freeze()
         gc.enable()
         # Not earlier: imports during the start are long turns of the loop and delay no request.
         stack.enter_context(watching(settings.limits.max_loop_seconds))

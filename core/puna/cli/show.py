@@ -96,5 +96,6 @@ def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:
 
 
 def _first_lines(text: str) -> list[tuple[str]]:
+    # Licenses are pages long. `--license` prints the whole text.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return [(line,) for line in [*lines[:SHOWN_LINES], *(["..."] if len(lines) > SHOWN_LINES else [])]]

@@ -11,6 +11,7 @@ from puna.go.json import percent_v
 GAP: Final = "    "
 SECOND: Final = 1_000_000_000
 MINUTE, HOUR, DAY = 60, 3600, 86400
+# A model that never expires has a time 292 years ahead. Any such time is shown as "Forever".
 FOREVER_SECONDS: Final = 20 * 365 * DAY
 
 
@@ -39,6 +40,7 @@ def human_bytes(size: int) -> str:
         if size >= unit:
             value = size / unit
             if value >= 10:
+                # Cut off and not rounded, as in Ollama.
                 return f"{int(value)} {name}"
             return f"{value:.1f} {name}" if value != int(value) else f"{int(value)} {name}"
     return f"{size} B"
@@ -78,6 +80,7 @@ def _distance(seconds: float) -> str:
     return next((text for fits, text in steps if fits), f"{int(days / 365)} years")
 
 
+# Integers throughout: a float would show digits that were not measured.
 def duration(nanoseconds: int) -> str:
     """Format a duration like Go: "512.130411ms", "685.52µs", "1m3.5s"."""
     if nanoseconds == 0:

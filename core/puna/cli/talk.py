@@ -74,7 +74,8 @@ async def answer(
 
 def _writer(arguments: argparse.Namespace) -> Callable[[str], None]:
     """Return a function that prints text, wrapped to the terminal unless the user disabled it."""
-    width = shutil.get_terminal_size().columns - 1  # the terminal would wrap a full line once more
+    # One column is left free: after a full line, the terminal would break the line a second time.
+    width = shutil.get_terminal_size().columns - 1
     wrap = sys.stdout.isatty() and not arguments.nowordwrap and width >= NARROWEST
     wrapper = Wrapper(width) if wrap else None
 

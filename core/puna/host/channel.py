@@ -1,10 +1,10 @@
-"""What core and host must agree on besides the messages: the ready line, the variable, and the channel options."""
+"""The constants that core and host share besides the messages: ready line, variable, channel options."""
 
 READY = "puna.backend.v1 ready"
 """The line that a host writes to standard output once it listens."""
 
 SOCKET_VARIABLE = "PUNA_HOST_SOCKET"
-"""The environment variable that tells a host where to listen."""
+"""The environment variable with the path on which a host listens."""
 
 OPTIONS = (
     ("grpc.max_send_message_length", -1),  # images and vectors have no bound of their own

@@ -35,7 +35,7 @@ class InProcessModel(LoadedModel):
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the model since it was loaded."""
+        """The facts of the model."""
         return self._model.facts
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:

@@ -54,7 +54,8 @@ class Sequences:
             # its side.
             while not (self._reading.done() and not self._running and not self._ready):
                 await self._wakeup.wait()
-                await asyncio.sleep(0)  # lets the other tasks run that the same decoding step has woken
+                # One decoding step wakes many tasks. They run during this pause, and their events join this message.
+                await asyncio.sleep(0)
                 self._wakeup.clear()
                 if self._ready:
                     events, self._ready = self._ready, []

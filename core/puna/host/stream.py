@@ -68,7 +68,7 @@ class Frames(asyncio.Protocol):
 
 
 class Model(Protocol):
-    """What the stream needs of the servicer."""
+    """The members of the servicer that the stream uses."""
 
     @property
     def loaded(self) -> LoadedModel | None:

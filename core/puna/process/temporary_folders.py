@@ -62,7 +62,8 @@ class Scratch:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (self._path / MARK).touch()
         except OSError:
-            return  # without a lock there must be no marker: sweep would take the folder for a dead process's
+            # Without a lock there must be no marker: `sweep` would remove the folder of a living process.
+            return
 
     def _remove(self) -> None:
         # A cleaner may have removed the folder and another process may have made one of the same name.

@@ -120,7 +120,8 @@ def watching(allowed: float) -> Generator[None]:
     """Watch the running loop, whose turns may take `allowed` seconds, until the block ends."""
     dog = Watchdog(asyncio.get_running_loop(), allowed, threading.get_ident())
     thread = threading.Thread(target=dog.run, name="watchdog", daemon=True)
-    if allowed < threading.TIMEOUT_MAX:  # a limit of 0 was read as infinity: no watchdog
+    # A limit of 0 is read as infinity and disables the watchdog. Event.wait accepts no longer timeout than this.
+    if allowed < threading.TIMEOUT_MAX:
         thread.start()
     try:
         yield

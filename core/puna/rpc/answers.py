@@ -58,6 +58,7 @@ def generate_done(done: Done) -> generate_pb2.GenerateDone:
     return generate_pb2.GenerateDone(
         delta=generate_delta(done.delta),
         finish=finish(done),
+        # A message around the list tells an empty context from a missing one.
         context=usage_pb2.TokenIds(ids=done.context) if done.context is not None else None,
         rendered=rendered(done),
     )
@@ -173,6 +174,7 @@ def tool_call(call: ToolCall) -> message_pb2.ToolCall:
 def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
     """Return a token with its log-probability. Minus infinity becomes the least 32-bit float, which JSON can hold."""
     return usage_pb2.TokenLogprob(
+        # A token may hold a part of a character. `raw` has its bytes, and `text` is for reading.
         text=entry.raw.decode(errors="replace"),
         raw=entry.raw,
         token_id=entry.token_id,

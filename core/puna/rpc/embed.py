@@ -91,7 +91,8 @@ async def _next(
         if len(items) == AT_ONCE or arrived.empty():
             return items
         item = arrived.get_nowait()
-    arrived.put_nowait(None)  # the next call returns the empty list
+    # The end was taken out of the queue together with texts. It goes back, so that the next call finds it.
+    arrived.put_nowait(None)
     return items
 
 

@@ -203,7 +203,8 @@ class Intake:
             if future in self._waiting:
                 self._waiting.remove(future)
             else:
-                self._wake()  # this call has just been given a place: pass it on
+                # A place was given to this call as it ended. Without this, no call would take the place.
+                self._wake()
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise _BusyError from None
@@ -213,7 +214,8 @@ class Intake:
             # From the end: the newest first. A flood of silent calls then waits for itself, and honest calls overtake
             # it.
             future = self._waiting.pop()
-            if not future.done():  # skip calls that were cancelled and have not left the queue yet
+            # A call that was cancelled in this turn of the loop is still in the list.
+            if not future.done():
                 future.set_result(None)
                 return
 

@@ -62,6 +62,8 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
             remote_host=model.remote_host,
             backend=model.backend,
         ),
+        # The texts come from files of strangers. protobuf refuses a lone surrogate, which would make such a model
+        # impossible to show.
         license=replace_lone_surrogates(model.license),
         modelfile=replace_lone_surrogates(model.modelfile),
         parameters=replace_lone_surrogates(model.parameters),
@@ -105,6 +107,7 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
             capabilities=model.capabilities,
             backend=model.config.backend,
         ),
+        # This size is the memory in use; the one above is the size of the files.
         size_bytes=entry.size_bytes,
         vram_bytes=entry.vram_bytes,
         expire_time=timestamp(entry.expires_at_ns),

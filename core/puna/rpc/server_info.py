@@ -57,6 +57,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
     ) -> server_pb2.CancelRequestsResponse:
         """Cancel requests by id."""
         return server_pb2.CancelRequestsResponse(
+            # Unknown ids are no error: a request may have ended before the call arrived.
             ids=[each for each in request.ids if self._serving.activity.cancel(each)]
         )
 

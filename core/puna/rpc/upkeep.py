@@ -65,6 +65,7 @@ def news(each: ImportEvent) -> models_pb2.ImportModelsResponse:
             return models_pb2.ImportModelsResponse(imported=made)
         case Failed():
             failed = _skipped(each.file)
+            # The file alone does not name the model, which may consist of several files.
             failed.name = each.name
             return models_pb2.ImportModelsResponse(failed=failed)
     return models_pb2.ImportModelsResponse(progress=progress(each))

@@ -23,11 +23,11 @@ from sortedcontainers import SortedList
 T = TypeVar("T")
 
 NEAR_WAITERS: Final = 64
-"""Number of waiters at the front of a queue that are told their position after each step."""
+"""Number of waiters at the front of a queue that get a report after each step."""
 FAR_REPORT_SECONDS: Final = 1.0
-"""Interval at which the waiters behind them are told their positions."""
+"""Interval at which the waiters behind them get a report."""
 REPORT_SLICE: Final = 256
-"""Number of waiters that are told in one turn of the event loop."""
+"""Number of waiters that get a report in one turn of the event loop."""
 
 
 class Ticket(NamedTuple, Generic[T]):
@@ -151,8 +151,8 @@ class _Waiter:
 class ConcurrencyLimiter:
     """Limits how many sequences of a model run at once; the others wait in a queue.
 
-    `slots` is the limit. Waiters are told how many are in front of them, where all running sequences together count as
-    one; a reported position of 0 means that the wait is over.
+    `slots` is the limit. Each waiter gets reports of how many are in front of it, where all running sequences together
+    count as one; a reported position of 0 means that the wait is over.
     """
 
     def __init__(self, slots: int) -> None:
@@ -191,7 +191,8 @@ class ConcurrencyLimiter:
             if waiter.admitted.cancelled():
                 self._queue.leave(ticket)
                 self._reporter.changed()
-            else:  # the waiter was cancelled in the same turn of the event loop in which it received a slot
+            else:
+                # The waiter was cancelled in the turn of the event loop in which it received a slot.
                 self._release()
             raise
         # The caller may still show "queued"; 0 tells it that the wait is over.
@@ -201,7 +202,8 @@ class ConcurrencyLimiter:
         """Hand the slot to the first waiter, or make it free if nothing waits."""
         while self._queue:
             admitted = self._queue.next().admitted
-            if not admitted.done():  # a waiter that was cancelled in this turn of the event loop has no use for it
+            # A waiter that was cancelled in this turn of the event loop is still in the queue.
+            if not admitted.done():
                 admitted.set_result(None)
                 self._reporter.changed()
                 return

@@ -30,7 +30,7 @@ class AdmittedModel(LoadedModel):
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the model since it was loaded."""
+        """The facts of the model."""
         return self._model.facts
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:

@@ -1,4 +1,4 @@
-"""Checks the options of a backend against those that it declares, for requests and for the operator."""
+"""Checks options for a backend against its declarations, for requests and for the operator."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The heartbeat of a host process: tells whether the host hangs.
+"""The heartbeat of a host process, which shows whether the host hangs.
 
 Theory. The core calls the host's RPC `Heartbeat` at intervals. A host whose event loop does not answer hangs: it is
 stopped, deadlocked, or in a native call that never returns. A host whose loop answers may still have a thread that

@@ -92,7 +92,7 @@ class HostModel(LoadedModel):
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the model since it was loaded."""
+        """The facts of the model."""
         return self._facts
 
     @property
@@ -158,7 +158,8 @@ class HostModel(LoadedModel):
         await asyncio.wait({self._stream_watch}, timeout=STREAM_END_SECONDS)
         await self._channel.close()
         await self._process.stop()
-        self._disconnected.set()  # a stream that was never opened cannot set it
+        # A stream that was never opened does not set the event, and the watch waits for it.
+        self._disconnected.set()
         await asyncio.wait({self._stream_watch})
 
     def _check(self) -> None:
@@ -200,7 +201,8 @@ class HostModel(LoadedModel):
         log.error("host %d hangs and is killed: %s", self.pid, reason)
         self._process.kill()
         self._process.log_last_output()
-        self._disconnected.set()  # the kernel may take long to end the process, and requests need not wait for that
+        # The kernel may take seconds to end the process. Setting the event here fails the requests at once.
+        self._disconnected.set()
         self._on_death()
 
     async def _handle_exit(self) -> None:

@@ -37,7 +37,7 @@ class PooledModel:
     """A loaded model of the pool with its leases and its expiry timer."""
 
     requirements: ModelRequirements
-    """What the request asked for that loaded it."""
+    """The requirements of the request that loaded it."""
     backend: str
     model: LoadedModel
     pid: int

@@ -54,7 +54,7 @@ class LoadedModels:
         return [each for each in self._models.values() if not each.lease_count]
 
     def entries(self) -> list[LoadedEntry]:
-        """Return a row for each model, those that expire last first."""
+        """Return a row for each model. The model that expires last comes first."""
         now = time.time_ns()
         return sorted((each.entry(now) for each in self._models.values()), key=lambda entry: -entry.expires_at_ns)
 
@@ -73,7 +73,7 @@ class LoadedModels:
         self.expire_when_idle(pooled)
 
     def evict_excess(self, keep: PooledModel, most: int) -> None:
-        """Evict models until, without those that are evicting, at most `most` are left; `keep` always stays.
+        """Evict models until at most `most` are left that are not evicting; `keep` always stays.
 
         There are too many when a slow load lost its turn and others were loaded beside it.
         """

@@ -27,7 +27,7 @@ DEFAULT_MAX_LOADED = 3
 MAX_FILE_SHARE = 0.8
 """The part of the free memory that a model's file may take; its KV cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
-"""Context lengths to try when there is no room for a longer one that no request asked for."""
+"""Context lengths to try when there is no room for the default one."""
 
 
 class Loader:
@@ -124,7 +124,8 @@ class Loader:
     async def _launch(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
         dead, pooled = False, None
 
-        def died() -> None:  # the host may die before the model is in the table
+        # The host may die at any time after the launch, also before the model is in the table.
+        def died() -> None:
             nonlocal dead
             dead = True
             if pooled is not None:

@@ -115,7 +115,7 @@ class ModelPool:
         return True
 
     def loaded(self) -> list[LoadedEntry]:
-        """Return the loaded models, those that expire last first."""
+        """Return the loaded models. The model that expires last comes first."""
         return self._models.entries()
 
     def waiting(self) -> int:

@@ -101,7 +101,7 @@ class LoadJob(Generic[M]):
 
 
 class ModelProvider(Protocol[M]):
-    """What the scheduler needs of the pool."""
+    """The operations on models that the scheduler calls."""
 
     async def provide(self, requirements: ModelRequirements, job: LoadJob[M]) -> M:
         """Make room, load, and return a model that meets the requirements."""
@@ -157,7 +157,7 @@ class Scheduler(Generic[M]):
         return len(self._queue) + len(self._jobs)
 
     def waiting_for(self, model: str) -> list[PendingRequest[M]]:
-        """Return the requests that wait for a model, without the one that started its job."""
+        """Return the requests that wait for a model, without the request that started its job."""
         return list(self._by_model.get(model, ()))
 
     async def wait(self, requirements: ModelRequirements, kind: LeaseKind, priority: int, on_progress: OnProgress) -> M:
@@ -179,7 +179,8 @@ class Scheduler(Generic[M]):
         except asyncio.CancelledError:
             if pending.outcome.cancelled():
                 self._leave(pending)
-            elif pending.outcome.exception() is None:  # the model was delivered in the turn of the cancellation
+            # The model was delivered in the turn of the loop in which this request was cancelled.
+            elif pending.outcome.exception() is None:
                 self._models.release(pending.outcome.result(), kind)
             raise
 
@@ -243,7 +244,8 @@ class Scheduler(Generic[M]):
             return
         while self._resuming:
             job, resumed = self._resuming.popleft()
-            if not resumed.done():  # done here means that the job was cancelled meanwhile
+            # The future of a job that was cancelled meanwhile is done.
+            if not resumed.done():
                 self._start_turn(job)
                 resumed.set_result(None)
                 return
@@ -291,7 +293,8 @@ class Scheduler(Generic[M]):
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self.give_up_turn(job)  # ending an unwanted load may take long, and others need not wait for that
+                # Ending an unwanted load may take seconds. Other models can be loaded meanwhile.
+                self.give_up_turn(job)
                 work.cancel()
                 await asyncio.wait({work})
             self._deliver(job, work)
@@ -307,7 +310,8 @@ class Scheduler(Generic[M]):
         started = job.request
         waiters = [started, *self.waiting_for(started.requirements.key)]
         if work.cancelled() and (job.unwanted.done() or self._closed):
-            return  # requests that came after the cancellation get a job of their own
+            # Requests that joined after the cancellation stay in the queue and get another job.
+            return
         error = LoadFailedError("loading was given up") if work.cancelled() else work.exception()
         if error is not None:
             for each in waiters:
@@ -317,7 +321,8 @@ class Scheduler(Generic[M]):
                     each.outcome.set_exception(error)
             return
         model = work.result()
-        self._models.acquire(model, LeaseKind.LOAD_ONLY)  # it must not expire before all waiters hold it
+        # This lease keeps the model until every waiter has its own. With a keep-alive of 0 it would expire at once.
+        self._models.acquire(model, LeaseKind.LOAD_ONLY)
         for each in waiters:
             if not each.outcome.done() and (each is started or self._models.satisfies(model, each.requirements)):
                 self._take(each)

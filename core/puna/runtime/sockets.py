@@ -16,7 +16,7 @@ from puna.process.temporary_folders import Scratch
 ADDRESS_BYTES = 107
 """Longest path of a Unix socket, without the terminating zero."""
 SUFFIX = "/puna-12345678/123456.r"
-"""An example of what is appended to the parent folder; only its length counts."""
+"""An example of the path below the parent folder; only its length counts."""
 
 
 class Sockets:

@@ -20,7 +20,7 @@ from puna.sandbox.wire import JSON
 START_SECONDS: Final = 60.0
 """How long a worker may take until it sends its first message."""
 CACHED_TEMPLATES: Final = 64
-"""Number of templates that a worker keeps; then it is told to drop them all."""
+"""Number of templates that a worker keeps. The next new one makes it drop them all."""
 _CPU_OF_PROCESS: Final = 2
 """Low bits of a Linux clock id that select the CPU-time clock of a process."""
 _KEPT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR")

@@ -94,7 +94,8 @@ class Sandbox:
             return template.facts_here()
         known = self._prefetched.get(text)
         if isinstance(known, TemplateError):
-            self._prefetched.pop(text, None)  # another time it may be within the limits
+            # The error may be a timeout on a busy machine, so the next attempt starts from the beginning.
+            self._prefetched.pop(text, None)
             raise known
         if known is not None:
             return known

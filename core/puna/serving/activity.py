@@ -103,7 +103,7 @@ class Activity:
         return not self._entries
 
     def entries(self, model: str = "") -> list[Entry]:
-        """Return the requests, oldest first. `model` selects those that named the model so; empty: all."""
+        """Return the requests, oldest first. `model` selects requests by the name that they sent; empty: all."""
         return [entry for entry in self._entries.values() if not model or entry.model == model]
 
     def cancel(self, id_: str) -> bool:

@@ -32,7 +32,7 @@ class LogprobWithText(TokenLogprob):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What one decoding step added to an answer."""
+    """The part of an answer that one decoding step added."""
 
     text: str = ""
     thinking: str = ""

@@ -266,7 +266,7 @@ class _ThinkingPhase:
         self.finish: Finish | None = None
         """The end of the sequence, if it ended before any content."""
         self.spent = 0
-        """Tokens that count together with those of the second sequence.
+        """Tokens of this sequence that are added to the count of the second one.
 
         Ollama runs one sequence where the model file's own template is used, so its counts include the thinking.
         """
@@ -298,7 +298,8 @@ class _ThinkingPhase:
                     for delta in reader.feed(event):
                         self._thinking_deltas.append(delta.thinking)
                         if delta.tool_calls and turn.must_call:
-                            return  # the second sequence writes the call again, under the constraint
+                            # The second sequence writes the call again, under the constraint.
+                            return
                         if not delta.text:
                             yield delta
                             continue
@@ -335,5 +336,6 @@ class _ThinkingPhase:
             parser.init(turn.offered, turn.messages[-1], Think(False))
             return AnswerReader(parser)
         if self.finish is not None and turn.parser is not None:
-            return plain()  # the parser still expects the end of the thinking
+            # The first sequence ended inside the thinking, and the parser would take the content for more of it.
+            return plain()
         return turn.reader(thought=True)

@@ -20,7 +20,7 @@ class Clock:
         self.load_ns = max(time.time_ns() - self.start_ns, 1)
 
     def timings(self, finish: Finish | None = None, queue_ns: int = 0) -> Timings:
-        """Return the durations up to now. `finish` has those of the sequence, if one ran."""
+        """Return the durations up to now. `finish` has the durations of the sequence, if one ran."""
         return Timings(
             # The wall clock can step back, and a duration of zero would be left out of the answer's JSON.
             total_ns=max(time.time_ns() - self.start_ns, 1),

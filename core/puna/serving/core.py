@@ -119,9 +119,12 @@ class Serving:
         """
         asked = options or RequestOptions()
         found = await self.access.find(name)
+        # A stub has no file to load, and its own error explains that better than a failed load.
         self.access.refuse_remote(found)
         merged = options_of(found.model, asked)
         async with self.access.lease(found.model, merged, asked, on_progress, LeaseKind.LOAD_ONLY) as lease:
+            # Names differ from the name that loaded the model; the path of its file identifies it. The lease keeps it
+            # in the list.
             return next(each for each in self._pool.loaded() if str(each.details.model_path) == lease.key)
 
     async def unload(self, name: str) -> bool:
@@ -130,7 +133,7 @@ class Serving:
         return await self.access.unload(found.model)
 
     def loaded(self) -> list[LoadedEntry]:
-        """Return the loaded models, those that expire last first."""
+        """Return the loaded models. The model that expires last comes first."""
         return self._pool.loaded()
 
     def waiting_for_load(self) -> int:
@@ -155,13 +158,14 @@ class Serving:
         return self._store.blobs
 
     def plugins(self) -> list[PluginInfo]:
-        """Return what is known of each backend plugin. Imports all of them, so it may block."""
+        """Return a description of each backend plugin. Imports all of them, so it may block."""
         return self._registry().describe()
 
     def _quantizer(self) -> str:
         return self._registry().quantizer()
 
     def _registry(self) -> Registry:
+        # Entry points are read at the first use, since most uses of this class need no plugin.
         if self._backends is None:
             self._backends = Registry.discover()
         return self._backends

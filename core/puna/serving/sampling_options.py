@@ -86,7 +86,8 @@ def _size(model: StoredModel, path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        model.verify(thorough=False, stopped=never)  # raises DamagedModelError, which names the file
+        # Raises DamagedModelError, whose text names the file and the remedy.
+        model.verify(thorough=False, stopped=never)
         raise
 
 

@@ -38,7 +38,7 @@ class SequenceBuilder:
     """Whether a prompt longer than the context is truncated; otherwise the backend refuses it."""
     preserved: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
-    """Stop strings in addition to those of the options."""
+    """Stop strings in addition to the options' own."""
     bos: str = ""
     """The BOS text with which the renderer begins prompts; empty: that of the tokenizer."""
 

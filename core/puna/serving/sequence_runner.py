@@ -59,7 +59,7 @@ class RepetitionGuard:
 
 @contextmanager
 def translating_errors(request: SequenceRequest | None = None) -> Generator[None]:
-    """Translate a backend's errors into those of `puna.errors`. `request` is the sequence, if one runs."""
+    """Translate a backend's errors into errors of `puna.errors`. `request` is the sequence, if one runs."""
     try:
         yield
     # The order matters: the specific classes come before BackendError, their base.
@@ -70,6 +70,8 @@ def translating_errors(request: SequenceRequest | None = None) -> Generator[None
         # likely cause, and its message names the part that cannot be enforced.
         if request is not None and request.constraint is not None and not request.media:
             raise UnsupportedConstraintError(str(error)) from error
+        # Inside a sequence the text is wrapped as Ollama's engine does it, since the server passes the engine's JSON
+        # on.
         if request is not None:
             raise EngineRefusedError(_refusal(str(error))) from error
         raise InvalidRequestError(str(error)) from error

@@ -40,6 +40,7 @@ class ModelTemplates:
 
     @property
     def _facts(self) -> Facts:
+        # A model without a Go template has no tags. The empty facts say the same.
         return self._model.template_facts or Facts()
 
     def renderer(self) -> Renderer | None:
@@ -55,7 +56,8 @@ class ModelTemplates:
         return self._model.config.parser or ("harmony" if self._model.is_harmony else "")
 
     def parser(self) -> Parser | None:
-        """Return a new builtin parser for one answer; None if the model names none that is known."""
+        """Return a new builtin parser for one answer; None if the model names none, or an unknown one."""
+        # A new one for each answer, since a parser keeps the state of the answer that it reads.
         return registry.parser(self.parser_name) if self.parser_name else None
 
     def chat_template(self, facts: ModelFacts) -> ChatTemplate:

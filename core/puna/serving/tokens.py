@@ -61,6 +61,7 @@ async def detokenize(
             with translating_errors():
                 return b"".join(await lease.model.detokenize(ids, special=special))
         except PunaError as error:
+            # The contract has one error for every invalid request. Here only an id can be invalid.
             if isinstance(error.__cause__, BackendInvalidRequestError):
                 raise InvalidTokenError(str(error)) from error
             raise

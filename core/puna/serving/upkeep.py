@@ -89,6 +89,7 @@ def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], boo
         # The client has left, so nothing waits for a result.
         except StoppedError:
             return
+        # LookupError: another client may have deleted the model between the two calls.
         except (PunaError, OSError, LookupError) as error:
             yield Failed(found.name, Skipped(found.files[0], str(error)))
         else:
