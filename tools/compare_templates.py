@@ -3,7 +3,7 @@
     compare_templates.py http://127.0.0.1:11500 http://127.0.0.1:11434 --count 2000 --seed 1
     compare_templates.py http://127.0.0.1:11500 --count 150 --record tests/core/prompt/rendered.json
 
-With one server it only records. Nothing is generated: `_debug_render_only` asks for the prompt alone.
+With one server it only records new cases; tools/record renews the answers of recorded ones. Nothing is generated: `_debug_render_only` asks for the prompt alone.
 """
 
 import argparse
@@ -297,7 +297,8 @@ def main() -> int:
             differing += 1
             print(json.dumps({**case, "results": results}, ensure_ascii=False))
     if given.record:
-        given.record.write_text(json.dumps(cases, ensure_ascii=False, indent=0) + "\n")
+        lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
+        given.record.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     print(f"{len(cases)} cases, {differing} differ", file=sys.stderr)
     return min(differing, 1)
 

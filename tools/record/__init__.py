@@ -1,0 +1,1 @@
+"""Records the fixtures of tests/ again from a running Ollama."""
