@@ -3,7 +3,8 @@
     compare_templates.py http://127.0.0.1:11500 http://127.0.0.1:11434 --count 2000 --seed 1
     compare_templates.py http://127.0.0.1:11500 --count 150 --record tests/core/prompt/rendered.json
 
-With one server it only records new cases; tools/record renews the answers of recorded ones. Nothing is generated: `_debug_render_only` asks for the prompt alone.
+With one server it only records new cases; tools/record renews the answers of recorded ones. Nothing is generated:
+`_debug_render_only` asks for the prompt alone.
 """
 
 import argparse
