@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.server import serving
+from tools.record import __main__ as program
+from tools.record import fixtures
 from tools.record.client import Server
 from tools.record.scripted_model import CONTEXT, FIRST, Script, gguf_file, scripts
 
-from tools.record import __main__ as program
-from tools.record import fixtures
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 NOT_RECORDED = ("package.json", "package-lock.json")
 
 
