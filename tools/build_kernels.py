@@ -1,6 +1,6 @@
 """Hatchling's build hook: compiles the kernels for ggml, where there is a compiler for x86-64 Linux.
 
-Without them the llama.cpp plugin works all the same, more slowly, so that a missing compiler is no error.
+Without them the llama.cpp plugin works all the same, more slowly, and a missing compiler is no error.
 """
 
 import os
@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("plugins/puna_ggml_kernels/native")
 LIBRARY = SOURCE / "kernels.so"
-# No -march: each function names the instructions it uses, so that the library can be loaded, and asked, everywhere.
+# No -march: each function names the instructions it uses, so that any x86-64 processor can load the library and ask it.
 # No contraction: the sources say which products are fused with an addition.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-fPIC", "-shared"]
 

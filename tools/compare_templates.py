@@ -52,7 +52,7 @@ THINKING = "{{ range .Messages }}{{ if .Thinking }}<think>{{ .Thinking }}</think
 
 
 class Templates:
-    """Makes templates: mostly sensible, sometimes wrong, as text/template must say how."""
+    """Makes random templates. Most are valid; in the others the error of text/template is compared."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -160,7 +160,7 @@ class Templates:
 
 
 class Conversations:
-    """Makes messages and tools, of any JSON where any is allowed."""
+    """Makes random messages and tools, with arbitrary JSON where the API allows it."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance

@@ -9,7 +9,7 @@ or a bare repository.
 Two families are left out, since Puna keeps the model's own Jinja template for them (rest_bridge/README.md says why):
 Command R, and the template of Llama 3.1, which Ollama counts to Llama 3.
 
-With --compare nothing is written. Instead the estimate is held against the exact Levenshtein distance on mutations of
+With --compare nothing is written. Instead the estimate is compared with the exact Levenshtein distance on mutations of
 every text, and the share of texts that are recognised differently is printed by kind of mutation and by distance.
 """
 
@@ -126,7 +126,7 @@ def replace_words(text: str, edits: int, chance: random.Random) -> str:
 
 
 def scatter(text: str, edits: int, chance: random.Random) -> str:
-    """Insert, delete and replace single characters anywhere: no template changes so, but the distance counts it."""
+    """Insert, delete and replace single characters anywhere. No author does that, but the distance counts it."""
     for _ in range(edits):
         place, letter = chance.randrange(len(text)), chr(chance.randrange(32, 127))
         text = text[:place] + chance.choice((letter + text[place:], text[place + 1 :], letter + text[place + 1 :]))

@@ -24,7 +24,7 @@ def generate(package: Path, out: Path) -> None:
     protos = sorted(str(path.relative_to(SOURCES)) for path in (SOURCES / package).glob("*.proto"))
     outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", *outputs, *protos], check=True)
-    for path in (out / package).glob("*_pb2_grpc.py*"):  # messages-only files get an empty service module: drop it
+    for path in (out / package).glob("*_pb2_grpc.py*"):  # a file without a service gets an empty module
         if "Stub" not in path.read_text():
             path.unlink()
     (out / package / "__init__.py").write_text(

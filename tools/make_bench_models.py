@@ -1,4 +1,4 @@
-"""Write GGUF models of real shapes with random weights, for tools/bench: speed does not depend on what weights say.
+"""Write GGUF models of real shapes with random weights, for tools/bench. Speed does not depend on the weights' values.
 
     135m.gguf     llama, 30 layers of 576, 9 heads (3 for keys and values), vocabulary 49,152, Q8_0
     135m-q4.gguf  the same in Q4_K_M (by the quantizer of puna_llama_cpp)

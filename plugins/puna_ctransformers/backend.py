@@ -119,7 +119,8 @@ class CTransformersBackend(Backend):
     preference = -10  # every other backend serves a model better
     requires = ("ctransformers",)
     install_command = "pip install 'puna[ctransformers]'"
-    options = (Option(name="lib", kind=str),)  # names a library to load, so no request may set it
+    # Only the operator sets it: it names a library, whose code runs in the host.
+    options = (Option(name="lib", kind=str),)
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load a model in a thread. The library reports no progress and cannot be interrupted."""
@@ -159,7 +160,8 @@ def _load_native(spec: ModelSpec, header: Header) -> NativeModel:
             mmap=spec.use_mmap is not False,
             library=str(library) if library else None,
         )
-    except RuntimeError as error:  # The library's exception says only that it failed; the reason is on standard error.
+    # The library's exception says only that it failed. The reason is on standard error.
+    except RuntimeError as error:
         raise InvalidRequestError(str(error)) from error
 
 

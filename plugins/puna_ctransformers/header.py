@@ -44,7 +44,7 @@ class Header:
         return tuple(str(each).encode("utf-8", "surrogateescape") for each in self._elements(key))
 
     def cache_bytes(self, context_length: int) -> int:
-        """Return the bytes of the KV cache for a context of so many tokens."""
+        """Return the bytes of the KV cache for a context of `context_length` tokens."""
         heads = self.number("attention.head_count", 1)
         width = self.number("embedding_length") // heads * self.number("attention.head_count_kv", heads)
         # Twice: once for keys and once for values.

@@ -17,7 +17,8 @@ class NativeModel:
 
         `library`: "avx2", "avx", "basic" or a path; None chooses the build that fits the processor.
         """
-        from ctransformers.llm import LLM, Config  # heavy; only the host needs it
+        # Imported here, since only a host process loads the library.
+        from ctransformers.llm import LLM, Config
 
         # Threads and sampling parameters are passed with each call, so the library keeps nothing of a request.
         config = Config(context_length=context_length, mmap=mmap)
@@ -53,7 +54,7 @@ class NativeModel:
     def sample(
         self, recent: Sequence[int], *, top_k: int, top_p: float, temperature: float, penalty: float, seed: int
     ) -> int:
-        """Sample the next token. The penalty applies to those in `recent`."""
+        """Sample the next token. The penalty applies to the tokens in `recent`."""
         array = (ctypes.c_int * len(recent))(*recent)
         return int(self._model.ctransformers_llm_sample(array, len(recent), top_k, top_p, temperature, penalty, seed))
 

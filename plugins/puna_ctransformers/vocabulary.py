@@ -38,7 +38,7 @@ class Vocabulary:
         self._zero_byte = zero_byte
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the token ids of a text. `parse_special`: special tokens in the text count as such."""
+        """Return the token ids of a text. `parse_special`: the text may contain special tokens."""
         tokens = [self.bos_id] if add_special and self.adds_bos else []
         literal_tokens = self._literal_tokens if parse_special else self._zero_byte
         for part in _split_at(text.encode("utf-8", "replace"), literal_tokens):

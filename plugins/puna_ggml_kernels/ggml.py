@@ -74,7 +74,7 @@ def own_functions() -> tuple[Functions, list[str]]:
 
 
 def missing_instructions() -> list[str]:
-    """Return those of INSTRUCTIONS that ggml was compiled without. Its answer does not depend on the processor."""
+    """Return the members of INSTRUCTIONS that ggml was compiled without, whatever the processor has."""
     return [name for name in INSTRUCTIONS if not function(f"ggml_cpu_has_{name}", c_int)()]
 
 

@@ -130,7 +130,7 @@ def _open_library() -> ctypes.CDLL:
 
 
 def _check_installation() -> None:
-    """Look at what can be known without loading llama.cpp: afterwards it is too late to take ggml's place."""
+    """Check all that can be checked before llama.cpp is loaded. Afterwards it is too late to take ggml's place."""
     if sys.platform != "linux":
         raise UnavailableError("they are for Linux", expected=True)
     if not LIBRARY.exists():

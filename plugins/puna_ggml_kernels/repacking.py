@@ -9,7 +9,7 @@ _EXPERTS: Final = b"_exps"
 
 
 def should_repack(path: str) -> bool:
-    """Say whether llama.cpp should let ggml repack the weights of a GGUF file.
+    """Return whether llama.cpp should let ggml repack the weights of a GGUF file.
 
     On x86 ggml repacks matrices of some types into an order that its own fast kernels need. The kernels of this package
     multiply Q4_0 and Q4_K as they are in the file. Models with experts, whose products the kernels leave to ggml, and

@@ -18,11 +18,11 @@ _ROWS, _LENGTH = 20, 256  # a whole panel of 16 rows and a part of one; one supe
 # 80 positions are a whole tile of prefill and a part of one.
 _HEADS, _HEAD_SIZE, _POSITIONS, _PREFILL = 2, 64, 80, 64
 _SCALE: Final = 1 / 20_000
-"""Of the scores of attention, for values as large as a byte: weights are neither all equal nor all but one zero."""
+"""Scales the scores of attention, for values as large as a byte, so that no weight dominates and not all are equal."""
 
 
 def differences(library: ctypes.CDLL) -> list[str]:
-    """Return what the kernels compute with other bits than ggml, or never compute. The kernels are on afterwards."""
+    """Return the nodes to which the kernels give other bits than ggml, or which they miss. Leaves the kernels on."""
     found = []
     for name, make, argument, calls in (
         ("a product with Q8_0", _product, ggml.Q8_0, library.puna_matmul_calls),

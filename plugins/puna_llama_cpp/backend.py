@@ -40,7 +40,8 @@ async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "
         if spec.backend_options.get("kernels", True):
             from puna_ggml_kernels import loader
 
-            loader.install()  # before anything else loads llama.cpp, whose functions the kernels must precede
+            # Before anything loads llama.cpp: the linker takes the first library that has a function of a name.
+            loader.install()
         # Imported here, since the core imports this module just to know the backend, and must not load llama.cpp for
         # that.
         from puna_llama_cpp.loading import open_model

@@ -125,7 +125,7 @@ def _facts(
     if generates:
         # llama.cpp logs the whole cache as allocated, although unused slots of a lazy one take no memory.
         size -= captured_log().cache_bytes() * (parallel - counted_slots) // parallel
-    ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a score, which has no length
+    ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a ranking model gives a score and no vector
     return ModelFacts(
         context_length=length,
         parallel=parallel,

@@ -76,7 +76,7 @@ async def settled(server: Server, target: Target) -> tuple[Held, str]:
     """Let a server come to rest. Return its resources then, and the work that is left."""
     # Cancelled requests are finished in the background, so the count waits for them.
     left = await quiet(target)
-    await asyncio.sleep(1.5)  # connections that were given up are closed by now
+    await asyncio.sleep(1.5)  # by then, cancelled connections are closed
     return held(server.pid), left
 
 
@@ -159,7 +159,7 @@ async def soak(told: argparse.Namespace) -> int:
         print(f"{name} {getattr(before, name)}, {getattr(after, name)} at the end")
     if killed:
         print(f"hosts killed: {len(killed)}")
-        tally.errors.clear()  # their requests failed, as they should
+        tally.errors.clear()  # requests of killed hosts must fail
     found = faults(before, after, samples, tally, told.growth, left)
     for fault in found:
         print(f"FAULT: {fault}")

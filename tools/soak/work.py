@@ -209,7 +209,8 @@ async def once(ask: Ask, target: Target, tally: Tally, draw: random.Random, pati
         told = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
         tally.errors[f"{name}: {type(error).__name__} {(told or '')[:160]}"] += 1
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.05)  # a server that refuses everything is not asked ten thousand times a second
+            # A server that refuses everything would otherwise get ten thousand requests a second.
+            await asyncio.sleep(0.05)
     else:
         tally.done[name] += 1
         tally.seconds.setdefault(name, []).append(time.perf_counter() - began)

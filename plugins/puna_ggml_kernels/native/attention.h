@@ -1,4 +1,4 @@
-// What the two ways of computing attention share: decode (attention.c, attention_decode.h) and prefill
+// The common part of the two ways of computing attention: decode (attention.c, attention_decode.h) and prefill
 // (attention_prefill.c).
 #pragma once
 
@@ -46,8 +46,8 @@ static inline float* output_row(const struct attention* a, struct query_index p)
   return (float*)((char*)d->data + ((p.stream * d->ne[2] + p.row) * d->ne[1] + p.head) * d->nb[1]);
 }
 
-// Prefetches a key or a value. Those of a long context come from memory, in an order that the hardware does not
-// foresee.
+// Prefetches a key or a value. Keys and values of a long context come from memory, in an order that the hardware does
+// not foresee.
 INLINE void prefetch_row(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
 }

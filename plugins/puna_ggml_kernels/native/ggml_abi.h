@@ -24,7 +24,7 @@ enum ggml_type {
 
 struct ggml_threadpool;
 
-// What one thread needs to compute its share of one node of a graph.
+// The parameters with which one thread computes its share of one node of a graph.
 struct ggml_compute_params {
   int ith, nth;  // the index of this thread, and the number of threads
   size_t wsize;  // bytes at wdata, which all threads share

@@ -151,7 +151,7 @@ bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params
   return ggml.mul_mat_tiled(params, dst);
 }
 
-// Returns memory of this thread, which it keeps for the next products. All threads must agree on who computes what, so
+// Returns memory of this thread, which it keeps for the next products. All threads must agree on the division of work, so
 // a thread without memory cannot give up alone: it aborts.
 static void* thread_scratch(size_t bytes) {
   static _Thread_local struct {

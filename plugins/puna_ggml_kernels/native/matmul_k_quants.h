@@ -49,7 +49,8 @@ INLINE float load_float(const uint8_t* at) {
   return value;
 }
 
-// Returns where a sub-block's dot product starts: at what the offset of 32 contributes to it, which only Q6_K has.
+// Returns the value at which a sub-block's dot product starts: the contribution of the offset of 32, which only Q6_K
+// has.
 INLINE __m512i initial_dot(const int type, const struct column_terms* terms, const int index) {
   if (type != GGML_TYPE_Q6_K) return _mm512_setzero_si512();
   return _mm512_set1_epi32(terms[index / DWORDS].compensation[index % DWORDS]);

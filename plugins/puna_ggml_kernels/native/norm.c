@@ -13,7 +13,7 @@ static atomic_long calls;
 
 long puna_norm_calls(void) { return atomic_load(&calls); }
 
-// Returns what 16 rows of n values are multiplied by. Squares are rounded to 32 bits before they become doubles, as in
+// Returns the factors of 16 rows of n values. Squares are rounded to 32 bits before they become doubles, as in
 // ggml.
 INLINE __m512 row_scales(const float* const row[LANES], float* const out[LANES], int64_t n, float eps) {
   double sum[LANES];

@@ -62,7 +62,7 @@ MIN_OUTPUTS: Final = 8
 
 
 class AbortedError(Exception):
-    """The evaluation was aborted. The caller must truncate what the batch began."""
+    """The evaluation was aborted. The caller must truncate each sequence to where the batch began."""
 
 
 class Context:
@@ -147,7 +147,7 @@ class Context:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
-        """Evaluate vectors. `causal`: each one attends only to those before it. Raises what `decode` raises."""
+        """Evaluate vectors. `causal`: each vector attends only to earlier ones. Raises what `decode` raises."""
         # The setting belongs to the context and not to the batch, so it is reset even after a failure.
         lib.llama_set_causal_attn(self.pointer, causal)
         try:
@@ -204,7 +204,7 @@ class Context:
         self._saved_state = None
 
     def shift(self, slot: int, start: int, end: int) -> None:
-        """Remove a sequence's positions from `start` to `end`, and move those behind them down."""
+        """Remove a sequence's positions from `start` to `end`, and move the later ones down."""
         lib.llama_memory_seq_rm(self._memory, slot, start, end)
         lib.llama_memory_seq_add(self._memory, slot, end, -1, start - end)
 

@@ -54,7 +54,7 @@ class _Hook:
 
 @contextmanager
 def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
-    """Within this context, clear large CPU buffers lazily for as long as they live. Yields whether it is so.
+    """Within this context, clear large CPU buffers lazily for as long as they live. Yields whether that works.
 
     `wanted`: False leaves ggml's tables alone. Only one thread may enter at a time.
     """
@@ -73,7 +73,7 @@ def lazily_zeroed(*, wanted: bool = True) -> Iterator[bool]:
 
 @cache
 def _hook() -> _Hook | None:
-    """Find the two pointers, once for each process: what ggml's tables point to must live as long as the process."""
+    """Find the two pointers, once for each process. The callbacks must live as long as ggml's tables point to them."""
     if not sys.platform.startswith("linux"):
         return None
     version = _version()

@@ -206,7 +206,8 @@ class Engine:
         items = self._work_items()
         if not items:
             if self._sitting_out:
-                self._delivery.send()  # no batch follows before which it would be sent
+                # Sent here, since no batch follows in this step.
+                self._delivery.send()
                 _waits_for_late_mask(self._sitting_out[0], _IDLE_SECONDS)
             return
         shares = schedule.plan(items, self._context.batch_size, self._prefill_tokens())

@@ -94,7 +94,8 @@ class OutputProcessor:
         """Sample a token from a row of logits. Return whether the sequence is over."""
         # Created here, since samplers may be used and freed on the decode thread only.
         if sequence.chain is None:
-            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]  # images are below 0
+            # Ids below zero stand for vectors of images, which the penalties do not know.
+            prompt = [token for token in sequence.tokens[: sequence.prompt_length] if token >= 0]
             sequence.chain = SamplerChain(sequence.request.sampling, self._vocabulary, self._context.length, prompt)
         top, matcher = sequence.request.top_logprobs, sequence.matcher
         raw_logits = None

@@ -55,7 +55,7 @@ class PromptLookup:
         for index in range(start, start + min(limit, self._draft_length)):
             # Behind the last token the draft continues with itself, which follows a repetition of any period.
             token = tokens[index] if index < len(tokens) else drafted[index - len(tokens)]
-            if token < 0:  # an image, which no sampler can draw
+            if token < 0:  # a vector of an image, which no sampler can draw
                 break
             drafted.append(token)
         return drafted

@@ -61,7 +61,7 @@ class BatchShare(Generic[K]):
 
 
 class PrefillBudget:
-    """Measures steps, and says how many prompt tokens may go into a step beside decoding sequences."""
+    """Measures steps, and computes how many prompt tokens may go into a step beside decoding sequences."""
 
     def __init__(self) -> None:
         """Start without measurements."""

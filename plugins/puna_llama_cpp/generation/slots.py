@@ -88,7 +88,7 @@ class Slots:
         return remaining
 
     def _pending_before(self, sequence: Sequence) -> int:
-        """Return how many prompt tokens are scheduled before those of a sequence."""
+        """Return how many prompt tokens are scheduled before the tokens of a sequence."""
         priority = sequence.request.priority
         prompts = (other for other in self.running if not other.generating and other.request.priority >= priority)
         return sum(other.pending for other in prompts)
@@ -114,7 +114,7 @@ class Slots:
         return True
 
     def prefill_end(self, sequence: Sequence) -> int:
-        """Return the index up to which a sequence is evaluated for now: the end of what others wait for, or its end.
+        """Return the index up to which a sequence is evaluated now: the end of a part that others wait for, or its end.
 
         A rest that is too short to be evaluated as prefill stays with the part before it. On its own it would get
         other bits than as a part of the whole prompt.

@@ -1,7 +1,7 @@
 """Compiles constraints: from a JSON schema, a grammar or a regular expression to an llguidance matcher.
 
-What llguidance is trusted with: it builds the automata and computes masks, and a mask that it returns is correct for
-the grammar that it was given. What it is not trusted with: bounds on time and memory (`server` enforces them from
+llguidance is trusted to build automata and to compute masks that are correct for their grammar. It is not trusted
+with these: bounds on time and memory (`server` enforces them from
 outside, so nothing here checks sizes), keywords that it follows loosely (`json_schema` restates or refuses them), large
 integers (`exact_integers`), and giving up. When llguidance gives up in the middle of an answer, its next mask allows
 only the end of the text, which would make a truncated answer look complete. `next_mask` makes an error of that.

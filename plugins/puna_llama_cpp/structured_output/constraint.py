@@ -44,7 +44,8 @@ from puna_llama_cpp.structured_output.wire import (
     TOKEN,
 )
 
-_SPECIAL = b"\xff"  # llguidance's sign, in front of the bytes, for a token that is not text
+# llguidance takes a token whose bytes begin with this one for a special token.
+_SPECIAL = b"\xff"
 _WALL_CLOCK_FACTOR: Final = 10
 """How many times its processor time a child may take by the clock, since other processes need the processors too."""
 _START_SECONDS: Final = 60.0
@@ -112,7 +113,7 @@ class Matcher:
         return "it is nested too deeply, or refers to itself too often" if kind == CRASHED else "its process has ended"
 
     def wait_for_mask(self, seconds: float) -> bool:
-        """Wait up to `seconds` for the next mask, or for the message that there is none.
+        """Wait up to `seconds` for the next mask, or for an error message in its place.
 
         Return whether one of them has come.
         """

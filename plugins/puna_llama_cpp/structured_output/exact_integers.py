@@ -109,7 +109,7 @@ class _GrammarWriter:
         )
 
     def _reaches_exact_number(self, schema: object, seen: set[int]) -> bool:
-        """Return whether a schema, or what its references lead to, lists an integer that no float represents."""
+        """Return whether a schema, or any schema that it refers to, lists an integer that no float represents."""
         # Schemas may refer to themselves.
         if id(schema) in seen:
             return False

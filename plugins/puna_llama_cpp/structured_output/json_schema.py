@@ -204,7 +204,7 @@ def _tighten_bounds(schema: dict[str, Any]) -> None:
 
 
 def _modernize(schema: dict[str, Any]) -> None:
-    """Replace keywords of older drafts, and schemas that forbid everything, by what llguidance knows."""
+    """Replace keywords of older drafts, and schemas that forbid everything, by forms that llguidance knows."""
     # In draft 4 these keywords are booleans, which say how the plain bound beside them is meant.
     for keyword, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(keyword), bool):

@@ -50,7 +50,7 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 
 
 def _multiples(divisor: Decimal, schema: dict[str, Any]) -> list[Decimal]:
-    """Return the multiples within the bounds in ascending order, or those nearest to zero if there are too many."""
+    """Return the multiples within the bounds in ascending order, or the ones nearest to zero if there are too many."""
     lowest, highest = _bounds(divisor, schema)
     # Any part of the multiples would be correct. Those near zero are the ones that answers are likely to need.
     if highest - lowest >= _MAX_LISTED:

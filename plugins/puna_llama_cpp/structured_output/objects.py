@@ -65,7 +65,7 @@ def _names_pattern(names: Mapping[str, Any]) -> str | None:
 
 
 def _simplify_names(names: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
-    """Return a schema of names without what holds for all names, and with a union of lists as one list."""
+    """Return a schema of names without conditions that every name meets, and with a union of lists as one list."""
     names = {key: value for key, value in names.items() if (key, value) != ("type", "string")}
     if "pattern" in names:
         names.pop("format", None)  # a schema with both writes the format as a pattern too

@@ -147,7 +147,8 @@ def _repeat(way: list[_Item], match: re.Match[str]) -> None:
     elif match["least"]:
         item.min_count = int(match["least"])
         item.max_count = int(match["most"]) if match["most"] else None if match["comma"] else item.min_count
-        item.lazy = " " if item.once else ""  # marks {1} as a count, behind which no other may stand
+        # {1} leaves the item as it is. The space marks it as repeated, so that a second count behind it is refused.
+        item.lazy = " " if item.once else ""
     else:
         item.min_count, item.max_count = {"*": (0, None), "+": (1, None), "?": (0, 1)}[match[0]]
 

@@ -11,7 +11,7 @@ two megabytes. The control socket carries one byte and one end of a new socket f
 child for it. The child reads the constraint, answers with the mask of the first token, and from then on answers each
 token id with the mask of the next token. A mask has one bit for each token of the vocabulary.
 
-Who ends a child, and when:
+A child is ended by one of these:
 
 - The kernel, when a mask takes too much processor time (an interval timer) or the child asks for too much address
   space.
@@ -78,7 +78,7 @@ class Server:
     """Forks a child for each socket that the host sends, and watches over the children."""
 
     def __init__(self, control: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> None:
-        """Serve with a compiler whose vocabulary is read."""
+        """Take a compiler that has read its vocabulary."""
         self._control, self._compiler, self._limits = control, compiler, limits
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
@@ -262,14 +262,14 @@ def _virtual() -> int:
 
 
 def _resident(pid: str) -> int:
-    """Return the bytes of memory that a process has; 0 where the system does not say."""
+    """Return the resident memory of a process in bytes; 0 without /proc."""
     with suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     return 0
 
 
 def _processor_seconds(pid: int) -> float:
-    """Return the processor time that a process has used; 0 where the system does not say."""
+    """Return the processor time of a process in seconds; 0 without /proc."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")

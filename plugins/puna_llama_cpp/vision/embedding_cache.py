@@ -21,7 +21,7 @@ _MAX_SIZES = 4096
 
 
 class ImageKey(NamedTuple):
-    """What identifies an image."""
+    """Identifies an image by its file and the request's salt."""
 
     salt: str
     digest: str
@@ -35,7 +35,7 @@ class ImageSize(NamedTuple):
 
 
 class ChunkKey(NamedTuple):
-    """What identifies a chunk of an image."""
+    """Identifies a chunk of an image by its place in the image and its positions."""
 
     key: ImageKey
     part: int

@@ -211,7 +211,7 @@ class Projector:
 
 
 class _ChunkLayout(NamedTuple):
-    """Image.origin and Image.step."""
+    """The base_positions and the position_step of an ImageChunk."""
 
     origin: NDArray[np.int32]
     step: NDArray[np.int32]
