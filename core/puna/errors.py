@@ -59,8 +59,13 @@ class PunaError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
     """The `reason` of google.rpc.ErrorInfo."""
+    text: ClassVar[str] = ""
+    """The text if the error is raised without one."""
     early: bool = False
     """Whether it was raised before the request ran, for kinds that are usually raised later. REST statuses differ."""
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(self.text if text is None else text)
 
 
 class InvalidRequestError(PunaError):
@@ -73,18 +78,14 @@ class ModelRequiredError(InvalidRequestError):
     """The request names no model."""
 
     reason = "MODEL_REQUIRED"
-
-    def __init__(self) -> None:
-        super().__init__("model is required")
+    text = "model is required"
 
 
 class InvalidModelNameError(InvalidRequestError):
     """The model's name is not a valid name."""
 
     reason = "INVALID_MODEL_NAME"
-
-    def __init__(self, text: str = "invalid model name") -> None:
-        super().__init__(text)
+    text = "invalid model name"
 
 
 class CapabilityMissingError(InvalidRequestError):
@@ -97,22 +98,17 @@ class ContextOverflowError(InvalidRequestError):
     """The prompt is longer than the context."""
 
     reason = "CONTEXT_OVERFLOW"
-
-    def __init__(self, text: str | None = None) -> None:
-        super().__init__(
-            text
-            or "the prompt is longer than the context length currently available to the model; shorten the prompt, "
-            "adjust the context length in settings, or use a model with a longer context length"
-        )
+    text = (
+        "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+        "adjust the context length in settings, or use a model with a longer context length"
+    )
 
 
 class InputTooLongError(InvalidRequestError):
     """A text to embed is longer than the context."""
 
     reason = "INPUT_TOO_LONG"
-
-    def __init__(self, text: str = "the input length exceeds the context length") -> None:
-        super().__init__(text)
+    text = "the input length exceeds the context length"
 
 
 class EngineRefusedError(InvalidRequestError):
@@ -131,9 +127,7 @@ class InvalidDigestError(InvalidRequestError):
     """A digest that is not "sha256:" with 64 hexadecimal digits."""
 
     reason = "INVALID_DIGEST"
-
-    def __init__(self) -> None:
-        super().__init__("invalid digest format")
+    text = "invalid digest format"
 
 
 class DigestMismatchError(InvalidRequestError):
@@ -174,12 +168,10 @@ class MediaUnsupportedError(InvalidRequestError):
     """The conversation has images or sounds, and the model takes none."""
 
     reason = "MEDIA_UNSUPPORTED"
-
-    def __init__(self) -> None:
-        super().__init__(
-            '{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, '
-            'you may need to provide the mmproj","type":"server_error"}}'
-        )
+    text = (
+        '{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, '
+        'you may need to provide the mmproj","type":"server_error"}}'
+    )
 
 
 class InvalidTokenError(InvalidRequestError):
@@ -270,9 +262,7 @@ class EmbeddingsUnsupportedError(UnsupportedOperationError):
     """The model does not embed."""
 
     reason = "EMBEDDINGS_UNSUPPORTED"
-
-    def __init__(self) -> None:
-        super().__init__("This server does not support embeddings. Start it with `--embeddings`")
+    text = "This server does not support embeddings. Start it with `--embeddings`"
 
 
 class RankingUnsupportedError(UnsupportedOperationError):
@@ -300,9 +290,7 @@ class NotLocalError(PunaError):
     """The call names files on the server's disk and comes from another machine."""
 
     reason = "NOT_LOCAL"
-
-    def __init__(self) -> None:
-        super().__init__("files on the server's disk can be imported only by callers on the same machine")
+    text = "files on the server's disk can be imported only by callers on the same machine"
 
 
 class RegistryNotAllowedError(PunaError):
@@ -318,9 +306,7 @@ class QueueFullError(PunaError):
     """More requests wait than OLLAMA_MAX_QUEUE allows."""
 
     reason = "QUEUE_FULL"
-
-    def __init__(self) -> None:
-        super().__init__("server busy, please try again.  maximum pending requests exceeded")
+    text = "server busy, please try again.  maximum pending requests exceeded"
 
 
 class TooLargeError(PunaError):
@@ -333,18 +319,14 @@ class ClientStalledError(PunaError):
     """A client stopped sending its request or reading its answer."""
 
     reason = "CLIENT_STALLED"
-
-    def __init__(self, text: str = "the client does not read its answer") -> None:
-        super().__init__(text)
+    text = "the client does not read its answer"
 
 
 class ServerEndingError(PunaError):
     """The server is shutting down: it refuses new requests and cancels slow ones."""
 
     reason = "SERVER_ENDING"
-
-    def __init__(self) -> None:
-        super().__init__("the server is shutting down")
+    text = "the server is shutting down"
 
 
 class StoreFailedError(PunaError):
