@@ -68,13 +68,13 @@ def test_broad_excepts_stand_at_the_walls(shape):
 def test_the_code_is_tested(shape, measuring):
     """Lines of Python alone: thousands of recorded cases stand beside them as JSON."""
     lines = sum(path.read_text().count("\n") for path in measuring.python_files(ROOT, "tests"))
-    assert lines >= 0.8 * shape.lines
+    assert lines >= 0.87 * shape.lines
 
 
 def test_the_tests_mirror_the_sources(measuring):
     """`tools/measure.py` lists the modules that have no test file at the mirrored place."""
     missing, modules = measuring.untested(ROOT)
-    assert 1 - len(missing) / modules >= 0.6, missing
+    assert 1 - len(missing) / modules >= 0.78, missing
 
 
 def test_modules_without_rules_exist(measuring):

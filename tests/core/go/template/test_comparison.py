@@ -56,6 +56,7 @@ def test_what_cannot_be_equal_is_an_error_in_gos_words(values, text):
         (2, 2, False, True),
         (2.5, 1.5, False, False),
         ("a", "b", True, True),
+        ("a", "a", False, True),
         ("z", "é", True, True),
         ("\uffff", "\U00010000", True, True),
         (Boxed("b"), "a", False, False),

@@ -1,0 +1,25 @@
+"""A running core for commands, with a store that they may change."""
+
+import shutil
+
+import pytest
+from tests.core.rpc.conftest import address
+from tests.core.serving.conftest import backend, registry, serving, settings
+from tests.core.serving.conftest import stocked as shared
+
+from puna.models.store import ModelStore
+from puna.settings import Settings
+
+__all__ = ["address", "backend", "registry", "serving", "settings", "shared"]
+
+
+@pytest.fixture
+def stocked(shared, tmp_path):
+    shutil.copytree(shared.root, tmp_path / "models")
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def client(address, stocked):
+    """The settings of a command that speaks to the core."""
+    return Settings(grpc_host=address, models=stocked.root)
