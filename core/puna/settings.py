@@ -74,6 +74,7 @@ class Settings:
     registry_host: str = ""
     """The registry of the next three settings, [scheme://]host[:port]; https by default. They are sent nowhere else."""
     registry_username: str = ""
+    # Without repr, so that a log line or an error that shows the settings does not show the secret.
     registry_password: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
     docker_auth: str = field(default="", repr=False)

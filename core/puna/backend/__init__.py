@@ -289,6 +289,7 @@ class LoadedModel(ABC):
     def facts(self) -> ModelFacts:
         """The facts of the model."""
 
+    # Parameters before the slash are positional only, so a plugin may choose its own names for them.
     @abstractmethod
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Run a sequence: yield any number of Prefill, then TextDelta, then one Finish.

@@ -69,6 +69,7 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
         constraint_limits=contract.ConstraintLimits(
             seconds=limits.seconds, mask_seconds=limits.mask_seconds, memory_bytes=limits.memory_bytes
         )
+        # Missing limits mean the defaults; reading the unset message would give zeros, which refuse every constraint.
         if request.HasField("constraint_limits")
         else contract.ConstraintLimits(),
     )
@@ -191,6 +192,7 @@ def _finish_from_wire(finish: wire.Finish) -> contract.Finish:
 
 def error_to_wire(error: BaseException) -> wire.Failure:
     """Write an error. An error that the contract does not name becomes a Failure of unspecified kind."""
+    # The two numbers travel in fields of their own, since the core writes another text with them.
     if isinstance(error, contract.PromptTooLongError):
         return wire.Failure(
             kind=wire.Failure.KIND_CONTEXT_OVERFLOW,
@@ -214,6 +216,7 @@ def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFai
         return contract.InvalidRequestError(failure.message)
     if failure.kind == wire.Failure.KIND_UNSUPPORTED:
         return contract.UnsupportedError(failure.message)
+    # Unspecified, or a kind that a newer host sends and this core does not know.
     return BackendFailedError(failure.message)
 
 

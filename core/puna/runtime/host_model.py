@@ -212,6 +212,7 @@ class HostModel(LoadedModel):
         # The kernel closes the sockets of a dying process before its parent can see the exit status.
         if not await self._process.died(within=EXIT_SECONDS):
             await self._process.stop()
+        # Another way to end may have won the race while this one waited.
         if not self._failure:
             self._failure = f"{CRASHED}: {self._process.explain()}"
             self._process.log_last_output()

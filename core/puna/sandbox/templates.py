@@ -37,6 +37,7 @@ UNITS: Final = 10_000
 """Budget of a run in the core. See puna.go.template.budget."""
 REQUEST: Final = "request"
 """Name in the fair queue of all templates that requests bring."""
+# Even an empty message costs the evaluator some steps, so many empty ones must not pass for little data.
 _EACH: Final = 256
 """Characters that each message, call or tool counts in addition to its own."""
 

@@ -63,6 +63,8 @@ class Conversation:
             raise
 
     async def _prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
+        # Refused before rendering: the template would write a marker for each image, whether or not the model takes
+        # images.
         if self.native and not self.marks and any(message.media for message in messages):
             facts = self.lease.facts
             if not (facts.vision or facts.audio):

@@ -84,8 +84,7 @@ async def _embedded(texts: Sequence[str], lease: Lease, *, raw: bool) -> list[Em
         with translating_errors():
             return await lease.model.embed(texts, raw=raw)
     except PunaError as error:
-        # The contract's error is translated twice: here the operation is known, so the text can be Ollama's for
-        # embeddings.
+        # `translating_errors` does not know the operation. Ollama has texts of its own for embeddings.
         if isinstance(error.__cause__, BackendUnsupportedError):
             raise EmbeddingsUnsupportedError from error
         if isinstance(error.__cause__, PromptTooLongError):

@@ -22,6 +22,7 @@ class OutputConstraint:
 class RequestOptions:
     """Everything about a request but its input."""
 
+    # Kept by name until the model is known, because the model's own parameters lie between these and the defaults.
     values: Mapping[str, Any] = field(default_factory=dict)
     """Options by the names that Modelfiles use, not yet checked."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)

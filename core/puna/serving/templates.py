@@ -11,6 +11,7 @@ from puna.prompt.builtin.interface import Parser, Renderer
 from puna.sandbox.sandbox import Sandbox
 from puna.sandbox.templates import ChatTemplate, GoTemplate
 
+# Ollama's default for a model without a template.
 DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 
 
