@@ -57,6 +57,7 @@ class ModelLayers:
     @property
     def parent_model(self) -> str:
         """The name of the model that this one was created from; empty if there is none."""
+        # A manifest may name several layers of one type. The last one counts, as in Ollama.
         layer = self.manifest.last(media_types.MODEL)
         return layer.source if layer else ""
 
@@ -93,6 +94,7 @@ class ModelLayers:
     @cached_property
     def template(self) -> str | None:
         """The Go template; None if the model has none of its own."""
+        # PROMPT is the old name of TEMPLATE.
         layer = self.manifest.last(media_types.TEMPLATE, media_types.PROMPT)
         return self._text(layer) if layer else None
 
@@ -110,6 +112,7 @@ class ModelLayers:
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
         """Default options of requests, unchecked. Later layers override earlier ones."""
+        # Unchecked, because a model that another program wrote must load even if one of its parameters is unknown.
         merged: dict[str, Any] = {}
         for layer in self.manifest.of(media_types.PARAMS):
             value = self._json(layer)

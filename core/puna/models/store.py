@@ -57,8 +57,8 @@ class ModelStore:
         """`go_template` says whether a model's Go template is used where it has one. None means: unless its Jinja
         template can do more.
 
-        `read_template` reads Go templates. They come from strangers and may take for ever, so a server reads them in a
-        process that it can kill.
+        `read_template` reads Go templates. Templates come from strangers and reading them may take unbounded time, so a
+        server reads them in a process that it can kill.
         """
         self.root = root
         self.no_prune = no_prune

@@ -1,4 +1,4 @@
-"""A model of the store with the facts that its files tell, each of them read when it is asked for."""
+"""A model of the store with the facts in its files. Each fact is read at its first use."""
 
 from functools import cached_property
 from pathlib import Path

@@ -14,6 +14,7 @@ def assemble(model_messages: Sequence[Message], system: str, request_messages: S
     The model's system message goes to the front unless the request's first message is a system message.
     """
     messages = [*model_messages, *request_messages]
+    # A request without messages only loads the model, so nothing is put in front.
     if system and request_messages and request_messages[0].role != "system":
         messages.insert(0, Message(role="system", content=system))
     return messages
@@ -27,6 +28,7 @@ def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
     # Without a user message nothing is removed.
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [
+        # The parser that reads answers also cuts them: both know the tags and the white space around them.
         replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content).content)
         if message.role == "assistant" and i < last
         else message

@@ -1,7 +1,7 @@
 """The layout of a model's answers: the markers around thinking, content and calls, and the syntax of calls.
 
 An OutputLayout is plain data. puna.prompt.jinja.derive finds it by rendering the model's chat template, known_layouts
-holds those of templates that tell too little, and puna.prompt.builtin.call_layouts those of the builtin parsers. Two
+holds those of templates that show too little, and puna.prompt.builtin.call_layouts those of the builtin parsers. Two
 readers use it: puna.prompt.jinja.parser takes answers apart, and puna.prompt.tool_grammar writes the grammar of a call
 that the client demands. Markers keep the white space that the template writes around them; parsers do not insist on it.
 """
@@ -36,7 +36,7 @@ class JsonCall:
     name: str = "name"
     """The member with the function's name; "OUTER.INNER" for a nested one; empty: the name itself is the member."""
     arguments: str = "arguments"
-    """The member with the arguments, likewise. Empty with an empty `name`: they are the value of that member."""
+    """The member with the arguments, as for `name`. Empty with an empty `name`: the value of that member."""
     id: str = ""
     """The member with the call's id; empty: a call has none."""
     in_array: bool = False

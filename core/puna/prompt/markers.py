@@ -12,7 +12,7 @@ def overlap(text: str, marker: str) -> int:
 def first_of(markers: Sequence[str], text: str) -> tuple[int, str]:
     """Return where the first of the markers begins in `text`, and which one it is; (-1, "") without one.
 
-    Where two begin at the same place, the one that is first in alphabetical order counts. Empty markers do not count.
+    Where two begin at the same place, the first in alphabetical order counts. Empty markers do not count.
     """
     places = [(text.find(marker), marker) for marker in markers if marker]
     return min((place for place in places if place[0] >= 0), default=(-1, ""))

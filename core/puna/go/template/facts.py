@@ -9,7 +9,7 @@ from puna.go.template.nodes import ActionNode, BranchNode, FieldNode, ListNode, 
 from puna.go.template.template import Template
 
 LONGEST_TAG: Final = 1024
-"""Longest delimiter in characters. A longer text before thinking or a call is not one that models write."""
+"""Longest delimiter in characters. Models write no longer texts before thinking or a call."""
 _NAMES: Final = frozenset(("messages", "response", "suffix", "toolcalls", "tools"))
 """Field names that show a template's purpose."""
 

@@ -70,7 +70,7 @@ class Decoder:
         self.head = settings.integer("head_dim", self.default_head or self.hidden // max(self.heads, 1))
 
     def metadata(self) -> Pairs:
-        """Return the keys of every decoder, and the pooling of one that makes embeddings."""
+        """Return the keys of every decoder, and the pooling type of a model that makes embeddings."""
         how = pooling.pooling(self.folder)
         found: Pairs = {} if how is None else {"pooling_type": how}
         return found | {

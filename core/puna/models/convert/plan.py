@@ -46,7 +46,7 @@ class Planned:
 
 
 def plan(folder: Folder, family: Family) -> list[Planned]:
-    """Return all tensors by name. Raises ConversionError for one that is unknown, missing or of a wrong shape."""
+    """Return all tensors by name. Raises ConversionError for an unknown or missing tensor or a wrong shape."""
     wanted = family.shapes()
     found: dict[str, Planned] = {}
     for target, parts in _targets(folder, family).items():

@@ -69,7 +69,7 @@ class Vocabulary:
 def added(folder: Folder, tokenizer: Mapping[str, Any], *, escaped: bool) -> Iterator[tuple[int, Token]]:
     """Yield the added tokens of a tokenizer by id. If `escaped`, the "▁" that SentencePiece writes for a space becomes
     a space in tokens that are not special."""
-    # Later files win: tokenizer.json is the one that the model's own library reads.
+    # Later files win: the model's own library reads tokenizer.json.
     entries: dict[int, tuple[str, bool]] = {}
     for text, place in folder.json("added_tokens.json").items():
         entries[_id(place)] = (text, False)

@@ -32,6 +32,7 @@ class KnownTemplate:
 def nearest(text: str) -> KnownTemplate | None:
     """Return the known template that is nearest to a Jinja template; None if none is near."""
     name = fingerprints.nearest(text, fingerprints.load(), NEAR)
+    # Every fingerprint has its row below: a name without one would be an error here and not a model without a template.
     return _BY_NAME[name] if name is not None else None
 
 
@@ -42,6 +43,7 @@ KNOWN: Final[tuple[KnownTemplate, ...]] = (
         ("<start_system>", "<end_message>", "<start_user>", "<start_assistant>"),
     ),
     KnownTemplate(
+        # The variable holds the system text until a message of the user takes it, since the family has no system role.
         "alpaca",
         '{{- $system := "" }}{{ range .Messages }}{{ if eq .Role "system" }}{{ $system = .Content }}'
         '{{ else if eq .Role "user" }}{{ if $system }}{{ $system }}\n\n{{ $system = "" }}'
@@ -81,6 +83,7 @@ KNOWN: Final[tuple[KnownTemplate, ...]] = (
         ("<start_of_turn>", "<end_of_turn>"),
     ),
     KnownTemplate(
+        # The system text stands in the first message of the user, which is the one after the system message.
         "gemma3-instruct",
         '{{- range $place, $_ := .Messages }}{{ if eq .Role "user" }}<start_of_turn>user\n'
         "{{ if and (eq $place 1) $.System }}{{ $.System }}\n\n{{ end }}{{ .Content }}<end_of_turn>\n"

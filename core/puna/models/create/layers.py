@@ -1,4 +1,4 @@
-"""The layers of a model that is being created, and those that are made of text."""
+"""The layers of a model that is being created, among them the layers of text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -15,9 +15,9 @@ _HOST: Final = re.compile(r"(?:[^@/]*@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*)(?P<p
 
 
 def remote_host(text: str) -> str:
-    """Complete an address: http, port 11434 and localhost are meant where nothing else is said.
+    """Complete an address. Missing parts become http, localhost and port 11434.
 
-    Raises InvalidCreateError when it is none. Ollama gives https://ollama.com the port 11434; here it is 443.
+    Raises InvalidCreateError if the text is no address. Ollama gives https://ollama.com the port 11434; here it is 443.
     """
     if text in _CLOUD_FORMS:
         return CLOUD

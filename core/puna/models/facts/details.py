@@ -67,6 +67,8 @@ def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: b
     """
     level = config.file_type
     if level in ("", UNKNOWN):
+        # The header that a list reads ends before the vocabulary and may lack the file type, so a complete one may
+        # follow it.
         known = (header.file_type for header in header_cache if header is not None and header.file_type != UNKNOWN)
         level = next(known, level)
     header = header_cache[0] if header_cache else None

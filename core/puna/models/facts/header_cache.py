@@ -34,7 +34,7 @@ class HeaderCache:
     """The cache. Safe between threads; two threads may compute the same entry at once."""
 
     def __init__(self, capacity: int = CAPACITY, read: ReadTemplate = read_template) -> None:
-        """`read` reads Go templates, which may take for ever."""
+        """`read` reads Go templates. It may take unbounded time."""
         self._read_template = read
         self._capacity = capacity
         self._lock = threading.Lock()
@@ -83,6 +83,7 @@ class HeaderCache:
         """Return the cached value of a key, or make it."""
         with self._lock:
             if key in self._known:
+                # The order of the dict is the order of use, so the first entry is the one to drop.
                 self._known.move_to_end(key)
                 found: T = self._known[key]
                 return found

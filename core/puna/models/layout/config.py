@@ -55,7 +55,7 @@ class Config:
 def loads(data: bytes) -> Config:
     """Read a configuration; keys that are not known and values of a wrong type are ignored.
 
-    Raises ValueError when it is none.
+    Raises ValueError if `data` is not a JSON object.
     """
     value = json_text.loads(data)
     if not isinstance(value, Mapping):
@@ -86,6 +86,7 @@ def dumps(config: Config) -> bytes:
     value: dict[str, Any] = {
         "model_format": config.model_format,
         "model_family": config.model_family,
+        # Go writes a nil slice as null.
         "model_families": list(config.model_families) or None,
         "model_type": config.model_type,
         "file_type": config.file_type,

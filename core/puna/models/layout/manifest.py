@@ -63,6 +63,7 @@ def loads(data: bytes) -> Manifest:
     layers = value.get("layers") or []
     if not isinstance(layers, list):
         raise ValueError("layers are a JSON array")
+    # Every layer costs a lock and a look at the disk, so the number must have a bound.
     if len(layers) > MOST_LAYERS:
         raise ValueError(f"it has more than {MOST_LAYERS} layers")
     return Manifest(_layer(value.get("config") or {}), tuple(_layer(each) for each in layers))
@@ -74,6 +75,7 @@ def dumps(manifest: Manifest) -> bytes:
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,
         "config": _plain(manifest.config),
+        # Go writes a nil slice as null.
         "layers": [_plain(layer) for layer in manifest.layers] or None,
     }
     return gojson.dumps(value).encode() + b"\n"

@@ -1,8 +1,8 @@
 """Which IP addresses belong to the public internet.
 
-A registry may send this server only to those. This server can reach everything else (loopback, private networks,
-link-local addresses such as the metadata services of clouds, multicast, reserved ranges), and the registry perhaps
-cannot, so the registry has no say over requests to it.
+A registry may refer this server only to these. This server can reach other addresses too (loopback, private networks,
+link-local addresses such as the metadata services of clouds, multicast, reserved ranges) that the
+registry itself may not reach. A registry must not make this server send requests to them.
 """
 
 import ipaddress
@@ -46,6 +46,7 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Return whether an address, as address_of returns it, is public."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in each for each in _SPECIAL_4)
+    # A gateway sends the packet on to the IPv4 address within, so that address decides.
     if address in _TRANSLATED:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return address in _UNICAST and not any(address in each for each in _SPECIAL_6)

@@ -131,6 +131,7 @@ class Authorization:
                 realm,
             )
             credential = None
+        # An identity token is exchanged by POST, as docker does.
         if credential is not None and credential.identity_token:
             form = {
                 "grant_type": "refresh_token",

@@ -244,6 +244,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> RegistryError:
                 text = one_line((await _read(response, _LONGEST_ERROR)).decode(errors="replace"))
         except (aiohttp.ClientError, TimeoutError):
             text = ""
+        # A date is legal there too and counts as no wish: the usual delays apply.
         wait = number(response.headers.get("Retry-After", "")) or 0
         return RegistryError(f"{response.status}: {text}", status=response.status, wait=float(wait))
 

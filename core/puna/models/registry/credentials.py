@@ -1,4 +1,4 @@
-"""Who a user is to a registry: from the settings, and from docker's configuration with its helpers.
+"""The credentials of a user for registries, from the settings and from docker's configuration with its helpers.
 
 Credentials belong to an origin: scheme, host and port. A client that may ask this server to pull could otherwise have
 them sent to a host of its own, or in clear. An entry that names a registry without a scheme is for https, as docker
@@ -37,9 +37,9 @@ class Credential:
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
-    """Buys tokens from the registry's token server."""
+    """The registry's token server exchanges it for tokens."""
     token: str = field(default="", repr=False)
-    """Is itself what the registry wants."""
+    """A token for the registry itself."""
 
     @property
     def basic(self) -> str:

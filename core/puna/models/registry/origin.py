@@ -77,8 +77,8 @@ class Pattern:
 def credentials_origin(text: str) -> Origin | None:
     """Return the origin that a credential is for, None if the text names none.
 
-    The text is PUNA_REGISTRY_HOST or a key of docker's configuration, which may have a path. A registry without a
-    scheme is one that is asked by https.
+    The text is PUNA_REGISTRY_HOST or a key of docker's configuration, which may have a path. Without a
+    scheme https is meant.
     """
     scheme, _, rest = text.strip().rpartition("://")
     try:

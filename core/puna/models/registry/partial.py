@@ -1,4 +1,4 @@
-"""A blob that is on its way: its bytes so far, and the notes of how far its parts are. All calls block.
+"""An unfinished download of a blob: the bytes that have arrived, and notes about its parts. All calls block.
 
 The files are Ollama's, so either server goes on where the other stopped:
 

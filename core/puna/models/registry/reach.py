@@ -49,6 +49,7 @@ class Reach:
     def __init__(self, home: Origin, peers: Sequence[Pattern] = ()) -> None:
         """`home` is the registry that the user named, `peers` the further hosts that the operator allows."""
         self._peers = tuple(peers)
+        # A registry that was named with http often redirects to https.
         self._homes = {home, Origin("https", home.host, 443)} if home.port == PORTS["http"] else {home}
         self._looked_up: set[Origin] = set()
         self._own: set[tuple[Address, int]] = set()
@@ -106,6 +107,7 @@ class Reach:
         The proxy resolves the name itself, so this is no proof. A name that only the proxy can resolve is left to it.
         """
         target = Origin.of(url)
+        # The registry and its peers may be anywhere, so their addresses need no check.
         if target in self._homes or self._is_peer(target):
             return
         if target.scheme != "https":
@@ -133,6 +135,7 @@ class _Resolver(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await addresses(host, port, family)
         kept = self._reach.admitted(host, port, [each for _, each in found], secure=self._secure)
+        # Numeric flags keep aiohttp from looking the addresses up once more.
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(hostname=host, host=each, port=port, family=kind, proto=socket.IPPROTO_TCP, flags=flags)
@@ -158,6 +161,7 @@ class Connections:
         if proxy is not None:
             await self._reach.vet(url)
         kind = Origin.of(url).scheme if proxy is None else "proxy"
+        # Sessions differ by scheme because the resolver must know whether the connection will be encrypted.
         if kind not in self._sessions:
             self._sessions[kind] = self._opened(kind)
         return self._sessions[kind], proxy

@@ -133,7 +133,7 @@ class Registries:
             raise TransferError(f"pull model manifest: {error}") from error
 
     async def _damage(self, layer: Layer, shared_locks: SharedLocks) -> str:
-        """Lock a blob. Return what is wrong with it if it exists and is damaged."""
+        """Lock a blob. Return a sentence that names its damage; empty if it is intact or missing."""
         await in_thread(shared_locks.add, layer.digest)
         if not await in_thread(os.path.lexists, self._store.blobs.path(layer.digest)):
             return ""
@@ -183,8 +183,10 @@ class Registries:
         self._check_allowed(name, insecure=insecure)
         yield TransferStep("retrieving manifest")
         if not name.is_valid:
+            # Ollama reports this step before the error, and clients show it.
             yield TransferStep("couldn't retrieve manifest")
             raise TransferError(f"unqualified name: {name.full}")
+        # A push accepts any spelling of a name in the store.
         name = await in_thread(self._store.resolve, name)
         path = self._store.root.joinpath("manifests", *name.parts)
         try:

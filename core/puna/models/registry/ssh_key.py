@@ -1,7 +1,7 @@
-"""The key that Ollama's registry knows a user by: ~/.ollama/id_ed25519, in OpenSSH's format.
+"""The key by which Ollama's registry identifies a user: ~/.ollama/id_ed25519, in OpenSSH's format.
 
-Ollama and Puna share the file, and whichever needs it first makes it. A token server gets a signature of the request's
-own text (`challenge.signed_text`) and the public key in one header, and looks the key up among its users.
+Ollama and Puna share the file. The first of them that needs it creates it. A token server gets a signature of the
+request's own text (`challenge.signed_text`) and the public key in one header, and looks the key up among its users.
 
 The library `cryptography` reads, writes and signs. It is imported at the first use, since its import takes longer than
 the rest of a start and few servers ever sign.

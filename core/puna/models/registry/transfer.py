@@ -59,6 +59,7 @@ class Transfer(abc.ABC):
         await self._reached(self._prepared, None)
         arrived = False
         while not arrived:
+            # Each request has its own ticks, so a slow client delays neither the transfer nor other clients.
             arrived = await self._reached(self._arrived, self._limits.tick)
             if not arrived or at_least_once:
                 yield self.total, self.completed

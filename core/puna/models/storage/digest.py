@@ -10,6 +10,7 @@ _DIGEST: Final = re.compile(r"sha256[:-]([0-9a-fA-F]{64})", re.ASCII)
 
 def file_name(digest: str) -> str:
     """Return the blob's file name, "sha256-<hex>"; the digits keep their case. Raises InvalidDigestError."""
+    # The digits become part of a path, so nothing but digits may pass.
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise InvalidDigestError

@@ -54,7 +54,7 @@ def find_damage(
     on_bytes: OnBytes = ignore,
     use_fingerprints: bool = True,
 ) -> str:
-    """Return a sentence about what is wrong with a blob; empty if nothing is. May block for as long as hashing takes.
+    """Return a sentence that names the damage of a blob; empty for an intact one. Blocks while the blob is hashed.
 
     `size` is the size in bytes that a manifest gives, 0 if none does. A blob with an unchanged fingerprint is not read,
     unless `use_fingerprints` is false. A large blob without a fingerprint is read only if `thorough`. A blob that was

@@ -117,6 +117,7 @@ class StatFingerprints:
 
         Small blobs have none. Errors are ignored, since a store may be read-only.
         """
+        # A store may be read-only. The cost is that the blob is hashed again.
         with contextlib.suppress(OSError):
             fingerprint = self.read(blob)
             if fingerprint is not None:

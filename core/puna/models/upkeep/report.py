@@ -32,7 +32,7 @@ class Finding:
     kind: Kind
     path: str
     text: str
-    """What is wrong."""
+    """A sentence about the fault."""
     advice: str = ""
     """The remedy; empty if none is needed."""
     digest: str = ""

@@ -1,7 +1,7 @@
 """The layouts of calls that a grammar can demand of the families with builtin parsers (`tool_choice: required`).
 
-Each says what the parser of its name reads. Parsers without a layout here read no calls, or calls whose syntax no
-grammar can describe.
+Each describes the calls that the parser of its name reads. Parsers without a layout here read no calls, or calls whose
+syntax no grammar can describe.
 """
 
 from collections.abc import Mapping
@@ -55,6 +55,7 @@ _MINISTRAL: Final = OutputLayout(
     call_syntax=CallSyntax.TAGGED_JSON,
     tagged=TaggedCall(before_name="[TOOL_CALLS]", after_name="[ARGS]"),
 )
+# The prompt ends within a header, which the call completes.
 _HARMONY: Final = OutputLayout(
     name="harmony",
     call_syntax=CallSyntax.TAGGED_JSON,
@@ -84,6 +85,7 @@ _GEMMA4: Final = OutputLayout(
     call_start="<|tool_call>",
     call_end="<tool_call|>",
     tagged=TaggedCall(before_name="call:"),
+    # A text may hold "<" but not "<|", with which the quote begins.
     literals=Literals(quote=QUOTE, text=r"[^<]|<+[^<|]"),
 )
 _FUNCTIONGEMMA: Final = OutputLayout(
@@ -92,6 +94,8 @@ _FUNCTIONGEMMA: Final = OutputLayout(
     call_start="<start_function_call>",
     call_end="<end_function_call>",
     tagged=TaggedCall(before_name="call:"),
+    # No line ends: the parser's expression does not match them. No "<e", with which the quote begins. The notation has
+    # no null.
     literals=Literals(quote="<escape>", text=r"[^<\n]|<+[^<\ne]", null=""),
 )
 _LFM2: Final = OutputLayout(
@@ -99,6 +103,8 @@ _LFM2: Final = OutputLayout(
     call_syntax=CallSyntax.PYTHON,
     section_start="<|tool_call_start|>[",
     section_end="]<|tool_call_end|>",
+    # The parser takes quoted texts as they stand, so a backslash could not escape anything. Inner texts become JSON,
+    # which has no control characters.
     literals=Literals(quote='"', text=r'[^"\\]', inner=r'[^"\\\x00-\x1f]', bare_keys=False, spaced=True),
 )
 _OLMO3: Final = OutputLayout(

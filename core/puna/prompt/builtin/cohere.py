@@ -34,7 +34,7 @@ class CohereRenderer:
                     role = message.role.upper()
                     out.append(f"{_TURN}<|{role}_TOKEN|><|START_TEXT|>{message.content}<|END_TEXT|>{_END}")
                 case "assistant":
-                    # An answer without calls at the end is one that the model goes on with, so its turn stays open.
+                    # The model goes on with an answer at the end, unless it has calls, so the turn stays open.
                     begun = last and not message.tool_calls
                     out.append(f"{_TURN}<|CHATBOT_TOKEN|>{_answer(message, numbers)}")
                     out.append("" if begun else _END if message.tool_calls else f"<|END_TEXT|>{_END}")
@@ -86,6 +86,7 @@ def _answer(message: Message, numbers: _Numbers) -> str:
         for call in message.tool_calls
     ]
     listed = ",\n\n".join(calls)
+    # The white space is that of the family's template, which the model has seen in training.
     return f"\n            \n                {thinking}<|START_ACTION|>[\n\n{listed}\n\n]<|END_ACTION|>"
 
 

@@ -18,6 +18,7 @@ class DeepSeekRenderer:
         """Return the prompt. All system messages move to its beginning."""
         thinks = think is not None and think.on
         out = [format_text.BOS, "\n\n".join(m.content for m in messages if m.role == "system"), _tools(tools)]
+        # Only answers after the last question open as answers after thinking.
         question = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
         is_open = False
         for i, message in enumerate(messages):

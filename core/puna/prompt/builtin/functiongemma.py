@@ -37,6 +37,7 @@ class FunctionGemmaRenderer:
         for i, message in enumerate(rest):
             match message.role:
                 case "assistant":
+                    # Results leave the model's turn open, and the answer after them goes on in it.
                     out.append("" if responded else "<start_of_turn>model\n")
                     out.append(message.content.strip(SPACE))
                     out.extend(map(_call, message.tool_calls))
@@ -74,6 +75,7 @@ def _declaration(tool: Tool) -> str:
     out = []
     if parameters["properties"]:
         shown = []
+        # Sorted, as Gemma's notation sorts the keys of all objects.
         for name, kept in sorted(parameters["properties"].items()):
             types = tool_schema.types_of(kept)
             type_ = f",type:{_ESCAPE}{types[0].upper()}{_ESCAPE}" if types else ""

@@ -65,7 +65,7 @@ class FunctionGemmaParser:
         return ParsedDelta(content, calls=tuple(calls))
 
     def finish(self) -> ParsedDelta:
-        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
 
     def _call(self, raw: str) -> ToolCall:

@@ -70,6 +70,7 @@ class _Turns:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
+        # Numbered in the order of writing: results come before the content of the message whose calls they answer.
         self._media = markup.MediaMarkers()
         self._question = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
         self._role = ""
@@ -171,6 +172,7 @@ def _property(kept: Mapping[str, Any]) -> str:
         if kept.get("required"):
             out.append(f"required:{_value(kept['required'])}")
     if types:
+        # Several types print as Python prints a list.
         names = [name.upper() for name in types]
         text = names[0] if len(names) == 1 else "[" + ", ".join(f"'{name}'" for name in names) + "]"
         out.append(f"type:{_QUOTE}{text}{_QUOTE}")

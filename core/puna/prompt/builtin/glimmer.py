@@ -22,6 +22,7 @@ class GlimmerRenderer:
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None) -> str:
         """Return the prompt. The content of an answer with calls is not shown."""
         strength = "none" if think is not None and not think.on else (think.level if think else "") or "high"
+        # The strength and the tools follow every system message, the default one included.
         after = f"\n\nReasoning strength: {strength}.\n\n{_tools(tools)}{END_OF_TURN}"
         out = [_BOS]
         if not any(message.role == "system" for message in messages):
@@ -53,6 +54,7 @@ def _answer(message: Message, content: str, end_of_calls: str) -> str:
         last = len(message.tool_calls) - 1
         for i, call in enumerate(message.tool_calls):
             parts.append(_message(call.name, _call(call), end_of_calls if i == last else END_OF_MESSAGE))
+    # An answer without thinking, calls and content still is a message.
     elif content or not parts:
         parts.append(_message("user", content, END_OF_TURN))
     return "".join(parts)

@@ -39,7 +39,7 @@ _PARAMETER: Final = re.compile(r'\s*<atem:parameter name="([^"]*)">(.*?)</atem:p
 class _State(Enum):
     HEADER = auto()
     UNDECIDED = auto()
-    """In a message whose recipient does not tell whether it is a call."""
+    """In a message whose recipient does not decide whether it is a call."""
     THINKING = auto()
     CONTENT = auto()
     CALL = auto()

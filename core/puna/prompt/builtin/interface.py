@@ -32,4 +32,5 @@ class Parser(AnswerParser, Protocol):
 
 def goes_on(last_message: Message | None) -> bool:
     """Return whether the conversation ends with the beginning of an answer, which the model goes on with."""
+    # An empty assistant message asks for an answer like any other conversation.
     return last_message is not None and last_message.role == "assistant" and bool(last_message.content)

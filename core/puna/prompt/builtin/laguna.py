@@ -34,6 +34,7 @@ class LagunaRenderer:
                 case "user" | "system":
                     out.append(f"<{message.role}>{end}{message.content}{end}</{message.role}>\n")
                 case "assistant" if self._compact:
+                    # The compact format closes a thought in every answer, even if none was opened.
                     thinking = f"<think>{message.thinking}" if thinks else ""
                     calls = "".join(_call(call, end) for call in message.tool_calls)
                     out.append(f"<assistant>{thinking}</think>{message.content}{calls}</assistant>\n")
@@ -41,6 +42,7 @@ class LagunaRenderer:
                     out.append(f"<assistant>\n{_answer(message)}" + ("" if i == len(rest) - 1 else "</assistant>\n"))
                 case "tool":
                     out.append(f"<tool_response>{end}{message.content}{end}</tool_response>\n")
+        # The compact format cannot go on with an answer: it always opens a new one.
         if self._compact or not rest or rest[-1].role != "assistant":
             out.append(f"<assistant>{end}" + ("<think>" if thinks else "</think>"))
         return "".join(out)

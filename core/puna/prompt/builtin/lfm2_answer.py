@@ -89,7 +89,7 @@ class Lfm2Parser:
                 return ParsedDelta(content, thinking, tuple(calls))
 
     def finish(self) -> ParsedDelta:
-        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
 
     def _open(self) -> None:

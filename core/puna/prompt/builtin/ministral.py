@@ -71,7 +71,7 @@ class MinistralParser:
                 return ParsedDelta(content, thinking, tuple(calls))
 
     def finish(self) -> ParsedDelta:
-        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
 
     def _content(self) -> str:

@@ -128,7 +128,7 @@ class Olmo3ThinkParser:
         return ParsedDelta(thinking=sure)
 
     def finish(self) -> ParsedDelta:
-        """Return nothing: what is held back at the end is lost, as in Ollama."""
+        """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
 
 

@@ -35,11 +35,13 @@ class Qwen35Renderer:
                     out.append(f"<|im_start|>{message.role}\n{contents[i]}<|im_end|>\n")
                 case "assistant":
                     if self._keeps and message.thinking:
+                        # A thought that came apart from the content needs no search for `</think>` in the content.
                         answer = _written(message, message.thinking, contents[i], True)
                     else:
                         answer = _answer(message, contents[i], self._keeps or (thinks and i > question))
                     out.append(answer + ("" if last else "<|im_end|>\n"))
                 case "tool":
+                    # Neighbouring results share one turn of the user.
                     out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
                     out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
                     out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
@@ -103,6 +105,7 @@ def _answer(message: Message, content: str, block: bool) -> str:
     thinking = message.thinking
     if "</think>" in content:
         before, _, content = content.rpartition("</think>")
+        # A client may send the thought within the content.
         thinking = thinking or before.rpartition("<think>")[2]
         content = content.lstrip("\n")
     return _written(message, thinking, content, block)

@@ -41,7 +41,7 @@ def typed(raw: str, types: Sequence[str]) -> object:
 
 def typed_exactly(raw: str, types: Sequence[str]) -> object:
     """Return the same for a text whose line ends belong to the value."""
-    # null stands for every type, since the notation has no quotes to tell it from the text.
+    # null stands for every type, since the notation has no quotes to distinguish it from the text.
     if raw.lower() == "null":
         return None
     only = len(types) == 1

@@ -89,6 +89,7 @@ def _nemotron_parser() -> Parser:
     )
 
 
+# The tags of arguments are special tokens of GLM, which would otherwise be invisible to the parser.
 _GLM_TAGS: Final = (*ALL_TAGS, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 
 _PARSERS: Final[Mapping[str, Callable[[], Parser]]] = MappingProxyType(

@@ -158,7 +158,7 @@ class TaggedParser:
         return [*ends, (_OPEN, _State.CALL)] if self._options.calls_while_thinking else ends
 
     def _open(self) -> str | None:
-        """Pass the opening tag if the answer begins with it. None: only more text can tell."""
+        """Pass the opening tag if the answer begins with it. None: more text must decide."""
         trimmed = self._held.lstrip(SPACE)
         if not trimmed and self._options.eats_blank_pieces:
             self._held = ""

@@ -79,6 +79,7 @@ def _render_turns(template: Template, messages: Sequence[Message], think: Think 
         match message.role:
             # A role that would overwrite a later part of the turn ends it.
             case "system":
+                # A system message belongs in front of the prompt, so it cannot join a turn that has one.
                 if turn["Prompt"] or turn["Response"]:
                     finish()
                 turn["System"] = message.content

@@ -1,7 +1,7 @@
 """Derives the syntax of tool calls from a chat template, by the method of puna.prompt.jinja.derive.
 
-The needles in a rendered call tell its syntax: a quoted name is a JSON call, a quoted key with a bare name has JSON
-arguments between markers, and otherwise every argument stands between markers. Further pairs tell which markers belong
+The needles in a rendered call show its syntax: a quoted name is a JSON call, a quoted key with a bare name has JSON
+arguments between markers, and otherwise every argument stands between markers. Further pairs show which markers belong
 to one call and which to all of them (one call against two), and where the name ends (no argument against one).
 """
 
@@ -156,7 +156,7 @@ def _outer_markers(layout: OutputLayout, text: str) -> OutputLayout:
 
 
 def _per_call(pair: Pair, layout: OutputLayout) -> OutputLayout:
-    """Compare one call with two, to tell the markers of each call from those of all."""
+    """Compare one call with two, to separate the markers of each call from the markers around all calls."""
     two = pair(_calling(CALL), _calling(CALL, SECOND_CALL), tools=TOOLS)
     if two is None:
         return layout

@@ -57,7 +57,7 @@ def layout(source: str) -> OutputLayout | None:
 
 
 def variables(source: str, think: Think | None) -> dict[str, Any]:
-    """Return the variables that tell known templates whether and how hard the model is to think."""
+    """Return the variables by which known templates switch thinking on or off and set its effort."""
     if think is None:
         return {}
     if _KIMI_3_MARK in source:
@@ -75,6 +75,7 @@ def corrected(derived: OutputLayout, source: str) -> OutputLayout:
     # The template cuts thoughts from earlier answers and shows none, so nothing can be derived from it.
     if "content.split('</think>')" in source and "reasoning_content" not in source and not derived.thinks:
         derived = _thinking(derived)
+    # A replacement may return None, which means that the derived layout is complete already.
     for present, change in _REPLACEMENTS:
         if all(text in source for text in present) and (changed := change(derived)) is not None:
             return changed

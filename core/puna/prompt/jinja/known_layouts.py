@@ -1,7 +1,7 @@
-"""The output layouts of templates that tell too little, or nothing, about the answers of their models.
+"""The output layouts of templates that show too little, or nothing, of the answers of their models.
 
-Each follows from the chat template and the published prompt format of its family. puna.prompt.jinja.known tells which
-template has which.
+Each follows from the chat template and the published prompt format of its family. puna.prompt.jinja.known finds the
+layout of a template.
 """
 
 from dataclasses import replace
@@ -11,6 +11,7 @@ from puna.prompt.layout import CallSyntax, JsonCall, OutputLayout, TaggedCall
 
 QWEN_CODER: Final = OutputLayout(
     name="qwen3-coder",
+    # Models of this family write line ends of their own around the markers.
     skips_space=True,
     call_syntax=CallSyntax.TAGGED,
     call_start="<tool_call>",
@@ -37,6 +38,8 @@ MINISTRAL: Final = OutputLayout(
     preserved_tokens=("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[ARGS]"),
 )
 FUNCTIONARY: Final = OutputLayout(
+    # Every message begins with its recipient: "all" is the user, every other word the name of a tool. The prompt ends
+    # with ">>>", so the first message has no marker.
     name="functionary-3.2",
     content_start="all\n",
     content_end=">>>",
@@ -58,11 +61,13 @@ KIMI: Final = OutputLayout(
     section_end="<|tool_calls_section_end|>",
     call_start="<|tool_call_begin|>",
     call_end="<|tool_call_end|>",
+    # The model sometimes leaves out the marker of the section.
     unmarked_calls=("<|tool_call_begin|>",),
     tagged=TaggedCall(
         before_name="functions.",
         before_id=":",
         after_id="<|tool_call_argument_begin|>",
+        # The model writes the parts of an id apart, and clients send the whole id back.
         id_template="functions.{name}:{id}",
     ),
     preserved_tokens=(
@@ -80,6 +85,7 @@ GEMMA: Final = OutputLayout(
     thinks=True,
     thinking_start="<|channel>thought\n",
     thinking_end="<channel|>",
+    # Gemma 4 goes on thinking between content and calls.
     thinks_again=True,
     stray_markers=("<channel|>",),
     skips_space=True,
@@ -96,9 +102,11 @@ KIMI_3: Final = OutputLayout(
     thinking_start="<|open|>think<|sep|>",
     thinking_end="<|close|>think<|sep|>",
     calls_end_thinking=True,
+    # A model may forget to close its thought. Content has a marker of its own here, so it is recognised all the same.
     content_ends_thinking=True,
     content_start="<|open|>response<|sep|>",
     content_end="<|close|>response<|sep|>",
+    # The end of the message comes as text, since the same tokens also close calls and must be visible.
     stray_markers=("<|close|>message<|sep|>", "<|end_of_msg|>"),
     before_prefill="<|close|>think<|sep|><|open|>response<|sep|>",
     call_syntax=CallSyntax.TAGGED,
@@ -186,6 +194,7 @@ NEMOTRON_2: Final = OutputLayout(
 def qwen_coder(*, thinks: bool) -> OutputLayout:
     """Return the layout of Qwen3-Coder, or of later models with the same calls that think first."""
     if not thinks:
+        # Qwen3-Coder leaves out <tool_call> before some calls.
         return replace(QWEN_CODER, unmarked_calls=("<function=NAME>",))
     return replace(
         QWEN_CODER,
@@ -218,6 +227,7 @@ def deepseek_markup(block: str) -> OutputLayout:
             before_key=f'<{mark}parameter name="',
             after_key='"',
             before_value=' string="true">',
+            # The model says itself whether a value is a text or JSON.
             before_json=' string="false">',
             after_value=f"</{mark}parameter>",
             close=f"</{mark}invoke>",

@@ -46,6 +46,7 @@ def _value(text: str, at: int, mark: str, name: str, schema: object) -> tuple[An
     else:
         value, at = members(text, at, mark, schema)
     end = text.index(closing, at)
+    # Text between elements means that the element is neither an object nor a list.
     if text[at:end].strip():
         raise ValueError("text between elements")
     return value, end + len(closing)

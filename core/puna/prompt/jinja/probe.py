@@ -15,7 +15,7 @@ Each question has the smallest conversation that answers it. `*` marks the value
 | tool_calls | as for object_arguments, with the arguments in the notation that the template takes |
 | parallel_tool_calls | user, assistant calls f and g(`*`), result of the first call |
 
-The order matters. The first two answers tell in which notation a template takes content and arguments, and the later
+The order matters. The first two answers show in which notation a template takes content and arguments, and the later
 questions use these notations: a template that takes only parts ignores a system message that is a text. A call is
 followed by its result because several templates treat a call at the end of a conversation in a special way. Ids of
 calls have nine letters and digits because the templates of Mistral refuse any other.
@@ -72,9 +72,11 @@ def probe(source: str) -> Abilities:
         """Return whether the prompt depends on the value that `conversation` puts into the messages."""
         prompts = []
         for value in _VALUES:
+            # Empty texts for the special tokens: a template without them would fail on an undefined name.
             given = {"messages": conversation(value), "bos_token": "", "eos_token": "", "add_generation_prompt": True}
             try:
                 prompts.append(render(given | variables))
+            # A template that refuses the conversation does not show the value.
             except FAILURES:
                 return False
         return prompts[0] != prompts[1]

@@ -58,6 +58,7 @@ class RecipientParser:
         return ParsedDelta(rest.content + last.content, rest.thinking + last.thinking, tuple(self._calls))
 
     def _parsed(self, delta: ParsedDelta) -> ParsedDelta:
+        # llama.cpp gives every call an id, whatever the format has.
         self._calls += [
             ToolCall(name=call.name, arguments=call.arguments, index=call.index, id=new_id()) for call in delta.calls
         ]

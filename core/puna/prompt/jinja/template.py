@@ -44,7 +44,7 @@ _KEPT_REASONING: Final = {
     "truncate_history_thinking": False,
     "drop_thinking": False,
 }
-"""The variables by which templates of several makers are told to keep the thoughts of earlier turns."""
+"""The variables that make templates of several makers keep the thoughts of earlier turns."""
 
 
 class Template:
@@ -123,6 +123,7 @@ class ChatTemplate:
         if source in ("", "chatml"):
             source = tool_source or DEFAULT_TEMPLATE
         self._plain = Template(source, bos_text, eos_text)
+        # A second template is compiled only where the model brings one for conversations with tools.
         self._for_tools = Template(tool_source, bos_text, eos_text) if tool_source else self._plain
         self._bos = bos_text if adds_bos else ""
         self._eos = eos_text if adds_eos else ""
@@ -236,6 +237,7 @@ def _variables(tools: Sequence[Tool], think: Think | None, template: Template) -
     now = datetime.now()
     out: dict[str, Any] = {
         "enable_thinking": think.on if think else template.layout.thinks,
+        # Templates expect these variables of llama.cpp; the local date is that of the server.
         "datetime": now.strftime("%b %d %Y"),
         "date_string": now.strftime("%d %b %Y"),
         # Templates ignore variables that they do not know, so all spellings are set.

@@ -14,7 +14,7 @@ FUNCTION: Final = "function"
 
 
 def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return tools as a template takes them: every function has a description, be it empty.
+    """Return tools as a template takes them: every function has a description, which may be empty.
 
     Raises ToolsRefusedError for a type other than "function", ValueError for parameters that are not JSON.
     """

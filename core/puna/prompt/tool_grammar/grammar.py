@@ -29,7 +29,7 @@ _ROOT: Final = "tool"
 
 
 def offered(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
-    """Return the tools that the model sees. Raises InvalidRequestError if the one that must be called is missing."""
+    """Return the tools that the model sees. Raises InvalidRequestError if the tool that must be called is missing."""
     if choice.mode == "none":
         return ()
     if not choice.name:

@@ -1,4 +1,4 @@
-"""Reads JSON that a model wrote, and says in Go's words what is wrong with it.
+"""Reads JSON that a model wrote, and reports errors in Go's words.
 
 Python's decoder reads the value. Only a text that it refuses goes through puna.go.json_scanner, whose message counts.
 """

@@ -1,4 +1,4 @@
-"""Reads the XML of calls, and says in Go's words what is wrong with it.
+"""Reads the XML of calls, and reports errors in Go's words.
 
 Callers cut the text into texts and tags in turn, so that only the tags that they know count as tags.
 """
