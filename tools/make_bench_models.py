@@ -54,6 +54,7 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
         # Every beginning of a word is a merge of the one before and a letter, so that BPE arrives at the whole word.
         left = SPACE
         for letter in word:
+            # Words share beginnings, and a token or a merge may be listed only once.
             if left + letter not in known:
                 merges.append(f"{left} {letter}")
                 known.add(left + letter)

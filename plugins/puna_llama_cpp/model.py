@@ -72,6 +72,7 @@ class LlamaModel(LoadedModel):
 
     async def aclose(self) -> None:
         """Stop the threads, then free the context and the weights."""
+        # In a thread, since it waits for the running batch and for images that are being encoded.
         await asyncio.to_thread(self._close_engine)
         self._context.close()
         self._weights.close()

@@ -123,6 +123,7 @@ INLINE void softmax_row(const struct attention* a, const struct query_rows* m, i
     _mm512_store_ps(x + j, score);
   }
   const float max = _mm512_reduce_max_ps(top);
+  // The row sees none of these positions. Its weights are 0, for which the exponential would give NaN.
   if (max == -INFINITY) {
     for (int j = from; j < to; j += LANES) _mm512_store_ps(x + j, _mm512_setzero_ps());
     return;
@@ -153,6 +154,7 @@ KERNEL static void attend_tile(const struct attention* a, struct query_index p, 
   // Positions before the first and after the last that some row sees would add nothing.
   const int begin = __builtin_ctzll(any), end = TILE_POSITIONS - __builtin_clzll(any);
   const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
+  // Zero, since a product adds to its result.
   _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS] = {0};
   struct operands scores = {.b = t->k, .stride = TILE_POSITIONS, .from = 0, .to = a->dk};
   struct operands values = {.b = t->v, .stride = a->dv, .from = begin, .to = end};

@@ -119,6 +119,7 @@ INLINE void k_quant_step(const int type, const enum order order, const int n, co
     if (raw) unpack_sub_block(type, raw, j, a);
     UNROLL
     for (int i = 0; i < n; i++) {
+      // In groups of four columns ggml converts after 64 values, which are two sub-blocks.
       const int exact = i < quarters ? 2 : exact_sub_blocks(type);
       const uint8_t* bi = b + i * x->bytes;
       partial[i] = add_sub_block(type, raw ? a : values[j], scales, bi, terms + 2 * i * x->blocks, j, j % exact == 0,

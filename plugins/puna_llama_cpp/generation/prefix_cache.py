@@ -87,6 +87,7 @@ def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     end = min(len(left), len(right))
     for start in range(0, end, _COMPARED_TOKENS):
         if left[start : start + _COMPARED_TOKENS] != right[start : start + _COMPARED_TOKENS]:
+            # Only the first unequal slice is compared token by token.
             while start < end and left[start] == right[start]:
                 start += 1
             return start

@@ -78,6 +78,7 @@ class PromptImages:
     def align_down(self, index: int) -> int:
         """Return the index, or the beginning of the chunk that a cut there would divide."""
         placed = self.chunk_at(index)
+        # llama.cpp removes positions, and all vectors of an image may begin at the same one.
         return placed.start if placed else index
 
     def position(self, index: int) -> int:
