@@ -14,6 +14,7 @@ async def test_scoring_is_not_there_yet(stubs):
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stubs.rank.Score(rank_pb2.ScoreRequest(model="plain", prompt="a", candidates=["b"]))
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert raised.value.details() == "no backend can score given texts yet"
 
 
 async def test_a_model_that_cannot_rank_is_refused(stubs):

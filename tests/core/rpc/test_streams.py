@@ -65,6 +65,19 @@ async def test_each_message_has_what_was_ready():
         assert (entry.output_tokens, entry.queue_position) == (2, 2)
 
 
+async def test_deltas_of_several_messages_are_counted_together():
+    async def slow(_tell):
+        for event in (A, B, DONE):
+            yield event
+            await asyncio.sleep(0.01)
+
+    context = Context()
+    with Activity().entered("m", "Chat") as entry:
+        await written(slow, list, context, entry)
+        assert context.messages == [[A], [B], [DONE]]
+        assert entry.output_tokens == 2
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_cancellation_closes_the_answer_first(stream):
     answer = Answer(A, ...)

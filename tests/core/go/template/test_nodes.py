@@ -1,6 +1,6 @@
 import pytest
 
-from puna.go.template.nodes import BranchNode, FieldNode, NumberNode, StringNode, VariableNode
+from puna.go.template.nodes import BranchNode, FieldNode, NumberNode, StringNode, VariableNode, children, is_empty
 from puna.go.template.parser import parse
 
 
@@ -36,3 +36,25 @@ def test_nodes_know_where_they_stand_and_what_they_hold():
     assert isinstance(branch, BranchNode)
     assert branch.word == "range"
     assert branch.otherwise is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{{if .A}}x{{end}}", [".A", "x"]),
+        ("{{if .A}}x{{else}}y{{end}}", [".A", "x", "y"]),
+        ("{{print .A | len}}", ["print .A | len"]),
+        ('{{template "t" .A}}', [".A"]),
+        ("{{break}}", []),
+    ],
+)
+def test_children_come_conditions_first(text, found):
+    tree = parse("{{range .L}}" + text + '{{end}}{{define "t"}}x{{end}}{{.Response}}').root.nodes[0].body
+    assert [str(each) for each in children(tree.nodes[0])] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"), [(" \n\u3000", True), ("x", False), ("{{.A}}", False), ("", True), ("\x1f", False)]
+)
+def test_a_tree_of_white_space_is_empty(text, empty):
+    assert is_empty(parse("{{if .Response}}" + text + "{{end}}").root.nodes[0].body) is empty
