@@ -59,7 +59,7 @@ def local_time(nanoseconds: int) -> datetime:
     )
 
 
-def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: bool = False) -> Details:
+def describe(config: Config, parent: str, *headers: GGUF | None, lengths: bool = False) -> Details:
     """Return the details from the configuration. Missing ones come from the headers, of which the first that has a
     value counts.
 
@@ -69,9 +69,9 @@ def describe(config: Config, parent: str, *header_cache: GGUF | None, lengths: b
     if level in ("", UNKNOWN):
         # The header that a list reads ends before the vocabulary and may lack the file type, so a complete one may
         # follow it.
-        known = (header.file_type for header in header_cache if header is not None and header.file_type != UNKNOWN)
+        known = (header.file_type for header in headers if header is not None and header.file_type != UNKNOWN)
         level = next(known, level)
-    header = header_cache[0] if header_cache else None
+    header = headers[0] if headers else None
     context = config.context_length or (header.integer("context_length") if header else 0)
     embedding = config.embedding_length or (header.integer("embedding_length") if header else 0)
     return Details(

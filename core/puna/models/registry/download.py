@@ -154,11 +154,11 @@ class Download(Transfer):
     async def _noting(self) -> None:
         """Write the notes at intervals, each time after flushing the bytes that they count."""
         noted = list(self._parts)
-        touch_if_present = asyncio.get_running_loop().time()
+        touched = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(self._limits.save)
-            if asyncio.get_running_loop().time() - touch_if_present >= self._limits.keep:
-                touch_if_present = asyncio.get_running_loop().time()
+            if asyncio.get_running_loop().time() - touched >= self._limits.keep:
+                touched = asyncio.get_running_loop().time()
                 await in_thread(self._partial.touch)
             # A copy before the flush: bytes that arrive during the flush must not be noted as flushed.
             now = list(self._parts)

@@ -85,14 +85,14 @@ def _tools(tools: Sequence[Tool]) -> str:
     # The part of a tool's name before the dot is its namespace, which the format lists once.
     spaces = list(dict.fromkeys(tool.name.partition(".")[0] for tool in tools))
     recipients = ", ".join(f'"{name}"' for name in ("self", *(f"{space}.*" for space in spaces), "user"))
-    told = f"# Valid recipients: {recipients}."
+    recipients_line = f"# Valid recipients: {recipients}."
     if not tools:
-        return told
+        return recipients_line
     listed = format_text.TOOLS.format(
         spaces="\n".join(markup.unescaped({"name": space, "description": ""}) for space in spaces),
         functions="\n".join(map(_function, tools)),
     )
-    return listed + told
+    return listed + recipients_line
 
 
 def _function(tool: Tool) -> str:

@@ -100,9 +100,9 @@ class GlimmerParser:
         header, found, rest = self._held.partition(MESSAGE)
         if not found:
             # An answer may end within its header. The text then goes to the client as content, so that nothing is lost.
-            told = self._held.removeprefix(f"{START}assistant") if done else ""
+            unparsed = self._held.removeprefix(f"{START}assistant") if done else ""
             self._held = "" if done else self._held
-            return told
+            return unparsed
         self._held = rest
         self._address(
             _recipient(header.removeprefix(START) if header.startswith(START) else f"assistant{header}") or ""

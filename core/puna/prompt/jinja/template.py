@@ -55,15 +55,17 @@ class Template:
         # jinja2 normalizes line ends too, and places in error texts are counted in this text.
         self.source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._texts = {"bos_token": bos_text, "eos_token": eos_text}
+        # Offsets in errors are those of the compiled text, from which a patch may have removed a check.
+        self._compiled_source = known.patched(self.source)
         try:
-            self._render = ChatEnvironment().compiled(known.patched(self.source))
+            self._render = ChatEnvironment().compiled(self._compiled_source)
         except (TemplateSyntaxError, RecursionError) as error:
             raise TemplateError(f"error: parser: Parser Error: {error}") from error
 
     @cached_property
     def abilities(self) -> Abilities:
         """What the template does with its input."""
-        return probe(known.patched(self.source))
+        return probe(self._compiled_source)
 
     @cached_property
     def layout(self) -> OutputLayout:
@@ -89,7 +91,7 @@ class Template:
         except RaisedByTemplateError as error:
             text = f"Jinja Exception: {error.raised.message}"
             if error.raised.offset >= 0:
-                text = place_in_source(self.source, error.raised.offset, "CallExpression", text)
+                text = place_in_source(self._compiled_source, error.raised.offset, "CallExpression", text)
             raise TemplateRefusedError(self._refusal + text) from error
         except FAILURES as error:
             raise TemplateRefusedError(f"{self._refusal}\nError: {error}") from error

@@ -5,7 +5,7 @@ from tests.core.prompt.jinja.samples import BOS, EOS, PROMPTS, TEMPLATES, TOOLS,
 
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.messages import Message, Think, Tool
-from puna.prompt.jinja.template import ChatTemplate
+from puna.prompt.jinja.template import ChatTemplate, Template
 
 USER = Message(role="user", content="hi")
 CASES = [
@@ -136,3 +136,12 @@ def test_what_goes_wrong_in_a_template_is_refused(source):
 )
 def test_numbers_and_none_are_printed(expression, text):
     assert ChatTemplate("{{ " + expression + " }}").render([Message(role="user", content="x")]) == text
+
+
+def test_an_error_after_a_patched_check_names_its_own_line():
+    condition = "message['content'] == '' and message['tool_calls'] | length == 0"
+    check = "{%- if " + condition + " %}{{ raise_exception('x') }}{%- endif %}"
+    source = f"{{%- set message = messages[0] %}}\n{check}\nthird\n{{{{ raise_exception('refused') }}}}"
+    with pytest.raises(TemplateRefusedError, match="refused") as raised:
+        Template(source, BOS, EOS).apply([{"role": "user", "content": "a"}], {})
+    assert "at line 4" in raised.value.message
