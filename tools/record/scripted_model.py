@@ -28,6 +28,8 @@ FIRST = 1536
 CONTEXT = 4096
 WIDTHS = (256, 512, 1024)
 NORMAL, CONTROL = 1, 3
+HARMONY = ("<|return|>", "<|call|>")
+"""llama.cpp ends an answer at the token `<|end|>`, unless the vocabulary has these."""
 PADDING = "x"
 
 Matrix = npt.NDArray[np.float32]
@@ -74,7 +76,7 @@ class _Network:
     """The vocabulary, and the vectors that lead from a position to the next token."""
 
     def __init__(self, wanted: Sequence[Script], bos: str, eos: str) -> None:
-        self.tokens = [bos, eos, *map(_byte_character, range(256)), "\u0100\u0100"]
+        self.tokens = [bos, eos, *map(_byte_character, range(256)), "\u0100\u0100", *HARMONY]
         self.index = {token: number for number, token in enumerate(self.tokens)}
         following = {
             script.start - 1 + offset: self._token(_spelled(text))
