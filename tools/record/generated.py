@@ -22,6 +22,8 @@ def answers(server: Server, recorded: list[dict[str, Any]]) -> list[dict[str, An
 
 def _answer(server: Server, case: dict[str, Any]) -> dict[str, Any]:
     model = server.create_once(f"record-{case['model']}", case["model"], template="{{ .Prompt }}")
+    # A loaded model would go on from a cached beginning of the prompt, after which the last bits of sums are others.
+    server.must("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
     options = {**case["options"], "num_thread": 1}
     options["num_ctx"] = max(options.get("num_ctx", 4096), LEAST_CONTEXT)
     request = {"model": model, "prompt": case["prompt"], "options": options, "raw": True}
