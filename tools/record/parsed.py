@@ -92,7 +92,8 @@ def _plain(chunks: Sequence[Chunk]) -> list[list[Any]]:
             continue
         message = chunk["message"]
         functions = [call["function"] for call in message.get("tool_calls", ())]
-        calls = [[each["name"], each["arguments"], each.get("index", 0)] for each in functions]
+        # Ollama writes null where gpt-oss gives null for arguments, Puna an empty object, which clients expect.
+        calls = [[each["name"], each["arguments"] or {}, each.get("index", 0)] for each in functions]
         if message["content"] or message.get("thinking") or calls:
             found.append([message["content"], message.get("thinking", ""), calls])
     return found
