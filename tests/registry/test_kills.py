@@ -166,9 +166,13 @@ def resumed(front):
 def all_load(root):
     """Have a server load each model that is listed."""
     with serving(root) as server:
-        names = [each["name"] for each in server.json("/api/tags")["models"]]
-        assert names
-        for name in names:
+        models = server.json("/api/tags")["models"]
+        assert models
+        for model in models:
+            name = model["name"]
+            if model["capabilities"] == ["embedding"]:
+                assert server.json("/api/embed", {"model": name, "input": "Hello", "keep_alive": 0})["embeddings"]
+                continue
             question = {"model": name, "prompt": "Hello", "stream": False, "keep_alive": 0, "raw": True}
             assert server.json("/api/generate", question)["response"]
 
