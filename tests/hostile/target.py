@@ -13,6 +13,14 @@ BAD = re.compile(
 """Texts that a log must not have."""
 RECOVERY = 15.0
 """Seconds that a server may take to be as it was."""
+LARGE_TEMPLATE = {
+    "model": "scripted",
+    "prompt": "a",
+    "stream": False,
+    "template": "{{ .Prompt }}" + "{{/* padding */}}" * 1000,
+    "options": {"num_predict": 1},
+}
+"""A request whose template is too large for the core: it starts a template worker, which then stays."""
 WARM = (("scripted", "/api/generate", {"prompt": ""}), ("embedder", "/api/embed", {"input": ""}))
 
 
@@ -23,6 +31,7 @@ def target(folder):
         server.upload("scripted", MODELS / "scripted.gguf")
         server.upload("embedder", MODELS / "embedder.gguf")
         warm(server)
+        server.json("/api/generate", LARGE_TEMPLATE)
         server.before = resident(server)
         server.seen = 0
         yield server
@@ -32,7 +41,9 @@ def warm(server):
     """Have the two models loaded, with their default options, and no other."""
     for loaded in server.json("/api/ps")["models"]:
         if loaded["name"].partition(":")[0] not in ("scripted", "embedder"):
+            # A model that only embeds refuses the first request, and the other models refuse the second.
             server.ask("/api/generate", {"model": loaded["name"], "keep_alive": 0})
+            server.ask("/api/embed", {"model": loaded["name"], "input": "", "keep_alive": 0})
     for name, path, body in WARM:
         server.json(path, {"model": name, "keep_alive": -1} | body)
 
