@@ -1,4 +1,4 @@
-"""The names of what a model can do, as Ollama's API has them, and what the parsers that a model may name add to it."""
+"""The capabilities of models by their names in Ollama's API, and the capabilities that each builtin parser adds."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +10,6 @@ INSERT: Final = "insert"
 VISION: Final = "vision"
 EMBEDDING: Final = "embedding"
 THINKING: Final = "thinking"
-IMAGE: Final = "image"
 AUDIO: Final = "audio"
 
 PARSERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(

@@ -62,7 +62,7 @@ class PunaError(Exception):
     text: ClassVar[str] = ""
     """The text if the error is raised without one."""
     early: bool = False
-    """Whether it was raised before the request ran, for kinds that are usually raised later. REST statuses differ."""
+    """True if a kind of error that usually occurs while a request runs was raised before. REST headers differ then."""
 
     def __init__(self, text: str | None = None) -> None:
         super().__init__(self.text if text is None else text)

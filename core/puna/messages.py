@@ -51,7 +51,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Whether and how hard a model thinks. Fields that may be unset are of type `Think | None`."""
+    """The thinking that a request demands, with its effort. Fields that may be unset are of type `Think | None`."""
 
     on: bool
     level: str = ""
@@ -60,7 +60,7 @@ class Think:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Whether the model may, must not or must call a tool."""
+    """The rule for tool calls: allowed, forbidden or required."""
 
     mode: str = "auto"
     """"auto", "none" or "required"."""

@@ -71,7 +71,7 @@ class Option:
     choices: tuple[str, ...] = ()
     """The permitted texts; empty: any text."""
     by_request: bool = False
-    """Whether a request may set it. A number then needs both bounds, and a text needs choices."""
+    """True if a request may set the option. A number then needs both bounds, and a text needs choices."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a request may set an unbounded option."""
@@ -346,7 +346,7 @@ class Backend(ABC):
 
     # True by default: a plugin that says nothing must not be able to crash the core.
     needs_host: ClassVar[bool] = True
-    """Whether each model runs in a host process. Only pure asyncio code should set this to False."""
+    """True if each model runs in a host process. Only pure asyncio code should set it to False."""
 
     preference: ClassVar[int] = 0
     """Decides who serves a model that names no backend: the largest preference wins, then the first name."""

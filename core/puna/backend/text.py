@@ -32,7 +32,7 @@ class TextAssembly:
         self._encoded_stops = tuple(stop.encode() for stop in self._stops)
         self._waiting = b""
         self.stopped = False
-        """Whether a stop string has ended the text. Feed nothing after that."""
+        """True once a stop string has ended the text. `feed` must not be called afterwards."""
         self.stop_sequence = ""
         """The stop string that ended the text, which is never released itself."""
 

@@ -32,7 +32,7 @@ class Verb:
     space: bool = False
     zero: bool = False
     complaining: bool = False
-    """Whether the output is part of an error notice such as %!d(...), in which fmt calls no methods."""
+    """True if the output is part of an error notice such as %!d(...), in which fmt calls no methods."""
     width: int | None = None
     precision: int | None = None
 

@@ -133,7 +133,7 @@ class PipeNode(Node):
     commands: list[CommandNode] = field(default_factory=list)
     variables: list[VariableNode] = field(default_factory=list)
     assigns: bool = False
-    """Whether the operator is `=` and not `:=`."""
+    """True for the operator `=`, False for `:=`."""
 
     def __str__(self) -> str:
         out = " | ".join(map(str, self.commands))

@@ -73,7 +73,7 @@ class ContainerType:
 
     name: str
     boxed: bool = False
-    """Whether the element type is an interface, which error texts mention."""
+    """True if the element type is an interface. Error texts mention it."""
     methods: Mapping[str, Callable[[Any], str]] = field(default_factory=dict)
     zero: Callable[[], Any] = lambda: None
     """Returns the zero value, which a map gives for a missing key."""

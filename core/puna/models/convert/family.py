@@ -56,7 +56,7 @@ class Decoder:
     default_theta: ClassVar[float] = 10000.0
     default_epsilon: ClassVar[float] = 1e-6
     is_always_tied: ClassVar[bool] = False
-    """Whether the output always shares the embeddings, whatever config.json says."""
+    """True if the output layer always shares the weights of the embeddings. config.json is then ignored."""
 
     def __init__(self, settings: ModelSettings, folder: Folder) -> None:
         self.settings = settings

@@ -20,7 +20,7 @@ def pooling(folder: Folder) -> int | None:
 
 
 def normalizes(folder: Folder) -> bool:
-    """Whether embeddings are normalized to length one."""
+    """True if embeddings are normalized to length one."""
     return any(kind.endswith("Normalize") for kind, _ in _steps(folder))
 
 

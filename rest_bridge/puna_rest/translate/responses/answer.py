@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from typing import Any, Final
+from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, parse_whole
@@ -10,14 +10,6 @@ from puna_rest.gobody.kinds import plain
 from puna_rest.translate.openai.chat_answer import tool_calls
 from puna_rest.translate.options import Body
 from puna_rest.translate.parts import Part
-
-ORDER: Final = (
-    *("id", "object", "created_at", "completed_at", "status", "incomplete_details", "model", "previous_response_id"),
-    *("instructions", "output", "error", "tools", "tool_choice", "truncation", "parallel_tool_calls", "text", "top_p"),
-    *("presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning", "usage"),
-    *("max_output_tokens", "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier"),
-    "prompt_cache_key",
-)
 
 
 def new_number() -> int:
