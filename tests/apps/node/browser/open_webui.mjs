@@ -38,7 +38,8 @@ async function ask(text, ending, name) {
 }
 
 try {
-  await page.goto(url);
+  // Without a name, Open WebUI takes the model that the server lists first.
+  await page.goto(`${url}/?models=stub:latest`);
   await page.getByText("Okay, Let's Go!").click();
   const chat = await ask("Say hello.", "five.", "chat");
   const loop = await ask(`Please CALL read_note path=${note}`, ending, "tool-loop");
