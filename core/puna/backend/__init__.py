@@ -20,136 +20,50 @@ code fails the requests of one model only. Import heavy libraries in `load` and 
 the module in its own process to read the class's attributes.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
+from puna.backend.chat import ChatInput, ChatMessage, ChatTool, ChatToolCall
+from puna.backend.errors import BackendError, InvalidRequestError, PromptTooLongError, UnsupportedError
+from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
+from puna.backend.option import Option
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "ENTRY_POINT_GROUP",
+    "Backend",
+    "BackendError",
+    "ChatDelta",
+    "ChatInput",
+    "ChatMessage",
+    "ChatTool",
+    "ChatToolCall",
+    "Constraint",
+    "ConstraintLimits",
+    "Embedding",
+    "Finish",
+    "InvalidRequestError",
+    "LoadedModel",
+    "ModelFacts",
+    "ModelSpec",
+    "Option",
+    "Prefill",
+    "PromptTooLongError",
+    "Sampling",
+    "SequenceEvent",
+    "SequenceRequest",
+    "TextDelta",
+    "TokenLogprob",
+    "UnsupportedError",
+    "UpstreamModel",
+]
+
 ENTRY_POINT_GROUP = "puna.backends"
 
-
-# These errors cross the socket between host and core by their kind and text. Any other exception of a plugin reaches
-# the core as BackendFailedError.
-class BackendError(Exception):
-    """Base of the errors that a backend raises on purpose. The user sees its text."""
-
-
-class InvalidRequestError(BackendError):
-    """The request cannot be served as it is. The text says why."""
-
-
-class PromptTooLongError(BackendError):
-    """The prompt does not fit into the context."""
-
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
-        """Both numbers count tokens."""
-        super().__init__(f"the prompt has {prompt_tokens} tokens, the context {context_length}")
-        self.prompt_tokens = prompt_tokens
-        self.context_length = context_length
-
-
-class UnsupportedError(BackendError):
-    """The model or the backend does not support the operation."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """An option that one backend declares.
-
-    The operator sets it in the configuration's table [backends.NAME]. A request may set it only with `by_request`.
-    Requests come from strangers, so they must never set a path, an address, a program or a library: an option with free
-    text cannot be declared with `by_request`.
-    """
-
-    name: str
-    kind: type[bool] | type[int] | type[float] | type[str]
-    minimum: float = -math.inf
-    """The smallest value of a number."""
-    maximum: float = math.inf
-    """The largest value of a number."""
-    choices: tuple[str, ...] = ()
-    """The permitted texts; empty: any text."""
-    by_request: bool = False
-    """True if a request may set the option. A number then needs both bounds, and a text needs choices."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if a request may set an unbounded option."""
-        # The difference is infinite if one bound is missing, and NaN is not finite either.
-        bounded = {bool: True, str: bool(self.choices)}.get(self.kind, math.isfinite(self.maximum - self.minimum))
-        if self.by_request and not bounded:
-            raise ValueError(f"option {self.name!r} must be bounded, since a request may set it")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConstraintLimits:
-    """Bounds on the work of constraints. A backend refuses a constraint that exceeds one and names the limit."""
-
-    seconds: float = 5.0
-    """CPU time to compile one constraint."""
-    mask_seconds: float = 1.0
-    """CPU time to compute which tokens may come next."""
-    memory_bytes: int = 256 << 20
-    """Memory of all compiled constraints of a model together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """A model and how to load it. All paths are absolute."""
-
-    path: str
-    adapter_paths: tuple[str, ...] = ()
-    projector_paths: tuple[str, ...] = ()
-    draft_path: str | None = None
-    context_length: int = 4096
-    """Tokens per sequence. The backend clamps it to the context length with which the model was trained."""
-    parallel: int = 1
-    """Number of sequences that may run at once; 0: the backend decides."""
-    batch_size: int = 0
-    """Tokens per prefill batch; 0: the backend decides."""
-    gpu_layers: int = -1
-    """Number of layers to put on GPUs; -1: the backend decides."""
-    main_gpu: int | None = None
-    use_mmap: bool | None = None
-    threads: int = 0
-    """CPU threads; 0: the backend decides."""
-    draft_tokens: int = 0
-    flash_attention: str = ""
-    """"on", "off" or empty: the backend decides."""
-    kv_cache_type: str = ""
-    """Type of the KV cache, such as "q8_0"; empty: f16."""
-    backend_options: Mapping[str, object] = field(default_factory=dict)
-    """The backend's own options that were set, each of its declared kind."""
-    memory_bytes: int = 0
-    """Free memory of the machine, in bytes; 0: unknown."""
-    constraint_limits: ConstraintLimits = ConstraintLimits()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
-    """The facts of a loaded model. They do not change while it is loaded."""
-
-    context_length: int
-    """Tokens per sequence, after clamping."""
-    parallel: int = 1
-    """Number of sequences that may run at once: the model's slots."""
-    size_bytes: int = 0
-    """Total memory: weights, KV cache and buffers."""
-    vram_bytes: int = 0
-    """The part of `size_bytes` that is on GPUs."""
-    adds_bos: bool = False
-    adds_eos: bool = False
-    bos_id: int = -1
-    eos_id: int = -1
-    bos_text: str = ""
-    eos_text: str = ""
-    embedding_length: int = 0
-    """Length of its embedding vectors; 0: the model does not embed."""
-    embedding_tokens: int = 0
-    """Tokens of the longest text that it embeds; 0: the context length."""
-    generates: bool = True
-    vision: bool = False
-    audio: bool = False
+CONTRACT_VERSION = 1
+"""The version of this contract. A manifest names the version for which its backend was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +85,11 @@ class Sampling:
     seed: int | None = None
     """32 bits; None: a random seed."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    """Names of the parameters that neither the request nor the model sets; "max_tokens" may be among them.
+
+    They hold Ollama's defaults. An engine with defaults of its own, such as an upstream server, may use its own.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +136,9 @@ class SequenceRequest:
     """Sequences share cached prefixes only if they have the same salt."""
     priority: int = 0
     """Sequences of larger priority start first."""
+    chat: ChatInput | None = None
+    """The conversation, for a backend whose manifest declares the capability `chat`. The prompt is then empty, the
+    media are in the messages, and the generator yields ChatDelta instead of TextDelta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +148,7 @@ class TokenLogprob:
     raw: bytes
     """The token's bytes, which need not be complete UTF-8."""
     token_id: int
+    """The token's id; -1: unknown."""
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
     """The most probable tokens at its position, best first."""
@@ -251,6 +174,17 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDelta:
+    """What one step adds to the answer of a chat-level backend. At least one field is not empty."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ChatToolCall, ...] = ()
+    """Complete calls."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """The end of a sequence: the last event that its generator yields."""
 
@@ -270,7 +204,7 @@ class Finish:
     accepted_draft_tokens: int = 0
 
 
-SequenceEvent: TypeAlias = Prefill | TextDelta | Finish
+SequenceEvent: TypeAlias = Prefill | TextDelta | ChatDelta | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +213,18 @@ class Embedding:
 
     values: Sequence[float]
     token_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamModel:
+    """A model that a backend offers without a creation."""
+
+    name: str
+    """Its name at the upstream, as `ModelSpec.upstream` gives it back."""
+    capabilities: tuple[str, ...] = ("completion",)
+    """Names of Ollama's: "completion", "tools", "vision", "thinking", "embedding"."""
+    context_length: int = 0
+    """In tokens; 0: unknown."""
 
 
 class LoadedModel(ABC):
@@ -376,3 +322,14 @@ class Backend(ABC):
         Raises InvalidRequestError if the file is not a model that the backend can run, and MemoryError if there is no
         room. Cancelling the call frees what was loaded so far.
         """
+
+    async def models(self, options: Mapping[str, object], /) -> list[UpstreamModel]:
+        """Return the models that the backend offers without a creation.
+
+        The core calls it for a backend whose manifest declares `lists_models`, with the operator's options. Raises
+        BackendError, or any other exception, if the upstream cannot be asked; the core then lists none of its models.
+        """
+        return []
+
+    async def aclose(self) -> None:  # noqa: B027 (a backend with nothing to free need not say so)
+        """Free what the backend holds beside its models. Called once, when the host ends."""

@@ -20,6 +20,10 @@ def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
     return wire.LoadRequest(
         backend=backend,
         path=spec.path,
+        name=spec.name,
+        format=spec.format,
+        files=spec.files,
+        upstream=spec.upstream,
         adapter_paths=spec.adapter_paths,
         projector_paths=spec.projector_paths,
         draft_path=spec.draft_path or "",
@@ -51,6 +55,10 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
     limits = request.constraint_limits
     return contract.ModelSpec(
         path=request.path,
+        name=request.name,
+        format=request.format,
+        files=dict(request.files),
+        upstream=request.upstream,
         adapter_paths=tuple(request.adapter_paths),
         projector_paths=tuple(request.projector_paths),
         draft_path=request.draft_path or None,
@@ -75,15 +83,19 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
     )
 
 
+# A host that does not set the wire's flag has a tokenizer, so the flag's sense is the opposite of the dataclass's.
+FACTS = tuple(name for name in wire.Loaded.DESCRIPTOR.fields_by_name if name != "lacks_tokenizer")
+
+
 def facts_to_wire(facts: contract.ModelFacts) -> wire.Loaded:
     """Write the facts of a loaded model."""
     # Fields of the wire and of the dataclass have the same names, so a new field needs no line here.
-    return wire.Loaded(**{name: getattr(facts, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
+    return wire.Loaded(**{name: getattr(facts, name) for name in FACTS}, lacks_tokenizer=not facts.tokenizer)
 
 
 def facts_from_wire(loaded: wire.Loaded) -> contract.ModelFacts:
     """Read the facts of a loaded model."""
-    return contract.ModelFacts(**{name: getattr(loaded, name) for name in wire.Loaded.DESCRIPTOR.fields_by_name})
+    return contract.ModelFacts(**{name: getattr(loaded, name) for name in FACTS}, tokenizer=not loaded.lacks_tokenizer)
 
 
 def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
@@ -106,6 +118,8 @@ def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
         start.token_ids.extend(request.prompt)
         # protobuf does not tell an empty list from a missing one, and a prompt of no tokens differs from an empty text.
         start.has_token_ids = True
+    if request.chat is not None:
+        start.chat.CopyFrom(_chat_to_wire(request.chat))
     # The kinds of the contract are the names of the oneof's fields.
     if request.constraint is not None:
         setattr(start.constraint, request.constraint.kind, request.constraint.text)
@@ -128,7 +142,62 @@ def sequence_from_wire(start: wire.StartSequence) -> contract.SequenceRequest:
         preserved_tokens=tuple(start.preserved_tokens),
         cache_salt=start.cache_salt,
         priority=start.priority,
+        chat=_chat_from_wire(start.chat) if start.HasField("chat") else None,
     )
+
+
+def _chat_to_wire(chat: contract.ChatInput) -> wire.ChatInput:
+    return wire.ChatInput(
+        messages=[
+            wire.ChatMessage(
+                role=each.role,
+                content=each.content,
+                thinking=each.thinking,
+                media=each.media,
+                tool_calls=map(_call_to_wire, each.tool_calls),
+                tool_name=each.tool_name,
+                tool_call_id=each.tool_call_id,
+            )
+            for each in chat.messages
+        ],
+        tools=[
+            wire.ChatTool(name=each.name, description=each.description, parameters_json=each.parameters_json)
+            for each in chat.tools
+        ],
+        tool_choice=chat.tool_choice,
+        thinking=chat.thinking,
+    )
+
+
+def _chat_from_wire(chat: wire.ChatInput) -> contract.ChatInput:
+    return contract.ChatInput(
+        messages=tuple(
+            contract.ChatMessage(
+                role=each.role,
+                content=each.content,
+                thinking=each.thinking,
+                media=tuple(each.media),
+                tool_calls=tuple(map(_call_from_wire, each.tool_calls)),
+                tool_name=each.tool_name,
+                tool_call_id=each.tool_call_id,
+            )
+            for each in chat.messages
+        ),
+        tools=tuple(
+            contract.ChatTool(name=each.name, description=each.description, parameters_json=each.parameters_json)
+            for each in chat.tools
+        ),
+        tool_choice=chat.tool_choice,
+        thinking=chat.thinking,
+    )
+
+
+def _call_to_wire(call: contract.ChatToolCall) -> wire.ChatToolCall:
+    return wire.ChatToolCall(name=call.name, arguments_json=call.arguments_json, id=call.id)
+
+
+def _call_from_wire(call: wire.ChatToolCall) -> contract.ChatToolCall:
+    return contract.ChatToolCall(name=call.name, arguments_json=call.arguments_json, id=call.id)
 
 
 def _sampling_to_wire(sampling: contract.Sampling) -> wire.Sampling:
@@ -139,7 +208,8 @@ def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
     values = {name: getattr(sampling, name) for name in wire.Sampling.DESCRIPTOR.fields_by_name}
     # 0 is a seed like any other, so only presence tells "random".
     seed = sampling.seed if sampling.HasField("seed") else None
-    return contract.Sampling(**values | {"seed": seed, "logit_bias": dict(sampling.logit_bias)})
+    own = {"seed": seed, "logit_bias": dict(sampling.logit_bias), "unset": tuple(sampling.unset)}
+    return contract.Sampling(**values | own)
 
 
 def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
@@ -147,6 +217,14 @@ def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Seque
     if isinstance(event, contract.TextDelta):
         delta = wire.TextDelta(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
         return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
+    if isinstance(event, contract.ChatDelta):
+        chat = wire.ChatDelta(
+            content=event.content,
+            thinking=event.thinking,
+            tool_calls=map(_call_to_wire, event.tool_calls),
+            logprobs=map(_logprob_to_wire, event.logprobs),
+        )
+        return wire.SequenceEvent(sequence_id=sequence_id, chat_delta=chat)
     if isinstance(event, contract.Finish):
         return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
     prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
@@ -161,6 +239,14 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
         return contract.TextDelta(delta.text, tuple(_logprob_from_wire(each) for each in delta.logprobs))
     if kind == "finish":
         return _finish_from_wire(event.finish)
+    if kind == "chat_delta":
+        chat = event.chat_delta
+        return contract.ChatDelta(
+            content=chat.content,
+            thinking=chat.thinking,
+            tool_calls=tuple(map(_call_from_wire, chat.tool_calls)),
+            logprobs=tuple(map(_logprob_from_wire, chat.logprobs)),
+        )
     if kind == "prefill":
         return contract.Prefill(event.prefill.done_tokens, event.prefill.total_tokens)
     raise error_from_wire(event.failure)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from puna.backend import LoadedModel
+from puna.backend import CONTRACT_VERSION, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
@@ -58,6 +58,30 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         model, self._model = self._model, None
         if model is not None:
             await model.aclose()
+
+    async def Describe(
+        self,
+        request: wire.DescribeRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[wire.DescribeRequest, wire.DescribeResponse],  # noqa: ARG002
+    ) -> wire.DescribeResponse:
+        """Answer with the version of the contract that this host speaks."""
+        return wire.DescribeResponse(contract_version=CONTRACT_VERSION)
+
+    async def ListModels(
+        self,
+        request: wire.ListModelsRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[wire.ListModelsRequest, wire.ListModelsResponse],
+    ) -> wire.ListModelsResponse:
+        """Refuse, since no backend lists models yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this backend lists no models")
+
+    async def Unload(
+        self,
+        request: wire.UnloadRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[wire.UnloadRequest, wire.UnloadResponse],
+    ) -> wire.UnloadResponse:
+        """Refuse, since a host that is not shared frees its model when it ends."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this host is not shared")
 
     async def Load(  # type: ignore[override]
         self, request: wire.LoadRequest, context: grpc.aio.ServicerContext[wire.LoadRequest, wire.LoadResponse]

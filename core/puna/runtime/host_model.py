@@ -81,14 +81,14 @@ class HostModel(LoadedModel):
         self._stream: Frames | GrpcRunStream | None = None
         # The watch outlives the request that loads the model, so it must not log under that request's id.
         self._stream_watch = asyncio.create_task(self._watch_stream(), context=without_request())
-        self._on_messagetbeat_watch: asyncio.Task[None] | None = None
+        self._heartbeat_watch: asyncio.Task[None] | None = None
 
     async def connect(self, socket: Path, timeouts: HangTimeouts) -> None:
         """Open the stream on which sequences run, and start the heartbeat."""
         self._stream = await connect(address(socket), self._on_message, self._disconnected.set)
         if self._stream is None:
             self._stream = GrpcRunStream(self._stub, self._on_message, self._disconnected.set)
-        self._on_messagetbeat_watch = asyncio.create_task(self._watch_heartbeat(timeouts), context=without_request())
+        self._heartbeat_watch = asyncio.create_task(self._watch_heartbeat(timeouts), context=without_request())
 
     @property
     def facts(self) -> ModelFacts:
@@ -150,8 +150,8 @@ class HostModel(LoadedModel):
     async def aclose(self) -> None:
         """End the process and wait until it is gone."""
         self._failure = self._failure or "the model was unloaded"
-        if self._on_messagetbeat_watch is not None:
-            self._on_messagetbeat_watch.cancel()
+        if self._heartbeat_watch is not None:
+            self._heartbeat_watch.cancel()
         # Closing the stream first lets the host end its sequences before it gets SIGTERM.
         if self._stream is not None:
             self._stream.close()

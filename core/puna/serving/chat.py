@@ -236,7 +236,7 @@ async def _answer(
                     yield delta
             elif isinstance(step, Prefill):
                 yield Progress(phase="prefill", done_tokens=step.done_tokens, total_tokens=step.total_tokens)
-            else:
+            elif isinstance(step, Finish):
                 finish = replace(step, output_tokens=step.output_tokens + spent)
                 yield _done(finish, reader.finish(), builder, clock, cut)
 
@@ -291,7 +291,7 @@ class _ThinkingPhase:
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 elif isinstance(event, Finish):
                     self.finish = event
-                else:
+                elif isinstance(event, TextDelta):
                     self._raw += event.text
                     # `native` is a bool that counts as 0 or 1.
                     self.spent += native

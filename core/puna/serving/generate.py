@@ -100,7 +100,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
                         yield delta
                 elif isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
-                else:
+                elif isinstance(event, Finish):
                     # A raw request manages its own history, so Ollama returns no context for it.
                     texts = None if request.raw else (raw, sequence.prompt)
                     yield await _done(event, reader, lease, clock, cut, texts)

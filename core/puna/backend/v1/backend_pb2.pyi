@@ -20,10 +20,205 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class DescribeRequest(_message.Message):
+    """The versions of the contract that the core speaks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
+    MAX_CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
+    min_contract_version: _builtins.int
+    """Oldest version."""
+    max_contract_version: _builtins.int
+    """Newest version."""
+    def __init__(
+        self,
+        *,
+        min_contract_version: _builtins.int = ...,
+        max_contract_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_contract_version", b"max_contract_version", "min_contract_version", b"min_contract_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
+
+@_typing.final
+class DescribeResponse(_message.Message):
+    """A description of the host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    contract_version: _builtins.int
+    """The version of the contract that the host speaks: the newest that both sides know, or the host's own newest if there
+    is none, which the core then reports.
+    """
+    name: _builtins.str
+    """Name of the backend."""
+    version: _builtins.str
+    """Version of the backend."""
+    def __init__(
+        self,
+        *,
+        contract_version: _builtins.int = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
+
+@_typing.final
+class ListModelsRequest(_message.Message):
+    """Options with which a backend looks for its models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    backend_options_json: _builtins.str
+    """The operator's options, as the raw text of a JSON object."""
+    def __init__(
+        self,
+        *,
+        backend_options_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_options_json", b"backend_options_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelsResponse(_message.Message):
+    """The models that a backend offers without a creation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpstreamModel]:
+        """Models in the order in which they are listed."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___UpstreamModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class UpstreamModel(_message.Message):
+    """A model that a backend offers without a creation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name at the upstream, which LoadRequest.upstream repeats."""
+    context_length: _builtins.int
+    """Context length in tokens; 0: unknown."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"completion", "tools", "vision", "thinking", "embedding"."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        context_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_length", b"context_length", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamModel: _TypeAlias = UpstreamModel  # noqa: Y015
+
+@_typing.final
+class UnloadRequest(_message.Message):
+    """A model to free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The id that Load gave it."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadRequest: _TypeAlias = UnloadRequest  # noqa: Y015
+
+@_typing.final
+class UnloadResponse(_message.Message):
+    """The model is freed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadResponse: _TypeAlias = UnloadResponse  # noqa: Y015
+
+@_typing.final
 class LoadRequest(_message.Message):
     """A model and how to load it."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     BACKEND_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
@@ -43,10 +238,15 @@ class LoadRequest(_message.Message):
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     CONSTRAINT_LIMITS_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend plugin."""
     path: _builtins.str
-    """The model's file."""
+    """The model's main file; empty for a model without files."""
     draft_path: _builtins.str
     """The draft model for speculative decoding; empty: none."""
     context_length: _builtins.int
@@ -73,6 +273,14 @@ class LoadRequest(_message.Message):
     """Options that the backend declares, as the raw text of a JSON object."""
     memory_bytes: _builtins.int
     """Free memory of the machine in bytes; 0: unknown."""
+    model_id: _builtins.str
+    """The id of the model in all later requests to a shared host; empty if the host is not shared."""
+    name: _builtins.str
+    """The name under which the model is loaded, for logs."""
+    format: _builtins.str
+    """The model's format, one of those that the manifest lists."""
+    upstream: _builtins.str
+    """The model's name at an upstream server; empty for a model of files."""
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters."""
@@ -84,6 +292,10 @@ class LoadRequest(_message.Message):
     @_builtins.property
     def constraint_limits(self) -> Global___ConstraintLimits:
         """Bounds on constraints. A host refuses a constraint that exceeds one with KIND_INVALID."""
+
+    @_builtins.property
+    def files(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Paths of all the model's own files by their relative names. Empty for GGUF."""
 
     def __init__(
         self,
@@ -106,10 +318,15 @@ class LoadRequest(_message.Message):
         backend_options_json: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
         constraint_limits: Global___ConstraintLimits | None = ...,
+        model_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        format: _builtins.str = ...,
+        files: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        upstream: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "constraint_limits", b"constraint_limits", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "files", b"files", "flash_attention", b"flash_attention", "format", b"format", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "upstream", b"upstream", "use_mmap", b"use_mmap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
     _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
@@ -203,8 +420,9 @@ class Loaded(_message.Message):
     VISION_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
+    LACKS_TOKENIZER_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
-    """Context length in tokens per sequence, after clamping to the length with which the model was trained."""
+    """Context length in tokens per sequence, after clamping to the length with which the model was trained; 0: unknown."""
     parallel: _builtins.int
     """Number of sequences that may run at once: the model's slots."""
     size_bytes: _builtins.int
@@ -233,6 +451,8 @@ class Loaded(_message.Message):
     """Whether it takes sounds."""
     embedding_tokens: _builtins.int
     """Tokens of the longest text that it embeds; 0: the context length."""
+    lacks_tokenizer: _builtins.bool
+    """Whether the host does not support Tokenize and Detokenize."""
     def __init__(
         self,
         *,
@@ -251,10 +471,11 @@ class Loaded(_message.Message):
         vision: _builtins.bool = ...,
         audio: _builtins.bool = ...,
         embedding_tokens: _builtins.int = ...,
+        lacks_tokenizer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "lacks_tokenizer", b"lacks_tokenizer", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,6 +518,7 @@ class Sampling(_message.Message):
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
+    UNSET_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0: always take the most probable token."""
     top_k: _builtins.int
@@ -321,6 +543,12 @@ class Sampling(_message.Message):
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Added to the logit of each of these token ids."""
 
+    @_builtins.property
+    def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields that neither the request nor the model sets; "max_tokens" may be among them. They hold Ollama's
+        defaults. A host with defaults of its own may use these instead.
+        """
+
     def __init__(
         self,
         *,
@@ -335,10 +563,11 @@ class Sampling(_message.Message):
         frequency_penalty: _builtins.float = ...,
         seed: _builtins.int | None = ...,
         logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        unset: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repeat_last_n", b"repeat_last_n", "repeat_penalty", b"repeat_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repeat_last_n", b"repeat_last_n", "repeat_penalty", b"repeat_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p", "unset", b"unset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -383,6 +612,154 @@ class Constraint(_message.Message):
 Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
 
 @_typing.final
+class ChatInput(_message.Message):
+    """A conversation to be continued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    tool_choice: _builtins.str
+    """"auto", "none", "required", or "tool:NAME" for one tool that must be called."""
+    thinking: _builtins.str
+    """"off", "on", "low", "medium", "high" or "max"; empty: the host decides."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """Messages in order."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatTool]:
+        """Tools that the model may call."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___ChatMessage] | None = ...,
+        tools: _abc.Iterable[Global___ChatTool] | None = ...,
+        tool_choice: _builtins.str = ...,
+        thinking: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatInput: _TypeAlias = ChatInput  # noqa: Y015
+
+@_typing.final
+class ChatMessage(_message.Message):
+    """A message of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """"system", "user", "assistant", "tool", or another role that the client sent."""
+    content: _builtins.str
+    """Text."""
+    thinking: _builtins.str
+    """Thinking of the assistant."""
+    tool_name: _builtins.str
+    """The tool whose result this is."""
+    tool_call_id: _builtins.str
+    """The id of the call whose result this is; empty if the client sent none."""
+    @_builtins.property
+    def media(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Images and sounds, as the content of their files."""
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatToolCall]:
+        """Tool calls of the assistant."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+        thinking: _builtins.str = ...,
+        media: _abc.Iterable[_builtins.bytes] | None = ...,
+        tool_calls: _abc.Iterable[Global___ChatToolCall] | None = ...,
+        tool_name: _builtins.str = ...,
+        tool_call_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class ChatTool(_message.Message):
+    """A function that the model may call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    description: _builtins.str
+    """Description for the model."""
+    parameters_json: _builtins.str
+    """Parameters as raw JSON text of a JSON Schema object; empty: no parameters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_json", b"parameters_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatTool: _TypeAlias = ChatTool  # noqa: Y015
+
+@_typing.final
+class ChatToolCall(_message.Message):
+    """A call of a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the tool."""
+    arguments_json: _builtins.str
+    """Arguments as raw JSON text of an object."""
+    id: _builtins.str
+    """The call's id; may be empty."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatToolCall: _TypeAlias = ChatToolCall  # noqa: Y015
+
+@_typing.final
 class StartSequence(_message.Message):
     """A prompt, and how to generate from it."""
 
@@ -402,6 +779,8 @@ class StartSequence(_message.Message):
     PRESERVED_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the prompt. Special tokens in it are recognised, and BOS is added if the model wants it."""
     has_token_ids: _builtins.bool
@@ -418,6 +797,8 @@ class StartSequence(_message.Message):
     """Sequences share cached prefixes only if they have the same salt."""
     priority: _builtins.int
     """Sequences of larger priority start first."""
+    model_id: _builtins.str
+    """The model of a shared host."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids instead of text; they are used as they are."""
@@ -442,6 +823,10 @@ class StartSequence(_message.Message):
     def preserved_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Special tokens that appear in the text; all others are left out of it."""
 
+    @_builtins.property
+    def chat(self) -> Global___ChatInput:
+        """The conversation, for a host whose manifest declares the capability `chat`; `text` is then empty."""
+
     def __init__(
         self,
         *,
@@ -459,10 +844,12 @@ class StartSequence(_message.Message):
         preserved_tokens: _abc.Iterable[_builtins.str] | None = ...,
         cache_salt: _builtins.str = ...,
         priority: _builtins.int = ...,
+        chat: Global___ChatInput | None = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "constraint", b"constraint", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "shift", b"shift", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "shift", b"shift", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
     _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
@@ -539,6 +926,7 @@ class SequenceEvent(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
+    CHAT_DELTA_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """The id that the core chose."""
     @_builtins.property
@@ -557,6 +945,10 @@ class SequenceEvent(_message.Message):
     def prefill(self) -> Global___Prefill:
         """Progress of the prefill; optional, and only before the first delta."""
 
+    @_builtins.property
+    def chat_delta(self) -> Global___ChatDelta:
+        """More of an answer to a conversation; only for sequences that began with `chat`."""
+
     def __init__(
         self,
         *,
@@ -565,12 +957,13 @@ class SequenceEvent(_message.Message):
         finish: Global___Finish | None = ...,
         failure: Global___Failure | None = ...,
         prefill: Global___Prefill | None = ...,
+        chat_delta: Global___ChatDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill", "chat_delta"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -603,6 +996,44 @@ class TextDelta(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
+
+@_typing.final
+class ChatDelta(_message.Message):
+    """What one step adds to the answer to a conversation. At least one field is not empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """Answer text."""
+    thinking: _builtins.str
+    """Thinking text."""
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatToolCall]:
+        """Complete tool calls."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The tokens of the delta with their log-probabilities, if the request asks for them."""
+
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        thinking: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ChatToolCall] | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "logprobs", b"logprobs", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatDelta: _TypeAlias = ChatDelta  # noqa: Y015
 
 @_typing.final
 class Prefill(_message.Message):
@@ -643,7 +1074,7 @@ class TokenLogprob(_message.Message):
     raw: _builtins.bytes
     """The token's bytes, which need not be complete UTF-8."""
     token_id: _builtins.int
-    """The token's id."""
+    """The token's id; -1: unknown."""
     logprob: _builtins.float
     """The logarithm, at most 0."""
     @_builtins.property
@@ -830,8 +1261,11 @@ class EmbedRequest(_message.Message):
 
     INPUTS_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     raw: _builtins.bool
     """Whether to return vectors as the model computed them; otherwise they are normalised to length 1."""
+    model_id: _builtins.str
+    """The model of a shared host."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
         """The texts, each as text or as token ids."""
@@ -841,10 +1275,11 @@ class EmbedRequest(_message.Message):
         *,
         inputs: _abc.Iterable[Global___EmbedInput] | None = ...,
         raw: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "raw", b"raw"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_id", b"model_id", "raw", b"raw"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -940,8 +1375,11 @@ class RerankRequest(_message.Message):
 
     QUERY_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The query."""
+    model_id: _builtins.str
+    """The model of a shared host."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The documents."""
@@ -951,10 +1389,11 @@ class RerankRequest(_message.Message):
         *,
         query: _builtins.str = ...,
         documents: _abc.Iterable[_builtins.str] | None = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "model_id", b"model_id", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,22 +1436,26 @@ class TokenizeRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ADD_SPECIAL_FIELD_NUMBER: _builtins.int
     PARSE_SPECIAL_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     add_special: _builtins.bool
     """Whether to add BOS and EOS as the model wants."""
     parse_special: _builtins.bool
     """Whether special tokens in the text are recognised."""
+    model_id: _builtins.str
+    """The model of a shared host."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         add_special: _builtins.bool = ...,
         parse_special: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_special", b"add_special", "parse_special", b"parse_special", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_special", b"add_special", "model_id", b"model_id", "parse_special", b"parse_special", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1050,8 +1493,11 @@ class DetokenizeRequest(_message.Message):
 
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SPECIAL_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     special: _builtins.bool
     """Whether special tokens are written out; otherwise their bytes are empty."""
+    model_id: _builtins.str
+    """The model of a shared host."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids."""
@@ -1061,10 +1507,11 @@ class DetokenizeRequest(_message.Message):
         *,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         special: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["special", b"special", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "special", b"special", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BackendServiceStub(object):
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -35,6 +36,9 @@ class BackendServiceStub(object):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
 
     def __init__(self, channel):
@@ -43,10 +47,25 @@ class BackendServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Describe = channel.unary_unary(
+                '/puna.backend.v1.BackendService/Describe',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DescribeResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/puna.backend.v1.BackendService/ListModels',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
         self.Load = channel.unary_stream(
                 '/puna.backend.v1.BackendService/Load',
                 request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.LoadRequest.SerializeToString,
                 response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.LoadResponse.FromString,
+                _registered_method=True)
+        self.Unload = channel.unary_unary(
+                '/puna.backend.v1.BackendService/Unload',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.FromString,
                 _registered_method=True)
         self.Run = channel.stream_stream(
                 '/puna.backend.v1.BackendService/Run',
@@ -81,7 +100,8 @@ class BackendServiceStub(object):
 
 
 class BackendServiceServicer(object):
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -90,11 +110,35 @@ class BackendServiceServicer(object):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
 
+    def Describe(self, request, context):
+        """Describes the host. Called before Load. The core speaks to a host without this method as version 1 of the contract.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that the backend offers without a creation. Called only if the manifest says `lists_models`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Load(self, request, context):
-        """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+        """Loads a model. Called once for each model, before all other methods that name it. The last message has `loaded`. INVALID_ARGUMENT: the backend
         cannot run this file; RESOURCE_EXHAUSTED: out of memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unload(self, request, context):
+        """Frees a model of a shared host. The core cancels the model's sequences before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,10 +192,25 @@ class BackendServiceServicer(object):
 
 def add_BackendServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.DescribeRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.DescribeResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsResponse.SerializeToString,
+            ),
             'Load': grpc.unary_stream_rpc_method_handler(
                     servicer.Load,
                     request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.LoadRequest.FromString,
                     response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.LoadResponse.SerializeToString,
+            ),
+            'Unload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unload,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -192,7 +251,8 @@ def add_BackendServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BackendService(object):
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -201,7 +261,64 @@ class BackendService(object):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.backend.v1.BackendService/Describe',
+            puna_dot_backend_dot_v1_dot_backend__pb2.DescribeRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.backend.v1.BackendService/ListModels',
+            puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Load(request,
@@ -220,6 +337,33 @@ class BackendService(object):
             '/puna.backend.v1.BackendService/Load',
             puna_dot_backend_dot_v1_dot_backend__pb2.LoadRequest.SerializeToString,
             puna_dot_backend_dot_v1_dot_backend__pb2.LoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.backend.v1.BackendService/Unload',
+            puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

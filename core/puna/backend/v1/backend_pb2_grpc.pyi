@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BackendServiceStub:
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -36,16 +37,25 @@ class BackendServiceStub:
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BackendServiceAsyncStub: ...
+    Describe: _grpc.UnaryUnaryMultiCallable[_backend_pb2.DescribeRequest, _backend_pb2.DescribeResponse]
+    """Describes the host. Called before Load. The core speaks to a host without this method as version 1 of the contract."""
+    ListModels: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ListModelsRequest, _backend_pb2.ListModelsResponse]
+    """Lists the models that the backend offers without a creation. Called only if the manifest says `lists_models`."""
     Load: _grpc.UnaryStreamMultiCallable[_backend_pb2.LoadRequest, _backend_pb2.LoadResponse]
-    """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+    """Loads a model. Called once for each model, before all other methods that name it. The last message has `loaded`. INVALID_ARGUMENT: the backend
     cannot run this file; RESOURCE_EXHAUSTED: out of memory.
     """
+    Unload: _grpc.UnaryUnaryMultiCallable[_backend_pb2.UnloadRequest, _backend_pb2.UnloadResponse]
+    """Frees a model of a shared host. The core cancels the model's sequences before."""
     Run: _grpc.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
@@ -66,7 +76,8 @@ class BackendServiceStub:
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -75,13 +86,22 @@ class BackendServiceAsyncStub(BackendServiceStub):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Describe: _aio.UnaryUnaryMultiCallable[_backend_pb2.DescribeRequest, _backend_pb2.DescribeResponse]  # type: ignore[assignment]
+    """Describes the host. Called before Load. The core speaks to a host without this method as version 1 of the contract."""
+    ListModels: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListModelsRequest, _backend_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models that the backend offers without a creation. Called only if the manifest says `lists_models`."""
     Load: _aio.UnaryStreamMultiCallable[_backend_pb2.LoadRequest, _backend_pb2.LoadResponse]  # type: ignore[assignment]
-    """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+    """Loads a model. Called once for each model, before all other methods that name it. The last message has `loaded`. INVALID_ARGUMENT: the backend
     cannot run this file; RESOURCE_EXHAUSTED: out of memory.
     """
+    Unload: _aio.UnaryUnaryMultiCallable[_backend_pb2.UnloadRequest, _backend_pb2.UnloadResponse]  # type: ignore[assignment]
+    """Frees a model of a shared host. The core cancels the model's sequences before."""
     Run: _aio.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]  # type: ignore[assignment]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
@@ -101,7 +121,8 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The service of a model host: one process with one loaded model. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
+    `shared`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -110,7 +131,26 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
+    requests to a host that is not shared.
     """
+
+    @_abc_1.abstractmethod
+    def Describe(
+        self,
+        request: _backend_pb2.DescribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_pb2.DescribeResponse, _abc.Awaitable[_backend_pb2.DescribeResponse]]:
+        """Describes the host. Called before Load. The core speaks to a host without this method as version 1 of the contract."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _backend_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_pb2.ListModelsResponse, _abc.Awaitable[_backend_pb2.ListModelsResponse]]:
+        """Lists the models that the backend offers without a creation. Called only if the manifest says `lists_models`."""
 
     @_abc_1.abstractmethod
     def Load(
@@ -118,9 +158,17 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.LoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_backend_pb2.LoadResponse], _abc.AsyncIterator[_backend_pb2.LoadResponse]]:
-        """Loads the model. Called once, before all other methods. The last message has `loaded`. INVALID_ARGUMENT: the backend
+        """Loads a model. Called once for each model, before all other methods that name it. The last message has `loaded`. INVALID_ARGUMENT: the backend
         cannot run this file; RESOURCE_EXHAUSTED: out of memory.
         """
+
+    @_abc_1.abstractmethod
+    def Unload(
+        self,
+        request: _backend_pb2.UnloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_pb2.UnloadResponse, _abc.Awaitable[_backend_pb2.UnloadResponse]]:
+        """Frees a model of a shared host. The core cancels the model's sequences before."""
 
     @_abc_1.abstractmethod
     def Run(
