@@ -1,6 +1,15 @@
 """A conversation reaches a host as the core sends it."""
 
-from puna.backend import ChatDelta, ChatInput, ChatMessage, ChatTool, ChatToolCall, SequenceRequest, TokenLogprob
+from puna.backend import (
+    ChatDelta,
+    ChatInput,
+    ChatMessage,
+    ChatTool,
+    ChatToolCall,
+    Sampling,
+    SequenceRequest,
+    TokenLogprob,
+)
 from puna.host.convert import event_from_wire, event_to_wire, sequence_from_wire, sequence_to_wire
 
 CALL = ChatToolCall(name="weather", arguments_json='{"city": "Zoë"}', id="call-1")
@@ -12,7 +21,7 @@ def test_no_part_of_a_conversation_is_lost():
     result = ChatMessage(role="tool", content="12 °C", tool_name="weather", tool_call_id="call-1")
     tool = ChatTool(name="weather", description="Tells it.", parameters_json='{"type": "object"}')
     chat = ChatInput(messages=(asked, called, result), tools=(tool,), tool_choice="tool:weather", thinking="low")
-    request = SequenceRequest(prompt="", chat=chat)
+    request = SequenceRequest(prompt="", chat=chat, sampling=Sampling(temperature=0, top_p=1))
     assert sequence_from_wire(sequence_to_wire(request)) == request
 
 

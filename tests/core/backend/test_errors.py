@@ -1,6 +1,7 @@
 """The contract's errors keep their kind, text and numbers on the way to the core."""
 
 import pytest
+
 from puna.backend import BackendError, InvalidRequestError, PromptTooLongError, UnsupportedError
 from puna.errors import BackendFailedError
 from puna.host.convert import error_from_wire, error_to_wire

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import pytest
+
 from puna.backend import ConstraintLimits, ModelFacts, ModelSpec
 from puna.host.convert import facts_from_wire, facts_to_wire, spec_from_wire, spec_to_wire
 
