@@ -88,7 +88,7 @@ class Limits:
     """Seconds of one turn of the event loop after which the watchdog logs the place in the code."""
 
     # The end of the server.
-    max_drain_seconds: float = 5.0
+    max_drain_seconds: float = 30.0
     """Seconds within which running requests must finish after the first signal."""
 
     # Registries.

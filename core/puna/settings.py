@@ -36,6 +36,16 @@ class Settings:
     port: int = DEFAULT_PORT
     grpc_host: str = f"127.0.0.1:{DEFAULT_PORT + 1}"
     """Address of the gRPC core."""
+    keepalive_time: float = 60.0
+    """Seconds of silence after which the core pings a gRPC client; infinity: never."""
+    keepalive_timeout: float = 20.0
+    """Seconds within which the client must answer the ping."""
+    connection_age: float = math.inf
+    """Seconds after which the core asks a gRPC client to open another connection; infinity: never."""
+    connection_age_grace: float = math.inf
+    """Seconds that the calls on such a connection may go on; infinity: until they end."""
+    drain_delay: float = 0.0
+    """Seconds after the first signal in which requests are still accepted, so that balancers notice the end."""
     models: Path = Path()
     """Root of the store: the folder with `blobs` and `manifests`."""
     origins: tuple[str, ...] = ()
@@ -105,6 +115,11 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         host=host,
         port=port,
         grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or _beside(port),
+        keepalive_time=_duration(environ, own, "PUNA_KEEPALIVE_TIME", 60.0),
+        keepalive_timeout=_duration(environ, own, "PUNA_KEEPALIVE_TIMEOUT", 20.0),
+        connection_age=_duration(environ, own, "PUNA_CONNECTION_AGE", math.inf),
+        connection_age_grace=_duration(environ, own, "PUNA_CONNECTION_AGE_GRACE", math.inf),
+        drain_delay=_duration(environ, own, "PUNA_DRAIN_DELAY", 0.0, forever_at_zero=False),
         models=Path(_text(environ, "OLLAMA_MODELS") or Path.home() / ".ollama" / "models"),
         origins=_list(environ, "OLLAMA_ORIGINS"),
         allowed_hosts=_list(environ, "PUNA_ALLOWED_HOSTS") or tuple(map(str, own.get("allowed_hosts", ()))),
@@ -207,6 +222,14 @@ def _seconds(environ: Mapping[str, str], name: str, default: float, *, forever_a
         except ValueError:
             return default
     return math.inf if seconds < 0 or (forever_at_zero and seconds == 0) else seconds
+
+
+def _duration(
+    environ: Mapping[str, str], table: Mapping[str, Any], name: str, default: float, *, forever_at_zero: bool = True
+) -> float:
+    """Return a duration of the environment, or of the file's key with the same name in lower case without PUNA_."""
+    given = str(table.get(name.removeprefix("PUNA_").lower(), ""))
+    return _seconds({name: _text(environ, name) or given}, name, default, forever_at_zero=forever_at_zero)
 
 
 def _address(text: str) -> tuple[str, int]:

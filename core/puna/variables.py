@@ -68,6 +68,45 @@ _REGISTRY: Final = (
     ),
 )
 
+_CONNECTIONS: Final = (
+    Variable(
+        "PUNA_KEEPALIVE_TIME",
+        "duration",
+        "1m",
+        "silence after which the core pings a gRPC client; 0: never",
+        key="keepalive_time",
+    ),
+    Variable(
+        "PUNA_KEEPALIVE_TIMEOUT",
+        "duration",
+        "20s",
+        "how long the client may take to answer before its connection is closed",
+        key="keepalive_timeout",
+    ),
+    Variable(
+        "PUNA_CONNECTION_AGE",
+        "duration",
+        "unlimited",
+        "age at which a gRPC connection takes no more calls, so that its client opens another one",
+        key="connection_age",
+    ),
+    Variable(
+        "PUNA_CONNECTION_AGE_GRACE",
+        "duration",
+        "unlimited",
+        "how long the calls on such a connection may go on",
+        key="connection_age_grace",
+    ),
+    Variable(
+        "PUNA_DRAIN_DELAY",
+        "duration",
+        "0",
+        "how long requests are still accepted after the first signal, while the health service says NOT_SERVING",
+        (CORE, BRIDGE),
+        key="drain_delay",
+    ),
+)
+
 VARIABLES: Final = (
     Variable("OLLAMA_HOST", "address", "`127.0.0.1:11434`", "address of the REST bridge", (BRIDGE,)),
     Variable(
@@ -89,6 +128,7 @@ VARIABLES: Final = (
         (CORE, BRIDGE, CLIENT),
         key="grpc_host",
     ),
+    *_CONNECTIONS,
     Variable("OLLAMA_MODELS", "path", "`~/.ollama/models`", "folder of the model store"),
     Variable(
         "OLLAMA_CONTEXT_LENGTH",

@@ -9,7 +9,7 @@ requests finish for a while and then cancels them itself; only these end with an
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import unquote
@@ -43,16 +43,23 @@ _RUNNING: Final = web.AppKey("running", set[asyncio.Task[object]])
 """Tasks of running requests."""
 _ENDED: Final = web.AppKey("ended", set[asyncio.Task[object]])
 """Tasks that shutdown has cancelled, as opposed to tasks whose client hung up."""
+_LEAVING: Final[web.AppKey[Callable[[], bool]]] = web.AppKey("leaving")
+"""Returns whether the server is about to end."""
 _ENDING: Final = Failure(503, "the server is shutting down")
 
 
-def build(core: Core, rules: hosts.Rules, limits: Limits) -> web.Application:
-    """Return the application. `rules` and `limits` hold for every request."""
+def _stays() -> bool:
+    return False
+
+
+def build(core: Core, rules: hosts.Rules, limits: Limits, is_leaving: Callable[[], bool] = _stays) -> web.Application:
+    """Return the application. `rules` and `limits` hold for every request; see `bridging` for `is_leaving`."""
     app = web.Application()
     app[CORE] = core
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
     app[_RULES] = rules
     app[LIMITS] = limits
+    app[_LEAVING] = is_leaving
     app[_RUNNING], app[_ENDED] = set(), set()
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_expect)
     app.on_response_prepare.append(_trim)
@@ -69,6 +76,7 @@ async def bridging(
     allowed_hosts: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     drain_seconds: float = 1.0,
+    is_leaving: Callable[[], bool] = _stays,
 ) -> AsyncGenerator[str]:
     """Serve HTTP until the context ends; yield the URL.
 
@@ -80,6 +88,7 @@ async def bridging(
         allowed_hosts: names for the Host rule, as PUNA_ALLOWED_HOSTS has them.
         limits: bounds on requests and connections.
         drain_seconds: time for running requests to finish on exit. Requests that take longer end with an error.
+        is_leaving: returns whether the server is about to end. Each response then closes its connection.
 
     Raises:
         OSError: the address is not available.
@@ -96,12 +105,13 @@ async def bridging(
                 allowed_hosts=allowed_hosts,
                 limits=limits,
                 drain_seconds=drain_seconds,
+                is_leaving=is_leaving,
             ) as url,
         ):
             yield url
         return
     rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
-    app = build(connect(core), rules, limits)
+    app = build(connect(core), rules, limits, is_leaving)
     # Without handler_cancellation the handler of a client that hung up goes on, and so does the decoding behind it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_GRACE)
     await runner.setup()
@@ -230,6 +240,10 @@ async def _trim(request: web.Request, response: web.StreamResponse) -> None:
     if origin := request.match_info.get(_ORIGIN):
         cors.allow(response, origin)
     response.headers.pop("Server", None)
+    if request.app[_LEAVING]():
+        # The counterpart of GOAWAY: the client must not send its next request on this connection.
+        response.force_close()
+        response.headers["Connection"] = "close"
     if request.version < HttpVersion11 and response.content_length is None and request.method != "HEAD":
         # An HTTP/1.0 client finds the end of a body without a length by the end of the connection.
         response.force_close()

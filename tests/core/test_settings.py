@@ -55,6 +55,14 @@ def test_keep_alive_is_a_duration_or_seconds(text, seconds):
     assert from_environment({"OLLAMA_KEEP_ALIVE": text}).keep_alive == seconds
 
 
+def test_connections_live_for_ever_and_are_pinged_unless_told_otherwise():
+    settings = from_environment({})
+    assert (settings.keepalive_time, settings.keepalive_timeout, settings.drain_delay) == (60.0, 20.0, 0.0)
+    assert (settings.connection_age, settings.connection_age_grace) == (math.inf, math.inf)
+    settings = from_environment({"PUNA_KEEPALIVE_TIME": "0", "PUNA_CONNECTION_AGE": "1h", "PUNA_DRAIN_DELAY": "500ms"})
+    assert (settings.keepalive_time, settings.connection_age, settings.drain_delay) == (math.inf, 3600.0, 0.5)
+
+
 def test_a_load_timeout_of_zero_is_none():
     assert from_environment({"OLLAMA_LOAD_TIMEOUT": "0"}).load_timeout == math.inf
 

@@ -40,7 +40,8 @@ def test_the_list_has_exactly_what_the_settings_read(tmp_path):
 
 def test_keys_of_the_file_are_read(tmp_path):
     config = tmp_path / "config.toml"
-    values = {each.key: ["x"] if each.kind == "list" else "x" for each in VARIABLES if each.key}
+    given = {"list": ["x"], "duration": "7s"}
+    values = {each.key: given.get(each.kind, "x") for each in VARIABLES if each.key}
     config.write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
     settings = from_environment({}, config)
     found = {
@@ -50,8 +51,14 @@ def test_keys_of_the_file_are_read(tmp_path):
         "allowed_registries": settings.allowed_registries,
         "registry_peers": settings.registry_peers,
         "registry_realms": settings.registry_realms,
+        "keepalive_time": settings.keepalive_time,
+        "keepalive_timeout": settings.keepalive_timeout,
+        "connection_age": settings.connection_age,
+        "connection_age_grace": settings.connection_age_grace,
+        "drain_delay": settings.drain_delay,
     }
-    assert found == {key: ("x",) if isinstance(value, list) else "x" for key, value in values.items()}
+    read = {"list": ("x",), "duration": 7.0}
+    assert found == {each.key: read.get(each.kind, "x") for each in VARIABLES if each.key}
 
 
 def test_names_are_unique_and_texts_fit_a_sentence():

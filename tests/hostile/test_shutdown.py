@@ -20,11 +20,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.server import wait_until
 
 from puna.v1 import generate_pb2, generate_pb2_grpc
 
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 STOPS = int(os.environ.get("PUNA_STOPS", "3"))
 ENDING = "the server is shutting down"
 # Six seconds of words, which no guard against repetition ends.
@@ -116,13 +118,60 @@ def test_a_first_signal_lets_requests_finish_and_ends_the_rest(start):
         over_rest(server.url, late[0], "one")
         over_grpc(server.grpc, late[1], "one")
         assert late[0] == [{"error": ENDING, "status": 503}, None]
-        assert late[1] == [(grpc.StatusCode.UNAVAILABLE, ENDING)]
-        with grpc.insecure_channel(server.grpc) as channel:
-            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        # The listener is closed, so that clients connect to another server.
+        assert late[1][0][0] is grpc.StatusCode.UNAVAILABLE
     assert [each[-2:] for each in streams[:3]] == [[{"error": ENDING}, None]] * 3
     assert [each[-1] for each in streams[3:]] == [(grpc.StatusCode.UNAVAILABLE, ENDING)] * 3
     assert server.ended() == (0, [])
+
+
+def test_requests_are_accepted_for_a_while_after_the_signal(start):
+    """A balancer needs time to notice that a server leaves. Until then it sends requests, and they are served."""
+    server = start("serve", PUNA_DRAIN_DELAY="3s", PUNA_MAX_DRAIN_SECONDS="0.5").ready()
+    with grpc.insecure_channel(server.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        watched = health.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(watched).status == SERVING
+        running = []
+        client = threading.Thread(target=over_grpc, args=(server.grpc, running))
+        client.start()
+        wait_until(lambda: running)
+        start_of_end = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert next(watched).status == NOT_SERVING
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == NOT_SERVING
+        late = [[], []]
+        over_rest(server.url, late[0], "one")
+        over_grpc(server.grpc, late[1], "one")
+        assert (late[0][-2]["done"], late[1][-1].HasField("done")) == (True, True)
+        with urllib.request.urlopen(f"{server.url}/api/version", timeout=5) as answer:
+            assert answer.headers["Connection"] == "close"
+        with pytest.raises(grpc.RpcError) as ended:
+            next(watched)
+        assert (ended.value.code(), reason(ended.value)) == (grpc.StatusCode.UNAVAILABLE, "SERVER_ENDING")
+        assert time.monotonic() - start_of_end > 2.9
+    client.join(30)
+    assert running[-1] == (grpc.StatusCode.UNAVAILABLE, ENDING)
+    assert server.ended() == (0, [])
+
+
+def reason(error):
+    """Return the reason in the details of a failed call."""
+    info = error_details_pb2.ErrorInfo()
+    raw = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    assert status_pb2.Status.FromString(raw).details[0].Unpack(info)
+    return info.reason
+
+
+def test_an_idle_server_ends_at_once(start):
+    server = start("serve").ready()
+    before = time.monotonic()
+    with grpc.insecure_channel(server.grpc) as channel:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(watched).status == SERVING
+        server.signal(signal.SIGTERM)
+        assert server.ended() == (0, [])
+    assert time.monotonic() - before < 3
 
 
 def handled(pid, number):

@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from puna.models.store import ModelStore
     from puna.plugins import Registry
+    from puna.serving.activity import Activity
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
 async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool, target: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    seconds = settings.limits.max_drain_seconds
+    seconds, delay = settings.limits.max_drain_seconds, settings.drain_delay
     async with AsyncExitStack() as stack:
         places = []
         running = None
@@ -132,6 +133,7 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
                 allowed_hosts=settings.allowed_hosts,
                 limits=settings.limits,
                 drain_seconds=BRIDGE_SECONDS if running else seconds,
+                is_leaving=(lambda: running.activity.leaving) if running else stop.is_set,
             )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 url = await stack.enter_async_context(bridge)
@@ -147,9 +149,11 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
         print(("Puna is ready: " if works else "Puna runs, but can run no model: ") + ", ".join(places), flush=True)
         await stop.wait()
-        log.info("ending: requests have %g s to finish; a second signal ends them at once", seconds)
+        log.info("ending: requests have %g s to finish; a second signal ends them at once", delay + seconds)
         if running is not None:
-            await running.drain(seconds)
+            await running.activity.drain(seconds, delay)
+        elif delay:
+            await asyncio.sleep(delay)
         # The contexts close below. A host or a library that hangs there must not keep the process alive.
         signals.end_within(CLOSING_SECONDS if running else seconds + CLOSING_SECONDS)
 
@@ -201,8 +205,8 @@ class RunningCore:
     """Channel to the core within this process."""
     address: str
     """Address of its gRPC server."""
-    drain: Callable[[float], Awaitable[None]]
-    """Refuses new requests, and ends running ones after some seconds."""
+    activity: "Activity"
+    """Its requests, which are drained before it stops."""
     backends: "Registry"
     """Installed backends."""
 
@@ -236,4 +240,4 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
     ):
         # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel))
-        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity.drain, backends)
+        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends)

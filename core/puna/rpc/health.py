@@ -12,6 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from puna.blocking import retrieve_exception
+from puna.errors import ServerEndingError
 from puna.rpc.error_boundary import Context, streaming
 from puna.serving.core import Serving
 
@@ -48,10 +49,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             if answer.status != told:
                 await context.write(answer)
                 told = answer.status
-            await asyncio.sleep(WATCH_SECONDS)
+            # A stream without an end of its own must not hold up the end of the server.
+            if self._core.activity.ending:
+                raise ServerEndingError
+            await self._core.activity.pause(WATCH_SECONDS)
 
     async def _answer(self) -> health_pb2.HealthCheckResponse:
-        if self._core.activity.ending or not await self._store_answers():
+        if self._core.activity.leaving or not await self._store_answers():
             return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 

@@ -97,7 +97,8 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
         """Copy a model to another name. The files are shared."""
-        await self._catalogue.copy(request.source, request.destination)
+        with observed(self._serving.activity, request.source, "CopyModel"):
+            await self._catalogue.copy(request.source, request.destination)
         return models_pb2.CopyModelResponse()
 
     @unary
@@ -105,7 +106,8 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         self, request: models_pb2.DeleteModelRequest, context: Context
     ) -> models_pb2.DeleteModelResponse:
         """Delete a model's name, and the files that no other name uses."""
-        await self._catalogue.delete(request.name)
+        with observed(self._serving.activity, request.name, "DeleteModel"):
+            await self._catalogue.delete(request.name)
         return models_pb2.DeleteModelResponse()
 
     @streaming
@@ -140,7 +142,8 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     ) -> models_pb2.UploadBlobResponse:
         """Store a blob."""
         most = self._serving.settings.limits.max_upload_bytes
-        blob = await received(self._serving.blobs, request, most)
+        with observed(self._serving.activity, "", "UploadBlob"):
+            blob = await received(self._serving.blobs, request, most)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
 
 

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from puna.limits import LARGEST_INT32, Limits
+from puna.limits import LARGEST_INT32
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
@@ -23,6 +23,7 @@ from puna.rpc.server_info import ServerServicer
 from puna.rpc.tokenize import TokenizeServicer
 from puna.serving.activity import LAST_GRACE
 from puna.serving.core import Serving
+from puna.settings import Settings
 from puna.v1 import (
     chat_pb2,
     chat_pb2_grpc,
@@ -43,9 +44,7 @@ from puna.v1 import (
 ANSWERS: Final = 512 << 20
 """Largest answer in bytes. A model description can hold a whole vocabulary."""
 PINGS: Final = 5.0
-"""Shortest interval in seconds of a client's pings. The documentation asks clients for at least ten seconds."""
-DEAD: Final = 20.0
-"""Seconds in which an idle client must answer a ping."""
+"""Shortest interval in seconds of a client's pings. Libraries ping every ten seconds at most, some of them early."""
 MEASURES_PACKED: Final = (1, 85)
 """First version of gRPC that stops decompressing a message at its size limit. Older versions decompress all of it."""
 GRACE: Final = 0.5
@@ -71,11 +70,11 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     """Serve until the context ends; yield the bound address.
 
     `address` is "host:port"; port 0 takes a free one. `uds` is the path of a Unix socket to serve on too. On exit,
-    running calls are cancelled after GRACE. OSError: the address is not available.
+    running calls end after GRACE with the status of a server that ends. OSError: the address is not available.
     """
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
-    server = grpc.aio.server(options=options(limits), maximum_concurrent_rpcs=calls)
+    server = grpc.aio.server(options=options(core.settings), maximum_concurrent_rpcs=calls)
     guard = Guarded(server, Intake(limits))
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
@@ -86,19 +85,33 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     if uds is not None:
         _bound(server, f"unix:{uds}")
     await server.start()
+    leaving = asyncio.create_task(_leave(server, core))
     try:
         yield f"{address.rpartition(':')[0]}:{port}"
     finally:
-        # New calls are refused from here on, also on connections that stay open.
-        core.activity.ending = True
+        # Returns at once after the drain of `puna serve`. Other users of this function get their own short one.
+        await core.activity.drain(GRACE)
+        # The shorter grace of two stops wins.
         await server.stop(GRACE)
+        await leaving
         # stop() cancels remaining calls without waiting for them. They must end before the pool below is closed.
         if ending := [entry.task for entry in core.activity.entries()]:
             await asyncio.wait(ending, timeout=LAST_GRACE)
 
 
-def options(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Return the options of a gRPC server for the limits."""
+async def _leave(server: grpc.aio.Server, core: Serving) -> None:
+    """Close the listener and send GOAWAY on every connection, as soon as the core takes no more requests.
+
+    Clients then open no more calls here, and connect elsewhere. Calls under way go on: the core ends them itself when
+    their time is over, with a status that says why. The grace given to gRPC is longer than that.
+    """
+    await core.activity.refusing()
+    await server.stop(min(core.settings.limits.max_drain_seconds, LARGEST_INT32) + 2 * LAST_GRACE)
+
+
+def options(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return the options of a gRPC server for the settings."""
+    limits = settings.limits
     found = (
         ("grpc.max_receive_message_length", limits.max_request_bytes),
         ("grpc.max_send_message_length", ANSWERS),
@@ -110,10 +123,17 @@ def options(limits: Limits) -> tuple[tuple[str, int], ...]:
         ("grpc.max_concurrent_streams", limits.max_grpc_streams),
         ("grpc.server_handshake_timeout_ms", limits.header_timeout * 1000),
         ("grpc.max_connection_idle_ms", limits.idle_timeout * 1000),
-        ("grpc.keepalive_time_ms", limits.write_timeout * 1000),
-        ("grpc.keepalive_timeout_ms", DEAD * 1000),
+        # The server pings clients that are silent, also without a call, and closes connections that do not answer.
+        ("grpc.keepalive_time_ms", settings.keepalive_time * 1000),
+        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout * 1000),
+        # Its default of a minute would hold for the pings of idle connections, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", settings.keepalive_timeout * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", PINGS * 1000),
+        # 0: the number of pings without a message in between is not limited.
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", PINGS * 1000),
+        ("grpc.max_connection_age_ms", settings.connection_age * 1000),
+        ("grpc.max_connection_age_grace_ms", settings.connection_age_grace * 1000),
     )
     version = tuple(int(each) for each in grpc.__version__.split(".")[:2])
     # The bit set 1 allows "identity" alone, that is, no compression.

@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from puna.errors import ServerEndingError
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
@@ -79,7 +80,9 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                 )
             )
             # A client must not turn this call into a busy loop.
-            await asyncio.sleep(max(interval, SHORTEST_INTERVAL))
+            await self._serving.activity.pause(max(interval, SHORTEST_INTERVAL))
+            if self._serving.activity.ending:
+                raise ServerEndingError
 
 
 def _timestamp(nanoseconds: int) -> Timestamp:

@@ -21,10 +21,14 @@ class AdmittedModel(LoadedModel):
     needs no slot.
     """
 
-    def __init__(self, model: LoadedModel, limiter: ConcurrencyLimiter, on_position: Callable[[int], None]) -> None:
+    def __init__(
+        self, model: LoadedModel, limiter: ConcurrencyLimiter, on_position: Callable[[int], None], position: int = 0
+    ) -> None:
+        """`position` is the last one that the request was told before."""
         self._model = model
         self._limiter = limiter
         self._on_position = on_position
+        self._position = position
         self.queued_ns = 0
         """Nanoseconds for which its sequences have waited for slots so far."""
 
@@ -37,11 +41,18 @@ class AdmittedModel(LoadedModel):
         """Run a sequence once a slot is free. Closing the generator frees the slot."""
         # A chat with structured output runs two sequences on one lease, so the times add up.
         began = time.perf_counter_ns()
-        async with self._limiter.slot(request.priority, self._on_position):
+        async with self._limiter.slot(request.priority, self._report):
+            # A request that waited for the load and got a slot at once still shows its position in front of the load.
+            self._report(0)
             self.queued_ns += time.perf_counter_ns() - began
             async with aclosing(self._model.generate(_without_lone_surrogates(request))) as events:
                 async for event in events:
                     yield event
+
+    def _report(self, position: int) -> None:
+        if position != self._position:
+            self._position = position
+            self._on_position(position)
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""

@@ -25,7 +25,7 @@ from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import Launcher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
-from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, ModelRequirements, OnProgress, Queued
+from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, Loading, ModelRequirements, OnProgress, Queued
 from puna.runtime.scheduling import Scheduler
 from puna.settings import Settings
 
@@ -77,6 +77,14 @@ class ModelPool:
         loaded, and InvalidRequestError if the request sets an option of the backend that it may not set.
         """
         began = time.perf_counter_ns()
+        position = 0
+
+        def report(progress: Queued | Loading) -> None:
+            nonlocal position
+            if isinstance(progress, Queued):
+                position = progress.position
+            on_progress(progress)
+
         # Before any queue, so that a refused request waits for nothing and evicts nothing.
         requirements = await self._launcher.checked(requirements)
         pooled = self._loader.usable(requirements)
@@ -84,7 +92,7 @@ class ModelPool:
             # A load that has nothing to wait for is never refused, however many requests wait for slots elsewhere.
             if self._scheduler.waiting and self._queued() >= self._settings.max_queue:
                 raise QueueFullError
-            pooled = await self._scheduler.wait(requirements, kind, priority, on_progress)
+            pooled = await self._scheduler.wait(requirements, kind, priority, report)
         else:
             if pooled.is_full(kind) and self._queued() >= self._settings.max_queue:
                 raise QueueFullError
@@ -94,8 +102,13 @@ class ModelPool:
             # The new keep-alive also holds for the other requests that use the model.
             if keep_alive is not None:
                 pooled.keep_alive = keep_alive
+            # Only a sequence may have to wait again. See AdmittedModel for its position.
+            if kind is not LeaseKind.SEQUENCE and position:
+                report(Queued(0))
             yield Lease(
-                model=AdmittedModel(pooled.model, pooled.limiter, lambda position: on_progress(Queued(position))),
+                model=AdmittedModel(
+                    pooled.model, pooled.limiter, lambda position: on_progress(Queued(position)), position
+                ),
                 key=requirements.key,
                 backend=pooled.backend,
                 facts=pooled.model.facts,

@@ -40,7 +40,9 @@ class Entry:
 
     def on_progress(self, progress: Progress) -> None:
         """Keep the queue position for ListRequests."""
-        self.queue_position = progress.position if progress.phase == "queued" else 0
+        # Requests that wait for one load are all told of its progress and keep their order.
+        if progress.phase != "loading":
+            self.queue_position = progress.position if progress.phase == "queued" else 0
 
 
 class Activity:
@@ -50,8 +52,33 @@ class Activity:
         self._entries: dict[str, Entry] = {}
         self._numbers = itertools.count(1)
         self._idle = asyncio.Event()
-        self.ending = False
-        """True once the server takes no more requests."""
+        self._leaving = asyncio.Event()
+        self._refusing = asyncio.Event()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the server is about to end. Balancers should send no more requests, though they may be accepted."""
+        return self._leaving.is_set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the server takes no more requests."""
+        return self._refusing.is_set()
+
+    def refuse(self) -> None:
+        """Take no more requests."""
+        self._leaving.set()
+        self._refusing.set()
+
+    async def refusing(self) -> None:
+        """Wait until the server takes no more requests."""
+        await self._refusing.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for some seconds, but no longer than until `leaving` or `ending` changes."""
+        change = self._refusing if self.leaving else self._leaving
+        with suppress(TimeoutError):
+            await asyncio.wait_for(change.wait(), seconds)
 
     @contextmanager
     def entered(self, model: str, method: str) -> Generator[Entry]:
@@ -78,12 +105,16 @@ class Activity:
             if not self._entries:
                 self._idle.set()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, delay: float = 0.0) -> None:
         """Take no more requests, let those under way finish for some seconds, and cancel the rest.
 
-        Returns when none is left, or after LAST_GRACE more seconds.
+        `delay` is how many seconds requests are still taken first, while `leaving` is true. Returns when no request is
+        left, or after LAST_GRACE more seconds.
         """
-        self.ending = True
+        self._leaving.set()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        self.refuse()
         if await self._emptied(seconds):
             return
         # The flag is set before the cancellation, because the task reads it to choose between "shutting down" and

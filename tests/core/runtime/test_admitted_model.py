@@ -41,3 +41,11 @@ async def test_halves_become_whole():
     await model.embed(["\ud800", (1, 2)])
     await model.rerank("\ud800", ["a\ud800"])
     assert kept.texts == ["é\ufffd", "\ufffd", "\ufffd", "\ufffd", (1, 2), "\ufffd", "a\ufffd"]
+
+
+async def test_a_request_that_waited_for_the_load_alone_is_told_that_its_wait_is_over():
+    positions = []
+    model = AdmittedModel(Keeping(), ConcurrencyLimiter(1), positions.append, 4)
+    for _ in range(2):
+        assert [each async for each in model.generate(SequenceRequest(prompt="a"))]
+    assert positions == [0]

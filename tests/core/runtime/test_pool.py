@@ -71,7 +71,8 @@ async def test_waiting_and_loading_are_reported(make_pool, want):
     assert first[0] == Queued(0)
     assert first[-1] == Loading(1.0)
     assert second[0] == Queued(1)
-    assert second[-1] == Loading(1.0)
+    # It has waited for the other model, and then got its own model and a slot.
+    assert second[-2:] == [Loading(1.0), Queued(0)]
     assert Loading(1.0) in same
 
 

@@ -64,11 +64,27 @@ async def test_draining_cancels_what_takes_too_long_and_refuses_new_requests(act
         pass
 
 
+async def test_requests_are_taken_during_the_delay_of_a_drain(activity):
+    draining = asyncio.ensure_future(activity.drain(0.01, 0.2))
+    await activity.pause(10)
+    assert (activity.leaving, activity.ending) == (True, False)
+    with activity.entered("m", "Chat"):
+        pass
+    await activity.pause(10)
+    assert activity.ending
+    with pytest.raises(ServerEndingError), activity.entered("m", "Chat"):
+        pass
+    await draining
+
+
 async def test_only_a_queued_request_has_a_position(activity):
     task, entered = enter(activity)
     entry = await entered
     entry.on_progress(Progress(phase="queued", position=3))
     assert entry.queue_position == 3
+    # All that wait for a load are told of it, and keep their order.
     entry.on_progress(Progress(phase="loading", fraction=0.5))
+    assert entry.queue_position == 3
+    entry.on_progress(Progress(phase="queued", position=0))
     assert entry.queue_position == 0
     task.cancel()
