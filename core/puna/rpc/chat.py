@@ -31,7 +31,13 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Answer a conversation in deltas, as tokens are decoded."""
         with observed(self._serving.activity, request.model, "StreamChat") as entry:
             asked = await self._asked(request)
-            await written(lambda tell: self._serving.chat(asked, tell), _message, context, entry)
+            await written(
+                lambda tell: self._serving.chat(asked, tell),
+                _message,
+                context,
+                entry,
+                omit_progress=request.options.omit_progress,
+            )
 
     async def _asked(self, request: chat_pb2.ChatRequest) -> ChatRequest:
         limits = self._serving.settings.limits

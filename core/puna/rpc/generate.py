@@ -31,7 +31,13 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         """Complete a prompt in deltas, as tokens are decoded."""
         with observed(self._serving.activity, request.model, "StreamGenerate") as entry:
             asked = await self._asked(request)
-            await written(lambda tell: self._serving.generate(asked, tell), _message, context, entry)
+            await written(
+                lambda tell: self._serving.generate(asked, tell),
+                _message,
+                context,
+                entry,
+                omit_progress=request.options.omit_progress,
+            )
 
     async def _asked(self, request: generate_pb2.GenerateRequest) -> GenerateRequest:
         limits = self._serving.settings.limits

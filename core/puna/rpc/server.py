@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from puna.limits import LARGEST_INT32
 from puna.rpc.chat import ChatServicer
@@ -79,7 +79,7 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
     add_services(core, guarded)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(core, SERVICES), guarded)
+    HealthServicer(core, SERVICES).add_to(guard)
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
     port = _bound(server, address)
     if uds is not None:

@@ -36,11 +36,13 @@ async def written(
     message: Callable[[list[Event]], Message],
     context: Context,
     entry: Entry,
+    *,
+    omit_progress: bool = False,
 ) -> None:
     """Write an answer to a call while it is made, with its progress events. Cancellation closes the answer first.
 
-    `answer` returns the events; its argument takes progress events. `message` translates a batch of events.
-    RuntimeError: the events ended without a Done.
+    `answer` returns the events; its argument takes progress events. `message` translates a batch of events. With
+    `omit_progress`, no progress is written. RuntimeError: the events ended without a Done.
     """
     ended = False
 
@@ -48,7 +50,8 @@ async def written(
         def on_progress(news: Event) -> None:
             if isinstance(news, Progress):
                 entry.on_progress(news)
-            tell(news)
+            if not omit_progress:
+                tell(news)
 
         return answer(on_progress)
 
@@ -57,6 +60,9 @@ async def written(
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
             # Done is the last event, so it can only be the last of a batch.
             ended = isinstance(batch[-1], Done)
+            # The answer itself has events of the prefill.
+            if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
+                continue
             await context.write(message(batch))
     if not ended:
         raise RuntimeError("the answer ended without a Done")

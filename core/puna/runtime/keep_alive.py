@@ -119,6 +119,7 @@ class PooledModel:
             active=self.lease_count - self.limiter.queued,
             queued=self.limiter.queued,
             pid=self.pid,
+            accepts=not self.evicting,
         )
 
 

@@ -127,6 +127,11 @@ class ModelPool:
         self._models.expire_when_idle(pooled)
         return True
 
+    def accepts(self, key: str) -> bool:
+        """Return whether a model is loaded and takes further requests."""
+        pooled = self._models.get(key)
+        return pooled is not None and not pooled.evicting
+
     def loaded(self) -> list[LoadedEntry]:
         """Return the loaded models. The model that expires last comes first."""
         return self._models.entries()

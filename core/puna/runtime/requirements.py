@@ -107,3 +107,5 @@ class LoadedEntry:
     """Leases that wait for a slot."""
     pid: int
     """Process id of its host; 0 if it has none."""
+    accepts: bool
+    """Whether it takes further requests. A model that is being evicted does not."""

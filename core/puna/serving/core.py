@@ -136,6 +136,11 @@ class Serving:
         """Return the loaded models. The model that expires last comes first."""
         return self._pool.loaded()
 
+    async def is_loaded(self, name: str) -> bool:
+        """Return whether a model is loaded and takes requests. Raises what Access.find raises."""
+        found = await self.access.find(name)
+        return bool(found.model.model_path) and self._pool.accepts(str(found.model.model_path))
+
     def waiting_for_load(self) -> int:
         """Return how many requests wait for a model to be loaded."""
         return self._pool.waiting()

@@ -421,6 +421,7 @@ class RequestOptions(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    OMIT_PROGRESS_FIELD_NUMBER: _builtins.int
     options_json: _builtins.str
     """Options by their names in Modelfiles, as raw JSON text of an object: {"num_ctx": 4096}. A null counts as absent,
     an unknown name is ignored, and a value of the wrong type is refused with the reason OPTION_TYPE. The typed
@@ -448,6 +449,10 @@ class RequestOptions(_message.Message):
     """Priority in the queue. A larger number comes first. Default 0."""
     cache_salt: _builtins.str
     """Requests share cached prefixes only with requests of the same salt."""
+    omit_progress: _builtins.bool
+    """If true, a stream has no `progress`. Its first message then has output, so that a client's retry policy covers the
+    whole wait: gRPC repeats no call that has received a message.
+    """
     @_builtins.property
     def sampling(self) -> Global___SamplingOptions:
         """Sampling."""
@@ -494,10 +499,11 @@ class RequestOptions(_message.Message):
         cache_salt: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         backend_options_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        omit_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "backend_options_json", b"backend_options_json", "cache_salt", b"cache_salt", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "logprobs", b"logprobs", "options_json", b"options_json", "priority", b"priority", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time", "thinking", b"thinking", "thinking_if_possible", b"thinking_if_possible", "top_logprobs", b"top_logprobs", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "backend_options_json", b"backend_options_json", "cache_salt", b"cache_salt", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "logprobs", b"logprobs", "omit_progress", b"omit_progress", "options_json", b"options_json", "priority", b"priority", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time", "thinking", b"thinking", "thinking_if_possible", b"thinking_if_possible", "top_logprobs", b"top_logprobs", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_tokens: _TypeAlias = _typing.Literal["keep_tokens"]  # noqa: Y015
     _WhichOneofArgType__keep_tokens: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens"]  # noqa: Y015

@@ -7,7 +7,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.core.serving.conftest import stocked as shared
 
 from puna.models.store import ModelStore
+from puna.rpc.health_list import HealthListRequest, HealthListResponse
 from puna.rpc.server import SERVICES
+from puna.v1 import models_pb2
 
 __all__ = ["shared"]
 STATUS = health_pb2.HealthCheckResponse
@@ -54,3 +56,34 @@ async def test_a_store_that_cannot_be_read_is_told_and_so_is_its_return(health, 
     (tmp_path / "away").rename(stocked.root)
     assert (await asyncio.wait_for(watching.read(), 10)).status == STATUS.SERVING
     watching.cancel()
+
+
+async def test_a_model_is_serving_while_it_is_loaded(health, stubs, backend, monkeypatch):
+    monkeypatch.setattr("puna.rpc.health.WATCH_SECONDS", 0.01)
+    # Any spelling of a name stands for the model.
+    request = health_pb2.HealthCheckRequest(service="puna.v1/plain")
+    assert (await health.Check(request)).status == STATUS.NOT_SERVING
+    watching = health.Watch(health_pb2.HealthCheckRequest(service="puna.v1/plain:latest"))
+    assert (await watching.read()).status == STATUS.NOT_SERVING
+    await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="plain"))
+    assert (await asyncio.wait_for(watching.read(), 10)).status == STATUS.SERVING
+    assert (await health.Check(request)).status == STATUS.SERVING
+    await stubs.models.UnloadModel(models_pb2.UnloadModelRequest(name="plain"))
+    assert (await asyncio.wait_for(watching.read(), 10)).status == STATUS.NOT_SERVING
+    watching.cancel()
+
+
+@pytest.mark.parametrize("service", ["puna.v1/nosuch", "puna.v1/", "puna.v1/../x", "puna.v1/a b"])
+async def test_a_model_that_is_not_in_the_store_is_unknown(health, service):
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await health.Check(health_pb2.HealthCheckRequest(service=service))
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_all_statuses_are_listed(stubs, backend):
+    method = "/grpc.health.v1.Health/List"
+    listing = stubs.channel.unary_unary(method, HealthListRequest.SerializeToString, HealthListResponse.FromString)
+    found = (await listing(HealthListRequest())).statuses
+    assert {name: each.status for name, each in found.items()} == dict.fromkeys(("", *SERVICES), STATUS.SERVING)
+    await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="plain"))
+    assert (await listing(HealthListRequest())).statuses["puna.v1/plain:latest"].status == STATUS.SERVING

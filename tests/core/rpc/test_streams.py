@@ -102,3 +102,21 @@ def test_log_probabilities_weigh_with_their_alternatives():
     top = TokenLogprob(token_id=1, raw=b"a", logprob=-1.0, top=(entry,) * 20)
     assert weight_of_deltas([A, B]) == 2
     assert weight_of_deltas([Delta(logprobs=(entry, top))]) == 1 + 2 + 22
+
+
+async def test_progress_can_be_declined():
+    context = Context()
+    queued, prefill = Progress(phase="queued", position=2), Progress(phase="prefill", done_tokens=1, total_tokens=2)
+
+    async def answer(tell):
+        tell(queued)
+        await asyncio.sleep(0)
+        yield prefill
+        await asyncio.sleep(0.01)
+        for event in (prefill, A, DONE):
+            yield event
+
+    with Activity().entered("m", "Chat") as entry:
+        await written(answer, list, context, entry, omit_progress=True)
+        assert context.messages == [[A, DONE]]
+        assert entry.queue_position == 2
