@@ -1,0 +1,136 @@
+"""The environments that `puna plugin install` made, as the server reads them.
+
+Theory. In the plugins folder, each installed plugin is a symbolic link, named like its distribution, to an environment:
+
+    puna-echo -> .environments/5f0c2a9d
+    .environments/5f0c2a9d/plugin.json      the record: what is installed, and its backends
+    .environments/5f0c2a9d/venv/            the virtual environment
+    .environments/5f0c2a9d/in-use           locked for as long as a host runs from here
+
+An environment is built and tried at its final path, and the link is set last. Renaming a link is atomic, so a reader
+sees the old plugin or the new one. An environment without a link does not exist for readers; the next change to the
+folder removes it, unless a host still runs from it: each host holds a shared lock on `in-use`, which ends with it
+however it ends, and only an environment that can be locked exclusively is removed.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Self
+
+ENVIRONMENTS: Final = ".environments"
+"""The sub-folder of the environments. Its dot keeps it out of the list of plugins."""
+RECORD: Final = "plugin.json"
+IN_USE: Final = "in-use"
+MAX_RECORD_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledPlugin:
+    """A plugin and its environment."""
+
+    folder: Path
+    """The folder of the environment, not the link to it: a later upgrade moves the link and leaves this path alone."""
+    distribution: str
+    version: str
+    spec: str
+    """What the user asked to install: a requirement, a path or a URL."""
+    editable: bool = False
+    python: str = ""
+    """The version or interpreter that the user asked for; empty: that of Puna."""
+    packages: tuple[str, ...] = ()
+    """All distributions in it, each as "name==version"."""
+    backends: tuple[str, ...] = ()
+    """Names of its backends: those of its entry points."""
+    paths: tuple[str, ...] = ()
+    """Folders in which its interpreter finds the modules of distributions."""
+
+    @property
+    def interpreter(self) -> Path:
+        """The Python that runs the plugin's hosts."""
+        return self.folder / "venv" / "bin" / "python"
+
+    def write(self) -> None:
+        """Write the record. Raises OSError."""
+        record = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "folder"}
+        (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record of an environment. Raises OSError, or ValueError if it is not a record."""
+        with (folder / RECORD).open("rb") as file:
+            record = json.loads(file.read(MAX_RECORD_BYTES + 1))
+        if not isinstance(record, dict):
+            raise ValueError(f"{RECORD} is not a JSON object")
+        return cls(
+            folder=folder,
+            distribution=_text(record, "distribution"),
+            version=_text(record, "version"),
+            spec=_text(record, "spec"),
+            editable=record.get("editable") is True,
+            python=_text(record, "python"),
+            packages=_texts(record, "packages"),
+            backends=_texts(record, "backends"),
+            paths=_texts(record, "paths"),
+        )
+
+    def hold(self) -> int:
+        """Return a file descriptor that keeps the environment from being removed while any process has it open.
+
+        A host inherits it. Raises OSError if the environment is gone, or is just being removed.
+        """
+        descriptor = os.open(self.folder / IN_USE, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A plugin whose environment or record is damaged."""
+
+    name: str
+    """The name of its link."""
+    fault: str
+
+
+def read_all(folder: Path) -> Iterator[InstalledPlugin | Unreadable]:
+    """Return the plugins that are installed in a plugins folder, in order of names."""
+    for link in links(folder):
+        try:
+            environment = InstalledPlugin.read(link.resolve())
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+            yield Unreadable(link.name, f"its environment is damaged ({reason}); puna plugin remove {link.name}")
+            continue
+        yield environment
+
+
+def links(folder: Path) -> list[Path]:
+    """Return the links of installed plugins, in order of names."""
+    try:
+        entries = [Path(each.path) for each in os.scandir(folder) if each.is_symlink()]
+    except OSError:
+        return []
+    # A link to anywhere else is a folder of manifests that the operator has put there.
+    return sorted(each for each in entries if each.readlink().parent == Path(ENVIRONMENTS))
+
+
+def _text(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{RECORD}: {name} is not a text")
+    return value
+
+
+def _texts(record: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = record.get(name)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{RECORD}: {name} is not a list of texts")
+    return tuple(value)
