@@ -43,7 +43,6 @@ PunaError
 ├── StoreFailedError               the disk is full, read-only or broken
 ├── TransferError                  a registry, or the network to it, failed
 ├── BackendNotFoundError           a model names a backend that is not installed
-├── PluginInstallError             a plugin cannot be installed, removed or written
 ├── LoadFailedError                the backend could not load the model
 │   ├── OutOfMemoryError           there is not enough memory
 │   └── DamagedModelError          a file of the model is missing or changed
@@ -350,10 +349,6 @@ class BackendNotFoundError(PunaError):
     """A model names a backend that no installed plugin provides."""
 
     reason = "BACKEND_NOT_FOUND"
-
-
-class PluginInstallError(PunaError):
-    """A plugin cannot be installed, removed or written. Raised by commands only."""
 
 
 class LoadFailedError(PunaError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from puna.errors import PluginInstallError
+from puna.installer.errors import PluginInstallError
 from puna.installer.installed import ENVIRONMENTS, IN_USE, links
 
 LOCK: Final = ".lock"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from puna.errors import PluginInstallError
 from puna.installer import host_side, inspection, programs
+from puna.installer.errors import PluginInstallError
 from puna.installer.folder import PluginsFolder, changing
 from puna.installer.installed import InstalledPlugin, Unreadable, read_all
 from puna.installer.specs import Spec, bundled, canonical, parse

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from puna.errors import PluginInstallError
+from puna.installer.errors import PluginInstallError
 
 NOT_BUILT: Final = "the plugin could not be built"
 NOT_INSTALLED: Final = "the plugin could not be installed"

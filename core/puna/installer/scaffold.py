@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from puna.errors import PluginInstallError
+from puna.installer.errors import PluginInstallError
 
 SUFFIX: Final = ".txt"
 """Ends the names of the templates, so that no tool takes them for Python, TOML or YAML."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import puna
-from puna.errors import PluginInstallError
+from puna.installer.errors import PluginInstallError
 
 ARCHIVES: Final = (".whl", ".tar.gz", ".zip")
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:[\[<>=!~@;].*)?")

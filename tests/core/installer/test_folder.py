@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from puna.errors import PluginInstallError
+from puna.installer.errors import PluginInstallError
 from puna.installer.folder import changing
 from puna.installer.installed import ENVIRONMENTS, InstalledPlugin, read_all
 

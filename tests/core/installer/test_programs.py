@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from puna.errors import PluginInstallError
 from puna.installer import programs
+from puna.installer.errors import PluginInstallError
 from puna.installer.programs import Pip, Runner, Uv
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.errors import PluginInstallError
 from puna.installer import scaffold
+from puna.installer.errors import PluginInstallError
 
 LONGEST = "an-engine-of-the-longest-name-to-be-used"
 BIN = Path(sys.executable).parent

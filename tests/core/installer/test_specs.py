@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.errors import PluginInstallError
 from puna.installer import specs
+from puna.installer.errors import PluginInstallError
 
 ROOT = Path(__file__).parents[3]
 
