@@ -81,6 +81,10 @@ class Settings:
     that has one. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
+    plugins: tuple[str, ...] = ()
+    """Names of the backends that may be used; empty: all."""
+    plugins_folder: Path | None = None
+    """The folder of backends that no Python distribution announces; None: there is none."""
     registry_host: str = ""
     """The registry of the next three settings, [scheme://]host[:port]; https by default. They are sent nowhere else."""
     registry_username: str = ""
@@ -139,6 +143,8 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
         kernels=_truth(kernels) if kernels else None,
         backend_options=_tables(own.get("backends", {})),
+        plugins=_list(environ, "PUNA_PLUGINS") or _texts(own, "plugins"),
+        plugins_folder=_plugins_folder(_text(environ, "PUNA_PLUGINS_FOLDER") or str(own.get("plugins_folder", ""))),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
         # Not `_text`: a password may begin or end with a blank or a quote.
         registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),
@@ -166,6 +172,10 @@ def _file(config: Path | None) -> Mapping[str, Any]:
         return {}
     with path.open("rb") as file:
         return tomllib.load(file)
+
+
+def _plugins_folder(text: str) -> Path:
+    return Path(text).expanduser() if text else platformdirs.user_data_path("puna", appauthor=False) / "plugins"
 
 
 def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:

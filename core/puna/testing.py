@@ -128,11 +128,11 @@ class BackendContract:
 
     # ---- Loading ----
 
-    def test_the_class_says_what_it_serves(self) -> None:
-        """The core reads the class's attributes without loading anything."""
-        assert isinstance(self.backend_class.formats, tuple)
-        assert self.backend_class.formats
-        assert isinstance(self.backend_class.needs_host, bool)
+    def test_the_manifest_names_the_class(self) -> None:
+        """The core finds the backend by its manifest and can start its host."""
+        if self.entry_point:
+            backend = Registry.discover().get(self.entry_point)
+            assert backend.usable.host.python_class.partition(":")[2] == self.backend_class.__qualname__
 
     def test_loading_tells_how_far_it_is(self) -> None:
         """Progress goes from 0 to 1 and never backwards."""

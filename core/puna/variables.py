@@ -156,6 +156,14 @@ VARIABLES: Final = (
         "OLLAMA_DEBUG", "integer", "0", "1 logs requests, their ids, and the output of model hosts", (CORE, BRIDGE)
     ),
     Variable("PUNA_BACKEND", "text", "by format", "backend of models that name none", key="backend"),
+    Variable("PUNA_PLUGINS", "list", "all", "names of the backends that may be used", key="plugins"),
+    Variable(
+        "PUNA_PLUGINS_FOLDER",
+        "path",
+        "`$XDG_DATA_HOME/puna/plugins`",
+        "folder of backends that no Python distribution beside Puna announces",
+        key="plugins_folder",
+    ),
     Variable(
         "PUNA_PASS_ENVIRONMENT",
         "list",

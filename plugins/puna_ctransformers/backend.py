@@ -15,7 +15,6 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     ModelSpec,
-    Option,
     SequenceEvent,
     SequenceRequest,
     UnsupportedError,
@@ -115,12 +114,6 @@ class CTransformersModel(LoadedModel):
 
 class CTransformersBackend(Backend):
     """Loads GGUF files of the llama family with a SentencePiece tokenizer, as the library of 2023 knows them."""
-
-    preference = -10  # every other backend serves a model better
-    requires = ("ctransformers",)
-    install_command = "pip install 'puna[ctransformers]'"
-    # Only the operator sets it: it names a library, whose code runs in the host.
-    options = (Option(name="lib", kind=str),)
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load a model in a thread. The library reports no progress and cannot be interrupted."""

@@ -1,4 +1,4 @@
-"""The plugin's entry point: the Backend class that the core imports.
+"""The plugin's entry point: the Backend class that a host process imports.
 
 Importing this module loads neither llama.cpp nor numpy. They come with the first model, in its host process.
 """
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from puna.backend import Backend, LoadedModel, ModelSpec, Option
+from puna.backend import Backend, LoadedModel, ModelSpec
 
 if TYPE_CHECKING:
     from puna_llama_cpp.loading import LoadedParts
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 class LlamaCppBackend(Backend):
     """Loads GGUF models with llama.cpp."""
-
-    preference = 100
-    options = (Option(name="kernels", kind=bool), Option(name="lazy_kv_cache", kind=bool))
-    requires = ("llama_cpp", "llguidance", "numpy", "PIL")
-    install_command = "pip install 'puna[llama-cpp]'"
-    quantizer = "puna_llama_cpp.quantize"
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load the weights and create a context in a thread.
@@ -42,8 +36,7 @@ async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "
 
             # Before anything loads llama.cpp: the linker takes the first library that has a function of a name.
             loader.install()
-        # Imported here, since the core imports this module just to know the backend, and must not load llama.cpp for
-        # that.
+        # Imported here, since it loads llama.cpp, which must come after the kernels.
         from puna_llama_cpp.loading import open_model
 
         return open_model(spec, lambda done: _report_on_loop(loop, report, done), cancelled.is_set)

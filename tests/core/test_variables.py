@@ -48,6 +48,8 @@ def test_keys_of_the_file_are_read(tmp_path):
         "allowed_hosts": settings.allowed_hosts,
         "grpc_host": settings.grpc_host,
         "backend": settings.default_backend,
+        "plugins": settings.plugins,
+        "plugins_folder": str(settings.plugins_folder),
         "allowed_registries": settings.allowed_registries,
         "registry_peers": settings.registry_peers,
         "registry_realms": settings.registry_realms,

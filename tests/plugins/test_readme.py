@@ -1,13 +1,16 @@
 """What plugins/README.md shows does what it says."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from puna.backend import ModelSpec, SequenceRequest
-from puna.host import inprocess
 from puna.plugins import Registry
+from puna.runtime.pool import ModelPool
+from puna.runtime.requirements import ModelRequirements
+from puna.settings import Settings
 from puna.testing import collect
 
 README = (Path(__file__).parents[2] / "plugins" / "README.md").read_text()
@@ -20,8 +23,9 @@ def blocks():
 
 async def test_the_first_example_is_a_working_backend(blocks, tmp_path, monkeypatch):
     code = next(text for language, text in blocks if language == "python")
-    entry = next(text for language, text in blocks if language == "toml")
+    manifest, entry = [text for language, text in blocks if language == "toml"][:2]
     (tmp_path / "puna_echo.py").write_text(code)
+    (tmp_path / "puna_echo.backend.toml").write_text(manifest)
     described = tmp_path / "puna_echo-1.0.dist-info"
     described.mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: puna-echo\nVersion: 1.0\n")
@@ -29,9 +33,10 @@ async def test_the_first_example_is_a_working_backend(blocks, tmp_path, monkeypa
         entry.replace('[project.entry-points."puna.backends"]', "[puna.backends]").replace('"', "")
     )
     monkeypatch.syspath_prepend(tmp_path)
-    backend = Registry.discover().get("echo")
-    model = await inprocess.load(backend, ModelSpec(path=""), lambda _: None)
-    answer = await collect(model, SequenceRequest(prompt="hello there"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    want = ModelRequirements(key="e", name="e", format="echo", spec=ModelSpec(path=""))
+    async with ModelPool(Registry.discover(), Settings()) as pool, pool.lease(want) as lease:
+        answer = await collect(lease.model, SequenceRequest(prompt="hello there"))
     assert answer.text == "hello there "
     assert len(code.strip().splitlines()) <= 25
 

@@ -5,6 +5,9 @@ A plugin is a distribution with an entry point in the group `puna.backends` that
     [project.entry-points."puna.backends"]
     parrot = "puna_parrot:ParrotBackend"
 
+Its manifest, the file `backend.toml` in the package's folder, says what the backend serves and which options it takes.
+plugins/README.md describes the file. The core reads it and imports no plugin.
+
 The core does everything that is the same for every backend: model names, the store, templates, truncation, tool calls,
 thinking, keep-alive and the queue. A backend takes a prompt, as text or tokens, and yields text deltas.
 
@@ -15,20 +18,19 @@ Cancellation. The core stops a sequence by closing its generator, which raises G
 CancelledError at the current `await`. Clean up in `finally`. Decoding must end soon after that, also in the middle of a
 prefill, since another sequence waits for the slot.
 
-Processes. Unless `needs_host` is False, each loaded model runs in a host process of its own, so that a crash of native
-code fails the requests of one model only. Import heavy libraries in `load` and not with the module: the core imports
-the module in its own process to read the class's attributes.
+Processes. A backend runs in a host process, so that a crash of native code fails the requests of one model only. Each
+loaded model has a host of its own, or all models of a backend share one if its manifest says `shared`. The module is
+imported when the host loads its first model.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from puna.backend.chat import ChatInput, ChatMessage, ChatTool, ChatToolCall
 from puna.backend.errors import BackendError, InvalidRequestError, PromptTooLongError, UnsupportedError
 from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
-from puna.backend.option import Option
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -49,7 +51,6 @@ __all__ = [
     "LoadedModel",
     "ModelFacts",
     "ModelSpec",
-    "Option",
     "Prefill",
     "PromptTooLongError",
     "Sampling",
@@ -292,36 +293,7 @@ class LoadedModel(ABC):
 
 
 class Backend(ABC):
-    """Loads models of one kind."""
-
-    # Class attributes and not properties: the core lists and chooses backends without loading a model.
-    formats: ClassVar[tuple[str, ...]] = ("gguf",)
-    """Model formats that it serves."""
-
-    # True by default: a plugin that says nothing must not be able to crash the core.
-    needs_host: ClassVar[bool] = True
-    """True if each model runs in a host process. Only pure asyncio code should set it to False."""
-
-    preference: ClassVar[int] = 0
-    """Decides who serves a model that names no backend: the largest preference wins, then the first name."""
-
-    options: ClassVar[tuple[Option, ...]] = ()
-    """The options that it declares. The core refuses every other option before `load`."""
-
-    requires: ClassVar[tuple[str, ...]] = ()
-    """Names of the top-level modules that `load` imports and that Puna does not depend on. While one is not installed,
-    the backend is listed as broken and no model is loaded with it. The modules are looked up, not imported."""
-
-    install_command: ClassVar[str] = ""
-    """The shell command that installs what `requires` names. Users read it in the error."""
-
-    quantizer: ClassVar[str] = ""
-    """The module of a program that rewrites GGUF files; empty: the backend has none.
-
-    The core runs `python -m MODULE SOURCE TARGET TYPE` in a process that it can kill. TYPE is a file type such as Q8_0,
-    or COPY, which keeps the tensors and writes the file anew. The program writes lines `progress DONE TOTAL`, which
-    count tensors, to standard output. If it fails, it writes why to standard error and its exit status is not 0.
-    """
+    """Loads models of one kind. The constructor takes no arguments."""
 
     @abstractmethod
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:

@@ -65,7 +65,7 @@ async def _backends(settings: Settings, *, offline: bool) -> Sequence[server_pb2
                 raise
     from puna.plugins import Registry
 
-    found = await asyncio.to_thread(Registry.discover().describe)
+    found = await asyncio.to_thread(Registry.discover(settings).describe)
     return [server_pb2.BackendInfo(name=each.name, error=each.error) for each in found]
 
 

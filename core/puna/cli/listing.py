@@ -84,13 +84,13 @@ def print_json(messages: Sequence[Message]) -> None:
     )
 
 
-def list_plugins() -> None:
+def list_plugins(settings: Settings) -> None:
     """Print each backend: name, distribution, formats, and the error if it is broken."""
     from puna.plugins import Registry
 
     rows = [
         (each.name, f"{each.distribution} {each.version}", each.error or ", ".join(each.formats))
-        for each in Registry.discover().describe()
+        for each in Registry.discover(settings).describe()
     ]
     print(table(("NAME", "FROM", "FORMATS"), rows))
 

@@ -179,7 +179,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         from puna.cli import listing
 
         if command == "plugins":
-            listing.list_plugins()
+            listing.list_plugins(settings)
         else:
             listing.install_demo(settings)
     elif command == "doctor":

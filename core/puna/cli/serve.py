@@ -159,7 +159,7 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
 
 
 def report_broken(backends: "Registry", default: str) -> bool:
-    """Log each broken backend with the reason. Return whether a backend works. Imports all plugins.
+    """Log each broken backend with the reason. Return whether a backend works.
 
     A missing library is a warning only for the `default` backend, which PUNA_BACKEND names, because an installation
     rarely needs every backend. If no backend works, each reason is an error.
@@ -230,7 +230,7 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
         read_template=sandbox.facts,
     )
     await asyncio.to_thread(_open, store)
-    backends = Registry.discover()
+    backends = Registry.discover(settings)
     # The order of leaving is the reverse: first no more calls, then the models, then the workers of templates.
     async with (
         sandbox,

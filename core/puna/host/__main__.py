@@ -1,4 +1,6 @@
-"""`python -m puna.host`: the host process of one model.
+"""`python -m puna.host MODULE:CLASS`: the host process of one model of a Python backend.
+
+The core takes the class from the backend's manifest. It is imported when the model is loaded.
 
 It serves on the socket that PUNA_HOST_SOCKET names until SIGTERM, or until the core is gone. The core may die in any
 way: the kernel's parent-death signal covers that on Linux, and everywhere the end of standard input does, which a
@@ -18,9 +20,9 @@ import grpc
 
 from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS, READY, SOCKET_VARIABLE
+from puna.host.loading import import_backend
 from puna.host.servicer import BackendServicer
 from puna.host.stream import address, streaming
-from puna.plugins import Registry
 from puna.process.lifeline import die_with_parent
 
 CLOSING_SECONDS = 3.0
@@ -32,17 +34,17 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     # As early as possible. A core that died before this call is noticed by the end of standard input.
     die_with_parent()
-    asyncio.run(serve(os.environ[SOCKET_VARIABLE]))
+    asyncio.run(serve(os.environ[SOCKET_VARIABLE], sys.argv[1]))
 
 
-async def serve(path: str) -> None:
-    """Serve on a Unix socket until SIGTERM, or until standard input closes."""
+async def serve(path: str, python_class: str) -> None:
+    """Serve a Backend class on a Unix socket until SIGTERM, or until standard input closes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core decides when a host ends; Ctrl-C is for the core
     threading.Thread(target=watch_parent, args=(loop, stop), name="parent", daemon=True).start()
-    servicer = BackendServicer(Registry.discover())
+    servicer = BackendServicer(lambda: import_backend(python_class))
     server = grpc.aio.server(options=OPTIONS)
     backend_pb2_grpc.add_BackendServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{path}")

@@ -8,14 +8,12 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from puna.backend import CONTRACT_VERSION, LoadedModel
+from puna.backend import CONTRACT_VERSION, Backend, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
-from puna.errors import BackendNotFoundError
 from puna.host import convert
 from puna.host.sequences import SequenceCounts, Sequences
-from puna.plugins import Registry
 from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
@@ -41,8 +39,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     would be left to the garbage collector when the call is cancelled between two messages.
     """
 
-    def __init__(self, backends: Registry) -> None:
-        self._backends = backends
+    def __init__(self, make_backend: Callable[[], Backend]) -> None:
+        """`make_backend` imports the plugin; it is called in a thread, when the model is loaded."""
+        self._make_backend = make_backend
         self._model: LoadedModel | None = None
         self.counts = SequenceCounts()
         """Counts of the sequences of all streams."""
@@ -97,7 +96,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
         async def load() -> LoadedModel:
             # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
-            backend = await asyncio.to_thread(self._backends.get, request.backend)
+            backend = await asyncio.to_thread(self._make_backend)
             return await backend.load(convert.spec_from_wire(request), report)
 
         loading = asyncio.create_task(load())
@@ -201,8 +200,7 @@ async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
     # The core tells a lack of memory by this status and tries again with a smaller context.
     if isinstance(error, MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    # A missing plugin is not a failure of a plugin; its text says everything.
-    elif code is grpc.StatusCode.INTERNAL and not isinstance(error, BackendNotFoundError):
+    elif code is grpc.StatusCode.INTERNAL:
         log.error("the backend failed: %s", summarize(error))
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
     await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

@@ -7,7 +7,7 @@ with the server. PUNA_PASS_ENVIRONMENT names further variables, separated by com
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -30,14 +30,17 @@ _PREFIXES: Final = (
 _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|AUTH")
 
 
-def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables of `environ` that a child process gets. Names that look like secrets are left out."""
-    wanted = [each.strip() for each in environ.get(PASS, "").split(",") if each.strip()]
+def environment(environ: Mapping[str, str] = os.environ, *, names: Collection[str] = ()) -> dict[str, str]:
+    """Return the variables of `environ` that a child process gets.
+
+    `names` are further ones, which may end with `*`. Other names that look like secrets are left out.
+    """
+    wanted = [*names, *(each.strip() for each in environ.get(PASS, "").split(",") if each.strip())]
     return {
         name: value
         for name, value in environ.items()
         if name in _NAMES
         or (name.startswith(_PREFIXES) and not _SECRET.search(name))
-        # The operator's own names pass even if they look like secrets.
+        # The names of the operator and of a manifest pass even if they look like secrets.
         or any(fnmatchcase(name, pattern) for pattern in wanted)
     }

@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.errors import ServerEndingError
+from puna.plugins import Plugin
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
@@ -21,17 +22,17 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._info: server_pb2.GetServerInfoResponse | None = None
+        self._described: tuple[list[Plugin], server_pb2.GetServerInfoResponse] | None = None
 
     @unary
     async def GetServerInfo(
         self, request: server_pb2.GetServerInfoRequest, context: Context
     ) -> server_pb2.GetServerInfoResponse:
-        """Return versions and backends. They are determined once, because clients use this call as a health check."""
-        if self._info is None:
-            # Describing the plugins imports all of them, which may take seconds.
-            self._info = await asyncio.to_thread(_info, self._serving)
-        return self._info
+        """Return versions and backends. Clients use this as a health check, so the answer is kept until a change."""
+        plugins = await asyncio.to_thread(self._serving.plugins)
+        if self._described is None or self._described[0] != plugins:
+            self._described = plugins, _info(plugins)
+        return self._described[1]
 
     @unary
     async def ListRequests(
@@ -91,7 +92,7 @@ def _timestamp(nanoseconds: int) -> Timestamp:
     return stamp
 
 
-def _info(serving: Serving) -> server_pb2.GetServerInfoResponse:
+def _info(plugins: list[Plugin]) -> server_pb2.GetServerInfoResponse:
     return server_pb2.GetServerInfoResponse(
         version=version("puna"),
         rest_version=REST_VERSION,
@@ -103,6 +104,6 @@ def _info(serving: Serving) -> server_pb2.GetServerInfoResponse:
                 error=each.error,
                 formats=each.formats,
             )
-            for each in serving.plugins()
+            for each in plugins
         ],
     )

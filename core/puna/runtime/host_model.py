@@ -30,7 +30,6 @@ from puna.backend import (
     BackendError,
     Embedding,
     InvalidRequestError,
-    LoadedModel,
     ModelFacts,
     ModelSpec,
     SequenceEvent,
@@ -44,9 +43,11 @@ from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
+from puna.plugins import Plugin
 from puna.request_log import without_request
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts, Heartbeat, HeartbeatUnavailableError
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, HostProcess, terminated
+from puna.runtime.hosted_model import HostedModel
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ EXIT_SECONDS = 2.0
 """How long it may take until a process is seen to be dead after its socket closed."""
 
 
-class HostModel(LoadedModel):
+class HostModel(HostedModel):
     """A model in a host process. `aclose` ends the process."""
 
     def __init__(
@@ -285,7 +286,7 @@ class GrpcRunStream:
 
 
 async def load(
-    backend: str,
+    backend: Plugin,
     spec: ModelSpec,
     socket: Path,
     *,
@@ -301,11 +302,11 @@ async def load(
     """
     # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
     async with AsyncExitStack() as undo:
-        process = await HostProcess.start(socket, min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS)))
+        process = await HostProcess.start(backend, socket, min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS)))
         undo.push_async_callback(process.stop)
         channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
         undo.push_async_callback(channel.close)
-        facts = await _load(process, channel, convert.spec_to_wire(backend, spec), report, stall_seconds)
+        facts = await _load(process, channel, convert.spec_to_wire(backend.name, spec), report, stall_seconds)
         model = HostModel(process, channel, facts, on_death)
         # From here on `model.aclose` ends the channel and the process as well, in the right order.
         undo.pop_all()

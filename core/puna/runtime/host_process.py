@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import os
 import signal
-import sys
 from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from typing import Any, Self
 from puna.errors import LoadFailedError
 from puna.host.channel import READY, SOCKET_VARIABLE
 from puna.host.stream import address
+from puna.plugins import Plugin
 from puna.process import child_environment
 from puna.process import exit as process_exit
 from puna.request_log import without_request
@@ -51,7 +52,7 @@ CAUSES = {
 
 
 class HostProcess:
-    """A running `python -m puna.host`. The caller of `start` must call `stop`."""
+    """A running host. The caller of `start` must call `stop`."""
 
     def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
         self._process = process
@@ -65,19 +66,23 @@ class HostProcess:
         """Called whenever the process writes something."""
 
     @classmethod
-    async def start(cls, socket: Path, within: float = READY_SECONDS) -> Self:
-        """Start a host and wait until it listens. Raises LoadFailedError if it does not `within` so many seconds."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a file in the current folder must not shadow a module
-            "-m",
-            "puna.host",
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=child_environment.environment() | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"},
-            process_group=0,  # Ctrl-C in a terminal reaches the core alone, which ends its hosts in order
-        )
+    async def start(cls, backend: Plugin, socket: Path, within: float = READY_SECONDS) -> Self:
+        """Start a backend's host and wait until it listens.
+
+        Raises LoadFailedError if the program cannot be started, or does not listen `within` so many seconds.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *backend.command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                env=_variables(backend, socket),
+                process_group=0,  # Ctrl-C in a terminal reaches the core alone, which ends its hosts in order
+            )
+        # The program may have been removed since the manifest was read, or be no program at all.
+        except (OSError, ValueError) as error:
+            raise LoadFailedError(f"the host of backend {backend.name!r} cannot be started: {error}") from error
         # From this moment a second signal to the core kills the host too, even while it starts.
         process_exit.GROUPS.add(process.pid)
         async with AsyncExitStack() as undo:
@@ -186,6 +191,15 @@ class HostProcess:
         await asyncio.wait({self._reading}, timeout=1)
         if not self._reading.done():
             self._reading.cancel()
+
+
+def _variables(backend: Plugin, socket: Path) -> dict[str, str]:
+    """Return the environment of a backend's host."""
+    passed = child_environment.environment(names=backend.usable.host.environment)
+    if backend.python_path:
+        # In front of what the operator set: the plugin's own folder holds its code.
+        passed["PYTHONPATH"] = os.pathsep.join(filter(None, [backend.python_path, passed.get("PYTHONPATH", "")]))
+    return passed | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"}
 
 
 @lru_cache(maxsize=64)

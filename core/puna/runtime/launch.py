@@ -1,22 +1,41 @@
-"""Launching a model: in a host process of its own, or in this process if its backend allows that."""
+"""Launching a model: its backend is chosen, its files and options are checked, and a host process loads it."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
-from puna.backend import Backend, LoadedModel
+from puna.backend import LoadedModel, ModelSpec
 from puna.blocking import stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
-from puna.host import inprocess
-from puna.plugins import Registry
+from puna.plugins import Plugin, Registry
 from puna.runtime import backend_options, host_model, memory
 from puna.runtime.heartbeat import HangTimeouts
+from puna.runtime.hosted_model import HostedModel
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
 from puna.runtime.sockets import Sockets
 from puna.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class LoadInHost(Protocol):
+    """Loads a model in a host. It is `host_model.load` except in tests, whose models may run in their own process."""
+
+    async def __call__(
+        self,
+        backend: Plugin,
+        spec: ModelSpec,
+        socket: Path,
+        *,
+        report: Callable[[float], None],
+        stall_seconds: float,
+        on_death: Callable[[], None],
+        timeouts: HangTimeouts,
+    ) -> HostedModel:
+        """Load a model. See `host_model.load`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +51,14 @@ class Launched:
 class Launcher:
     """Chooses the backend of a model, checks the files and options, and loads it."""
 
-    def __init__(self, backends: Registry, settings: Settings, sockets: Sockets) -> None:
-        """`sockets` gives each host the path on which it listens."""
+    def __init__(
+        self, backends: Registry, settings: Settings, sockets: Sockets, load: LoadInHost = host_model.load
+    ) -> None:
+        """`sockets` gives each host the path on which it listens; `load` loads a model in one."""
         self._backends = backends
         self._settings = settings
         self._sockets = sockets
+        self._load = load
 
     async def checked(self, requirements: ModelRequirements) -> ModelRequirements:
         """Return the requirements with the checked options of the backend that will serve the model.
@@ -44,11 +66,13 @@ class Launcher:
         The check comes before any queue, so that a refused request evicts nothing. Raises InvalidRequestError if an
         option is unknown, out of range or the operator's alone.
         """
-        # Choosing the backend may import plugins in a thread. Most requests set no option and need none of that.
+        # Most requests set no option and need none of this.
         if not requirements.backend_options:
             return requirements
-        name, backend = await asyncio.to_thread(self._backend, requirements)
-        options = backend_options.of_request(name, backend, requirements.backend_options.get(name, {}))
+        backend = self._backend(requirements)
+        given = requirements.backend_options.get(backend.name, {})
+        # In a thread, because the first check of all imports a library.
+        options = await asyncio.to_thread(backend_options.of_request, backend.usable, given) if given else {}
         return replace(requirements, spec=replace(requirements.spec, backend_options=options))
 
     async def launch(
@@ -59,11 +83,11 @@ class Launcher:
         Raises what `host_model.load` raises, BackendNotFoundError if no plugin serves the model, and DamagedModelError
         if a file is not what it was. Files are read completely only after a load has failed, since that takes long.
         """
-        name, backend = await asyncio.to_thread(self._backend, requirements)
+        backend = self._backend(requirements)
         # A missing or changed file is reported here by its name; the backend's own error would not tell which.
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
         try:
-            return await self._launched(name, backend, requirements, on_progress, on_death)
+            return await self._launched(backend, requirements, on_progress, on_death)
         # The files are not to blame for a lack of memory, so they are not read.
         except OutOfMemoryError:
             raise
@@ -72,40 +96,34 @@ class Launcher:
             raise
 
     async def _launched(
-        self,
-        name: str,
-        backend: Backend,
-        requirements: ModelRequirements,
-        on_progress: OnProgress,
-        on_death: Callable[[], None],
+        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
     ) -> Launched:
-        log.info("loading %s with %s", requirements.name, name)
-
-        def report(fraction: float) -> None:
-            on_progress(Loading(fraction))
-
-        given = self._settings.backend_options.get(name, {})
-        configured = backend_options.of_operator(name, backend, given, kernels=self._settings.kernels)
-        # The request wins where both set an option; it may set only those that the backend declares for requests.
-        options = {**configured, **requirements.spec.backend_options}
-        spec = replace(requirements.spec, memory_bytes=memory.free_bytes(), backend_options=options)
-        # Such a backend is pure asyncio code, so a process of its own would protect nothing and cost memory.
-        if not backend.needs_host:
-            return Launched(await inprocess.load(backend, spec, report), name, 0)
-        stall_seconds = self._settings.load_timeout
+        log.info("loading %s with %s", requirements.name, backend.name)
         limits = self._settings.limits
-        model = await host_model.load(
-            name,
+        spec = await self._complete_spec(backend, requirements.spec)
+        model = await self._load(
+            backend,
             spec,
             self._sockets.next(),
-            report=report,
-            stall_seconds=stall_seconds,
+            report=lambda fraction: on_progress(Loading(fraction)),
+            stall_seconds=self._settings.load_timeout,
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
         )
-        return Launched(model, name, model.pid)
+        return Launched(model, backend.name, model.pid)
 
-    def _backend(self, requirements: ModelRequirements) -> tuple[str, Backend]:
-        """Choose the backend. Importing a plugin may take long, so the callers run this in a thread."""
+    async def _complete_spec(self, backend: Plugin, spec: ModelSpec) -> ModelSpec:
+        """Return what the host is told: the spec with all options and the free memory."""
+        given = self._settings.backend_options.get(backend.name, {})
+        # In a thread, because the first check of all imports a library.
+        configured = await asyncio.to_thread(
+            backend_options.of_operator, backend.usable, given, kernels=self._settings.kernels
+        )
+        # The request wins where both set an option; it may set only those that the backend declares for requests.
+        options = {**configured, **spec.backend_options}
+        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=options)
+
+    def _backend(self, requirements: ModelRequirements) -> Plugin:
+        """Choose the backend. Raises BackendNotFoundError."""
         name = self._backends.for_model(requirements.format, requirements.backend, self._settings.default_backend)
-        return name, self._backends.get(name)
+        return self._backends.get(name)

@@ -19,10 +19,10 @@ from typing import Self
 
 from puna.errors import QueueFullError
 from puna.plugins import Registry
-from puna.runtime import sockets
+from puna.runtime import host_model, sockets
 from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.keep_alive import PooledModel
-from puna.runtime.launch import Launcher
+from puna.runtime.launch import Launcher, LoadInHost
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
 from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, Loading, ModelRequirements, OnProgress, Queued
@@ -33,8 +33,19 @@ from puna.settings import Settings
 class ModelPool:
     """Loads each model once and leases it to requests. Leaving its context ends every host."""
 
-    def __init__(self, backends: Registry, settings: Settings, *, socket_dir: Path | None = None) -> None:
-        """`socket_dir` is where the folder of sockets is made; None means the user's runtime folder."""
+    def __init__(
+        self,
+        backends: Registry,
+        settings: Settings,
+        *,
+        socket_dir: Path | None = None,
+        load: LoadInHost = host_model.load,
+    ) -> None:
+        """`socket_dir` is where the folder of sockets is made; None means the user's runtime folder.
+
+        `load` loads a model in a host; only tests replace it.
+        """
+        self._load = load
         self._backends = backends
         self._settings = settings
         self._socket_dir = socket_dir
@@ -43,7 +54,7 @@ class ModelPool:
 
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
-        self._launcher = Launcher(self._backends, self._settings, addresses)
+        self._launcher = Launcher(self._backends, self._settings, addresses, self._load)
         self._loader = Loader(self._models, self._launcher, self._settings)
         stall_seconds = self._settings.limits.max_silent_load_seconds
         self._scheduler: Scheduler[PooledModel] = Scheduler(self._loader, stall_seconds)

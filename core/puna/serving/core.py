@@ -15,7 +15,7 @@ from puna.models.registry.registries import Registries
 from puna.models.storage.blobs import BlobStore
 from puna.models.store import ModelStore
 from puna.models.upkeep.report import Finding, Report
-from puna.plugins import PluginInfo, Registry
+from puna.plugins import Plugin, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
@@ -162,9 +162,11 @@ class Serving:
         """The store's blobs, to which clients upload."""
         return self._store.blobs
 
-    def plugins(self) -> list[PluginInfo]:
-        """Return a description of each backend plugin. Imports all of them, so it may block."""
-        return self._registry().describe()
+    def plugins(self) -> list[Plugin]:
+        """Return all backends, including those that cannot be used. Reads the disk if something has changed."""
+        registry = self._registry()
+        registry.refresh()
+        return registry.describe()
 
     def _quantizer(self) -> str:
         return self._registry().quantizer()
@@ -172,5 +174,5 @@ class Serving:
     def _registry(self) -> Registry:
         # Entry points are read at the first use, since most uses of this class need no plugin.
         if self._backends is None:
-            self._backends = Registry.discover()
+            self._backends = Registry.discover(self.settings)
         return self._backends

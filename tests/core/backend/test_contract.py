@@ -1,26 +1,6 @@
 import pytest
 
-from puna.backend import Backend, BackendError, LoadedModel, ModelFacts, Option, PromptTooLongError, UnsupportedError
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"kind": int, "minimum": 0},
-        {"kind": float, "maximum": 1.0},
-        {"kind": str},
-    ],
-)
-def test_a_request_may_set_only_what_is_bounded(fields):
-    Option(name="x", **fields)
-    with pytest.raises(ValueError, match="must be bounded"):
-        Option(name="x", by_request=True, **fields)
-
-
-def test_bounded_options_may_be_set_by_requests():
-    Option(name="x", kind=bool, by_request=True)
-    Option(name="x", kind=int, minimum=0, maximum=3, by_request=True)
-    Option(name="x", kind=str, choices=("a",), by_request=True)
+from puna.backend import Backend, BackendError, LoadedModel, ModelFacts, PromptTooLongError, UnsupportedError
 
 
 class Least(LoadedModel):

@@ -1,14 +1,12 @@
 import logging
-from importlib.metadata import EntryPoint
 
 import pytest
 
-from puna.backend import ENTRY_POINT_GROUP
 from puna.cli.serve import report_broken
-from puna.plugins import Registry
+from puna.plugins import Plugin, Registry
 
-BROKEN = EntryPoint("broken", "no_such_module:Backend", ENTRY_POINT_GROUP)
-WORKING = EntryPoint("works", "puna_scripted:ScriptedBackend", ENTRY_POINT_GROUP)
+BROKEN = Plugin(name="broken", error="it has no manifest")
+WORKING = Plugin(name="works")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +20,7 @@ WORKING = EntryPoint("works", "puna_scripted:ScriptedBackend", ENTRY_POINT_GROUP
         ([], "", False, [logging.ERROR]),
     ],
 )
-def test_a_broken_backend_weighs_as_much_as_it_is_missed(registry, caplog, entries, default, works, levels):
+def test_a_broken_backend_weighs_as_much_as_it_is_missed(caplog, entries, default, works, levels):
     with caplog.at_level(logging.INFO, "puna.cli.serve"):
-        assert report_broken(Registry(entries), default) is works
+        assert report_broken(Registry(lambda: entries), default) is works
     assert [each.levelno for each in caplog.records if each.name == "puna.cli.serve"] == levels

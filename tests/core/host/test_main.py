@@ -12,7 +12,7 @@ import pytest
 
 from puna.host.channel import READY
 
-HOST = [sys.executable, "-P", "-m", "puna.host"]
+HOST = [sys.executable, "-P", "-m", "puna.host", "puna_llama_cpp:LlamaCppBackend"]
 
 
 @contextmanager

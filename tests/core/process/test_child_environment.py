@@ -32,3 +32,8 @@ def test_the_operator_names_further_variables():
     environ = {"MY_KEY": "1", "ACME_A": "2", "ACME_B": "3", "OTHER": "4"}
     passed = child_environment.environment(environ | {"PUNA_PASS_ENVIRONMENT": " MY_KEY, ACME_* ,"})
     assert passed == {"MY_KEY": "1", "ACME_A": "2", "ACME_B": "3"}
+
+
+def test_a_manifest_names_further_variables():
+    environ = {"MY_KEY": "1", "ACME_A": "2", "OTHER": "4"}
+    assert child_environment.environment(environ, names=("MY_KEY", "ACME_*")) == {"MY_KEY": "1", "ACME_A": "2"}

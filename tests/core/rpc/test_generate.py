@@ -4,6 +4,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from tests.core.inprocess import loading
 from tests.core.serving.asking import until
 
 from puna.backend import BackendError
@@ -122,9 +123,9 @@ class Broken(Serving):
 
 
 @pytest.fixture
-async def broken(stocked, settings, registry, tmp_path):
+async def broken(stocked, settings, registry, backend, tmp_path):
     async with (
-        ModelPool(registry, settings, socket_dir=tmp_path) as pool,
+        ModelPool(registry, settings, socket_dir=tmp_path, load=loading(backend)) as pool,
         running(Broken(stocked, pool, settings), "127.0.0.1:0") as address,
         grpc.aio.insecure_channel(address) as channel,
     ):

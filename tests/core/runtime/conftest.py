@@ -27,7 +27,7 @@ async def load_hosted(registry, short_path, want):
         socket = short_path / str(len(models))
         spec = want(**options).spec
         model = await load(
-            "scripted",
+            registry.get("scripted"),
             spec,
             socket,
             report=report,
@@ -48,8 +48,8 @@ async def make_pool(registry, short_path):
     """Opens pools with settings as given; every one is closed at the end."""
     pools = []
 
-    async def make_pool(**settings):
-        pool = await ModelPool(registry, Settings(**settings), socket_dir=short_path).__aenter__()
+    async def make_pool(backends=registry, **settings):
+        pool = await ModelPool(backends, Settings(**settings), socket_dir=short_path).__aenter__()
         pools.append(pool)
         return pool
 

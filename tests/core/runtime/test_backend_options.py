@@ -2,28 +2,34 @@ import math
 
 import pytest
 
-from puna.backend import Backend, Option
 from puna.errors import InvalidRequestError, LoadFailedError
-from puna.runtime.backend_options import of_operator, of_request
+from puna.plugins import Manifest
+from puna.plugins.option import read_options
+from puna.plugins.table import Table
+from puna.runtime.backend_options import of_model, of_operator, of_request
 
 
-class Tuned(Backend):
-    options = (
-        Option(name="threads", kind=int, minimum=1, maximum=8, by_request=True),
-        Option(name="scale", kind=float, minimum=0, maximum=2.5, by_request=True),
-        Option(name="fast", kind=bool, by_request=True),
-        Option(name="mode", kind=str, choices=("a", "b"), by_request=True),
-        Option(name="library", kind=str),
-    )
+def manifest(**properties):
+    declared, _ = read_options(Table({"properties": properties}))
+    return Manifest(name="tuned", options=declared)
 
-    async def load(self, spec, report, /):
-        raise NotImplementedError
+
+TUNED = manifest(
+    threads={"type": "integer", "minimum": 1, "maximum": 8, "x-scope": "request"},
+    scale={"type": "number", "minimum": 0, "maximum": 2.5, "x-scope": "request"},
+    fast={"type": "boolean", "x-scope": "request"},
+    mode={"type": "string", "enum": ["a", "b"], "x-scope": "request"},
+    folder={"type": "string", "x-scope": "model"},
+    library={"type": "string"},
+    free={"type": "number"},
+    names={"type": "array", "items": {"type": "string"}},
+)
 
 
 def test_what_is_declared_passes():
     given = {"threads": 8, "scale": 1, "fast": False, "mode": "b"}
-    assert of_request("tuned", Tuned(), given) == {"threads": 8, "scale": 1.0, "fast": False, "mode": "b"}
-    assert of_operator("tuned", Tuned(), {"library": "/lib/x.so"}) == {"library": "/lib/x.so"}
+    assert of_request(TUNED, given) == {"threads": 8, "scale": 1.0, "fast": False, "mode": "b"}
+    assert of_operator(TUNED, {"library": "/lib/x.so"}) == {"library": "/lib/x.so"}
 
 
 @pytest.mark.parametrize(
@@ -49,43 +55,43 @@ def test_what_is_declared_passes():
 )
 def test_what_is_not_declared_is_refused_by_name(given, words):
     with pytest.raises(InvalidRequestError, match=words):
-        of_request("tuned", Tuned(), given)
+        of_request(TUNED, given)
 
 
 @pytest.mark.parametrize("given", [{"nosuch": 1}, {"threads": 9}, {"library": 1}])
 def test_the_operators_options_are_checked_too(given):
     with pytest.raises(LoadFailedError, match=r"table \[backends\.tuned\] is wrong: "):
-        of_operator("tuned", Tuned(), given)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {"kind": str},
-        {"kind": int},
-        {"kind": int, "minimum": 0},
-        {"kind": float, "maximum": 1},
-        {"kind": float, "minimum": 0, "maximum": math.nan},
-    ],
-)
-def test_an_option_without_bounds_is_never_one_for_requests(kind):
-    Option(name="x", **kind)
-    with pytest.raises(ValueError, match="option 'x' must be bounded"):
-        Option(name="x", by_request=True, **kind)
+        of_operator(TUNED, given)
 
 
 @pytest.mark.parametrize(
     ("setting", "options"), [(None, {"kernels": True}), (False, {"kernels": False}), (True, {"kernels": True})]
 )
 def test_the_setting_for_kernels_wins_over_the_file(setting, options):
-    class WithKernels(Backend):
-        options = (Option(name="kernels", kind=bool),)
-
-        async def load(self, spec, report, /):
-            raise NotImplementedError
-
-    assert of_operator("with", WithKernels(), {"kernels": True}, kernels=setting) == options
+    with_kernels = manifest(kernels={"type": "boolean"})
+    assert of_operator(with_kernels, {"kernels": True}, kernels=setting) == options
 
 
 def test_backends_without_kernels_do_not_get_the_setting():
-    assert of_operator("tuned", Tuned(), {"library": "x"}, kernels=False) == {"library": "x"}
+    assert of_operator(TUNED, {"library": "x"}, kernels=False) == {"library": "x"}
+
+
+def test_a_model_may_set_what_requests_may_and_what_is_declared_for_models():
+    assert of_model(TUNED, {"threads": 2, "folder": "x"}) == {"threads": 2, "folder": "x"}
+    with pytest.raises(InvalidRequestError, match=r"'library' of backend 'tuned' is set in the server's .* by models"):
+        of_model(TUNED, {"library": "/tmp/x.so"})
+    with pytest.raises(InvalidRequestError, match=r"'folder' of backend 'tuned' is set in the server's .* by requests"):
+        of_request(TUNED, {"folder": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"free": math.nan}, "must be a number"),
+        ({"free": math.inf}, "must be a number"),
+        ({"names": ["a", 1]}, r"option 'names' of backend 'tuned' \['1'\] must be a text"),
+    ],
+)
+def test_the_operators_errors_say_where(given, words):
+    with pytest.raises(LoadFailedError, match=words):
+        of_operator(TUNED, given)

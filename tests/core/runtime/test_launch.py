@@ -1,10 +1,12 @@
-import itertools
-
 import pytest
+from tests.core.inprocess import loading
 
-from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec, Option
+from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec
 from puna.errors import DamagedModelError, LoadFailedError, OutOfMemoryError
 from puna.errors import InvalidRequestError as RefusedError
+from puna.plugins import Manifest, Plugin, Registry
+from puna.plugins.option import read_options
+from puna.plugins.table import Table
 from puna.runtime import launch as launching
 from puna.runtime.launch import Launcher
 from puna.runtime.requirements import Loading, ModelRequirements
@@ -27,9 +29,6 @@ class Model(LoadedModel):
 class Small(Backend):
     """A backend without a host process."""
 
-    needs_host = False
-    options = (Option(name="speed", kind=int, minimum=1, maximum=9, by_request=True), Option(name="path", kind=str))
-
     def __init__(self):
         self.specs = []
         self.error = None
@@ -42,27 +41,28 @@ class Small(Backend):
         return Model()
 
 
-class Registry:
-    def __init__(self):
-        self.backend = Small()
-
-    def for_model(self, _format, _wanted, _default):
-        return "small"
-
-    def get(self, name):
-        assert name == "small"
-        return self.backend
+OPTIONS = {
+    "speed": {"type": "integer", "minimum": 1, "maximum": 9, "x-scope": "request"},
+    "path": {"type": "string"},
+}
 
 
 @pytest.fixture
-def registry():
-    return Registry()
+def backend():
+    return Small()
 
 
 @pytest.fixture
-def launcher(registry):
+def launcher(backend):
+    options, _ = read_options(Table({"properties": OPTIONS}))
+    small = Plugin(name="small", manifest=Manifest(name="small", formats=("gguf",), options=options))
     settings = Settings(backend_options={"small": {"path": "/lib", "speed": 2}})
-    return Launcher(registry, settings, itertools.repeat("/no/socket"))
+
+    class Sockets:
+        def next(self):
+            return "/no/socket"
+
+    return Launcher(Registry(lambda: [small]), settings, Sockets(), loading(backend))
 
 
 def need(verify=None, **options):
@@ -76,19 +76,19 @@ async def launch(launcher, requirements, on_progress=lambda _: None):
     return await launcher.launch(await launcher.checked(requirements), on_progress, on_death=lambda: None)
 
 
-async def test_a_requests_options_win_over_the_operators(launcher, registry, monkeypatch):
+async def test_a_requests_options_win_over_the_operators(launcher, backend, monkeypatch):
     monkeypatch.setattr(launching.memory, "free_bytes", lambda: 77)
     launched = await launch(launcher, need(speed=5))
     assert (launched.backend, launched.pid) == ("small", 0)
-    (spec,) = registry.backend.specs
+    (spec,) = backend.specs
     assert (spec.backend_options, spec.memory_bytes) == ({"path": "/lib", "speed": 5}, 77)
 
 
 @pytest.mark.parametrize("options", [{"speed": 10}, {"path": "/mine"}, {"unknown": 1}])
-async def test_a_request_with_a_bad_option_loads_nothing(launcher, registry, options):
+async def test_a_request_with_a_bad_option_loads_nothing(launcher, backend, options):
     with pytest.raises(RefusedError):
         await launch(launcher, need(**options))
-    assert registry.backend.specs == []
+    assert backend.specs == []
 
 
 async def test_progress_is_passed_on(launcher):
@@ -110,25 +110,25 @@ class Verify:
             raise DamagedModelError("m", "a file is not what it was")
 
 
-async def test_files_are_read_completely_only_after_a_load_failed(launcher, registry):
+async def test_files_are_read_completely_only_after_a_load_failed(launcher, backend):
     verify = Verify(damaged=True)
     await launch(launcher, need(verify))
     assert verify.calls == [False]
-    registry.backend.error = InvalidRequestError("no model file")
+    backend.error = InvalidRequestError("no model file")
     with pytest.raises(DamagedModelError):
         await launch(launcher, need(verify))
     assert verify.calls == [False, False, True]
 
 
-async def test_an_error_of_sound_files_stays_the_backends(launcher, registry):
-    registry.backend.error = InvalidRequestError("no model file")
+async def test_an_error_of_sound_files_stays_the_backends(launcher, backend):
+    backend.error = InvalidRequestError("no model file")
     with pytest.raises(LoadFailedError, match="unable to load model: no model file"):
         await launch(launcher, need(Verify()))
 
 
-async def test_a_lack_of_memory_is_no_fault_of_the_files(launcher, registry):
+async def test_a_lack_of_memory_is_no_fault_of_the_files(launcher, backend):
     verify = Verify(damaged=True)
-    registry.backend.error = MemoryError("full")
+    backend.error = MemoryError("full")
     with pytest.raises(OutOfMemoryError):
         await launch(launcher, need(verify))
     assert verify.calls == [False]

@@ -12,6 +12,7 @@ import pytest
 from puna.backend import SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
 from puna.limits import Limits
+from puna.plugins import Registry
 from puna.runtime.admission import NEAR_WAITERS
 from puna.runtime.keep_alive import LONGEST_NS, MAX_CALLS
 from puna.runtime.requirements import LeaseKind, Loading, Queued
@@ -510,19 +511,18 @@ async def test_a_dead_hosts_last_holder_does_not_harm_its_successor(make_pool, w
     assert names(pool) == ["m:latest"]
 
 
-async def test_a_backend_that_needs_no_host_runs_here(make_pool, want):
-    pool = await make_pool()
-    async with pool.lease(want(backend="scripted_here")) as lease:
-        assert lease.backend == "scripted_here"
-        assert await text(lease.model, "a") == ["a"]
-        assert pool.loaded()[0].pid == 0
-    with pytest.raises(LoadFailedError):
-        await use(pool, want("b", backend="scripted_here", load="refuse"))
+@pytest.fixture
+def another(registry):
+    """A second backend, of the same class."""
+    scripted = registry.get("scripted")
+    manifest = replace(scripted.usable, name="another", preference=-1)
+    return Registry(lambda: [scripted, replace(scripted, name="another", manifest=manifest)])
 
 
-async def test_another_backend_means_loading_anew(make_pool, want):
-    pool = await make_pool()
-    await use(pool, want(backend="scripted_here"))
+async def test_another_backend_means_loading_anew(make_pool, another, want):
+    pool = await make_pool(backends=another)
+    async with pool.lease(want(backend="another")) as lease:
+        assert lease.backend == "another"
     async with pool.lease(want(backend="scripted")) as lease:
         assert lease.backend == "scripted"
 
@@ -533,10 +533,10 @@ async def test_a_backend_that_is_not_installed(make_pool, want):
         await use(pool, want(backend="magic"))
 
 
-async def test_the_settings_may_name_the_backend(make_pool, want):
-    pool = await make_pool(default_backend="scripted_here")
+async def test_the_settings_may_name_the_backend(make_pool, another, want):
+    pool = await make_pool(backends=another, default_backend="another")
     async with pool.lease(want()) as lease:
-        assert lease.backend == "scripted_here"
+        assert lease.backend == "another"
 
 
 async def test_leaving_the_pool_ends_everything(make_pool, want, journal):

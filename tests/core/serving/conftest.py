@@ -1,16 +1,16 @@
 import hashlib
-import importlib.metadata
 import sys
 from pathlib import Path
 
 import pytest
+from tests.core.inprocess import loading
 
 from puna.gguf import reader as gguf
 from puna.gguf import writer as gguf_write
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.store import ModelStore
-from puna.plugins import Registry
+from puna.plugins import Plugin, Registry, read
 from puna.runtime.pool import ModelPool
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.core import Serving
@@ -94,15 +94,19 @@ def stocked(tmp_path_factory):
 
 
 @pytest.fixture
-def registry(monkeypatch):
-    monkeypatch.syspath_prepend(PLUGIN)
-    yield Registry([importlib.metadata.EntryPoint("played", "puna_played:PlayedBackend", "puna.backends")])
-    sys.modules.pop("puna_played", None)
+def registry():
+    manifest = read(PLUGIN / "puna_played.backend.toml", python_class="puna_played:PlayedBackend")
+    return Registry(lambda: [Plugin(name="played", manifest=manifest)])
 
 
 @pytest.fixture
-def backend(registry):
-    return registry.get("played")
+def backend(monkeypatch):
+    """The backend that runs all models of the test, in the test's process."""
+    monkeypatch.syspath_prepend(PLUGIN)
+    from puna_played import PlayedBackend
+
+    yield PlayedBackend()
+    sys.modules.pop("puna_played", None)
 
 
 @pytest.fixture
@@ -111,6 +115,9 @@ def settings():
 
 
 @pytest.fixture
-async def serving(stocked, registry, settings, tmp_path):
-    async with ModelPool(registry, settings, socket_dir=tmp_path) as pool, Sandbox(settings.limits) as sandbox:
+async def serving(stocked, registry, backend, settings, tmp_path):
+    async with (
+        ModelPool(registry, settings, socket_dir=tmp_path, load=loading(backend)) as pool,
+        Sandbox(settings.limits) as sandbox,
+    ):
         yield Serving(stocked, pool, settings, registry, sandbox)

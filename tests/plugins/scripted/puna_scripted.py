@@ -152,8 +152,6 @@ ERRORS = {
 
 
 class ScriptedBackend(Backend):
-    formats = ("scripted",)
-
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         model = Scripted(spec)
         model.note(f"load {os.getpid()} {spec.context_length}")
@@ -185,9 +183,3 @@ class ScriptedBackend(Backend):
                 await asyncio.sleep(60)
         report(1.0)
         return model
-
-
-class HereBackend(ScriptedBackend):
-    formats = ("scripted", "here")
-    needs_host = False
-    preference = -1

@@ -75,8 +75,6 @@ def as_bytes(tokens: Sequence[int]) -> bytes:
 class ParrotBackend(Backend):
     """Parrots live in files of any content."""
 
-    formats = ("parrot",)
-
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Wake the parrot up."""
         if not await asyncio.to_thread(Path(spec.path).exists):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from puna.backend import ModelSpec, SequenceRequest, TextDelta
-from puna.plugins import PluginInfo, Registry
+from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import ModelRequirements
 from puna.settings import Settings
@@ -39,7 +39,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("third_party")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "puna_parrot.py"):
+    for name in ("pyproject.toml", "puna_parrot.py", "puna_parrot.backend.toml"):
         shutil.copy(HERE / name, source)
     uv = Path(sys.executable).with_name("uv")
     command = [
@@ -67,7 +67,8 @@ def installed(site, monkeypatch):
 
 def test_it_is_listed(installed):
     parrot = next(info for info in installed.describe() if info.name == "parrot")
-    assert parrot == PluginInfo(name="parrot", distribution="puna-parrot", version="0.1.0", formats=("parrot",))
+    assert (parrot.distribution, parrot.version) == ("puna-parrot", "0.1.0")
+    assert (parrot.formats, parrot.error) == (("parrot",), "")
 
 
 def test_the_command_line_lists_it(site):

@@ -2,7 +2,7 @@
 
 Ollama puts every uploaded model through llama.cpp's quantizer, which checks the file and gives it llama.cpp's own
 layout. Doing the same gives the same bytes, hence the same digests. A backend plugin names the quantizer in
-`Backend.quantizer`, since this package knows no plugin. The process ends with the server, is killed when the client
+its manifest, since this package knows no plugin. The process ends with the server, is killed when the client
 leaves, and a crash of the native library stays inside it (see `program`).
 """
 

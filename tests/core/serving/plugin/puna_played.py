@@ -14,7 +14,6 @@ from puna.backend import (
     InvalidRequestError,
     LoadedModel,
     ModelFacts,
-    Option,
     Prefill,
     PromptTooLongError,
     TextDelta,
@@ -106,10 +105,6 @@ class Played(LoadedModel):
 
 
 class PlayedBackend(Backend):
-    formats = ("gguf",)
-    options = (Option(name="a", kind=int, minimum=0, maximum=9, by_request=True),)
-    needs_host = False
-
     def __init__(self):
         self.facts = {}
         self.parts = deque()
