@@ -37,6 +37,12 @@ PunaError
 ├── CreateFailedError              a model cannot be created from valid input
 ├── CloudDisabledError
 ├── NotLocalError                  only callers on this machine may name its files
+├── UnauthenticatedError           the caller sends no valid key; this and the next five are in puna.auth.errors
+├── PermissionDeniedError          the caller's key does not allow the method
+│   ├── NotExposedError            the server does not offer the method
+│   └── ModelNotAllowedError       the caller's key does not allow the model
+├── RateLimitedError               the caller's key has sent too many requests
+│   └── QuotaExceededError         the caller's key has used its tokens of the day
 ├── RegistryNotAllowedError        the operator does not allow this registry
 ├── QueueFullError
 ├── TooLargeError                  a request, or all requests together, exceed a limit
@@ -302,10 +308,10 @@ class CloudDisabledError(PunaError):
 
 
 class NotLocalError(PunaError):
-    """The call names files on the server's disk and comes from another machine."""
+    """The call names files on the server's disk, and its caller may not."""
 
     reason = "NOT_LOCAL"
-    text = "files on the server's disk can be imported only by callers on the same machine"
+    text = "files on the server's disk can be named only on the server's Unix socket or with a key that allows it"
 
 
 class RegistryNotAllowedError(PunaError):

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -76,7 +76,8 @@ async def offload_if_heavy(weight: int, function: Callable[P, T], *args: P.args,
     lane = _LONG if weight >= HEAVY else _SHORT
     loop = asyncio.get_running_loop()
     try:
-        return await loop.run_in_executor(lane, work)
+        # The context goes along: it tells who the caller is, and the ids of the log.
+        return await loop.run_in_executor(lane, copy_context().run, work)
     except asyncio.CancelledError:
         left.set()
         raise

@@ -14,6 +14,7 @@ from typing import Any
 
 import platformdirs
 
+from puna.auth.permissions import EXPOSURES
 from puna.go.duration import parse_duration
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 
@@ -101,6 +102,22 @@ class Settings:
     """Hosts that registries may refer to although their addresses are not public, in the same form."""
     registry_realms: tuple[str, ...] = ()
     """Token servers on other hosts that get a registry's credentials: registry=host."""
+    keys: Path = Path()
+    """The file of API keys. If there is one, callers need a key."""
+    api_key: str = field(default="", repr=False)
+    """The key that commands send to a server."""
+    expose: tuple[str, ...] = ()
+    """Groups of methods that the server offers; empty: all. See puna.auth.permissions."""
+    allow_anonymous: bool = False
+    """Whether a server that others can reach may serve callers without a key."""
+    tls_certificate: Path | None = None
+    """The server's certificate chain in PEM; None: no TLS. Both faces use it."""
+    tls_key: Path | None = None
+    """The certificate's private key in PEM."""
+    tls_client_ca: Path | None = None
+    """Certificates in PEM that sign those of clients. If set, a client without such a certificate is refused."""
+    tls_ca: Path | None = None
+    """Certificates in PEM by which commands and a bridge check the core's certificate; None: the system's."""
     limits: Limits = DEFAULT_LIMITS
     """The bounds on what requests, connections, models and peers may use."""
 
@@ -155,6 +172,14 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES") or _texts(own, "allowed_registries"),
         registry_peers=_list(environ, "PUNA_REGISTRY_PEERS") or _texts(own, "registry_peers"),
         registry_realms=_list(environ, "PUNA_REGISTRY_REALMS") or _texts(own, "registry_realms"),
+        keys=_path(environ, "PUNA_KEYS", own) or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
+        api_key=environ.get("PUNA_API_KEY", "").strip(),
+        expose=_exposed(_list(environ, "PUNA_EXPOSE") or _texts(own, "expose")),
+        allow_anonymous=_flag(environ, "PUNA_ALLOW_ANONYMOUS", own),
+        tls_certificate=_path(environ, "PUNA_TLS_CERTIFICATE", own),
+        tls_key=_path(environ, "PUNA_TLS_KEY", own),
+        tls_client_ca=_path(environ, "PUNA_TLS_CLIENT_CA", own),
+        tls_ca=_path(environ, "PUNA_TLS_CA", own),
         limits=read_limits(environ, own.get("limits")),
     )
 
@@ -200,6 +225,33 @@ def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{name} in the configuration file is a list of texts")
     return tuple(value)
+
+
+def _path(environ: Mapping[str, str], name: str, table: Mapping[str, Any]) -> Path | None:
+    """Return a path from the environment, or from the configuration's key of that name. Raises ValueError."""
+    key = name.removeprefix("PUNA_").lower()
+    value = _text(environ, name) or table.get(key, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{key} in the configuration file is a path")
+    return Path(value).expanduser() if value else None
+
+
+def _flag(environ: Mapping[str, str], name: str, table: Mapping[str, Any]) -> bool:
+    """Return a boolean from the environment, or from the configuration's key of that name. Raises ValueError."""
+    key = name.removeprefix("PUNA_").lower()
+    if text := _text(environ, name):
+        return _truth(text)
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} in the configuration file is true or false")
+    return value
+
+
+def _exposed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check the setting `expose`. Raises ValueError: an unknown name would close what the operator means to open."""
+    if unknown := [each for each in names if each not in EXPOSURES]:
+        raise ValueError(f"expose has no {unknown[0]!r}; its names are {', '.join(EXPOSURES)}")
+    return names
 
 
 def _truth(text: str) -> bool:

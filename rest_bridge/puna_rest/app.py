@@ -9,6 +9,7 @@ requests finish for a while and then cancels them itself; only these end with an
 import asyncio
 import logging
 import math
+import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,7 +23,7 @@ from puna.limits import DEFAULT_LIMITS, Limits
 from puna.traceback_summary import summarize
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
-from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect
+from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect, forward
 from puna_rest.errors import TOO_DEEP, UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
 from puna_rest.gobody.decoder import AbortError
 from puna_rest.listener import listening
@@ -36,6 +37,8 @@ LAST_GRACE: Final = 1.0
 """Seconds in which cancelled requests send their error message during shutdown."""
 RETRY_AFTER: Final = "1"
 """Value of Retry-After, in seconds, for requests that a busy server refuses."""
+UNAUTHORIZED: Final = 401
+TOO_MANY: Final = 429
 _ORIGIN: Final = "origin"
 """Key in a request's match_info: the origin for Access-Control-Allow-Origin, or an empty string."""
 _RULES: Final = web.AppKey("rules", hosts.Rules)
@@ -75,6 +78,7 @@ async def bridging(
     origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     drain_seconds: float = 1.0,
     is_leaving: Callable[[], bool] = _stays,
 ) -> AsyncGenerator[str]:
@@ -87,6 +91,7 @@ async def bridging(
         origins: allowed origins beside the local ones, as OLLAMA_ORIGINS has them.
         allowed_hosts: names for the Host rule, as PUNA_ALLOWED_HOSTS has them.
         limits: bounds on requests and connections.
+        tls: returns the TLS context of a new connection; None: no TLS.
         drain_seconds: time for running requests to finish on exit. Requests that take longer end with an error.
         is_leaving: returns whether the server is about to end. Each response then closes its connection.
 
@@ -104,6 +109,7 @@ async def bridging(
                 origins=origins,
                 allowed_hosts=allowed_hosts,
                 limits=limits,
+                tls=tls,
                 drain_seconds=drain_seconds,
                 is_leaving=is_leaving,
             ) as url,
@@ -122,9 +128,9 @@ async def bridging(
         return Connection(server, connections)
 
     try:
-        async with listening(host, port, limits, make) as bound:
+        async with listening(host, port, limits, make, tls) as bound:
             address = f"[{host}]" if ":" in host else host
-            yield f"http://{address}:{bound}"
+            yield f"{'https' if tls else 'http'}://{address}:{bound}"
     finally:
         await _drain(app, drain_seconds)
         await runner.cleanup()
@@ -135,6 +141,7 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.begin(request)
+    forward(request.headers)
     if (redirect := TABLE.redirect(request)) is not None:
         return redirect
     # A fragment is never sent on purpose, so "#" and the text after it belong to the path. aiohttp cuts them off.
@@ -224,7 +231,13 @@ async def _answered(request: web.Request, route: routing.Route) -> web.StreamRes
         response.headers["Retry-After"] = RETRY_AFTER
         return response
     except (grpc.aio.AioRpcError, RestError) as error:
-        return route.error(request, failure(error))
+        failed = failure(error)
+        response = route.error(request, failed)
+        if failed.status == TOO_MANY:
+            response.headers["Retry-After"] = str(failed.retry_after)
+        elif failed.status == UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
     except (AbortError, RecursionError):
         return route.error(request, failure(RestError(400, TOO_DEEP)))
     except (ConnectionError, web.HTTPException):

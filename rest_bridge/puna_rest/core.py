@@ -1,5 +1,7 @@
 """The gRPC stubs of the core, and the channel options they need."""
 
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,8 +11,8 @@ from aiohttp import web
 from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
 from puna_rest.errors import LONG_ERRORS
 
-METADATA: Final = (LONG_ERRORS,)
-"""Metadata of every call: the bridge takes error messages of any length."""
+_KEY_HEADERS: Final = ("Authorization", "X-Api-Key", "Api-Key")
+"""HTTP headers with an API key: OpenAI's, Anthropic's and Azure's. The core decides what they allow."""
 CHANNEL_OPTIONS: Final = (
     # Some messages exceed gRPC's default of 4 MiB: a model with all tensors, images, an error that quotes its input.
     ("grpc.max_receive_message_length", -1),
@@ -32,6 +34,24 @@ class Core:
 
 
 CORE: Final = web.AppKey("core", Core)
+# The bridge takes error messages of any length.
+_metadata: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("metadata", default=(LONG_ERRORS,))
+
+
+def metadata() -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call on behalf of the current HTTP request."""
+    return _metadata.get()
+
+
+def forward(headers: Mapping[str, str]) -> None:
+    """Have the calls of the current HTTP request carry its key."""
+    keys = ((name.lower(), value) for name in _KEY_HEADERS if (value := headers.get(name)) and _is_printable(value))
+    _metadata.set((LONG_ERRORS, *keys))
+
+
+def _is_printable(value: str) -> bool:
+    # gRPC refuses metadata with other characters. A key never has one, so the core need not see the value.
+    return value.isascii() and value.isprintable()
 
 
 def connect(channel: grpc.aio.Channel) -> Core:

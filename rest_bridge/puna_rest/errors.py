@@ -5,7 +5,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 CANCELED: Final = 499
@@ -40,6 +40,12 @@ BY_REASON: Final = {
     "RANKING_UNSUPPORTED": 501,
     "CLOUD_DISABLED": 403,
     "NOT_LOCAL": 403,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_EXPOSED": 403,
+    "MODEL_NOT_ALLOWED": 403,
+    "RATE_LIMITED": 429,
+    "QUOTA_EXCEEDED": 429,
     "REGISTRY_NOT_ALLOWED": 403,
     "QUEUE_FULL": 503,
     "CLIENT_STALLED": 408,
@@ -131,6 +137,8 @@ class Failure:
     """The core's ErrorInfo.reason; empty if the bridge refused the request."""
     early: bool = False
     """Whether the core reports that the request was not running yet."""
+    retry_after: int = 0
+    """Seconds after which the request may succeed; 0: unknown."""
 
     @property
     def from_core(self) -> bool:
@@ -149,20 +157,22 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     if isinstance(error, RestError):
         return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())
-    info = _info(trailer.get(_DETAILS, b""))
+    info, retry = _info(trailer.get(_DETAILS, b""))
     reason = str(info.reason)
     # The reason first: one gRPC code stands for several HTTP statuses.
     status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)
     # A status message is cut at 1 KiB; the trailer has the text that clients of Ollama read.
     whole = trailer.get(_LONG_ERROR, b"")
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
-    return Failure(status, text, reason or error.code().name, early=info.metadata.get("early") == "1")
+    early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
+    return Failure(status, text, reason or error.code().name, early=early, retry_after=seconds)
 
 
-def _info(details: str | bytes) -> ErrorInfo:
-    info = ErrorInfo()
+def _info(details: str | bytes) -> tuple[ErrorInfo, RetryInfo]:
+    info, retry = ErrorInfo(), RetryInfo()
     if isinstance(details, bytes):
         for detail in Status.FromString(details).details:
-            if detail.Unpack(info):
-                break
-    return info
+            # Each message is unpacked from the detail of its own type.
+            if not detail.Unpack(info):
+                detail.Unpack(retry)
+    return info, retry

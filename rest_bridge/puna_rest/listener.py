@@ -8,9 +8,11 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from puna.limits import Limits
@@ -40,16 +42,21 @@ _NO_ROOM: Final = (
 
 @asynccontextmanager
 async def listening(
-    host: str, port: int, limits: Limits, make: Callable[[Connections], Connection]
+    host: str,
+    port: int,
+    limits: Limits,
+    make: Callable[[Connections], Connection],
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> AsyncGenerator[int]:
     """Accept connections until the context ends; yield the bound port.
 
-    `make` returns the protocol of a new connection. OSError: the address is not available.
+    `make` returns the protocol of a new connection, `tls` its TLS context. OSError: the address is not available.
     """
     loop = asyncio.get_running_loop()
     connections = Connections(limits, loop)
     sockets = await _bound(host, port)
-    listener = _Listener(sockets, connections, lambda: make(connections))
+    secured = _Tls(tls, limits.header_timeout) if tls else None
+    listener = _Listener(sockets, connections, lambda: make(connections), secured)
     # A sweep comes often enough that a timeout is late by a quarter at most.
     timeouts = (limits.header_timeout, limits.idle_timeout, limits.body_timeout, limits.write_timeout)
     sweeping = asyncio.create_task(_sweep(connections, min(SWEEP, min(timeouts) / 4)))
@@ -105,13 +112,25 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+@dataclass(frozen=True, slots=True)
+class _Tls:
+    context: Callable[[], ssl.SSLContext]
+    seconds: float
+    """Longest handshake."""
+
+
 class _Listener:
     def __init__(
-        self, sockets: list[socket.socket], connections: Connections, factory: Callable[[], Connection]
+        self,
+        sockets: list[socket.socket],
+        connections: Connections,
+        factory: Callable[[], Connection],
+        tls: _Tls | None,
     ) -> None:
         self._sockets = sockets
         self._connections = connections
         self._factory = factory
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._lingering: deque[socket.socket] = deque()
@@ -163,10 +182,18 @@ class _Listener:
 
     async def _connect(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, sock)
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._factory, sock)
+            else:
+                context, seconds = self._tls.context(), self._tls.seconds
+                await self._loop.connect_accepted_socket(
+                    self._factory, sock, ssl=context, ssl_handshake_timeout=seconds
+                )
         except OSError as error:
             sock.close()
-            self._trouble.warn("a connection could not be opened: %s", error.strerror)
+            # A client that speaks plain HTTP, or lacks a certificate, is no trouble of the server.
+            if not isinstance(error, ssl.SSLError | ConnectionError):
+                self._trouble.warn("a connection could not be opened: %s", error.strerror)
 
     def _refuse(self, sock: socket.socket) -> None:
         # The response fits into an empty send buffer, so this cannot block. Closing at once would reset the connection

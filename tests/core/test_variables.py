@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 
 from puna.process import child_environment
@@ -40,9 +41,9 @@ def test_the_list_has_exactly_what_the_settings_read(tmp_path):
 
 def test_keys_of_the_file_are_read(tmp_path):
     config = tmp_path / "config.toml"
-    given = {"list": ["x"], "duration": "7s"}
+    given = {"list": ["chat"], "duration": "7s", "boolean": True}
     values = {each.key: given.get(each.kind, "x") for each in VARIABLES if each.key}
-    config.write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
+    config.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
     settings = from_environment({}, config)
     found = {
         "allowed_hosts": settings.allowed_hosts,
@@ -58,8 +59,15 @@ def test_keys_of_the_file_are_read(tmp_path):
         "connection_age": settings.connection_age,
         "connection_age_grace": settings.connection_age_grace,
         "drain_delay": settings.drain_delay,
+        "keys": str(settings.keys),
+        "expose": settings.expose,
+        "allow_anonymous": settings.allow_anonymous,
+        "tls_certificate": str(settings.tls_certificate),
+        "tls_key": str(settings.tls_key),
+        "tls_client_ca": str(settings.tls_client_ca),
+        "tls_ca": str(settings.tls_ca),
     }
-    read = {"list": ("x",), "duration": 7.0}
+    read = {"list": ("chat",), "duration": 7.0, "boolean": True}
     assert found == {each.key: read.get(each.kind, "x") for each in VARIABLES if each.key}
 
 
@@ -74,5 +82,5 @@ def test_help_names_the_default_without_marks():
 
 
 def test_a_client_is_told_only_what_it_reads():
-    assert read_by("client") == ["PUNA_GRPC_HOST", "OLLAMA_NOHISTORY"]
+    assert read_by("client") == ["PUNA_GRPC_HOST", "PUNA_API_KEY", "PUNA_TLS_CA", "OLLAMA_NOHISTORY"]
     assert variable("OLLAMA_NOHISTORY").kind == "boolean"

@@ -39,7 +39,8 @@ class Command(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse the words of this command. A word that is left over is an error of this command."""
-        if self._mixing:
+        # A command of actions has no options of its own to mix; argparse refuses to try.
+        if self._mixing or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:

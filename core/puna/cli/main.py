@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _add_create(commands)
     _add_upkeep(commands)
     _add_run(commands)
+    _add_key(commands)
     helping = commands.add_parser("help", help="show help on a command")
     helping.add_argument("about", nargs="?", choices=list(commands.choices), metavar="COMMAND")
     return root
@@ -163,6 +164,24 @@ def _add_run(commands: "argparse._SubParsersAction[Command]") -> None:
     run.add_flag("--truncate", default=True, help="cut a text that an embedding model has no room for (default: true)")
 
 
+def _add_key(commands: "argparse._SubParsersAction[Command]") -> None:
+    key = commands.add_parser("key", help="manage API keys", epilog=environment(help_line("PUNA_KEYS")))
+    actions = key.add_subparsers(dest="action", metavar="ACTION", parser_class=Command, required=True)
+    create = actions.add_parser("create", help="make a key and print it")
+    create.add_argument("name", help="who uses it")
+    create.add_argument("--allow", default="inference", help="inference, read, models, all (default: inference)")
+    create.add_argument("--models", default="", help="names of models with * and ?, separated by commas (default: all)")
+    create.add_argument("--requests-per-minute", type=int, default=0, metavar="N", help="limit (default: none)")
+    create.add_argument("--concurrent-requests", type=int, default=0, metavar="N", help="limit (default: none)")
+    create.add_argument("--tokens-per-day", type=int, default=0, metavar="N", help="limit (default: none)")
+    create.add_flag("--priority", help="its requests may set their priority")
+    create.add_flag("--local", help="its requests may name files on the server's disk")
+    listing = actions.add_parser("list", aliases=["ls"], help="list the keys and their usage")
+    listing.add_flag("--json", help="for scripts")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("key", help="its id, or its name")
+
+
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     command = arguments.command
     if command in ("serve", "start", "core", "rest"):
@@ -182,6 +201,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             listing.list_plugins(settings)
         else:
             listing.install_demo(settings)
+    elif command == "key":
+        from puna.cli import key
+
+        key.run(settings, arguments)
     elif command == "doctor":
         from puna.cli import doctor
 

@@ -14,14 +14,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from puna import offload, request_log
+from puna.cli import access
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
+from puna.process import core_socket, tls
 from puna.process.watchdog import watching
 from puna.settings import Settings
 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from puna.auth.gate import Gate
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.serving.activity import Activity
@@ -114,24 +117,33 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
     async with AsyncExitStack() as stack:
         places = []
         running = None
+        gate = access.gate(settings) if core else None
+        await access.check(settings, gate, core=core, rest=rest, target=target)
         if core and rest:
             # Both addresses are tried before anything starts. The REST port comes first, because users know it.
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 _try(settings.host, settings.port)
         if core:
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
-                running = await stack.enter_async_context(running_core(settings))
+                running = await stack.enter_async_context(running_core(settings, gate))
             places.append(f"gRPC on {running.address}")
         if rest:
+            from puna.cli.client import open_channel
             from puna_rest.app import bridging
 
+            channel = running.channel if running else None
+            if channel is None:
+                # The callers' keys are passed on, so the channel has none of its own.
+                place = open_channel(settings, target or settings.grpc_host, with_key=False)
+                channel = await stack.enter_async_context(place)
             bridge = bridging(
-                running.channel if running else target or settings.grpc_host,
+                channel,
                 host=settings.host,
                 port=settings.port,
                 origins=settings.origins,
                 allowed_hosts=settings.allowed_hosts,
                 limits=settings.limits,
+                tls=tls.ServerContext(files).current if (files := access.tls_files(settings)) else None,
                 drain_seconds=BRIDGE_SECONDS if running else seconds,
                 is_leaving=(lambda: running.activity.leaving) if running else stop.is_set,
             )
@@ -212,10 +224,15 @@ class RunningCore:
 
 
 @asynccontextmanager
-async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
-    """Run the core until the context ends. On exit, the server stops and then all models are unloaded."""
+async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncGenerator[RunningCore]:
+    """Run the core until the context ends. On exit, the server stops and then all models are unloaded.
+
+    `gate` decides about calls; without one every caller may do everything.
+    """
     from puna.models.store import ModelStore
     from puna.plugins import Registry
+    from puna.rpc.authorization import Admission
+    from puna.rpc.credentials import server_credentials
     from puna.rpc.inprocess import InProcessChannel
     from puna.rpc.server import add_services, serving
     from puna.runtime.pool import ModelPool
@@ -235,8 +252,15 @@ async def running_core(settings: Settings) -> AsyncGenerator[RunningCore]:
     async with (
         sandbox,
         ModelPool(backends, settings) as pool,
-        serving(core := Serving(store, pool, settings, backends, sandbox), settings.grpc_host) as address,
-        InProcessChannel() as channel,
+        serving(
+            core := Serving(store, pool, settings, backends, sandbox),
+            settings.grpc_host,
+            uds=core_socket.prepared,
+            gate=gate,
+            credentials=server_credentials(files) if (files := access.tls_files(settings)) else None,
+        ) as address,
+        InProcessChannel(Admission(gate, bridge=True) if gate else None) as channel,
+        access.saving(gate),
     ):
         # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from puna.auth.caller import current
 from puna.errors import InvalidRequestError
 from puna.messages import Message, Think, ToolCall, ToolChoice
 from puna.models.create.request import CreateRequest
@@ -143,7 +144,9 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         values["stop"] = list(wire.sampling.stop)
     if wire.HasField("keep_tokens"):
         values["num_keep"] = wire.keep_tokens
-    started = {"start_ns": _moment(wire)} if wire.HasField("start_time") else {}
+    caller = current()
+    # The bridge in this process knows when its request arrived. Others could give themselves any duration.
+    started = {"start_ns": _moment(wire)} if wire.HasField("start_time") and caller.bridge else {}
     return RequestOptions(
         values=values,
         logit_bias=_logit_bias(wire.sampling.logit_bias),
@@ -155,7 +158,7 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         keep_alive=_keep_alive(wire.keep_alive) if wire.HasField("keep_alive") else None,
-        priority=wire.priority,
+        priority=wire.priority if caller.may_prioritise else 0,
         cache_salt=wire.cache_salt,
         backend_options={
             name: json_object(text, f"backend_options_json[{name!r}]")

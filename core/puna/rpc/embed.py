@@ -14,7 +14,8 @@ from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
-from puna.serving.answers import Embeddings
+from puna.serving.activity import Entry
+from puna.serving.answers import Embeddings, Usage
 from puna.serving.core import Serving
 from puna.serving.embed import weight_of_vectors
 from puna.v1 import embed_pb2, embed_pb2_grpc
@@ -36,6 +37,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
             bounds.check_embed(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), convert.embed_request, request)
             found = await self._serving.embed(asked, entry.on_progress)
+            entry.usage = found.usage
         return await offload_if_heavy(weight_of_vectors(found.vectors), _response, found, request.encoding)
 
     @streaming
@@ -53,22 +55,28 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
                 await arrived.put(message.item)
             await arrived.put(None)
 
-        with observed(self._serving.activity, config.model, "StreamEmbed"):
+        with observed(self._serving.activity, config.model, "StreamEmbed") as entry:
             reading = asyncio.create_task(read())
             reading.add_done_callback(retrieve_exception)
             try:
                 while items := await _next(arrived):
-                    await self._embed(config, items, context)
+                    await self._embed(config, items, context, entry)
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})
 
     async def _embed(
-        self, config: embed_pb2.EmbedRequest, items: list[embed_pb2.StreamEmbedRequest.Item], context: Context
+        self,
+        config: embed_pb2.EmbedRequest,
+        items: list[embed_pb2.StreamEmbedRequest.Item],
+        context: Context,
+        entry: Entry,
     ) -> None:
         bounds.check_embed(config, self._serving.settings.limits)
         request = convert.embed_request(config)
         found = await self._serving.embed(replace(request, inputs=tuple(each.input for each in items)))
+        before = entry.usage.prompt_tokens if entry.usage else 0
+        entry.usage = Usage(prompt_tokens=before + found.usage.prompt_tokens)
         # Each answer carries the client's id, so the client need not count.
         for item, values, place in zip(items, found.vectors, count(), strict=False):
             await context.write(

@@ -19,6 +19,7 @@ import grpc.aio
 
 from puna.blocking import retrieve_exception
 from puna.errors import ServerEndingError
+from puna.rpc.authorization import Admission
 from puna.rpc.error_boundary import cancelled
 
 Request = TypeVar("Request")
@@ -33,8 +34,9 @@ class InProcessChannel:
     its context cancels running calls and waits for them.
     """
 
-    def __init__(self) -> None:
-        """Create a channel without services."""
+    def __init__(self, admission: Admission | None = None) -> None:
+        """Create a channel without services. `admission` decides about each call; without it all are admitted."""
+        self._admission = admission
         self._handlers: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -55,7 +57,8 @@ class InProcessChannel:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Add the methods of a service. Called by the generated `add_…_to_server`."""
-        self._handlers.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+        admitted = self._admission.guarding(service, handlers) if self._admission else handlers
+        self._handlers.update({f"/{service}/{name}": handler for name, handler in admitted.items()})
 
     def unary_unary(self, method: str, *_: object, **__: object) -> Callable[..., Awaitable[Any]]:
         """Return a callable for a unary method."""

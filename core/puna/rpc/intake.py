@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError
 
 from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
 from puna.limits import Limits
+from puna.rpc.authorization import Admission
 from puna.rpc.error_boundary import Context, end
 from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.status import code_of, trailers
@@ -272,10 +273,11 @@ class _Patient:
 class Guarded:
     """A `grpc.aio.Server` to which servicers are added. It wraps their handlers and adds them to the real server."""
 
-    def __init__(self, server: grpc.aio.Server, intake: Intake) -> None:
-        """The caller owns both."""
+    def __init__(self, server: grpc.aio.Server, intake: Intake, admission: Admission | None = None) -> None:
+        """The caller owns all three. `admission` decides before `intake` receives the message."""
         self._server = server
         self._intake = intake
+        self._admission = admission
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Do nothing. The generated code passes the same handlers to add_registered_method_handlers."""
@@ -283,7 +285,8 @@ class Guarded:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Add the methods of a service. Called by the generated `add_…_to_server`."""
         served = {name: self._intake.serving(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
+        admitted = self._admission.guarding(service, served) if self._admission else served
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, admitted),))
 
 
 def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -114,7 +114,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     async def ImportModels(self, request: models_pb2.ImportModelsRequest, context: Context) -> None:
         """Import GGUF files on the server's disk as models."""
         # Before anything else: whether a path exists is no business of other machines.
-        upkeep.check_local(context)
+        upkeep.check_local()
         with observed(self._serving.activity, request.name, "ImportModels"):
             async with aclosing(self._serving.import_models(upkeep.import_request(request))) as news:
                 async for each in news:

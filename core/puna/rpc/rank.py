@@ -23,6 +23,7 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
             bounds.check_rerank(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), convert.rerank_request, request)
             ranking = await self._serving.rerank(asked, entry.on_progress)
+            entry.usage = ranking.usage
         return rank_pb2.RerankResponse(
             results=[rank_pb2.RerankResponse.Result(index=index, score=score) for index, score in ranking.results],
             usage=answers.usage(ranking.usage),

@@ -2,15 +2,18 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
+from puna.auth.gate import Gate
 from puna.limits import LARGEST_INT32
+from puna.rpc.authorization import Admission
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
@@ -66,24 +69,35 @@ SERVICES: Final = (
 
 
 @asynccontextmanager
-async def serving(core: Serving, address: str, *, uds: str | None = None) -> AsyncGenerator[str]:
+async def serving(
+    core: Serving,
+    address: str,
+    *,
+    uds: Callable[[int], Path | None] | None = None,
+    gate: Gate | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+) -> AsyncGenerator[str]:
     """Serve until the context ends; yield the bound address.
 
-    `address` is "host:port"; port 0 takes a free one. `uds` is the path of a Unix socket to serve on too. On exit,
-    running calls end after GRACE with the status of a server that ends. OSError: the address is not available.
+    `address` is "host:port"; port 0 takes a free one. `uds` returns the path of a Unix socket to serve on too, given
+    the bound port, or None. `gate` decides about calls; without one every caller may do everything. With `credentials`
+    the port speaks TLS. On exit, running calls end after GRACE
+    with the status of a server that ends. OSError: the address is not available.
     """
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
     server = grpc.aio.server(options=options(core.settings), maximum_concurrent_rpcs=calls)
-    guard = Guarded(server, Intake(limits))
+    guard = Guarded(server, Intake(limits), Admission(gate, bridge=False) if gate else None)
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
     add_services(core, guarded)
     HealthServicer(core, SERVICES).add_to(guard)
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
-    port = _bound(server, address)
-    if uds is not None:
-        _bound(server, f"unix:{uds}")
+    port = _bound(server, address, credentials)
+    path = uds(port) if uds is not None else None
+    if path is not None:
+        path.unlink(missing_ok=True)  # a server that was killed leaves the file
+        _bound(server, f"unix:{path}")
     await server.start()
     leaving = asyncio.create_task(_leave(server, core))
     try:
@@ -97,6 +111,8 @@ async def serving(core: Serving, address: str, *, uds: str | None = None) -> Asy
         # stop() cancels remaining calls without waiting for them. They must end before the pool below is closed.
         if ending := [entry.task for entry in core.activity.entries()]:
             await asyncio.wait(ending, timeout=LAST_GRACE)
+        if path is not None:
+            path.unlink(missing_ok=True)
 
 
 async def _leave(server: grpc.aio.Server, core: Serving) -> None:
@@ -153,9 +169,12 @@ def add_services(core: Serving, server: grpc.aio.Server) -> None:
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
 
 
-def _bound(server: grpc.aio.Server, address: str) -> int:
+def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise _unavailable(address) from error
     # Older versions of gRPC return 0 where newer ones raise.

@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from puna.auth.caller import current
 from puna.errors import ServerEndingError
 from puna.plugins import Plugin
 from puna.rpc.error_boundary import Context, streaming, unary
@@ -61,6 +62,25 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         return server_pb2.CancelRequestsResponse(
             # Unknown ids are no error: a request may have ended before the call arrived.
             ids=[each for each in request.ids if self._serving.activity.cancel(each)]
+        )
+
+    @unary
+    async def GetUsage(self, request: server_pb2.GetUsageRequest, context: Context) -> server_pb2.GetUsageResponse:
+        """Return the usage of API keys."""
+        return server_pb2.GetUsageResponse(
+            keys=[
+                server_pb2.KeyUsage(
+                    key_id=key.id,
+                    key_name=key.name,
+                    requests=counts.requests,
+                    refused_requests=counts.refused,
+                    prompt_tokens=counts.prompt_tokens,
+                    output_tokens=counts.output_tokens,
+                    day_tokens=counts.day_tokens,
+                    tokens_per_day=key.tokens_per_day,
+                )
+                for key, counts in current().usage()
+            ]
         )
 
     @streaming

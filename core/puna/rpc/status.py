@@ -1,5 +1,6 @@
 """Translation of errors to gRPC status codes and details. No other module knows both."""
 
+import math
 from typing import Final
 
 import grpc
@@ -8,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from puna.auth.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
 from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
@@ -58,6 +60,9 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     NotLocalError: grpc.StatusCode.PERMISSION_DENIED,
     RegistryNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     CloudDisabledError: grpc.StatusCode.PERMISSION_DENIED,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ClientStalledError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -97,9 +102,10 @@ def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], 
     # itself.
     more = {"early": "1"} if error.early else {}
     status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=more))
-    if isinstance(error, QueueFullError):
+    wait = 1.0 if isinstance(error, QueueFullError) else getattr(error, "retry_seconds", 0.0)
+    if wait:
         packed = AnyMessage()
-        packed.Pack(RetryInfo(retry_delay=Duration(seconds=1)))
+        packed.Pack(RetryInfo(retry_delay=Duration(seconds=math.ceil(wait))))
         status.details.append(packed)
     found: tuple[tuple[str, bytes], ...] = ((DETAILS, status.SerializeToString()),)
     if whole_text:

@@ -18,6 +18,7 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Done):
+                entry.usage = event.usage
                 return deltas, event
             if isinstance(event, Delta):
                 # A delta counts as one token, which is near enough for ListRequests.
@@ -59,7 +60,8 @@ async def written(
         async for batch in together:
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
             # Done is the last event, so it can only be the last of a batch.
-            ended = isinstance(batch[-1], Done)
+            if isinstance(last := batch[-1], Done):
+                ended, entry.usage = True, last.usage
             # The answer itself has events of the prefill.
             if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
                 continue

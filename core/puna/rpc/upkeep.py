@@ -2,20 +2,17 @@
 
 from typing import Final
 
+from puna.auth.caller import current
 from puna.errors import NotLocalError
 from puna.go.json import replace_lone_surrogates
 from puna.models.progress import TransferStep
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped
-from puna.rpc.error_boundary import Context
 from puna.rpc.model_answers import in_place_file, progress
 from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
 from puna.v1 import models_pb2
 
-# Spellings of a peer's address in the versions of gRPC. An IPv4 client of a socket for both families shows as
-# ::ffff:127.
-_LOCAL: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.")
 _LINKS: Final = {
     models_pb2.LINK_MODE_UNSPECIFIED: Link.AUTOMATIC,
     models_pb2.LINK_MODE_HARD: Link.HARD,
@@ -36,9 +33,12 @@ _KINDS: Final = {
 }
 
 
-def check_local(context: Context) -> None:
-    """Raise NotLocalError unless the caller is on this machine. Paths in the request are on the server's disk."""
-    if not context.peer().startswith(_LOCAL):
+def check_local() -> None:
+    """Raise NotLocalError unless the caller may name files on the server's disk.
+
+    The caller's address says nothing: behind a proxy on the same machine every caller is on loopback.
+    """
+    if not current().may_name_files:
         raise NotLocalError
 
 

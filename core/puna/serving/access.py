@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from puna.auth.caller import current
 from puna.errors import (
     CapabilityMissingError,
     CloudDisabledError,
@@ -86,6 +87,7 @@ class Access:
             raise missing() from None
         if not reference.name.is_valid:
             raise InvalidModelNameError
+        current().check_model(reference.name.shortest)
         # The suffix :cloud asks for Ollama's cloud, which this server never calls.
         if reference.source is Source.CLOUD:
             raise CloudDisabledError(cloud)

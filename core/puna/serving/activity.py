@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from puna import request_log
+from puna.auth.caller import current
 from puna.errors import ServerEndingError
-from puna.serving.answers import Progress
+from puna.serving.answers import Progress, Usage
 
 LAST_GRACE = 10.0
 """Seconds that cancelled requests may take to clean up."""
@@ -33,6 +34,8 @@ class Entry:
     output_tokens: int = 0
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
+    usage: Usage | None = None
+    """The counts of its answer, once they are known."""
     cancelled: bool = False
     """Whether another request cancelled it."""
     ended: bool = False
@@ -100,6 +103,9 @@ class Activity:
                 yield entry
         finally:
             del self._entries[entry.id]
+            # An answer that was cut off has no counts. The tokens that it has sent are charged nevertheless.
+            used = entry.usage or Usage(output_tokens=entry.output_tokens)
+            current().spend(used.prompt_tokens, used.output_tokens)
             # `drain` is the only waiter. It clears the event before it waits, so setting it at other times does no
             # harm.
             if not self._entries:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+from puna.auth.caller import current
 from puna.blocking import iterate, iterate_from_loop
 from puna.errors import (
     CloudDisabledError,
@@ -60,7 +61,8 @@ class Catalogue:
             # A folder that cannot be read lists no models either, and must not pass for an empty store.
             if not found:
                 self._store.check()
-            return found
+            sees = current().sees
+            return [each for each in found if sees(each.name.shortest)]
 
         return await asyncio.to_thread(read)
 
@@ -74,6 +76,7 @@ class Catalogue:
         reference = parse_reference(name)
         if not reference.name.is_valid:
             raise InvalidModelNameError
+        current().check_model(reference.name.shortest)
         if reference.source is Source.CLOUD:
             raise CloudDisabledError("remote model details are unavailable")
 
@@ -94,6 +97,7 @@ class Catalogue:
         for what, text, name in zip(("source", "destination"), (source, destination), names, strict=True):
             if not name.is_valid:
                 raise InvalidModelNameError(f"{what} {quote(text)} is invalid")
+            current().check_model(name.shortest)
         try:
             await asyncio.to_thread(self._store.copy, *names)
         except LookupError:
@@ -106,6 +110,7 @@ class Catalogue:
         target = stub_name(parse_reference(name))
         if not target.is_valid:
             raise InvalidModelNameError(f"name {quote(name)} is invalid")
+        current().check_model(target.shortest)
         try:
             await asyncio.to_thread(self._store.delete, target)
         except LookupError:
@@ -118,6 +123,8 @@ class Catalogue:
         Closing the generator stops the work and waits for it. Raises what puna.models.create.create raises.
         """
 
+        for name in filter(None, (request.name, request.base)):
+            current().check_model(ModelName.parse(name).shortest)
         loop = asyncio.get_running_loop()
 
         def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
@@ -149,6 +156,7 @@ class Catalogue:
         target = stub_name(reference)
         if not target.is_valid:
             raise InvalidModelNameError
+        current().check_model(target.shortest)
         # Names are case-insensitive. A model that exists is updated under the spelling that it has.
         target = await asyncio.to_thread(self._store.resolve, target)
         async with aclosing(self._registries.pull(target, insecure=insecure)) as steps:
@@ -159,6 +167,7 @@ class Catalogue:
         """Push a model to a registry and yield each step. Raises ModelRequiredError, TransferError."""
         if not name:
             raise ModelRequiredError
+        current().check_model(ModelName.parse(name).shortest)
         async with aclosing(self._registries.push(ModelName.parse(name), insecure=insecure)) as steps:
             async for step in steps:
                 yield step

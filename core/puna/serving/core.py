@@ -7,6 +7,7 @@ way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 
 from collections.abc import AsyncGenerator, Sequence
 
+from puna.auth.caller import current
 from puna.models.progress import TransferStep
 from puna.models.registry.authorization import identity_of
 from puna.models.registry.limits import limits_of
@@ -134,7 +135,8 @@ class Serving:
 
     def loaded(self) -> list[LoadedEntry]:
         """Return the loaded models. The model that expires last comes first."""
-        return self._pool.loaded()
+        sees = current().sees
+        return [each for each in self._pool.loaded() if sees(each.name)]
 
     async def is_loaded(self, name: str) -> bool:
         """Return whether a model is loaded and takes requests. Raises what Access.find raises."""

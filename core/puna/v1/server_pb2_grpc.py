@@ -55,6 +55,11 @@ class ServerServiceStub(object):
                 request_serializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/puna.v1.ServerService/GetUsage',
+                request_serializer=puna_dot_v1_dot_server__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_server__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ServerServiceServicer(object):
@@ -89,6 +94,13 @@ class ServerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ServerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     servicer.WatchLoad,
                     request_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.FromString,
                     response_serializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=puna_dot_v1_dot_server__pb2.GetUsageRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_server__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class ServerService(object):
             '/puna.v1.ServerService/WatchLoad',
             puna_dot_v1_dot_server__pb2.WatchLoadRequest.SerializeToString,
             puna_dot_v1_dot_server__pb2.WatchLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ServerService/GetUsage',
+            puna_dot_v1_dot_server__pb2.GetUsageRequest.SerializeToString,
+            puna_dot_v1_dot_server__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class ServerServiceStub:
     """CancelRequests cancels requests by id. The response has the ids that were known."""
     WatchLoad: _grpc.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]
     """WatchLoad streams the load, for routers."""
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]
+    """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
 
 @_typing.type_check_only
 class ServerServiceAsyncStub(ServerServiceStub):
@@ -55,6 +57,8 @@ class ServerServiceAsyncStub(ServerServiceStub):
     """CancelRequests cancels requests by id. The response has the ids that were known."""
     WatchLoad: _aio.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the load, for routers."""
+    GetUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
 
 class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
     """ServerService describes and controls the server."""
@@ -90,5 +94,13 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_server_pb2.WatchLoadResponse], _abc.AsyncIterator[_server_pb2.WatchLoadResponse]]:
         """WatchLoad streams the load, for routers."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _server_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_pb2.GetUsageResponse, _abc.Awaitable[_server_pb2.GetUsageResponse]]:
+        """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
 
 def add_ServerServiceServicer_to_server(servicer: ServerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,7 @@ from aiohttp import web
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies.anthropic import MESSAGES
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure
 from puna_rest.translate.anthropic import answer, request
 from puna_rest.translate.anthropic.estimate import estimate
@@ -22,13 +22,13 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     form = {"searching": request.has_web_search(body), "signed": "anthropic-version" in http_request.headers}
     service = http_request.app[CORE].chat
     if not body["stream"]:
-        response = await service.Chat(message, metadata=METADATA)
+        response = await service.Chat(message, metadata=metadata())
         written = await offload_if_heavy(
             weight_of_message(response), answer.message, body["model"], full_answer(response), **form
         )
         return answers.json_line(http_request, written)
     events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
-    call = service.StreamChat(message, metadata=METADATA)
+    call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error
     )

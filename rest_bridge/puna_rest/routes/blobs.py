@@ -9,7 +9,7 @@ from aiohttp import web
 
 from puna.v1 import models_pb2
 from puna_rest import answers, request_bodies
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.routing import PARAMETER
 
 CHUNK: Final = 1024 * 1024
@@ -19,7 +19,7 @@ CHUNK: Final = 1024 * 1024
 async def head(request: web.Request) -> web.StreamResponse:
     """HEAD /api/blobs/{digest}."""
     await request.app[CORE].models.StatBlob(
-        models_pb2.StatBlobRequest(digest=request.match_info[PARAMETER]), metadata=METADATA
+        models_pb2.StatBlobRequest(digest=request.match_info[PARAMETER]), metadata=metadata()
     )
     return answers.empty()
 
@@ -29,13 +29,13 @@ async def upload(request: web.Request) -> web.StreamResponse:
     models = request.app[CORE].models
     digest = request.match_info[PARAMETER]
     try:
-        await models.StatBlob(models_pb2.StatBlobRequest(digest=digest), metadata=METADATA)
+        await models.StatBlob(models_pb2.StatBlobRequest(digest=digest), metadata=metadata())
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
     else:
         return answers.empty()
-    stored = await models.UploadBlob(_parts(request, digest), metadata=METADATA)
+    stored = await models.UploadBlob(_parts(request, digest), metadata=metadata())
     return answers.empty(201 if stored.created else 200)
 
 

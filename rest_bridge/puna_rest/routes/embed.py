@@ -9,7 +9,7 @@ from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
-from puna_rest.core import CORE, METADATA, Core
+from puna_rest.core import CORE, Core, metadata
 from puna_rest.errors import RestError, failure
 from puna_rest.translate import cloud
 from puna_rest.translate import embed as embed_json
@@ -26,7 +26,7 @@ async def embed(request: web.Request) -> web.StreamResponse:
     except RestError:
         await refuse_name(request.app[CORE], body["model"])
         raise
-    response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+    response = await request.app[CORE].embed.Embed(message, metadata=metadata())
     return answers.text(
         request, await offload_if_heavy(weight_of_message(response), embed_json.answer, body["model"], response)
     )
@@ -35,7 +35,7 @@ async def embed(request: web.Request) -> web.StreamResponse:
 async def refuse_name(core: Core, model: str) -> None:
     """Raise RestError if the name is not valid. Of two faults in a request, Ollama reports this one."""
     try:
-        await core.models.GetModel(models_pb2.GetModelRequest(name=model), metadata=METADATA)
+        await core.models.GetModel(models_pb2.GetModelRequest(name=model), metadata=metadata())
     except grpc.aio.AioRpcError as error:
         failed = failure(error)
     else:
@@ -56,7 +56,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
         raise RestError(400, "model is required")
     message = await offload_if_heavy(document.weight, embed_json.legacy_request, document, body, start)
     try:
-        response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+        response = await request.app[CORE].embed.Embed(message, metadata=metadata())
     except grpc.aio.AioRpcError as error:
         failed = failure(error)
         if failed.reason in _OF_THE_INPUT:

@@ -7,7 +7,7 @@ from aiohttp import web
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import native
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.translate import chat as chat_json
 from puna_rest.translate import generate as generate_json
 
@@ -21,9 +21,9 @@ async def generate(request: web.Request) -> web.StreamResponse:
     del document, body  # both may be much larger than the message, and would live until the answer ends
     service = request.app[CORE].generate
     if not stream:
-        response = await service.Generate(message, metadata=METADATA)
+        response = await service.Generate(message, metadata=metadata())
         return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
-    call = service.StreamGenerate(message, metadata=METADATA)
+    call = service.StreamGenerate(message, metadata=metadata())
     return await streams.relay(
         request,
         call,
@@ -44,9 +44,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     del document, body
     service = request.app[CORE].chat
     if not stream:
-        response = await service.Chat(message, metadata=METADATA)
+        response = await service.Chat(message, metadata=metadata())
         return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
-    call = service.StreamChat(message, metadata=METADATA)
+    call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(
         request,
         call,

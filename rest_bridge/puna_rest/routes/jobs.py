@@ -10,7 +10,7 @@ from puna.offload import offload_if_heavy
 from puna.v1 import models_pb2
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import native
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure, RestError, failure
 from puna_rest.translate import create as create_json
 from puna_rest.translate.create import HasProgress, JobError
@@ -26,7 +26,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     except JobError as error:
         refused = _error(request, failure(error))
         return refused if body["stream"] is False else answers.flushed(request, refused)
-    call = request.app[CORE].models.CreateModel(message, metadata=METADATA)
+    call = request.app[CORE].models.CreateModel(message, metadata=metadata())
     return await _job(request, call, stream=body["stream"] is not False)
 
 
@@ -34,7 +34,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
     """POST /api/pull."""
     _, body = await request_bodies.native(request, native.PULL, small=True)
     message = models_pb2.PullModelRequest(name=body["model"] or body["name"], insecure=body["insecure"])
-    call = request.app[CORE].models.PullModel(message, metadata=METADATA)
+    call = request.app[CORE].models.PullModel(message, metadata=metadata())
     return await _job(request, call, stream=body["stream"] is not False)
 
 
@@ -45,7 +45,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     if not name:
         raise RestError(400, "model is required")
     message = models_pb2.PushModelRequest(name=name, insecure=body["insecure"])
-    call = request.app[CORE].models.PushModel(message, metadata=METADATA)
+    call = request.app[CORE].models.PushModel(message, metadata=metadata())
     return await _job(request, call, stream=body["stream"] is not False)
 
 

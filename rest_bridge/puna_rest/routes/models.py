@@ -7,7 +7,7 @@ from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import models_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.translate import models as models_json
 
 COPILOT = "GitHubCopilotChat/"
@@ -15,13 +15,14 @@ COPILOT = "GitHubCopilotChat/"
 
 async def tags(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/tags."""
-    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
+    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=metadata())
     return answers.text(request, await offload_if_heavy(weight_of_message(response), _tags, response))
 
 
 async def ps(request: web.Request) -> web.StreamResponse:
     """GET /api/ps."""
-    response = await request.app[CORE].models.ListLoadedModels(models_pb2.ListLoadedModelsRequest(), metadata=METADATA)
+    message = models_pb2.ListLoadedModelsRequest()
+    response = await request.app[CORE].models.ListLoadedModels(message, metadata=metadata())
     return answers.json(request, models_json.ps(response))
 
 
@@ -29,7 +30,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     """POST /api/show."""
     document, body = await request_bodies.native(request, native.SHOW, small=True)
     message = await offload_if_heavy(document.weight, models_json.show_request, document, body)
-    response = await request.app[CORE].models.GetModel(message, metadata=METADATA)
+    response = await request.app[CORE].models.GetModel(message, metadata=metadata())
     basename = body["model"] if request.headers.get("User-Agent", "").startswith(COPILOT) else ""
     return answers.text(request, await offload_if_heavy(weight_of_message(response), _show, response, basename))
 
@@ -38,7 +39,7 @@ async def copy(request: web.Request) -> web.StreamResponse:
     """POST /api/copy."""
     _, body = await request_bodies.native(request, native.COPY, small=True)
     message = models_pb2.CopyModelRequest(source=body["source"], destination=body["destination"])
-    await request.app[CORE].models.CopyModel(message, metadata=METADATA)
+    await request.app[CORE].models.CopyModel(message, metadata=metadata())
     return answers.empty()
 
 
@@ -46,7 +47,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """DELETE /api/delete."""
     _, body = await request_bodies.native(request, native.DELETE, small=True)
     message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
-    await request.app[CORE].models.DeleteModel(message, metadata=METADATA)
+    await request.app[CORE].models.DeleteModel(message, metadata=metadata())
     return answers.empty()
 
 

@@ -9,7 +9,7 @@ from puna.offload import offload_if_heavy, weight_of_message
 from puna.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import openai
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.errors import NativeError, RestError
 from puna_rest.routes.embed import refuse_name
 from puna_rest.routing import PARAMETER
@@ -26,12 +26,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
     message = await offload_if_heavy(document.weight, chat_request.request, document, body, start)
     service = request.app[CORE].chat
     if not body["stream"]:
-        response = await service.Chat(message, metadata=METADATA)
+        response = await service.Chat(message, metadata=metadata())
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _chat, body["model"], response)
         )
     chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
-    call = service.StreamChat(message, metadata=METADATA)
+    call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
 
 
@@ -42,12 +42,12 @@ async def completion(request: web.Request) -> web.StreamResponse:
     message = await offload_if_heavy(document.weight, completions.request, document, body, start)
     service = request.app[CORE].generate
     if not body["stream"]:
-        response = await service.Generate(message, metadata=METADATA)
+        response = await service.Generate(message, metadata=metadata())
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _completion, body["model"], response)
         )
     chunks = completions.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
-    call = service.StreamGenerate(message, metadata=METADATA)
+    call = service.StreamGenerate(message, metadata=metadata())
     return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
 
 
@@ -61,13 +61,13 @@ async def embed(request: web.Request) -> web.StreamResponse:
         if error.reason:  # Ollama forwards to its own route here, which checks the name first
             await refuse_name(request.app[CORE], body["model"])
         raise
-    response = await request.app[CORE].embed.Embed(message, metadata=METADATA)
+    response = await request.app[CORE].embed.Embed(message, metadata=metadata())
     return answers.line(request, await offload_if_heavy(weight_of_message(response), embeddings.answer, body, response))
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models."""
-    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
+    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=metadata())
     return answers.line(request, await offload_if_heavy(weight_of_message(response), _listing, response))
 
 
@@ -76,7 +76,7 @@ async def get_model(request: web.Request) -> web.StreamResponse:
     name = request.match_info[PARAMETER]
     if cloud.names_cloud(name):
         raise NativeError(403, cloud.DETAILS_REFUSED)
-    response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=METADATA)
+    response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=metadata())
     return answers.json_line(request, models.model(response.model, name))
 
 

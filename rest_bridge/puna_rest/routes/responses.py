@@ -7,7 +7,7 @@ from aiohttp import web
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies.responses import RESPONSES
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure, RestError
 from puna_rest.response_items import ITEMS
 from puna_rest.translate import search
@@ -25,7 +25,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     keep = items.forget if body["store"] == "false" else items.keep
     service = http_request.app[CORE].chat
     if not body["stream"]:
-        response = await service.Chat(message, metadata=METADATA)
+        response = await service.Chat(message, metadata=metadata())
         part = full_answer(response)
         if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
             if not search.query_of(asked):
@@ -37,7 +37,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         keep(found["output"])
         return answers.json_line(http_request, found)
     events = stream.Events(document, body, keep)
-    call = service.StreamChat(message, metadata=METADATA)
+    call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(
         http_request,
         call,

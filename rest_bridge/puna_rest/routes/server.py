@@ -4,7 +4,7 @@ from aiohttp import web
 
 from puna.v1 import server_pb2
 from puna_rest import answers
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 
 
 async def root(request: web.Request) -> web.StreamResponse:
@@ -14,5 +14,5 @@ async def root(request: web.Request) -> web.StreamResponse:
 
 async def version(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/version."""
-    info = await request.app[CORE].server.GetServerInfo(server_pb2.GetServerInfoRequest(), metadata=METADATA)
+    info = await request.app[CORE].server.GetServerInfo(server_pb2.GetServerInfoRequest(), metadata=metadata())
     return answers.json(request, {"version": info.rest_version})

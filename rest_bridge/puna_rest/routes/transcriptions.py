@@ -9,7 +9,7 @@ from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 
 from puna.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest import answers, request_bodies
-from puna_rest.core import CORE, METADATA
+from puna_rest.core import CORE, metadata
 from puna_rest.errors import RestError
 from puna_rest.translate.options import moment
 
@@ -44,7 +44,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         ],
         options=options_pb2.RequestOptions(options_json='{"temperature":0}', truncate=True, start_time=moment(start)),
     )
-    answer = await request.app[CORE].chat.Chat(message, metadata=METADATA)
+    answer = await request.app[CORE].chat.Chat(message, metadata=metadata())
     text = answer.message.content.strip()
     if fields.get("response_format") == "text":
         return answers.text(request, text, "text/plain")

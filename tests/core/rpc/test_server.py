@@ -19,9 +19,10 @@ async def test_an_address_of_another_machine(serving):
 
 
 async def test_a_unix_socket_beside_the_port(serving, tmp_path):
-    path = str(tmp_path / "s")
+    path = tmp_path / "s"
+    path.touch()  # as a server leaves it that was killed
     async with (
-        running(serving, "127.0.0.1:0", uds=path),
+        running(serving, "127.0.0.1:0", uds=lambda port: path),
         grpc.aio.insecure_channel(f"unix:{path}") as channel,
     ):
         answer = await Stubs(channel).server.GetServerInfo(server_pb2.GetServerInfoRequest())

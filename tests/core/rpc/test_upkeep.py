@@ -1,5 +1,7 @@
 import os
 import shutil
+from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -7,6 +9,9 @@ from tests.core.rpc.test_models import failing
 from tests.core.serving.conftest import MODELS
 from tests.core.serving.conftest import stocked as shared
 
+import puna.auth.caller as caller_module
+from puna.auth.caller import Caller
+from puna.auth.keys import ApiKey
 from puna.errors import NotLocalError
 from puna.models.name import ModelName
 from puna.models.store import ModelStore
@@ -23,20 +28,33 @@ def stocked(shared, tmp_path):
     return ModelStore(tmp_path / "models")
 
 
-class Caller:
-    def __init__(self, peer):
-        self.peer = lambda: peer
+def test_the_address_of_a_caller_says_nothing():
+    """Behind a proxy on the same machine every caller is on loopback."""
+    with entered(Caller(local=False)), pytest.raises(NotLocalError):
+        check_local()
 
 
-@pytest.mark.parametrize("peer", ["ipv4:127.0.0.1:5", "ipv6:[::1]:5", "ipv6:%5B::1%5D:5", "unix:", "unix:/run/x"])
-def test_callers_of_this_machine_may_name_its_files(peer):
-    check_local(Caller(peer))
+KEY = ApiKey(id="1", name="importer", digest="")
 
 
-@pytest.mark.parametrize("peer", ["ipv4:10.0.0.1:5", "ipv4:128.0.0.1:5", "ipv6:[::2]:5", "ipv6:[fe80::1%25lo]:5", ""])
-def test_others_may_not(peer):
-    with pytest.raises(NotLocalError):
-        check_local(Caller(peer))
+@pytest.mark.parametrize("caller", [Caller(local=True), Caller(key=replace(KEY, local=True))])
+def test_the_unix_socket_or_a_key_lets_callers_name_files(caller):
+    with entered(caller):
+        check_local()
+
+
+def test_other_keys_do_not():
+    with entered(Caller(key=KEY)), pytest.raises(NotLocalError):
+        check_local()
+
+
+@contextmanager
+def entered(caller):
+    token = caller_module._CURRENT.set(caller)
+    try:
+        yield
+    finally:
+        caller_module._CURRENT.reset(token)
 
 
 async def told(call):

@@ -1,0 +1,84 @@
+"""The gate in front of every RPC: who calls, and whether the caller may call this method.
+
+The gate is open until there is a file of keys. Then every method but the health check needs a key, except from callers
+on the Unix socket: its folder belongs to the server's own account.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from puna.auth.caller import Caller
+from puna.auth.errors import NotExposedError, PermissionDeniedError, UnauthenticatedError
+from puna.auth.keys import ApiKey, KeyFile
+from puna.auth.permissions import Permission, exposure, needed
+from puna.auth.usage import Ledger
+
+_BEARER = "bearer "
+_HEADERS = ("x-api-key", "api-key")
+"""Other names of the header with the key: Anthropic's, and Azure's for OpenAI's API."""
+
+
+class Gate:
+    """Decides about calls."""
+
+    def __init__(self, keys: KeyFile | None = None, ledger: Ledger | None = None, expose: Sequence[str] = ()) -> None:
+        """`expose` names the groups of methods that the server offers; empty: all."""
+        self._keys = keys
+        self.ledger = ledger or Ledger()
+        self._expose = frozenset(expose)
+
+    @property
+    def closed(self) -> bool:
+        """Whether callers need a key."""
+        return self._keys is not None and self._keys.enabled
+
+    def listed(self) -> tuple[ApiKey, ...]:
+        """Return all keys, also revoked ones, oldest first."""
+        return self._keys.listed() if self._keys is not None else ()
+
+    def admit(self, method: str, metadata: Mapping[str, str | bytes], *, local: bool, bridge: bool) -> Caller:
+        """Return the caller of a method, which is named as "/package.Service/Method".
+
+        `local` and `bridge` are those of Caller. Raises NotExposedError, UnauthenticatedError, PermissionDeniedError.
+        """
+        group = exposure(method)
+        if self._expose and group and group not in self._expose and not local:
+            raise NotExposedError(group)
+        permission = needed(method)
+        if local or permission is None or not self.closed:
+            return Caller(local=local, bridge=bridge, gate=self)
+        key = self._key(metadata)
+        if permission not in key.permissions:
+            raise PermissionDeniedError(f"the API key {key.name!r} lacks the permission {permission.value!r}")
+        return Caller(key=key, bridge=bridge, gate=self)
+
+    def counted(self, method: str, caller: Caller) -> AbstractContextManager[None]:
+        """Return a context in which a call counts against the limits of its key.
+
+        Entering raises RateLimitedError or QuotaExceededError. Only methods that run models count.
+        """
+        if caller.key is None or needed(method) is not Permission.INFERENCE:
+            return nullcontext()
+        return self.ledger.running(caller.key)
+
+    def _key(self, metadata: Mapping[str, str | bytes]) -> ApiKey:
+        assert self._keys is not None
+        text = given_key(metadata)
+        if not text:
+            raise UnauthenticatedError("this server needs an API key")
+        key = self._keys.find(text)
+        if key is None:
+            raise UnauthenticatedError("the API key is not valid")
+        return key
+
+
+def given_key(headers: Mapping[str, str | bytes]) -> str:
+    """Return the key that a caller sends, in metadata or HTTP headers of lower-case names; empty if there is none."""
+    bearer = headers.get("authorization", "")
+    if isinstance(bearer, str) and bearer[: len(_BEARER)].lower() == _BEARER:
+        return bearer[len(_BEARER) :].strip()
+    for name in _HEADERS:
+        value = headers.get(name, "")
+        if isinstance(value, str) and value:
+            return value
+    return ""

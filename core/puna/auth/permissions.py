@@ -1,0 +1,86 @@
+"""Permissions of keys, and the permission that each RPC needs.
+
+The REST bridge reaches the core through the same RPCs, so this table holds for its routes as well. A method that the
+table does not know needs every permission.
+"""
+
+from enum import Enum
+from typing import Final
+
+
+class Permission(Enum):
+    """A group of RPCs."""
+
+    INFERENCE = "inference"
+    """Runs models, and loads them."""
+    READ = "read"
+    """Lists and describes models and the server."""
+    MODELS = "models"
+    """Changes the store, and unloads models."""
+    ADMIN = "admin"
+    """Sees and cancels the requests of others, and asks for usage."""
+
+
+GRANTS: Final = {
+    "inference": frozenset({Permission.INFERENCE, Permission.READ}),
+    "read": frozenset({Permission.READ}),
+    "models": frozenset({Permission.MODELS, Permission.READ}),
+    "all": frozenset(Permission),
+}
+"""What the names that `puna key create --allow` takes stand for. A key may have several."""
+
+OPEN: Final = frozenset({"grpc.health.v1.Health"})
+"""Services without a permission: a load balancer that asks for the server's health has no key."""
+
+_BY_SERVICE: Final = {
+    "puna.v1.GenerateService": Permission.INFERENCE,
+    "puna.v1.ChatService": Permission.INFERENCE,
+    "puna.v1.EmbedService": Permission.INFERENCE,
+    "puna.v1.TokenizeService": Permission.INFERENCE,
+    "puna.v1.RankService": Permission.INFERENCE,
+    "puna.v1.ModelsService": Permission.MODELS,
+    "puna.v1.ServerService": Permission.ADMIN,
+    "grpc.reflection.v1.ServerReflection": Permission.READ,
+    "grpc.reflection.v1alpha.ServerReflection": Permission.READ,
+}
+_BY_METHOD: Final = {
+    "puna.v1.ModelsService/ListModels": Permission.READ,
+    "puna.v1.ModelsService/GetModel": Permission.READ,
+    "puna.v1.ModelsService/ListLoadedModels": Permission.READ,
+    "puna.v1.ModelsService/LoadModel": Permission.INFERENCE,
+    "puna.v1.ServerService/GetServerInfo": Permission.READ,
+    "puna.v1.ServerService/WatchLoad": Permission.READ,
+    "puna.v1.ServerService/GetUsage": Permission.READ,  # of the caller's own key
+}
+
+EXPOSURES: Final = ("generate", "chat", "embed", "tokenize", "rank", "models", "manage", "server")
+"""The names that the setting `expose` takes."""
+_ALWAYS_EXPOSED: Final = frozenset({"puna.v1.ServerService/GetServerInfo"})
+_EXPOSURE_BY_SERVICE: Final = {
+    "puna.v1.GenerateService": "generate",
+    "puna.v1.ChatService": "chat",
+    "puna.v1.EmbedService": "embed",
+    "puna.v1.TokenizeService": "tokenize",
+    "puna.v1.RankService": "rank",
+    "puna.v1.ModelsService": "manage",
+}
+
+
+def needed(method: str) -> Permission | None:
+    """Return the permission that a method needs; None if it needs none. `method` is "/package.Service/Method"."""
+    name = method.removeprefix("/")
+    service = name.partition("/")[0]
+    if service in OPEN:
+        return None
+    return _BY_METHOD.get(name) or _BY_SERVICE.get(service, Permission.ADMIN)
+
+
+def exposure(method: str) -> str:
+    """Return the name in the setting `expose` that a method belongs to; empty if it is always exposed."""
+    name = method.removeprefix("/")
+    service = name.partition("/")[0]
+    if service in OPEN or name in _ALWAYS_EXPOSED:
+        return ""
+    if service == "puna.v1.ModelsService" and needed(method) is Permission.READ:
+        return "models"
+    return _EXPOSURE_BY_SERVICE.get(service, "server")

@@ -1,0 +1,140 @@
+"""Usage per key: counts for the operator, and the limits that a key has.
+
+The rate limit is a token bucket. It holds as many requests as the limit allows in a minute and refills evenly, so a
+client may send a burst of a minute's requests and then requests at the limit's pace. The quota of tokens is checked
+when a request begins and charged when it ends, so the last request of a day may exceed it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from puna.auth.errors import QuotaExceededError, RateLimitedError
+from puna.auth.keys import ApiKey, write_private
+
+log = logging.getLogger(__name__)
+
+_MINUTE = 60.0
+_DAY = 86400.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the requests of one key have used."""
+
+    requests: int = 0
+    """Requests that ran models."""
+    refused: int = 0
+    """Requests that a limit of the key refused."""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    day: str = ""
+    """The day of `day_tokens` in UTC."""
+    day_tokens: int = 0
+    """Prompt and output tokens of that day."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    since: float
+    running: int = 0
+
+
+class Ledger:
+    """The usage of all keys. It is kept in a file, so that quotas survive a restart. Not safe between threads."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`path` is the file; None keeps the counts in memory. `clock` counts seconds, `now` tells the time in UTC."""
+        self._path = path
+        self._clock = clock
+        self._now = now
+        self._counts: dict[str, Counts] = {}
+        self._buckets: dict[str, _Bucket] = {}
+        self._changed = False
+        self._load()
+
+    def counts(self, id_: str) -> Counts:
+        """Return the counts of a key, those of the current day included."""
+        found = self._counts.setdefault(id_, Counts())
+        today = self._now().strftime("%Y-%m-%d")
+        if found.day != today:
+            found.day, found.day_tokens = today, 0
+        return found
+
+    @contextmanager
+    def running(self, key: ApiKey) -> Generator[None]:
+        """Count a request that runs a model while the block lasts. Raises RateLimitedError, QuotaExceededError."""
+        counts = self.counts(key.id)
+        bucket = self._bucket(key)
+        self._changed = True
+        try:
+            self._check(key, counts, bucket)
+        except (RateLimitedError, QuotaExceededError):
+            counts.refused += 1
+            raise
+        counts.requests += 1
+        bucket.left -= 1
+        bucket.running += 1
+        try:
+            yield
+        finally:
+            bucket.running -= 1
+
+    def spend(self, key: ApiKey, prompt_tokens: int, output_tokens: int) -> None:
+        """Charge tokens to a key."""
+        counts = self.counts(key.id)
+        counts.prompt_tokens += prompt_tokens
+        counts.output_tokens += output_tokens
+        counts.day_tokens += prompt_tokens + output_tokens
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the counts to the file if they have changed. An error is logged. Blocks."""
+        if self._path is None or not self._changed:
+            return
+        self._changed = False
+        data = json.dumps({id_: asdict(each) for id_, each in self._counts.items()}, indent=1).encode()
+        try:
+            write_private(self._path, data)
+        except OSError as error:
+            log.error("the usage of keys cannot be kept in %s: %s", self._path, error.strerror)
+
+    def _bucket(self, key: ApiKey) -> _Bucket:
+        now = self._clock()
+        most = float(key.requests_per_minute)
+        bucket = self._buckets.setdefault(key.id, _Bucket(most, now))
+        bucket.left = min(most, bucket.left + (now - bucket.since) * most / _MINUTE)
+        bucket.since = now
+        return bucket
+
+    def _check(self, key: ApiKey, counts: Counts, bucket: _Bucket) -> None:
+        if key.tokens_per_day and counts.day_tokens >= key.tokens_per_day:
+            now = self._now()
+            over = _DAY - (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
+            raise QuotaExceededError(key.tokens_per_day, over)
+        if key.concurrent_requests and bucket.running >= key.concurrent_requests:
+            raise RateLimitedError(f"this key may run {key.concurrent_requests} requests at once", 1.0)
+        if key.requests_per_minute and bucket.left < 1:
+            wait = (1 - bucket.left) * _MINUTE / key.requests_per_minute
+            raise RateLimitedError(f"this key may send {key.requests_per_minute} requests a minute", wait)
+
+    def _load(self) -> None:
+        if self._path is None or not self._path.exists():
+            return
+        names = {each.name for each in fields(Counts)}
+        try:
+            for id_, each in json.loads(self._path.read_bytes()).items():
+                self._counts[id_] = Counts(**{name: value for name, value in each.items() if name in names})
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            log.error("the usage of keys in %s cannot be read and begins anew: %s", self._path, error)

@@ -1,0 +1,45 @@
+"""The Unix socket on which a core serves programs of its own account, beside its port.
+
+The folder belongs to the account and nobody else may enter it, so a caller on the socket needs no key. The name holds
+the port, by which commands on the same machine find the socket of the server that they mean.
+"""
+
+import os
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def prepared(port: int) -> Path | None:
+    """Return the path for the core on this port, in a folder that exists. None: there is no safe folder for it."""
+    path = _path(port)
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if _is_private(path.parent):
+            return path
+    return None
+
+
+def found(port: int) -> Path | None:
+    """Return the path of the socket on which the core on this port serves; None if it serves on none."""
+    path = _path(port)
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        if _is_private(path.parent):
+            # A server that was killed leaves the file behind.
+            probe.connect(os.fspath(path))
+            return path
+    return None
+
+
+def _path(port: int) -> Path:
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    # Anyone may make a folder of this name in /tmp first. `_is_private` refuses such a folder.
+    folder = runtime / "puna" if runtime.is_absolute() else Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
+    return folder / f"core-{port}.sock"
+
+
+def _is_private(folder: Path) -> bool:
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077

@@ -1,0 +1,65 @@
+"""The gate in front of the servicers: each call is admitted, and its caller is set, before its message is read.
+
+A wrapper of handlers and not a gRPC interceptor, so that it also stands in front of the channel inside the process,
+through which the REST bridge calls.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final
+
+from puna.auth.caller import Caller, enter
+from puna.auth.gate import Gate
+from puna.errors import PunaError
+from puna.rpc.error_boundary import Context, end
+from puna.rpc.status import code_of, short, trailers
+
+_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_UNIX: Final = ("unix:", "unix-abstract:")
+"""How gRPC names the peer of a Unix socket."""
+
+
+class Admission:
+    """Puts the gate in front of the handlers of a server or channel."""
+
+    def __init__(self, gate: Gate, *, bridge: bool) -> None:
+        """`bridge`: whether the calls come from this process's REST bridge."""
+        self._gate = gate
+        self._bridge = bridge
+
+    def guarding(self, service: str, handlers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the handlers of a service behind the gate."""
+        return {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+
+    def _wrapped(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
+        changed = {kind: self._admitting(method, behaviour) for kind in _KINDS if (behaviour := getattr(handler, kind))}
+        return handler._replace(**changed)
+
+    def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+        async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
+            try:
+                caller = self._caller(method, context)
+                counted = self._gate.counted(method, caller)
+                counted.__enter__()
+            except PunaError as error:
+                await end(context, code_of(error), short(str(error)), trailers(error, whole_text=False))
+            try:
+                enter(caller)
+                return await behaviour(request, context)
+            finally:
+                counted.__exit__(None, None, None)
+
+        async def generate(request: object, context: Context) -> AsyncGenerator[Any]:
+            try:
+                enter(self._caller(method, context))
+            except PunaError as error:
+                await end(context, code_of(error), short(str(error)), trailers(error, whole_text=False))
+            async for each in behaviour(request, context):
+                yield each
+
+        return generate if inspect.isasyncgenfunction(behaviour) else serve
+
+    def _caller(self, method: str, context: Context) -> Caller:
+        metadata = dict(context.invocation_metadata() or ())
+        local = not self._bridge and context.peer().startswith(_UNIX)
+        return self._gate.admit(method, metadata, local=local, bridge=self._bridge)

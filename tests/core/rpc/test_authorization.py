@@ -1,0 +1,90 @@
+"""The gate in front of the handlers of a server and of the channel in the process."""
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.core.rpc.conftest import Stubs
+
+from puna.auth.gate import Gate
+from puna.auth.keys import KeyFile
+from puna.rpc.authorization import Admission
+from puna.rpc.inprocess import InProcessChannel
+from puna.rpc.server import add_services
+from puna.rpc.server import serving as running
+from puna.v1 import embed_pb2, generate_pb2, models_pb2, server_pb2
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return KeyFile(tmp_path / "keys.json")
+
+
+@pytest.fixture
+async def closed(serving, keys):
+    """Stubs of a server that wants keys, and a valid key as metadata."""
+    _, text = keys.create(name="shop")
+    async with (
+        running(serving, "127.0.0.1:0", gate=Gate(keys)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield Stubs(channel), (("authorization", f"Bearer {text}"),)
+
+
+async def refused(call):
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    return failed.value.code()
+
+
+async def test_every_kind_of_call_is_guarded(closed):
+    stubs, key = closed
+    calls = (
+        stubs.models.ListModels(models_pb2.ListModelsRequest()),
+        stubs.generate.StreamGenerate(generate_pb2.GenerateRequest(model="plain")).read(),
+        stubs.models.UploadBlob(iter([models_pb2.UploadBlobRequest(digest="sha256:0")])),
+        stubs.embed.StreamEmbed(iter([embed_pb2.StreamEmbedRequest()])).read(),
+    )
+    assert [await refused(call) for call in calls] == [grpc.StatusCode.UNAUTHENTICATED] * 4
+    assert (await stubs.models.ListModels(models_pb2.ListModelsRequest(), metadata=key)).models
+
+
+async def test_a_call_is_refused_before_its_message_is_read(closed):
+    stubs, _ = closed
+    large = generate_pb2.GenerateRequest(model="plain", text="x" * (200 << 20))
+    # The message exceeds the server's limit, which nobody finds out.
+    assert await refused(stubs.generate.Generate(large)) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_health_is_open(closed):
+    stubs, _ = closed
+    answer = await health_pb2_grpc.HealthStub(stubs.channel).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_the_channel_in_the_process_is_guarded_too(serving, keys, backend):
+    backend.play("a", 3)
+    _, text = keys.create(name="shop")
+    async with InProcessChannel(Admission(Gate(keys), bridge=True)) as channel:
+        add_services(serving, channel)
+        stubs = Stubs(channel)
+        assert await refused(stubs.server.GetServerInfo(server_pb2.GetServerInfoRequest())) is (
+            grpc.StatusCode.UNAUTHENTICATED
+        )
+        asked = generate_pb2.GenerateRequest(model="plain", text="x")
+        answer = await stubs.generate.Generate(asked, metadata=(("x-api-key", text),))
+        assert answer.finish.usage.output_tokens
+
+
+async def test_only_the_bridge_tells_when_a_request_arrived(serving, backend):
+    """A client of the port could otherwise give its requests any duration."""
+    backend.play("a", 3)
+    asked = generate_pb2.GenerateRequest(model="plain", text="x")
+    asked.options.start_time.FromSeconds(1)
+    async with InProcessChannel(Admission(Gate(), bridge=True)) as channel:
+        add_services(serving, channel)
+        answer = await Stubs(channel).generate.Generate(asked)
+        assert answer.finish.timings.total.seconds > 3600
+    async with running(serving, "127.0.0.1:0", gate=Gate()) as other, grpc.aio.insecure_channel(other) as channel:
+        answer = await Stubs(channel).generate.Generate(asked)
+        assert answer.finish.timings.total.seconds < 3600
