@@ -37,12 +37,7 @@ PunaError
 ├── CreateFailedError              a model cannot be created from valid input
 ├── CloudDisabledError
 ├── NotLocalError                  only callers on this machine may name its files
-├── UnauthenticatedError           the caller sends no valid key; this and the next five are in puna.auth.errors
-├── PermissionDeniedError          the caller's key does not allow the method
-│   ├── NotExposedError            the server does not offer the method
-│   └── ModelNotAllowedError       the caller's key does not allow the model
-├── RateLimitedError               the caller's key has sent too many requests
-│   └── QuotaExceededError         the caller's key has used its tokens of the day
+├── errors of puna.auth.errors    the caller may not do this, or not now
 ├── RegistryNotAllowedError        the operator does not allow this registry
 ├── QueueFullError
 ├── TooLargeError                  a request, or all requests together, exceed a limit
