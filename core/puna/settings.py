@@ -1,13 +1,12 @@
 """The server's settings, and their reader: the environment first, then the configuration file, then the defaults.
 
-Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_; some may also be set in the TOML file.
+Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_. The file may set nearly all of them.
 `puna.variables` describes every variable.
 """
 
 import logging
 import math
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import platformdirs
 
 from puna.auth.permissions import EXPOSURES
+from puna.configuration import Configuration, load
 from puna.go.duration import parse_duration
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 
@@ -127,7 +127,8 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
 
     A bad value in the environment falls back to its default with a warning. A bad configuration file raises ValueError.
     """
-    own = _file(config)
+    found = _file(config)
+    environ = _Overlay(environ, found.variables)
     host, port = _address(_text(environ, "OLLAMA_HOST"))
     go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
     flash = _text(environ, "OLLAMA_FLASH_ATTENTION")
@@ -135,15 +136,15 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     return Settings(
         host=host,
         port=port,
-        grpc_host=_text(environ, "PUNA_GRPC_HOST") or str(own.get("grpc_host", "")) or _beside(port),
-        keepalive_time=_duration(environ, own, "PUNA_KEEPALIVE_TIME", 60.0),
-        keepalive_timeout=_duration(environ, own, "PUNA_KEEPALIVE_TIMEOUT", 20.0),
-        connection_age=_duration(environ, own, "PUNA_CONNECTION_AGE", math.inf),
-        connection_age_grace=_duration(environ, own, "PUNA_CONNECTION_AGE_GRACE", math.inf),
-        drain_delay=_duration(environ, own, "PUNA_DRAIN_DELAY", 0.0, forever_at_zero=False),
+        grpc_host=_text(environ, "PUNA_GRPC_HOST") or _beside(port),
+        keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
+        keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
+        connection_age=_seconds(environ, "PUNA_CONNECTION_AGE", math.inf, forever_at_zero=True),
+        connection_age_grace=_seconds(environ, "PUNA_CONNECTION_AGE_GRACE", math.inf, forever_at_zero=True),
+        drain_delay=_seconds(environ, "PUNA_DRAIN_DELAY", 0.0, forever_at_zero=False),
         models=Path(_text(environ, "OLLAMA_MODELS") or Path.home() / ".ollama" / "models"),
         origins=_list(environ, "OLLAMA_ORIGINS"),
-        allowed_hosts=_list(environ, "PUNA_ALLOWED_HOSTS") or tuple(map(str, own.get("allowed_hosts", ()))),
+        allowed_hosts=_list(environ, "PUNA_ALLOWED_HOSTS"),
         keep_alive=_seconds(environ, "OLLAMA_KEEP_ALIVE", 300.0, forever_at_zero=False),
         load_timeout=_seconds(environ, "OLLAMA_LOAD_TIMEOUT", 300.0, forever_at_zero=True),
         context_length=_count(environ, "OLLAMA_CONTEXT_LENGTH", 0),
@@ -157,11 +158,11 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         history=not environ.get("OLLAMA_NOHISTORY"),
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
-        default_backend=_text(environ, "PUNA_BACKEND") or str(own.get("backend", "")),
+        default_backend=_text(environ, "PUNA_BACKEND"),
         kernels=_truth(kernels) if kernels else None,
-        backend_options=_tables(own.get("backends", {})),
-        plugins=_list(environ, "PUNA_PLUGINS") or _texts(own, "plugins"),
-        plugins_folder=_plugins_folder(_text(environ, "PUNA_PLUGINS_FOLDER") or str(own.get("plugins_folder", ""))),
+        backend_options=found.backends,
+        plugins=_list(environ, "PUNA_PLUGINS"),
+        plugins_folder=_plugins_folder(_text(environ, "PUNA_PLUGINS_FOLDER")),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),
         # Not `_text`: a password may begin or end with a blank or a quote.
         registry_username=environ.get("PUNA_REGISTRY_USERNAME", ""),
@@ -169,18 +170,18 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         registry_token=environ.get("PUNA_REGISTRY_TOKEN", ""),
         docker_auth=environ.get("DOCKER_AUTH_CONFIG", ""),
         docker_config=Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json",
-        allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES") or _texts(own, "allowed_registries"),
-        registry_peers=_list(environ, "PUNA_REGISTRY_PEERS") or _texts(own, "registry_peers"),
-        registry_realms=_list(environ, "PUNA_REGISTRY_REALMS") or _texts(own, "registry_realms"),
-        keys=_path(environ, "PUNA_KEYS", own) or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
+        allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES"),
+        registry_peers=_list(environ, "PUNA_REGISTRY_PEERS"),
+        registry_realms=_list(environ, "PUNA_REGISTRY_REALMS"),
+        keys=_path(environ, "PUNA_KEYS") or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
         api_key=environ.get("PUNA_API_KEY", "").strip(),
-        expose=_exposed(_list(environ, "PUNA_EXPOSE") or _texts(own, "expose")),
-        allow_anonymous=_flag(environ, "PUNA_ALLOW_ANONYMOUS", own),
-        tls_certificate=_path(environ, "PUNA_TLS_CERTIFICATE", own),
-        tls_key=_path(environ, "PUNA_TLS_KEY", own),
-        tls_client_ca=_path(environ, "PUNA_TLS_CLIENT_CA", own),
-        tls_ca=_path(environ, "PUNA_TLS_CA", own),
-        limits=read_limits(environ, own.get("limits")),
+        expose=_exposed(_list(environ, "PUNA_EXPOSE")),
+        allow_anonymous=_truth(_text(environ, "PUNA_ALLOW_ANONYMOUS")),
+        tls_certificate=_path(environ, "PUNA_TLS_CERTIFICATE"),
+        tls_key=_path(environ, "PUNA_TLS_KEY"),
+        tls_client_ca=_path(environ, "PUNA_TLS_CLIENT_CA"),
+        tls_ca=_path(environ, "PUNA_TLS_CA"),
+        limits=read_limits(environ, found.limits),
     )
 
 
@@ -190,24 +191,38 @@ def _beside(port: int) -> str:
     return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
 
 
-def _file(config: Path | None) -> Mapping[str, Any]:
-    path = config or platformdirs.user_config_path("puna", appauthor=False) / "config.toml"
+def config_path() -> Path:
+    """Return the place of the configuration file if no option names another."""
+    return platformdirs.user_config_path("puna", appauthor=False) / "config.toml"
+
+
+def _file(config: Path | None) -> Configuration:
+    path = config or config_path()
     # A file that is named must exist; the default one need not.
     if config is None and not path.exists():
-        return {}
-    with path.open("rb") as file:
-        return tomllib.load(file)
+        return Configuration()
+    return load(path)
+
+
+class _Overlay(Mapping[str, str]):
+    """The environment over the values of the file. An empty variable counts as unset."""
+
+    def __init__(self, environ: Mapping[str, str], file: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._file = file
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ.get(name) or self._file[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._file, **self._environ})
+
+    def __len__(self) -> int:
+        return len({**self._file, **self._environ})
 
 
 def _plugins_folder(text: str) -> Path:
     return Path(text).expanduser() if text else platformdirs.user_data_path("puna", appauthor=False) / "plugins"
-
-
-def _tables(value: object) -> Mapping[str, Mapping[str, Any]]:
-    """Check that the configuration's `backends` holds tables. Raises ValueError."""
-    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
-        raise ValueError("the configuration's [backends] must hold a table for each backend")
-    return value
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
@@ -219,32 +234,9 @@ def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in _text(environ, name).split(",") if each.strip())
 
 
-def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return a list of texts from the configuration file. Raises ValueError if it is not a list of texts."""
-    value = table.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"{name} in the configuration file is a list of texts")
-    return tuple(value)
-
-
-def _path(environ: Mapping[str, str], name: str, table: Mapping[str, Any]) -> Path | None:
-    """Return a path from the environment, or from the configuration's key of that name. Raises ValueError."""
-    key = name.removeprefix("PUNA_").lower()
-    value = _text(environ, name) or table.get(key, "")
-    if not isinstance(value, str):
-        raise ValueError(f"{key} in the configuration file is a path")
-    return Path(value).expanduser() if value else None
-
-
-def _flag(environ: Mapping[str, str], name: str, table: Mapping[str, Any]) -> bool:
-    """Return a boolean from the environment, or from the configuration's key of that name. Raises ValueError."""
-    key = name.removeprefix("PUNA_").lower()
-    if text := _text(environ, name):
-        return _truth(text)
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        raise ValueError(f"{key} in the configuration file is true or false")
-    return value
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = _text(environ, name)
+    return Path(text).expanduser() if text else None
 
 
 def _exposed(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -284,14 +276,6 @@ def _seconds(environ: Mapping[str, str], name: str, default: float, *, forever_a
         except ValueError:
             return default
     return math.inf if seconds < 0 or (forever_at_zero and seconds == 0) else seconds
-
-
-def _duration(
-    environ: Mapping[str, str], table: Mapping[str, Any], name: str, default: float, *, forever_at_zero: bool = True
-) -> float:
-    """Return a duration of the environment, or of the file's key with the same name in lower case without PUNA_."""
-    given = str(table.get(name.removeprefix("PUNA_").lower(), ""))
-    return _seconds({name: _text(environ, name) or given}, name, default, forever_at_zero=forever_at_zero)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -9,6 +9,8 @@ for.
 from dataclasses import dataclass
 from typing import Final
 
+from puna.auth.permissions import EXPOSURES
+
 CORE: Final = "core"
 """`puna serve` and `puna core`."""
 BRIDGE: Final = "bridge"
@@ -29,10 +31,18 @@ class Variable:
     about: str
     """What it sets, as the end of a sentence."""
     read_by: tuple[str, ...] = (CORE,)
-    key: str = ""
-    """Its key in the configuration file; empty: it cannot be set there."""
+    in_file: bool = True
+    """Whether the configuration file may set it; see `key`."""
+    choices: tuple[str, ...] = ()
+    """The permitted elements of a list; empty: any."""
     short: str = ""
     """A shorter text for help output; empty: `about`."""
+
+    @property
+    def key(self) -> str:
+        """Its key in the configuration file: the name without prefix in lower case; empty if it has none."""
+        prefix, _, rest = self.name.partition("_")
+        return rest.lower() if self.in_file and prefix in ("OLLAMA", "PUNA") else ""
 
 
 # A group of its own: help texts sum these up in one line. See `read_by`.
@@ -50,21 +60,18 @@ _REGISTRY: Final = (
         "list",
         "all",
         "registries that `pull`, `push` and `create` may use: `[scheme://]host[:port]` or `*.domain`",
-        key="allowed_registries",
     ),
     Variable(
         "PUNA_REGISTRY_PEERS",
         "list",
         "",
         "hosts that registries may refer to although they have private addresses or speak http",
-        key="registry_peers",
     ),
     Variable(
         "PUNA_REGISTRY_REALMS",
         "list",
         "Docker Hub's and GitLab's",
         "token servers on other hosts that get a registry's credentials: `registry=host`",
-        key="registry_realms",
     ),
 )
 
@@ -74,28 +81,24 @@ _CONNECTIONS: Final = (
         "duration",
         "1m",
         "silence after which the core pings a gRPC client; 0: never",
-        key="keepalive_time",
     ),
     Variable(
         "PUNA_KEEPALIVE_TIMEOUT",
         "duration",
         "20s",
         "how long the client may take to answer before its connection is closed",
-        key="keepalive_timeout",
     ),
     Variable(
         "PUNA_CONNECTION_AGE",
         "duration",
         "unlimited",
         "age at which a gRPC connection takes no more calls, so that its client opens another one",
-        key="connection_age",
     ),
     Variable(
         "PUNA_CONNECTION_AGE_GRACE",
         "duration",
         "unlimited",
         "how long the calls on such a connection may go on",
-        key="connection_age_grace",
     ),
     Variable(
         "PUNA_DRAIN_DELAY",
@@ -103,7 +106,6 @@ _CONNECTIONS: Final = (
         "0",
         "how long requests are still accepted after the first signal, while the health service says NOT_SERVING",
         (CORE, BRIDGE),
-        key="drain_delay",
     ),
 )
 
@@ -118,7 +120,6 @@ VARIABLES: Final = (
         "",
         "host names by which requests may call this server; SECURITY.md has the rule",
         (BRIDGE,),
-        key="allowed_hosts",
     ),
     Variable(
         "PUNA_GRPC_HOST",
@@ -126,19 +127,16 @@ VARIABLES: Final = (
         "the port after the bridge's",
         "address of the gRPC core",
         (CORE, BRIDGE, CLIENT),
-        key="grpc_host",
     ),
     *_CONNECTIONS,
-    Variable(
-        "PUNA_KEYS", "path", "`keys.json` beside the configuration", "file of API keys; see SECURITY.md", key="keys"
-    ),
-    Variable("PUNA_API_KEY", "text", "", "API key that a command sends", (CLIENT,)),
+    Variable("PUNA_KEYS", "path", "`keys.json` beside the configuration", "file of API keys; see SECURITY.md"),
+    Variable("PUNA_API_KEY", "text", "", "API key that a command sends", (CLIENT,), in_file=False),
     Variable(
         "PUNA_EXPOSE",
         "list",
         "all",
         "what the server offers: generate, chat, embed, tokenize, rank, models, manage, server",
-        key="expose",
+        choices=EXPOSURES,
     ),
     Variable(
         "PUNA_ALLOW_ANONYMOUS",
@@ -146,7 +144,6 @@ VARIABLES: Final = (
         "0",
         "whether a server that others can reach may serve callers without a key",
         (CORE, BRIDGE),
-        key="allow_anonymous",
     ),
     Variable(
         "PUNA_TLS_CERTIFICATE",
@@ -154,16 +151,14 @@ VARIABLES: Final = (
         "no TLS",
         "the server's certificate chain in PEM, for both faces",
         (CORE, BRIDGE),
-        key="tls_certificate",
     ),
-    Variable("PUNA_TLS_KEY", "path", "", "the certificate's private key in PEM", (CORE, BRIDGE), key="tls_key"),
+    Variable("PUNA_TLS_KEY", "path", "", "the certificate's private key in PEM", (CORE, BRIDGE)),
     Variable(
         "PUNA_TLS_CLIENT_CA",
         "path",
         "",
         "certificates in PEM that sign those of clients, which then need one",
         (CORE, BRIDGE),
-        key="tls_client_ca",
     ),
     Variable(
         "PUNA_TLS_CA",
@@ -171,7 +166,6 @@ VARIABLES: Final = (
         "the system's",
         "certificates in PEM by which a command checks the core's",
         (BRIDGE, CLIENT),
-        key="tls_ca",
     ),
     Variable("OLLAMA_MODELS", "path", "`~/.ollama/models`", "folder of the model store"),
     Variable(
@@ -199,25 +193,27 @@ VARIABLES: Final = (
     Variable(
         "OLLAMA_DEBUG", "integer", "0", "1 logs requests, their ids, and the output of model hosts", (CORE, BRIDGE)
     ),
-    Variable("PUNA_BACKEND", "text", "by format", "backend of models that name none", key="backend"),
-    Variable("PUNA_PLUGINS", "list", "all", "names of the backends that may be used", key="plugins"),
+    Variable("PUNA_BACKEND", "text", "by format", "backend of models that name none"),
+    Variable("PUNA_PLUGINS", "list", "all", "names of the backends that may be used"),
     Variable(
         "PUNA_PLUGINS_FOLDER",
         "path",
         "`$XDG_DATA_HOME/puna/plugins`",
         "folder of backends that no Python distribution beside Puna announces",
-        key="plugins_folder",
     ),
     Variable(
         "PUNA_PASS_ENVIRONMENT",
         "list",
         "",
         "further variables that host processes and converters inherit; `ACME_*` names all that begin so",
+        in_file=False,
     ),
     Variable("PUNA_KERNELS", "boolean", "1", "whether llama.cpp runs with Puna's own kernels where they fit"),
     Variable("XDG_RUNTIME_DIR", "path", "the folder for temporary files", "folder of the sockets of host processes"),
     *_REGISTRY,
-    Variable("OLLAMA_NOHISTORY", "boolean", "0", "whether `puna run` keeps no history of what was typed", (CLIENT,)),
+    Variable(
+        "OLLAMA_NOHISTORY", "boolean", "0", "whether `puna run` keeps no history of what was typed", (CLIENT,), False
+    ),
 )
 
 INTERNAL: Final = {

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 
 from puna.process import child_environment
 from puna.settings import from_environment
@@ -39,36 +40,27 @@ def test_the_list_has_exactly_what_the_settings_read(tmp_path):
     assert asked - bounds == {each.name for each in VARIABLES} - ELSEWHERE.keys()
 
 
+NOT_IN_FILE = ["api_key", "backend_options", "docker_auth", "docker_config", "history", "limits"]
+
+
 def test_keys_of_the_file_are_read(tmp_path):
-    config = tmp_path / "config.toml"
-    given = {"list": ["chat"], "duration": "7s", "boolean": True}
+    config, empty = tmp_path / "config.toml", tmp_path / "empty.toml"
+    empty.touch()
+    given = {"list": ["chat"], "duration": "7s", "boolean": True, "integer": 7, "address": "127.0.0.1:7"}
     values = {each.key: given.get(each.kind, "x") for each in VARIABLES if each.key}
     config.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
-    settings = from_environment({}, config)
-    found = {
-        "allowed_hosts": settings.allowed_hosts,
-        "grpc_host": settings.grpc_host,
-        "backend": settings.default_backend,
-        "plugins": settings.plugins,
-        "plugins_folder": str(settings.plugins_folder),
-        "allowed_registries": settings.allowed_registries,
-        "registry_peers": settings.registry_peers,
-        "registry_realms": settings.registry_realms,
-        "keepalive_time": settings.keepalive_time,
-        "keepalive_timeout": settings.keepalive_timeout,
-        "connection_age": settings.connection_age,
-        "connection_age_grace": settings.connection_age_grace,
-        "drain_delay": settings.drain_delay,
-        "keys": str(settings.keys),
-        "expose": settings.expose,
-        "allow_anonymous": settings.allow_anonymous,
-        "tls_certificate": str(settings.tls_certificate),
-        "tls_key": str(settings.tls_key),
-        "tls_client_ca": str(settings.tls_client_ca),
-        "tls_ca": str(settings.tls_ca),
-    }
-    read = {"list": ("chat",), "duration": 7.0, "boolean": True}
-    assert found == {each.key: read.get(each.kind, "x") for each in VARIABLES if each.key}
+    from_the_file = from_environment({}, config)
+    # Each variable means the same in the file and in the environment.
+    texts = {"list": "chat", "duration": "7s", "boolean": "1", "integer": "7", "address": "127.0.0.1:7"}
+    environ = {each.name: texts.get(each.kind, "x") for each in VARIABLES if each.key}
+    assert from_the_file == from_environment(environ, empty)
+    untouched = from_environment({}, empty)
+    same = [
+        each.name
+        for each in fields(from_the_file)
+        if getattr(from_the_file, each.name) == getattr(untouched, each.name)
+    ]
+    assert sorted(same) == NOT_IN_FILE
 
 
 def test_names_are_unique_and_texts_fit_a_sentence():

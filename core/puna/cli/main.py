@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = getattr(arguments, "about", None)
         # argparse prints the help and exits; nothing after this line runs.
         root.parse_args([about, "--help"] if about else ["--help"])
+    if arguments.command == "config":
+        from puna.cli import config
+
+        return config.run(arguments)
     try:
         # Read after the arguments, so that --help works with a broken configuration file.
         settings = from_environment(os.environ, arguments.config)
@@ -62,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     _add_upkeep(commands)
     _add_run(commands)
     _add_key(commands)
+    config = commands.add_parser("config", help="check the configuration file")
+    config.add_argument("action", choices=["check"])
+    config.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
     helping = commands.add_parser("help", help="show help on a command")
     helping.add_argument("about", nargs="?", choices=list(commands.choices), metavar="COMMAND")
     return root
