@@ -24,13 +24,17 @@ class ModelSpec:
     """
 
     path: str
-    """The model's main file; empty for a model without files."""
+    """What to load: the model's only file or its GGUF file; the folder of its files if it has several of its own; empty
+    for a model without files."""
     name: str = ""
     """The name under which the model is loaded. For logs; two names may share one loaded model."""
     format: str = "gguf"
     """The model's format, one of those that the manifest lists."""
     files: Mapping[str, str] = field(default_factory=dict)
     """The paths of all the model's own files by their relative names, such as "tokenizer.json". Empty for GGUF."""
+    folder: str = ""
+    """The folder in which `files` lie under their names, made of links to the store. It exists from `load` to `aclose`,
+    and nothing in it may be written. Empty if `files` is."""
     upstream: str = ""
     """The model's name at an upstream server; empty for a model of files."""
     adapter_paths: tuple[str, ...] = ()
@@ -84,7 +88,7 @@ class ModelFacts:
     bos_text: str = ""
     eos_text: str = ""
     embedding_length: int = 0
-    """Length of its embedding vectors; 0: the model does not embed; -1: unknown until it embeds."""
+    """Length of its embedding vectors; 0: the model does not embed."""
     embedding_tokens: int = 0
     """Tokens of the longest text that it embeds; 0: the context length."""
     generates: bool = True

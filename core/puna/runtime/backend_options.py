@@ -27,6 +27,15 @@ def of_model(manifest: Manifest, given: Mapping[str, object]) -> dict[str, objec
     return _checked(manifest, given, "model")
 
 
+def of_stored(manifest: Manifest, model: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the checked options of a model that is being loaded. Raises LoadFailedError, which names the model."""
+    try:
+        return of_model(manifest, given)
+    # The check is that of a creation, but a bad model is not the fault of the request that meets it first.
+    except InvalidRequestError as error:
+        raise LoadFailedError(f"the options in {model} are wrong: {error}") from error
+
+
 def of_operator(manifest: Manifest, given: Mapping[str, object], *, kernels: bool | None = None) -> dict[str, object]:
     """Return the checked options of the configuration. Raises LoadFailedError if one is unknown or out of range.
 

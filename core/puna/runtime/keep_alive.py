@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from puna.backend import LoadedModel
+from puna.runtime import model_folders
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements
 
@@ -45,6 +46,8 @@ class PooledModel:
     limiter: ConcurrencyLimiter
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
+    folder: str = ""
+    """The folder of its files, which goes with it; empty if it has none."""
     lease_count: int = 0
     evicting: bool = False
     """Whether the model expires as soon as it is idle and may get no further lease."""
@@ -96,6 +99,14 @@ class PooledModel:
         # The event loop's timers do not take infinity. Without one the model stays until it is evicted.
         if math.isfinite(self.keep_alive):
             self._timer = asyncio.get_running_loop().call_later(self.keep_alive, expire)
+
+    async def aclose(self) -> None:
+        """Free the model, and remove the folder of its files once no host reads it any more."""
+        try:
+            await self.model.aclose()
+        finally:
+            if self.folder:
+                await asyncio.to_thread(model_folders.remove, self.folder)
 
     def stop_timer(self) -> None:
         """Cancel the expiry timer if it runs."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from puna.backend import LoadedModel, ModelSpec
-from puna.blocking import stoppable
+from puna.blocking import in_thread, stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.plugins import Plugin, Registry
-from puna.runtime import backend_options, host_model, memory
+from puna.runtime import backend_options, host_model, memory, model_folders
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
@@ -46,6 +46,8 @@ class Launched:
     backend: str
     pid: int
     """Process id of its host; 0 if it has none."""
+    folder: str = ""
+    """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
 
 class Launcher:
@@ -54,7 +56,9 @@ class Launcher:
     def __init__(
         self, backends: Registry, settings: Settings, sockets: Sockets, load: LoadInHost = host_model.load
     ) -> None:
-        """`sockets` gives each host the path on which it listens; `load` loads a model in one."""
+        """`sockets` gives each host the path on which it listens, and a place for the folder of a model's opaque files;
+        `load` loads a model in a host.
+        """
         self._backends = backends
         self._settings = settings
         self._sockets = sockets
@@ -73,7 +77,9 @@ class Launcher:
         given = requirements.backend_options.get(backend.name, {})
         # In a thread, because the first check of all imports a library.
         options = await asyncio.to_thread(backend_options.of_request, backend.usable, given) if given else {}
-        return replace(requirements, spec=replace(requirements.spec, backend_options=options))
+        # The request wins over the model, whose options are checked when it is loaded.
+        merged = {**requirements.spec.backend_options, **options}
+        return replace(requirements, spec=replace(requirements.spec, backend_options=merged))
 
     async def launch(
         self, requirements: ModelRequirements, on_progress: OnProgress, *, on_death: Callable[[], None]
@@ -81,11 +87,26 @@ class Launcher:
         """Load a model. `on_death` is called if its host dies later.
 
         Raises what `host_model.load` raises, BackendNotFoundError if no plugin serves the model, and DamagedModelError
-        if a file is not what it was. Files are read completely only after a load has failed, since that takes long.
+        if a file is not what it was.
         """
         backend = self._backend(requirements)
         # A missing or changed file is reported here by its name; the backend's own error would not tell which.
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
+        if not requirements.spec.files:
+            return await self._verified(backend, requirements, on_progress, on_death)
+        folder = self._sockets.next().with_suffix(".files")
+        try:
+            placed = replace(requirements, spec=await in_thread(model_folders.place, requirements.spec, folder))
+            launched = await self._verified(backend, placed, on_progress, on_death)
+        except BaseException:
+            model_folders.remove(str(folder))
+            raise
+        return replace(launched, folder=str(folder))
+
+    async def _verified(
+        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+    ) -> Launched:
+        """Load a model. If that fails, read its files completely, which takes long, before the backend is blamed."""
         try:
             return await self._launched(backend, requirements, on_progress, on_death)
         # The files are not to blame for a lack of memory, so they are not read.
@@ -100,7 +121,7 @@ class Launcher:
     ) -> Launched:
         log.info("loading %s with %s", requirements.name, backend.name)
         limits = self._settings.limits
-        spec = await self._complete_spec(backend, requirements.spec)
+        spec = await self._complete_spec(backend, requirements)
         model = await self._load(
             backend,
             spec,
@@ -112,16 +133,21 @@ class Launcher:
         )
         return Launched(model, backend.name, model.pid)
 
-    async def _complete_spec(self, backend: Plugin, spec: ModelSpec) -> ModelSpec:
-        """Return what the host is told: the spec with all options and the free memory."""
-        given = self._settings.backend_options.get(backend.name, {})
+    async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:
+        """Return what the host is told: the spec with all options and the free memory.
+
+        Raises LoadFailedError for a wrong option of the operator or the model.
+        """
+        spec, given = requirements.spec, self._settings.backend_options.get(backend.name, {})
+
+        def merged() -> dict[str, object]:
+            configured = backend_options.of_operator(backend.usable, given, kernels=self._settings.kernels)
+            # Checked anew, since the model may come from a registry, or its backend may have been upgraded. What a
+            # request may set, a model may set, too.
+            return configured | backend_options.of_stored(backend.usable, requirements.name, spec.backend_options)
+
         # In a thread, because the first check of all imports a library.
-        configured = await asyncio.to_thread(
-            backend_options.of_operator, backend.usable, given, kernels=self._settings.kernels
-        )
-        # The request wins where both set an option; it may set only those that the backend declares for requests.
-        options = {**configured, **spec.backend_options}
-        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=options)
+        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=await asyncio.to_thread(merged))
 
     def _backend(self, requirements: ModelRequirements) -> Plugin:
         """Choose the backend. Raises BackendNotFoundError."""

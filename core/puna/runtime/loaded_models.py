@@ -98,7 +98,7 @@ class LoadedModels:
         # Loads wait for this event and then for the memory. Freeing may take seconds and must not delay the request
         # that ended.
         pooled.removed.set()
-        closing = asyncio.create_task(pooled.model.aclose())
+        closing = asyncio.create_task(pooled.aclose())
         self._closing.add(closing)
         closing.add_done_callback(self._closed)
         self.notify()

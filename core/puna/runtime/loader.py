@@ -137,6 +137,7 @@ class Loader:
             backend=launched.backend,
             model=launched.model,
             pid=launched.pid,
+            folder=launched.folder,
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._settings.keep_alive,

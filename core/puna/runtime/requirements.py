@@ -25,7 +25,7 @@ class ModelRequirements:
     """The model that a request needs, and how it must be loaded."""
 
     key: str
-    """Identity of the model, independent of its name: the path of its file."""
+    """Identity of the model, independent of its name: the path of its file, or a digest of what an opaque model is."""
     name: str
     """Its shortest name. The list of loaded models shows the name that the loading request used."""
     spec: ModelSpec
@@ -38,11 +38,12 @@ class ModelRequirements:
     backend: str = ""
     """The backend that the model names; empty: the server chooses."""
     backend_options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Backend options of the request, unchecked, by backend name. `spec` has the checked ones of the chosen backend."""
+    """Backend options of the request, unchecked, by backend name. `spec` has those of the model, and once they are
+    checked also the request's for the chosen backend."""
     automatic: frozenset[str] = frozenset()
     """Fields of `spec` that no one set: "context_length", "batch_size". They do not cause a reload."""
     file_bytes: int = 0
-    """Size of the file, shown when the backend does not know how much memory it uses."""
+    """Size of the model's files, shown when the backend does not know how much memory it uses."""
     verify: Verify = skip_verification
 
 

@@ -243,10 +243,13 @@ class LoadRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend plugin."""
     path: _builtins.str
-    """The model's main file; empty for a model without files."""
+    """What to load: the model's only file or its GGUF file; the folder of its files if it has several of its own; empty for
+    a model without files.
+    """
     draft_path: _builtins.str
     """The draft model for speculative decoding; empty: none."""
     context_length: _builtins.int
@@ -281,6 +284,10 @@ class LoadRequest(_message.Message):
     """The model's format, one of those that the manifest lists."""
     upstream: _builtins.str
     """The model's name at an upstream server; empty for a model of files."""
+    folder: _builtins.str
+    """The folder in which `files` lie under their names, made of links. It exists for as long as the model is loaded, and
+    nothing in it may be written. Empty if `files` is.
+    """
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters."""
@@ -323,10 +330,11 @@ class LoadRequest(_message.Message):
         format: _builtins.str = ...,
         files: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         upstream: _builtins.str = ...,
+        folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "constraint_limits", b"constraint_limits", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "files", b"files", "flash_attention", b"flash_attention", "format", b"format", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "upstream", b"upstream", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "files", b"files", "flash_attention", b"flash_attention", "folder", b"folder", "format", b"format", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "upstream", b"upstream", "use_mmap", b"use_mmap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
     _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
@@ -438,7 +446,7 @@ class Loaded(_message.Message):
     eos_text: _builtins.str
     """Text of the EOS token."""
     embedding_length: _builtins.int
-    """Length of its embedding vectors; 0: the model does not embed; -1: unknown until it embeds."""
+    """Length of its embedding vectors; 0: the model does not embed."""
     generates: _builtins.bool
     """Whether it can generate."""
     bos_id: _builtins.int
