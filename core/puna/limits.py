@@ -67,7 +67,8 @@ class Limits:
     max_packed_frames: int = 1_000
     """Frames of a body that is compressed with zstd. Clients send one; each takes 20 microseconds, even a short one."""
     max_options_bytes: int = 1 << 20
-    """Characters of the JSON text of a request's options, or of the parameters or the info of a model to create."""
+    """Characters of the JSON text of a request's options, or of the parameters, the info or the backend's options of a
+    model to create."""
     max_stops: int = 1_000
     """Stop strings of one request."""
     max_inputs: int = 100_000
@@ -76,6 +77,8 @@ class Limits:
     """Messages of one conversation, and tool calls in it."""
     max_licenses: int = 1000
     """License texts of a model to create. Each becomes a file of the store."""
+    max_model_files: int = 2_000
+    """Files of a model to create. Each has a line in the model's manifest."""
     max_tools: int = 5_000
     """Tools of one request."""
 

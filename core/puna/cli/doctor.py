@@ -88,8 +88,10 @@ async def _online(settings: Settings, arguments: argparse.Namespace) -> AsyncGen
 async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGenerator[models_pb2.CheckStoreResponse]:
     # With a server these modules are not needed, and importing them takes a while.
     from puna.models.store import ModelStore
+    from puna.plugins import Registry
     from puna.rpc import upkeep
     from puna.sandbox.sandbox import Sandbox
+    from puna.serving.installed_backends import InstalledBackends
     from puna.serving.upkeep import check_store
 
     if not settings.models.is_dir():
@@ -100,6 +102,7 @@ async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGe
         no_prune=settings.no_prune,
         go_template=settings.go_template,
         read_template=Sandbox(settings.limits).facts,
+        backends=InstalledBackends(Registry.discover(settings), settings.default_backend),
     )
     async with aclosing(check_store(store, repair=arguments.repair, quick=arguments.quick)) as seen:
         async for each in seen:

@@ -238,16 +238,18 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
     from puna.runtime.pool import ModelPool
     from puna.sandbox.sandbox import Sandbox
     from puna.serving.core import Serving
+    from puna.serving.installed_backends import InstalledBackends
 
     sandbox = Sandbox(settings.limits)
+    backends = Registry.discover(settings)
     store = ModelStore(
         settings.models,
         no_prune=settings.no_prune,
         go_template=settings.go_template,
         read_template=sandbox.facts,
+        backends=InstalledBackends(backends, settings.default_backend),
     )
     await asyncio.to_thread(_open, store)
-    backends = Registry.discover(settings)
     # The order of leaving is the reverse: first no more calls, then the models, then the workers of templates.
     async with (
         sandbox,

@@ -1,5 +1,7 @@
 """The layers of a model: the paths of its files, and the texts and parameters that are stored with it."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +16,7 @@ from puna.models.layout import media_types, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
+from puna.models.relative_names import check_names
 from puna.models.storage import bounded_files, integrity
 from puna.models.storage.blobs import BlobStore
 from puna.models.storage.linked import InPlace, linked
@@ -58,13 +61,40 @@ class ModelLayers:
     def parent_model(self) -> str:
         """The name of the model that this one was created from; empty if there is none."""
         # A manifest may name several layers of one type. The last one counts, as in Ollama.
-        layer = self.manifest.last(media_types.MODEL)
+        layer = self.manifest.last(media_types.MODEL, media_types.FILE)
         return layer.source if layer else ""
 
     @property
     def model_path(self) -> Path | None:
-        """The model file; None for the stub of a remote model."""
+        """The model file; None for an opaque model and for the stub of a remote model."""
         return self._path(self.manifest.last(media_types.MODEL))
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """The blobs of an opaque model's files by their relative names.
+
+        Raises UnreadableModelError for names that cannot be files of one folder: a registry may send any.
+        """
+        layers = self.manifest.of(media_types.FILE)
+        try:
+            check_names(layer.name for layer in layers)
+        except ValueError as error:
+            raise UnreadableModelError(f"{self.name.shortest}: {error}") from error
+        return {layer.name: self._blobs.path(layer.digest) for layer in layers}
+
+    @property
+    def load_key(self) -> str:
+        """The identity by which the model is loaded: models of equal keys are loaded once.
+
+        Models that share a GGUF file share it as a loaded model, whatever their texts and parameters are. An opaque
+        model is its files, and all that its configuration tells the backend.
+        """
+        if not self.config.is_opaque:
+            return str(self.model_path) if self.model_path else ""
+        config = self.config
+        files = [[layer.name, layer.digest] for layer in self.manifest.of(media_types.FILE)]
+        told = [config.backend, config.backend_format, config.upstream, dict(config.backend_options), files]
+        return "opaque " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def adapter_paths(self) -> tuple[Path, ...]:
@@ -88,7 +118,9 @@ class ModelLayers:
 
     def verify(self, *, thorough: bool, stopped: Callable[[], bool]) -> None:
         """Raise DamagedModelError if a file that a load needs is missing or changed: see `integrity`. Blocks."""
-        layers = self.manifest.of(media_types.MODEL, media_types.PROJECTOR, media_types.ADAPTER, media_types.DRAFT)
+        layers = self.manifest.of(
+            media_types.MODEL, media_types.PROJECTOR, media_types.ADAPTER, media_types.DRAFT, media_types.FILE
+        )
         integrity.check_layers(self._blobs, layers, self.name.shortest, thorough=thorough, stopped=stopped)
 
     @cached_property

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from puna.go import json as gojson
 from puna.go import printing
 from puna.messages import Message
 from puna.models.layout.config import Config
@@ -94,18 +95,24 @@ def modelfile(
     licenses: Sequence[str],
     messages: Sequence[Message],
 ) -> str:
-    """Write a Modelfile. Paths are those of blobs, and `template` is the Go template."""
+    """Write a Modelfile. Paths are those of blobs, and `template` is the Go template.
+
+    The lines about backends are Puna's own. A model that names no backend has none of them.
+    """
     lines: list[str] = []
-    # Such a model has no GGUF file that FROM could name.
-    if config.model_format == "safetensors":
-        head, source = _HEADER, name.shortest
+    if config.upstream:
+        head, source = _HEADER, f"UPSTREAM {quoted(config.upstream)}"
+    # Such a model has no GGUF file that FROM could name; the blobs of opaque files have lost their names.
+    elif config.model_format == "safetensors" or config.is_opaque:
+        head, source = _HEADER, f"FROM {name.shortest}"
     else:
-        head, source = _HEADER + _HINT.format(name=name.shortest), str(model or "")
-    lines.append(f"FROM {source}")
+        head, source = _HEADER + _HINT.format(name=name.shortest), f"FROM {model or ''}"
+    lines.append(source)
     lines += [f"ADAPTER {path}" for path in adapters]
     lines += [f"DRAFT {draft}"] if draft else []
     lines += [f"FROM {path}" for path in projectors]
-    lines.append(f"TEMPLATE {quoted(template)}")
+    lines += _backend_lines(config)
+    lines += [f"TEMPLATE {quoted(template)}"] if template or not config.is_opaque else []
     lines += [f"SYSTEM {quoted(system)}"] if system else []
     lines += [f"RENDERER {config.renderer}"] if config.renderer else []
     lines += [f"PARSER {config.parser}"] if config.parser else []
@@ -113,6 +120,19 @@ def modelfile(
     lines += [f"LICENSE {quoted(text)}" for text in licenses]
     lines += [f"MESSAGE {message.role} {quoted(message.content)}" for message in messages]
     return head + "\n".join(lines) + "\n"
+
+
+def _backend_lines(config: Config) -> list[str]:
+    """Return the lines that tell a backend's name, the options for it, and what the model's creator stated."""
+    lines = [f"BACKEND {config.backend}"] if config.backend else []
+    lines += [f"BACKEND_FORMAT {config.backend_format}"] if config.backend_format else []
+    lines += [
+        # A reader gives values back as texts, and the backend's declaration of the option decides what they mean.
+        f"BACKEND_OPTION {name} {quoted(value if isinstance(value, str) else gojson.dumps(value))}"
+        for name, value in sorted(config.backend_options.items())
+    ]
+    # Capabilities of other models come from their files, and a Modelfile cannot state them.
+    return lines + [f"CAPABILITY {name}" for name in (config.capabilities if config.is_opaque else ())]
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:

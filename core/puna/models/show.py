@@ -16,7 +16,9 @@ from puna.messages import Message
 from puna.models import modelfile
 from puna.models.facts.details import Details
 from puna.models.facts.selection import DEFAULT_TEMPLATE
+from puna.models.layout import media_types
 from puna.models.layout.config import Config
+from puna.models.layout.manifest import Layer
 from puna.models.name import ModelName
 from puna.models.storage.linked import InPlace
 from puna.models.stored import StoredModel
@@ -53,6 +55,15 @@ class ShowResult:
     remote_host: str
     remote_model: str
     backend: str
+    """The backend that the model names; empty: the server chooses one by the format."""
+    serving_backend: str
+    """The backend that would serve the model now; empty: none does."""
+    backend_format: str
+    """The format of opaque files."""
+    backend_options: Mapping[str, Any]
+    upstream: str
+    files: tuple[Layer, ...]
+    """The opaque files."""
     in_place: tuple[InPlace, ...]
     """Files that were imported in place."""
 
@@ -62,13 +73,15 @@ def show(
 ) -> ShowResult:
     """Return everything about a model. `system` replaces the model's own; `options` change only the Modelfile.
 
-    Raises ModelNotFoundError if there is neither a model file nor a remote model, GGUFError if the file is
-    unreadable.
+    Raises ModelNotFoundError if there is neither a model file nor a remote model and the model is no opaque one,
+    GGUFError if the file is unreadable, and UnreadableModelError for opaque files with unsafe names.
     """
     config = model.config
     path = model.model_path
     header: GGUF | None = None
-    if not config.is_remote:
+    if config.is_opaque:
+        _ = model.files  # checks their names
+    elif not config.is_remote:
         if path is None or not path.exists():
             # The client learns which of its own files is missing.
             gone = next((f": {each.origin} is gone" for each in model.in_place if each.state is None), "")
@@ -80,6 +93,8 @@ def show(
     projector = next(iter(model.projector_paths), None)
     projector_header = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
     go_template = model.template if model.template is not None else DEFAULT_TEMPLATE
+    if config.is_opaque and (facts := model.backend_facts) is not None and facts.is_chat_level:
+        go_template = ""
     shown_system = system or model.system
     return ShowResult(
         name=model.name,
@@ -96,7 +111,7 @@ def show(
             adapters=model.adapter_paths,
             draft=model.draft_path,
             projectors=model.projector_paths,
-            template=go_template,
+            template=(model.template or "") if config.is_opaque else go_template,
             system=shown_system,
             # As in Ollama: options of the request change the Modelfile, not the list of parameters.
             parameters={**model.parameters, **(options or {})},
@@ -114,6 +129,11 @@ def show(
         remote_host=config.remote_host,
         remote_model=config.remote_model,
         backend=config.backend,
+        serving_backend=model.serving_backend,
+        backend_format=config.backend_format,
+        backend_options=config.backend_options,
+        upstream=config.upstream,
+        files=model.manifest.of(media_types.FILE),
         in_place=model.in_place,
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import InvalidDigestError, PunaError
+from puna.models.backends import Backends, NoBackends
 from puna.models.facts.details import ModelSummary
 from puna.models.facts.header_cache import HeaderCache, ReadTemplate, file_identity, read_template
 from puna.models.layout import config as configs
@@ -53,17 +54,21 @@ class ModelStore:
         no_prune: bool = False,
         go_template: bool | None = None,
         read_template: ReadTemplate = read_template,
+        backends: Backends | None = None,
     ) -> None:
         """`go_template` says whether a model's Go template is used where it has one. None means: unless its Jinja
         template can do more.
 
         `read_template` reads Go templates. Templates come from strangers and reading them may take unbounded time, so a
         server reads them in a process that it can kill.
+
+        `backends` are the installed backends, which say what models can do whose files only a backend can read.
         """
         self.root = root
         self.no_prune = no_prune
         self.blobs = BlobStore(root / "blobs")
         self.manifests = ManifestFolder(root / "manifests")
+        self.backends = backends or NoBackends()
         self._go_template = go_template
         self.read_template = read_template
         self._header_cache = HeaderCache(read=read_template)
@@ -221,6 +226,7 @@ class ModelStore:
             blobs=self.blobs,
             header_cache=self._header_cache,
             go_template=self._go_template,
+            backends=self.backends,
         )
 
     def _config(self, manifest: Manifest) -> Config:

@@ -1,13 +1,15 @@
 """A model of the store with the facts in its files. Each fact is read at its first use."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from puna.errors import PunaError, TemplateLimitError
+from puna.errors import BackendNotFoundError, PunaError, TemplateLimitError
 from puna.gguf.reader import GGUF, GGUFError
 from puna.gguf.types import UNKNOWN
 from puna.go.template.facts import Facts
+from puna.models.backends import BackendFacts, Backends
 from puna.models.facts import capabilities, selection
 from puna.models.facts.details import Details, ModelSummary, describe
 from puna.models.facts.header_cache import HeaderCache
@@ -40,8 +42,10 @@ class StoredModel(ModelLayers):
         blobs: BlobStore,
         header_cache: HeaderCache,
         go_template: bool | None,
+        backends: Backends,
     ) -> None:
         super().__init__(name, manifest, digest=digest, modified_ns=modified_ns, config=config, blobs=blobs)
+        self._backends = backends
         self._header_cache = header_cache
         self._go_template = go_template
 
@@ -103,9 +107,37 @@ class StoredModel(ModelLayers):
         """Whether the model speaks gpt-oss's own format, Harmony."""
         return selection.is_harmony(self.config, self.template)
 
-    @cached_property
+    @property
     def capabilities(self) -> tuple[str, ...]:
         """The capabilities, in Ollama's order."""
+        return self._capabilities_of_backend() if self.config.is_opaque else self._detected_capabilities
+
+    # Not cached, since a backend may be installed or upgraded while the server runs.
+    def _capabilities_of_backend(self) -> tuple[str, ...]:
+        facts, known = self.backend_facts, self.template_facts
+        return capabilities.of_backend(
+            self.config, facts, template=selection.template_capabilities(known) if known else ()
+        )
+
+    @property
+    def serving_backend(self) -> str:
+        """The backend that would serve the model now; empty if none is installed that does."""
+        try:
+            return self._backends.serving(self.config.format, self.config.backend)
+        except BackendNotFoundError:
+            return ""
+
+    @property
+    def backend_facts(self) -> BackendFacts | None:
+        """The facts about the backend that would serve the model now; None if there is none."""
+        name = self.serving_backend
+        try:
+            return self._backends.facts(name) if name else None
+        except BackendNotFoundError:  # removed in between
+            return None
+
+    @cached_property
+    def _detected_capabilities(self) -> tuple[str, ...]:
         known = self.template_facts
         in_use = known if known is not None and self.mode == "rendered" else None
         return capabilities.detect(
@@ -121,9 +153,15 @@ class StoredModel(ModelLayers):
         """The details that `show` returns."""
         return describe(self.config, self.parent_model, self._model_header)
 
-    @cached_property
+    @property
     def summary(self) -> ModelSummary:
         """The model's entry in a list. Reads the file only up to the vocabulary, unless the file type is missing."""
+        summary = self._summary
+        capabilities = self.capabilities if self.config.is_opaque else summary.capabilities
+        return replace(summary, capabilities=capabilities, serving_backend=self.serving_backend)
+
+    @cached_property
+    def _summary(self) -> ModelSummary:
         known = self.template_facts
         header = self._peeked()
         # A file type that is not written down may stand behind the vocabulary: llama.cpp's quantizer puts it there.

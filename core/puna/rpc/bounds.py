@@ -43,6 +43,9 @@ def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if the new model has too many files, messages or licenses."""
     _check("messages", len(wire.messages), limits.max_messages, "messages")
     _check("license", len(wire.licenses), limits.max_licenses, "texts")
+    for files in (wire.files, wire.adapters, wire.draft_files):
+        _check("files", len(files), limits.max_model_files, "files")
+    check_length("backend_options", wire.backend_options_json, limits)
     check_length("parameters", wire.parameters_json, limits)
     check_length("info", wire.info_json, limits)
 

@@ -251,8 +251,15 @@ def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
         remote_host=wire.remote_host,
         info=json_object(wire.info_json, "info_json"),
         backend=wire.backend,
+        format=wire.format,
+        upstream=wire.upstream,
+        backend_options=json_object(wire.backend_options_json, "backend_options_json"),
     )
 
 
 def _files(wire: Sequence[models_pb2.FileBlob]) -> dict[str, str]:
-    return {each.name: each.digest for each in wire}
+    files = {each.name: each.digest for each in wire}
+    # A file that is silently left out would be missed only when the model is loaded.
+    if len(files) != len(wire):
+        raise InvalidRequestError("two files have the same name")
+    return files

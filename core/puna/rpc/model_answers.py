@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from puna.go import json as gojson
 from puna.go.json import replace_lone_surrogates
 from puna.models.facts.details import Details, ModelSummary, local_time
 from puna.models.progress import TransferStep
@@ -43,7 +44,8 @@ def summary(model: ModelSummary) -> models_pb2.Model:
         capabilities=model.capabilities,
         remote_model=model.remote_model,
         remote_host=model.remote_host,
-        backend=model.backend,
+        backend=replace_lone_surrogates(model.backend),
+        serving_backend=model.serving_backend,
     )
 
 
@@ -61,6 +63,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
             remote_model=model.remote_model,
             remote_host=model.remote_host,
             backend=model.backend,
+            serving_backend=model.serving_backend,
         ),
         # The texts come from files of strangers. protobuf refuses a lone surrogate, which would make such a model
         # impossible to show.
@@ -89,6 +92,10 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
         ],
         requires=model.requires,
         in_place=map(in_place_file, model.in_place),
+        backend_format=model.backend_format,
+        backend_options_json=gojson.dumps(model.backend_options, sort_keys=True) if model.backend_options else "",
+        upstream=model.upstream,
+        files=[models_pb2.FileBlob(name=each.name, digest=each.digest) for each in model.files],
     )
 
 
@@ -106,6 +113,7 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
             details=details(model.details),
             capabilities=model.capabilities,
             backend=model.config.backend,
+            serving_backend=entry.backend,
         ),
         # This size is the memory in use; the one above is the size of the files.
         size_bytes=entry.size_bytes,

@@ -127,7 +127,7 @@ class Access:
 
     async def unload(self, model: StoredModel) -> bool:
         """Free a model as soon as it is idle; return whether it was loaded."""
-        return await self._pool.unload(str(model.model_path)) if model.model_path else False
+        return await self._pool.unload(model.load_key)
 
     def refuse_remote(self, found: ResolvedModel) -> None:
         """Raise an error if the model is the stub of a remote model, since this server calls no remote server."""

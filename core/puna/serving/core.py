@@ -124,9 +124,8 @@ class Serving:
         self.access.refuse_remote(found)
         merged = options_of(found.model, asked)
         async with self.access.lease(found.model, merged, asked, on_progress, LeaseKind.LOAD_ONLY) as lease:
-            # Names differ from the name that loaded the model; the path of its file identifies it. The lease keeps it
-            # in the list.
-            return next(each for each in self._pool.loaded() if str(each.details.model_path) == lease.key)
+            # The loaded model may have another name, so its key identifies it. The lease keeps it in the list.
+            return next(each for each in self._pool.loaded() if each.details.load_key == lease.key)
 
     async def unload(self, name: str) -> bool:
         """Free a model as soon as it is idle; return whether it was loaded. Raises what Access.find raises."""

@@ -12,7 +12,7 @@ from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
 from puna.errors import InvalidFormatError, InvalidRequestError, OptionRangeError, UnsupportedConstraintError
 from puna.go.json import quote
 from puna.go.json_text import repaired
-from puna.limits import LARGEST_INT32, clamp_int32
+from puna.limits import clamp_int32
 from puna.messages import Tool
 from puna.models.storage.integrity import never
 from puna.models.stored import StoredModel
@@ -26,14 +26,6 @@ DEFAULT_CONTEXT: Final = 4096
 LEAST_CONTEXT: Final = 4
 LEAST_VISION_CONTEXT: Final = 2048
 DRAFT_TOKENS: Final = 4
-SAMPLED: Final = {
-    name: name
-    for name in (
-        *("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty"),
-        *("presence_penalty", "frequency_penalty", "seed"),
-    )
-} | {"num_predict": "max_tokens"}
-"""The options that a sequence has, with their names in the backend contract."""
 NO_SHIFT_FAMILIES: Final = ("deepseek2",)
 """Families whose cache cannot be shifted."""
 
@@ -43,11 +35,13 @@ def model_requirements(
 ) -> ModelRequirements:
     """Return what the pool must load.
 
-    Raises InvalidRequestError if the model has no file, and DamagedModelError if the file is gone.
+    Raises InvalidRequestError if the model has no file and is no opaque one, and DamagedModelError if a file is gone.
     """
-    if model.model_path is None:
+    path = model.model_path
+    if path is None and not model.config.is_opaque:
         raise InvalidRequestError(f"{model.name.shortest} has no model file")
-    backend = model.config.backend
+    config = model.config
+    files = model.files if config.is_opaque else {}
     # The pool may load such a model with another value, and a later request without one needs no reload.
     automatic = {
         name
@@ -55,7 +49,12 @@ def model_requirements(
         if value is None
     }
     spec = ModelSpec(
-        path=str(model.model_path),
+        path=str(path or ""),
+        name=model.name.shortest,
+        format=config.format,
+        files={name: str(blob) for name, blob in files.items()},
+        upstream=config.upstream,
+        backend_options=config.backend_options,
         adapter_paths=tuple(map(str, model.adapter_paths)),
         projector_paths=tuple(map(str, model.projector_paths)),
         draft_path=str(model.draft_path) if model.draft_path else None,
@@ -76,16 +75,16 @@ def model_requirements(
         ),
     )
     return ModelRequirements(
-        key=spec.path,
+        key=model.load_key,
         name=model.name.shortest,
         spec=spec,
         digest=model.digest,
         details=model,
-        format=model.config.model_format or "gguf",
-        backend=backend,
+        format=config.format,
+        backend=config.backend,
         backend_options=request.backend_options,
         automatic=frozenset(automatic),
-        file_bytes=_size(model, model.model_path),
+        file_bytes=sum(_size(model, each) for each in (files.values() if path is None else (path,))),
         verify=model.verify,
     )
 
@@ -110,12 +109,9 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
 
 
 def token_limit(options: Options, context: int) -> int:
-    """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts.
-
-    A context of 0 tokens is unknown and bounds nothing.
-    """
+    """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts."""
     # A context shift lets a model write for ever. Ollama has the same bound.
-    longest = 10 * context or LARGEST_INT32
+    longest = 10 * context
     return longest if options.num_predict < 0 else min(options.num_predict, longest)
 
 
@@ -134,7 +130,6 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
         # Any negative seed asks for a random one. The mask keeps larger seeds usable and equal to their low 32 bits.
         seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
         logit_bias=request.logit_bias,
-        unset=tuple(theirs for ours, theirs in SAMPLED.items() if ours in options.unset),
     )
 
 

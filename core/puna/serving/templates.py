@@ -48,8 +48,12 @@ class ModelTemplates:
         """Return the builtin renderer that the model names; None if it names none. Raises UnknownRendererError."""
         name = self._model.config.renderer
         if name == "gemma4":
-            name = gemma4.variant(self._model.name.shortest, lambda: self._model.gguf.parameter_count)
+            name = gemma4.variant(self._model.name.shortest, self._parameter_count)
         return registry.renderer(name) if name else None
+
+    def _parameter_count(self) -> int:
+        # Only GGUF files are read here; an opaque model has no count that could choose the variant.
+        return 0 if self._model.config.is_opaque else self._model.gguf.parameter_count
 
     @property
     def parser_name(self) -> str:

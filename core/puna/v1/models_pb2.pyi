@@ -230,6 +230,7 @@ class Model(_message.Message):
     REMOTE_MODEL_FIELD_NUMBER: _builtins.int
     REMOTE_HOST_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    SERVING_BACKEND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Shortest name, with tag."""
     digest: _builtins.str
@@ -244,6 +245,8 @@ class Model(_message.Message):
     """Address of the remote server. For stubs of remote models."""
     backend: _builtins.str
     """Backend that the configuration names. Empty: the format decides."""
+    serving_backend: _builtins.str
+    """Backend that would serve the model now. Empty: no installed backend does."""
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
         """Time when the manifest was written."""
@@ -269,10 +272,11 @@ class Model(_message.Message):
         remote_model: _builtins.str = ...,
         remote_host: _builtins.str = ...,
         backend: _builtins.str = ...,
+        serving_backend: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "modify_time", b"modify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "capabilities", b"capabilities", "details", b"details", "digest", b"digest", "modify_offset_seconds", b"modify_offset_seconds", "modify_time", b"modify_time", "name", b"name", "remote_host", b"remote_host", "remote_model", b"remote_model", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "capabilities", b"capabilities", "details", b"details", "digest", b"digest", "modify_offset_seconds", b"modify_offset_seconds", "modify_time", b"modify_time", "name", b"name", "remote_host", b"remote_host", "remote_model", b"remote_model", "serving_backend", b"serving_backend", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,6 +469,10 @@ class GetModelResponse(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     REQUIRES_FIELD_NUMBER: _builtins.int
     IN_PLACE_FIELD_NUMBER: _builtins.int
+    BACKEND_FORMAT_FIELD_NUMBER: _builtins.int
+    BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     license: _builtins.str
     """All licenses, joined by newlines."""
     modelfile: _builtins.str
@@ -481,6 +489,12 @@ class GetModelResponse(_message.Message):
     """Metadata of the projector in the same format. Empty: no projector."""
     requires: _builtins.str
     """Oldest version of Ollama that can run the model."""
+    backend_format: _builtins.str
+    """Format of `files`. Empty: the model is GGUF, or has no files."""
+    backend_options_json: _builtins.str
+    """Options that the model sets for its backend, as raw JSON text of an object. Empty: none."""
+    upstream: _builtins.str
+    """Name of the model at the server that its backend forwards to. Empty: the model runs on this machine."""
     @_builtins.property
     def model(self) -> Global___Model:
         """Model."""
@@ -497,6 +511,10 @@ class GetModelResponse(_message.Message):
     def in_place(self) -> _containers.RepeatedCompositeFieldContainer[Global___InPlaceFile]:
         """Files of the model outside of the store."""
 
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
+        """Files that only the backend can read, sorted by name."""
+
     def __init__(
         self,
         *,
@@ -512,10 +530,14 @@ class GetModelResponse(_message.Message):
         tensors: _abc.Iterable[Global___TensorInfo] | None = ...,
         requires: _builtins.str = ...,
         in_place: _abc.Iterable[Global___InPlaceFile] | None = ...,
+        backend_format: _builtins.str = ...,
+        backend_options_json: _builtins.str = ...,
+        upstream: _builtins.str = ...,
+        files: _abc.Iterable[Global___FileBlob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_place", b"in_place", "license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "system", b"system", "template", b"template", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_format", b"backend_format", "backend_options_json", b"backend_options_json", "files", b"files", "in_place", b"in_place", "license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "system", b"system", "template", b"template", "tensors", b"tensors", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -839,7 +861,9 @@ class FileBlob(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Relative file name."""
+    """Relative file name, with "/" between folders. Names of files that are stored as they are must be unique, also where
+    case does not count.
+    """
     digest: _builtins.str
     """Digest: "sha256:" and 64 hexadecimal digits."""
     def __init__(
@@ -881,6 +905,9 @@ class CreateModelRequest(_message.Message):
     REMOTE_HOST_FIELD_NUMBER: _builtins.int
     INFO_JSON_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FIELD_NUMBER: _builtins.int
+    BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Name of the new model."""
     has_files: _builtins.bool
@@ -906,7 +933,17 @@ class CreateModelRequest(_message.Message):
     info_json: _builtins.str
     """Configuration values that override the derived ones, as raw JSON text of an object."""
     backend: _builtins.str
-    """Backend that runs the model. Empty: the format decides."""
+    """Backend that runs the model. Empty: the format decides. It must be installed."""
+    format: _builtins.str
+    """Format of `files`, one that the backend serves, or any installed backend if `backend` is empty. Files of a format
+    other than "gguf" are stored as they are. Empty: GGUF, or the only other format that the backend serves.
+    """
+    upstream: _builtins.str
+    """Name of the model at the server that the backend forwards to. Such a model has no files."""
+    backend_options_json: _builtins.str
+    """Options that the model sets for its backend, as raw JSON text of an object. A text is converted to the type that the
+    backend declares. With `from`, they are merged into those of that model, if the backend is the same.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
         """Uploaded files to start from, if `from` is empty."""
@@ -948,10 +985,13 @@ class CreateModelRequest(_message.Message):
         remote_host: _builtins.str = ...,
         info_json: _builtins.str = ...,
         backend: _builtins.str = ...,
+        format: _builtins.str = ...,
+        upstream: _builtins.str = ...,
+        backend_options_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "backend", b"backend", "draft_files", b"draft_files", "draft_quantize", b"draft_quantize", "files", b"files", "from", b"from", "has_files", b"has_files", "info_json", b"info_json", "licenses", b"licenses", "messages", b"messages", "name", b"name", "parameters_json", b"parameters_json", "parser", b"parser", "quantize", b"quantize", "remote_host", b"remote_host", "renderer", b"renderer", "requires", b"requires", "system", b"system", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "backend", b"backend", "backend_options_json", b"backend_options_json", "draft_files", b"draft_files", "draft_quantize", b"draft_quantize", "files", b"files", "format", b"format", "from", b"from", "has_files", b"has_files", "info_json", b"info_json", "licenses", b"licenses", "messages", b"messages", "name", b"name", "parameters_json", b"parameters_json", "parser", b"parser", "quantize", b"quantize", "remote_host", b"remote_host", "renderer", b"renderer", "requires", b"requires", "system", b"system", "template", b"template", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from puna.errors import BackendNotFoundError, InvalidRequestError
+from puna.models.backends import BackendFacts
 from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
@@ -47,11 +49,54 @@ def write_gguf(*pairs, tensors=(("v.x", (4,), 0, bytes(16)),), version=3):
     return out + bytes(-len(out) % 32) + data
 
 
+def check_options(options):
+    """Options of every backend here: `level`, a number."""
+    for key, value in options.items():
+        if key != "level":
+            raise InvalidRequestError(f"there is no option {key!r}")
+        if not isinstance(value, int):
+            raise InvalidRequestError("option 'level' must be a whole number")
+    return dict(options)
+
+
+BACKENDS = (
+    BackendFacts(name="ctransformers", formats=("gguf",), check_options=check_options),
+    BackendFacts(name="shelf", formats=("shelf",), check_options=check_options),
+    BackendFacts(name="several", formats=("gguf", "shelf", "crate"), check_options=check_options),
+    BackendFacts(name="both", formats=("gguf", "crate"), check_options=check_options),
+    BackendFacts(
+        name="away",
+        capabilities=("completion", "tools", "thinking"),
+        is_chat_level=True,
+        check_options=check_options,
+    ),
+)
+
+
+class Backends:
+    """Backends that a test installs and removes."""
+
+    def __init__(self):
+        self.installed = {each.name: each for each in BACKENDS}
+
+    def facts(self, name):
+        if name not in self.installed:
+            raise BackendNotFoundError(f"backend {name!r} is not installed")
+        return self.installed[name]
+
+    def serving(self, format, wanted):  # noqa: A002
+        names = [wanted] if wanted else [each.name for each in self.installed.values() if format in each.formats]
+        if not names:
+            raise BackendNotFoundError(f"nothing serves {format!r}")
+        return self.facts(names[0]).name
+
+
 class Workshop:
     """A store and short ways to fill it."""
 
     def __init__(self, root: Path):
-        self.store = ModelStore(root)
+        self.backends = Backends()
+        self.store = ModelStore(root, backends=self.backends)
 
     def upload(self, data: bytes) -> str:
         return self.store.blobs.add(data).digest

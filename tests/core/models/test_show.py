@@ -63,7 +63,8 @@ def test_everything_of_a_model_is_told(workshop, shown):
     assert (found.backend, found.name.shortest, found.projector_info_json) == ("ctransformers", "m:latest", "")
     assert [message.content for message in found.messages] == ["hi"]
     assert found.modelfile.splitlines()[3:] == [
-        "", f"FROM {workshop.store.get(ModelName.parse('m')).model_path}", "TEMPLATE {{ .Prompt }}!",
+        "", f"FROM {workshop.store.get(ModelName.parse('m')).model_path}", "BACKEND ctransformers",
+        "TEMPLATE {{ .Prompt }}!",
         'SYSTEM You are "full".', "PARAMETER stop YZ", "PARAMETER stop <end>", "PARAMETER temperature 0.5",
         "LICENSE MIT", "LICENSE Apache-2.0", "MESSAGE user hi",
     ]  # fmt: skip

@@ -27,7 +27,7 @@ from puna.gguf import writer as gguf_write
 from puna.gguf.reader import GGUF
 from puna.gguf.writer import Part
 from puna.models.convert import conversion
-from puna.models.create import layers, overrides, quantization, remote
+from puna.models.create import backend_choice, layers, overrides, quantization, remote
 from puna.models.create.layers import Entry
 from puna.models.create.request import CreateRequest, check
 from puna.models.create.rewrite import COPY, Rewrite, RewriteError
@@ -102,6 +102,10 @@ class _Creation:
     def run(self) -> Generator[TransferStep, None, frozenset[str]]:
         """Run all steps. Return the digests of the model that had the name before."""
         config, items = yield from self._base(_config(self.request))
+        if config.is_opaque:
+            files = [each for each in items if isinstance(each, Entry)]
+            texts = layers.with_texts(files, self.request, self._read, self.store.read_template)
+            return (yield from self._write(config, texts))
         # A stub of a remote model has no files of its own.
         if self.request.adapters and not config.is_remote:
             items += yield from self._adapters(items)
@@ -129,10 +133,15 @@ class _Creation:
         """Return the configuration and layers that the base or the uploaded files give."""
         if self.request.base:
             return (yield from self._from_model(config))
-        if self.request.files is None:
-            raise InvalidCreateError("neither 'from' or 'files' was specified")
         # Ollama answers 500 for a missing model file and 400 for a missing adapter or draft.
         uploads = Uploads(self.store.blobs, self.shared_locks, strict=False)
+        files = self.request.files or {}
+        choice = backend_choice.of_files(self.request, self.store.backends, lambda: uploads.are_gguf(files))
+        config = choice.applied(config)
+        if choice.is_opaque:
+            return config, [Entry(layer=layer) for layer in uploads.opaque(files)]
+        if self.request.files is None:
+            raise InvalidCreateError("neither 'from' or 'files' was specified")
         if uploads.kind(self.request.files) == "safetensors":
             component = yield from self._converted_model(self.request.files, self.request.quantize)
             return config, [component]
@@ -179,18 +188,22 @@ class _Creation:
         if host:
             if self.request.draft_files:
                 raise InvalidCreateError("DRAFT cannot be used with remote models")
+            if self.request.backend or self.request.upstream or self.request.format:
+                raise InvalidCreateError("a model on a remote server has no backend")
             return replace(config, remote_host=remote.remote_host(host), remote_model=reference.base), []
         base = yield from self._model(reference.name)
         theirs = base.config
+        if theirs.is_opaque:
+            _ = base.files  # checks their names, which a registry may have sent
+        choice = backend_choice.of_base(self.request, theirs, self.store.backends)
+        config = choice.applied(replace(config, model_format=theirs.model_format))
         config = replace(
             config,
             renderer=config.renderer or theirs.renderer,
             parser=config.parser or theirs.parser,
             requires=config.requires or theirs.requires,
-            model_format=theirs.model_format,
-            capabilities=(*theirs.capabilities, *config.capabilities),
+            capabilities=_capabilities(theirs, config),
             draft=theirs.draft,
-            backend=config.backend or theirs.backend,
         )
         return config, [self._inherited(layer, base.name.shortest) for layer in base.manifest.layers]
 
@@ -334,6 +347,12 @@ class _Creation:
         return self.store.blobs.path(digest).read_bytes()
 
 
+def _capabilities(base: Config, config: Config) -> tuple[str, ...]:
+    """Return the capabilities of a model that is made from another one."""
+    # Those of a GGUF model are added to the ones that its files show; those of an opaque model are all that it has.
+    return config.capabilities or base.capabilities if base.is_opaque else (*base.capabilities, *config.capabilities)
+
+
 def _config(request: CreateRequest) -> Config:
     given = overrides.read(request.info)
     return Config(
@@ -348,7 +367,6 @@ def _config(request: CreateRequest) -> Config:
         context_length=given.context_length,
         embedding_length=given.embedding_length,
         base_name=given.base_name,
-        backend=request.backend,
     )
 
 

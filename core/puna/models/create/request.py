@@ -40,6 +40,13 @@ class CreateRequest:
     info: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the configuration."""
     backend: str = ""
+    """The backend that runs the model; empty: the server chooses one by the format."""
+    format: str = ""
+    """The format of `files`; empty: GGUF, or the only other format that the backend serves."""
+    upstream: str = ""
+    """The model's name at the server that the backend forwards to. Such a model has no files."""
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that the model sets for its backend."""
     as_is: bool = False
     """Whether model files are stored unchanged and not rewritten by the quantizer."""
 

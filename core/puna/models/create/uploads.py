@@ -85,6 +85,24 @@ class Uploads:
                 continue
         raise InvalidCreateError("unknown type")
 
+    def are_gguf(self, files: Mapping[str, str]) -> bool:
+        """Return whether all files are GGUF, by their content."""
+        try:
+            return bool(files) and all(gguf.is_gguf(self._blobs.path(digest)) for digest in files.values())
+        except (OSError, InvalidDigestError):
+            return False
+
+    def opaque(self, files: Mapping[str, str]) -> Iterator[Layer]:
+        """Yield a layer for each file that only a backend can read. Raises InvalidCreateError if one is missing."""
+        # Sorted, so that the same files make the same model, in whatever order they were named.
+        for name in sorted(files):
+            path = self._blobs.path(files[name])
+            self._shared_locks.add(files[name])
+            if not path.is_file():
+                raise InvalidCreateError(f"the file {name!r} has not been uploaded: there is no blob {files[name]}")
+            self._blobs.touch(files[name])
+            yield Layer(media_type=media_types.FILE, digest=files[name], size=path.stat().st_size, name=name)
+
     def read(self, files: Mapping[str, str], components: list[ModelComponent]) -> Iterator[TransferStep]:
         """Read GGUF files in the order of their names and append them to `components`."""
         shards: dict[str, list[tuple[str, Shard, ModelComponent]]] = {}

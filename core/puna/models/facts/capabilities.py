@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, INSERT, PARSERS, THINKING, TOOLS, VISION
 from puna.gguf.reader import GGUF
+from puna.models.backends import BackendFacts
 from puna.models.facts import chat_template
 from puna.models.facts.selection import HARMONY_FAMILIES
 from puna.models.layout.config import Config
@@ -28,6 +29,22 @@ def detect(
     if config.model_family in HARMONY_FAMILIES:
         found.append(THINKING)
     return _without(config, found)
+
+
+def of_backend(config: Config, backend: BackendFacts | None, *, template: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the capabilities of an opaque model, whose files only its backend can read.
+
+    They are those that its creator stated, and otherwise all that its backend can have. `template` are the capabilities
+    of the model's Go template. `backend` is None while the backend is not installed.
+    """
+    if config.capabilities:
+        return tuple(dict.fromkeys(config.capabilities))
+    if backend is None:
+        # The backend may well complete text. A request must learn that it is missing, not that the model cannot chat.
+        return (COMPLETION,)
+    # A chat-level backend renders and parses by itself, so the model's own template and parser are not used.
+    own = () if backend.is_chat_level else (*template, *PARSERS.get(config.parser, ()))
+    return tuple(dict.fromkeys((*backend.capabilities, *own)))
 
 
 def detect_for_list(

@@ -42,6 +42,9 @@ class ModelSummary:
     remote_host: str = ""
     remote_model: str = ""
     backend: str = ""
+    """The backend that the model names; empty: the server chooses one by the format."""
+    serving_backend: str = ""
+    """The backend that would serve the model now; empty: none does."""
 
     @property
     def modified(self) -> datetime:
@@ -76,7 +79,7 @@ def describe(config: Config, parent: str, *headers: GGUF | None, lengths: bool =
     embedding = config.embedding_length or (header.integer("embedding_length") if header else 0)
     return Details(
         parent_model=parent,
-        format=config.model_format,
+        format=config.backend_format or config.model_format,
         family=config.model_family,
         families=config.model_families or None,
         parameter_size=config.model_type,

@@ -1,7 +1,7 @@
 """A model's configuration: the JSON blob that describes its files and how to run them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from puna.go import json as gojson
@@ -20,7 +20,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The configuration. `backend` is Puna's own key; Ollama ignores it."""
+    """The configuration. Ollama ignores Puna's own keys: `upstream`, and those that begin with `backend`."""
 
     model_format: str = ""
     model_family: str = ""
@@ -40,6 +40,24 @@ class Config:
     base_name: str = ""
     draft: Draft | None = None
     backend: str = ""
+    """The backend that runs the model; empty: the server chooses one by the format."""
+    backend_format: str = ""
+    """The format of opaque files, such as "ctranslate2"; empty for GGUF files and for a model without files."""
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the backend that the model sets."""
+    upstream: str = ""
+    """The name of the model at the server that the backend forwards to; empty: the backend runs the model's files."""
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether only a backend can read the model: its files are opaque, or it has none."""
+        # Every creation from GGUF files or safetensors sets model_format, also one that names a backend.
+        return not self.model_format and not self.is_remote and bool(self.backend or self.backend_format)
+
+    @property
+    def format(self) -> str:
+        """The format that a backend must serve to run the model; empty for an opaque model without files."""
+        return self.backend_format if self.is_opaque else self.model_format or "gguf"
 
     @property
     def is_remote(self) -> bool:
@@ -49,7 +67,7 @@ class Config:
     @property
     def is_gguf(self) -> bool:
         """Whether the model's files are GGUF."""
-        return self.model_format in ("", "gguf")
+        return self.model_format in ("", "gguf") and not self.is_opaque
 
 
 def loads(data: bytes) -> Config:
@@ -60,7 +78,7 @@ def loads(data: bytes) -> Config:
     value = json_text.loads(data)
     if not isinstance(value, Mapping):
         raise ValueError("a configuration is a JSON object")
-    draft = value.get("draft")
+    draft, options = value.get("draft"), value.get("backend_options")
     return Config(
         model_format=_text(value, "model_format"),
         model_family=_text(value, "model_family"),
@@ -78,6 +96,9 @@ def loads(data: bytes) -> Config:
         base_name=_text(value, "base_name"),
         draft=_draft(draft) if isinstance(draft, Mapping) else None,
         backend=_text(value, "backend"),
+        backend_format=_text(value, "backend_format"),
+        backend_options=options if isinstance(options, dict) else {},
+        upstream=_text(value, "upstream"),
     )
 
 
@@ -103,6 +124,9 @@ def dumps(config: Config) -> bytes:
         "base_name": config.base_name,
         "draft": _plain_draft(config.draft) if config.draft else None,
         "backend": config.backend,
+        "backend_format": config.backend_format,
+        "backend_options": dict(config.backend_options),
+        "upstream": config.upstream,
     }
     # These keys have omitempty in Go, the ones above have not.
     value |= {key: each for key, each in optional.items() if each}

@@ -1,0 +1,66 @@
+"""The installed backends as the store of models asks for them, since `puna.models` knows no plugin."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, THINKING, TOOLS, VISION
+from puna.models.backends import BackendFacts
+from puna.plugins import Manifest, Registry
+from puna.runtime import backend_options
+
+_CAPABILITIES: Final = {
+    "tools": TOOLS,
+    "thinking": THINKING,
+    "vision": VISION,
+    "audio": AUDIO,
+    "embeddings": EMBEDDING,
+}
+"""Flags of a manifest that are capabilities of models, and their names in Ollama's API."""
+
+
+class InstalledBackends:
+    """Answers from the registry of plugins."""
+
+    def __init__(self, registry: Registry, default: str = "") -> None:
+        """`default` is the server's own choice for models that name no backend, PUNA_BACKEND."""
+        self._registry = registry
+        self._default = default
+
+    def facts(self, name: str) -> BackendFacts:
+        """Return the facts about a backend. Raises BackendNotFoundError if it is missing or broken. May block."""
+        manifest = self._registry.get(name).usable
+
+        def check_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+            return backend_options.of_model(manifest, typed(manifest, options))
+
+        flags = manifest.capabilities
+        return BackendFacts(
+            name=name,
+            formats=manifest.formats,
+            capabilities=(COMPLETION, *(ours for flag, ours in _CAPABILITIES.items() if getattr(flags, flag))),
+            is_chat_level=flags.chat,
+            check_options=check_options,
+        )
+
+    def serving(self, format: str, wanted: str) -> str:  # noqa: A002 (the domain's word)
+        """Return the backend that serves a model. Raises BackendNotFoundError. May block."""
+        return self._registry.for_model(format, wanted, self._default)
+
+
+def typed(manifest: Manifest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with texts read as JSON where the backend declares another type than a text.
+
+    Modelfiles and command lines have texts only. A text that is no JSON is left for the check, which names the type.
+    """
+    return {key: _typed(manifest, key, value) for key, value in options.items()}
+
+
+def _typed(manifest: Manifest, key: str, value: object) -> object:
+    option = manifest.options.get(key)
+    if not isinstance(value, str) or option is None or option.schema.get("type") in (None, "string"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
