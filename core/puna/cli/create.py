@@ -5,8 +5,9 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc.aio
@@ -15,29 +16,30 @@ from puna.cli import modelfile
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
+from puna.cli.sources import checked, expand, model_files, named, opaque_files
 from puna.cli.texts import readable
 from puna.gguf import reader as gguf
 from puna.models.create import quantization
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 CHUNK = 1 << 20
-# The first group that matches wins. A folder often holds one model in several formats.
-PATTERNS = (
-    ("model*.safetensors", "*/model*.safetensors"),
-    ("consolidated*.safetensors",),
-    ("adapter*.safetensors",),  # Ollama's command ignores adapters here
-    ("pytorch_model*.bin",),
-    ("consolidated*.pth",),
-    ("*.gguf",),
-    ("*.bin",),
-)
-# The converter needs the configuration and the tokenizer beside the weights.
-COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model")
+GGUF = "gguf"
+LONGEST_MODELFILE = 16 << 20
+"""Bytes up to which a file is looked at whether it is a Modelfile."""
+
+
+@dataclass(slots=True)
+class Sources:
+    """The paths on this machine from which a model is made."""
+
+    paths: list[Path] = field(default_factory=list)
+    adapters: list[Path] = field(default_factory=list)
+    drafts: list[Path] = field(default_factory=list)
 
 
 async def create(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Create a model from a Modelfile, another model, a GGUF file or a folder."""
+    """Create a model from a Modelfile, another model, files of any format, or the name of a model at an upstream."""
     # Checked before gigabytes are hashed and uploaded.
     if arguments.quantize:
         quantization.check(arguments.quantize)
@@ -45,35 +47,90 @@ async def create(settings: Settings, arguments: argparse.Namespace) -> None:
         name=arguments.name,
         template=arguments.template,
         system=arguments.system,
-        backend=arguments.backend,
         quantize=arguments.quantize or "",
     )
-    files: dict[str, list[Path]] = {"files": [], "adapters": [], "draft_files": []}
+    sources = Sources()
+    options: dict[str, object] = {}
+    capabilities: list[str] = []
     if arguments.source:
         setattr(request, "from", arguments.source)
     elif arguments.gguf:
-        files["files"] = [_checked(arguments.gguf)]
+        sources.paths = [checked(arguments.gguf)]
+    elif arguments.folder:
+        sources.paths = [_folder(arguments.folder)]
+    elif (arguments.backend or arguments.format) and arguments.file and _is_model(arguments.file):
+        sources.paths = [arguments.file]
+    elif not arguments.upstream and (arguments.file or not arguments.backend or _has_modelfile()):
+        read_modelfile(arguments.file, request, sources, options, capabilities)
+    # The command line wins over the Modelfile.
+    request.backend = arguments.backend or request.backend
+    request.format = arguments.format or request.format
+    request.upstream = arguments.upstream or request.upstream
+    options |= _pairs(arguments.option)
+    if options:
+        request.backend_options_json = json.dumps(options)
+    if capabilities := arguments.capability or capabilities:
+        request.info_json = json.dumps({"capabilities": capabilities})
+    async with connected(settings) as channel:
+        formats = await _formats(channel, request.backend)
+        files = _named_files(sources, as_they_are=_are_opaque(request.format, formats, sources.paths))
+        stub = models_pb2_grpc.ModelsServiceStub(channel)
+        async with aclosing(_steps(stub, request, files)) as steps:
+            await follow(steps, as_json=arguments.json)
+
+
+async def _formats(channel: "grpc.aio.Channel", backend: str) -> Sequence[str] | None:
+    """Return the formats that a backend of the server serves; None if no backend is named. Raises CommandError."""
+    if not backend:
+        return None
+    answer = await server_pb2_grpc.ServerServiceStub(channel).GetServerInfo(server_pb2.GetServerInfoRequest())
+    found = next((each for each in answer.backends if each.name == backend), None)
+    # The server refuses such a backend, too, but only after gigabytes have been uploaded.
+    if found is None:
+        installed = ", ".join(each.name for each in answer.backends) or "none"
+        raise CommandError(f"backend {backend!r} is not installed (installed: {installed})")
+    if found.error:
+        raise CommandError(f"backend {backend!r} is broken: {found.error}")
+    return found.formats
+
+
+def _are_opaque(format_: str, formats: Sequence[str] | None, paths: Sequence[Path]) -> bool:
+    """Return whether the server stores the files as they are. `formats` are those of the named backend."""
+    if format_ or formats is None:
+        return format_ not in ("", GGUF)
+    if GGUF not in formats or list(formats) == [GGUF]:
+        return GGUF not in formats
+    return not any(gguf.is_gguf(path) if path.is_file() else any(path.glob("*.gguf")) for path in paths)
+
+
+def _named_files(sources: Sources, *, as_they_are: bool) -> dict[str, dict[str, Path]]:
+    """Return the files to upload by the fields of the request, and by their names."""
+    files: dict[str, Path] = {}
+    if as_they_are:
+        for path in sources.paths:
+            found = opaque_files(path)
+            if clash := files.keys() & found.keys():
+                raise CommandError(f"two files have the name {min(clash)}")
+            files |= found
     else:
-        _read_modelfile(arguments.file, request, files)
-    async with (
-        connected(settings) as channel,
-        aclosing(_steps(models_pb2_grpc.ModelsServiceStub(channel), request, files)) as steps,
-    ):
-        await follow(steps, as_json=arguments.json)
+        files = named([file for path in sources.paths for file in model_files(path)])
+    return {"files": files, "adapters": named(sources.adapters), "draft_files": named(sources.drafts)}
 
 
 async def _steps(
-    stub: "models_pb2_grpc.ModelsServiceAsyncStub", request: models_pb2.CreateModelRequest, files: dict[str, list[Path]]
+    stub: "models_pb2_grpc.ModelsServiceAsyncStub",
+    request: models_pb2.CreateModelRequest,
+    files: dict[str, dict[str, Path]],
 ) -> AsyncGenerator[models_pb2.CreateModelResponse]:
     """Upload the files and create the model; yield the progress."""
-    for field, paths in files.items():
-        for name, path in _named(paths).items():
+    for field_name, paths in files.items():
+        for name, path in paths.items():
             digest = ""
             async with aclosing(upload(stub, path)) as steps:
                 async for step in steps:
                     digest = step.progress.digest or digest
                     yield step
-            getattr(request, field).add(name=readable(name), digest=digest)
+            getattr(request, field_name).add(name=readable(name), digest=digest)
     request.has_files = bool(request.files)
     call = stub.CreateModel(request)
     try:
@@ -83,14 +140,20 @@ async def _steps(
         call.cancel()
 
 
-def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, files: dict[str, list[Path]]) -> None:
+def read_modelfile(
+    path: Path | None,
+    request: models_pb2.CreateModelRequest,
+    sources: Sources,
+    options: dict[str, object],
+    capabilities: list[str],
+) -> None:
+    """Read a Modelfile into a request, and what the request has no simple field for into the other arguments."""
     path = path or Path("Modelfile")
     folder = path.parent
     commands = (
         # Without a Modelfile, the folder itself is the model.
         modelfile.parse(modelfile.decode(path.read_bytes())) if path.exists() else [modelfile.Command("from", ".")]
     )
-    sources: list[Path] = []
     for each in commands:
         if each.is_parameter:
             continue
@@ -98,66 +161,58 @@ def _read_modelfile(path: Path | None, request: models_pb2.CreateModelRequest, f
             found = expand(each.value, folder)
             # FROM names a path or a model. As in Ollama, a path that exists wins.
             if found.exists():
-                sources += model_files(found)
+                sources.paths.append(found)
             else:
                 setattr(request, "from", each.value)
         elif each.name in ("adapter", "draft"):
             found = expand(each.value, folder)
             if not found.exists():
                 raise CommandError(f"{found}: no such file or directory")
-            files["adapters" if each.name == "adapter" else "draft_files"] = model_files(found)
+            if each.name == "adapter":
+                sources.adapters = model_files(found)
+            else:
+                sources.drafts = model_files(found)
         elif each.name == "license":
             request.licenses.append(each.value)
         elif each.name == "message":
             request.messages.add(role=each.role, content=each.value)
         elif each.name == "requires":
             request.requires = modelfile.check_requires(each.value)
+        elif each.name == "backend_option":
+            options[each.key] = each.value
+        elif each.name == "capability":
+            capabilities.append(each.value)
         else:
-            setattr(request, each.name, each.value)
-    files["files"] = sources
+            setattr(request, "format" if each.name == "backend_format" else each.name, each.value)
     if values := modelfile.parameters(commands):
         request.parameters_json = json.dumps(values)
 
 
-def expand(text: str, folder: Path) -> Path:
-    """Return the path that a Modelfile names. `~` is expanded; a relative path begins at the Modelfile's folder."""
-    path = Path(text).expanduser()
-    return path if path.is_absolute() else folder / path
-
-
-def model_files(path: Path) -> list[Path]:
-    """Return the files of a model: the file itself, or the files of a folder. Raises CommandError."""
-    if path.is_file():
-        return [path if path.suffix == ".safetensors" else _checked(path)]
-    for patterns in PATTERNS:
-        found = _inside(path, patterns)
-        if found:
-            return found if found[0].suffix == ".gguf" else found + _inside(path, COMPANIONS)
-    raise CommandError("no Modelfile or safetensors files found")
-
-
-def _checked(path: Path) -> Path:
-    """Return the path if it is a GGUF file. Raises CommandError."""
-    if not gguf.is_gguf(path):
-        raise CommandError(f"{path} is no GGUF file")
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise CommandError(f"{path}: no such directory")
     return path
 
 
-def _inside(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
-    for path in found:
-        # A link in a downloaded folder must not upload files from elsewhere on this disk.
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise CommandError(f"insecure path: {path}")
+def _has_modelfile() -> bool:
+    return Path("Modelfile").exists()
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a file is a model's and no Modelfile: --file names either."""
+    # A Modelfile may have a long license in it, but it is no weights of a model.
+    return path.stat().st_size > LONGEST_MODELFILE or not modelfile.is_modelfile(path.read_bytes())
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, object]:
+    """Return the options of a backend from texts of the form NAME=VALUE. Raises CommandError."""
+    found: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise CommandError(f"--option takes NAME=VALUE, not {text!r}")
+        found[name] = value
     return found
-
-
-def _named(paths: list[Path]) -> dict[str, Path]:
-    """Return the files by the names of the request: base names, or names relative to their common folder."""
-    if len(paths) == 1:
-        return {paths[0].name: paths[0]}
-    root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
-    return {path.relative_to(root).as_posix(): path for path in paths}
 
 
 async def upload(

@@ -22,16 +22,19 @@ async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None
         print_json(models)
         return
     now = time.time()
+    # The column appears only when it says something, and as the last one: scripts for Ollama's output count columns.
+    named = any(model.backend for model in models)
     rows = [
         (
             model.name,
             model.digest[:12],
-            "-" if model.remote_model else human_bytes(model.size_bytes),
+            "-" if model.remote_model or _has_no_files(model) else human_bytes(model.size_bytes),
             relative_time(model.modify_time.ToNanoseconds() / 1e9 - now),
+            *([model.serving_backend or f"{model.backend} (not installed)"] if named else []),
         )
         for model in models
     ]
-    print(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+    print(table(("NAME", "ID", "SIZE", "MODIFIED", *(["BACKEND"] if named else [])), rows))
 
 
 async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None:
@@ -53,11 +56,14 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
             processor(each.size_bytes, each.vram_bytes),
             str(each.context_length),
             _until(each.expire_time.ToNanoseconds() / 1e9 - now),
+            each.backend,
             *([str(each.queued_requests)] if waiting else []),
         )
         for each in models
     ]
-    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", *(["QUEUE"] if waiting else [])), rows))
+    print(
+        table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "BACKEND", *(["QUEUE"] if waiting else [])), rows)
+    )
     if answer.pending_requests:
         print(f"{answer.pending_requests} waiting for a model to be loaded")
 
@@ -71,6 +77,11 @@ def processor(size: int, vram: int) -> str:
     # One share is rounded and the other is the rest, so the two add up to 100.
     cpu = round((size - vram) / size * 100)
     return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def _has_no_files(model: models_pb2.Model) -> bool:
+    # Its size is that of the configuration, which says nothing.
+    return bool(model.backend and not model.details.format)
 
 
 def _until(seconds: float) -> str:

@@ -122,15 +122,33 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
 
 def _add_create(commands: "argparse._SubParsersAction[Command]") -> None:
     create = commands.add_parser(
-        "create", help="make a model out of a Modelfile, another model or a GGUF file", epilog=ASKING
+        "create", help="make a model out of a Modelfile, another model, or files of any format", epilog=ASKING
     )
     create.add_argument("name", help="name of the new model")
     source = create.add_mutually_exclusive_group()
-    source.add_argument("-f", "--file", type=Path, help='Modelfile (default: "Modelfile")')
+    source.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        help='Modelfile (default: "Modelfile"); with --backend or --format also a model\'s file',
+    )
+    source.add_argument("--folder", type=Path, help="folder of a model's files")
+    source.add_argument("--upstream", default="", metavar="MODEL", help="name of a model where the backend forwards to")
     source.add_argument("--from", dest="source", metavar="MODEL", help="model to start from")
     source.add_argument("--gguf", type=Path, metavar="FILE", help="GGUF file to start from")
     create.add_argument("-q", "--quantize", metavar="TYPE", help="type to quantize to, such as Q4_K_M")
     create.add_argument("--backend", default="", help="backend that runs it (default: by format)")
+    create.add_argument("--format", default="", help="format of the files (default: the one that the backend serves)")
+    create.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the backend; may be repeated"
+    )
+    create.add_argument(
+        "--capability",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="capability of the model, such as tools (default: all that the backend has); may be repeated",
+    )
     create.add_argument("--template", default="", help="Go template")
     create.add_argument("--system", default="", help="system message")
     create.add_flag("--json", help="for scripts")

@@ -26,6 +26,8 @@ COMMANDS: Final = (
     "message",
     "requires",
 )
+OWN_COMMANDS: Final = ("backend", "backend_format", "backend_option", "upstream", "capability")
+"""Puna's own commands. Ollama refuses them, as it refuses any unknown one."""
 ROLES: Final = ("system", "user", "assistant")
 INTEGERS: Final = frozenset(name for name, kind in KINDS.items() if kind == "integer")
 FLOATS: Final = frozenset(name for name, kind in KINDS.items() if kind == "float32")
@@ -45,6 +47,7 @@ DEPRECATED: Final = frozenset(
     }
 )
 TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+_FIRST_LINE: Final = re.compile(r"^[ \t]*(from|upstream|backend)[ \t]", re.IGNORECASE | re.MULTILINE)
 _SEMVER: Final = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
@@ -57,6 +60,8 @@ class Command:
     value: str
     role: str = ""
     """The role of a MESSAGE."""
+    key: str = ""
+    """The name of the option that a BACKEND_OPTION sets."""
     is_parameter: bool = False
 
 
@@ -71,9 +76,18 @@ def decode(data: bytes) -> str:
 def parse(text: str) -> list[Command]:
     """Return the commands in order. Raises CommandError."""
     commands = list(_Reader(text).commands())
-    if not any(each.name == "from" for each in commands):
+    names = {each.name for each in commands if not each.is_parameter}
+    if {"from", "upstream"} <= names:
+        raise CommandError("a Modelfile has either FROM or UPSTREAM, since a model of an upstream has no files")
+    # A backend may need neither a file nor an upstream. The server knows, and says what is missing.
+    if not names & {"from", "upstream", "backend"}:
         raise CommandError("no FROM line")
     return commands
+
+
+def is_modelfile(data: bytes) -> bool:
+    """Return whether a file is a text with a line of FROM, UPSTREAM or BACKEND, which no file of a model has."""
+    return b"\0" not in data and _FIRST_LINE.search(decode(data)) is not None
 
 
 class _Reader:
@@ -87,7 +101,7 @@ class _Reader:
         while self._skip_to_command():
             word = self._word()
             name = word.lower()
-            if name not in COMMANDS or self._peek() not in (" ", "\t"):
+            if name not in COMMANDS + OWN_COMMANDS or self._peek() not in (" ", "\t"):
                 # The text is Ollama's, with the commands in its order.
                 names = ", ".join(f'"{each}"' for each in (*COMMANDS[:8], "parameter", "message"))
                 self._fail(f'command must be one of {names}, or "requires"')
@@ -100,6 +114,9 @@ class _Reader:
             elif name == "parameter":
                 parameter = self._part()
                 yield Command(parameter, self._value(parameter), is_parameter=True)
+            elif name == "backend_option":
+                key = self._part(r"[A-Za-z0-9_.-]*")
+                yield Command(name, self._value(key), key=key)
             else:
                 yield Command(name, self._value(""))
 
@@ -115,16 +132,16 @@ class _Reader:
         return self._text[self._place : self._place + 1]
 
     def _word(self) -> str:
-        match = re.compile("[A-Za-z]*").match(self._text, self._place)
+        match = re.compile("[A-Za-z_]*").match(self._text, self._place)
         assert match is not None
         self._place = match.end()
         if self._peek() in ("\r", "\n"):
             self._place += 1  # Ollama reports the next line
         return match[0]
 
-    def _part(self) -> str:
-        """Read the name of a parameter or the role of a message, and one space after it."""
-        match = re.compile(r"[A-Za-z0-9_]*").match(self._text, self._place)
+    def _part(self, pattern: str = r"[A-Za-z0-9_]*") -> str:
+        """Read the name of a parameter or an option or the role of a message, and one space after it."""
+        match = re.compile(pattern).match(self._text, self._place)
         assert match is not None
         self._place = match.end()
         if self._peek() not in (" ", "\t"):

@@ -1,7 +1,7 @@
 """The command `show`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from puna.cli.client import connected
@@ -12,6 +12,7 @@ from puna.v1 import models_pb2, models_pb2_grpc
 
 SINGLE = ("license", "modelfile", "parameters", "system", "template")
 SHOWN_LINES = 2
+SHOWN_FILES = 10
 PLACES: Mapping[int, str] = {
     models_pb2.PLACE_HARD_LINK: "hard link",
     models_pb2.PLACE_SYMBOLIC_LINK: "symbolic link",
@@ -45,6 +46,12 @@ def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
         found.append(section("Capabilities", [(each,) for each in model.model.capabilities]))
     if model.projector_info_json:
         found.append(section("Projector", _projector_rows(json.loads(model.projector_info_json))))
+    if model.backend_options_json:
+        options: dict[str, Any] = json.loads(model.backend_options_json)
+        texts = [(key, each if isinstance(each, str) else json.dumps(each)) for key, each in options.items()]
+        found.append(section("Backend options", texts))
+    if model.files:
+        found.append(section("Files", _file_rows(model.files, verbose=verbose)))
     if model.parameters:
         pairs = (line.partition(" ") for line in model.parameters.splitlines())
         found.append(section("Parameters", [(name, value.strip()) for name, _, value in pairs]))
@@ -75,8 +82,18 @@ def _model_rows(model: models_pb2.GetModelResponse, info: dict[str, Any]) -> lis
         ("embedding length", str(info.get(f"{architecture}.embedding_length", ""))),
         ("quantization", details.quantization_level),
         ("requires", model.requires),
+        ("backend", _backend(model.model)),
+        ("format", model.backend_format),
+        ("upstream", model.upstream),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _backend(model: models_pb2.Model) -> str:
+    """Return the backend that serves the model; empty for a stub, which runs elsewhere."""
+    if model.serving_backend or not model.backend:
+        return "" if model.remote_host else model.serving_backend
+    return f"{model.backend} (not installed)"
 
 
 def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
@@ -88,6 +105,12 @@ def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("dimensions", str(info.get(f"{architecture}.vision.projection_dim", ""))),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _file_rows(files: Sequence[models_pb2.FileBlob], *, verbose: bool) -> list[tuple[str, str]]:
+    shown = files if verbose else files[:SHOWN_FILES]
+    rows = [(each.name, each.digest.partition(":")[2][:12]) for each in shown]
+    return rows + ([("...", f"{len(files) - len(shown)} more")] if len(shown) < len(files) else [])
 
 
 def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:

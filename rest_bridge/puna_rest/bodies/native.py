@@ -98,6 +98,11 @@ CREATE: Final = Struct(
         "info": AnyMap(),
         "name": String(),
         "quantization": String(),
+        # Puna's own: which backend runs the model, and what the model tells it.
+        "backend": String(),
+        "format": String(),
+        "upstream": String(),
+        "backend_options": AnyMap(),
     },
 )
 WEB_SEARCH: Final = Struct("api.WebSearchRequest", {"query": String(), "max_results": Int()})

@@ -41,9 +41,9 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
     # The order of the checks is Ollama's: of several faults a client reads the first.
     if not all((body["adapters"] or {}).values()):
         raise RestError(400, "invalid digest format")
-    parameters, info = body["parameters"], body["info"]
+    parameters, info, options = body["parameters"], body["info"], body["backend_options"]
     # Without a source, the core reports that first; Ollama reads the license later.
-    licenses = _licenses(document, body["license"]) if body["from"] or body["files"] else []
+    licenses = _licenses(document, body["license"]) if body["from"] or body["files"] or body["backend"] else []
     return models_pb2.CreateModelRequest(
         **{"from": body["from"]},  # a keyword of Python
         name=body["model"] or body["name"],
@@ -63,6 +63,11 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
         requires=body["requires"],
         remote_host=body["remote_host"],
         info_json=raw_object(document, info) if info is not None else "",
+        # Ollama has none of these.
+        backend=body["backend"],
+        format=body["format"],
+        upstream=body["upstream"],
+        backend_options_json=raw_object(document, options) if options is not None else "",
     )
 
 

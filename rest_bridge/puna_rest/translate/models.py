@@ -49,6 +49,11 @@ def show(response: models_pb2.GetModelResponse, basename: str = "") -> dict[str,
         "capabilities": list(model.capabilities),
         "modified_at": local(model.modify_time, model.modify_offset_seconds),
         "requires": response.requires,
+        **_of_backend(model),
+        "backend_format": response.backend_format,
+        "backend_options": gojson.Raw(response.backend_options_json),
+        "upstream": response.upstream,
+        "files": {each.name: each.digest for each in response.files},
     }
     # Go omits empty fields. model_info is the exception: it is {} when empty, hence a text that is not empty.
     return {name: value for name, value in every.items() if value}
@@ -84,7 +89,12 @@ def _tag(model: models_pb2.Model) -> dict[str, Any]:
     out["details"] = details(model.details)
     if model.capabilities:
         out["capabilities"] = list(model.capabilities)
-    return out
+    return out | _of_backend(model)
+
+
+def _of_backend(model: models_pb2.Model) -> dict[str, Any]:
+    """Return Puna's own fields of a model that names its backend. Other models look exactly as in Ollama."""
+    return {"backend": model.backend} if model.backend else {}
 
 
 def _loaded(loaded: models_pb2.LoadedModel) -> dict[str, Any]:
@@ -98,6 +108,7 @@ def _loaded(loaded: models_pb2.LoadedModel) -> dict[str, Any]:
         "expires_at": local(loaded.expire_time, loaded.expire_offset_seconds),
         "size_vram": loaded.vram_bytes,
         "context_length": loaded.context_length,
+        **_of_backend(model),
     }
 
 

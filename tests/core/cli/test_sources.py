@@ -1,7 +1,7 @@
 import pytest
 
-from puna.cli.create import model_files
 from puna.cli.errors import CommandError
+from puna.cli.sources import model_files
 
 
 def fill(folder, *names):
