@@ -47,7 +47,7 @@ DEPRECATED: Final = frozenset(
     }
 )
 TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
-_FIRST_LINE: Final = re.compile(r"^[ \t]*(from|upstream|backend)[ \t]", re.IGNORECASE | re.MULTILINE)
+_SOURCE: Final = re.compile(r"^[ \t]*(FROM|UPSTREAM|BACKEND)[ \t]", re.MULTILINE)
 _SEMVER: Final = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
@@ -86,8 +86,14 @@ def parse(text: str) -> list[Command]:
 
 
 def is_modelfile(data: bytes) -> bool:
-    """Return whether a file is a text with a line of FROM, UPSTREAM or BACKEND, which no file of a model has."""
-    return b"\0" not in data and _FIRST_LINE.search(decode(data)) is not None
+    """Return whether a file is a text that begins with a command, or has a line of one that says what a model is."""
+    if b"\0" in data:
+        return False
+    text = decode(data)
+    words = (line.split()[0] for line in text.splitlines() if line.strip())
+    first = next((word.lower() for word in words if not word.startswith("#")), "")
+    # The second rule finds Modelfiles with a misspelt first line, whose error the user must see.
+    return first in COMMANDS + OWN_COMMANDS or _SOURCE.search(text) is not None
 
 
 class _Reader:

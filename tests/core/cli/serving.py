@@ -8,15 +8,16 @@ from tests.core.serving.conftest import backend, registry, serving, settings
 from tests.core.serving.conftest import stocked as shared
 
 from puna.models.store import ModelStore
+from puna.serving.installed_backends import InstalledBackends
 from puna.settings import Settings
 
 __all__ = ["address", "backend", "registry", "serving", "settings", "shared"]
 
 
 @pytest.fixture
-def stocked(shared, tmp_path):
+def stocked(shared, tmp_path, registry):
     shutil.copytree(shared.root, tmp_path / "models")
-    return ModelStore(tmp_path / "models")
+    return ModelStore(tmp_path / "models", backends=InstalledBackends(registry))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.cli.errors import CommandError
-from puna.cli.modelfile import Command, check_requires, decode, parameters, parse
+from puna.cli.modelfile import Command, check_requires, decode, is_modelfile, parameters, parse
 from puna.models.modelfile import quoted
 
 
@@ -123,3 +123,51 @@ def test_requires_is_a_version():
     assert check_requires("v0.14.0") == "0.14.0"
     with pytest.raises(CommandError):
         check_requires("soon")
+
+
+def test_puna_s_own_commands():
+    text = 'UPSTREAM a/b:c\nbackend away\nBACKEND_FORMAT f\nBACKEND_OPTION a.b-1 "two words"\nCAPABILITY tools\n'
+    assert parse(text) == [
+        Command("upstream", "a/b:c"),
+        Command("backend", "away"),
+        Command("backend_format", "f"),
+        Command("backend_option", "two words", key="a.b-1"),
+        Command("capability", "tools"),
+    ]
+    assert parse("BACKEND echo")[0].value == "echo"
+
+
+def test_a_model_has_one_source():
+    with pytest.raises(CommandError, match="either FROM or UPSTREAM"):
+        parse("FROM x\nUPSTREAM y\nBACKEND z")
+
+
+@pytest.mark.parametrize("line", ["BACKENDS x", "BACKEND_ x", "BACKEND_OPTIONS a b", "UPSTREAM_X y", "_BACKEND x"])
+def test_misspelt_commands_have_the_error_of_any_other(line):
+    with pytest.raises(CommandError, match=r"^\(line 2\): command must be one of"):
+        parse(f"FROM x\n{line}")
+
+
+@pytest.mark.parametrize("text", ["BACKEND_OPTION", "BACKEND_OPTION a", "BACKEND_OPTION a ", "BACKEND"])
+def test_a_line_without_a_value(text):
+    with pytest.raises(CommandError):
+        parse(f"FROM x\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("data", "is_one"),
+    [
+        (b"FROM x", True),
+        (b"# mine\n\n  from x", True),
+        (b"SYSTEM hi\nUPSTREAM x", True),
+        (b"SYTSEM hi\nFROM x", True),
+        (b"import x\nfrom x import y", False),
+        ("FROM x".encode("utf-16"), False),
+        (b'{"FROM": "x"}', False),
+        (b"GGUF\0FROM x\n", False),
+        (b"", False),
+        (bytes(range(256)), False),
+    ],
+)
+def test_modelfiles_are_told_from_files_of_models(data, is_one):
+    assert is_modelfile(data) is is_one

@@ -96,3 +96,16 @@ def test_a_license_that_is_no_text_fails_the_job_and_only_if_there_is_a_source()
 )
 def test_progress_lines_leave_zeros_out(fields, line):
     assert create.line(models_pb2.PullModelResponse(progress=models_pb2.TransferProgress(**fields))) == line
+
+
+def test_puna_s_own_fields():
+    found = request(
+        model="m", backend="shelf", format="crate", upstream="big", backend_options={"level": 1, "voice": "deep"}
+    )
+    assert (found.backend, found.format, found.upstream) == ("shelf", "crate", "big")
+    assert found.backend_options_json == '{"level":1,"voice":"deep"}'
+    assert request(model="m").backend_options_json == ""
+
+
+def test_a_model_of_an_upstream_keeps_its_license():
+    assert request(model="m", backend="away", upstream="x", license="MIT").licenses == ["MIT"]

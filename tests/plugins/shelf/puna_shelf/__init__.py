@@ -12,11 +12,9 @@ from puna.backend import (
     Backend,
     Embedding,
     Finish,
-    InvalidRequestError,
     LoadedModel,
     ModelFacts,
     ModelSpec,
-    Option,
     SequenceEvent,
     SequenceRequest,
     TextDelta,
@@ -61,21 +59,9 @@ class Told(LoadedModel):
 
 
 class ShelfBackend(Backend):
-    formats = ("shelf", "crate")
-    options = (
-        Option(name="level", kind=int, minimum=0, maximum=9, by_request=True),
-        Option(name="voice", kind=str),
-    )
-
-    async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
-        if "refuse" in spec.files:
-            raise InvalidRequestError("this shelf is not mine")
-        return Told(spec)
-
-
-class AwayBackend(Backend):
-    formats = ()
-    options = (Option(name="region", kind=str),)
-
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         return Told(spec)
+
+
+class AwayBackend(ShelfBackend):
+    pass

@@ -1,0 +1,81 @@
+import pytest
+
+from puna.errors import BackendNotFoundError, InvalidRequestError
+from puna.plugins import Capabilities, Manifest, Plugin, Registry
+from puna.plugins.option import Option
+from puna.serving.installed_backends import InstalledBackends
+
+OPTIONS = {
+    each.name: each
+    for each in (
+        Option(name="level", schema={"type": "integer", "maximum": 9}, scope="model"),
+        Option(name="fast", schema={"type": "boolean"}, scope="request"),
+        Option(name="voice", schema={"type": "string"}, scope="model"),
+        Option(name="sizes", schema={"type": "array", "items": {"type": "integer"}}, scope="model"),
+        Option(name="place", schema={"type": "string"}, scope="operator"),
+    )
+}
+
+
+def plugin(name, error="", **fields):
+    return Plugin(name=name, error=error, manifest=Manifest(name=name, **fields))
+
+
+@pytest.fixture
+def backends():
+    plugins = (
+        plugin("plain", formats=("gguf",), options=OPTIONS),
+        plugin("other", formats=("gguf", "onnx"), preference=9),
+        plugin("chatty", capabilities=Capabilities(chat=True, tools=True, thinking=True, vision=True, embeddings=True)),
+        plugin("faulty", "it is broken"),
+    )
+    return InstalledBackends(Registry(lambda: plugins), "plain")
+
+
+def test_capabilities_have_the_names_of_the_api(backends):
+    assert backends.facts("plain").capabilities == ("completion",)
+    chatty = backends.facts("chatty")
+    assert chatty.capabilities == ("completion", "tools", "thinking", "vision", "embedding")
+    assert (chatty.is_chat_level, chatty.formats) == (True, ())
+
+
+def test_the_servers_own_choice_comes_before_the_preference(backends):
+    assert backends.serving("gguf", "") == "plain"
+    assert backends.serving("gguf", "other") == "other"
+    assert backends.serving("onnx", "") == "other"
+
+
+@pytest.mark.parametrize("name", ["nosuch", "faulty"])
+def test_what_cannot_be_used_is_named(backends, name):
+    with pytest.raises(BackendNotFoundError, match=name):
+        backends.facts(name)
+    with pytest.raises(BackendNotFoundError, match=name):
+        backends.serving("gguf", name)
+
+
+def test_texts_become_what_the_backend_declares(backends):
+    check = backends.facts("plain").check_options
+    assert check({"level": "3", "fast": "true", "voice": "7", "sizes": "[1, 2]"}) == {
+        "level": 3,
+        "fast": True,
+        "voice": "7",
+        "sizes": [1, 2],
+    }
+    assert check({"level": 3, "fast": False}) == {"level": 3, "fast": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"level": "much"}, "option 'level' of backend 'plain' must be a whole number"),
+        ({"level": "[" * 9999}, "option 'level' of backend 'plain' must be a whole number"),
+        ({"level": "10"}, "option 'level' of backend 'plain' must be between -inf and 9"),
+        ({"voice": 7}, "option 'voice' of backend 'plain' must be a text"),
+        ({"nosuch": "x"}, "backend 'plain' has no option 'nosuch'"),
+        ({"place": "x"}, "option 'place' of backend 'plain' is set in the server's configuration, not by models"),
+    ],
+)
+def test_wrong_options_are_named(backends, options, text):
+    with pytest.raises(InvalidRequestError) as caught:
+        backends.facts("plain").check_options(options)
+    assert str(caught.value) == text
