@@ -38,7 +38,8 @@ def puna(server):
     def run(*words, status=0, cwd=None):
         done = subprocess.run(
             [PUNA, *map(str, words)],
-            env=os.environ | {"PUNA_GRPC_HOST": server.grpc, "OLLAMA_NOHISTORY": "1", "PYTHONPATH": WITH_PLUGINS},
+            # The server's Unix socket lies in the runtime folder.
+            env=os.environ | {"PUNA_GRPC_HOST": server.grpc, "XDG_RUNTIME_DIR": str(server.runtime)},
             capture_output=True,
             text=True,
             timeout=60,
