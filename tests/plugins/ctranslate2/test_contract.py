@@ -11,6 +11,7 @@ from puna_ctranslate2 import CTranslate2Backend
 class TestDecoder(BackendContract):
     backend_class = CTranslate2Backend
     prompt = "<|user|>Why is the sky blue?<|assistant|>"
+    entry_point = "ctranslate2"
     model_format = "ctranslate2"
 
     @pytest.fixture
