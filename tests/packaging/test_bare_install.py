@@ -13,9 +13,7 @@ from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, server_pb2, server_pb2
 
 LLAMA_CPP = "llama_cpp and llguidance and numpy and PIL are not installed; to install: pip install 'puna[llama-cpp]'"
 CTRANSFORMERS = "ctransformers is not installed; to install: pip install 'puna[ctransformers]'"
-CTRANSLATE2 = (
-    "ctranslate2 and tokenizers and numpy are not installed; to install: pip install 'puna[ctranslate2]'"
-)
+CTRANSLATE2 = "ctranslate2 and tokenizers and numpy are not installed; to install: pip install 'puna[ctranslate2]'"
 ANSWER = (
     "no installed backend serves models of format 'gguf'; "
     f"backend 'llama_cpp' is broken: {LLAMA_CPP}; backend 'ctransformers' is broken: {CTRANSFORMERS}"
