@@ -42,6 +42,8 @@ class Engine:
         self._context_length = model.context_length
         self._threads = threads
         self._cached: list[int] = []
+        self._salt = ""
+        """The salt of the sequence whose tokens the cache holds. Only sequences with the same salt may reuse them."""
         self.steps = 0
         """The evaluations so far."""
 
@@ -50,7 +52,7 @@ class Engine:
     ) -> Iterator[SequenceEvent]:
         """Yield the events of one sequence, until `stopped` returns true. The prompt has at least one token."""
         started = time.perf_counter_ns()
-        cached = self._truncate_cache(tokens)
+        cached = self._truncate_cache(tokens, request.cache_salt)
         for done in self._evaluate(tokens[cached:], stopped):
             # After the last chunk the first token follows at once, which tells clients the same.
             if cached + done < len(tokens):
@@ -77,15 +79,19 @@ class Engine:
 
     def embed(self, tokens: list[int], stopped: Callable[[], bool]) -> list[float]:
         """Return the state of the last token."""
-        for _ in self._evaluate(tokens[self._truncate_cache(tokens) :], stopped):
+        for _ in self._evaluate(tokens[self._truncate_cache(tokens, "") :], stopped):
             pass
         return self._model.last_state()
 
-    def _truncate_cache(self, tokens: list[int]) -> int:
+    def _truncate_cache(self, tokens: list[int], salt: str) -> int:
         """Truncate the cache to its common prefix with `tokens`, and return the length of that.
 
-        At least one token is left to evaluate, since its logits are needed.
+        A cache of another salt has no common prefix: the time of an answer must not tell one client what another has
+        asked. At least one token is left to evaluate, since its logits are needed.
         """
+        if salt != self._salt:
+            self._cached.clear()
+            self._salt = salt
         # Only the list changes: `evaluate` passes the number of cached tokens to the library, which overwrites what
         # follows.
         same, limit = 0, min(len(self._cached), len(tokens) - 1)
@@ -155,7 +161,7 @@ class Engine:
             return False
         kept = self._cached[:keep] + self._cached[keep + dropped :]
         # The library cannot move cached tokens to other positions, so the tokens behind the gap are evaluated again.
-        for _ in self._evaluate(kept[self._truncate_cache(kept) :], stopped):
+        for _ in self._evaluate(kept[self._truncate_cache(kept, request.cache_salt) :], stopped):
             pass
         return not stopped()
 

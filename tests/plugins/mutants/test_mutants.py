@@ -1,0 +1,30 @@
+"""Each mutant of the right backend is caught by the contract test that exists for its fault."""
+
+import pytest
+from tests.plugins.mutants import faults_sampling, faults_text  # noqa: F401 (they register mutants)
+from tests.plugins.mutants.registry import MUTANTS
+from tests.plugins.mutants.test_right import Right, models  # noqa: F401 (a fixture)
+
+from puna.backend import BackendError
+
+NOTICED = (AssertionError, TimeoutError, BackendError, UnicodeError)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(each.name, kind) for each in MUTANTS.values() for kind in each.kinds])
+def test_a_mutant_is_caught(models, name, kind):  # noqa: F811
+    mutant = MUTANTS[name]
+
+    class Contract(Right):
+        backend_class = mutant.backend_class
+        path = models[kind]
+        seconds = 12.0
+        stop_seconds = 0.7
+        silent_seconds = 0.1
+        blocked_seconds = 0.1
+
+    contract = Contract()
+    try:
+        with pytest.raises(NOTICED):
+            getattr(contract, mutant.test)()
+    finally:
+        contract.teardown_class()
