@@ -17,7 +17,7 @@ from puna.testing.harness import PLAIN, ContractBase
 
 EVIDENCE = 23.0
 """2 * exp(-23) is the bound on the probability of a false alarm in one comparison of a frequency."""
-LOWEST = 12.0
+LOWEST = 6.0
 """Log-probabilities below this one's negative are taken for it, so that a rare token does not decide."""
 VISIBLE = 12
 """Number of most probable tokens that are looked at."""
@@ -74,7 +74,9 @@ class SamplingTests(ContractBase):
         async def test(model: LoadedModel) -> None:
             places = await self.positions(model, 2, "temperature", "top_k")
             # A small gap is drawn at a low temperature, a large one at a high temperature.
-            for place, times in zip(sorted(places, key=lambda place: place.gap(0, 1))[:: len(places) - 1 or 1], (2, 0.2)):
+            for place, times in zip(
+                sorted(places, key=lambda place: place.gap(0, 1))[:: len(places) - 1 or 1], (2, 0.2)
+            ):
                 temperature = place.gap(0, 1) / times
                 sampling = replace(PLAIN, temperature=temperature, top_k=2)
                 drawn = await self.draw(model, place, sampling, 300)
@@ -95,21 +97,24 @@ class SamplingTests(ContractBase):
             if not (self.obeys("temperature") and self.obeys("top_k") and self.obeys("top_p")):
                 return
             total, variance, largest = 0.0, 0.0, 1.0
-            for seed in range(10):
+            for seed in range(16):
                 request = self.request(sampling=replace(PLAIN, seed=seed), max_tokens=80)
                 answer = await self.with_logprobs(model, request, VISIBLE)
                 if answer is None:
                     return
                 for each in answer.logprobs:
-                    # The score of a token is its log-probability; what a draw scores is compared with the mean.
+                    # The score of a token is its log-probability; what a draw scores is compared with the mean. All
+                    # tokens that are not listed share the lowest score.
                     scores = [max(other.logprob, -LOWEST) for other in each.top]
                     shares = [math.exp(other.logprob) for other in each.top]
+                    scores.append(min(scores))
+                    shares.append(max(1 - sum(shares), 0.0))
                     mean = sum(score * share for score, share in zip(scores, shares, strict=True))
                     square = sum(score * score * share for score, share in zip(scores, shares, strict=True))
-                    drawn = [score for score, other in zip(scores, each.top, strict=True) if same_token(other, each)]
-                    total += sum(drawn) - mean
+                    ranks = (rank for rank, other in enumerate(each.top) if same_token(other, each))
+                    total += scores[next(ranks, -1)] - mean
                     variance += square - mean * mean
-                    largest = max(largest, -min(scores, default=0.0))
+                    largest = max(largest, -scores[-1])
             # The sum of the differences is a martingale, so Freedman's inequality bounds it.
             bound = total**2 / 2 / (variance + largest * abs(total) / 3 + 1e-9)
             assert bound < EVIDENCE, f"tokens are not drawn as their log-probabilities say: {total:.1f}, not about 0"

@@ -347,7 +347,9 @@ class PromptCountWithoutBos(TinyModel):
 @mutant("a_cached_prefix_changes_nothing")
 class CachedTokensNotInTheCount(TinyModel):
     def finish(self, run, reason):
-        return replace(super().finish(run, reason), prompt_tokens=run.prompt_tokens - run.cached, cached_prompt_tokens=0)
+        return replace(
+            super().finish(run, reason), prompt_tokens=run.prompt_tokens - run.cached, cached_prompt_tokens=0
+        )
 
 
 @mutant(LIMIT)

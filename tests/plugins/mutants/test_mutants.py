@@ -17,7 +17,7 @@ def test_a_mutant_is_caught(models, name, kind):  # noqa: F811
     class Contract(Right):
         backend_class = mutant.backend_class
         path = models[kind]
-        seconds = 12.0
+        seconds = 5.0
         stop_seconds = 0.7
         silent_seconds = 0.1
         blocked_seconds = 0.1
