@@ -19,7 +19,6 @@ WITHOUT_RULES = {
     "core/puna/cli/errors.py": "an exception without behaviour",
     "core/puna/cli/texts.py": "constants",
     "core/puna/go/space.py": "a constant",
-    "core/puna/testing.py": "a test suite itself: the contract's tests for plugin authors",
 }
 """Modules that need no test file of their own, and the reason."""
 

@@ -121,7 +121,7 @@ def _in_folder(folder: Path | None) -> Iterator[Plugin]:
         environment = Environment.below(sub)
         manifest = sub / FILE
         if os.path.lexists(manifest):
-            yield _described(manifest, environment or Environment.current())
+            yield described(manifest, environment)
         elif environment is not None:
             watched = tuple(Path(each) for each in environment.folders or ())
             for plugin in _in_environment(environment):
@@ -130,7 +130,9 @@ def _in_folder(folder: Path | None) -> Iterator[Plugin]:
             yield Plugin(name=shown(sub.name), error=f"it has no manifest: {manifest} is missing")
 
 
-def _described(path: Path, environment: Environment) -> Plugin:
+def described(path: Path, environment: Environment | None = None) -> Plugin:
+    """Return the backend that a manifest outside of a distribution describes. `environment` is that of its host."""
+    environment = environment or Environment.current()
     # A link leads to the plugin's own folder, to which the paths in the manifest are relative.
     real = Path(os.path.realpath(path))  # unlike resolve, it raises nothing for a link to itself
     watched = (path, real, real.parent)

@@ -20,6 +20,7 @@ from puna.testing.loading import LoadingTests
 from puna.testing.logprobs import LogprobTests
 from puna.testing.penalties import PenaltyTests
 from puna.testing.sampling import SamplingTests
+from puna.testing.sequences import SequenceTests
 from puna.testing.stopping import StoppingTests
 from puna.testing.tokens import TokenTests
 from puna.testing.vectors import VectorTests
@@ -30,6 +31,7 @@ __all__ = ["GREEDY", "Answer", "BackendContract", "ContractBase", "collect", "re
 class BackendContract(
     LoadingTests,
     GeneratingTests,
+    SequenceTests,
     SamplingTests,
     PenaltyTests,
     LogprobTests,

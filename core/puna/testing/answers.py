@@ -1,5 +1,6 @@
 """What a sequence yields, collected and checked against the order and the ranges that the contract demands."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -64,6 +65,8 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
                     finish = event
                 case ChatDelta():
                     raise AssertionError(f"{event} came for a request without a chat; yield TextDelta")
+            # The host gives other sequences a turn after each event.
+            await asyncio.sleep(0)
     elapsed = time.perf_counter_ns() - begun
     assert finish is not None, "the generator ended without a Finish; yield one as the last event"
     check_finish(finish, request, elapsed)
@@ -122,11 +125,13 @@ async def refused(model: LoadedModel, request: SequenceRequest) -> BackendError 
     Raises AssertionError if the error comes after the first delta: the core has then already answered with a success.
     """
     deltas = 0
+    caught = None
     try:
         async with aclosing(model.generate(request)) as events:
             async for event in events:
                 deltas += not isinstance(event, Prefill)
     except BackendError as error:
-        assert not deltas, f"the refusal came after the first delta: {error}; check the request before you generate"
-        return error
-    return None
+        caught = error
+    if caught is not None:
+        assert not deltas, f"the refusal came after the first delta: {caught}; check the request before you generate"
+    return caught

@@ -36,7 +36,7 @@ CASES = (
          rf"{SPACE}(?:\[[ \t\r\n,truefals]*\]?{SPACE})?"),
     Case(Constraint("gbnf", f'root ::= "{WORDS[0]}" | "{WORDS[1]}"'), "|".join(WORDS), STARTS),
     Case(Constraint("lark", f'start: "{WORDS[0]}" | "{WORDS[1]}"'), "|".join(WORDS), STARTS),
-    Case(Constraint("regex", "qz[0-9]{5,9}Z"), "qz[0-9]{5,9}Z", f"q|qz[0-9]{{0,9}}Z?"),
+    Case(Constraint("regex", "qz[0-9]{5,9}Z"), "qz[0-9]{5,9}Z", "q|qz[0-9]{0,9}Z?"),
 )  # fmt: skip
 BROKEN = {
     "json_schema": '{"type": 5',

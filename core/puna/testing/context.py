@@ -58,8 +58,8 @@ class ContextTests(ContractBase):
     def test_salts_keep_caches_apart(self) -> None:
         """Sequences share cached prefixes only if they have the same salt.
 
-        If it fails: keep the salt with the cached tokens, and compare it first. Otherwise a client can find out by the time
-        of an answer what another client has asked.
+        If it fails: keep the salt with the cached tokens, and compare it first. Otherwise a client can find out by
+        the time of an answer what another client has asked.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -93,8 +93,8 @@ class ContextTests(ContractBase):
     def test_a_full_context_ends_or_is_shifted(self) -> None:
         """With `shift` a sequence goes on beyond the end of the context; without it the end of the context ends it.
 
-        If it fails: when the context is full, drop the older half of what follows the kept tokens, or end with the reason
-        "length" if the request does not permit a shift.
+        If it fails: when the context is full, drop the older half of what follows the kept tokens, or end with the
+        reason "length" if the request does not permit a shift.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -157,8 +157,8 @@ class ContextTests(ContractBase):
     def test_images_are_looked_at_or_refused(self) -> None:
         """An image changes the answer, or the request with it is refused; it is never ignored.
 
-        If it fails: raise UnsupportedError for a request with media that the model cannot take. Put the image in the place
-        of its marker "[img-N]" otherwise, and refuse what is no image with InvalidRequestError.
+        If it fails: raise UnsupportedError for a request with media that the model cannot take. Put the image in the
+        place of its marker "[img-N]" otherwise, and refuse what is no image with InvalidRequestError.
         """
 
         async def test(model: LoadedModel) -> None:

@@ -1,18 +1,13 @@
 """Contract tests of what a sequence yields: its text, its limits, its counts and its end."""
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 from puna.backend import (
-    Finish,
     InvalidRequestError,
     LoadedModel,
     PromptTooLongError,
     Sampling,
-    SequenceRequest,
-    TextDelta,
 )
 from puna.testing.answers import Answer, collect, refusal, refused
 from puna.testing.harness import GREEDY, STRONG_BIAS, ContractBase
@@ -75,8 +70,8 @@ class GeneratingTests(ContractBase):
     def test_a_limit_is_kept(self) -> None:
         """`max_tokens` is the exact number of tokens, unless the model ends earlier; 0 evaluates the prompt only.
 
-        If it fails: count every sampled token, and end with the reason "length" when the count reaches `max_tokens`. The
-        reason is "stop" only after an end token or a stop string.
+        If it fails: count every sampled token, and end with the reason "length" when the count reaches `max_tokens`.
+        The reason is "stop" only after an end token or a stop string.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -97,8 +92,8 @@ class GeneratingTests(ContractBase):
     def test_stop_strings_end_the_text_and_are_not_in_it(self) -> None:
         """The text ends before the stop string, wherever in a token or across tokens it begins and ends.
 
-        If it fails: feed the bytes of each token to `puna.backend.text.TextAssembly` and yield what it returns. It holds
-        back text that may be the beginning of a stop string, and releases it when it turns out to be none.
+        If it fails: feed the bytes of each token to `puna.backend.text.TextAssembly` and yield what it returns. It
+        holds back text that may be the beginning of a stop string, and releases it when it turns out to be none.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -247,17 +242,19 @@ class GeneratingTests(ContractBase):
             length = model.facts.context_length
             if not (length and model.facts.tokenizer):
                 return
+            fits = 0
             for more in (1, length):
                 prompt = await self.long_prompt(model, more)
                 error = await refused(model, self.request(prompt=prompt))
                 assert isinstance(error, PromptTooLongError), f"{len(prompt)} tokens were not refused: {error!r}"
                 assert error.prompt_tokens == len(prompt)
                 assert 0 < error.context_length <= length
+                fits = error.context_length - 1
                 text = "".join(f"{self.prompt} " for _ in range(len(prompt)))
                 error_of_text = await refused(model, self.request(prompt=text))
                 assert isinstance(error_of_text, PromptTooLongError), f"a long text gave {error_of_text!r}"
                 assert error_of_text.prompt_tokens == len(await self.tokens_of(model, text))
-            fitting = await self.long_prompt(model, error.context_length - 1 - length)
+            fitting = await self.long_prompt(model, fits - length)
             answer = await collect(model, self.request(prompt=fitting, max_tokens=1))
             assert answer.finish.prompt_tokens == len(fitting)
 
@@ -274,92 +271,6 @@ class GeneratingTests(ContractBase):
             spent = answer.finish.prompt_eval_ns + answer.finish.eval_ns
             if spent and answer.elapsed_ns > LONG_NS:
                 assert spent > answer.elapsed_ns / 100, f"{spent} ns for an answer of {answer.elapsed_ns} ns"
-
-        self.run(test)
-
-    # ---- Several sequences ----
-
-    def test_more_sequences_than_slots_all_finish(self) -> None:
-        """The backend queues the sequences that it cannot run together, and none changes the text of another.
-
-        If it fails: keep the state of each sequence apart (cache, sampler, text), also where they share a batch.
-        """
-
-        async def test(model: LoadedModel) -> None:
-            count = model.facts.parallel + 3
-            stop = (await collect(model, self.request())).text[-2:]
-            changes = [SequenceRequest(prompt=prompt, sampling=GREEDY, max_tokens=self.max_tokens + number)
-                       for number, prompt in enumerate(self.prompts(count))]  # fmt: skip
-            changes[1] = replace(changes[1], stop=(stop,))
-            if self.obeys("seed"):
-                hot = Sampling(temperature=1.5, top_k=0, top_p=1.0)
-                changes += [self.request(sampling=replace(hot, seed=seed)) for seed in range(count)]
-            alone = [await collect(model, request) for request in changes]
-            together = await asyncio.gather(*(collect(model, request) for request in changes))
-            for request, one, other in zip(changes, alone, together, strict=True):
-                assert one.text == other.text, f"{request} gave another text among other sequences"
-                assert one.finish.output_tokens == other.finish.output_tokens
-            same = await asyncio.gather(*(collect(model, self.request()) for _ in range(count)))
-            assert {answer.text for answer in same} == {(await collect(model, self.request())).text}
-
-        self.run(test)
-
-    def test_slots_run_at_once(self) -> None:
-        """As many sequences as `facts.parallel` says run together, rather than one after the other.
-
-        If it fails: advance all running sequences in turn, or set `facts.parallel` to what the engine can do.
-        """
-
-        async def test(model: LoadedModel) -> None:
-            order: list[int] = []
-
-            async def follow(number: int, prompt: str) -> None:
-                async with aclosing(model.generate(self.request(prompt=prompt, max_tokens=64))) as events:
-                    async for event in events:
-                        if isinstance(event, TextDelta | Finish):
-                            order.append(number)
-
-            count = model.facts.parallel
-            await asyncio.gather(*(follow(number, prompt) for number, prompt in enumerate(self.prompts(count))))
-            if min(map(order.count, range(count))) > 8:
-                # Each has begun before any of them has ended.
-                begun = max(order.index(number) for number in range(count))
-                ended = min(len(order) - order[::-1].index(number) for number in range(count))
-                assert begun < ended, f"{count} sequences ran one after the other"
-
-        self.run(test)
-
-    def test_a_failure_concerns_one_sequence(self) -> None:
-        """A request that is refused leaves the sequences beside it alone.
-
-        If it fails: check a request before it joins the others, and raise from its own generator.
-        """
-
-        async def test(model: LoadedModel) -> None:
-            if not model.facts.tokenizer:
-                return
-            alone = (await collect(model, self.request())).text
-            bad = [refused(model, self.request(prompt=(-1,))) for _ in range(3)]
-            good = [collect(model, self.request()) for _ in range(model.facts.parallel)]
-            answers = await asyncio.gather(*bad, *good)
-            assert all(isinstance(error, InvalidRequestError) for error in answers[:3])
-            assert {answer.text for answer in answers[3:] if isinstance(answer, Answer)} == {alone}
-
-        self.run(test)
-
-    def test_a_slow_reader_loses_nothing(self) -> None:
-        """Events wait for a reader that is slower than the model.
-
-        If it fails: a queue between the engine and the generator must not drop events, however long it grows.
-        """
-
-        async def test(model: LoadedModel) -> None:
-            text, fast = "", await collect(model, self.request())
-            async with aclosing(model.generate(self.request())) as events:
-                async for event in events:
-                    await asyncio.sleep(0.005)
-                    text += event.text if isinstance(event, TextDelta) else ""
-            assert text == fast.text
 
         self.run(test)
 

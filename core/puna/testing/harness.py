@@ -1,4 +1,4 @@
-"""How the contract tests get a loaded model: in this process from a class, or through a host process as the server does.
+"""How the contract tests get a loaded model: from a class in this process, or through a host as the server does.
 
 One model serves all tests of a class, because a host takes a second to start. A test that fails leaves nothing behind:
 the next one loads the model anew. Tests that need a load of their own use `loaded`.
@@ -9,9 +9,14 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from puna.backend import Backend, LoadedModel, ModelSpec, Sampling, SequenceRequest, TokenLogprob, UnsupportedError
+from puna.plugins import Capabilities, ManifestError, Plugin, Registry, read
+from puna.plugins.discovery import described, manifest_of
+from puna.settings import Settings
+from puna.testing import hosts
 from puna.testing.answers import Answer, collect, refused
 
 GREEDY = Sampling(temperature=0.0)
@@ -19,10 +24,6 @@ PLAIN = Sampling(temperature=1.0, top_k=0, top_p=1.0)
 """Sampling from the unchanged distribution of the model."""
 STRONG_BIAS = 1000.0
 """A bias that outweighs every logit of a model."""
-SAMPLING = (
-    *("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty"),
-    *("frequency_penalty", "seed", "logit_bias", "shift"),
-)
 
 
 @dataclass
@@ -56,10 +57,12 @@ class ContractBase:
     entry_point: ClassVar[str] = ""
     """The plugin's name, if it is installed: then it is also tested through a host process, as the server runs it."""
     model_format: ClassVar[str] = "gguf"
-    sampling: ClassVar[tuple[str, ...] | None] = None
-    """The sampling parameters that the backend obeys; None: those of its manifest, and all without a manifest."""
+    manifest: ClassVar[str | Path] = ""
+    """The path of the backend's `backend.toml`. Without a class, the tests start the host that it describes, in any
+    language. With a class, they only read its capabilities; a manifest in the class's package is found without it."""
 
     _session: ClassVar[Session | None] = None
+    _capabilities: ClassVar[Capabilities | None] = None
     _numbers: ClassVar[Iterator[int]] = itertools.count()
 
     def spec(self) -> ModelSpec:
@@ -70,29 +73,97 @@ class ContractBase:
         """Return a request with these fields."""
         return replace(SequenceRequest(prompt=self.prompt, sampling=GREEDY, max_tokens=self.max_tokens), **values)
 
-    def obeys(self, parameter: str) -> bool:
-        """Return whether the backend declares that it obeys a sampling parameter."""
-        return parameter in (SAMPLING if self.sampling is None else self.sampling)
+    # ---- What the manifest says ----
 
-    def declares(self, capability: str) -> bool:  # noqa: ARG002 (nothing is declared without a manifest)
+    @classmethod
+    def plugin(cls) -> Plugin | None:
+        """Return the backend as its manifest or its installation describes it; None for a class alone."""
+        if cls.manifest and cls.backend_class is None:
+            return described(Path(cls.manifest))
+        if cls.entry_point:
+            return Registry.discover(Settings()).get(cls.entry_point)
+        return None
+
+    @classmethod
+    def capabilities(cls) -> Capabilities | None:
+        """Return what the backend declares; None without a manifest: then everything is tried, and may be refused."""
+        if "_capabilities" not in cls.__dict__:
+            cls._capabilities = cls._read_capabilities()
+        return cls._capabilities
+
+    @classmethod
+    def _read_capabilities(cls) -> Capabilities | None:
+        plugin = cls.plugin()
+        if plugin is not None:
+            assert plugin.manifest is not None, plugin.error
+            return plugin.manifest.capabilities
+        assert cls.backend_class is not None, "set backend_class, or manifest, or entry_point"
+        module = cls.backend_class.__module__
+        try:
+            path = Path(cls.manifest) if cls.manifest else manifest_of(module)
+        except ManifestError:
+            return None
+        return read(path, python_class=f"{module}:{cls.backend_class.__qualname__}").capabilities
+
+    def obeys(self, parameter: str) -> bool:
+        """Return whether the backend obeys a sampling parameter: all of them if it has no manifest."""
+        capabilities = self.capabilities()
+        return capabilities is None or parameter in capabilities.sampling
+
+    def declares(self, capability: str) -> bool:
         """Return whether the backend's manifest declares a capability. What it declares, it may not refuse."""
-        return False
+        capabilities = self.capabilities()
+        if capabilities is None:
+            return False
+        listed = capability in capabilities.constraints or capability in capabilities.sampling
+        return listed or getattr(capabilities, capability, False) is True
 
     def check_may_lack(self, capability: str) -> None:
         """Check that a capability which was refused is not declared."""
         assert not self.declares(capability), f"{capability} is declared in the manifest, but refused"
 
+    # ---- Loaded models ----
+
+    @property
+    def through_host(self) -> bool:
+        """Whether the tests run through a host process."""
+        return self.backend_class is None
+
+    @classmethod
+    def installed(cls) -> Plugin:
+        """Return the backend whose host is started."""
+        plugin = cls.plugin()
+        assert plugin is not None, "set manifest or entry_point"
+        assert not plugin.error, plugin.error
+        return plugin
+
     @asynccontextmanager
     async def loaded(self, **changes: Any) -> AsyncIterator[LoadedModel]:  # noqa: ANN401 (fields of the spec)
         """Load the model, with these fields of the spec changed, and free it at the end."""
-        assert self.backend_class is not None, "set backend_class"
-        model = await self.backend_class().load(replace(self.spec(), **changes), lambda _: None)
+        spec = replace(self.spec(), **changes)
+        if self.backend_class is None:
+            async with hosts.hosted(self.installed(), spec) as model:
+                yield model
+            return
+        model = await self.backend_class().load(spec, lambda _: None)
         try:
             yield model
         finally:
             await model.aclose()
 
     def run(self, test: Callable[[LoadedModel], Coroutine[Any, Any, None]]) -> None:
+        """Run a test of generating. A model that does not generate must refuse to."""
+
+        async def generating(model: LoadedModel) -> None:
+            if model.facts.generates:
+                await test(model)
+            else:
+                error = await refused(model, self.request())
+                assert isinstance(error, UnsupportedError), f"facts.generates is False, but generate gave {error!r}"
+
+        self.run_any(generating)
+
+    def run_any(self, test: Callable[[LoadedModel], Coroutine[Any, Any, None]]) -> None:
         """Run a test with the loaded model that the tests of this class share."""
         cls = type(self)
         # Not inherited: a class that derives from another one loads its own model.
@@ -173,7 +244,8 @@ class ContractBase:
             return False
         bias = replace(GREEDY, logit_bias={tokens[0][0]: 1.0})
         error = await refused(model, self.request(sampling=bias, max_tokens=1))
-        assert error is None or self.sampling is None, f"logit_bias is declared, but refused: {error}"
+        if error is not None:
+            self.check_may_lack("logit_bias")
         return error is None
 
     async def plain_tokens(self, model: LoadedModel, count: int) -> list[tuple[int, str]]:

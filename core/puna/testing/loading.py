@@ -4,11 +4,15 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from puna.backend import BackendError, InvalidRequestError, LoadedModel, ModelSpec
+import grpc
+
+from puna.backend import InvalidRequestError, LoadedModel, ModelSpec
+from puna.testing import hosts
 from puna.testing.answers import collect, refusal
 from puna.testing.harness import ContractBase
 
@@ -52,15 +56,25 @@ class LoadingTests(ContractBase):
             ticking = asyncio.create_task(tick())
             await asyncio.sleep(0)
             signs.append(time.monotonic())
-            model = await self.load(self.spec(), report)
-            sign()
-            ticking.cancel()
-            await model.aclose()
+            async with self.reported(report):
+                sign()
+                ticking.cancel()
 
         self.run_alone(test)
         assert all(0 <= fraction <= 1 for fraction in fractions), f"fractions beyond 0 and 1: {fractions}"
         assert fractions == sorted(fractions), f"the progress went backwards: {fractions}"
         assert longest < self.silent_seconds, f"the load gave no sign of life for {longest:.1f} s"
+
+    @asynccontextmanager
+    async def reported(self, report: Callable[[float], None]) -> AsyncIterator[LoadedModel]:
+        """Load the model with a report of the progress."""
+        if self.through_host:
+            async with hosts.hosted(self.installed(), self.spec(), report) as model:
+                yield model
+        else:
+            model = await self.load(self.spec(), report)
+            yield model
+            await model.aclose()
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None] = lambda _: None) -> LoadedModel:
         """Load a model. The caller closes it."""
@@ -92,18 +106,58 @@ class LoadingTests(ContractBase):
 
     async def check_refused(self, spec: ModelSpec) -> None:
         """Check that a load is refused with a text for the user."""
+        if self.through_host:
+            await self.check_status(spec, grpc.StatusCode.INVALID_ARGUMENT)
+            return
         error = await refusal(self.load(spec))
         assert isinstance(error, InvalidRequestError), f"load raised {error!r}"
         assert str(error), "the error has no text"
 
     async def check_odd_file(self, spec: ModelSpec) -> None:
         """Check that a load of an odd file either works or is refused."""
+        if self.through_host:
+            await self.check_status(spec, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OK)
+            return
         try:
             model = await self.load(spec)
-        except BackendError as error:
-            assert isinstance(error, InvalidRequestError), f"load raised {error!r}"
-        else:
-            await model.aclose()
+        except InvalidRequestError:
+            return
+        await model.aclose()
+
+    async def check_status(self, spec: ModelSpec, *codes: grpc.StatusCode) -> None:
+        """Check the status with which a host answers Load."""
+        async with hosts.bare_host(self.installed()) as (_, stub):
+            code, text = await hosts.load_status(stub, self.installed(), spec)
+            assert code in codes, f"Load ended with {code.name}: {text}"
+            assert text or code is grpc.StatusCode.OK, "the error has no text"
+
+    def test_a_host_keeps_to_the_wire_contract(self) -> None:
+        """A host answers Describe, refuses calls before Load and a second Load, and ends soon after SIGTERM.
+
+        If it fails: see the comments of `proto/puna/backend/v1/backend.proto`. Python backends have all of this from
+        `python -m puna.host`; then look for code that blocks the event loop or catches SystemExit.
+        """
+        plugin = self.plugin()
+        if plugin is not None and not plugin.error:
+            self.run_alone(lambda: hosts.check_protocol(plugin, self.spec()))
+
+    def test_a_host_gives_the_same_answer(self) -> None:
+        """The answer through a host is the one of the class in this process.
+
+        If it fails: the backend depends on something that a host does not have: the working folder, an environment
+        variable (`host.environment` in the manifest), a module that is not on its path.
+        """
+        plugin = self.plugin()
+        if self.through_host or plugin is None or plugin.error:
+            return
+
+        async def test() -> None:
+            async with self.loaded() as alone, hosts.hosted(plugin, self.spec()) as model:
+                assert model.facts == alone.facts
+                if alone.facts.generates:
+                    assert (await collect(model, self.request())).text == (await collect(alone, self.request())).text
+
+        self.run_alone(test)
 
     def test_a_load_can_be_cancelled(self) -> None:
         """A cancelled load ends soon and leaves nothing: no thread, no open file, no work.
@@ -111,6 +165,9 @@ class LoadingTests(ContractBase):
         If it fails: look at a flag between the steps of a load that runs in a thread, set it in `finally`, wait for the
         thread, and free what was loaded.
         """
+        if self.through_host:
+            # The server ends the process.
+            return
 
         async def whole() -> None:
             begun = time.monotonic()
@@ -165,15 +222,18 @@ class LoadingTests(ContractBase):
 
         If it fails: stop the threads of the engine in `aclose`, wait for them, and release the library's objects.
         """
+        if self.through_host:
+            return
 
         async def whole() -> None:
             tasks = asyncio.all_tasks()
             model = await self.load(self.spec())
-            await collect(model, self.request(max_tokens=2))
-            running = asyncio.ensure_future(collect(model, self.request(max_tokens=10_000)))
-            await asyncio.sleep(0.01)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            if model.facts.generates:
+                await collect(model, self.request(max_tokens=2))
+                running = asyncio.ensure_future(collect(model, self.request(max_tokens=10_000)))
+                await asyncio.sleep(0.01)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
             async with asyncio.timeout(self.stop_seconds):
                 await model.aclose()
             left = asyncio.all_tasks() - tasks
@@ -193,6 +253,8 @@ class LoadingTests(ContractBase):
 
         async def test() -> None:
             async with self.loaded() as one:
+                if not one.facts.generates:
+                    return
                 alone = (await collect(one, self.request())).text
                 async with self.loaded() as other:
                     texts = await asyncio.gather(*(collect(each, self.request()) for each in (one, other, one)))
@@ -217,15 +279,17 @@ class LoadingTests(ContractBase):
             assert facts.size_bytes >= facts.vram_bytes >= 0
             assert facts.embedding_length >= 0
             assert facts.embedding_tokens >= 0
-            await collect(model, self.request(max_tokens=1))
+            if facts.generates:
+                await collect(model, self.request(max_tokens=1))
             assert model.facts == facts, "the facts changed"
 
-        self.run(test)
+        self.run_any(test)
 
     def test_the_facts_of_the_vocabulary_are_true(self) -> None:
         """BOS and EOS have the ids and texts that the facts name, and are added as the facts say.
 
-        If it fails: read ids, texts and flags from the model's own tokenizer; -1 and "" mean that there is no such token.
+        If it fails: read ids, texts and flags from the model's own tokenizer; -1 and "" mean that there is no such
+        token.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -242,4 +306,4 @@ class LoadingTests(ContractBase):
                     assert await model.detokenize([token], special=True) == [text.encode()], f"token {token}: {text!r}"
                     assert await model.detokenize([token], special=False) == [b""], f"{text!r} is not special"
 
-        self.run(test)
+        self.run_any(test)

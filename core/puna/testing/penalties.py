@@ -1,9 +1,10 @@
 """Contract tests of what changes logits: biases, penalties, and the special tokens that a bias can bring forth.
 
-A bias of a thousand makes the model write any token, so that each rule shows in the text. A backend without logit_bias is
-tested by what its penalties do to text that repeats itself.
+A bias of a thousand makes the model write any token, so that each rule shows in the text. A backend without
+logit_bias is tested by what its penalties do to text that repeats itself.
 """
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -138,7 +139,7 @@ class PenaltyTests(ContractBase):
         for prompt in self.prompts(4):
             answer = await self.with_logprobs(model, self.request(prompt=prompt), 0)
             ids = token_ids(answer.logprobs) if answer is not None else []
-            if answer is not None and any(one == other for one, other in zip(ids, ids[1:], strict=False)):
+            if answer is not None and any(one == other for one, other in itertools.pairwise(ids)):
                 request = self.request(prompt=prompt, sampling=replace(GREEDY, **{"repeat_last_n": 64} | values))
                 changed = (await collect(model, request)).text != answer.text
                 assert changed is (values.get("repeat_last_n") != 0), f"{values}: did the text change? {changed}"

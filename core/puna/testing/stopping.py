@@ -12,6 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from puna.backend import LoadedModel, SequenceRequest
+from puna.runtime.host_model import HostModel
+from puna.testing import hosts
 from puna.testing.answers import collect, first_event
 from puna.testing.harness import ContractBase
 
@@ -107,11 +109,11 @@ class StoppingTests(ContractBase):
 
     async def step(self, model: LoadedModel) -> int | None:
         """Return the model's step number."""
-        return model.step()
+        return await hosts.step(model) if self.through_host else model.step()
 
-    def cpu_seconds(self, model: LoadedModel) -> float:  # noqa: ARG002 (a host's time is read from its process)
+    def cpu_seconds(self, model: LoadedModel) -> float:
         """Return the processor time that the model's process has used."""
-        return time.process_time()
+        return hosts.cpu_seconds(model.pid) if isinstance(model, HostModel) else time.process_time()
 
     def test_a_long_prompt_can_be_stopped(self) -> None:
         """Cancelling ends a prefill soon, long before all of the prompt is evaluated.
@@ -121,7 +123,7 @@ class StoppingTests(ContractBase):
         """
 
         async def test(model: LoadedModel) -> None:
-            if not (model.facts.context_length and model.facts.tokenizer):
+            if not (model.facts.context_length and model.facts.tokenizer and model.facts.generates):
                 return
             prompt = await self.long_prompt(model, -8)
 
@@ -218,12 +220,12 @@ class StoppingTests(ContractBase):
     def test_the_event_loop_stays_free(self) -> None:
         """Other tasks run while a prompt is evaluated and while text is generated, and texts are tokenized meanwhile.
 
-        If it fails: compute in a thread (`puna.blocking.iterate` helps), or give the loop a turn after each step. A host
-        that does not answer in time is ended.
+        If it fails: compute in a thread (`puna.blocking.iterate` helps), or give the loop a turn after each step. A
+        host that does not answer in time is ended.
         """
 
         async def test(model: LoadedModel) -> None:
-            prompt = self.prompt
+            prompt: str | tuple[int, ...] = self.prompt
             if model.facts.context_length and model.facts.tokenizer:
                 prompt = tuple(await self.long_prompt(model, -40))
             gaps = []
@@ -243,6 +245,8 @@ class StoppingTests(ContractBase):
         """Do what must be possible at any time."""
         if model.facts.tokenizer:
             await model.tokenize("a", add_special=False, parse_special=False)
+        if self.through_host:
+            await self.step(model)
 
     def test_steps_are_counted(self) -> None:
         """`step` returns a number that changes while the model works, and None when it has no work.

@@ -34,13 +34,13 @@ class TokenTests(ContractBase):
             assert await model.tokenize("", add_special=False, parse_special=False) == []
             assert await model.detokenize([], special=False) == []
 
-        self.run(test)
+        self.run_any(test)
 
     def test_special_tokens_are_recognised_only_if_asked_for(self) -> None:
         """`parse_special` makes the text of a special token that token; without it, the text is only text.
 
-        If it fails: pass `parse_special` and `special` on to the tokenizer. Text of users is tokenized without it, so that
-        nobody can write a token that ends the turn.
+        If it fails: pass `parse_special` and `special` on to the tokenizer. Text of users is tokenized without it, so
+        that nobody can write a token that ends the turn.
         """
 
         async def test(model: LoadedModel) -> None:
@@ -62,4 +62,4 @@ class TokenTests(ContractBase):
                 assert text in shown, f"detokenize with special leaves {text!r} out"
                 assert text not in hidden, f"detokenize without special writes {text!r}"
 
-        self.run(test)
+        self.run_any(test)

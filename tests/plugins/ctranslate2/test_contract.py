@@ -13,6 +13,7 @@ class TestDecoder(BackendContract):
     prompt = "<|user|>Why is the sky blue?<|assistant|>"
     entry_point = "ctranslate2"
     model_format = "ctranslate2"
+    temperature_first = True
 
     @pytest.fixture
     def _folders(self, decoder):

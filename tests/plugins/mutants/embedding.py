@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from tests.plugins.mutants.vocabulary import Vocabulary
 
 from puna.backend import Embedding, PromptTooLongError
-from tests.plugins.mutants.vocabulary import Vocabulary
 
 
 class EmbeddingMixin:

@@ -1,7 +1,7 @@
 """A right backend: real sampling over a tiny made-up language model. Mutants override one method each.
 
-It pretends to have a device: prefill takes time for each token, in batches between which other tasks run. Sequences that
-find no slot wait in a queue. Tokens that were evaluated are kept and reused by prompts with the same salt.
+It pretends to have a device: prefill takes time for each token, in batches between which other tasks run. Sequences
+that find no slot wait in a queue. Tokens that were evaluated are kept and reused by prompts with the same salt.
 """
 
 import asyncio
@@ -16,6 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.plugins.mutants.embedding import EmbeddingMixin
+from tests.plugins.mutants.grammar import Grammar, Matcher
+from tests.plugins.mutants.language_model import LanguageModel, State
+from tests.plugins.mutants.sampler import Sampler
+from tests.plugins.mutants.vocabulary import BOS, EOS, SPECIAL, Vocabulary
 
 from puna.backend import (
     Backend,
@@ -34,11 +39,6 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna.backend.text import TextAssembly
-from tests.plugins.mutants.embedding import EmbeddingMixin
-from tests.plugins.mutants.grammar import Grammar, Matcher
-from tests.plugins.mutants.language_model import LanguageModel, State
-from tests.plugins.mutants.sampler import Sampler
-from tests.plugins.mutants.vocabulary import BOS, EOS, SPECIAL, Vocabulary
 
 HEADER = b"tiny model\n"
 TRAINED_CONTEXT = 4096

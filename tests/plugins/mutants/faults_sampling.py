@@ -5,11 +5,11 @@ import random
 from dataclasses import replace
 
 import numpy as np
-
-from puna.backend import UnsupportedError
 from tests.plugins.mutants.engine import TinyModel
 from tests.plugins.mutants.registry import mutant
 from tests.plugins.mutants.sampler import Sampler, only, reach, softmax
+
+from puna.backend import UnsupportedError
 
 SEEDS = "seeds_give_different_texts"
 SAME = "the_same_again_gives_the_same"

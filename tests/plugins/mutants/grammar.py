@@ -3,10 +3,10 @@
 import llguidance
 import numpy as np
 from numpy.typing import NDArray
+from tests.plugins.mutants.vocabulary import EOS, SPECIAL, Vocabulary
 
 from puna.backend import Constraint
 from puna_llama_cpp.structured_output.compiler import Compiler, next_mask
-from tests.plugins.mutants.vocabulary import EOS, SPECIAL, Vocabulary
 
 
 class _Tokens:

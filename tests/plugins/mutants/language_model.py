@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-
 from tests.plugins.mutants.vocabulary import EOS, LEXICON, SPECIAL, Vocabulary
 
 ROWS = 1024

@@ -1,7 +1,7 @@
 """Each mutant of the right backend is caught by the contract test that exists for its fault."""
 
 import pytest
-from tests.plugins.mutants import faults_sampling, faults_text  # noqa: F401 (they register mutants)
+from tests.plugins.mutants import faults_requests, faults_sampling, faults_text  # noqa: F401 (they register mutants)
 from tests.plugins.mutants.registry import MUTANTS
 from tests.plugins.mutants.test_right import Right, models  # noqa: F401 (a fixture)
 

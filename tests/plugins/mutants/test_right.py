@@ -1,10 +1,10 @@
 """The right backend passes all contract tests, with both vocabularies."""
 
 import pytest
+from tests.plugins.mutants.engine import HEADER, TinyBackend
 
 from puna.backend import ModelSpec
 from puna.testing import BackendContract
-from tests.plugins.mutants.engine import HEADER, TinyBackend
 
 
 def write_model(folder, kind):

@@ -5,9 +5,10 @@ from puna.backend import InvalidRequestError
 BOS, EOS, MARK = 0, 1, 2
 SPECIAL = {BOS: "<s>", EOS: "</s>", MARK: "<|tool|>"}
 LEXICON = (
-    "the sky is blue because coffee balloon little tree hello naïve café 🙂 日本 Zoë ñandú see all off seems bitter "
-    "rubber yellow aardvark noon ooze is, it. and or sun light moon Ωmega happy apple kitty puppy funny muddy jazz"
-).split()
+    *("the", "sky", "is", "blue", "because", "coffee", "balloon", "little", "tree", "hello", "naïve", "café", "🙂"),
+    *("日本", "Zoë", "ñandú", "see", "all", "off", "seems", "bitter", "rubber", "yellow", "aardvark", "noon", "ooze"),
+    *("is,", "it.", "and", "or", "sun", "light", "moon", "Ωmega", "happy", "apple", "kitty", "puppy", "funny", "jazz"),
+)
 """The words that the model writes, each followed by a space."""
 
 

@@ -33,6 +33,10 @@ class Parrot(LoadedModel):
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Repeat the prompt, byte by byte."""
+        if request.media:
+            raise UnsupportedError("a parrot takes no images or sounds")
+        if request.sampling.logit_bias:
+            raise UnsupportedError("a parrot cannot be biased")
         if request.constraint:
             raise InvalidRequestError("a parrot knows no grammar")
         if request.top_logprobs is not None:

@@ -28,6 +28,7 @@ def source_module():
 
 class TestParrot(BackendContract):
     backend_class = source_module().ParrotBackend
+    manifest = HERE / "puna_parrot.backend.toml"
 
     def spec(self):
         return ModelSpec(path=__file__, context_length=256)
