@@ -19,6 +19,15 @@ WITHOUT_RULES = {
     "core/puna/cli/errors.py": "an exception without behaviour",
     "core/puna/cli/texts.py": "constants",
     "core/puna/go/space.py": "a constant",
+    **dict.fromkeys(
+        (
+            *("core/puna/testing/constraints.py", "core/puna/testing/context.py", "core/puna/testing/generating.py"),
+            *("core/puna/testing/loading.py", "core/puna/testing/logprobs.py", "core/puna/testing/penalties.py"),
+            *("core/puna/testing/sampling.py", "core/puna/testing/sequences.py", "core/puna/testing/stopping.py"),
+            *("core/puna/testing/tokens.py", "core/puna/testing/vectors.py"),
+        ),
+        "contract tests themselves; the mutants of tests/plugins/mutants test them",
+    ),
 }
 """Modules that need no test file of their own, and the reason."""
 
