@@ -17,6 +17,7 @@ from puna.auth.permissions import EXPOSURES
 from puna.configuration import Configuration, load
 from puna.go.duration import parse_duration
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
+from puna.secrets import Secrets, read_secrets
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class Settings:
     that has one. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """The table [secrets] of the file. Options of backends that are secret hold the name of an entry."""
     plugins: tuple[str, ...] = ()
     """Names of the backends that may be used; empty: all."""
     plugins_folder: Path | None = None
@@ -161,6 +164,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         default_backend=_text(environ, "PUNA_BACKEND"),
         kernels=_truth(kernels) if kernels else None,
         backend_options=found.backends,
+        secrets=read_secrets(found.secrets),
         plugins=_list(environ, "PUNA_PLUGINS"),
         plugins_folder=_plugins_folder(_text(environ, "PUNA_PLUGINS_FOLDER")),
         registry_host=_text(environ, "PUNA_REGISTRY_HOST"),

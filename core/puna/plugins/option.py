@@ -1,8 +1,8 @@
 """The options that a backend declares in its manifest: JSON Schema with a scope, and the check of a value.
 
-The manifest's table [options] is a JSON Schema (draft 2020-12) of an object, with two keywords of Puna's own for each
-property. `x-scope` says who may set the option. `x-secret` says that its value is the name of an entry in the
-configuration's table [secrets].
+The manifest's table [options] is a JSON Schema (draft 2020-12) of an object, with two keywords of Puna's own. `x-scope`
+of a property says who may set the option. `x-secret` of a text, which is a property or lies within its tables and
+lists, says that the value is the name of an entry in the configuration's table [secrets].
 
 The schema's keywords are checked here when the manifest is read, so that a wrong or misspelt one is an error that names
 it. References are no keywords here: no schema makes the server open a file or an address. Values are checked by the
@@ -49,8 +49,6 @@ class Option:
     name: str
     schema: Mapping[str, Any]
     scope: str = "operator"
-    secret: bool = False
-    """Whether the value is the name of an entry in the configuration's table [secrets]."""
 
     def allows(self, scope: str) -> bool:
         """Return whether an "operator", a "model" or a "request" may set it."""
@@ -71,6 +69,15 @@ class Option:
             unbounded = isinstance(value, float) and not math.isfinite(value)
             raise ValueError(_explain(min(errors, key=lambda each: (each.validator == "type") is unbounded)))
         return value
+
+    @cached_property
+    def has_secrets(self) -> bool:
+        """Whether a text in its value is the name of a secret."""
+        return _has_secrets(self.schema)
+
+    def with_secrets(self, value: object, resolve: Callable[[str], str]) -> object:
+        """Return a checked value with each name of a secret replaced by what `resolve` returns for it."""
+        return _resolved(self.schema, value, resolve) if self.has_secrets else value
 
     @cached_property
     def _validator(self) -> "Validator":
@@ -99,20 +106,17 @@ def _option(name: str, schema: object) -> Option:
     Table({"name": name}, where).text("name", pattern=NAME, form=NAME_FORM)
     table = Table(schema, where)
     scope = table.text("x-scope", "operator", pattern="|".join(SCOPES), form=f"one of {', '.join(SCOPES)}")
-    secret = table.flag("x-secret", default=False)
-    own = dict(table.items())
-    for own_keyword in ("x-scope", "x-secret"):
-        own.pop(own_keyword, None)
+    own = {keyword: value for keyword, value in table.items() if keyword != "x-scope"}
     check_schema(own, where)
-    if secret and (own.get("type") != "string" or scope == "request"):
-        raise ManifestError(f'{where}: a secret has the type "string" and is set by the operator or a model')
+    if scope == "request" and _has_secrets(own):
+        raise ManifestError(f"{where}: a secret is set by the operator or a model, never by a request")
     if scope == "request" and not _bounded(own):
         # Requests come from strangers, so they must never set a path, an address, a program or a library.
         raise ManifestError(
             f"{where}: must be bounded, since a request may set it: a boolean, a number with both minimum and maximum, "
             f"or a text with an enum"
         )
-    return Option(name=name, schema=own, scope=scope, secret=secret)
+    return Option(name=name, schema=own, scope=scope)
 
 
 def _bounded(schema: Mapping[str, Any]) -> bool:
@@ -166,6 +170,7 @@ _VALUES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "examples": (lambda value: isinstance(value, list), "a list of values"),
     "title": (_is_text, "a text"),
     "description": (_is_text, "a text"),
+    "x-secret": (lambda value: isinstance(value, bool), "true or false"),
     "deprecated": (lambda value: isinstance(value, bool), "true or false"),
     "minimum": (_is_number, "a finite number"),
     "maximum": (_is_number, "a finite number"),
@@ -193,6 +198,8 @@ def check_schema(schema: object, where: str, depth: int = 0) -> None:
     """Check that a schema has known keywords with sound values only. Raises ManifestError, which names the keyword."""
     if depth > MAX_DEPTH:
         raise ManifestError(f"{where}: has more than {MAX_DEPTH} levels")
+    if isinstance(schema, Mapping) and schema.get("x-secret") is True and schema.get("type") != "string":
+        raise ManifestError(f'{where}: a secret has the type "string"')
     for keyword, value in Table(schema, where).items():
         here = f"{where}.{shown(keyword)}"
         if keyword in _VALUES:
@@ -207,12 +214,42 @@ def check_schema(schema: object, where: str, depth: int = 0) -> None:
                 raise ManifestError(f"{here}: must be a list of schemas")
             for number, each in enumerate(value):
                 check_schema(each, f"{here}[{number}]", depth + 1)
+                if _has_secrets(each):
+                    raise ManifestError(
+                        f"{here}[{number}]: a secret must lie in properties, additionalProperties or items"
+                    )
         elif keyword in _SCHEMA_TABLES:
             for name, each in Table(value, here).items():
                 check_schema(each, f"{here}.{shown(name)}", depth + 1)
         else:
             known = ", ".join(sorted([*_VALUES, *_SCHEMA, *_SCHEMA_LISTS, *_SCHEMA_TABLES]))
             raise ManifestError(f"{here}: is not a keyword that options may use (known: {known})")
+
+
+# ---- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def _inner_schemas(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the schemas of the members and elements of a value."""
+    inner = [*schema.get("properties", {}).values(), schema.get("additionalProperties"), schema.get("items")]
+    return [each for each in inner if isinstance(each, Mapping)]
+
+
+def _has_secrets(schema: Mapping[str, Any]) -> bool:
+    return schema.get("x-secret") is True or any(map(_has_secrets, _inner_schemas(schema)))
+
+
+def _resolved(schema: object, value: object, resolve: Callable[[str], str]) -> object:
+    if not isinstance(schema, Mapping):
+        return value
+    if schema.get("x-secret") is True and isinstance(value, str):
+        return resolve(value)
+    if isinstance(value, Mapping):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        return {key: _resolved(known.get(key, others), each, resolve) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(schema.get("items"), each, resolve) for each in value]
+    return value
 
 
 # ---- the check of a value --------------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
-"""Checks options for a backend against its manifest: those of requests, of models and of the operator."""
+"""Options for a backend: those of requests, of models and of the operator are checked against its manifest and merged.
+
+The functions block: a check may import a library, and a secret may be in a file.
+"""
 
 from collections.abc import Mapping
 
 from puna.errors import InvalidRequestError, LoadFailedError
 from puna.plugins import Manifest
+from puna.secrets import SecretError
+from puna.settings import Settings
 
 PLACES = {
     "request": "is set in the server's configuration, not by requests",
@@ -47,6 +52,41 @@ def of_operator(manifest: Manifest, given: Mapping[str, object], *, kernels: boo
     except InvalidRequestError as error:
         raise LoadFailedError(f"the configuration's table [backends.{manifest.name}] is wrong: {error}") from error
     return options if kernels is None or "kernels" not in manifest.options else options | {"kernels": kernels}
+
+
+def for_host(
+    manifest: Manifest, settings: Settings, chosen: Mapping[str, object] | None = None, model: str = ""
+) -> dict[str, object]:
+    """Return what a host gets: the operator's options, and over them those that the model and the request chose.
+
+    Names of secrets are replaced by the secrets. A model may come from a registry, so its options are checked here and
+    not only when it is created. Raises LoadFailedError if an option is wrong, a required one is missing, or a secret
+    cannot be read.
+    """
+    given = settings.backend_options.get(manifest.name, {})
+    options = of_operator(manifest, given, kernels=settings.kernels) | of_stored(manifest, model, chosen or {})
+    for name in manifest.required_options:
+        if name not in options:
+            raise LoadFailedError(
+                f"backend {manifest.name!r} needs the option {name!r}, in the configuration's table "
+                f"[backends.{manifest.name}] or in the model"
+            )
+    return {name: _with_secrets(manifest, name, value, settings) for name, value in options.items()}
+
+
+def _with_secrets(manifest: Manifest, name: str, value: object, settings: Settings) -> object:
+    where = f"option {name!r} of backend {manifest.name!r}"
+
+    def resolve(entry: str) -> str:
+        # The text is not repeated: an operator may have written the secret where its name belongs.
+        if entry not in settings.secrets:
+            raise LoadFailedError(f"{where} must name an entry of the configuration's table [secrets]")
+        try:
+            return settings.secrets[entry].read()
+        except SecretError as error:
+            raise LoadFailedError(f"{where} needs a secret: {error}") from error
+
+    return manifest.options[name].with_secrets(value, resolve) if name in manifest.options else value
 
 
 def _checked(manifest: Manifest, given: Mapping[str, object], scope: str) -> dict[str, object]:

@@ -138,16 +138,12 @@ class Launcher:
 
         Raises LoadFailedError for a wrong option of the operator or the model.
         """
-        spec, given = requirements.spec, self._settings.backend_options.get(backend.name, {})
-
-        def merged() -> dict[str, object]:
-            configured = backend_options.of_operator(backend.usable, given, kernels=self._settings.kernels)
-            # Checked anew, since the model may come from a registry, or its backend may have been upgraded. What a
-            # request may set, a model may set, too.
-            return configured | backend_options.of_stored(backend.usable, requirements.name, spec.backend_options)
-
-        # In a thread, because the first check of all imports a library.
-        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=await asyncio.to_thread(merged))
+        spec = requirements.spec
+        # In a thread, because the first check of all imports a library, and a secret may be in a file.
+        options = await asyncio.to_thread(
+            backend_options.for_host, backend.usable, self._settings, spec.backend_options, requirements.name
+        )
+        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=options)
 
     def _backend(self, requirements: ModelRequirements) -> Plugin:
         """Choose the backend. Raises BackendNotFoundError."""

@@ -71,7 +71,7 @@ def test_every_field_is_read(reading, tmp_path):
         chat=True, tokenizer=False, tools=True, constraints=("regex",), sampling=("seed",)
     )
     assert manifest.required_options == ("mode",)
-    scopes = {name: (each.scope, each.secret) for name, each in manifest.options.items()}
+    scopes = {name: (each.scope, each.has_secrets) for name, each in manifest.options.items()}
     assert scopes == {"kernels": ("operator", False), "mode": ("request", False), "key": ("model", True)}
 
 
@@ -140,6 +140,14 @@ def test_what_is_missing_is_named(reading, field):
         ("options.properties.a.x-scope = 'client'", "options.properties.a.x-scope: must be one of operator, model"),
         ("options.properties.a.x-secret = 1", "options.properties.a.x-secret: must be true or false"),
         ("options.properties.a = {x-secret = true}", 'options.properties.a: a secret has the type "string"'),
+        (
+            "options.properties.a.items = {x-secret = true}",
+            'options.properties.a.items: a secret has the type "string"',
+        ),
+        (
+            "options.properties.a.anyOf = [{type = 'string', x-secret = true}]",
+            "options.properties.a.anyOf[0]: a secret must lie in properties, additionalProperties or items",
+        ),
         ("options.required = ['z']", "options.required: 'z' is not declared"),
         ("options.additionalProperties = true", "options.additionalProperties: must be false"),
         ("options.type = 'array'", 'options.type: must be "object"'),
@@ -198,8 +206,8 @@ def test_an_option_without_bounds_is_never_one_for_requests(reading, schema, fin
 @pytest.mark.parametrize("scope", ["operator", "model"])
 def test_a_secret_is_never_named_by_a_request(reading, scope):
     secret = '{{type = "string", x-secret = true, x-scope = "{}"}}'
-    assert reading(f"{LEAST}options.properties.x = {secret.format(scope)}", python_class="a:b").options["x"].secret
-    with pytest.raises(ManifestError, match=r"options\.properties\.x: a secret has"):
+    assert reading(f"{LEAST}options.properties.x = {secret.format(scope)}", python_class="a:b").options["x"].has_secrets
+    with pytest.raises(ManifestError, match=r"options\.properties\.x: a secret is set by the operator or a model"):
         reading(f"{LEAST}options.properties.x = {secret.format('request')}", python_class="a:b")
 
 

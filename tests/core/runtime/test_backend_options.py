@@ -6,7 +6,9 @@ from puna.errors import InvalidRequestError, LoadFailedError
 from puna.plugins import Manifest
 from puna.plugins.option import read_options
 from puna.plugins.table import Table
-from puna.runtime.backend_options import of_model, of_operator, of_request
+from puna.runtime.backend_options import for_host, of_model, of_operator, of_request
+from puna.secrets import read_secrets
+from puna.settings import Settings
 
 
 def manifest(**properties):
@@ -95,3 +97,59 @@ def test_a_model_may_set_what_requests_may_and_what_is_declared_for_models():
 def test_the_operators_errors_say_where(given, words):
     with pytest.raises(LoadFailedError, match=words):
         of_operator(TUNED, given)
+
+
+KEY = {"type": "string", "x-secret": True, "x-scope": "model"}
+UPSTREAM = {"url": {"type": "string"}, "key": {"type": "string", "x-secret": True}}
+UPSTREAMS = {"type": "object", "additionalProperties": {"type": "object", "properties": UPSTREAM}}
+SECRETS = read_secrets({"a": "hidden-a", "b": {"env": "B"}, "c": {"file": "/no/such/file"}})
+
+
+def settings(**options):
+    return Settings(backend_options={"tuned": options}, secrets=SECRETS)
+
+
+def test_the_host_gets_the_options_of_all_three():
+    given = settings(library="/lib", threads=2, fast=True)
+    assert for_host(TUNED, given, {"threads": 5}) == {"library": "/lib", "threads": 5, "fast": True}
+
+
+def test_a_model_from_a_registry_sets_no_option_of_the_operators():
+    with pytest.raises(InvalidRequestError, match="option 'library' of backend 'tuned' is set in the server's conf"):
+        for_host(TUNED, settings(), {"library": "/tmp/x.so"})
+
+
+def test_names_of_secrets_are_replaced_for_the_host_alone(monkeypatch):
+    monkeypatch.setenv("B", "hidden-b")
+    secret = manifest(key=KEY, upstreams=UPSTREAMS, names={"type": "array", "items": {"type": "string"}})
+    given = settings(upstreams={"one": {"url": "a", "key": "b"}, "two": {"url": "a"}}, names=["a"])
+    assert for_host(secret, given, {"key": "a"}) == {
+        "key": "hidden-a",
+        "upstreams": {"one": {"url": "a", "key": "hidden-b"}, "two": {"url": "a"}},
+        "names": ["a"],
+    }
+    assert of_model(secret, {"key": "a"}) == {"key": "a"}
+    assert "hidden" not in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("hidden-key", r"option 'key' of backend 'tuned' must name an entry of the configuration's table \[secrets\]"),
+        ("b", "needs a secret: the environment variable B is not set"),
+        ("c", "needs a secret: the file /no/such/file cannot be read: No such file or directory"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_an_error_without_the_text(entry, words, monkeypatch):
+    monkeypatch.delenv("B", raising=False)
+    with pytest.raises(LoadFailedError, match=words) as caught:
+        for_host(manifest(key=KEY), settings(key=entry))
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_option_that_must_be_set_is_asked_for():
+    declared, required = read_options(Table({"properties": {"url": {"type": "string"}}, "required": ["url"]}))
+    needy = Manifest(name="tuned", options=declared, required_options=required)
+    assert for_host(needy, settings(url="x")) == {"url": "x"}
+    with pytest.raises(LoadFailedError, match="backend 'tuned' needs the option 'url'"):
+        for_host(needy, settings())
