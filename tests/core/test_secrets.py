@@ -3,15 +3,10 @@ import pytest
 from puna.secrets import MAX_BYTES, SecretError, read_secrets
 
 
-@pytest.mark.parametrize("made", ["text", "value", "file", "env"])
+@pytest.mark.parametrize("made", ["text", "file", "env"])
 def test_a_secret_comes_from_the_configuration_a_file_or_the_environment(made, tmp_path):
     (tmp_path / "key").write_text("hidden\n")
-    entry = {
-        "text": "hidden",
-        "value": {"value": "hidden"},
-        "env": {"env": "K"},
-        "file": {"file": str(tmp_path / "key")},
-    }
+    entry = {"text": "hidden", "env": {"env": "K"}, "file": {"file": str(tmp_path / "key")}}
     secrets = read_secrets({"a": entry[made]})
     assert secrets["a"].read({"K": "hidden"}) == "hidden"
     assert "hidden" not in f"{secrets!r} {secrets['a']!r} {secrets}"
@@ -43,7 +38,18 @@ def test_a_variable_that_is_not_set_is_named():
 
 
 @pytest.mark.parametrize(
-    "entry", [1, None, ["hidden"], {}, {"key": "hidden"}, {"value": 1}, {"env": "A", "file": "hidden"}, {"file": ""}]
+    "entry",
+    [
+        1,
+        None,
+        ["hidden"],
+        {},
+        {"key": "hidden"},
+        {"value": "hidden"},
+        {"env": 1},
+        {"env": "A", "file": "hidden"},
+        {"file": ""},
+    ],
 )
 def test_a_wrong_entry_is_named_and_not_shown(entry):
     with pytest.raises(ValueError, match=r"\[secrets\] a must be a text, or a table") as caught:

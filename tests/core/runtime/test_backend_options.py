@@ -115,8 +115,8 @@ def test_the_host_gets_the_options_of_all_three():
 
 
 def test_a_model_from_a_registry_sets_no_option_of_the_operators():
-    with pytest.raises(InvalidRequestError, match="option 'library' of backend 'tuned' is set in the server's conf"):
-        for_host(TUNED, settings(), {"library": "/tmp/x.so"})
+    with pytest.raises(LoadFailedError, match="the options in m are wrong: option 'library' of backend 'tuned' is set"):
+        for_host(TUNED, settings(), {"library": "/tmp/x.so"}, "m")
 
 
 def test_names_of_secrets_are_replaced_for_the_host_alone(monkeypatch):
