@@ -30,6 +30,8 @@ PunaError
 │   ├── ModelNotFoundError
 │   └── BlobNotFoundError
 ├── UnsupportedOperationError      the model does not support the operation
+│   ├── DemandUnsupportedError     the backend cannot give the answer the form that the request demands
+│   ├── TokenizerMissingError
 │   ├── EmbeddingsUnsupportedError
 │   └── RankingUnsupportedError
 ├── CreateFailedError              a model cannot be created from valid input
@@ -257,6 +259,19 @@ class UnsupportedOperationError(PunaError):
     """The model does not support the operation."""
 
     reason = "UNSUPPORTED_OPERATION"
+
+
+class DemandUnsupportedError(UnsupportedOperationError):
+    """The request demands what the backend of the model cannot do."""
+
+    def __init__(self, backend: str, what: str) -> None:
+        super().__init__(f"backend {backend!r} does not support {what}")
+
+
+class TokenizerMissingError(UnsupportedOperationError):
+    """The request needs a tokenizer, and the backend of the model has none."""
+
+    text = "this model's backend has no tokenizer, so its tokens cannot be counted, listed or turned into text"
 
 
 class EmbeddingsUnsupportedError(UnsupportedOperationError):

@@ -7,7 +7,7 @@ key. A null counts as absent. An unknown name is ignored. An integer may be any 
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from puna.errors import OptionRangeError, OptionTypeError
@@ -44,6 +44,8 @@ class Options:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop: tuple[str, ...] = ()
+    unset: frozenset[str] = field(default=frozenset(), compare=False)
+    """The names of the options that no layer sets. They hold defaults."""
 
 
 # Derived from the annotations, so that an option is declared in one place.
@@ -56,6 +58,7 @@ KINDS: Final[Mapping[str, str]] = {
     if "float" in str(each.type)
     else "integer"
     for each in fields(Options)
+    if each.name != "unset"
 }
 """The type of each option by its name: "integer", "float32", "boolean" or "stop". Modelfiles and gRPC use it too."""
 
@@ -76,7 +79,7 @@ def merge(*layers: Mapping[str, object]) -> Options:
         names = ", ".join(repr(each[:_SHOWN_CHARACTERS]) for each in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         log.warning("ignoring unknown options: %s%s", names, more)
-    return replace(Options(), **values)
+    return replace(Options(), **values, unset=frozenset(KINDS.keys() - values.keys()))
 
 
 def _integer(name: str, value: int) -> int:

@@ -35,6 +35,7 @@ from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
 __all__ = [
     "CONTRACT_VERSION",
     "ENTRY_POINT_GROUP",
+    "NO_TOKENIZER",
     "Backend",
     "BackendError",
     "ChatDelta",
@@ -65,6 +66,9 @@ ENTRY_POINT_GROUP = "puna.backends"
 
 CONTRACT_VERSION = 1
 """The version of this contract. A manifest names the version for which its backend was written."""
+
+NO_TOKENIZER = "this model's backend has no tokenizer"
+"""The text of the error where a request needs one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,16 +250,20 @@ class LoadedModel(ABC):
         from this input (images, say). All are raised before the first TextDelta.
         """
 
-    @abstractmethod
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the token ids of a text. Needs no slot."""
+        """Return the token ids of a text. Needs no slot.
 
-    @abstractmethod
+        Raises UnsupportedError if the model's facts say that there is no tokenizer.
+        """
+        # Not abstract, so that a backend without a tokenizer need not define it.
+        raise UnsupportedError(NO_TOKENIZER)
+
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token; those of special tokens are empty unless `special`. Needs no slot.
 
-        Raises InvalidRequestError for an id that the vocabulary does not have.
+        Raises InvalidRequestError for an id that the vocabulary does not have, and UnsupportedError likewise.
         """
+        raise UnsupportedError(NO_TOKENIZER)
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids, in order, normalised to length 1 unless `raw`.

@@ -88,7 +88,7 @@ class ModelFacts:
     bos_text: str = ""
     eos_text: str = ""
     embedding_length: int = 0
-    """Length of its embedding vectors; 0: the model does not embed."""
+    """Length of its embedding vectors; 0: the model does not embed; -1: unknown until it embeds."""
     embedding_tokens: int = 0
     """Tokens of the longest text that it embeds; 0: the context length."""
     generates: bool = True

@@ -26,6 +26,9 @@ def difference(loaded: ModelRequirements, backend: str, facts: ModelFacts, requi
     have, want = loaded.spec, required.spec
     if required.backend not in (loaded.backend, backend):
         return "backend"
+    # A model without files is loaded elsewhere, so threads, GPUs and the context of a request mean nothing to it.
+    if not (want.path or want.files):
+        return "backend_options" if want.backend_options != have.backend_options else ""
     # Two requests that both leave the context length open must not reload each other's model, whatever the default was.
     if not _automatic("context_length", loaded, required):
         # A context that was clamped is the longest that the model has: any longer request gets the same one.

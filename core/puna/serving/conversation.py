@@ -84,7 +84,10 @@ class Conversation:
 
     @property
     def _drops(self) -> bool:
-        return self.truncate and self.model.config.model_format != "safetensors"
+        facts = self.lease.facts
+        # Whether a prompt fits is known only by counting its tokens.
+        countable = facts.tokenizer and facts.context_length > 0
+        return self.truncate and countable and self.model.config.model_format != "safetensors"
 
     async def _render(self, messages: Sequence[Message]) -> RenderedPrompt:
         if self.native:

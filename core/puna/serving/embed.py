@@ -18,6 +18,7 @@ from puna.errors import (
     PunaError,
 )
 from puna.go.json import quote
+from puna.limits import LARGEST_INT32
 from puna.models.stored import StoredModel
 from puna.offload import offload_if_heavy
 from puna.runtime.requirements import Lease, LeaseKind
@@ -48,9 +49,11 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
         clock.model_ready()
         if not request.inputs:
             return Embeddings()
-        # A context that was raised to a minimum still truncates texts at the length that was asked for.
-        context = lease.facts.context_length
-        longest = min(context, options.num_ctx or context, lease.facts.embedding_tokens or context)
+        # A context that was raised to a minimum still truncates texts at the length that was asked for. A length that
+        # is unknown bounds nothing.
+        facts = lease.facts
+        lengths = (facts.context_length, options.num_ctx, facts.embedding_tokens)
+        longest = min((length for length in lengths if length), default=LARGEST_INT32)
         texts: list[str] = []
         for start in range(0, len(request.inputs), AT_ONCE):
             some = request.inputs[start : start + AT_ONCE]
@@ -58,7 +61,7 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
             # Thousands of short texts need no await of their own; other requests must run in between.
             await asyncio.sleep(0)
         # Checked after the lengths of the texts, as in Ollama, so that a text that is too long is reported first.
-        if not lease.facts.embedding_length:
+        if not facts.embedding_length:
             raise EmbeddingsUnsupportedError
         made: list[Embedding] = []
         for start in range(0, len(texts), AT_ONCE):
@@ -96,7 +99,7 @@ async def _fitting(text: str, lease: Lease, model: StoredModel, longest: int, tr
     """Return the text, truncated if it does not fit. Raises InputTooLongError, InvalidRequestError."""
     facts = lease.facts
     # Every token but BOS and EOS stands for at least one byte, so a short text need not be counted.
-    if len(text.encode()) + 2 <= longest:
+    if len(text.encode()) + 2 <= longest or not facts.tokenizer:
         return text
     if is_long(text, longest):
         found = await head(lease.model, text, longest + 1)

@@ -31,6 +31,7 @@ from puna.serving.answer_parsers import AnswerReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
+from puna.serving.demands import check_tokenizer
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.requests import GenerateRequest
 from puna.serving.sampling_options import output_constraint, shifts
@@ -102,7 +103,8 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 elif isinstance(event, Finish):
                     # A raw request manages its own history, so Ollama returns no context for it.
-                    texts = None if request.raw else (raw, sequence.prompt)
+                    countable = lease.facts.tokenizer and not request.raw
+                    texts = (raw, sequence.prompt) if countable else None
                     yield await _done(event, reader, lease, clock, cut, texts)
 
 
@@ -166,6 +168,7 @@ def _bos_text(found: ResolvedModel) -> str:
 
 
 async def _text_of(lease: Lease, tokens: tuple[int, ...]) -> str:
+    check_tokenizer(lease.facts)
     # Each token becomes text and is tokenized again, so the bound is that of a text that is tokenized whole.
     most = max(WHOLE, PER_TOKEN * lease.facts.context_length)
     if len(tokens) > most:

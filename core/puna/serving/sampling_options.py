@@ -12,7 +12,7 @@ from puna.backend import Constraint, ConstraintLimits, ModelSpec, Sampling
 from puna.errors import InvalidFormatError, InvalidRequestError, OptionRangeError, UnsupportedConstraintError
 from puna.go.json import quote
 from puna.go.json_text import repaired
-from puna.limits import clamp_int32
+from puna.limits import LARGEST_INT32, clamp_int32
 from puna.messages import Tool
 from puna.models.storage.integrity import never
 from puna.models.stored import StoredModel
@@ -26,6 +26,14 @@ DEFAULT_CONTEXT: Final = 4096
 LEAST_CONTEXT: Final = 4
 LEAST_VISION_CONTEXT: Final = 2048
 DRAFT_TOKENS: Final = 4
+SAMPLED: Final = {
+    name: name
+    for name in (
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty"),
+        *("presence_penalty", "frequency_penalty", "seed"),
+    )
+} | {"num_predict": "max_tokens"}
+"""The options that a sequence has, with their names in the backend contract."""
 NO_SHIFT_FAMILIES: Final = ("deepseek2",)
 """Families whose cache cannot be shifted."""
 
@@ -109,9 +117,12 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
 
 
 def token_limit(options: Options, context: int) -> int:
-    """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts."""
+    """Return the maximum number of tokens to generate: `num_predict`, but no more than ten contexts.
+
+    A context of 0 tokens is unknown and bounds nothing.
+    """
     # A context shift lets a model write for ever. Ollama has the same bound.
-    longest = 10 * context
+    longest = 10 * context or LARGEST_INT32
     return longest if options.num_predict < 0 else min(options.num_predict, longest)
 
 
@@ -130,6 +141,7 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
         # Any negative seed asks for a random one. The mask keeps larger seeds usable and equal to their low 32 bits.
         seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
         logit_bias=request.logit_bias,
+        unset=tuple(theirs for ours, theirs in SAMPLED.items() if ours in options.unset),
     )
 
 

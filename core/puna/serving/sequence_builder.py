@@ -58,13 +58,16 @@ class SequenceBuilder:
             # The tokenizer adds BOS again, so a renderer's own would be there twice.
             if facts.adds_bos:
                 prompt = prompt.removeprefix(self.bos or facts.bos_text)
-            # Only the backend can count the tokens of media, so a prompt with media is never cut here.
-            if is_long(prompt, facts.context_length):
+            # Only the backend can count the tokens of media, so a prompt with media is never cut here. Without a
+            # tokenizer, or with a context of unknown length, the prompt is left to the backend.
+            if not (facts.tokenizer and facts.context_length):
+                pass
+            elif is_long(prompt, facts.context_length):
                 prompt, cut = await self._shortened(prompt, may_cut=self.cuts and not media)
             elif self.cuts and not media and len(prompt.encode()) >= facts.context_length:
                 prompt, cut = await self._fitting(prompt)
         # Token ids come with raw prompts, whose length is the client's business.
-        elif len(prompt) > facts.context_length:
+        elif 0 < facts.context_length < len(prompt):
             raise ContextOverflowError(overflow_text(len(prompt), facts.context_length))
         return (
             SequenceRequest(

@@ -146,6 +146,8 @@ def _with_token_text(delta: TextDelta) -> TextDelta:
 
 
 async def _count(model: LoadedModel, request: SequenceRequest) -> int:
+    if not model.facts.tokenizer:
+        return 0
     if isinstance(request.prompt, str):
         return len(await model.tokenize(request.prompt, add_special=True, parse_special=True))
     return len(request.prompt)

@@ -10,6 +10,7 @@ from puna.runtime.requirements import Lease, LeaseKind
 from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.answers import Ranking, Tokens
 from puna.serving.clock import Clock
+from puna.serving.demands import check_tokenizer
 from puna.serving.lengths import head, is_long
 from puna.serving.requests import RequestOptions, RerankRequest
 from puna.serving.sequence_runner import overflow_text, translating_errors
@@ -41,6 +42,7 @@ async def tokenize(
     async with access.lease(
         found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
     ) as lease:
+        check_tokenizer(lease.facts)
         with translating_errors():
             ids = await lease.model.tokenize(text, add_special=add_special, parse_special=parse_special)
             pieces = await lease.model.detokenize(ids, special=True) if with_pieces else []
@@ -57,6 +59,7 @@ async def detokenize(
     async with access.lease(
         found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
     ) as lease:
+        check_tokenizer(lease.facts)
         try:
             with translating_errors():
                 return b"".join(await lease.model.detokenize(ids, special=special))
@@ -100,6 +103,8 @@ def _check_length(field: str, length: int, most: int) -> None:
 async def _check_fits(lease: Lease, texts: Sequence[str]) -> None:
     """Raise ContextOverflowError for a text that is too long to be tokenized whole and does not fit the context."""
     limit = lease.facts.context_length
+    if not (lease.facts.tokenizer and limit):
+        return
     for text in texts:
         if is_long(text, limit) and not (found := await head(lease.model, text, limit + 1)).complete:
             raise ContextOverflowError(overflow_text(len(found.tokens), limit, at_least=True))

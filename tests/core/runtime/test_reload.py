@@ -72,3 +72,10 @@ def test_another_backend_means_loading_anew():
     assert differs(wants="b") == ""
     assert differs(wants="c") == "backend"
     assert differs(replace(LOADED, backend="b"), wants="") == "backend"
+
+
+def test_a_model_without_files_is_loaded_once_whatever_a_request_wants_of_this_machine():
+    loaded = replace(LOADED, spec=replace(LOADED.spec, path=""))
+    fields = {"path": "", "context_length": 7, "gpu_layers": 3, "threads": 2, "batch_size": 9, "use_mmap": False}
+    assert differs(loaded, **fields) == ""
+    assert differs(loaded, **fields, backend_options={"a": 1}) == "backend_options"

@@ -95,3 +95,17 @@ def test_a_constraint_that_is_too_large_names_its_part():
 def test_whether_a_context_is_shifted_is_the_requests_or_the_familys(plain):
     assert shifts(plain, RequestOptions())
     assert not shifts(plain, replace(RequestOptions(), shift=False))
+
+
+def test_a_backend_learns_which_parameters_nothing_sets():
+    options = merge({"temperature": 0.8, "stop": ["x"]}, {"num_predict": 5, "seed": None})
+    assert set(sampling(options, RequestOptions()).unset) == {
+        *("top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty"),
+        *("presence_penalty", "frequency_penalty", "seed"),
+    }
+    assert "max_tokens" in sampling(merge({}), RequestOptions()).unset
+
+
+def test_an_unknown_context_bounds_no_answer():
+    assert token_limit(merge({}), 0) == LARGEST_INT32
+    assert token_limit(merge({"num_predict": 5}), 0) == 5

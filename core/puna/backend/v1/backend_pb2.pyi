@@ -446,7 +446,7 @@ class Loaded(_message.Message):
     eos_text: _builtins.str
     """Text of the EOS token."""
     embedding_length: _builtins.int
-    """Length of its embedding vectors; 0: the model does not embed."""
+    """Length of its embedding vectors; 0: the model does not embed; -1: unknown until it embeds."""
     generates: _builtins.bool
     """Whether it can generate."""
     bos_id: _builtins.int

@@ -47,7 +47,7 @@ class Played(LoadedModel):
         said = 0
         tokens = len(self._tokens(request.prompt)) if isinstance(request.prompt, str) else len(request.prompt)
         try:
-            if tokens > self._facts.context_length:
+            if tokens > (self._facts.context_length or tokens):
                 raise PromptTooLongError(tokens, self._facts.context_length)
             for step in backend.parts.popleft() if backend.parts else ():
                 if isinstance(step, Exception):
@@ -91,7 +91,7 @@ class Played(LoadedModel):
         if not self._facts.embedding_length:
             raise UnsupportedError("this model does not support embeddings")
         for text in inputs:
-            if len(text) + 2 > self._facts.context_length:
+            if len(text) + 2 > (self._facts.context_length or len(text) + 2):
                 raise PromptTooLongError(len(text) + 2, self._facts.context_length)
         return [Embedding([3.0, 4.0, 0.0] if raw else [0.6, 0.8, 0.0], len(text) + 2) for text in inputs]
 
