@@ -130,7 +130,7 @@ def test_a_model_is_given_to_a_backend(puna, server):
 
 def test_plugins_lists_our_backends(puna):
     lines = puna("plugins").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["ctransformers", "ctranslate2", "llama_cpp"]
+    assert [line.split()[0] for line in lines[1:]] == ["ctransformers", "ctranslate2", "llama_cpp", "openai"]
 
 
 def test_without_a_server_the_error_says_so(server):

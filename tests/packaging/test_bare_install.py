@@ -14,6 +14,7 @@ from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, server_pb2, server_pb2
 LLAMA_CPP = "llama_cpp and llguidance and numpy and PIL are not installed; to install: pip install 'puna[llama-cpp]'"
 CTRANSFORMERS = "ctransformers is not installed; to install: pip install 'puna[ctransformers]'"
 CTRANSLATE2 = "ctranslate2 and tokenizers and numpy are not installed; to install: pip install 'puna[ctranslate2]'"
+OPENAI = "openai and httpx2 are not installed; to install: pip install 'puna[openai]'"
 ANSWER = (
     "no installed backend serves models of format 'gguf'; "
     f"backend 'llama_cpp' is broken: {LLAMA_CPP}; backend 'ctransformers' is broken: {CTRANSFORMERS}"
@@ -67,6 +68,7 @@ def test_grpc_says_the_same(server):
         "llama_cpp": LLAMA_CPP,
         "ctransformers": CTRANSFORMERS,
         "ctranslate2": CTRANSLATE2,
+        "openai": OPENAI,
     }
 
 

@@ -254,9 +254,9 @@ def test_a_folder_that_is_not_there_is_no_fault(tmp_path):
 
 def test_what_our_own_backends_import_is_what_they_require():
     """No module outside Puna and the standard library is forgotten in `requires`, also none that Puna depends on."""
-    ours = {"puna", "puna_llama_cpp", "puna_ctransformers", "puna_ctranslate2", "puna_ggml_kernels"}
+    ours = {"puna", "puna_llama_cpp", "puna_ctransformers", "puna_ctranslate2", "puna_ggml_kernels", "puna_openai"}
     installed = {each.name: each for each in Registry.discover().describe()}
-    for name in ("llama_cpp", "ctransformers", "ctranslate2"):
+    for name in ("llama_cpp", "ctransformers", "ctranslate2", "openai"):
         package = Path(importlib.util.find_spec(f"puna_{name}").origin).parent
         imported = {
             module.partition(".")[0]

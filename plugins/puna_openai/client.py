@@ -1,0 +1,113 @@
+"""Speaks HTTP to one upstream, through the package `openai`.
+
+The package retries what failed before an answer began: a refused connection, 408, 409, 429 and 5xx, with pauses that
+the upstream may name. It takes the events of a stream apart. This module adds what it leaves open: an end to waiting,
+bounds on sizes, and one more try for a stream that breaks before its first event.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx2
+from openai import AsyncOpenAI, AsyncStream
+
+from puna_openai.answers import NonsenseError
+from puna_openai.bounds import EVENT_STREAM, BoundedTransport
+from puna_openai.failures import FAILURES, CutError, StalledError, is_transient
+from puna_openai.upstream import Upstream
+
+NO_KEY = "none"
+"""The package demands a key, and servers without keys ignore it."""
+
+
+class UpstreamClient:
+    """A client of one upstream. Its connections are shared by all models there."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        # The package would read the address, the key and more headers from variables that are not meant for this
+        # upstream, so all of them are given.
+        self._client = AsyncOpenAI(
+            api_key=upstream.api_key or NO_KEY,
+            base_url=upstream.base_url,
+            organization="",
+            project="",
+            max_retries=upstream.retries,
+            default_headers={"Accept-Encoding": "identity", **upstream.headers},
+            # Waiting has an end in this module. The package's own timeouts begin anew with each retry.
+            timeout=httpx2.Timeout(None, connect=upstream.connect_timeout),
+            http_client=httpx2.AsyncClient(
+                transport=BoundedTransport(upstream.max_event_bytes, upstream.max_response_bytes),
+                # A redirect would send the conversation to a server that the operator did not name.
+                follow_redirects=False,
+                timeout=None,
+            ),
+        )
+
+    async def events(self, body: Mapping[str, Any]) -> AsyncGenerator[object]:
+        """Yield the events of a streamed chat completion as JSON values. Closing the generator hangs up.
+
+        Raises StalledError, CutError if no event comes, NonsenseError, and what the package raises.
+        """
+        for tries_left in range(self._upstream.retries, -1, -1):
+            begun = False
+            try:
+                async with aclosing(self._events(body)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+                if begun:
+                    return
+                raise CutError
+            except FAILURES as error:
+                # With a part of the answer passed on, a second try would write it twice.
+                if begun or not tries_left or not is_transient(error):
+                    raise
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[object]:
+        upstream = self._upstream
+        async with _ending(upstream.timeout, begun=False):
+            stream = await self._client.post(
+                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=AsyncStream[object]
+            )
+        async with stream:
+            kind = stream.response.headers.get("content-type", "")
+            if not kind.startswith(EVENT_STREAM):
+                raise NonsenseError(f"it is of type {kind.partition(';')[0][:50]!r} and no stream of events")
+            iterator = aiter(stream)
+            begun = False
+            while True:
+                seconds = upstream.stall_timeout if begun else upstream.timeout
+                try:
+                    async with _ending(seconds, begun=begun):
+                        event = await anext(iterator)
+                except StopAsyncIteration:
+                    return
+                begun = True
+                yield event
+
+    async def embeddings(self, body: Mapping[str, Any]) -> object:
+        """Return the answer of the embeddings method as a JSON value."""
+        async with _ending(self._upstream.timeout, begun=False):
+            return await self._client.post("/embeddings", cast_to=object, body=body)
+
+    async def models(self) -> object:
+        """Return the list of the upstream's models as a JSON value."""
+        async with _ending(self._upstream.list_timeout, begun=False):
+            return await self._client.with_options(max_retries=0).get("/models", cast_to=object)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+@asynccontextmanager
+async def _ending(seconds: float, *, begun: bool) -> AsyncGenerator[None]:
+    """Raise StalledError if the block takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise StalledError(seconds, begun=begun) from None

@@ -1,0 +1,62 @@
+"""Waiting has an end, closing hangs up, and only what has not begun is sent again."""
+
+import asyncio
+
+import pytest
+
+from puna.backend import BackendError, ChatDelta
+
+
+async def test_a_stream_that_stalls_is_ended_and_closed(load, run, ask, front):
+    loaded = await load("stalled", stall_timeout=0.3)
+    seen = []
+    with pytest.raises(BackendError, match=r"sent nothing for 0\.3 seconds in the middle of its answer"):
+        async for event in loaded.generate(ask()):
+            seen += [event]
+    # Comments came all the while.
+    assert [event.content for event in seen] == ["Hel", "lo"]
+    await asyncio.wait_for(front.hung_up.wait(), 5)
+
+
+async def test_an_answer_that_never_begins(load, run, ask, front):
+    with pytest.raises(BackendError, match=r"sent nothing for 0\.3 seconds$"):
+        await run(await load("silent", timeout=0.3), ask())
+    await asyncio.wait_for(front.hung_up.wait(), 5)
+
+
+async def test_closing_the_generator_hangs_up(load, ask, front):
+    events = (await load("endless")).generate(ask())
+    assert isinstance(await anext(events), ChatDelta)
+    await events.aclose()
+    await asyncio.wait_for(front.hung_up.wait(), 5)
+
+
+async def test_cancelling_before_the_first_token_hangs_up(load, run, ask, front):
+    task = asyncio.create_task(run(await load("silent"), ask()))
+    await asyncio.wait_for(front.asked.wait(), 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(front.hung_up.wait(), 5)
+
+
+@pytest.mark.parametrize("model", ["flaky", "flaky-cut"])
+async def test_a_request_is_sent_again_before_its_first_token(load, run, ask, front, model):
+    front.failures_left = 2
+    events = await run(await load(model, retries=2), ask())
+    assert events[0] == ChatDelta(content="Hel")
+    assert len(front.requests) == 3
+
+
+async def test_nothing_is_sent_again_after_the_first_token(load, ask, front):
+    loaded = await load("fault:cut", retries=2)
+    with pytest.raises(BackendError):
+        [event async for event in loaded.generate(ask())]
+    assert len(front.requests) == 1
+
+
+async def test_retries_end(load, run, ask, front):
+    front.failures_left = 9
+    with pytest.raises(BackendError, match="status 503"):
+        await run(await load("flaky", retries=1), ask())
+    assert len(front.requests) == 2
