@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.backend import CONTRACT_VERSION
+from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, THINKING, TOOLS, VISION
 from puna.plugins.option import Option, read_options
 from puna.plugins.table import ManifestError, Table
 
@@ -72,6 +73,12 @@ class Capabilities:
     """Kinds of structured output that it enforces."""
     sampling: tuple[str, ...] = ()
     """Sampling parameters that it obeys."""
+
+    @property
+    def of_models(self) -> tuple[str, ...]:
+        """The capabilities that its models can have, under Ollama's names."""
+        known = {VISION: self.vision, AUDIO: self.audio, TOOLS: self.tools, THINKING: self.thinking}
+        return (COMPLETION, *(name for name, has in (known | {EMBEDDING: self.embeddings}).items() if has))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

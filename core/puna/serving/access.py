@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from puna.auth.caller import current
 from puna.errors import (
+    BackendNotFoundError,
     CapabilityMissingError,
     CloudDisabledError,
     InvalidModelNameError,
@@ -29,6 +30,7 @@ from puna.models.name import Reference, Source, parse_reference
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options, merge
+from puna.plugins import Manifest, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
@@ -53,14 +55,31 @@ class ResolvedModel:
     reference: Reference
     model: StoredModel
     templates: ModelTemplates
+    backend: Manifest | None = None
+    """The backend that would serve the model; None if there is none, which a load reports."""
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the backend takes messages, so that nothing is rendered or parsed here."""
+        return self.backend is not None and self.backend.capabilities.chat
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The capabilities: the backend's if it takes messages, else those of the model's files and templates."""
+        if self.backend is None or not self.backend.capabilities.chat or self.model.config.capabilities:
+            return self.model.capabilities
+        return self.backend.capabilities.of_models
 
 
 class Access:
     """Finds models in the store and leases them from the pool."""
 
-    def __init__(self, store: ModelStore, pool: ModelPool, settings: Settings, sandbox: Sandbox) -> None:
+    def __init__(
+        self, store: ModelStore, pool: ModelPool, settings: Settings, sandbox: Sandbox, backends: Registry
+    ) -> None:
         self.sandbox = sandbox
         """Runs templates in worker processes."""
+        self._backends = backends
         self._store = store
         self._pool = pool
         self.settings = settings
@@ -97,7 +116,7 @@ class Access:
             # A store that cannot be read must not look like one without the model.
             await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
-        return ResolvedModel(sent, reference, model, templates)
+        return ResolvedModel(sent, reference, model, templates, self._backend(model))
 
     def check_constraint_size(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
         """Raise UnsupportedConstraintError for a constraint that is too large.
@@ -124,6 +143,17 @@ class Access:
             on_progress=report,
             kind=kind,
         )
+
+    def _backend(self, model: StoredModel) -> Manifest | None:
+        """Return the manifest of the backend that would serve a model; None if there is none that can be used."""
+        config = model.config
+        try:
+            name = self._backends.for_model(
+                config.model_format or "gguf", config.backend, self.settings.default_backend
+            )
+            return self._backends.get(name).manifest
+        except BackendNotFoundError:
+            return None
 
     async def unload(self, model: StoredModel) -> bool:
         """Free a model as soon as it is idle; return whether it was loaded."""
@@ -184,7 +214,7 @@ def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
     """
     think = request.think
     # As in Ollama, silence means thinking: only `think: false` turns it off.
-    if "thinking" in found.model.capabilities:
+    if "thinking" in found.capabilities:
         return think or Think(on=True)
     if think is not None and think.on:
         if not request.think_if_possible:
@@ -199,7 +229,7 @@ def check_capabilities(found: ResolvedModel, verb: str, needed: Sequence[str]) -
 
     `verb` names the operation in the error text.
     """
-    capabilities = found.model.capabilities
+    capabilities = found.capabilities
     # The two texts name the model differently, the first as the client wrote it and the second in full. Clients of
     # Ollama see the same.
     if "completion" not in capabilities:

@@ -19,6 +19,7 @@ from typing import Final
 
 from puna.backend import Constraint, Finish, Prefill, TextDelta
 from puna.capabilities import PARSERS, THINKING
+from puna.errors import DemandUnsupportedError
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
@@ -30,7 +31,7 @@ from puna.prompt.layout import OutputLayout
 from puna.prompt.rendered import RenderedPrompt
 from puna.prompt.tool_grammar import grammar as tool_grammar
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving import answers
+from puna.serving import answers, chat_level
 from puna.serving.access import (
     Access,
     OnProgress,
@@ -44,6 +45,7 @@ from puna.serving.answer_parsers import AnswerReader, plain
 from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
+from puna.serving.demands import check_demands
 from puna.serving.requests import ChatRequest
 from puna.serving.sampling_options import output_constraint, shifts
 from puna.serving.sequence_builder import SequenceBuilder
@@ -77,8 +79,12 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     access.refuse_remote(found)
     think = thinking_of(found, asked)
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
+    if found.backend is not None:
+        check_demands(found.backend, asked)
+        if found.takes_messages and request.render_only:
+            raise DemandUnsupportedError(found.backend.name, "render_only")
     options = options_of(found.model, asked)
-    if found.model.mode == "native":
+    if found.model.mode == "native" and not found.takes_messages:
         # The worker process starts while the model loads.
         access.sandbox.warm()
     # A request that only loads a model takes no part in the bound on waiting requests. See puna.runtime.pool.
@@ -87,6 +93,20 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
         clock.model_ready()
         if not request.messages:
             yield Done(reason="load")
+            return
+        if found.takes_messages:
+            conversation = chat_level.Conversation(
+                model=found.model,
+                messages=request.messages,
+                tools=request.tools,
+                tool_choice=request.tool_choice,
+                think=asked.think and think,
+                options=options,
+                request=asked,
+            )
+            async with aclosing(chat_level.answer(conversation, lease, clock)) as events:
+                async for event in events:
+                    yield event
             return
         turn = await _turn(found, lease, request, think)
         if request.render_only:

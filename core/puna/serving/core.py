@@ -53,10 +53,10 @@ class Serving:
         self._pool = pool
         self.settings = settings
         self.activity = Activity()
-        self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits))
+        self._backends = backends or Registry.discover(settings)
+        self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends)
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
-        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._quantizer)
-        self._backends = backends
+        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._backends.quantizer)
 
     def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
         """Complete a prompt. See puna.serving.generate."""
@@ -165,15 +165,5 @@ class Serving:
 
     def plugins(self) -> list[Plugin]:
         """Return all backends, including those that cannot be used. Reads the disk if something has changed."""
-        registry = self._registry()
-        registry.refresh()
-        return registry.describe()
-
-    def _quantizer(self) -> str:
-        return self._registry().quantizer()
-
-    def _registry(self) -> Registry:
-        # Entry points are read at the first use, since most uses of this class need no plugin.
-        if self._backends is None:
-            self._backends = Registry.discover(self.settings)
-        return self._backends
+        self._backends.refresh()
+        return self._backends.describe()

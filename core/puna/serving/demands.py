@@ -6,7 +6,43 @@ sampling is ignored by a backend without it, as Ollama ignores an option that it
 """
 
 from puna.backend import ModelFacts
-from puna.errors import TokenizerMissingError
+from puna.errors import DemandUnsupportedError, TokenizerMissingError
+from puna.plugins import Manifest
+from puna.serving.requests import GenerateRequest, RequestOptions
+
+KINDS = {"json_object": "json_schema"}
+"""Kinds of structured output that are sent as another kind."""
+
+
+def check_demands(backend: Manifest, request: RequestOptions) -> None:
+    """Raise DemandUnsupportedError for the first demand that the backend cannot meet."""
+    can = backend.capabilities
+    if (output := request.constraint) is not None:
+        kind = KINDS.get(output.kind, output.kind)
+        if kind not in can.constraints:
+            raise DemandUnsupportedError(backend.name, f"structured output of kind {kind}")
+    if request.logprobs and not can.logprobs:
+        raise DemandUnsupportedError(backend.name, "log-probabilities")
+    if request.logit_bias and "logit_bias" not in can.sampling:
+        raise DemandUnsupportedError(backend.name, "logit_bias")
+
+
+def check_prompt(backend: Manifest, request: GenerateRequest) -> None:
+    """Raise DemandUnsupportedError for a completion that cannot become a conversation of one message.
+
+    A backend that takes messages completes no prompt as it is.
+    """
+    if not backend.capabilities.chat:
+        return
+    for name, given in (
+        ("raw", request.raw),
+        ("suffix", request.suffix),
+        ("template", request.template),
+        ("context", request.context),
+        ("render_only", request.render_only),
+    ):
+        if given:
+            raise DemandUnsupportedError(backend.name, name)
 
 
 def check_tokenizer(facts: ModelFacts) -> None:

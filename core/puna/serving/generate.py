@@ -12,12 +12,13 @@ from puna.errors import (
     UnknownRendererError,
 )
 from puna.messages import Message, Think
+from puna.options import Options
 from puna.prompt.builtin.interface import Parser
 from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.rendered import RenderedPrompt
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving import answers
+from puna.serving import answers, chat_level
 from puna.serving.access import (
     Access,
     OnProgress,
@@ -31,7 +32,7 @@ from puna.serving.answer_parsers import AnswerReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
-from puna.serving.demands import check_tokenizer
+from puna.serving.demands import check_demands, check_prompt, check_tokenizer
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.requests import GenerateRequest
 from puna.serving.sampling_options import output_constraint, shifts
@@ -59,9 +60,12 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         await access.unload(found.model)
         yield Done(reason="unload")
         return
+    if found.backend is not None:
+        check_prompt(found.backend, request)
+        check_demands(found.backend, asked)
     think = _checked(found, request)
     options = options_of(found.model, asked)
-    if found.model.uses_jinja:
+    if found.model.uses_jinja and not found.takes_messages:
         # The worker process starts while the model loads.
         access.sandbox.warm()
     kind = LeaseKind.LOAD_ONLY if empty else LeaseKind.SEQUENCE
@@ -69,6 +73,12 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         clock.model_ready()
         if empty:
             yield Done(reason="load")
+            return
+        if found.takes_messages:
+            conversation = _conversation(found, request, think, options)
+            async with aclosing(chat_level.answer(conversation, lease, clock)) as answer:
+                async for step in answer:
+                    yield step
             return
         parser = found.templates.parser()
         if parser is not None:
@@ -110,7 +120,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
 
 def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:
     """Check the request against the model's capabilities; return whether and how hard it thinks."""
-    if "image" in found.model.capabilities:
+    if "image" in found.capabilities:
         raise CapabilityMissingError("image generation models are not currently supported")
     if request.raw and (request.template or request.system or request.context):
         raise InvalidRequestError("raw mode does not support template, system, or context")
@@ -153,6 +163,23 @@ async def _prompt(
     )
     rendered = await conversation.prompt(messages, request.options.constraint, early=True)
     return RenderedPrompt(before + rendered.text, rendered.media)
+
+
+def _conversation(
+    found: ResolvedModel, request: GenerateRequest, think: Think | None, options: Options
+) -> chat_level.Conversation:
+    """Return a prompt as a conversation of one message, for a backend that takes messages."""
+    # Token ids come with `raw` only, which such a backend refuses.
+    assert isinstance(request.prompt, str)
+    return chat_level.Conversation(
+        model=found.model,
+        messages=(Message(role="user", content=request.prompt, media=request.media),),
+        system=request.system,
+        think=request.options.think and think,
+        options=options,
+        request=request.options,
+        preset=request.context is None,
+    )
 
 
 def _bos_text(found: ResolvedModel) -> str:
