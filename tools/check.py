@@ -19,6 +19,7 @@ STEPS = {
     "lint": ["ruff", "check", "--quiet", "."],
     "layers": ["lint-imports"],
     "variables": ["python", "tools/list_variables.py", "--check"],
+    "reasons": ["python", "tools/list_reasons.py", "--check"],
     "proto": ["python", "tools/gen_proto.py", "--check"],
     "types": ["mypy"],
 }

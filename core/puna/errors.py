@@ -67,12 +67,14 @@ class PunaError(Exception):
     early: bool = False
     """True if a kind of error that usually occurs while a request runs was raised before. REST headers differ then."""
 
-    def __init__(self, text: str | None = None) -> None:
+    def __init__(self, text: str | None = None, **info: object) -> None:
+        """`info` holds the variables of the text for programs, such as `model` or `limit`."""
         super().__init__(self.text if text is None else text)
+        self.info: dict[str, object] = info
 
 
 class InvalidRequestError(PunaError):
-    """The request cannot be served as it is."""
+    """The request cannot be served as it is. `info` may have the path of the `field` that is wrong."""
 
     reason = "INVALID_REQUEST"
 
@@ -139,7 +141,7 @@ class DigestMismatchError(InvalidRequestError):
     reason = "DIGEST_MISMATCH"
 
     def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"')
+        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"', expected=expected, got=got)
 
 
 class InvalidCreateError(InvalidRequestError):
@@ -190,7 +192,7 @@ class OptionTypeError(PunaError):
 
     def __init__(self, name: str, wanted: str) -> None:
         """`wanted` ends the sentence, for example "type integer" or "an array of strings"."""
-        super().__init__(f'option "{name}" must be of {wanted}')
+        super().__init__(f'option "{name}" must be of {wanted}', field=name)
 
 
 class OptionRangeError(InvalidRequestError):
@@ -200,7 +202,7 @@ class OptionRangeError(InvalidRequestError):
 
     def __init__(self, name: str, wanted: str) -> None:
         """`wanted` ends the sentence, for example "finite" or "at most 512 (PUNA_MAX_THREADS)"."""
-        super().__init__(f'option "{name}" must be {wanted}')
+        super().__init__(f'option "{name}" must be {wanted}', field=name)
 
 
 class InvalidFormatError(PunaError):
@@ -222,7 +224,7 @@ class TemplateLimitError(TemplateError):
 
     def __init__(self, limit: str, variable: str) -> None:
         """`limit` is the bound with its unit, `variable` the setting's name."""
-        super().__init__(f"template exceeds the limit of {limit} ({variable})")
+        super().__init__(f"template exceeds the limit of {limit} ({variable})", limit=limit, setting=variable)
 
 
 class UnknownRendererError(PunaError):
@@ -231,7 +233,7 @@ class UnknownRendererError(PunaError):
     reason = "UNKNOWN_RENDERER"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f'unknown renderer "{name}"')
+        super().__init__(f'unknown renderer "{name}"', renderer=name)
 
 
 class NotFoundError(PunaError):
@@ -246,7 +248,7 @@ class ModelNotFoundError(NotFoundError):
     reason = "MODEL_NOT_FOUND"
 
     def __init__(self, name: str, text: str | None = None) -> None:
-        super().__init__(text or f"model '{name}' not found")
+        super().__init__(text or f"model '{name}' not found", model=name)
 
 
 class BlobNotFoundError(NotFoundError):
@@ -265,7 +267,7 @@ class DemandUnsupportedError(UnsupportedOperationError):
     """The request demands what the backend of the model cannot do."""
 
     def __init__(self, backend: str, what: str) -> None:
-        super().__init__(f"backend {backend!r} does not support {what}")
+        super().__init__(f"backend {backend!r} does not support {what}", backend=backend)
 
 
 class TokenizerMissingError(UnsupportedOperationError):
@@ -315,7 +317,7 @@ class RegistryNotAllowedError(PunaError):
     reason = "REGISTRY_NOT_ALLOWED"
 
     def __init__(self, registry: str) -> None:
-        super().__init__(f"registry {registry} is not allowed: PUNA_ALLOWED_REGISTRIES does not list it")
+        super().__init__(f"PUNA_ALLOWED_REGISTRIES does not list the registry {registry}", registry=registry)
 
 
 class QueueFullError(PunaError):
@@ -383,7 +385,7 @@ class DamagedModelError(LoadFailedError):
     reason = "MODEL_DAMAGED"
 
     def __init__(self, name: str, what: str) -> None:
-        super().__init__(f"model '{name}' is damaged: {what}; pull or create it again, or ask puna doctor")
+        super().__init__(f"model '{name}' is damaged: {what}; pull or create it again, or ask puna doctor", model=name)
 
 
 class BackendCrashedError(PunaError):

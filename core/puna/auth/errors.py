@@ -21,7 +21,7 @@ class NotExposedError(PermissionDeniedError):
     reason = "NOT_EXPOSED"
 
     def __init__(self, group: str) -> None:
-        super().__init__(f"this server does not offer {group!r} to its callers")
+        super().__init__(f"this server does not offer {group!r} to its callers", group=group)
 
 
 class ModelNotAllowedError(PermissionDeniedError):
@@ -30,7 +30,7 @@ class ModelNotAllowedError(PermissionDeniedError):
     reason = "MODEL_NOT_ALLOWED"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"this API key may not use the model {name!r}")
+        super().__init__(f"this API key may not use the model {name!r}", model=name)
 
 
 class RateLimitedError(PunaError):

@@ -2,6 +2,7 @@
 
 from puna.errors import InvalidRequestError
 from puna.limits import Limits
+from puna.rpc import rules
 from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2, rank_pb2, tokenize_pb2
 
 
@@ -18,18 +19,21 @@ def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
     # A message may hold any number of calls, so the bound on messages does not bound them.
     _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
     _check("tools", len(wire.tools), limits.max_tools, "tools")
+    rules.check(wire.tool_choice, "tool_choice.")
     check_options(wire.options, limits)
 
 
 def check_embed(wire: embed_pb2.EmbedRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if there are too many texts."""
     _check("input", len(wire.inputs), limits.max_inputs, "texts")
+    rules.check(wire)
     check_options(wire.options, limits)
 
 
 def check_rerank(wire: rank_pb2.RerankRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if there are too many documents."""
     _check("documents", len(wire.documents), limits.max_inputs, "documents")
+    rules.check(wire)
     check_options(wire.options, limits)
 
 
@@ -51,7 +55,8 @@ def check_create(wire: models_pb2.CreateModelRequest, limits: Limits) -> None:
 
 
 def check_options(wire: options_pb2.RequestOptions, limits: Limits) -> None:
-    """Raise InvalidRequestError if there are too many options, or they are too long."""
+    """Raise InvalidRequestError if there are too many options, or one is too long or out of its bounds."""
+    rules.check(wire, "options.")
     check_length("options", wire.options_json, limits)
     _check("stop", len(wire.sampling.stop), limits.max_stops, "strings")
     _check("logit_bias", len(wire.sampling.logit_bias), limits.max_json_values, "tokens")
@@ -75,4 +80,5 @@ def check_stops(values: object, limits: Limits) -> None:
 
 def _check(field: str, count: int, most: int, things: str) -> None:
     if count > most:
-        raise InvalidRequestError(f"{field}: {count} {things} are more than the limit of {most}")
+        text = f"{field}: {count} {things} are more than the limit of {most}"
+        raise InvalidRequestError(text, field=field, limit=most)

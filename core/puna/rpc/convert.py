@@ -56,7 +56,7 @@ def generate_request(wire: generate_pb2.GenerateRequest) -> GenerateRequest:
     """Return a completion request. Raises InvalidRequestError."""
     by_ids = wire.WhichOneof("prompt") == "token_ids"
     if by_ids and not wire.raw:
-        raise InvalidRequestError("a prompt of token ids needs raw")
+        raise InvalidRequestError("a prompt of token ids needs raw", field="raw")
     return GenerateRequest(
         model=wire.model,
         prompt=tuple(wire.token_ids.ids) if by_ids else wire.text,
@@ -176,7 +176,7 @@ def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:
         return OutputConstraint("json_object")
     if kind == "choices":
         if not wire.choices.values:
-            raise InvalidRequestError("choices are empty")
+            raise InvalidRequestError("choices are empty", field="options.constraint.choices")
         # JSON strings, one after the other, are also literals of a Lark grammar.
         return OutputConstraint("lark", "start: " + " | ".join(json.dumps(each) for each in wire.choices.values))
     text: str = getattr(wire, kind)
@@ -186,7 +186,7 @@ def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:
             return None
         json_fields.check_schema_depth(text)
     elif kind != "regex" and not text.strip():
-        raise InvalidRequestError(f"the grammar in {kind} is empty")
+        raise InvalidRequestError(f"the grammar in {kind} is empty", field=f"options.constraint.{kind}")
     return OutputConstraint(kind, text)
 
 
@@ -199,7 +199,7 @@ def _keep_alive(wire: options_pb2.KeepAlive) -> float | None:
     try:
         seconds = wire.duration.ToNanoseconds() / 1e9
     except ValueError as error:
-        raise InvalidRequestError(f"keep_alive is no duration: {error}") from error
+        raise InvalidRequestError(f"keep_alive is no duration: {error}", field="options.keep_alive") from error
     # A negative keep-alive means for good in Ollama.
     return math.inf if seconds < 0 or seconds > _LONGEST_SECONDS else seconds
 
@@ -210,14 +210,16 @@ def _moment(wire: options_pb2.RequestOptions) -> int:
         # The sender's clock may be ahead, which would give negative durations.
         return min(wire.start_time.ToNanoseconds(), time.time_ns())
     except ValueError as error:
-        raise InvalidRequestError(f"start_time is no moment: {error}") from error
+        raise InvalidRequestError(f"start_time is no moment: {error}", field="options.start_time") from error
 
 
 def _logit_bias(wire: Mapping[int, float]) -> dict[int, float]:
     """Return the logit biases by token id. Minus infinity forbids a token; other biases must be finite."""
     # NaN would make the sampler's comparisons meaningless in native code.
     if any(not math.isfinite(bias) and bias != -math.inf for bias in wire.values()):
-        raise InvalidRequestError("every logit_bias must be finite, or minus infinity")
+        raise InvalidRequestError(
+            "every logit_bias must be finite, or minus infinity", field="options.sampling.logit_bias"
+        )
     return dict(wire)
 
 

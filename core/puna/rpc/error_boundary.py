@@ -19,6 +19,7 @@ import grpc.aio
 
 from puna.errors import PunaError, StoreFailedError
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
+from puna.rpc.wording import words
 from puna.traceback_summary import summarize
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     failure.__traceback__ = None  # its frames would hold the request until the next garbage collection
     # Other clients accept 8 KiB of trailers. A longer text would break the call instead of explaining it.
     whole_text = metadata.get(LONG_ERRORS) == "1"
-    await end(context, code_of(failure), short(str(failure)), trailers(failure, whole_text=whole_text))
+    await end(context, code_of(failure), short(words(failure)), trailers(failure, whole_text=whole_text))
     raise failure
 
 

@@ -22,7 +22,7 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"{field} is not a JSON object")
+        raise InvalidRequestError(f"{field} is not a JSON object", field=field)
     return value
 
 
@@ -77,7 +77,7 @@ def _read(text: str, field: str) -> json_text.JSON:
     try:
         return json_text.loads(json_text.repaired(text))
     except ValueError as error:
-        raise InvalidRequestError(f"{field} is not JSON: {error}") from error
+        raise InvalidRequestError(f"{field} is not JSON: {error}", field=field) from error
 
 
 def _check_schema(schema: object, field: str) -> None:
@@ -86,9 +86,9 @@ def _check_schema(schema: object, field: str) -> None:
     # Templates iterate over these members. A text instead of an array would be taken apart by characters.
     for key in _LISTS:
         if not isinstance(schema.get(key), list | None):
-            raise InvalidRequestError(f'{field}: "{key}" is not an array')
+            raise InvalidRequestError(f'{field}: "{key}" is not an array', field=field)
     properties = schema.get("properties")
     if not isinstance(properties, Mapping | None):
-        raise InvalidRequestError(f'{field}: "properties" is not an object')
+        raise InvalidRequestError(f'{field}: "properties" is not an object', field=field)
     for each in (*(properties or {}).values(), *(schema.get("anyOf") or [])):
         _check_schema(each, field)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from puna.errors import ServerEndingError
+from puna.errors import PunaError, ServerEndingError
 from puna.rpc.error_boundary import CancelledByRequestError
 from puna.serving.activity import Activity, Entry
 
@@ -19,6 +19,10 @@ def observed(activity: Activity, model: str, method: str) -> Generator[Entry]:
     with activity.entered(model, method) as entry:
         try:
             yield entry
+        except PunaError as error:
+            if model:
+                error.info.setdefault("model", model)
+            raise
         except asyncio.CancelledError:
             # The end of the server comes first: a call that was also cancelled by id gets the status on which clients
             # retry.

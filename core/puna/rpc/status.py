@@ -1,12 +1,14 @@
 """Translation of errors to gRPC status codes and details. No other module knows both."""
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from puna.auth.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
@@ -14,6 +16,7 @@ from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
     BackendNotFoundError,
+    BlobNotFoundError,
     CapabilityMissingError,
     ClientStalledError,
     CloudDisabledError,
@@ -22,6 +25,7 @@ from puna.errors import (
     InvalidFormatError,
     InvalidRequestError,
     LoadFailedError,
+    ModelNotFoundError,
     NotFoundError,
     NotLocalError,
     OptionTypeError,
@@ -37,11 +41,15 @@ from puna.errors import (
     UnsupportedOperationError,
 )
 from puna.gguf.reader import GGUFError
+from puna.models.registry.failures import RegistryUnauthorizedError, RemoteModelNotFoundError
 from puna.models.stored import UnreadableModelError
+from puna.rpc.wording import variables, words
 
 DOMAIN: Final = "puna"
 LONGEST_TEXT: Final = 1024
 """Bytes of an error's text in a status message. All trailers together must stay below the client's limit, 8 KiB."""
+LONGEST_VARIABLE: Final = 256
+"""Characters of one value of ErrorInfo.metadata."""
 LONG_ERRORS: Final = "puna-long-errors"
 """Request metadata. A client that sends "1" gets whole error texts in the trailer LONG_ERROR."""
 LONG_ERROR: Final = "puna-error-bin"
@@ -68,6 +76,8 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     ClientStalledError: grpc.StatusCode.DEADLINE_EXCEEDED,
     ServerEndingError: grpc.StatusCode.UNAVAILABLE,
     StoreFailedError: grpc.StatusCode.FAILED_PRECONDITION,
+    RemoteModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    RegistryUnauthorizedError: grpc.StatusCode.UNAUTHENTICATED,
     TransferError: grpc.StatusCode.UNAVAILABLE,
     BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
     DamagedModelError: grpc.StatusCode.DATA_LOSS,
@@ -96,18 +106,34 @@ def short(text: str) -> str:
 
 
 def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
-    """Return the trailing metadata: a google.rpc.Status, and the whole text if `whole_text` is set."""
-    status = Status(code=code_of(error).value[0], message=short(str(error)))
-    # Ollama answers some errors with another HTTP status before the request runs. The bridge cannot know that by
-    # itself.
-    more = {"early": "1"} if error.early else {}
-    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=more))
-    wait = 1.0 if isinstance(error, QueueFullError) else getattr(error, "retry_seconds", 0.0)
-    if wait:
+    """Return the trailing metadata: a google.rpc.Status, and Ollama's text if `whole_text` is set."""
+    status = Status(code=code_of(error).value[0], message=short(words(error)))
+    for detail in _details(error):
         packed = AnyMessage()
-        packed.Pack(RetryInfo(retry_delay=Duration(seconds=math.ceil(wait))))
+        packed.Pack(detail)
         status.details.append(packed)
     found: tuple[tuple[str, bytes], ...] = ((DETAILS, status.SerializeToString()),)
     if whole_text:
         found += ((LONG_ERROR, str(error).encode("utf-8", "replace")),)
     return found
+
+
+def _details(error: PunaError) -> Iterator[Message]:
+    told = {name: value[:LONGEST_VARIABLE] for name, value in variables(error).items()}
+    field = told.pop("field", "")
+    # Ollama answers some errors with another HTTP status before the request runs. The bridge cannot know that by
+    # itself.
+    early = {"early": "1"} if error.early else {}
+    yield ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=told | early)
+    if field:
+        violation = BadRequest.FieldViolation(field=field, description=short(words(error)), reason=error.reason)
+        yield BadRequest(field_violations=[violation])
+    if isinstance(error, ModelNotFoundError):
+        yield ResourceInfo(resource_type="model", resource_name=told.get("model", ""), description=words(error))
+    elif isinstance(error, BlobNotFoundError):
+        yield ResourceInfo(resource_type="blob", resource_name=told.get("digest", ""), description=words(error))
+    if isinstance(error, RateLimitedError):
+        yield QuotaFailure(violations=[QuotaFailure.Violation(subject="api key", description=words(error))])
+    wait = 1.0 if isinstance(error, QueueFullError) else getattr(error, "retry_seconds", 0.0)
+    if wait:
+        yield RetryInfo(retry_delay=Duration(seconds=math.ceil(wait)))

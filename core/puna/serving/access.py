@@ -204,7 +204,7 @@ def check_logprobs(request: RequestOptions) -> None:
     """Raise InvalidRequestError unless the number of alternatives is in range."""
     # Ollama checks this before it looks up the model, with this text.
     if not 0 <= request.top_logprobs <= 20:
-        raise InvalidRequestError("top_logprobs must be between 0 and 20")
+        raise InvalidRequestError("top_logprobs must be between 0 and 20", field="options.top_logprobs")
 
 
 def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
@@ -218,7 +218,9 @@ def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
         return think or Think(on=True)
     if think is not None and think.on:
         if not request.think_if_possible:
-            raise CapabilityMissingError(f"{quote(found.requested_name)} does not support thinking")
+            raise CapabilityMissingError(
+                f"{quote(found.requested_name)} does not support thinking", capability="thinking"
+            )
         return None
     # Thinking is off, which every model can do.
     return think
@@ -233,7 +235,7 @@ def check_capabilities(found: ResolvedModel, verb: str, needed: Sequence[str]) -
     # The two texts name the model differently, the first as the client wrote it and the second in full. Clients of
     # Ollama see the same.
     if "completion" not in capabilities:
-        raise CapabilityMissingError(f"{quote(found.requested_name)} does not support {verb}")
+        raise CapabilityMissingError(f"{quote(found.requested_name)} does not support {verb}", capability="completion")
     lacking = [each for each in needed if each not in capabilities]
     if lacking:
-        raise CapabilityMissingError(f"{found.model.name.full} does not support {lacking[0]}")
+        raise CapabilityMissingError(f"{found.model.name.full} does not support {lacking[0]}", capability=lacking[0])

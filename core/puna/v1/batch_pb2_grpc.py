@@ -69,7 +69,7 @@ class BatchServiceServicer(object):
     """
 
     def CreateBatch(self, request_iterator, context):
-        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
         batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -77,7 +77,7 @@ class BatchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBatch(self, request, context):
-        """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND).
+        """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,14 +91,14 @@ class BatchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelBatch(self, request, context):
-        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND).
+        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBatchResults(self, request, context):
-        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND).
+        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,17 +36,17 @@ class BatchServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BatchServiceAsyncStub: ...
     CreateBatch: _grpc.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]
-    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
     batch.
     """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]
-    """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _grpc.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]
     """ListBatches lists the batches, newest first."""
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]
-    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
     StreamBatchResults: _grpc.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]
-    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
 
 @_typing.type_check_only
 class BatchServiceAsyncStub(BatchServiceStub):
@@ -56,17 +56,17 @@ class BatchServiceAsyncStub(BatchServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBatch: _aio.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]  # type: ignore[assignment]
-    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
     batch.
     """
     GetBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]  # type: ignore[assignment]
-    """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _aio.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]  # type: ignore[assignment]
     """ListBatches lists the batches, newest first."""
     CancelBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]  # type: ignore[assignment]
-    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
     StreamBatchResults: _aio.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]  # type: ignore[assignment]
-    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
+    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
 
 class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
     """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
@@ -79,7 +79,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_batch_pb2.CreateBatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CreateBatchResponse, _abc.Awaitable[_batch_pb2.CreateBatchResponse]]:
-        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_BATCH) for an empty or malformed
+        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
         batch.
         """
 
@@ -89,7 +89,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.GetBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.GetBatchResponse, _abc.Awaitable[_batch_pb2.GetBatchResponse]]:
-        """GetBatch returns the state of a batch. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListBatches(
@@ -105,7 +105,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.CancelBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CancelBatchResponse, _abc.Awaitable[_batch_pb2.CancelBatchResponse]]:
-        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def StreamBatchResults(
@@ -113,6 +113,6 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.StreamBatchResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_batch_pb2.StreamBatchResultsResponse], _abc.AsyncIterator[_batch_pb2.StreamBatchResultsResponse]]:
-        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (BATCH_NOT_FOUND)."""
+        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
 
 def add_BatchServiceServicer_to_server(servicer: BatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

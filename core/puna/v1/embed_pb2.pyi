@@ -63,7 +63,7 @@ class EmbedRequest(_message.Message):
     truncate: _builtins.bool
     """If true, a text longer than the context is cut; otherwise it is refused with the reason INPUT_TOO_LONG."""
     dimensions: _builtins.int
-    """Number of values to keep of each vector, which is normalized again. 0, or more than the model has: all."""
+    """Number of values to keep of each vector, which is normalized again; at least 0. 0, or more than the model has: all."""
     raw: _builtins.bool
     """If true, vectors are returned as the backend computed them; otherwise they are normalized to length 1."""
     encoding: Global___VectorEncoding.ValueType

@@ -104,15 +104,15 @@ class SamplingOptions(_message.Message):
     FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """Temperature. 0 selects the most likely token. Default 0.8."""
+    """Temperature, at least 0. 0 selects the most likely token. Default 0.8."""
     top_k: _builtins.int
-    """Number of most likely tokens to sample from; 0 means all. Default 40."""
+    """Number of most likely tokens to sample from, at least 0. 0 means all. Default 40."""
     top_p: _builtins.float
-    """Samples from the smallest set of tokens whose probabilities add up to this number. Default 0.9."""
+    """Samples from the smallest set of tokens whose probabilities add up to this number, between 0 and 1. Default 0.9."""
     min_p: _builtins.float
-    """Excludes tokens whose probability is below this fraction of the highest one. Default 0."""
+    """Excludes tokens whose probability is below this fraction of the highest one, between 0 and 1. Default 0."""
     typical_p: _builtins.float
-    """Locally typical sampling; 1 disables it. Default 1."""
+    """Locally typical sampling, between 0 and 1. 1 disables it. Default 1."""
     seed: _builtins.int
     """Seed of the random numbers. A negative seed stands for a random one. Default -1."""
     max_output_tokens: _builtins.int
@@ -120,13 +120,13 @@ class SamplingOptions(_message.Message):
     replace_stop: _builtins.bool
     """If true, an empty `stop` removes the model's stop strings."""
     repeat_penalty: _builtins.float
-    """Divisor for the logits of recent tokens; 1 disables it. Default 1."""
+    """Divisor for the logits of recent tokens, at least 0. 1 disables it. Default 1."""
     repeat_last_n: _builtins.int
-    """Number of recent tokens to which the penalties apply. Default 64."""
+    """Number of recent tokens to which the penalties apply, at least -1, which means the whole context. Default 64."""
     presence_penalty: _builtins.float
-    """Amount subtracted from the logit of each recent token. Default 0."""
+    """Amount subtracted from the logit of each recent token, a finite number. Default 0."""
     frequency_penalty: _builtins.float
-    """Amount subtracted from a token's logit for each recent occurrence. Default 0."""
+    """Amount subtracted from a token's logit for each recent occurrence, a finite number. Default 0."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Stop strings. They replace the model's if `replace_stop` is set or the list is not empty."""
@@ -218,19 +218,19 @@ class RuntimeOptions(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
-    """Context length in tokens (num_ctx)."""
+    """Context length in tokens (num_ctx), at least 1."""
     batch_size: _builtins.int
-    """Tokens per prefill batch (num_batch)."""
+    """Tokens per prefill batch (num_batch), at least 1."""
     gpu_layers: _builtins.int
-    """Number of layers on GPUs (num_gpu). -1: the backend decides."""
+    """Number of layers on GPUs (num_gpu), at least -1. -1: the backend decides."""
     main_gpu: _builtins.int
-    """Index of the GPU for small tensors."""
+    """Index of the GPU for small tensors, at least 0."""
     use_mmap: _builtins.bool
     """Whether to map the model file into memory instead of reading it."""
     threads: _builtins.int
-    """Number of CPU threads (num_thread). 0: the backend decides."""
+    """Number of CPU threads (num_thread), at least 0. 0: the backend decides."""
     draft_tokens: _builtins.int
-    """Number of draft tokens per step (draft_num_predict)."""
+    """Number of draft tokens per step (draft_num_predict), at least 0."""
     def __init__(
         self,
         *,
@@ -428,7 +428,7 @@ class RequestOptions(_message.Message):
     fields below take precedence.
     """
     keep_tokens: _builtins.int
-    """Tokens at the start of the prompt that truncation and context shift keep (num_keep). Default 4."""
+    """Tokens at the start of the prompt that truncation and context shift keep (num_keep), at least -1. Default 4."""
     truncate: _builtins.bool
     """If true, a prompt longer than the context is shortened, oldest messages first. Otherwise it is refused with the
     reason CONTEXT_OVERFLOW.

@@ -37,7 +37,7 @@ class RerankRequest(_message.Message):
     query: _builtins.str
     """Query."""
     top_n: _builtins.int
-    """Number of results to return. 0: all."""
+    """Number of results to return, at least 0. 0: all."""
     truncate: _builtins.bool
     """If true, a text longer than the context is cut; otherwise it is refused."""
     @_builtins.property

@@ -59,7 +59,7 @@ async def test_get(stubs):
         (
             "x:cloud",
             grpc.StatusCode.PERMISSION_DENIED,
-            "ollama cloud is disabled: remote model details are unavailable",
+            "the model runs in Ollama's cloud, which this server does not call",
         ),
     ],
 )

@@ -38,7 +38,19 @@ class MissingError(RegistryError):
         super().__init__("file does not exist", status=404)
 
 
-class UnauthorizedError(RegistryError):
+class RemoteModelNotFoundError(TransferError):
+    """The registry has no model of this name."""
+
+    reason = "REMOTE_MODEL_NOT_FOUND"
+
+
+class RegistryUnauthorizedError(TransferError):
+    """The registry wants other credentials than this server has."""
+
+    reason = "REGISTRY_UNAUTHORIZED"
+
+
+class UnauthorizedError(RegistryError, RegistryUnauthorizedError):
     """The registry wants credentials, and there are none or it refused them."""
 
     def __init__(self) -> None:

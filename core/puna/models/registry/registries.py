@@ -30,7 +30,14 @@ from puna.models.progress import TransferStep
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected
 from puna.models.registry.download import Connect, Download, is_present, too_large
-from puna.models.registry.failures import of_system, system_text
+from puna.models.registry.failures import (
+    MissingError,
+    RegistryUnauthorizedError,
+    RemoteModelNotFoundError,
+    UnauthorizedError,
+    of_system,
+    system_text,
+)
 from puna.models.registry.limits import Limits
 from puna.models.registry.partial import PartialBlob
 from puna.models.registry.policy import Policy
@@ -129,6 +136,10 @@ class Registries:
             return data, await in_thread(_bounded_manifest, data, self._limits)
         except RecursionError:
             raise TransferError("pull model manifest: it is nested too deep") from None
+        except MissingError as error:
+            raise RemoteModelNotFoundError(f"pull model manifest: {error}") from error
+        except UnauthorizedError as error:
+            raise RegistryUnauthorizedError(f"pull model manifest: {error}") from error
         except (TransferError, ValueError) as error:
             raise TransferError(f"pull model manifest: {error}") from error
 

@@ -126,7 +126,7 @@ class BlobStore:
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
-            raise BlobNotFoundError(f"blob {quote(digest)} not found") from None
+            raise BlobNotFoundError(f"blob {quote(digest)} not found", digest=digest) from None
 
     def files(self) -> list[Path]:
         """Return the paths of all blobs, broken links included."""
