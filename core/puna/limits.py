@@ -62,6 +62,8 @@ class Limits:
     """Seconds within which more of a body, or the first message of a gRPC call, must arrive."""
     write_timeout: float = 120.0
     """Seconds within which a client must read some of its answer."""
+    max_unread_deltas: int = 32_768
+    """Decoding steps of one answer that may wait for a client that reads more slowly than the model writes."""
     max_json_values: int = 500_000
     """Values in the JSON of one body: members of objects, elements of arrays and the containers themselves."""
     max_packed_frames: int = 1_000

@@ -76,10 +76,11 @@ def open_http2(address):
     return sock
 
 
-def call_frames(stream, path, message=b"", announced=None, ends=False):
+def call_frames(stream, path, message=b"", announced=None, ends=False, headers=()):
     """Write the frames that begin a call of gRPC, with a message, or the beginning of a longer one."""
     fields = b"\x83\x86" + _literal(b":path", path.encode()) + _literal(b":authority", b"a")
     fields += _literal(b"content-type", b"application/grpc") + _literal(b"te", b"trailers")
+    fields += b"".join(_literal(*each) for each in headers)
     data = b"\0" + struct.pack(">I", len(message) if announced is None else announced) + message
     return _frame(1, 4, stream, fields) + _frame(0, int(ends), stream, data)
 

@@ -46,6 +46,7 @@ _BY_SERVICE: Final = {
 _BY_METHOD: Final = {
     "puna.v1.ModelsService/ListModels": Permission.READ,
     "puna.v1.ModelsService/GetModel": Permission.READ,
+    "puna.v1.ModelsService/StreamModel": Permission.READ,
     "puna.v1.ModelsService/ListLoadedModels": Permission.READ,
     "puna.v1.ModelsService/LoadModel": Permission.INFERENCE,
     "puna.v1.ServerService/GetServerInfo": Permission.READ,

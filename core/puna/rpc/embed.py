@@ -14,6 +14,7 @@ from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
+from puna.rpc.parts import PART_BYTES, groups
 from puna.serving.activity import Entry
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.core import Serving
@@ -22,6 +23,8 @@ from puna.v1 import embed_pb2, embed_pb2_grpc
 
 AT_ONCE: Final = 64
 """Most texts of one stream that go to the backend in one call."""
+FLOAT_BYTES: Final = 4
+"""Bytes of a float on the wire, in both encodings."""
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
@@ -33,12 +36,27 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     @unary
     async def Embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
         """Embed a list of texts."""
-        with observed(self._serving.activity, request.model, "Embed") as entry:
+        found = await self._found(request, "Embed")
+        return await offload_if_heavy(weight_of_vectors(found.vectors), _response, found, request.encoding)
+
+    @streaming
+    async def StreamVectors(self, request: embed_pb2.StreamVectorsRequest, context: Context) -> None:
+        """Embed a list of texts, and return the vectors in parts."""
+        encoding = request.request.encoding
+        found = await self._found(request.request, "StreamVectors")
+        for some in groups([FLOAT_BYTES * len(each) for each in found.vectors], PART_BYTES):
+            vectors = found.vectors[some]
+            made = await offload_if_heavy(weight_of_vectors(vectors), _part, vectors, encoding)
+            await context.write(embed_pb2.StreamVectorsResponse(part=made))
+        await context.write(embed_pb2.StreamVectorsResponse(part=_response(replace(found, vectors=()), encoding)))
+
+    async def _found(self, request: embed_pb2.EmbedRequest, method: str) -> Embeddings:
+        with observed(self._serving.activity, request.model, method) as entry:
             bounds.check_embed(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), convert.embed_request, request)
             found = await self._serving.embed(asked, entry.on_progress)
             entry.usage = found.usage
-        return await offload_if_heavy(weight_of_vectors(found.vectors), _response, found, request.encoding)
+        return found
 
     @streaming
     async def StreamEmbed(self, request: AsyncIterator[embed_pb2.StreamEmbedRequest], context: Context) -> None:
@@ -102,6 +120,13 @@ async def _next(
     # The end was taken out of the queue together with texts. It goes back, so that the next call finds it.
     arrived.put_nowait(None)
     return items
+
+
+def _part(vectors: Sequence[Sequence[float]], encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.EmbedResponse:
+    return embed_pb2.EmbedResponse(
+        vectors=[vector(each, encoding) for each in vectors],
+        encoding=encoding or embed_pb2.VECTOR_ENCODING_FLOAT_LIST,
+    )
 
 
 def _response(found: Embeddings, encoding: embed_pb2.VectorEncoding.ValueType) -> embed_pb2.EmbedResponse:

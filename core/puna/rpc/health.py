@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from puna.auth.caller import current
 from puna.blocking import retrieve_exception
 from puna.errors import PunaError, ServerEndingError
 from puna.rpc.error_boundary import Context, streaming, unary
@@ -72,12 +73,16 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     @unary
     async def List(self, request: object, context: Context) -> Any:  # noqa: ANN401 - see puna.rpc.health_list
-        """Return the status of the server, of each service and of each loaded model."""
+        """Return the status of the server, of each service and of each loaded model.
+
+        Where requests need a key, models are left out: this service answers callers without one.
+        """
         status = await self._server_status()
         answer = HealthListResponse()
         for name in self._services:
             answer.statuses[name].status = status
-        for each in self._core.loaded():
+        caller = current()
+        for each in () if caller.gate and caller.gate.closed and not caller.local else self._core.loaded():
             answer.statuses[MODEL + each.name].status = status if each.accepts else Status.NOT_SERVING
         return answer
 

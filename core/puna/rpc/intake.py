@@ -10,7 +10,7 @@ memory together. Messages of honest clients arrive within milliseconds. When all
 held its place longest loses it after CROWDED seconds, so that calls which send nothing cannot lock others out. For the
 same reason, the call that came last is served first among those that wait for a place.
 
-The module also bounds the time in which a client must read each message of a stream.
+`puna.rpc.writing` bounds the time in which a client must read each message of its answer.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from puna.rpc.authorization import Admission
 from puna.rpc.error_boundary import Context, end
 from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.status import code_of, trailers
+from puna.rpc.writing import AnswerContext, Unread
 
 CROWDED: Final = 1.0
 """Seconds after which a call loses its place if another waits for one."""
@@ -66,6 +67,7 @@ class Intake:
         self._most_elements = limits.max_json_values
         self._timeout = limits.body_timeout
         self._patience = limits.write_timeout
+        self._unread = Unread(limits.max_bodies_bytes)
         self._sending: OrderedDict[_Sending, None] = OrderedDict()
         """The calls with a place, the oldest first."""
         self._waiting: list[asyncio.Future[None]] = []
@@ -95,8 +97,7 @@ class Intake:
             unary_unary=None,
             unary_stream=None,
         )
-        if handler.response_streaming:
-            behaviour = self._patient(behaviour)
+        behaviour = self._writing(behaviour) if handler.response_streaming else self._answering(behaviour)
 
         async def parsed(message: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
             try:
@@ -153,9 +154,19 @@ class Intake:
 
         return serve if inspect.iscoroutinefunction(behaviour) else generate
 
-    def _patient(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Context], Any]:
+    def _writing(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Context], Any]:
         async def serve(request: object, context: Context) -> None:
-            await behaviour(request, _Patient(context, self._patience))
+            await behaviour(request, AnswerContext(context, self._patience))
+
+        return serve
+
+    def _answering(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Context], Any]:
+        async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
+            answer = await behaviour(request, context)
+            try:
+                return self._unread.counted(context, answer)
+            except TooLargeError as error:
+                await _abort(context, error)
 
         return serve
 
@@ -240,34 +251,6 @@ class Intake:
                 sending.task.cancel()
         if self._sending:
             self._watch()
-
-
-class _Patient:
-    """A call's context that bounds the time in which the client reads each message."""
-
-    def __init__(self, context: Context, seconds: float) -> None:
-        self._context = context
-        self._seconds = seconds
-        self._stalled = False
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._context, name)
-
-    async def write(self, message: object) -> None:
-        """Send a message. ClientStalledError: the client did not read in time."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._context.write(message)
-        except TimeoutError:
-            self._stalled = True
-            raise ClientStalledError from None
-
-    async def abort(self, *args: Any) -> NoReturn:  # noqa: ANN401 - as gRPC has it
-        """End the call with a status. gRPC sends none to a client that does not read."""
-        if self._stalled:
-            raise asyncio.CancelledError
-        await self._context.abort(*args)
-        raise AssertionError
 
 
 class Guarded:

@@ -12,6 +12,7 @@ from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.json_fields import json_object
 from puna.rpc.model_answers import progress
 from puna.rpc.observe import observed
+from puna.rpc.parts import parts
 from puna.rpc.uploads import received
 from puna.serving.core import Serving
 from puna.v1 import models_pb2, models_pb2_grpc
@@ -36,6 +37,15 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
         """Describe a model."""
+        return await self._shown(request)
+
+    @streaming
+    async def StreamModel(self, request: models_pb2.StreamModelRequest, context: Context) -> None:
+        """Describe a model in parts."""
+        for part in parts(await self._shown(request.request)):
+            await context.write(models_pb2.StreamModelResponse(part=part))
+
+    async def _shown(self, request: models_pb2.GetModelRequest) -> models_pb2.GetModelResponse:
         bounds.check_length("options", request.options_json, self._serving.settings.limits)
         options = json_object(request.options_json, "options_json")
         found = await self._catalogue.show(

@@ -133,6 +133,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_send_message_length", ANSWERS),
         ("grpc.max_metadata_size", 1 << 20),
         ("grpc.absolute_max_metadata_size", 4 << 20),
+        # Level 1 compresses with gzip if the client accepts it. See puna.rpc.writing for the messages.
+        ("grpc.default_compression_level", 1),
         # Without this, a second server on the port would start and receive half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", limits.max_grpc_connections),

@@ -39,7 +39,14 @@ from puna.backend import (
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
-from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError, PunaError
+from puna.errors import (
+    BackendCrashedError,
+    BackendFailedError,
+    ClientStalledError,
+    LoadFailedError,
+    OutOfMemoryError,
+    PunaError,
+)
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
@@ -57,6 +64,7 @@ CRASHED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check ollama server logs for details"
 )
+READS_TOO_SLOWLY = "the client reads its answer more slowly than the model writes it"
 STREAM_END_SECONDS = 1.0
 """How long a host may take to end its stream before its process is stopped."""
 EXIT_SECONDS = 2.0
@@ -118,11 +126,11 @@ class HostModel(HostedModel):
             self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
             while running:
                 if (event := await events.get()) is None:
-                    raise BackendCrashedError(self._failure)
+                    raise BackendCrashedError(self._failure) if self._failure else ClientStalledError(READS_TOO_SLOWLY)
                 running = not (event.HasField("finish") or event.HasField("failure"))
                 yield convert.event_from_wire(event)
         finally:
-            del self._sequences[sequence_id]
+            self._sequences.pop(sequence_id, None)
             # A sequence that has ended needs no cancel; the host no longer knows it.
             if running:
                 self._send(wire.RunRequest(sequence_id=sequence_id, cancel=True))
@@ -175,9 +183,14 @@ class HostModel(HostedModel):
         """Pass the events of a message to their sequences."""
         for event in wire.RunResponse.FromString(message).events:
             if (events := self._sequences.get(event.sequence_id)) is not None:
-                # The queue has no bound. Its length is bounded by the sequence's own token limit, and waiting here
-                # would hold up all other sequences of the stream.
-                events.put_nowait(event)
+                # Waiting here would hold up all other sequences of the stream. So a sequence whose client reads too
+                # slowly goes on until too many events wait, and is then cancelled.
+                if events.qsize() < self.max_unread:
+                    events.put_nowait(event)
+                    continue
+                del self._sequences[event.sequence_id]
+                self._send(wire.RunRequest(sequence_id=event.sequence_id, cancel=True))
+                events.put_nowait(None)
 
     async def _watch_stream(self) -> None:
         """Wait until the stream ends, and fail every sequence that is still running."""

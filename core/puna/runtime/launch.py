@@ -131,6 +131,7 @@ class Launcher:
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
         )
+        model.max_unread = limits.max_unread_deltas
         return Launched(model, backend.name, model.pid)
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:

@@ -40,6 +40,11 @@ class EmbedServiceStub(object):
                 request_serializer=puna_dot_v1_dot_embed__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_embed__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.StreamVectors = channel.unary_stream(
+                '/puna.v1.EmbedService/StreamVectors',
+                request_serializer=puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.FromString,
+                _registered_method=True)
         self.StreamEmbed = channel.stream_stream(
                 '/puna.v1.EmbedService/StreamEmbed',
                 request_serializer=puna_dot_v1_dot_embed__pb2.StreamEmbedRequest.SerializeToString,
@@ -54,7 +59,15 @@ class EmbedServiceServicer(object):
     def Embed(self, request, context):
         """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
         INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
-        codes of GenerateService.
+        codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
+        StreamVectors does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamVectors(self, request, context):
+        """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +87,11 @@ def add_EmbedServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=puna_dot_v1_dot_embed__pb2.EmbedRequest.FromString,
                     response_serializer=puna_dot_v1_dot_embed__pb2.EmbedResponse.SerializeToString,
+            ),
+            'StreamVectors': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamVectors,
+                    request_deserializer=puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.SerializeToString,
             ),
             'StreamEmbed': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamEmbed,
@@ -109,6 +127,33 @@ class EmbedService(object):
             '/puna.v1.EmbedService/Embed',
             puna_dot_v1_dot_embed__pb2.EmbedRequest.SerializeToString,
             puna_dot_v1_dot_embed__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/puna.v1.EmbedService/StreamVectors',
+            puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.SerializeToString,
+            puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

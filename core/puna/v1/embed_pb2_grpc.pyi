@@ -36,8 +36,11 @@ class EmbedServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
     """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
     INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
-    codes of GenerateService.
+    codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
+    StreamVectors does not.
     """
+    StreamVectors: _grpc.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]
+    """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
     StreamEmbed: _grpc.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]
     """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
@@ -49,8 +52,11 @@ class EmbedServiceAsyncStub(EmbedServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
     INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
-    codes of GenerateService.
+    codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
+    StreamVectors does not.
     """
+    StreamVectors: _aio.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]  # type: ignore[assignment]
+    """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
     StreamEmbed: _aio.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]  # type: ignore[assignment]
     """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
@@ -65,8 +71,17 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_embed_pb2.EmbedResponse, _abc.Awaitable[_embed_pb2.EmbedResponse]]:
         """Embed embeds a list of texts in order. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME,
         INPUT_TOO_LONG, OPTION_TYPE), UNIMPLEMENTED (EMBEDDINGS_UNSUPPORTED) if the model has no embeddings, and the
-        codes of GenerateService.
+        codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
+        StreamVectors does not.
         """
+
+    @_abc_1.abstractmethod
+    def StreamVectors(
+        self,
+        request: _embed_pb2.StreamVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_embed_pb2.StreamVectorsResponse], _abc.AsyncIterator[_embed_pb2.StreamVectorsResponse]]:
+        """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
 
     @_abc_1.abstractmethod
     def StreamEmbed(

@@ -544,6 +544,54 @@ class GetModelResponse(_message.Message):
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
+class StreamModelRequest(_message.Message):
+    """StreamModelRequest names a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___GetModelRequest:
+        """Same request as for GetModel."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___GetModelRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamModelRequest: _TypeAlias = StreamModelRequest  # noqa: Y015
+
+@_typing.final
+class StreamModelResponse(_message.Message):
+    """StreamModelResponse is a part of a description."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def part(self) -> Global___GetModelResponse:
+        """Part. The first one has `model`. A client appends each text and each list to what it has of the earlier parts."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___GetModelResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamModelResponse: _TypeAlias = StreamModelResponse  # noqa: Y015
+
+@_typing.final
 class InPlaceFile(_message.Message):
     """InPlaceFile is a model's file outside of the store."""
 

@@ -47,6 +47,11 @@ class ModelsServiceStub(object):
                 request_serializer=puna_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.StreamModel = channel.unary_stream(
+                '/puna.v1.ModelsService/StreamModel',
+                request_serializer=puna_dot_v1_dot_models__pb2.StreamModelRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_models__pb2.StreamModelResponse.FromString,
+                _registered_method=True)
         self.ListLoadedModels = channel.unary_unary(
                 '/puna.v1.ModelsService/ListLoadedModels',
                 request_serializer=puna_dot_v1_dot_models__pb2.ListLoadedModelsRequest.SerializeToString,
@@ -123,7 +128,16 @@ class ModelsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND).
+        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
+        `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
+        does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamModel(self, request, context):
+        """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,6 +248,11 @@ def add_ModelsServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=puna_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=puna_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
+            ),
+            'StreamModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamModel,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.StreamModelRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_models__pb2.StreamModelResponse.SerializeToString,
             ),
             'ListLoadedModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLoadedModels,
@@ -353,6 +372,33 @@ class ModelsService(object):
             '/puna.v1.ModelsService/GetModel',
             puna_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             puna_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/puna.v1.ModelsService/StreamModel',
+            puna_dot_v1_dot_models__pb2.StreamModelRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.StreamModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,7 +39,12 @@ class ModelsServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """ListModels lists the models of the store, newest first."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
-    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
+    `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
+    does not.
+    """
+    StreamModel: _grpc.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]
+    """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
     ListLoadedModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]
     """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
@@ -92,7 +97,12 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels lists the models of the store, newest first."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
-    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+    """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
+    `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
+    does not.
+    """
+    StreamModel: _aio.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]  # type: ignore[assignment]
+    """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
     ListLoadedModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]  # type: ignore[assignment]
     """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
@@ -154,7 +164,18 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
-        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND)."""
+        """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
+        `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
+        does not.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamModel(
+        self,
+        request: _models_pb2.StreamModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_models_pb2.StreamModelResponse], _abc.AsyncIterator[_models_pb2.StreamModelResponse]]:
+        """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
 
     @_abc_1.abstractmethod
     def ListLoadedModels(

@@ -29,6 +29,18 @@ async def test_packed(stubs):
     assert not answer.vectors[0].values
 
 
+async def test_vectors_in_parts(stubs, monkeypatch):
+    monkeypatch.setattr("puna.rpc.embed.PART_BYTES", 30)
+    asked = request(*"abcdefg", encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE)
+    whole = await stubs.embed.Embed(asked)
+    call = stubs.embed.StreamVectors(embed_pb2.StreamVectorsRequest(request=asked))
+    found = [each.part async for each in call]
+    assert [len(each.vectors) for each in found] == [3, 3, 1, 0]
+    assert [vector for each in found for vector in each.vectors] == list(whole.vectors)
+    assert [each.HasField("usage") for each in found] == [False, False, False, True]
+    assert (found[-1].usage, found[0].encoding) == (whole.usage, whole.encoding)
+
+
 async def test_a_stream(stubs):
     async def texts():
         yield embed_pb2.StreamEmbedRequest(config=request())

@@ -8,7 +8,7 @@ from tests.core.serving.conftest import MODELS
 from tests.core.serving.conftest import stocked as shared
 
 from puna.models.store import ModelStore
-from puna.v1 import models_pb2, options_pb2
+from puna.v1 import models_pb2, models_pb2_grpc, options_pb2
 
 __all__ = ["shared"]
 CHUNK = 1 << 16
@@ -48,6 +48,22 @@ async def test_get(stubs):
     assert "PARAMETER top_k 1" in answer.modelfile
     assert '"general.architecture":"llama"' in answer.model_info_json
     assert answer.tensors
+
+
+async def test_a_large_description_reaches_a_client_with_the_usual_limit(stubs, address):
+    created = models_pb2.CreateModelRequest(name="large", licenses=["x" * (6 << 20)], **{"from": "plain"})
+    assert (await steps(stubs.models.CreateModel(created)))[-1] == "success"
+    asked = models_pb2.GetModelRequest(name="large", verbose=True)
+    whole = await stubs.models.GetModel(asked)
+    async with grpc.aio.insecure_channel(address) as channel:
+        usual = models_pb2_grpc.ModelsServiceStub(channel)
+        assert (await failing(usual.GetModel(asked))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        found = [each.part async for each in usual.StreamModel(models_pb2.StreamModelRequest(request=asked))]
+    assert len(found) > 6
+    assert found[0].model == whole.model
+    for name in ("license", "modelfile", "model_info_json", "template"):
+        assert "".join(getattr(each, name) for each in found) == getattr(whole, name)
+    assert [tensor for each in found for tensor in each.tensors] == list(whole.tensors)
 
 
 @pytest.mark.parametrize(

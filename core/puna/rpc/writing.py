@@ -1,0 +1,91 @@
+"""Writing answers: bounds for clients that do not read, and the choice of messages to compress.
+
+gRPC keeps a message in memory until the client has read it, and it has no operation that ends a call before: a status
+waits behind the message. So a stream whose client does not read is ended on this side alone. Its model stops and its
+slot is free, while its last message and its place among the calls stay until the client reads, or its connection ends.
+Large unary answers are counted together, and further ones are refused, while those of streams are small.
+
+gRPC compresses on the event loop, with gzip, if the client accepts it. That pays for texts that cross a network.
+Messages of a few tokens would take longer and become no shorter. Large ones would hold up the loop: a mebibyte of JSON
+takes 20 ms. Clients on this machine get no compressed messages.
+"""
+
+import asyncio
+from typing import Any, Final, NoReturn
+
+from google.protobuf.message import Message
+
+from puna.errors import ClientStalledError, TooLargeError
+from puna.rpc.error_boundary import Context
+
+LEAST_BYTES: Final = 1 << 10
+"""Size from which messages are compressed."""
+MOST_BYTES: Final = 1 << 20
+"""Size up to which messages are compressed."""
+# An IPv4 client of a socket for both families shows as ::ffff:127.
+_LOCAL: Final = ("unix", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.", "ipv6:%5B::ffff:127.")
+
+
+def _is_remote(context: Context) -> bool:
+    return not context.peer().startswith(_LOCAL)
+
+
+class Unread:
+    """The bytes of large unary answers that clients have not read yet."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes of all such answers together."""
+        self._most = most
+        self._held = 0
+
+    def counted(self, context: Context, answer: Any) -> Any:  # noqa: ANN401 - any method's answer
+        """Return the answer of a unary method. TooLargeError: clients leave too many bytes unread.
+
+        gRPC sends the answer within the task that runs the method, after the method has returned. So the end of the
+        task is the time at which the client has the answer, or its connection is gone.
+        """
+        size = answer.ByteSize()
+        if not (LEAST_BYTES <= size <= MOST_BYTES and _is_remote(context)):
+            context.disable_next_message_compression()
+        task = asyncio.current_task()
+        if size > MOST_BYTES and task is not None:
+            if self._held + size > self._most:
+                raise TooLargeError("clients do not read the large answers that they have, try again later")
+            self._held += size
+            task.add_done_callback(lambda _: self._release(size))
+        return answer
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+
+
+class AnswerContext:
+    """A call's context that bounds the time in which the client reads each message."""
+
+    def __init__(self, context: Context, seconds: float) -> None:
+        self._context = context
+        self._seconds = seconds
+        self._stalled = False
+        self._compresses = _is_remote(context)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._context, name)
+
+    async def write(self, message: Message) -> None:
+        """Send a message. ClientStalledError: the client did not read in time."""
+        # The size is asked for only where it counts, since this is the path of every token.
+        if not (self._compresses and LEAST_BYTES <= message.ByteSize() <= MOST_BYTES):
+            self._context.disable_next_message_compression()
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._context.write(message)
+        except TimeoutError:
+            self._stalled = True
+            raise ClientStalledError from None
+
+    async def abort(self, *args: Any) -> NoReturn:  # noqa: ANN401 - as gRPC has it
+        """End the call with a status. gRPC sends none to a client that does not read."""
+        if self._stalled:
+            raise asyncio.CancelledError
+        await self._context.abort(*args)
+        raise AssertionError
