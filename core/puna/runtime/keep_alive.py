@@ -44,6 +44,8 @@ class PooledModel:
     pid: int
     """Process id of its host; 0 if it has none."""
     limiter: ConcurrencyLimiter
+    takes_memory: bool = True
+    """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
     folder: str = ""

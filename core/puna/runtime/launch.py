@@ -46,6 +46,8 @@ class Launched:
     backend: str
     pid: int
     """Process id of its host; 0 if it has none."""
+    takes_memory: bool = True
+    """Whether it takes memory of this machine."""
     folder: str = ""
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
@@ -80,6 +82,10 @@ class Launcher:
         # The request wins over the model, whose options are checked when it is loaded.
         merged = {**requirements.spec.backend_options, **options}
         return replace(requirements, spec=replace(requirements.spec, backend_options=merged))
+
+    def takes_memory(self, requirements: ModelRequirements) -> bool:
+        """Return whether the model will take memory of this machine. Raises BackendNotFoundError."""
+        return self._backend(requirements).usable.host.memory
 
     async def launch(
         self, requirements: ModelRequirements, on_progress: OnProgress, *, on_death: Callable[[], None]
@@ -132,7 +138,7 @@ class Launcher:
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
         )
         model.max_unread = limits.max_unread_deltas
-        return Launched(model, backend.name, model.pid)
+        return Launched(model, backend.name, model.pid, takes_memory=backend.usable.host.memory)
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:
         """Return what the host is told: the spec with all options and the free memory.

@@ -38,9 +38,6 @@ class LoadedModels:
         """Those of them that no load waits for any more."""
         self._changed = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._models)
-
     def get(self, key: str) -> PooledModel | None:
         """Return the model of a key, which may be evicting; None if there is none."""
         return self._models.get(key)
@@ -49,9 +46,13 @@ class LoadedModels:
         """Return every model, in the order in which they were loaded."""
         return list(self._models.values())
 
+    def in_memory(self) -> list[PooledModel]:
+        """Return the models that take memory of this machine, in the order in which they were loaded."""
+        return [each for each in self._models.values() if each.takes_memory]
+
     def idle(self) -> list[PooledModel]:
-        """Return the models without a lease."""
-        return [each for each in self._models.values() if not each.lease_count]
+        """Return the models in memory without a lease."""
+        return [each for each in self.in_memory() if not each.lease_count]
 
     def entries(self) -> list[LoadedEntry]:
         """Return a row for each model. The model that expires last comes first."""
@@ -77,7 +78,7 @@ class LoadedModels:
 
         There are too many when a slow load lost its turn and others were loaded beside it.
         """
-        others = [each for each in self._models.values() if each is not keep and not each.evicting]
+        others = [each for each in self.in_memory() if each is not keep and not each.evicting]
         while len(others) >= most:
             candidate = eviction_candidate(others)
             others.remove(candidate)

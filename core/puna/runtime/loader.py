@@ -1,10 +1,10 @@
 """Making room for a model and loading it: the scheduler's ModelProvider.
 
 Theory. `provide` repeats one decision until a usable model is there, since everything may have changed after each wait.
-In this order: a loaded instance that does not meet the requirements is evicted; memory that is being freed is waited
-for; a model is evicted when there are too many; an idle model is evicted when the file would take too large a part of
-the free memory; then the model is loaded. Whenever the loader must wait for the requests of others, it gives up the
-load turn meanwhile.
+In this order: a loaded instance that does not meet the requirements is evicted; a model that takes no memory here is
+loaded at once; memory that is being freed is waited for; a model is evicted when there are too many; an idle model is
+evicted when the file would take too large a part of the free memory; then the model is loaded. Whenever the loader must
+wait for the requests of others, it gives up the load turn meanwhile.
 """
 
 import logging
@@ -71,10 +71,13 @@ class Loader:
             # `usable` has refused this instance, so it must go before another one of the same key can be loaded.
             if (stale := self._models.get(requirements.key)) is not None:
                 await self._evict_and_wait(stale, job)
+            # A model at an upstream needs no room here.
+            elif not self._launcher.takes_memory(requirements):
+                return await self._load(requirements, job)
             # Memory that has become free may change each of the decisions below.
             elif await self._models.wait_for_memory():
                 continue
-            elif len(self._models) >= self._most:
+            elif len(self._models.in_memory()) >= self._most:
                 await self._make_room(job)
             elif (idle := self._models.idle()) and _lacks_memory(requirements):
                 candidate = eviction_candidate(idle)
@@ -93,7 +96,7 @@ class Loader:
 
     async def _make_room(self, job: LoadJob[PooledModel]) -> None:
         """Evict a model. If it is busy, wait until any model becomes idle or is removed."""
-        candidate = eviction_candidate(self._models.all())
+        candidate = eviction_candidate(self._models.in_memory())
         self._models.evict(candidate)
         if candidate.lease_count:
             await job.wait_without_turn(self._models.next_change())
@@ -113,10 +116,10 @@ class Loader:
             if smaller and "context_length" in requirements.automatic:
                 requirements = replace(requirements, spec=replace(requirements.spec, context_length=smaller))
             # Nothing can be freed and the context cannot be made smaller: a second try would fail in the same way.
-            elif not len(self._models):
+            elif not self._models.in_memory():
                 raise
         log.warning("no room for %s: trying once more", requirements.name)
-        for other in self._models.all():
+        for other in self._models.in_memory():
             await self._evict_and_wait(other, job)
         await self._models.wait_for_memory()
         return await self._launch(requirements, job.report)
@@ -138,6 +141,7 @@ class Loader:
             model=launched.model,
             pid=launched.pid,
             folder=launched.folder,
+            takes_memory=launched.takes_memory,
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._settings.keep_alive,

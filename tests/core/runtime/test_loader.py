@@ -23,12 +23,17 @@ class Launcher:
     def __init__(self, fits=lambda _: True):
         self.fits = fits
         self.contexts = []
+        self.upstream = set()
+        """Keys of models that take no memory here."""
+
+    def takes_memory(self, requirements):
+        return requirements.key not in self.upstream
 
     async def launch(self, requirements, on_progress, *, on_death):
         self.contexts.append(requirements.spec.context_length)
         if not self.fits(requirements.spec.context_length):
             raise OutOfMemoryError("no room")
-        return Launched(Model(), "b", 0)
+        return Launched(Model(), "b", 0, takes_memory=self.takes_memory(requirements))
 
 
 class Job:
@@ -104,3 +109,36 @@ async def test_without_room_a_context_that_was_asked_for_stays(models):
         await loader.provide(need("a"), Job())
     assert launcher.contexts == [8192]
     assert models.all() == []
+
+
+async def test_models_that_take_no_memory_are_neither_counted_nor_evicted(models, monkeypatch):
+    monkeypatch.setattr(loading.memory, "free_bytes", lambda: 100)
+    launcher = Launcher()
+    launcher.upstream = {"u1", "u2", "u3"}
+    loader = Loader(models, launcher, Settings(max_loaded_models=1))
+    for name in ("a", "u1", "u2", "u3"):
+        await loader.provide(need(name, file_bytes=99), Job())
+    assert [each.requirements.key for each in models.all()] == ["a", "u1", "u2", "u3"]
+    await loader.provide(need("b", file_bytes=99), Job())
+    assert [each.requirements.key for each in models.all()] == ["u1", "u2", "u3", "b"]
+
+
+async def test_a_lack_of_memory_evicts_no_model_that_takes_none(models):
+    launcher = Launcher(lambda context: context <= 4096)
+    launcher.upstream = {"u"}
+    loader = Loader(models, launcher, Settings())
+    await loader.provide(need("u", context=4096), Job())
+    with pytest.raises(OutOfMemoryError):
+        await loader.provide(need("a"), Job())
+    assert launcher.contexts == [4096, 8192]
+    assert models.get("u") is not None
+
+
+async def test_a_model_that_takes_no_memory_does_not_wait_for_memory(models, monkeypatch):
+    async def never():
+        raise AssertionError("waited")
+
+    launcher = Launcher()
+    launcher.upstream = {"u"}
+    monkeypatch.setattr(models, "wait_for_memory", never)
+    await Loader(models, launcher, Settings()).provide(need("u"), Job())
