@@ -96,14 +96,21 @@ def print_json(messages: Sequence[Message]) -> None:
 
 
 def list_plugins(settings: Settings) -> None:
-    """Print each backend: name, distribution, formats, and the error if it is broken."""
+    """Print each backend: where it comes from, what it serves and can do, and the error if it is broken."""
     from puna.plugins import Registry
 
     rows = [
-        (each.name, f"{each.distribution} {each.version}", each.error or ", ".join(each.formats))
+        (
+            each.name,
+            # A backend of a folder has no distribution.
+            f"{each.distribution} {each.version}".strip() or (str(each.manifest.path) if each.manifest else "-"),
+            str(each.manifest.contract) if each.manifest else "-",
+            ", ".join(each.formats) or "-",
+            each.error or (", ".join(each.manifest.capabilities.names()) if each.manifest else ""),
+        )
         for each in Registry.discover(settings).describe()
     ]
-    print(table(("NAME", "FROM", "FORMATS"), rows))
+    print(table(("NAME", "FROM", "CONTRACT", "FORMATS", "CAPABILITIES"), rows))
 
 
 def install_demo(settings: Settings) -> None:

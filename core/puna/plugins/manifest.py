@@ -80,6 +80,10 @@ class Capabilities:
         known = {VISION: self.vision, AUDIO: self.audio, TOOLS: self.tools, THINKING: self.thinking}
         return (COMPLETION, *(name for name, has in (known | {EMBEDDING: self.embeddings}).items() if has))
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the switches that are on."""
+        return tuple(each.name for each in fields(self) if getattr(self, each.name) is True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
@@ -106,6 +110,12 @@ class Manifest:
     capabilities: Capabilities = Capabilities()
     path: Path = Path()
     """The file that it was read from."""
+
+    def options_schema(self) -> dict[str, object]:
+        """Return the options as the JSON Schema of an object."""
+        properties = {name: {**each.schema, "x-scope": each.scope} for name, each in self.options.items()}
+        required = {"required": list(self.required_options)} if self.required_options else {}
+        return {"type": "object", "properties": properties, "additionalProperties": False, **required}
 
 
 def read(path: Path, *, python_class: str = "") -> Manifest:

@@ -1,6 +1,7 @@
 """ServerService."""
 
 import asyncio
+import json
 import time
 from importlib.metadata import version
 from typing import Final
@@ -116,14 +117,24 @@ def _info(plugins: list[Plugin]) -> server_pb2.GetServerInfoResponse:
     return server_pb2.GetServerInfoResponse(
         version=version("puna"),
         rest_version=REST_VERSION,
-        backends=[
-            server_pb2.BackendInfo(
-                name=each.name,
-                distribution=each.distribution,
-                version=each.version,
-                error=each.error,
-                formats=each.formats,
-            )
-            for each in plugins
-        ],
+        backends=map(_backend, plugins),
     )
+
+
+def _backend(plugin: Plugin) -> server_pb2.BackendInfo:
+    info = server_pb2.BackendInfo(
+        name=plugin.name,
+        distribution=plugin.distribution,
+        version=plugin.version,
+        error=plugin.error,
+        formats=plugin.formats,
+    )
+    if (manifest := plugin.manifest) is not None:
+        info.description = manifest.description
+        info.contract_version = manifest.contract
+        info.capabilities.extend(manifest.capabilities.names())
+        info.constraints.extend(manifest.capabilities.constraints)
+        info.sampling.extend(manifest.capabilities.sampling)
+        info.manifest_path = str(manifest.path)
+        info.options_json = json.dumps(manifest.options_schema())
+    return info

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"f\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0crest_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"b\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\"$\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x97\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdb\x01\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1aL\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\"\x11\n\x0fGetUsageRequest\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"3\n\x10GetUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage2\x86\x03\n\rServerService\x12N\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\x12K\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\x12Q\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\x12\x44\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse0\x01\x12?\n\x08GetUsage\x12\x18.puna.v1.GetUsageRequest\x1a\x19.puna.v1.GetUsageResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"f\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0crest_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"\xfb\x01\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\t \x03(\t\x12\x10\n\x08sampling\x18\n \x03(\t\x12\x15\n\rmanifest_path\x18\x0b \x01(\t\x12\x14\n\x0coptions_json\x18\x0c \x01(\t\"$\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x97\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdb\x01\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1aL\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\"\x11\n\x0fGetUsageRequest\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"3\n\x10GetUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage2\x86\x03\n\rServerService\x12N\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\x12K\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\x12Q\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\x12\x44\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse0\x01\x12?\n\x08GetUsage\x12\x18.puna.v1.GetUsageRequest\x1a\x19.puna.v1.GetUsageResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,30 +38,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_end=120
   _globals['_GETSERVERINFORESPONSE']._serialized_start=122
   _globals['_GETSERVERINFORESPONSE']._serialized_end=224
-  _globals['_BACKENDINFO']._serialized_start=226
-  _globals['_BACKENDINFO']._serialized_end=324
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=326
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=362
-  _globals['_REQUESTINFO']._serialized_start=365
-  _globals['_REQUESTINFO']._serialized_end=516
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=518
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=580
-  _globals['_CANCELREQUESTSREQUEST']._serialized_start=582
-  _globals['_CANCELREQUESTSREQUEST']._serialized_end=618
-  _globals['_CANCELREQUESTSRESPONSE']._serialized_start=620
-  _globals['_CANCELREQUESTSRESPONSE']._serialized_end=657
-  _globals['_WATCHLOADREQUEST']._serialized_start=659
-  _globals['_WATCHLOADREQUEST']._serialized_end=722
-  _globals['_WATCHLOADRESPONSE']._serialized_start=725
-  _globals['_WATCHLOADRESPONSE']._serialized_end=944
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=868
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=944
-  _globals['_GETUSAGEREQUEST']._serialized_start=946
-  _globals['_GETUSAGEREQUEST']._serialized_end=963
-  _globals['_KEYUSAGE']._serialized_start=966
-  _globals['_KEYUSAGE']._serialized_end=1144
-  _globals['_GETUSAGERESPONSE']._serialized_start=1146
-  _globals['_GETUSAGERESPONSE']._serialized_end=1197
-  _globals['_SERVERSERVICE']._serialized_start=1200
-  _globals['_SERVERSERVICE']._serialized_end=1590
+  _globals['_BACKENDINFO']._serialized_start=227
+  _globals['_BACKENDINFO']._serialized_end=478
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=480
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=516
+  _globals['_REQUESTINFO']._serialized_start=519
+  _globals['_REQUESTINFO']._serialized_end=670
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=672
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=734
+  _globals['_CANCELREQUESTSREQUEST']._serialized_start=736
+  _globals['_CANCELREQUESTSREQUEST']._serialized_end=772
+  _globals['_CANCELREQUESTSRESPONSE']._serialized_start=774
+  _globals['_CANCELREQUESTSRESPONSE']._serialized_end=811
+  _globals['_WATCHLOADREQUEST']._serialized_start=813
+  _globals['_WATCHLOADREQUEST']._serialized_end=876
+  _globals['_WATCHLOADRESPONSE']._serialized_start=879
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1098
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=1022
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=1098
+  _globals['_GETUSAGEREQUEST']._serialized_start=1100
+  _globals['_GETUSAGEREQUEST']._serialized_end=1117
+  _globals['_KEYUSAGE']._serialized_start=1120
+  _globals['_KEYUSAGE']._serialized_end=1298
+  _globals['_GETUSAGERESPONSE']._serialized_start=1300
+  _globals['_GETUSAGERESPONSE']._serialized_end=1351
+  _globals['_SERVERSERVICE']._serialized_start=1354
+  _globals['_SERVERSERVICE']._serialized_end=1744
 # @@protoc_insertion_point(module_scope)

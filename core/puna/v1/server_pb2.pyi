@@ -80,6 +80,13 @@ class BackendInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     FORMATS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    MANIFEST_PATH_FIELD_NUMBER: _builtins.int
+    OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the entry point."""
     distribution: _builtins.str
@@ -88,9 +95,29 @@ class BackendInfo(_message.Message):
     """Version of the distribution."""
     error: _builtins.str
     """Reason why the plugin is unusable. Empty: it is usable."""
+    description: _builtins.str
+    """Description in one line."""
+    contract_version: _builtins.int
+    """Version of the backend contract that it is written for. 0: unknown, since its manifest cannot be read."""
+    manifest_path: _builtins.str
+    """Path of its manifest on the server. Empty: it has none that can be read."""
+    options_json: _builtins.str
+    """JSON Schema of its options."""
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Model formats that it runs, such as "gguf"."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what it can do at all, such as "tokenizer" or "embeddings"."""
+
+    @_builtins.property
+    def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of constraints that it enforces, such as "json_schema"."""
+
+    @_builtins.property
+    def sampling(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the sampling parameters that it obeys."""
 
     def __init__(
         self,
@@ -100,10 +127,17 @@ class BackendInfo(_message.Message):
         version: _builtins.str = ...,
         error: _builtins.str = ...,
         formats: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        contract_version: _builtins.int = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        constraints: _abc.Iterable[_builtins.str] | None = ...,
+        sampling: _abc.Iterable[_builtins.str] | None = ...,
+        manifest_path: _builtins.str = ...,
+        options_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["distribution", b"distribution", "error", b"error", "formats", b"formats", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "constraints", b"constraints", "contract_version", b"contract_version", "description", b"description", "distribution", b"distribution", "error", b"error", "formats", b"formats", "manifest_path", b"manifest_path", "name", b"name", "options_json", b"options_json", "sampling", b"sampling", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

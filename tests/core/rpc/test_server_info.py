@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import grpc
 import pytest
@@ -10,6 +11,17 @@ from puna.v1 import generate_pb2, server_pb2
 async def test_info(stubs):
     answer = await stubs.server.GetServerInfo(server_pb2.GetServerInfoRequest())
     assert [(each.name, list(each.formats), each.error) for each in answer.backends] == [("played", ["gguf"], "")]
+    (played,) = answer.backends
+    assert (played.contract_version, list(played.capabilities)) == (
+        1,
+        ["tokenizer", "logprobs", "embeddings", "rerank", "vision"],
+    )
+    assert "lark" in played.constraints
+    assert "top_k" in played.sampling
+    assert played.manifest_path.endswith("/puna_played.backend.toml")
+    options = json.loads(played.options_json)
+    assert options["properties"] == {"a": {"type": "integer", "minimum": 0, "maximum": 9, "x-scope": "request"}}
+    assert options["additionalProperties"] is False
 
 
 async def test_requests_are_listed_and_can_be_cancelled(stubs, backend):
