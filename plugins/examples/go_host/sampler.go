@@ -8,7 +8,7 @@ import (
 	"puna.dev/examples/go_host/wire"
 )
 
-// A sampler chooses tokens. It applies penalties, top-k, top-p, min-p and temperature, in this order.
+// A sampler chooses tokens. It applies penalties, top-k, typical-p, top-p, min-p and temperature, in this order.
 type sampler struct {
 	wire   *wire.Sampling
 	random *rand.Rand
@@ -42,7 +42,7 @@ func (s *sampler) choose(logProbabilities []float64, history []int32) int32 {
 	if k := int(s.wire.GetTopK()); k > 0 && k < len(candidates) {
 		candidates = candidates[:k]
 	}
-	candidates = s.nucleus(candidates)
+	candidates = s.nucleus(s.typical(candidates))
 	weights := softmax(candidates, temperature)
 	at := s.random.Float64()
 	for index, weight := range weights {
@@ -73,6 +73,38 @@ func (s *sampler) penalize(candidates []candidate, history []int32) {
 		}
 		*logit -= float64(s.wire.GetPresencePenalty()) + float64(times)*float64(s.wire.GetFrequencyPenalty())
 	}
+}
+
+// typical keeps the candidates whose surprise is nearest to the mean surprise, up to a total probability of typical-p.
+func (s *sampler) typical(candidates []candidate) []candidate {
+	limit := float64(s.wire.GetTypicalP())
+	if limit >= 1 {
+		return candidates
+	}
+	weights := softmax(candidates, 1)
+	entropy := 0.0
+	for _, weight := range weights {
+		if weight > 0 {
+			entropy -= weight * math.Log(weight)
+		}
+	}
+	order := make([]int, len(candidates))
+	for index := range order {
+		order[index] = index
+	}
+	distance := func(index int) float64 { return math.Abs(-math.Log(weights[index]) - entropy) }
+	sort.SliceStable(order, func(i, j int) bool { return distance(order[i]) < distance(order[j]) })
+	sum, kept := 0.0, 0
+	for kept < len(order) && (kept == 0 || sum < limit) {
+		sum += weights[order[kept]]
+		kept++
+	}
+	chosen := make([]candidate, kept)
+	sort.Ints(order[:kept]) // most probable first again
+	for index, from := range order[:kept] {
+		chosen[index] = candidates[from]
+	}
+	return chosen
 }
 
 // nucleus keeps the candidates, in order of their logits, that top-p and min-p keep; the first one always.

@@ -14,6 +14,9 @@ func frequencies(sampling *wire.Sampling, history ...int32) [3]float64 {
 	const draws = 20000
 	seed := uint32(1)
 	sampling.Seed = &seed
+	if sampling.TypicalP == 0 {
+		sampling.TypicalP = 1
+	}
 	s := newSampler(sampling)
 	var found [3]float64
 	for range draws {
@@ -34,6 +37,7 @@ func TestFrequenciesFollowTheParameters(t *testing.T) {
 		{"temperature 0.5", &wire.Sampling{Temperature: 0.5, TopP: 1}, nil, [3]float64{25. / 38, 9. / 38, 4. / 38}},
 		{"top-k", &wire.Sampling{Temperature: 1, TopP: 1, TopK: 2}, nil, [3]float64{0.625, 0.375, 0}},
 		{"top-p", &wire.Sampling{Temperature: 1, TopP: 0.6}, nil, [3]float64{0.625, 0.375, 0}},
+		{"typical-p", &wire.Sampling{Temperature: 1, TopP: 1, TypicalP: 0.25}, nil, [3]float64{0, 1, 0}},
 		{"min-p", &wire.Sampling{Temperature: 1, TopP: 1, MinP: 0.5}, nil, [3]float64{0.625, 0.375, 0}},
 		{"bias", &wire.Sampling{TopP: 1, LogitBias: map[int32]float32{2: 5}}, nil, [3]float64{0, 0, 1}},
 		{"repeat penalty", &wire.Sampling{TopP: 1, RepeatPenalty: 9, RepeatLastN: -1}, []int32{0}, [3]float64{0, 1, 0}},
@@ -55,7 +59,7 @@ func TestFrequenciesFollowTheParameters(t *testing.T) {
 
 func TestEverySeedDrawsAnew(t *testing.T) {
 	first := func(seed uint32) (drawn [8]int32) {
-		s := newSampler(&wire.Sampling{Temperature: 1, TopP: 1, Seed: &seed})
+		s := newSampler(&wire.Sampling{Temperature: 1, TopP: 1, TypicalP: 1, Seed: &seed})
 		for index := range drawn {
 			drawn[index] = s.choose(probabilities, nil)
 		}

@@ -100,6 +100,7 @@ func (s *service) Run(call grpc.BidiStreamingServer[wire.RunRequest, wire.RunRes
 		slots:   slots,
 		cancels: map[uint64]context.CancelFunc{},
 		wakeup:  make(chan struct{}, 1),
+		taken:   make(chan struct{}),
 	}
 	return sequences.run(call)
 }

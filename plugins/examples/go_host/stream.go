@@ -20,6 +20,8 @@ type stream struct {
 	cancels map[uint64]context.CancelFunc
 	events  []*wire.SequenceEvent
 	wakeup  chan struct{}
+	// taken is closed and replaced whenever events are sent.
+	taken chan struct{}
 }
 
 func (s *stream) run(call grpc.BidiStreamingServer[wire.RunRequest, wire.RunResponse]) error {
@@ -67,7 +69,7 @@ func (s *stream) start(ctx context.Context, running *sync.WaitGroup, id uint64, 
 			return
 		}
 		defer s.work.begin()()
-		emit := func(event *wire.SequenceEvent) { s.emit(id, event) }
+		emit := func(event *wire.SequenceEvent) { s.emit(own, id, event) }
 		if err := s.model.generate(own, start, s.work.step, emit); err != nil {
 			emit(&wire.SequenceEvent{Event: &wire.SequenceEvent_Failure{Failure: failureOf(err)}})
 		}
@@ -91,9 +93,11 @@ func (s *stream) cancel(id uint64) {
 	s.events = kept
 }
 
-func (s *stream) emit(id uint64, event *wire.SequenceEvent) {
+// emit hands an event to the sender and waits until it is sent, so that no sequence runs ahead of the others.
+func (s *stream) emit(ctx context.Context, id uint64, event *wire.SequenceEvent) {
 	event.SequenceId = id
 	s.mutex.Lock()
+	taken := s.taken
 	if _, known := s.cancels[id]; known {
 		s.events = append(s.events, event)
 		if event.GetTextDelta() == nil {
@@ -102,6 +106,10 @@ func (s *stream) emit(id uint64, event *wire.SequenceEvent) {
 	}
 	s.mutex.Unlock()
 	s.wake()
+	select {
+	case <-taken:
+	case <-ctx.Done():
+	}
 }
 
 func (s *stream) wake() {
@@ -120,14 +128,15 @@ func (s *stream) send(ctx context.Context, call grpc.BidiStreamingServer[wire.Ru
 			done = true // after the last events
 		}
 		s.mutex.Lock()
-		events := s.events
-		s.events = nil
+		events, taken := s.events, s.taken
+		s.events, s.taken = nil, make(chan struct{})
 		s.mutex.Unlock()
 		if len(events) > 0 {
 			if err := call.Send(&wire.RunResponse{Events: events}); err != nil {
 				return err
 			}
 		}
+		close(taken)
 	}
 	return nil
 }
