@@ -7,7 +7,6 @@ import (
 )
 
 const (
-	defaultOrder = 4
 	// smoothing is the probability that is shared by all tokens, so that none is impossible.
 	smoothing = 1e-6
 	// weight is how much more a context counts than the one that is a byte shorter.
@@ -24,7 +23,7 @@ type counts struct {
 
 // A model predicts the next byte by the bytes before it. It is a Markov chain of several orders at once.
 type model struct {
-	order     int
+	options
 	after     map[string]*counts
 	fileBytes int64
 	context   int
@@ -32,7 +31,7 @@ type model struct {
 }
 
 // loadModel counts the bytes of a text. Blank lines end answers.
-func loadModel(path string, order, context, parallel int) (*model, error) {
+func loadModel(path string, chosen options, context, parallel int) (*model, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, invalid("the file %q does not exist", path)
@@ -44,7 +43,7 @@ func loadModel(path string, order, context, parallel int) (*model, error) {
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
-	m := &model{order: order, after: map[string]*counts{}, fileBytes: info.Size(), context: context, parallel: parallel}
+	m := &model{options: chosen, after: map[string]*counts{}, fileBytes: info.Size(), context: context, parallel: parallel}
 	for _, answer := range bytes.Split(text, []byte("\n\n")) {
 		m.learn(answer)
 	}
@@ -63,7 +62,7 @@ func (m *model) learn(answer []byte) {
 		if at < len(answer) {
 			next = int32(answer[at])
 		}
-		for length := 0; length <= min(m.order, at); length++ {
+		for length := 0; length <= min(m.Order, at); length++ {
 			context := string(answer[at-length : at])
 			if m.after[context] == nil {
 				m.after[context] = &counts{of: map[int32]float64{}}
@@ -76,8 +75,8 @@ func (m *model) learn(answer []byte) {
 
 // logProbabilities returns the natural logarithm of each token's probability after these tokens.
 func (m *model) logProbabilities(tokens []int32) []float64 {
-	context := make([]byte, 0, m.order)
-	for at := len(tokens) - 1; at >= 0 && len(context) < m.order && tokens[at] != endToken; at-- {
+	context := make([]byte, 0, m.Order)
+	for at := len(tokens) - 1; at >= 0 && len(context) < m.Order && tokens[at] != endToken; at-- {
 		context = append([]byte{byte(tokens[at])}, context...)
 	}
 	probabilities := make([]float64, vocabulary)

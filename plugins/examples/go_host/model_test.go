@@ -15,7 +15,7 @@ func load(t *testing.T, text string) *model {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := loadModel(path, 3, 1000, 1)
+	loaded, err := loadModel(path, options{Order: 3}, 1000, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

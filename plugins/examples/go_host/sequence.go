@@ -34,6 +34,7 @@ func (m *model) generate(ctx context.Context, start *wire.StartSequence, step fu
 			var delta *wire.TextDelta
 			delta, reason = s.next()
 			step()
+			time.Sleep(time.Duration(m.StepMS) * time.Millisecond)
 			if delta != nil {
 				emit(&wire.SequenceEvent{Event: &wire.SequenceEvent_TextDelta{TextDelta: delta}})
 			}

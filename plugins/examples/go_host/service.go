@@ -47,10 +47,13 @@ func (s *service) Describe(context.Context, *wire.DescribeRequest) (*wire.Descri
 }
 
 func (s *service) Load(request *wire.LoadRequest, call grpc.ServerStreamingServer[wire.LoadResponse]) error {
+	if _, _, err := s.loaded(); err == nil {
+		return status.Error(codes.FailedPrecondition, "a model is loaded already")
+	}
 	if len(request.AdapterPaths) > 0 {
 		return refuse(call.Context(), invalid("the go_markov backend takes no adapters"))
 	}
-	order, err := orderOf(request.BackendOptionsJson)
+	chosen, err := optionsOf(request.BackendOptionsJson)
 	if err != nil {
 		return refuse(call.Context(), err)
 	}
@@ -58,7 +61,7 @@ func (s *service) Load(request *wire.LoadRequest, call grpc.ServerStreamingServe
 	if err := call.Send(&wire.LoadResponse{Event: &wire.LoadResponse_Fraction{Fraction: 0}}); err != nil {
 		return err
 	}
-	loaded, err := loadModel(request.Path, order, int(request.ContextLength), max(int(request.Parallel), 1))
+	loaded, err := loadModel(request.Path, chosen, int(request.ContextLength), max(int(request.Parallel), 1))
 	if err != nil {
 		return refuse(call.Context(), err)
 	}
@@ -78,15 +81,22 @@ func (s *service) Load(request *wire.LoadRequest, call grpc.ServerStreamingServe
 	}}})
 }
 
-// orderOf reads the option "order". The core has checked it against backend.toml.
-func orderOf(options string) (int, error) {
-	values := struct{ Order int }{defaultOrder}
-	if options != "" {
-		if err := json.Unmarshal([]byte(options), &values); err != nil {
-			return 0, invalid("the options are not JSON: %v", err)
+// options are those that backend.toml declares.
+type options struct {
+	Order  int
+	StepMS int `json:"step_ms"`
+}
+
+// optionsOf reads the options that are set. The core has checked them against backend.toml.
+func optionsOf(text string) (options, error) {
+	// A chain is so fast that a whole answer would come at once, which is not how an engine behaves.
+	values := options{Order: 4, StepMS: 1}
+	if text != "" {
+		if err := json.Unmarshal([]byte(text), &values); err != nil {
+			return values, invalid("the options are not JSON: %v", err)
 		}
 	}
-	return values.Order, nil
+	return values, nil
 }
 
 func (s *service) Run(call grpc.BidiStreamingServer[wire.RunRequest, wire.RunResponse]) error {
@@ -133,10 +143,16 @@ func (s *service) Embed(ctx context.Context, request *wire.EmbedRequest) (*wire.
 }
 
 func (s *service) Tokenize(_ context.Context, request *wire.TokenizeRequest) (*wire.TokenizeResponse, error) {
+	if _, _, err := s.loaded(); err != nil {
+		return nil, err
+	}
 	return &wire.TokenizeResponse{TokenIds: tokenize(request.Text, request.ParseSpecial)}, nil
 }
 
 func (s *service) Detokenize(ctx context.Context, request *wire.DetokenizeRequest) (*wire.DetokenizeResponse, error) {
+	if _, _, err := s.loaded(); err != nil {
+		return nil, err
+	}
 	if err := validate(request.TokenIds); err != nil {
 		return nil, refuse(ctx, err)
 	}

@@ -12,6 +12,7 @@ class TestDecoder(BackendContract):
     backend_class = CTranslate2Backend
     prompt = "<|user|>Why is the sky blue?<|assistant|>"
     entry_point = "ctranslate2"
+    temperature_first = True
     model_format = "ctranslate2"
     temperature_first = True
 
