@@ -14,7 +14,6 @@ class TestDecoder(BackendContract):
     entry_point = "ctranslate2"
     temperature_first = True
     model_format = "ctranslate2"
-    temperature_first = True
 
     @pytest.fixture
     def _folders(self, decoder):
