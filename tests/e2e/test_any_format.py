@@ -244,6 +244,24 @@ def test_a_new_model_of_another_inherits(puna, told, folder):
     assert (told("child")["files"], told("child")["options"]) == (FILES, {"level": 1, "voice": "deep"})
 
 
+def test_the_chat_template_of_a_folder_makes_the_prompts(puna, server, folder):
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    puna("create", "talker", "--backend", "shelf", "--format", "shelf", "--folder", folder, "--system", "Hi.")
+    body = {"model": "talker", "messages": [{"role": "user", "content": "Who?"}], "stream": False}
+    content = server.json("/api/chat", body)["message"]["content"]
+    assert json.loads(content)["prompt"] == "<system>Hi.<user>Who?"
+
+
+def test_files_are_imported_where_they_are(puna, told, folder):
+    (folder / "mine.bin").write_text(str(folder))  # no blob has these bytes yet
+    puna("import", folder, "--name", "there", "--backend", "shelf", "--format", "shelf")
+    assert told("there")["files"] == FILES | {"mine.bin": str(folder)}
+    assert "hard link" in puna("show", "there")
+    assert "is not installed" in puna("import", folder, "--backend", "nosuch", status=1)
+    assert "serves the formats shelf, crate: name one" in puna("import", folder, "--backend", "shelf", status=1)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -1,4 +1,4 @@
-"""The command `import`: models from GGUF files that stay where they are."""
+"""The command `import`: models from files that stay where they are."""
 
 import argparse
 import json
@@ -33,6 +33,7 @@ async def import_models(settings: Settings, arguments: argparse.Namespace) -> in
         replace=arguments.replace,
         dry_run=arguments.dry_run,
         backend=arguments.backend,
+        format=arguments.format,
     )
     failures: list[models_pb2.SkippedFile] = []
     async with connected(settings) as channel:

@@ -155,8 +155,9 @@ def _add_create(commands: "argparse._SubParsersAction[Command]") -> None:
 
 
 def _add_upkeep(commands: "argparse._SubParsersAction[Command]") -> None:
-    imports = commands.add_parser("import", help="make models of GGUF files that stay where they are", epilog=ASKING)
+    imports = commands.add_parser("import", help="make models of files that stay where they are", epilog=ASKING)
     imports.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="GGUF file, or folder to look through")
+    imports.add_argument("--format", default="", help="other format: each PATH is a model, with all files of a folder")
     imports.add_argument("--name", default="", help="name of the model, if there is just one")
     imports.add_argument("--link", choices=("auto", "hard", "symbolic", "copy"), default="auto", help="how it is kept")
     imports.add_flag("--replace", help="replace models that have the names already")

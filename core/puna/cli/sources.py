@@ -1,11 +1,12 @@
 """The files from which `create` makes a model: GGUF files and safetensors of a folder, or all files as they are."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from puna.cli.errors import CommandError
 from puna.gguf import reader as gguf
+from puna.models.opaque_files import files_of
 
 # The first group that matches wins. A folder often holds one model in several formats.
 PATTERNS = (
@@ -54,38 +55,14 @@ def named(paths: list[Path]) -> dict[str, Path]:
 
 
 def opaque_files(path: Path) -> dict[str, Path]:
-    """Return a file, or all files of a folder and its sub-folders, by their names relative to the folder.
+    """Return the files that are stored as they are, by their names: see `puna.models.opaque_files`.
 
-    Hidden files and folders are left out: they belong to programs such as Git. Raises CommandError for a path that does
-    not exist, and for anything in the folder that is neither a file nor a folder.
+    Raises CommandError.
     """
-    if path.is_file():
-        return {path.name: path}
-    if not path.is_dir():
-        raise CommandError(f"{path}: no such file or directory")
-    found = {each.relative_to(path).as_posix(): each for each in _walk(path)}
-    if not found:
-        raise CommandError(f"{path} has no files")
-    roots = [path.resolve()]
-    # In the cache of Hugging Face the files of a snapshot are links to files beside the snapshots.
-    if path.resolve().parent.name == "snapshots":
-        roots.append(path.resolve().parents[1] / "blobs")
-    for each in found.values():
-        if not any(each.resolve().is_relative_to(root) for root in roots):
-            raise CommandError(f"insecure path: {each}")
-    return found
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            yield entry
-        elif entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry)
-        else:
-            raise CommandError(f"{entry} is neither a file nor a folder")
+    try:
+        return files_of(path)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _inside(folder: Path, patterns: Iterable[str]) -> list[Path]:

@@ -93,8 +93,9 @@ def show(
     projector = next(iter(model.projector_paths), None)
     projector_header = gguf.read(projector, arrays=verbose) if projector and projector.exists() else None
     go_template = model.template if model.template is not None else DEFAULT_TEMPLATE
+    template = model.chat_template if model.uses_jinja else go_template
     if config.is_opaque and (facts := model.backend_facts) is not None and facts.is_chat_level:
-        go_template = ""
+        template = ""
     shown_system = system or model.system
     return ShowResult(
         name=model.name,
@@ -119,7 +120,7 @@ def show(
             messages=model.messages,
         ),
         parameters=modelfile.parameters_text(model.parameters),
-        template=model.chat_template if model.uses_jinja else go_template,
+        template=template,
         system=shown_system,
         messages=model.messages,
         model_info_json=metadata_json(header) if header else _remote_info(config),

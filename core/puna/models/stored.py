@@ -10,7 +10,7 @@ from puna.gguf.reader import GGUF, GGUFError
 from puna.gguf.types import UNKNOWN
 from puna.go.template.facts import Facts
 from puna.models.backends import BackendFacts, Backends
-from puna.models.facts import capabilities, selection
+from puna.models.facts import capabilities, chat_template, folder_template, selection
 from puna.models.facts.details import Details, ModelSummary, describe
 from puna.models.facts.header_cache import HeaderCache
 from puna.models.layout.config import Config
@@ -77,15 +77,27 @@ class StoredModel(ModelLayers):
 
     @cached_property
     def chat_template(self) -> str:
-        """The Jinja template in the model file; empty if it has none or cannot be read."""
+        """The Jinja template in the model's files; empty if there is none or it cannot be read."""
+        if self.config.is_opaque:
+            return self._folder_templates[0]
         header = self._model_header
         return header.text("tokenizer.chat_template") if header else ""
 
     @cached_property
     def tool_chat_template(self) -> str:
-        """The Jinja template in the model file for conversations with tools; empty if there is none."""
+        """The Jinja template in the model's files for conversations with tools; empty if there is none."""
+        if self.config.is_opaque:
+            return self._folder_templates[1]
         header = self._model_header
         return header.text("tokenizer.chat_template.tool_use") if header else ""
+
+    @cached_property
+    def _folder_templates(self) -> tuple[str, str]:
+        try:
+            return folder_template.chat_templates(self.files)
+        # A list must not fail over one model. A load names the missing file or the bad name.
+        except (OSError, UnreadableModelError):
+            return "", ""
 
     @property
     def _jinja(self) -> str:
@@ -99,7 +111,7 @@ class StoredModel(ModelLayers):
 
     @property
     def uses_jinja(self) -> bool:
-        """Whether prompts are made with the Jinja template in the model file."""
+        """Whether prompts are made with the Jinja template in the model's files."""
         return self.mode == "native" and bool(self.chat_template)
 
     @property
@@ -115,9 +127,11 @@ class StoredModel(ModelLayers):
     # Not cached, since a backend may be installed or upgraded while the server runs.
     def _capabilities_of_backend(self) -> tuple[str, ...]:
         facts, known = self.backend_facts, self.template_facts
-        return capabilities.of_backend(
-            self.config, facts, template=selection.template_capabilities(known) if known else ()
-        )
+        if self.uses_jinja:
+            template = chat_template.capabilities(self._jinja)
+        else:
+            template = selection.template_capabilities(known) if known else ()
+        return capabilities.of_backend(self.config, facts, template=template)
 
     @property
     def serving_backend(self) -> str:

@@ -1,4 +1,4 @@
-"""Translation for imports of GGUF files and checks of the store."""
+"""Translation for imports of files and checks of the store."""
 
 from typing import Final
 
@@ -51,6 +51,7 @@ def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
         replace=request.replace,
         dry_run=request.dry_run,
         backend=request.backend,
+        format=request.format,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from puna.blocking import iterate
 from puna.errors import InvalidCreateError, InvalidModelNameError, PunaError
+from puna.models.create.backend_choice import GGUF, format_to_import
 from puna.models.name import ModelName
 from puna.models.progress import TransferStep
 from puna.models.storage.integrity import StoppedError
@@ -16,7 +17,7 @@ from puna.models.store import ModelStore
 from puna.models.upkeep import doctor, in_place
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Report
-from puna.models.upkeep.scan import Found, Skipped, find
+from puna.models.upkeep.scan import Found, Skipped, find, find_opaque
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class ImportRequest:
     replace: bool = False
     dry_run: bool = False
     backend: str = ""
+    format: str = ""
+    """The format of the files; empty: GGUF, or the only other one that the backend serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,11 @@ async def import_models(store: ModelStore, request: ImportRequest) -> AsyncGener
 
 
 def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Iterator[ImportEvent]:
-    plan = _plan(store, request, stopped)
+    # A misspelt backend is refused before anything is read.
+    format_ = format_to_import(request.backend, request.format, store.backends)
+    plan = _plan(store, request, format_, stopped)
+    # GGUF files need no backend, and are recognised again when each model is created.
+    format_ = "" if format_ == GGUF else format_
     yield plan
     if request.dry_run or stopped():
         return
@@ -83,7 +90,7 @@ def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], boo
         name = ModelName.parse(found.name)
         try:
             yield from in_place.register(
-                store, found, name, link=request.link, backend=request.backend, stopped=stopped
+                store, found, name, link=request.link, backend=request.backend, format=format_, stopped=stopped
             )
             made = store.get(name)
         # The client has left, so nothing waits for a result.
@@ -96,10 +103,11 @@ def _import(store: ModelStore, request: ImportRequest, stopped: Callable[[], boo
             yield Imported(name, made.in_place)
 
 
-def _plan(store: ModelStore, request: ImportRequest, stopped: Callable[[], bool]) -> Plan:
+def _plan(store: ModelStore, request: ImportRequest, format_: str, stopped: Callable[[], bool]) -> Plan:
     if not request.paths:
         raise InvalidCreateError("no path is given")
-    found, skipped = find(map(Path, request.paths), stopped)
+    paths = map(Path, request.paths)
+    found, skipped = find(paths, stopped) if format_ == GGUF else find_opaque(paths)
     if request.name:
         if not ModelName.parse(request.name).is_valid:
             raise InvalidModelNameError

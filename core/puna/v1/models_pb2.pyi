@@ -1265,6 +1265,7 @@ class ImportModelsRequest(_message.Message):
     REPLACE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model, if there is one only. Empty: names are derived from file names."""
     link: Global___LinkMode.ValueType
@@ -1274,10 +1275,14 @@ class ImportModelsRequest(_message.Message):
     dry_run: _builtins.bool
     """If true, the call returns the plan and changes nothing."""
     backend: _builtins.str
-    """Backend that runs the models. Empty: the format decides."""
+    """Backend that runs the models. Empty: the format decides. It must be installed."""
+    format: _builtins.str
+    """Format of the files. Empty: GGUF if the backend serves it, or else the only format that it serves."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Absolute paths on the server's disk, of GGUF files and of folders to search for them."""
+        """Required. Absolute paths on the server's disk, of GGUF files and of folders to search for them. For another format
+        each file is a model, and each folder is one with all its files.
+        """
 
     def __init__(
         self,
@@ -1288,10 +1293,11 @@ class ImportModelsRequest(_message.Message):
         replace: _builtins.bool = ...,
         dry_run: _builtins.bool = ...,
         backend: _builtins.str = ...,
+        format: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dry_run", b"dry_run", "link", b"link", "name", b"name", "paths", b"paths", "replace", b"replace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dry_run", b"dry_run", "format", b"format", "link", b"link", "name", b"name", "paths", b"paths", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,15 @@ __all__ = ["address", "backend", "client", "registry", "serving", "settings", "s
 
 
 def asking(*paths, **given):
-    defaults = {"name": "", "link": "auto", "replace": False, "dry_run": False, "backend": "", "json": False}
+    defaults = {
+        "name": "",
+        "link": "auto",
+        "replace": False,
+        "dry_run": False,
+        "backend": "",
+        "format": "",
+        "json": False,
+    }
     return argparse.Namespace(paths=paths, **defaults | given)
 
 

@@ -67,6 +67,23 @@ def of_files(request: CreateRequest, backends: Backends, is_gguf: Callable[[], b
     return _checked(choice, request, facts, {})
 
 
+def format_to_import(backend: str, format_: str, backends: Backends) -> str:
+    """Return the format of files that are imported for a backend: GGUF if it serves that and nothing else is asked for.
+
+    Raises InvalidCreateError.
+    """
+    if not backend and not format_:
+        return GGUF
+    facts = _facts(backend, backends) if backend else None
+    request = CreateRequest(name="", backend=backend, format=format_)
+    if facts is None:
+        _refuse_without_backend(request, backends)
+    found = _format(request, facts, lambda: facts is not None and GGUF in facts.formats)
+    if not found:
+        raise InvalidCreateError(f"backend {backend!r} takes no files")
+    return found
+
+
 def of_base(request: CreateRequest, base: Config, backends: Backends) -> BackendChoice:
     """Return the choice for a model that is made from another one: the base's, but for what the request says.
 

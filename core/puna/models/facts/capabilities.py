@@ -35,7 +35,7 @@ def of_backend(config: Config, backend: BackendFacts | None, *, template: tuple[
     """Return the capabilities of an opaque model, whose files only its backend can read.
 
     They are those that its creator stated, and otherwise all that its backend can have. `template` are the capabilities
-    of the model's Go template. `backend` is None while the backend is not installed.
+    of the model's own template. `backend` is None while the backend is not installed.
     """
     if config.capabilities:
         return tuple(dict.fromkeys(config.capabilities))

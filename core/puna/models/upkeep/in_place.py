@@ -47,6 +47,7 @@ def register(
     *,
     link: Link = Link.AUTOMATIC,
     backend: str = "",
+    format: str = "",  # noqa: A002 (the domain's word)
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TransferStep]:
     """Create a model from files that stay where they are, and yield its progress. Shards are joined, which is a copy.
@@ -56,10 +57,10 @@ def register(
     """
     files: dict[str, str] = {}
     with store.blobs.hold_shared_locks() as shared_locks:
-        for path in (*found.files, *found.projectors):
-            digest = yield from _added(store.blobs, path, link, shared_locks, stopped)
-            files[path.name] = digest
-        request = CreateRequest(name=name.full, files=files, backend=backend, as_is=True)
+        paths = (*found.files, *found.projectors)
+        for file, path in zip(found.names or (path.name for path in paths), paths, strict=True):
+            files[file] = yield from _added(store.blobs, path, link, shared_locks, stopped)
+        request = CreateRequest(name=name.full, files=files, backend=backend, format=format, as_is=True)
         # The shared locks stay until the manifest names the blobs.
         yield from create(store, request, stopped=stopped)
     # The joined file is the model; the links to its shards are not needed any more.

@@ -13,6 +13,7 @@ from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUFError
 from puna.models.create.uploads import SHARD, media_type_of
 from puna.models.layout import media_types
+from puna.models.opaque_files import files_of
 
 SUFFIX: Final = ".gguf"
 _TYPES: Final = r"(?:UD-)?(?:I?Q\d+(?:_[A-Z0-9]+)*|B?F16|F32|TQ\d_\d|MXFP4(?:_MOE)?)"
@@ -35,11 +36,13 @@ class Found:
     """A suggested name: "smollm2-135m-instruct:q8_0"."""
     files: tuple[Path, ...]
     projectors: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    """The name of each opaque file, relative to the model's folder; empty for GGUF files."""
 
     @property
     def is_split(self) -> bool:
         """Whether its shards must be joined, which makes a copy."""
-        return len(self.files) > 1
+        return len(self.files) > 1 and not self.names
 
     @property
     def size(self) -> int:
@@ -89,6 +92,24 @@ def find(paths: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> 
     used = {path for each in found for path in each.projectors}
     lonely = [path for each in projectors.values() for path in each if path not in used]
     skipped += [Skipped(path, "it is a projector, and no model beside it is known to be its own") for path in lonely]
+    return _distinct(found, skipped), skipped
+
+
+def find_opaque(paths: Iterable[Path]) -> tuple[list[Found], list[Skipped]]:
+    """Take each file, and each folder with all that is in it, for a model. Raises InvalidCreateError as `find` does."""
+    found, skipped = [], []
+    for path in dict.fromkeys(paths):
+        if not path.is_absolute():
+            raise InvalidCreateError(f"{path}: the path must be absolute")
+        if not path.exists():
+            raise InvalidCreateError(f"{path}: no such file or directory")
+        try:
+            files = files_of(path)
+        except (ValueError, OSError) as error:
+            skipped.append(Skipped(path, str(error)))
+            continue
+        name = name_of("", path) if path.is_dir() else name_of(path.stem, path.parent)
+        found.append(Found(name=name, files=tuple(files.values()), names=tuple(files)))
     return _distinct(found, skipped), skipped
 
 

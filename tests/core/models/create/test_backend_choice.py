@@ -6,6 +6,7 @@ import pytest
 
 from puna.errors import CreateFailedError, InvalidCreateError, TransferError
 from puna.messages import Message
+from puna.models.create.backend_choice import format_to_import
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest
@@ -211,3 +212,32 @@ def test_a_missing_base_is_still_an_error_of_the_pull(workshop):
 def test_files_without_a_backend_are_still_gguf(workshop, files):
     with pytest.raises((InvalidCreateError, CreateFailedError), match="unknown type"):
         workshop.create(files=files)
+
+
+@pytest.mark.parametrize(
+    ("backend", "format_", "found"),
+    [
+        ("", "", "gguf"),
+        ("ctransformers", "", "gguf"),
+        ("several", "", "gguf"),
+        ("several", "crate", "crate"),
+        ("shelf", "", "shelf"),
+        ("", "crate", "crate"),
+    ],
+)
+def test_the_format_of_an_import(workshop, backend, format_, found):
+    assert format_to_import(backend, format_, workshop.backends) == found
+
+
+@pytest.mark.parametrize(
+    ("backend", "format_", "text"),
+    [
+        ("nosuch", "", "is not installed"),
+        ("shelf", "crate", "does not serve format 'crate'"),
+        ("", "nosuch", "nothing serves"),
+        ("away", "", "takes no files"),
+    ],
+)
+def test_an_import_for_a_backend_that_cannot_serve_it(workshop, backend, format_, text):
+    with pytest.raises(InvalidCreateError, match=text):
+        format_to_import(backend, format_, workshop.backends)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from tests.core.models.conftest import write_gguf
 
-from puna.errors import CreateFailedError, ModelNotFoundError
+from puna.errors import CreateFailedError, InvalidCreateError, ModelNotFoundError
 from puna.models.name import ModelName
 from puna.models.show import show
 from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.upkeep import in_place
 from puna.models.upkeep.in_place import Link, register
-from puna.models.upkeep.scan import find
+from puna.models.upkeep.scan import find, find_opaque
 
 NAME = ModelName.parse("kid")
 
@@ -153,3 +153,31 @@ def test_a_split_model_is_joined_and_its_parts_are_let_go(store, tmp_path):
     used = {digest.replace(":", "-") for digest in store.manifests.used_digests(strict=True)}
     assert {path.name for path in store.blobs.files()} == used
     assert len(list(tmp_path.glob("*.gguf"))) == 2
+
+
+def test_a_folder_of_another_format_is_imported_file_by_file(workshop, tmp_path):
+    contents = {"config.json": b"{}", "sub/weights.bin": os.urandom(9), "sub/same.json": b"{}"}
+    for name, content in contents.items():
+        (tmp_path / "My-Model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "My-Model" / name).write_bytes(content)
+    (found,), skipped = find_opaque([tmp_path / "My-Model"])
+    assert (found.name, found.names, found.is_split, skipped) == ("my-model:latest", tuple(sorted(contents)), False, [])
+    list(register(workshop.store, found, NAME, backend="shelf", format="shelf"))
+    model = workshop.store.get(NAME)
+    assert {name: path.read_bytes() for name, path in model.files.items()} == contents
+    blob = model.files["sub/weights.bin"]
+    assert blob.stat().st_ino == (tmp_path / "My-Model" / "sub" / "weights.bin").stat().st_ino
+    assert {each.state for each in show(model).in_place} == {FileState.UNCHANGED}
+    workshop.store.delete(NAME)
+    assert (tmp_path / "My-Model" / "sub" / "weights.bin").read_bytes() == contents["sub/weights.bin"]
+
+
+def test_files_that_cannot_be_a_model_are_skipped_with_the_reason(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    found, skipped = find_opaque([tmp_path / "empty", tmp_path / "a.onnx"])
+    assert [each.name for each in found] == ["a:latest"]
+    assert [each.reason for each in skipped] == [f"{tmp_path / 'empty'} has no files"]
+    for path in (tmp_path / "nosuch", Path("relative")):
+        with pytest.raises(InvalidCreateError):
+            find_opaque([path])
