@@ -102,7 +102,7 @@ async def _offline(settings: Settings, arguments: argparse.Namespace) -> AsyncGe
         no_prune=settings.no_prune,
         go_template=settings.go_template,
         read_template=Sandbox(settings.limits).facts,
-        backends=InstalledBackends(Registry.discover(settings), settings.default_backend),
+        backends=InstalledBackends(Registry.discover(settings), settings),
     )
     async with aclosing(check_store(store, repair=arguments.repair, quick=arguments.quick)) as seen:
         async for each in seen:

@@ -247,7 +247,7 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
         no_prune=settings.no_prune,
         go_template=settings.go_template,
         read_template=sandbox.facts,
-        backends=InstalledBackends(backends, settings.default_backend),
+        backends=InstalledBackends(backends, settings),
     )
     await asyncio.to_thread(_open, store)
     # The order of leaving is the reverse: first no more calls, then the models, then the workers of templates.

@@ -132,7 +132,7 @@ def _backend_lines(config: Config) -> list[str]:
         for name, value in sorted(config.backend_options.items())
     ]
     # Capabilities of other models come from their files, and a Modelfile cannot state them.
-    return lines + [f"CAPABILITY {name}" for name in (config.capabilities if config.is_opaque else ())]
+    return lines + [f"CAPABILITY {quoted(name)}" for name in (config.capabilities if config.is_opaque else ())]
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:

@@ -74,6 +74,22 @@ def for_host(
     return {name: _with_secrets(manifest, name, value, settings) for name, value in options.items()}
 
 
+def check_secrets(manifest: Manifest, options: Mapping[str, object], settings: Settings) -> None:
+    """Check that the secrets of a model that is being created are names of the configuration, so that no key itself is
+    stored by mistake.
+
+    The options have been checked. Raises InvalidRequestError, which does not repeat the value.
+    """
+    for name, value in options.items():
+
+        def resolve(entry: str, where: str = f"option {name!r} of backend {manifest.name!r}") -> str:
+            if entry not in settings.secrets:
+                raise InvalidRequestError(f"{where} must name an entry of the configuration's table [secrets]")
+            return entry
+
+        manifest.options[name].with_secrets(value, resolve)
+
+
 def _with_secrets(manifest: Manifest, name: str, value: object, settings: Settings) -> object:
     where = f"option {name!r} of backend {manifest.name!r}"
 

@@ -8,6 +8,7 @@ from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, THINKING, TOOLS, VIS
 from puna.models.backends import BackendFacts
 from puna.plugins import Manifest, Registry
 from puna.runtime import backend_options
+from puna.settings import Settings
 
 _CAPABILITIES: Final = {
     "tools": TOOLS,
@@ -22,17 +23,19 @@ _CAPABILITIES: Final = {
 class InstalledBackends:
     """Answers from the registry of plugins."""
 
-    def __init__(self, registry: Registry, default: str = "") -> None:
-        """`default` is the server's own choice for models that name no backend, PUNA_BACKEND."""
+    def __init__(self, registry: Registry, settings: Settings | None = None) -> None:
+        """`settings` has the server's choice for models that name no backend, and the names of secrets."""
         self._registry = registry
-        self._default = default
+        self._settings = settings or Settings()
 
     def facts(self, name: str) -> BackendFacts:
         """Return the facts about a backend. Raises BackendNotFoundError if it is missing or broken. May block."""
         manifest = self._registry.get(name).usable
 
         def check_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
-            return backend_options.of_model(manifest, typed(manifest, options))
+            checked = backend_options.of_model(manifest, typed(manifest, options))
+            backend_options.check_secrets(manifest, checked, self._settings)
+            return checked
 
         flags = manifest.capabilities
         return BackendFacts(
@@ -45,7 +48,7 @@ class InstalledBackends:
 
     def serving(self, format: str, wanted: str) -> str:  # noqa: A002 (the domain's word)
         """Return the backend that serves a model. Raises BackendNotFoundError. May block."""
-        return self._registry.for_model(format, wanted, self._default)
+        return self._registry.for_model(format, wanted, self._settings.default_backend)
 
 
 def typed(manifest: Manifest, options: Mapping[str, Any]) -> dict[str, Any]:

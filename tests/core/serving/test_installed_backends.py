@@ -3,7 +3,9 @@ import pytest
 from puna.errors import BackendNotFoundError, InvalidRequestError
 from puna.plugins import Capabilities, Manifest, Plugin, Registry
 from puna.plugins.option import Option
+from puna.secrets import Secret, Secrets
 from puna.serving.installed_backends import InstalledBackends
+from puna.settings import Settings
 
 OPTIONS = {
     each.name: each
@@ -12,9 +14,12 @@ OPTIONS = {
         Option(name="fast", schema={"type": "boolean"}, scope="request"),
         Option(name="voice", schema={"type": "string"}, scope="model"),
         Option(name="sizes", schema={"type": "array", "items": {"type": "integer"}}, scope="model"),
+        Option(name="key", schema={"type": "string", "x-secret": True}, scope="model"),
         Option(name="place", schema={"type": "string"}, scope="operator"),
     )
 }
+
+SECRETS = Secrets({"mine": Secret("env", "MY_KEY")})
 
 
 def plugin(name, error="", **fields):
@@ -29,7 +34,7 @@ def backends():
         plugin("chatty", capabilities=Capabilities(chat=True, tools=True, thinking=True, vision=True, embeddings=True)),
         plugin("faulty", "it is broken"),
     )
-    return InstalledBackends(Registry(lambda: plugins), "plain")
+    return InstalledBackends(Registry(lambda: plugins), Settings(default_backend="plain", secrets=SECRETS))
 
 
 def test_capabilities_have_the_names_of_the_api(backends):
@@ -78,4 +83,13 @@ def test_texts_become_what_the_backend_declares(backends):
 def test_wrong_options_are_named(backends, options, text):
     with pytest.raises(InvalidRequestError) as caught:
         backends.facts("plain").check_options(options)
+    assert str(caught.value) == text
+
+
+def test_a_model_names_a_secret_of_the_configuration_and_never_holds_one(backends):
+    check = backends.facts("plain").check_options
+    assert check({"key": "mine"}) == {"key": "mine"}
+    with pytest.raises(InvalidRequestError) as caught:
+        check({"key": "sk-123456"})
+    text = "option 'key' of backend 'plain' must name an entry of the configuration's table [secrets]"
     assert str(caught.value) == text

@@ -11,11 +11,10 @@ from typing import Any, Final
 from puna.errors import BackendNotFoundError, InvalidCreateError, InvalidRequestError
 from puna.models.backends import BackendFacts, Backends
 from puna.models.create.request import CreateRequest
-from puna.models.layout.config import Config
+from puna.models.layout.config import LONGEST_TEXT, Config
 from puna.models.relative_names import check_names
 
 GGUF: Final = "gguf"
-LONGEST_UPSTREAM: Final = 500
 _SHOWN: Final = 100
 """Characters of a client's text that an error repeats."""
 
@@ -188,8 +187,8 @@ def _upstream(request: CreateRequest, facts: BackendFacts | None) -> str:
     if request.files:
         raise InvalidCreateError("a model of an upstream has no files")
     # The name is shown on terminals and sent to the upstream.
-    if len(request.upstream) > LONGEST_UPSTREAM or not request.upstream.isprintable():
-        raise InvalidCreateError(f"upstream must have at most {LONGEST_UPSTREAM} characters, all printable")
+    if len(request.upstream) > LONGEST_TEXT or not request.upstream.isprintable():
+        raise InvalidCreateError(f"upstream must have at most {LONGEST_TEXT} characters, all printable")
     return request.upstream
 
 

@@ -1,11 +1,16 @@
 """A model's configuration: the JSON blob that describes its files and how to run them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go import json_text
+
+LONGEST_TEXT: Final = 500
+"""Characters of the name of a backend, a format or a model at an upstream."""
+_OPTION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +78,15 @@ class Config:
 def loads(data: bytes) -> Config:
     """Read a configuration; keys that are not known and values of a wrong type are ignored.
 
-    Raises ValueError if `data` is not a JSON object.
+    Raises ValueError if `data` is not a JSON object, or one of Puna's own keys has a text that no creation writes.
     """
     value = json_text.loads(data)
     if not isinstance(value, Mapping):
         raise ValueError("a configuration is a JSON object")
     draft, options = value.get("draft"), value.get("backend_options")
+    # The names stand in Modelfiles, where a line break would begin another command.
+    if isinstance(options, dict) and not all(_OPTION.fullmatch(name) for name in options):
+        raise ValueError("backend_options has a key that is no name of an option")
     return Config(
         model_format=_text(value, "model_format"),
         model_family=_text(value, "model_family"),
@@ -95,10 +103,10 @@ def loads(data: bytes) -> Config:
         embedding_length=_count(value, "embedding_length"),
         base_name=_text(value, "base_name"),
         draft=_draft(draft) if isinstance(draft, Mapping) else None,
-        backend=_text(value, "backend"),
-        backend_format=_text(value, "backend_format"),
+        backend=_printable(value, "backend"),
+        backend_format=_printable(value, "backend_format"),
         backend_options=options if isinstance(options, dict) else {},
-        upstream=_text(value, "upstream"),
+        upstream=_printable(value, "upstream"),
     )
 
 
@@ -157,6 +165,14 @@ def _plain_draft(draft: Draft) -> dict[str, str]:
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
     return gojson.replace_lone_surrogates(text) if isinstance(text, str) else ""
+
+
+def _printable(value: Mapping[str, Any], key: str) -> str:
+    # A registry may send any text. Terminals show it, and Modelfiles have it on one line.
+    text = _text(value, key)
+    if len(text) > LONGEST_TEXT or not text.isprintable():
+        raise ValueError(f"{key} must have at most {LONGEST_TEXT} characters, all printable")
+    return text
 
 
 def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -45,3 +45,55 @@ def test_a_stub_is_remote():
     assert not Config(remote_host="h").is_remote
     assert Config().is_gguf
     assert not Config(model_format="safetensors").is_gguf
+
+
+OPAQUE = Config(backend="b", backend_format="f", backend_options={"n": 1, "t": "x", "l": [1.5, None]}, upstream="u/m:1")
+
+
+def test_what_a_model_tells_its_backend_follows_the_keys_of_ollama():
+    written = (
+        b'{"model_format":"","model_family":"","model_families":null,"model_type":"","file_type":"","backend":"b",'
+        b'"backend_format":"f","backend_options":{"n":1,"t":"x","l":[1.5,null]},"upstream":"u/m:1",'
+        b'"architecture":"amd64","os":"linux"}\n'
+    )
+    assert config.dumps(OPAQUE) == written
+    assert config.loads(written) == OPAQUE
+
+
+@pytest.mark.parametrize(
+    ("fields", "opaque", "format_"),
+    [
+        ({}, False, "gguf"),
+        ({"model_format": "gguf", "backend": "b", "backend_options": {"a": 1}}, False, "gguf"),
+        ({"model_format": "safetensors"}, False, "safetensors"),
+        ({"backend": "b"}, True, ""),
+        ({"backend": "b", "upstream": "u"}, True, ""),
+        ({"backend": "b", "backend_format": "f"}, True, "f"),
+        ({"backend_format": "f"}, True, "f"),
+        ({"backend": "b", "remote_host": "h", "remote_model": "m"}, False, "gguf"),
+    ],
+)
+def test_opaque_models_are_told_from_those_of_ollama(fields, opaque, format_):
+    assert (Config(**fields).is_opaque, Config(**fields).format) == (opaque, format_)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"backend":"a\\nFROM b"}',
+        '{"upstream":"\\u001b[31m"}',
+        '{"backend_format":"' + "x" * 501 + '"}',
+        '{"backend_options":{"a 1\\nFROM b":1}}',
+        '{"backend_options":{"":1}}',
+        '{"backend_options":{"a":NaN}}',
+        '{"backend_options":' + '{"a":' * 300 + "1" + "}" * 300 + "}",
+    ],
+)
+def test_texts_that_would_break_a_modelfile_or_a_terminal_are_refused(text):
+    with pytest.raises(ValueError, match="."):
+        config.loads(text.encode())
+
+
+@pytest.mark.parametrize("text", ['{"backend":1,"upstream":[],"backend_format":{},"backend_options":[]}', "{}"])
+def test_values_of_a_wrong_type_are_no_values(text):
+    assert config.loads(text.encode()) == Config()
