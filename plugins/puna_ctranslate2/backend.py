@@ -30,7 +30,7 @@ class CTranslate2Backend(Backend):
 
 def load(spec: ModelSpec) -> LoadedModel:
     """Load a model. Raises InvalidRequestError if its files are not a decoder or encoder of CTranslate2."""
-    folder = Folder.of(spec)
+    folder = Folder(spec.path)
     found = weights.read(folder.path("model.bin"))
     if found.architecture not in (weights.DECODER, weights.ENCODER):
         raise InvalidRequestError(f"this model is a {found.architecture}; decoders and encoders can be served")
@@ -58,19 +58,18 @@ def _load_encoder(spec: ModelSpec, folder: Folder, found: weights.Weights, vocab
 def _engine(kind: Any, spec: ModelSpec, folder: Folder, parallel: int) -> Any:  # noqa: ANN401 (classes without types)
     device = str(spec.backend_options.get("device") or ("cpu" if spec.gpu_layers == 0 else "auto"))
     threads = spec.threads or _physical_cores()
-    with folder.linked() as path:
-        try:
-            return kind(
-                path,
-                device=device,
-                device_index=spec.main_gpu or 0,
-                compute_type=str(spec.backend_options.get("compute_type") or "default"),
-                inter_threads=parallel,
-                intra_threads=max(threads // parallel, 1),
-            )
-        # The library raises these for files that do not fit each other, and for a type that the processor lacks.
-        except (RuntimeError, ValueError) as error:
-            raise InvalidRequestError(str(error)) from error
+    try:
+        return kind(
+            str(folder.root),
+            device=device,
+            device_index=spec.main_gpu or 0,
+            compute_type=str(spec.backend_options.get("compute_type") or "default"),
+            inter_threads=parallel,
+            intra_threads=max(threads // parallel, 1),
+        )
+    # The library raises these for files that do not fit each other, and for a type that the processor lacks.
+    except (RuntimeError, ValueError) as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _physical_cores() -> int:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,6 @@ async def load(folder, **values):
 @pytest.fixture
 def copied(decoder, tmp_path):
     return Path(shutil.copytree(decoder, tmp_path / "copied"))
-
-
-async def test_files_of_the_store_have_other_names_than_in_the_folder(decoder, tmp_path, monkeypatch):
-    """The store keeps files under their digests; the backend gets their names beside them."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    files = {}
-    for number, each in enumerate(sorted(decoder.iterdir())):
-        files[each.name] = str(shutil.copy(each, tmp_path / f"sha256-{number}"))
-    model = await load(files["model.bin"], files=files)
-    assert (await collect(model, SequenceRequest(prompt="<|user|>hi<|assistant|>", max_tokens=4))).text
-    await model.aclose()
-    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 async def test_weights_can_be_held_as_another_type(decoder):
