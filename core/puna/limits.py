@@ -112,6 +112,11 @@ class Limits:
     max_silent_load_seconds: float = 5.0
     """Seconds without progress after which a load no longer keeps other models from being loaded."""
 
+    max_listing_seconds: float = 2.0
+    """Seconds that a request waits for a backend to list the models that it offers."""
+    max_upstream_models: int = 10_000
+    """Models of one backend that are listed."""
+
     # Constraints on the output: JSON schemas, grammars, expressions.
     max_constraint_bytes: int = 4 << 20
     """Bytes of the text of one constraint."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from puna.backend import Backend, LoadedModel, ModelSpec, UpstreamModel
+from puna.backend import Backend, BackendError, LoadedModel, ModelSpec, UpstreamModel
 from puna_openai.answers import NonsenseError
 from puna_openai.client import UpstreamClient
 from puna_openai.failures import FAILURES, translated
@@ -34,9 +34,15 @@ class OpenAIBackend(Backend):
         return OpenAIModel(upstream, model, self._client(upstream))
 
     async def models(self, options: Mapping[str, object], /) -> list[UpstreamModel]:
-        """Return the models of all upstreams. An upstream that is down has those that it had before."""
+        """Return the models of all upstreams. An upstream that is down has those that it had before.
+
+        Raises BackendError if there is no model, and every upstream is down.
+        """
         known = [each for each in upstreams(options).values() if each.lists]
         found = await asyncio.gather(*map(self._models, known))
+        failures = [self._down.get(each.name, "") for each in known]
+        if failures and all(failures) and not any(found):
+            raise BackendError("; ".join(failures))
         return [model for models in found for model in models]
 
     async def aclose(self) -> None:

@@ -1,8 +1,9 @@
 """The gRPC servicer of a host: the backend contract of one loaded model over the wire."""
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
@@ -40,8 +41,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     """
 
     def __init__(self, make_backend: Callable[[], Backend]) -> None:
-        """`make_backend` imports the plugin; it is called in a thread, when the model is loaded."""
+        """`make_backend` imports the plugin; it is called in a thread, when it is first needed."""
         self._make_backend = make_backend
+        self._made: Backend | None = None
         self._model: LoadedModel | None = None
         self.counts = SequenceCounts()
         """Counts of the sequences of all streams."""
@@ -57,6 +59,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         model, self._model = self._model, None
         if model is not None:
             await model.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     async def Describe(
         self,
@@ -68,11 +72,27 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     async def ListModels(
         self,
-        request: wire.ListModelsRequest,  # noqa: ARG002
+        request: wire.ListModelsRequest,
         context: grpc.aio.ServicerContext[wire.ListModelsRequest, wire.ListModelsResponse],
     ) -> wire.ListModelsResponse:
-        """Refuse, since no backend lists models yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this backend lists no models")
+        """List the models that the backend offers."""
+        models = await _answer(self._list_models(json.loads(request.backend_options_json or "{}")), context)
+        return wire.ListModelsResponse(models=models)
+
+    async def _list_models(self, options: Mapping[str, object]) -> list[wire.UpstreamModel]:
+        backend = await self._backend()
+        # Written here, so that an answer of another type counts as the plugin's error.
+        return [
+            wire.UpstreamModel(name=each.name, capabilities=each.capabilities, context_length=each.context_length)
+            for each in await backend.models(options)
+        ]
+
+    async def _backend(self) -> Backend:
+        """Return the backend, which is made at the first call."""
+        if self._made is None:
+            # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
+            self._made = await asyncio.to_thread(self._make_backend)
+        return self._made
 
     async def Unload(
         self,
@@ -95,8 +115,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             loop.call_soon_threadsafe(fractions.put_nowait, fraction)
 
         async def load() -> LoadedModel:
-            # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
-            backend = await asyncio.to_thread(self._make_backend)
+            backend = await self._backend()
             return await backend.load(convert.spec_from_wire(request), report)
 
         loading = asyncio.create_task(load())

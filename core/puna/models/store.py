@@ -25,7 +25,7 @@ from puna.models.facts.header_cache import HeaderCache, ReadTemplate, file_ident
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
 from puna.models.layout.config import Config
-from puna.models.layout.manifest import Manifest
+from puna.models.layout.manifest import Layer, Manifest
 from puna.models.manifest_folder import TEMPORARY_PREFIX, ManifestFolder
 from puna.models.name import ModelName
 from puna.models.storage import bounded_files, prune, stat_fingerprints
@@ -137,6 +137,20 @@ class ModelStore:
             raise LookupError(resolved.shortest) from error
         except (ValueError, InvalidDigestError) as error:
             raise UnreadableModelError(f"{resolved.shortest}: {error}") from error
+
+    def without_manifest(self, name: ModelName, config: Config, *, digest: str, modified_ns: int) -> StoredModel:
+        """Return a model that consists of its configuration alone and is not in the store."""
+        return StoredModel(
+            name,
+            Manifest(Layer(media_type="", digest="", size=0), ()),
+            digest=digest,
+            modified_ns=modified_ns,
+            config=config,
+            blobs=self.blobs,
+            header_cache=self._header_cache,
+            go_template=self._go_template,
+            backends=self.backends,
+        )
 
     def list(self) -> list[ModelSummary]:
         """Return all readable models, newest first. Models of the same second are sorted by name."""

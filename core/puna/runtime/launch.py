@@ -66,6 +66,26 @@ class Launcher:
         self._sockets = sockets
         self._load = load
 
+    def listing_backends(self) -> list[str]:
+        """Return the names of the backends that offer models and are configured for it."""
+        return [
+            each.name
+            for each in self._backends.describe()
+            if not each.error
+            and each.usable.capabilities.lists_models
+            # A backend that lacks a required option has no upstream to ask.
+            and set(each.usable.required_options) <= self._settings.backend_options.get(each.name, {}).keys()
+        ]
+
+    async def listing_options(self, name: str) -> tuple[Plugin, dict[str, object]]:
+        """Return a backend, and the options with which it looks for its models.
+
+        Raises BackendNotFoundError, and LoadFailedError for a wrong option.
+        """
+        backend = self._backends.get(name)
+        # In a thread, because the first check of all imports a library, and a secret may be in a file.
+        return backend, await asyncio.to_thread(backend_options.for_host, backend.usable, self._settings)
+
     async def checked(self, requirements: ModelRequirements) -> ModelRequirements:
         """Return the requirements with the checked options of the backend that will serve the model.
 

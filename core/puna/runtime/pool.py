@@ -17,16 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from puna.backend import UpstreamModel
 from puna.errors import QueueFullError
 from puna.plugins import Registry
 from puna.runtime import host_model, sockets
 from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import Launcher, LoadInHost
+from puna.runtime.listing_hosts import ListingHosts
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
 from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, Loading, ModelRequirements, OnProgress, Queued
 from puna.runtime.scheduling import Scheduler
+from puna.runtime.upstream_models import UpstreamModels
 from puna.settings import Settings
 
 
@@ -55,6 +58,15 @@ class ModelPool:
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
         self._launcher = Launcher(self._backends, self._settings, addresses, self._load)
+        self._listing_hosts = ListingHosts(addresses.next)
+        limits = self._settings.limits
+        self.upstream_models = UpstreamModels(
+            self._launcher.listing_backends,
+            self._ask,
+            wait_seconds=limits.max_listing_seconds,
+            most=limits.max_upstream_models,
+        )
+        self.upstream_models.prefetch()
         self._loader = Loader(self._models, self._launcher, self._settings)
         stall_seconds = self._settings.limits.max_silent_load_seconds
         self._scheduler: Scheduler[PooledModel] = Scheduler(self._loader, stall_seconds)
@@ -65,8 +77,15 @@ class ModelPool:
     ) -> None:
         # The scheduler first: a load that ended after the models were removed would leave a host behind.
         await self._scheduler.close()
+        await self.upstream_models.aclose()
+        await self._listing_hosts.aclose()
         await self._models.close()
         self._exits.close()
+
+    async def _ask(self, backend: str) -> list[UpstreamModel]:
+        """Ask a backend for the models that it offers."""
+        plugin, options = await self._launcher.listing_options(backend)
+        return await self._listing_hosts.models(plugin, options)
 
     @asynccontextmanager
     async def lease(

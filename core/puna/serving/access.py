@@ -35,6 +35,7 @@ from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
+from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import RequestOptions
 from puna.serving.sampling_options import check_size, model_requirements
 from puna.serving.templates import ModelTemplates
@@ -75,11 +76,18 @@ class Access:
     """Finds models in the store and leases them from the pool."""
 
     def __init__(
-        self, store: ModelStore, pool: ModelPool, settings: Settings, sandbox: Sandbox, backends: Registry
+        self,
+        store: ModelStore,
+        pool: ModelPool,
+        settings: Settings,
+        sandbox: Sandbox,
+        backends: Registry,
+        offered_models: OfferedModels,
     ) -> None:
         self.sandbox = sandbox
         """Runs templates in worker processes."""
         self._backends = backends
+        self._offered_models = offered_models
         self._store = store
         self._pool = pool
         self.settings = settings
@@ -105,7 +113,11 @@ class Access:
             # Ollama's endpoints answer an empty name with different texts.
             raise missing() from None
         if not reference.name.is_valid:
-            raise InvalidModelNameError
+            # The name of an offered model may have more parts than that of a model of the store.
+            offered = await self._offered(sent, reference)
+            if offered is None:
+                raise unknown(sent) if self._offered_models.owns(reference.base) else InvalidModelNameError
+            return offered
         current().check_model(reference.name.shortest)
         # The suffix :cloud asks for Ollama's cloud, which this server never calls.
         if reference.source is Source.CLOUD:
@@ -113,10 +125,19 @@ class Access:
         try:
             model, templates = await asyncio.to_thread(self._get, reference)
         except LookupError:
+            if (offered := await self._offered(sent, reference)) is not None:
+                return offered
             # A store that cannot be read must not look like one without the model.
             await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
         return ResolvedModel(sent, reference, model, templates, self._backend(model))
+
+    async def _offered(self, sent: str, reference: Reference) -> ResolvedModel | None:
+        """Return the model of this name that a backend offers; None if there is none."""
+        if reference.source is Source.CLOUD or (model := await self._offered_models.find(reference.base)) is None:
+            return None
+        current().check_model(model.name.shortest)
+        return ResolvedModel(sent, reference, model, ModelTemplates(model, self.sandbox), self._backend(model))
 
     def check_constraint_size(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
         """Raise UnsupportedConstraintError for a constraint that is too large.
@@ -148,9 +169,7 @@ class Access:
         """Return the manifest of the backend that would serve a model; None if there is none that can be used."""
         config = model.config
         try:
-            name = self._backends.for_model(
-                config.model_format or "gguf", config.backend, self.settings.default_backend
-            )
+            name = self._backends.for_model(config.format, config.backend, self.settings.default_backend)
             return self._backends.get(name).manifest
         except BackendNotFoundError:
             return None

@@ -28,7 +28,9 @@ from puna.models.progress import TransferStep
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore
+from puna.models.stored import StoredModel
 from puna.sandbox.sandbox import Sandbox
+from puna.serving.offered_models import OfferedModels
 
 Step: TypeAlias = TransferStep
 
@@ -42,29 +44,41 @@ class Catalogue:
         registries: Registries | None = None,
         sandbox: Sandbox | None = None,
         find_quantizer: Callable[[], str] = lambda: "",
+        offered_models: OfferedModels | None = None,
     ) -> None:
         """`registries` pulls and pushes; None means registries without credentials. `sandbox` reads templates before
         they are stored.
 
         `find_quantizer` returns the module of the quantizer to run, empty if there is none. It may block.
+
+        `offered_models` are listed behind those of the store; None: there are none.
         """
+        self._offered_models = offered_models
         self._find_quantizer = find_quantizer
         self._sandbox = sandbox
         self._store = store
         self._registries = registries or Registries(store)
 
     async def list(self) -> list[ModelSummary]:
-        """Return all models, newest first. Raises OSError if the store cannot be read."""
+        """Return all models of the store, newest first, and then those that backends offer.
+
+        Raises OSError if the store cannot be read.
+        """
+        sees = current().sees
 
         def read() -> list[ModelSummary]:
             found = self._store.list()
             # A folder that cannot be read lists no models either, and must not pass for an empty store.
             if not found:
                 self._store.check()
-            sees = current().sees
             return [each for each in found if sees(each.name.shortest)]
 
-        return await asyncio.to_thread(read)
+        stored = await asyncio.to_thread(read)
+        if self._offered_models is None:
+            return stored
+        taken = {each.name.shortest for each in stored}
+        offered = await self._offered_models.list(sees)
+        return stored + [each for each in offered if each.name.shortest not in taken]
 
     async def show(
         self, name: str, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
@@ -74,21 +88,28 @@ class Catalogue:
         Raises ModelRequiredError, InvalidModelNameError, CloudDisabledError, ModelNotFoundError.
         """
         reference = parse_reference(name)
-        if not reference.name.is_valid:
-            raise InvalidModelNameError
-        current().check_model(reference.name.shortest)
-        if reference.source is Source.CLOUD:
-            raise CloudDisabledError("remote model details are unavailable")
+        if reference.name.is_valid:
+            current().check_model(reference.name.shortest)
+            if reference.source is Source.CLOUD:
+                raise CloudDisabledError("remote model details are unavailable")
 
-        def read() -> ShowResult:
+        def stored() -> StoredModel | None:
             try:
-                model = self._store.get(reference.name)
+                return self._store.get(reference.name)
             except LookupError:
                 self._store.check()
-                raise ModelNotFoundError(reference.name.shortest) from None
-            return show(model, verbose=verbose, system=system, options=options)
+                return None
 
-        return await asyncio.to_thread(read)
+        model = await asyncio.to_thread(stored) if reference.name.is_valid else None
+        if model is None and self._offered_models is not None:
+            model = await self._offered_models.find(reference.base)
+        if model is None:
+            if not reference.name.is_valid:
+                owned = self._offered_models is not None and self._offered_models.owns(reference.base)
+                raise ModelNotFoundError(reference.base) if owned else InvalidModelNameError
+            raise ModelNotFoundError(reference.name.shortest)
+        current().check_model(model.name.shortest)
+        return await asyncio.to_thread(show, model, verbose=verbose, system=system, options=options)
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises InvalidModelNameError, ModelNotFoundError."""

@@ -25,6 +25,7 @@ from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.activity import Activity
 from puna.serving.answers import Embeddings, Event, Progress, Ranking, Tokens
 from puna.serving.catalogue import Catalogue
+from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import ChatRequest, EmbedRequest, GenerateRequest, RequestOptions, RerankRequest
 from puna.serving.upkeep import ImportEvent, ImportRequest
 from puna.settings import Settings
@@ -54,9 +55,10 @@ class Serving:
         self.settings = settings
         self.activity = Activity()
         self._backends = backends or Registry.discover(settings)
-        self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends)
+        offered = OfferedModels(store, pool.upstream_models)
+        self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends, offered)
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
-        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._backends.quantizer)
+        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._backends.quantizer, offered)
 
     def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
         """Complete a prompt. See puna.serving.generate."""

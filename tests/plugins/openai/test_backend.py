@@ -5,7 +5,7 @@ import logging
 import pytest
 from tests.plugins.openai.front import KEY, serving
 
-from puna.backend import ModelSpec, UpstreamModel
+from puna.backend import BackendError, ModelSpec, UpstreamModel
 
 
 def spec(upstream, upstreams):
@@ -58,7 +58,8 @@ async def test_the_models_of_an_upstream_that_went_down_stay_listed(backend, fro
 @pytest.mark.parametrize("answer", [[], {"data": "x"}, {}, "no", {"data": [{"id": "x"}] * 10_001}])
 async def test_nonsense_in_place_of_a_list(backend, front, answer):
     front.models = answer
-    assert await backend.models({"upstreams": {"up": {"base_url": front.url}}}) == []
+    with pytest.raises(BackendError, match="upstream 'up' sent an answer that cannot be read: it is no list of models"):
+        await backend.models({"upstreams": {"up": {"base_url": front.url}}})
 
 
 async def test_names_that_no_list_could_show_are_left_out(backend, front):
