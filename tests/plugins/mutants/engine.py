@@ -9,7 +9,7 @@ import heapq
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -112,8 +112,8 @@ class TinyModel(EmbeddingMixin, LoadedModel):
             self.check_length(tokens)
             self.vocabulary.check(tuple(request.sampling.logit_bias))
             matcher = self.matcher(request.constraint)
-            async with self.slot(request):
-                async for event in self.serve(request, tokens, matcher):
+            async with self.slot(request), aclosing(self.serve(request, tokens, matcher)) as events:
+                async for event in events:
                     yield event
         finally:
             self.open -= 1
@@ -172,8 +172,9 @@ class TinyModel(EmbeddingMixin, LoadedModel):
         run = Run(request, tokens, len(tokens), [], self.sampler(request, tokens), self.assembly(request), matcher)
         run.states = self.reuse(tokens, request.cache_salt)
         run.cached = len(run.states) - 1
-        async for event in self.prefill(run):
-            yield event
+        async with aclosing(self.prefill(run)) as events:
+            async for event in events:
+                yield event
         run.decoding = time.perf_counter_ns()
         reason = "length" if request.max_tokens == 0 else ""
         while not reason:

@@ -1,11 +1,14 @@
 """The list of mutants: what is wrong with each, and the contract test that must notice."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.plugins.mutants.engine import TinyBackend, TinyModel
 from tests.plugins.mutants.sampler import Sampler
 
+OVER = threading.Event()
+"""Set when the test of a mutant is over, so that threads which it has left behind end."""
 BOTH = ("bytes", "words")
 
 
