@@ -46,9 +46,10 @@ class _Fragments:
 class AnswerReader:
     """Reads one answer, event by event."""
 
-    def __init__(self, top_logprobs: int | None = None) -> None:
-        """`top_logprobs`: number of alternatives of each token; None: no log-probabilities."""
+    def __init__(self, top_logprobs: int | None = None, stop: Sequence[str] = ()) -> None:
+        """`top_logprobs`: number of alternatives of each token; None: no log-probabilities. `stop`: stop strings."""
         self._top_logprobs = top_logprobs
+        self._stop = stop
         self._calls: list[_Fragments] = []
         """Calls that have not been passed on. Only the last one may still grow."""
         self._call_count = 0
@@ -83,9 +84,9 @@ class AnswerReader:
         if reason:
             # Set last: an answer with a call that cannot be read has not ended well.
             self.reason = str(reason)
-            # vLLM names the stop string here, and a token id for an end token.
+            # vLLM and SGLang name the stop string, which may be one of their own, or the id of an end token.
             stopped = choice.get("stop_reason", choice.get("matched_stop"))
-            self.stop_sequence = stopped if isinstance(stopped, str) else ""
+            self.stop_sequence = stopped if stopped in self._stop else ""
         if not (content or thinking or calls or logprobs):
             return None
         self._deltas += 1

@@ -50,7 +50,7 @@ class OpenAIModel(LoadedModel):
             # No upstream evaluates a prompt without an answer.
             yield Finish(reason="length")
             return
-        reader = AnswerReader(request.top_logprobs)
+        reader = AnswerReader(request.top_logprobs, request.stop)
         begun = first = time.monotonic_ns()
         passed_on = False
         try:

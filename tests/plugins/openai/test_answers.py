@@ -22,7 +22,9 @@ async def test_text_and_counts(load, run, ask):
 
 async def test_the_limit_and_a_stop_string_are_told_apart(load, run, ask):
     assert (await deltas(load, run, ask, "long"))[1].reason == "length"
-    assert (await deltas(load, run, ask, "stopped"))[1].stop_sequence == "\n\n"
+    assert (await deltas(load, run, ask, "stopped", stop=("\n\n",)))[1].stop_sequence == "\n\n"
+    # It is a stop string of the upstream's own.
+    assert (await deltas(load, run, ask, "stopped"))[1].stop_sequence == ""
 
 
 async def test_without_counts_the_deltas_are_counted(load, run, ask):
