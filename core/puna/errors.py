@@ -46,7 +46,7 @@ PunaError
 ├── StoreFailedError               the disk is full, read-only or broken
 ├── TransferError                  a registry, or the network to it, failed
 ├── BackendNotFoundError           a model names a backend that is not installed
-├── LoadFailedError                the backend could not load the model
+├── LoadFailedError                the backend could not load the model; more kinds in puna.runtime.errors
 │   ├── OutOfMemoryError           there is not enough memory
 │   └── DamagedModelError          a file of the model is missing or changed
 ├── BackendCrashedError            the backend's process died

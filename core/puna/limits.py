@@ -109,6 +109,12 @@ class Limits:
     """Seconds within which the host process of a model must answer a heartbeat."""
     max_step_seconds: float = 600.0
     """Seconds within which a working model must complete a step: a prefill batch, a token, a batch of embeddings."""
+    max_host_message_bytes: int = 256 << 20
+    """Bytes of one message from the host process of a model: the vectors of some texts, the events of a step."""
+    max_sequence_bytes: int = 256 << 20
+    """Bytes of all events of one sequence that the host process of a model sends."""
+    max_load_pause_seconds: float = 60.0
+    """Seconds for which a model is not loaded again after its host process has died several times while loading it."""
     max_silent_load_seconds: float = 5.0
     """Seconds without progress after which a load no longer keeps other models from being loaded."""
 

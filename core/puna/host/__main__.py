@@ -15,18 +15,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import grpc
 
 from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS, READY, SOCKET_VARIABLE
 from puna.host.loading import import_backend
+from puna.host.report import keep_stderr, report_error
 from puna.host.servicer import BackendServicer
-from puna.host.stream import address, streaming
+from puna.host.stream import CLOSING_SECONDS, address, streaming
 from puna.process.lifeline import die_with_parent
-
-CLOSING_SECONDS = 3.0
-"""How long the model may take to be freed before the process exits without waiting."""
 
 
 def main() -> None:
@@ -34,6 +33,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     # As early as possible. A core that died before this call is noticed by the end of standard input.
     die_with_parent()
+    keep_stderr()
+    threading.excepthook = thread_failed
     asyncio.run(serve(os.environ[SOCKET_VARIABLE], sys.argv[1]))
 
 
@@ -41,6 +42,7 @@ async def serve(path: str, python_class: str) -> None:
     """Serve a Backend class on a Unix socket until SIGTERM, or until standard input closes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(task_failed)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core decides when a host ends; Ctrl-C is for the core
     threading.Thread(target=watch_parent, args=(loop, stop), name="parent", daemon=True).start()
@@ -56,8 +58,24 @@ async def serve(path: str, python_class: str) -> None:
         await stop.wait()
     # The core closes its streams before it sends SIGTERM, so calls that are left are not waited for.
     await server.stop(grace=0)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(servicer.aclose(), CLOSING_SECONDS)
+    closing = asyncio.create_task(servicer.aclose())
+    if not (await asyncio.wait({closing}, timeout=CLOSING_SECONDS))[0]:
+        # Not an ordinary exit, which would wait for the plugin's tasks and threads.
+        os._exit(1)
+
+
+def task_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report the exception of a task or a callback of the plugin that nothing waits for."""
+    if isinstance(error := context.get("exception"), BaseException):
+        report_error("the backend failed in the background", error)
+    else:
+        loop.default_exception_handler(context)
+
+
+def thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Report the exception that ended a thread of the plugin."""
+    if args.exc_value is not None and args.exc_type is not SystemExit:
+        report_error("the backend failed in a thread", args.exc_value)
 
 
 def say_ready() -> None:

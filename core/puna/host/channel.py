@@ -1,7 +1,19 @@
-"""The constants that core and host share besides the messages: ready line, variable, channel options."""
+"""The constants that core and host share besides the messages: lines of output, variable, channel options."""
 
 READY = "puna.backend.v1 ready"
 """The line that a host writes to standard output once it listens."""
+
+PROGRESS = "puna.backend.v1 progress "
+"""The beginning of a line on standard error that reports the progress of a load; a number from 0 to 1 follows."""
+
+ERROR = "puna.backend.v1 error "
+"""The beginning of a line on standard error that the core logs as an error of the model; a JSON string follows."""
+
+LONGEST_REPORT = 8 << 10
+"""Characters of that string."""
+
+LONGEST_ERROR = 16 << 10
+"""Characters of the text of an error."""
 
 SOCKET_VARIABLE = "PUNA_HOST_SOCKET"
 """The environment variable with the path on which a host listens."""

@@ -4,10 +4,12 @@ import array
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from puna import backend as contract
 from puna.backend.v1 import backend_pb2 as wire
 from puna.errors import BackendFailedError
+from puna.host.channel import LONGEST_ERROR
 
 FAILURE_KEY = "puna-failure-bin"
 """Trailing metadata of a failed call: a serialized Failure."""
@@ -215,8 +217,22 @@ def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
 
 
 def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
-    """Write an event of a sequence."""
+    """Write an event of a sequence. Raises TypeError or ValueError with a text for the plugin's author."""
+    try:
+        return _event_to_wire(sequence_id, event)
+    except UnicodeEncodeError:
+        # Half of a character that UTF-16 writes as two. Python's strings can hold it, and UTF-8 cannot.
+        raise ValueError("the backend yielded text with a lone surrogate, which is not valid Unicode") from None
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        name = type(event).__name__
+        raise TypeError(f"the backend yielded a {name} that the contract does not allow: {error}") from error
+
+
+def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
     if isinstance(event, contract.TextDelta):
+        # protobuf takes None for an empty text, and bytes for text.
+        if not isinstance(event.text, str):
+            raise TypeError("its text is no str")
         delta = wire.TextDelta(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
         return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
     if isinstance(event, contract.ChatDelta):
@@ -229,6 +245,8 @@ def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Seque
         return wire.SequenceEvent(sequence_id=sequence_id, chat_delta=chat)
     if isinstance(event, contract.Finish):
         return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
+    if not isinstance(event, contract.Prefill):
+        raise TypeError("it is no event")
     prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
     return wire.SequenceEvent(sequence_id=sequence_id, prefill=prefill)
 
@@ -238,7 +256,10 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
     kind = event.WhichOneof("event")
     if kind == "text_delta":
         delta = event.text_delta
-        return contract.TextDelta(delta.text, tuple(_logprob_from_wire(each) for each in delta.logprobs))
+        # Most deltas have no log-probabilities, and every token passes here.
+        if not (logprobs := delta.logprobs):
+            return contract.TextDelta(delta.text)
+        return contract.TextDelta(delta.text, tuple(map(_logprob_from_wire, logprobs)))
     if kind == "finish":
         return _finish_from_wire(event.finish)
     if kind == "chat_delta":
@@ -251,7 +272,9 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
         )
     if kind == "prefill":
         return contract.Prefill(event.prefill.done_tokens, event.prefill.total_tokens)
-    raise error_from_wire(event.failure)
+    if kind == "failure":
+        raise error_from_wire(event.failure)
+    raise BackendFailedError("the backend breaks its contract: it sent an event of an unknown kind")
 
 
 def _logprob_to_wire(each: contract.TokenLogprob) -> wire.TokenLogprob:
@@ -269,6 +292,8 @@ FINISH_COUNTS = tuple(name for name in wire.Finish.DESCRIPTOR.fields_by_name if 
 
 
 def _finish_to_wire(finish: contract.Finish) -> wire.Finish:
+    if finish.reason not in ("stop", "length"):
+        raise ValueError('its reason is neither "stop" nor "length"')
     counts = {name: getattr(finish, name) for name in FINISH_COUNTS}
     return wire.Finish(length=finish.reason == "length", **counts)
 
@@ -278,34 +303,52 @@ def _finish_from_wire(finish: wire.Finish) -> contract.Finish:
     return contract.Finish(reason="length" if finish.length else "stop", **counts)
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of a plugin's exception, or the name of its class if it has none. Never raises.
+
+    The text is at most LONGEST_ERROR characters long and valid Unicode.
+    """
+    try:
+        # Slicing as `str` does it, since `__str__` may return a subclass with code of its own.
+        text = str.__getitem__(str(error), slice(LONGEST_ERROR)) or str(type(error).__name__)
+        # Lone surrogates become U+FFFD. Neither protobuf nor a log can carry them.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    except BaseException:  # a plugin may raise anything, also here
+        return "an exception without a readable text"
+
+
 def error_to_wire(error: BaseException) -> wire.Failure:
-    """Write an error. An error that the contract does not name becomes a Failure of unspecified kind."""
-    # The two numbers travel in fields of their own, since the core writes another text with them.
-    if isinstance(error, contract.PromptTooLongError):
-        return wire.Failure(
-            kind=wire.Failure.KIND_CONTEXT_OVERFLOW,
-            message=str(error),
-            prompt_tokens=error.prompt_tokens,
-            context_length=error.context_length,
-        )
-    if isinstance(error, contract.InvalidRequestError):
-        return wire.Failure(kind=wire.Failure.KIND_INVALID, message=str(error))
-    if isinstance(error, contract.UnsupportedError):
-        return wire.Failure(kind=wire.Failure.KIND_UNSUPPORTED, message=str(error))
-    # Exceptions without a text, such as a bare MemoryError, would give the user an empty message.
-    return wire.Failure(message=str(error) or type(error).__name__)
+    """Write an error. An error that the contract does not name becomes a Failure of unspecified kind. Never raises."""
+    # Of the type, because `isinstance` would run the error's own `__class__`.
+    kind, text = type(error), text_of(error)
+    if issubclass(kind, contract.PromptTooLongError):
+        # A subclass may have lost the two numbers. They travel in fields of their own, since the core writes another
+        # text with them.
+        with suppress(Exception):
+            return wire.Failure(
+                kind=wire.Failure.KIND_CONTEXT_OVERFLOW,
+                message=text,
+                prompt_tokens=error.prompt_tokens,  # type: ignore[attr-defined]
+                context_length=error.context_length,  # type: ignore[attr-defined]
+            )
+    if issubclass(kind, contract.InvalidRequestError):
+        return wire.Failure(kind=wire.Failure.KIND_INVALID, message=text)
+    if issubclass(kind, contract.UnsupportedError):
+        return wire.Failure(kind=wire.Failure.KIND_UNSUPPORTED, message=text)
+    return wire.Failure(message=text)
 
 
 def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFailedError:
     """Read an error: the contract's class, or BackendFailedError for an unspecified kind."""
+    text = failure.message[:LONGEST_ERROR] or "the backend failed without saying why"
     if failure.kind == wire.Failure.KIND_CONTEXT_OVERFLOW:
         return contract.PromptTooLongError(failure.prompt_tokens, failure.context_length)
     if failure.kind == wire.Failure.KIND_INVALID:
-        return contract.InvalidRequestError(failure.message)
+        return contract.InvalidRequestError(text)
     if failure.kind == wire.Failure.KIND_UNSUPPORTED:
-        return contract.UnsupportedError(failure.message)
+        return contract.UnsupportedError(text)
     # Unspecified, or a kind that a newer host sends and this core does not know.
-    return BackendFailedError(failure.message)
+    return BackendFailedError(text)
 
 
 def input_to_wire(text: str | Sequence[int]) -> wire.EmbedInput:

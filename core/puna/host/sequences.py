@@ -7,37 +7,27 @@ sent yet are dropped, and a cancel for a sequence that has ended is ignored.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from puna.backend import Finish, LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
-from puna.traceback_summary import summarize
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class SequenceCounts:
-    """Counts over all streams of a host. The heartbeat uses them for models that have no step number."""
-
-    running: int = 0
-    events: int = 0
-    """Number of events of all sequences since the host started."""
+from puna.host.plugin_call import Work
+from puna.host.report import report_error
 
 
 class Sequences:
     """Starts and cancels sequences as the core requests, and yields their events."""
 
-    def __init__(self, model: LoadedModel, counts: SequenceCounts | None = None) -> None:
-        """`counts` is shared with the other streams of the host."""
+    def __init__(self, model: LoadedModel, work: Work | None = None) -> None:
+        """`work` is that of the host, which its other streams and calls share."""
         self._model = model
-        self._counts = counts or SequenceCounts()
+        self._work = work or Work()
         self._running: dict[int, asyncio.Task[None]] = {}
+        # A plugin may raise CancelledError of its own, so only this set tells what the core has cancelled.
+        self._cancelled: set[int] = set()
         self._ready: list[wire.SequenceEvent] = []
         self._wakeup = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -76,48 +66,65 @@ class Sequences:
             self._wakeup.set()
 
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
-        task = asyncio.create_task(self._generate(sequence_id, start))
+        # Counted here and not in the task, so that a sequence counts as work before its first step.
+        work = self._work.begin()
+        task = asyncio.create_task(self._generate(sequence_id, start, work))
         self._running[sequence_id] = task
-        # Incremented here and not in the task, so that a sequence counts as work before its first step.
-        self._counts.running += 1
-        task.add_done_callback(lambda _: self._ended(sequence_id))
+        task.add_done_callback(lambda _: self._ended(sequence_id, work))
 
     def _cancel(self, sequence_id: int) -> None:
         """Cancel a sequence. Does nothing if it has ended: its end may have crossed the cancel."""
         if (task := self._running.get(sequence_id)) is not None:
+            self._cancelled.add(sequence_id)
             task.cancel()
             # The core no longer knows the sequence, so its events would be dropped there.
             self._ready = [event for event in self._ready if event.sequence_id != sequence_id]
 
-    def _ended(self, sequence_id: int) -> None:
-        # A callback of the task, so that it also runs for a task that is cancelled before its first step.
+    def _ended(self, sequence_id: int, work: int) -> None:
+        # A callback of the task, so that it also runs for a task that is cancelled before its first step. A plugin that
+        # does not let its generator be closed never gets here, and its work counts as hung.
         del self._running[sequence_id]
-        self._counts.running -= 1
+        self._cancelled.discard(sequence_id)
+        self._work.end(work)
         self._wakeup.set()
 
-    async def _generate(self, sequence_id: int, start: wire.StartSequence) -> None:
+    async def _generate(self, sequence_id: int, start: wire.StartSequence, work: int) -> None:
+        finished = False
         try:
-            async with aclosing(self._model.generate(sequence_from_wire(start))) as events:
+            events = self._model.generate(sequence_from_wire(start))
+            if not isinstance(events, AsyncGenerator):
+                raise TypeError(f"generate must be an async generator, and it returned a {type(events).__name__}")
+            async with aclosing(events):
                 async for event in events:
+                    # A plugin may catch the CancelledError and go on.
+                    if sequence_id in self._cancelled:
+                        return
                     self._emit(event_to_wire(sequence_id, event))
+                    self._work.step(work)
                     if isinstance(event, Finish):
+                        finished = True
                         return
                     # A generator that never waits must not block the other sequences or the cancel.
                     await asyncio.sleep(0)
             raise RuntimeError("the backend's generator ended without a Finish")
-        except Exception as error:  # a plugin may raise anything; the error ends this sequence alone
+        # A plugin may raise anything, KeyboardInterrupt and CancelledError too; the error ends this sequence alone.
+        except BaseException as error:
+            if sequence_id in self._cancelled and issubclass(type(error), asyncio.CancelledError):
+                return
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
-                log.error("the backend failed in a sequence: %s", summarize(error))
-            self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
+                report_error("the backend failed in a sequence", error)
+            # Nothing follows a Finish, and the core does not wait for a cancelled sequence.
+            if not finished and sequence_id not in self._cancelled:
+                self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
     def _emit(self, event: wire.SequenceEvent) -> None:
         self._ready.append(event)
-        self._counts.events += 1
         self._wakeup.set()
 
     async def _end(self) -> None:
         tasks = list(self._running.values())
+        self._cancelled.update(self._running)
         if self._reading is not None:
             tasks.append(self._reading)
         for task in tasks:

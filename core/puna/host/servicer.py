@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
@@ -14,10 +13,9 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
 from puna.host import convert
-from puna.host.sequences import SequenceCounts, Sequences
-from puna.traceback_summary import summarize
-
-log = logging.getLogger(__name__)
+from puna.host.plugin_call import Raised, Work, attempt
+from puna.host.report import LoadProgress, report_error
+from puna.host.sequences import Sequences
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,8 +43,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         self._make_backend = make_backend
         self._made: Backend | None = None
         self._model: LoadedModel | None = None
-        self.counts = SequenceCounts()
-        """Counts of the sequences of all streams."""
+        self._step_fails = False
+        self.work = Work()
+        """The calls and the sequences of all streams."""
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -57,10 +56,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         """Free the model, if one is loaded."""
         # Taken away before the `await`, so that a call which arrives meanwhile finds no model instead of a closed one.
         model, self._model = self._model, None
-        if model is not None:
-            await model.aclose()
-        if self._made is not None:
-            await self._made.aclose()
+        for part in (model, self._made):
+            if part is not None and isinstance(raised := await attempt(part.aclose), Raised):
+                report_error("the backend failed to free what it holds", raised.error)
 
     async def Describe(
         self,
@@ -76,8 +74,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.ListModelsRequest, wire.ListModelsResponse],
     ) -> wire.ListModelsResponse:
         """List the models that the backend offers."""
-        models = await _answer(self._list_models(json.loads(request.backend_options_json or "{}")), context)
-        return wire.ListModelsResponse(models=models)
+        options = json.loads(request.backend_options_json or "{}")
+        return wire.ListModelsResponse(models=await self._answer(lambda: self._list_models(options), context))
 
     async def _list_models(self, options: Mapping[str, object]) -> list[wire.UpstreamModel]:
         backend = await self._backend()
@@ -91,8 +89,18 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         """Return the backend, which is made at the first call."""
         if self._made is None:
             # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
-            self._made = await asyncio.to_thread(self._make_backend)
+            made = await asyncio.to_thread(self._import)
+            if isinstance(made, Raised):
+                raise made.error
+            self._made = made
         return self._made
+
+    def _import(self) -> Backend | Raised:
+        """Make the backend, in a thread. A module may raise anything, and asyncio cannot pass on StopIteration."""
+        try:
+            return self._make_backend()
+        except BaseException as error:  # a plugin may raise anything
+            return Raised(error)
 
     async def Unload(
         self,
@@ -110,15 +118,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a model is loaded already")
         loop = asyncio.get_running_loop()
         fractions: asyncio.Queue[float | None] = asyncio.Queue()
-
-        def report(fraction: float) -> None:  # plugins may call this from any thread
-            loop.call_soon_threadsafe(fractions.put_nowait, fraction)
-
-        async def load() -> LoadedModel:
-            backend = await self._backend()
-            return await backend.load(convert.spec_from_wire(request), report)
-
-        loading = asyncio.create_task(load())
+        progress = LoadProgress(loop.call_soon_threadsafe, fractions.put_nowait)
+        loading = asyncio.create_task(attempt(lambda: self._load(request, progress.report)))
         loading.add_done_callback(retrieve_exception)
         # The end goes through the same queue as the fractions, so none of them is lost.
         loading.add_done_callback(lambda _: fractions.put_nowait(None))
@@ -128,8 +129,24 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         finally:
             loading.cancel()
             await asyncio.wait({loading})
-        model = self._model = await _answer(loading, context)
-        await context.write(wire.LoadResponse(loaded=convert.facts_to_wire(model.facts)))
+        loaded = loading.result()
+        if isinstance(loaded, Raised):
+            await _fail(loaded.error, context)
+        await context.write(wire.LoadResponse(loaded=loaded))
+
+    async def _load(self, request: wire.LoadRequest, report: Callable[[float], None]) -> wire.Loaded:
+        """Load the model and return its facts. Raises whatever the plugin raises."""
+        backend = await self._backend()
+        model = await backend.load(convert.spec_from_wire(request), report)
+        if not isinstance(model, LoadedModel):
+            raise TypeError(f"load must return a LoadedModel, and it returned a {type(model).__name__}")
+        try:
+            loaded = convert.facts_to_wire(model.facts)
+        except BaseException:
+            await model.aclose()
+            raise
+        self._model = model
+        return loaded
 
     async def Run(  # type: ignore[override]
         self,
@@ -137,7 +154,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
     ) -> None:
         """Run sequences until the core closes the stream."""
-        sequences = Sequences(await self._loaded(context), self.counts)
+        sequences = Sequences(await self._loaded(context), self.work)
         async with aclosing(sequences.run(request_iterator)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -147,16 +164,26 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.EmbedResponse:
         """Embed texts."""
         model = await self._loaded(context)
-        inputs = await sliced(request.inputs, convert.input_from_wire)
-        embeddings = await _answer(model.embed(inputs, raw=request.raw), context)
-        return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
+
+        async def embed() -> wire.EmbedResponse:
+            inputs = await sliced(request.inputs, convert.input_from_wire)
+            embeddings = await model.embed(inputs, raw=request.raw)
+            return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
+
+        return await self._answer(embed, context)
 
     async def Rerank(
         self, request: wire.RerankRequest, context: grpc.aio.ServicerContext[wire.RerankRequest, wire.RerankResponse]
     ) -> wire.RerankResponse:
         """Score documents."""
         model = await self._loaded(context)
-        return wire.RerankResponse(scores=await _answer(model.rerank(request.query, request.documents), context))
+
+        async def rerank() -> wire.RerankResponse:
+            scores = await model.rerank(request.query, tuple(request.documents))
+            # Not the value itself: protobuf reads None as an empty list.
+            return wire.RerankResponse(scores=list(scores))
+
+        return await self._answer(rerank, context)
 
     async def Tokenize(
         self,
@@ -165,8 +192,12 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.TokenizeResponse:
         """Tokenize a text."""
         model = await self._loaded(context)
-        tokens = model.tokenize(request.text, add_special=request.add_special, parse_special=request.parse_special)
-        return wire.TokenizeResponse(token_ids=await _answer(tokens, context))
+
+        async def tokenize() -> wire.TokenizeResponse:
+            special = {"add_special": request.add_special, "parse_special": request.parse_special}
+            return wire.TokenizeResponse(token_ids=list(await model.tokenize(request.text, **special)))
+
+        return await self._answer(tokenize, context)
 
     async def Detokenize(
         self,
@@ -175,8 +206,12 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.DetokenizeResponse:
         """Return the bytes of tokens."""
         model = await self._loaded(context)
-        pieces = model.detokenize(tuple(request.token_ids), special=request.special)
-        return wire.DetokenizeResponse(pieces=await _answer(pieces, context))
+
+        async def detokenize() -> wire.DetokenizeResponse:
+            pieces = await model.detokenize(tuple(request.token_ids), special=request.special)
+            return wire.DetokenizeResponse(pieces=list(pieces))
+
+        return await self._answer(detokenize, context)
 
     async def Heartbeat(
         self,
@@ -184,11 +219,33 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.HeartbeatRequest, wire.HeartbeatResponse],  # noqa: ARG002
     ) -> wire.HeartbeatResponse:
         """Answer with the step number of the model's work."""
-        step = self._model.step() if self._model is not None else None
-        # For a model without step numbers each event is a step, so a sequence that yields nothing counts as hung.
-        if step is None and self.counts.running:
-            step = self.counts.events
-        return wire.HeartbeatResponse(step=step)
+        step = self._step()
+        # Without step numbers, the events and ends of the work count as steps, so that work which yields nothing hangs.
+        return wire.HeartbeatResponse(step=self.work.oldest_step if step is None else step)
+
+    def _step(self) -> int | None:
+        """Return the model's step number; None if it has none, or if the plugin's method for it does not work."""
+        if self._model is None:
+            return None
+        try:
+            step = self._model.step()
+            return None if step is None else int(step) % 2**64
+        except BaseException as error:  # a plugin may raise anything
+            if not self._step_fails:
+                self._step_fails = True
+                report_error("the backend's step() failed", error)
+            return None
+
+    async def _answer(self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+        """Return what the plugin answers. An exception ends the call with a status and a Failure."""
+        work = self.work.begin()
+        try:
+            answer = await attempt(call)
+        finally:
+            self.work.end(work)
+        if isinstance(answer, Raised):
+            await _fail(answer.error, context)
+        return answer
 
     async def _loaded(self, context: grpc.aio.ServicerContext[Any, Any]) -> LoadedModel:
         if self._model is None:
@@ -205,21 +262,13 @@ async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:
     return converted
 
 
-async def _answer(call: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
-    """Wait for the plugin's answer. An error of it ends the call with a status and a Failure."""
-    try:
-        return await call
-    except Exception as error:  # a plugin may raise anything
-        await _fail(error, context)
-
-
-async def _fail(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+async def _fail(error: BaseException, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     failure = convert.error_to_wire(error)
     code = CODES.get(failure.kind, grpc.StatusCode.INTERNAL)
     # The core tells a lack of memory by this status and tries again with a smaller context.
-    if isinstance(error, MemoryError):
+    if issubclass(type(error), MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     elif code is grpc.StatusCode.INTERNAL:
-        log.error("the backend failed: %s", summarize(error))
+        report_error("the backend failed", error)
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
     await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

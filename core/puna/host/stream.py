@@ -6,6 +6,7 @@ such a socket.
 """
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -13,10 +14,15 @@ from typing import Protocol
 
 from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
-from puna.host.sequences import SequenceCounts, Sequences
+from puna.host.plugin_call import Work
+from puna.host.sequences import Sequences
 
 LENGTH_BYTES = 4
 """Size of the length before each message, little-endian."""
+
+
+CLOSING_SECONDS = 3.0
+"""How long the generators of a host that ends may take to close, and the model to be freed."""
 
 
 def address(socket: str | os.PathLike[str]) -> str:
@@ -27,9 +33,19 @@ def address(socket: str | os.PathLike[str]) -> str:
 class Frames(asyncio.Protocol):
     """One end of the stream."""
 
-    def __init__(self, take: Callable[[bytes], None], gone: Callable[[], None]) -> None:
-        """`take` is called with each message, `gone` once when the connection is lost."""
+    def __init__(
+        self,
+        take: Callable[[bytes], None],
+        gone: Callable[[], None],
+        max_message_bytes: float = math.inf,
+        on_too_long: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`take` is called with each message, `gone` once when the connection is lost.
+
+        A longer message than `max_message_bytes` ends the connection after `on_too_long` is called with its length.
+        """
         self._take, self._gone = take, gone
+        self._max_message_bytes, self._on_too_long = max_message_bytes, on_too_long
         self._rest = bytearray()
         self._transport: asyncio.WriteTransport | None = None
 
@@ -43,10 +59,15 @@ class Frames(asyncio.Protocol):
         self._rest += data
         start = 0
         while len(self._rest) >= (begin := start + LENGTH_BYTES):
-            end = begin + int.from_bytes(self._rest[start:begin], "little")
+            length = int.from_bytes(self._rest[start:begin], "little")
+            if length > self._max_message_bytes:
+                self._on_too_long(length)
+                self._rest.clear()
+                self.close()
+                return
+            end = begin + length
             if len(self._rest) < end:
                 break
-            # The length is trusted, since the socket lies in a folder that only this user may enter.
             self._take(bytes(self._rest[begin:end]))
             start = end
         # Once per call and not per message: each deletion moves the rest of the buffer.
@@ -75,13 +96,14 @@ class Model(Protocol):
         """The model; None before it is loaded."""
 
     @property
-    def counts(self) -> SequenceCounts:
-        """Counts of its sequences."""
+    def work(self) -> Work:
+        """The work of the host."""
 
 
 @asynccontextmanager
 async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
-    """Run sequences for each connection to the socket at `path`. Leaving cancels them and waits for their end."""
+    """Run sequences for each connection to the socket at `path`. Leaving cancels them and waits for
+    their end, but no longer than CLOSING_SECONDS."""
     loop = asyncio.get_running_loop()
     connections: set[asyncio.Task[None]] = set()
 
@@ -110,7 +132,7 @@ async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
         for task in connections:
             task.cancel()
         if connections:
-            await asyncio.wait(connections)
+            await asyncio.wait(connections, timeout=CLOSING_SECONDS)
 
 
 async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: Frames) -> None:
@@ -121,16 +143,27 @@ async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: F
     try:
         # The core connects after the load. An earlier connection is closed at once.
         if (loaded := model.loaded) is not None:
-            async with aclosing(Sequences(loaded, model.counts).run(each())) as responses:
+            async with aclosing(Sequences(loaded, model.work).run(each())) as responses:
                 async for response in responses:
                     frames.send(response.SerializeToString())
     finally:
         frames.close()
 
 
-async def connect(path: str, take: Callable[[bytes], None], gone: Callable[[], None]) -> Frames | None:
-    """Connect to a host's stream; return None if the host has none."""
+async def connect(
+    path: str,
+    take: Callable[[bytes], None],
+    gone: Callable[[], None],
+    *,
+    max_message_bytes: float,
+    on_too_long: Callable[[int], None],
+) -> Frames | None:
+    """Connect to a host's stream; return None if the host has none. The arguments are those of Frames."""
+
+    def frames() -> Frames:
+        return Frames(take, gone, max_message_bytes, on_too_long)
+
     with suppress(FileNotFoundError, ConnectionRefusedError):
-        _, frames = await asyncio.get_running_loop().create_unix_connection(lambda: Frames(take, gone), path)
-        return frames
+        _, connected = await asyncio.get_running_loop().create_unix_connection(frames, path)
+        return connected
     return None

@@ -5,6 +5,10 @@ stopped, deadlocked, or in a native call that never returns. A host whose loop a
 hangs; therefore each answer carries a step number, which changes with every step of the model's work. Work whose step
 number stays the same for too long is a hang too. A host without work has no step number and cannot hang in this way.
 
+A host that does not implement heartbeats, answers them with an error, or says that it has no work, is alive but says
+nothing of what the core waits for. Then each message that it sends counts as a step, and it has work while the core
+waits for one.
+
 Time is counted in ticks that this process has lived through, not by a clock. A machine that sleeps, or a container that
 is frozen, stops the core and its hosts alike and costs one tick, whatever the clock says. A core that is short of CPU
 counts slowly, just as its hosts work slowly.
@@ -14,7 +18,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -41,14 +45,24 @@ NO_TIMEOUTS: Final = HangTimeouts()
 
 
 class HeartbeatUnavailableError(Exception):
-    """The host does not implement heartbeats, or is gone."""
+    """The host is gone."""
 
 
 class Heartbeat:
-    """Watches one host. `call` performs one heartbeat RPC."""
+    """Watches one host."""
 
-    def __init__(self, call: Callable[[], Awaitable[wire.HeartbeatResponse]], timeouts: HangTimeouts) -> None:
+    def __init__(
+        self,
+        call: Callable[[], Awaitable[wire.HeartbeatResponse]],
+        timeouts: HangTimeouts,
+        messages: Callable[[], int | None],
+    ) -> None:
+        """`call` performs one heartbeat RPC. `messages` returns how many messages the host has sent; None: none is due.
+
+        The latter replaces the step number of an answer that has none.
+        """
         self._call = call
+        self._messages = messages
         self._timeouts = timeouts
         # A timeout is noticed at most one tick late, that is, a twelfth of it.
         self._tick = min(MAX_INTERVAL, timeouts.silence / TICKS, timeouts.step / TICKS)
@@ -68,7 +82,7 @@ class Heartbeat:
             try:
                 if not await self._answered(answer):
                     return f"it has not answered for {self._timeouts.silence:g} seconds"
-                step = _step(answer)
+                step = self._step(answer)
             finally:
                 answer.cancel()
             # Only a change counts, not the order: the number of a new stretch of work may be smaller than the last.
@@ -79,27 +93,40 @@ class Heartbeat:
 
     async def _answered(self, answer: "asyncio.Future[wire.HeartbeatResponse]") -> bool:
         """Wait for an answer, tick by tick; return whether it came within the timeout."""
-        silent = 0.0
-        while silent < self._timeouts.silence:
-            # `wait` does not cancel the RPC at its timeout, so a late answer still counts.
-            if (await asyncio.wait({answer}, timeout=self._tick))[0]:
-                return True
-            # The tick is added whatever the clock says: a wait that took an hour because the machine slept counts as
-            # one tick.
-            silent += self._tick
+
+        def tick() -> None:
             self._seconds_without_step += self._tick
-        return False
 
+        return await answered(answer, self._timeouts.silence, self._tick, tick)
 
-def _step(answer: "asyncio.Future[wire.HeartbeatResponse]") -> int | None:
-    """Return the step number of an answer. An error that the host itself raised is a sign of life without a number."""
-    try:
-        response = answer.result()
-    except grpc.aio.AioRpcError as error:
-        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE):
+    def _step(self, answer: "asyncio.Future[wire.HeartbeatResponse]") -> int | None:
+        """Return the step number of an answer; None if the host has no work."""
+        try:
+            response = answer.result()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise HeartbeatUnavailableError from None
+            return self._messages()
+        except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed
             raise HeartbeatUnavailableError from None
-        # Any other status was sent by the host's event loop, which therefore works.
-        return None
-    except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed
-        raise HeartbeatUnavailableError from None
-    return response.step if response.HasField("step") else None
+        # A host that has forgotten its work, and says that it has none, is found by the messages that do not come.
+        return response.step if response.HasField("step") else self._messages()
+
+
+async def answered(
+    answer: "asyncio.Future[Any]", within: float, tick: float = MAX_INTERVAL, on_tick: Callable[[], None] = lambda: None
+) -> bool:
+    """Wait for an answer; return whether it came within so many seconds, counted in ticks.
+
+    `on_tick` is called after each tick. An answer that comes too late goes on.
+    """
+    silent, tick = 0.0, min(tick, within / TICKS)
+    while silent < within:
+        # `wait` does not cancel the RPC at its timeout, so a late answer still counts.
+        if (await asyncio.wait({answer}, timeout=tick))[0]:
+            return True
+        # The tick is added whatever the clock says: a wait that took an hour because the machine slept counts as one
+        # tick.
+        silent += tick
+        on_tick()
+    return False

@@ -18,23 +18,20 @@ ends, and `_watch_stream` reports why. It hangs: the heartbeat notices, and `_wa
 import asyncio
 import logging
 import math
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
 from puna.backend import (
-    BackendError,
     Embedding,
-    InvalidRequestError,
+    Finish,
     ModelFacts,
     ModelSpec,
     SequenceEvent,
     SequenceRequest,
-    UnsupportedError,
 )
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
@@ -45,15 +42,26 @@ from puna.errors import (
     ClientStalledError,
     LoadFailedError,
     OutOfMemoryError,
-    PunaError,
 )
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
+from puna.limits import DEFAULT_LIMITS, LARGEST_INT32, Limits
 from puna.plugins import Plugin
 from puna.request_log import without_request
-from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts, Heartbeat, HeartbeatUnavailableError
+from puna.runtime.errors import HostFailedError
+from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts, Heartbeat, HeartbeatUnavailableError, answered
+from puna.runtime.host_answers import (
+    EventCheck,
+    check_facts,
+    check_pieces,
+    check_scores,
+    check_tokens,
+    check_vectors,
+)
+from puna.runtime.host_events import IncomingEvents
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, HostProcess, terminated
+from puna.runtime.host_rpc import GrpcRunStream, agree_on_version, cancel_call, error_of
 from puna.runtime.hosted_model import HostedModel
 
 log = logging.getLogger(__name__)
@@ -75,29 +83,44 @@ class HostModel(HostedModel):
     """A model in a host process. `aclose` ends the process."""
 
     def __init__(
-        self, process: HostProcess, channel: grpc.aio.Channel, facts: ModelFacts, on_death: Callable[[], None]
+        self,
+        process: HostProcess,
+        channel: grpc.aio.Channel,
+        facts: ModelFacts,
+        on_death: Callable[[], None],
+        limits: Limits,
+        timeouts: HangTimeouts,
     ) -> None:
         self._process = process
+        self._limits = limits
+        self._timeouts = timeouts
         self._channel = channel
         self._stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
         self._facts = facts
         self._on_death = on_death
         # Empty while the host is in use. Whatever ends the host sets the text first, and only the first one counts.
         self._failure = ""
-        self._last_id = 0
-        self._sequences: dict[int, asyncio.Queue[wire.SequenceEvent | None]] = {}
+        self._incoming = IncomingEvents(limits, self._give_up, self._cancel)
+        self._calls = 0
+        """Number of RPCs of one message that are under way."""
         self._disconnected = asyncio.Event()
         self._stream: Frames | GrpcRunStream | None = None
         # The watch outlives the request that loads the model, so it must not log under that request's id.
         self._stream_watch = asyncio.create_task(self._watch_stream(), context=without_request())
         self._heartbeat_watch: asyncio.Task[None] | None = None
 
-    async def connect(self, socket: Path, timeouts: HangTimeouts) -> None:
+    async def connect(self, socket: Path) -> None:
         """Open the stream on which sequences run, and start the heartbeat."""
-        self._stream = await connect(address(socket), self._on_message, self._disconnected.set)
+        self._stream = await connect(
+            address(socket),
+            self._incoming.take,
+            self._disconnected.set,
+            max_message_bytes=self._limits.max_host_message_bytes,
+            on_too_long=self._on_too_long,
+        )
         if self._stream is None:
-            self._stream = GrpcRunStream(self._stub, self._on_message, self._disconnected.set)
-        self._heartbeat_watch = asyncio.create_task(self._watch_heartbeat(timeouts), context=without_request())
+            self._stream = GrpcRunStream(self._stub, self._incoming.take, self._disconnected.set)
+        self._heartbeat_watch = asyncio.create_task(self._watch_heartbeat(), context=without_request())
 
     @property
     def facts(self) -> ModelFacts:
@@ -116,45 +139,52 @@ class HostModel(HostedModel):
         does not name, and the contract's own errors.
         """
         self._check()
-        # Ids are never reused, since events of a cancelled sequence may still arrive.
-        self._last_id += 1
-        sequence_id, events = self._last_id, asyncio.Queue[wire.SequenceEvent | None]()
-        self._sequences[sequence_id] = events
-        running = True
+        sequence_id, incoming = self._incoming.open()
+        checker = EventCheck(request)
         try:
             start = convert.sequence_to_wire(request)
             self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
-            while running:
-                if (event := await events.get()) is None:
+            while not incoming.ended:
+                if (event := await incoming.events.get()) is None:
                     raise BackendCrashedError(self._failure) if self._failure else ClientStalledError(READS_TOO_SLOWLY)
-                running = not (event.HasField("finish") or event.HasField("failure"))
-                yield convert.event_from_wire(event)
+                incoming.ended = event.HasField("failure")
+                parsed = convert.event_from_wire(event)
+                checker.check(parsed)
+                incoming.ended = isinstance(parsed, Finish)
+                yield parsed
         finally:
-            self._sequences.pop(sequence_id, None)
+            self._incoming.close(sequence_id)
             # A sequence that has ended needs no cancel; the host no longer knows it.
-            if running:
-                self._send(wire.RunRequest(sequence_id=sequence_id, cancel=True))
+            if not incoming.ended:
+                self._cancel(sequence_id)
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
         request = wire.TokenizeRequest(text=text, add_special=add_special, parse_special=parse_special)
-        return list((await self._call(self._stub.Tokenize, request)).token_ids)
+        answer = await self._call(self._stub.Tokenize, request, within=self._timeouts.step)
+        return check_tokens(list(answer.token_ids))
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
         request = wire.DetokenizeRequest(token_ids=tokens, special=special)
-        return list((await self._call(self._stub.Detokenize, request)).pieces)
+        answer = await self._call(self._stub.Detokenize, request, within=self._timeouts.step)
+        return check_pieces(list(answer.pieces), len(tokens))
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
         request = wire.EmbedRequest(inputs=[convert.input_to_wire(each) for each in inputs], raw=raw)
         answer = await self._call(self._stub.Embed, request)
-        return [convert.embedding_from_wire(each) for each in answer.embeddings]
+        try:
+            vectors = [convert.embedding_from_wire(each) for each in answer.embeddings]
+        except ValueError:
+            raise BackendFailedError("the backend breaks its contract: a vector has a part of a number") from None
+        return check_vectors(vectors, len(inputs), self._facts.embedding_length)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return the relevance score of each document."""
         request = wire.RerankRequest(query=query, documents=documents)
-        return list((await self._call(self._stub.Rerank, request)).scores)
+        answer = await self._call(self._stub.Rerank, request)
+        return check_scores(answer.scores, len(documents))
 
     async def aclose(self) -> None:
         """End the process and wait until it is gone."""
@@ -179,18 +209,16 @@ class HostModel(HostedModel):
         assert self._stream is not None, "connected when it was loaded"
         self._stream.send(request.SerializeToString())
 
-    def _on_message(self, message: bytes) -> None:
-        """Pass the events of a message to their sequences."""
-        for event in wire.RunResponse.FromString(message).events:
-            if (events := self._sequences.get(event.sequence_id)) is not None:
-                # Waiting here would hold up all other sequences of the stream. So a sequence whose client reads too
-                # slowly goes on until too many events wait, and is then cancelled.
-                if events.qsize() < self.max_unread:
-                    events.put_nowait(event)
-                    continue
-                del self._sequences[event.sequence_id]
-                self._send(wire.RunRequest(sequence_id=event.sequence_id, cancel=True))
-                events.put_nowait(None)
+    def _cancel(self, sequence_id: int) -> None:
+        self._send(wire.RunRequest(sequence_id=sequence_id, cancel=True))
+
+    def _on_too_long(self, length: int) -> None:
+        limit = self._limits.max_host_message_bytes
+        self._give_up(f"it sent a message of {length} bytes, above {limit} (PUNA_MAX_HOST_MESSAGE_BYTES)")
+
+    def _messages_if_due(self) -> int | None:
+        """Return the number of messages from the host so far; None if the core waits for none."""
+        return self._incoming.messages if self._calls or self._incoming.due else None
 
     async def _watch_stream(self) -> None:
         """Wait until the stream ends, and fail every sequence that is still running."""
@@ -199,20 +227,22 @@ class HostModel(HostedModel):
         finally:
             # The cause is determined before the sequences are woken, since they raise it.
             await self._handle_exit()
-            for events in self._sequences.values():
-                events.put_nowait(None)
+            self._incoming.end()
 
-    async def _watch_heartbeat(self, timeouts: HangTimeouts) -> None:
+    async def _watch_heartbeat(self) -> None:
         """Kill the host when it hangs, and fail every call that waits for it."""
-        heartbeat = Heartbeat(lambda: self._stub.Heartbeat(wire.HeartbeatRequest()), timeouts)
-        try:
-            reason = await heartbeat.wait_for_hang()
-        except HeartbeatUnavailableError:
-            return
+        heartbeat = Heartbeat(
+            lambda: self._stub.Heartbeat(wire.HeartbeatRequest()), self._timeouts, self._messages_if_due
+        )
+        with suppress(HeartbeatUnavailableError):
+            self._give_up(await heartbeat.wait_for_hang())
+
+    def _give_up(self, reason: str) -> None:
+        """Kill the host, which hangs or breaks the protocol, and fail every call that waits for it."""
         if self._failure:
             return
         self._failure = f"{CRASHED}: {reason}"
-        log.error("host %d hangs and is killed: %s", self.pid, reason)
+        log.error("%s: host %d is killed: %s", self._process.label, self.pid, reason)
         self._process.kill()
         self._process.log_last_output()
         # The kernel may take seconds to end the process. Setting the event here fails the requests at once.
@@ -232,8 +262,12 @@ class HostModel(HostedModel):
             self._process.log_last_output()
             self._on_death()
 
-    async def _call(self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object) -> T:
+    async def _call(
+        self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object, *, within: float = math.inf
+    ) -> T:
         """Return the answer to an RPC of one message. Cancelling the caller cancels the RPC.
+
+        The host is killed if the answer takes longer than `within` seconds, counted as the heartbeat counts them.
 
         Closing the channel cancels its RPCs too, so a CancelledError of the RPC does not say who asked for the end. The
         caller's own task does: if it was not cancelled, a cancelled RPC means that the host is gone.
@@ -241,14 +275,24 @@ class HostModel(HostedModel):
         self._check()
         call = method(request)
         # A task of its own can be waited for without cancelling the RPC's task, which leaks in grpc.aio. See
-        # _cancel_call.
+        # cancel_call.
         answer = asyncio.ensure_future(call)
+        self._calls += 1
         try:
-            await asyncio.wait({answer})
+            if within == math.inf:
+                await asyncio.wait({answer})  # without timers, of which each would live on after its call
+            elif not await answered(answer, within):
+                self._give_up(f"a call has had no answer for {within:g} seconds")
+                answer.add_done_callback(retrieve_exception)
+                cancel_call(call)
+                raise BackendCrashedError(self._failure)
         except asyncio.CancelledError:
             answer.add_done_callback(retrieve_exception)
-            _cancel_call(call)
+            cancel_call(call)
             raise
+        finally:
+            self._calls -= 1
+            self._incoming.messages += 1  # an answer is one
         if answer.cancelled():
             await self._handle_exit()
             raise BackendCrashedError(self._failure)
@@ -258,44 +302,10 @@ class HostModel(HostedModel):
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 await self._handle_exit()
                 self._check()
-            raise _error(error) from None
+            raise error_of(error) from None
         except grpc.aio.UsageError:  # the channel was closed before the call was on its way
             await self._handle_exit()
             raise BackendCrashedError(self._failure) from None
-
-
-class GrpcRunStream:
-    """The Run stream over gRPC, for a host without a stream socket; it has the same methods as Frames."""
-
-    def __init__(
-        self,
-        stub: "backend_pb2_grpc.BackendServiceAsyncStub",
-        take: Callable[[bytes], None],
-        gone: Callable[[], None],
-    ) -> None:
-        """Start the call. `take` is called with each message, `gone` once when the stream ends."""
-        self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
-        self._reading = asyncio.create_task(self._read(stub, take))
-        self._reading.add_done_callback(lambda _: gone())
-
-    def send(self, message: bytes) -> None:
-        """Queue a serialized RunRequest."""
-        self._requests.put_nowait(wire.RunRequest.FromString(message))
-
-    def close(self) -> None:
-        """End the stream after the requests that are queued."""
-        self._requests.put_nowait(None)
-
-    async def _read(self, stub: "backend_pb2_grpc.BackendServiceAsyncStub", take: Callable[[bytes], None]) -> None:
-        try:
-            async for response in stub.Run(self._outgoing()):
-                take(response.SerializeToString())
-        except grpc.aio.AioRpcError as error:
-            log.debug("a host's stream broke: %s", error.details())
-
-    async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
-        while (request := await self._requests.get()) is not None:
-            yield request
 
 
 async def load(
@@ -307,24 +317,29 @@ async def load(
     stall_seconds: float,
     on_death: Callable[[], None],
     timeouts: HangTimeouts = NO_TIMEOUTS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> HostModel:
     """Load a model in a new host that listens on `socket`. Cancelling ends the host.
 
     `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there is no
-    room, and LoadFailedError if the host dies, makes no progress for `stall_seconds`, or its backend refuses.
+    room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if its backend
+    refuses or speaks another version of the contract.
     """
+    ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
     # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
     async with AsyncExitStack() as undo:
-        process = await HostProcess.start(backend, socket, min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS)))
+        process = await HostProcess.start(backend, socket, ready_seconds, spec.name or spec.path)
         undo.push_async_callback(process.stop)
-        channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
+        # The last option of a name counts.
+        longest = ("grpc.max_receive_message_length", min(limits.max_host_message_bytes, LARGEST_INT32))
+        channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(*OPTIONS, longest))
         undo.push_async_callback(channel.close)
         facts = await _load(process, channel, convert.spec_to_wire(backend.name, spec), report, stall_seconds)
-        model = HostModel(process, channel, facts, on_death)
+        model = HostModel(process, channel, facts, on_death, limits, timeouts)
         # From here on `model.aclose` ends the channel and the process as well, in the right order.
         undo.pop_all()
         undo.push_async_callback(model.aclose)
-        await model.connect(socket, timeouts)
+        await model.connect(socket)
         undo.pop_all()
     return model
 
@@ -340,57 +355,45 @@ async def _load(
     loop = asyncio.get_running_loop()
     stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
     facts = None
+
+    def report_fraction(fraction: float) -> None:
+        if 0.0 <= fraction <= 1.0:  # false for NaN too
+            report(fraction)
+
     try:
         async with asyncio.timeout(None) as stalled:
 
             def reset_stall_timer() -> None:
-                if stall_seconds < math.inf:
+                # The timer may have fired already, in this turn of the loop.
+                if stall_seconds < math.inf and not stalled.expired():
                     stalled.reschedule(loop.time() + stall_seconds)
 
             reset_stall_timer()
             # A library may load for minutes and report no fraction, but print lines.
-            process.on_output = reset_stall_timer
+            process.on_output, process.on_progress = reset_stall_timer, report_fraction
             try:
+                await agree_on_version(stub, request.backend)
                 async for response in stub.Load(request):
                     reset_stall_timer()
                     if response.HasField("loaded"):
-                        facts = convert.facts_from_wire(response.loaded)
+                        facts = check_facts(convert.facts_from_wire(response.loaded))
                     else:
-                        report(response.fraction)
+                        report_fraction(response.fraction)
             finally:
-                process.on_output = lambda: None
+                process.on_output, process.on_progress = lambda: None, lambda _: None
     except TimeoutError:
+        # A host that hangs does not end by itself, and waiting for it would only delay the error.
+        process.kill()
         # Clients look for Ollama's text, which names its own engine.
-        raise LoadFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
+        raise HostFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
+    except BackendFailedError as error:
+        raise LoadFailedError(f"unable to load model: {error}") from None
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):
             process.log_last_output()
-            raise LoadFailedError(terminated(process.explain())) from None
+            raise HostFailedError(terminated(process.explain())) from None
         kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
-        raise kind(f"unable to load model: {_error(error)}") from None
+        raise kind(f"unable to load model: {error_of(error)}") from None
     if facts is None:
         raise LoadFailedError("unable to load model: the host did not say what it loaded")
     return facts
-
-
-def _cancel_call(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> None:
-    """Cancel an RPC without cancelling grpc.aio's task that waits for its end, which `call.cancel()` would do.
-
-    grpc.aio leaks about a kilobyte for each operation whose task is cancelled (grpc/grpc#43360). `Call.cancel`, of the
-    base class, cancels the RPC alone. In a version of grpc without that class the leak is accepted.
-    """
-    plain = getattr(sys.modules[type(call).__module__], "Call", type(call))
-    plain.cancel(call)
-
-
-def _error(error: grpc.aio.AioRpcError) -> BackendError | PunaError:
-    """Return the exception for a failed RPC: from the Failure in its trailing metadata, else from its status code."""
-    for key, value in error.trailing_metadata() or ():
-        if key == convert.FAILURE_KEY and isinstance(value, bytes):
-            return convert.error_from_wire(convert.Failure.FromString(value))
-    text = error.details() or error.code().name
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidRequestError(text)
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return UnsupportedError(text)
-    return BackendFailedError(text)

@@ -1,9 +1,11 @@
 """One host process: its start, its last lines of output, the cause of its death, and its end."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
+import time
 from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable
@@ -12,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from puna.errors import LoadFailedError
-from puna.host.channel import READY, SOCKET_VARIABLE
+from puna.host.channel import ERROR, LONGEST_REPORT, PROGRESS, READY, SOCKET_VARIABLE
 from puna.host.stream import address
 from puna.plugins import Plugin
 from puna.process import child_environment
 from puna.process import exit as process_exit
 from puna.request_log import without_request
+from puna.runtime.errors import HostFailedError
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,20 @@ KEPT_LINES = 20
 REPORTED_LINES = 3
 """How many of them an error message contains."""
 REPORTED_CHARACTERS = 300
+LONGEST_LINE = 4096
+"""Characters of a line that are kept."""
+CHUNK_BYTES = 1 << 16
+CHUNK_PAUSE = 0.01
+"""Seconds between two chunks of output, so that a host which prints without end does not keep the core busy."""
+LOGGED_REPORTS = 10
+"""How many errors of one host are logged within REPORT_SECONDS."""
+REPORT_SECONDS = 60.0
 WARNING_LEVEL = "WARNING "
 WARNING = f"{WARNING_LEVEL}puna"
 """The beginning of a line that Puna's own code in a host has logged as a warning; see puna.host.__main__."""
+
+MESSAGES = tuple(each.encode() for each in (READY, PROGRESS, ERROR, WARNING))
+"""The beginnings of lines that mean something to the core."""
 
 CAUSES = {
     signal.SIGKILL: "killed, probably out of memory",
@@ -54,9 +67,13 @@ CAUSES = {
 class HostProcess:
     """A running host. The caller of `start` must call `stop`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, socket: Path, label: str = "") -> None:
+        """`label` names the model in the log."""
         self._process = process
         self._socket = socket
+        self._label = label or "a model"
+        self._reports = 0
+        self._report_window = -REPORT_SECONDS
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         streams = (process.stdout, process.stderr)
@@ -64,12 +81,15 @@ class HostProcess:
         self._reading = asyncio.gather(*readers)
         self.on_output: Callable[[], None] = lambda: None
         """Called whenever the process writes something."""
+        self.on_progress: Callable[[float], None] = lambda _: None
+        """Called with the progress of a load that the host reports beside its gRPC stream."""
 
     @classmethod
-    async def start(cls, backend: Plugin, socket: Path, within: float = READY_SECONDS) -> Self:
+    async def start(cls, backend: Plugin, socket: Path, within: float = READY_SECONDS, label: str = "") -> Self:
         """Start a backend's host and wait until it listens.
 
-        Raises LoadFailedError if the program cannot be started, or does not listen `within` so many seconds.
+        `label` names the model in the log. Raises HostFailedError if the program cannot be started, or does not listen
+        `within` so many seconds.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -82,11 +102,11 @@ class HostProcess:
             )
         # The program may have been removed since the manifest was read, or be no program at all.
         except (OSError, ValueError) as error:
-            raise LoadFailedError(f"the host of backend {backend.name!r} cannot be started: {error}") from error
+            raise HostFailedError(f"the host of backend {backend.name!r} cannot be started: {error}") from error
         # From this moment a second signal to the core kills the host too, even while it starts.
         process_exit.GROUPS.add(process.pid)
         async with AsyncExitStack() as undo:
-            host = cls(process, socket)
+            host = cls(process, socket, label)
             undo.push_async_callback(host.stop)
             await host._wait_until_listening(within)
             undo.pop_all()
@@ -96,6 +116,11 @@ class HostProcess:
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def label(self) -> str:
+        """The name of the model in the log."""
+        return self._label
 
     @property
     def last_line(self) -> str:
@@ -147,7 +172,8 @@ class HostProcess:
 
     def log_last_output(self) -> None:
         """Write the kept lines of output to the log."""
-        log.error("host %d has ended: %s\n%s", self.pid, cause(self._process.returncode), "\n".join(self._lines))
+        ended = cause(self._process.returncode)
+        log.error("%s: host %d has ended: %s\n%s", self._label, self.pid, ended, "\n".join(self._lines))
 
     async def _wait_until_listening(self, within: float) -> None:
         exited = asyncio.ensure_future(self._process.wait())
@@ -159,19 +185,25 @@ class HostProcess:
         if not self._ready.done():
             # Both may happen in one turn of the loop: the timeout, and the end of the process, whose cause says more.
             if await self.died(within=0.1):
-                raise LoadFailedError(terminated(self.explain()))
-            raise LoadFailedError("timed out waiting for llama-server to start")
+                raise HostFailedError(terminated(self.explain()))
+            raise HostFailedError("timed out waiting for llama-server to start")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
         assert stream is not None
         rest = b""
-        while chunk := await stream.read(1 << 16):
+        while chunk := await stream.read(CHUNK_BYTES):
             # Not readline: asyncio's reader raises for a line that is longer than its buffer, and native code may print
             # one.
             *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
+            # A host may print a hundred thousand lines at once, of which only the last few are kept.
+            for line in lines if log.isEnabledFor(logging.DEBUG) else _worth_reading(lines):
                 self._on_line(line.decode(errors="replace").rstrip())
+            if len(rest) > CHUNK_BYTES:
+                self._on_line(rest.decode(errors="replace"))
+                rest = b""
             self.on_output()
+            if len(chunk) == CHUNK_BYTES:
+                await asyncio.sleep(CHUNK_PAUSE)
         if rest:
             self._on_line(rest.decode(errors="replace").rstrip())
 
@@ -179,11 +211,29 @@ class HostProcess:
         # The ready line is a message and not output, so it must not stand among the last lines of an error.
         if line == READY and not self._ready.done():
             self._ready.set_result(None)
-            return
-        self._lines.append(line)
-        log.debug("host %d: %s", self.pid, line)
-        if line.startswith(WARNING):
-            warn_once(line.removeprefix(WARNING_LEVEL)[:REPORTED_CHARACTERS])
+        elif line.startswith(PROGRESS):
+            with suppress(ValueError):
+                self.on_progress(float(line.removeprefix(PROGRESS)))
+        elif line.startswith(ERROR):
+            self._log_report(line.removeprefix(ERROR))
+        else:
+            line = line[:LONGEST_LINE]
+            self._lines.append(line)
+            log.debug("%s: host %d: %s", self._label, self.pid, line)
+            if line.startswith(WARNING):
+                warn_once(line.removeprefix(WARNING_LEVEL)[:REPORTED_CHARACTERS])
+
+    def _log_report(self, text: str) -> None:
+        """Log an exception of the plugin, unless the host has reported too many of late."""
+        # By a clock that does not jump, and per host, so that one plugin does not hide the errors of others.
+        if (now := time.monotonic()) - self._report_window >= REPORT_SECONDS:
+            self._report_window, self._reports = now, 0
+        self._reports += 1
+        if self._reports == LOGGED_REPORTS:
+            log.error("%s: further errors of its backend are not logged for a minute", self._label)
+        elif self._reports < LOGGED_REPORTS:
+            with suppress(ValueError, RecursionError):
+                log.error("%s: %s", self._label, str(json.loads(text))[:LONGEST_REPORT])
 
     async def _drain_output(self) -> None:
         """Read the rest of the output, but do not wait for a grandchild that holds the pipes open."""
@@ -200,6 +250,11 @@ def _variables(backend: Plugin, socket: Path) -> dict[str, str]:
         # In front of what the operator set: the plugin's own folder holds its code.
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [backend.python_path, passed.get("PYTHONPATH", "")]))
     return passed | {SOCKET_VARIABLE: str(socket), "PYTHONUNBUFFERED": "1"}
+
+
+def _worth_reading(lines: list[bytes]) -> list[bytes]:
+    """Return the lines that mean something to the core, and the last ones."""
+    return [line for line in lines[:-KEPT_LINES] if line.startswith(MESSAGES)] + lines[-KEPT_LINES:]
 
 
 @lru_cache(maxsize=64)

@@ -10,8 +10,11 @@ from typing import Protocol
 from puna.backend import LoadedModel, ModelSpec
 from puna.blocking import in_thread, stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
+from puna.limits import Limits
 from puna.plugins import Plugin, Registry
 from puna.runtime import backend_options, host_model, memory, model_folders
+from puna.runtime.back_off import LoadBackOff, attempt_of
+from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
@@ -34,6 +37,7 @@ class LoadInHost(Protocol):
         stall_seconds: float,
         on_death: Callable[[], None],
         timeouts: HangTimeouts,
+        limits: Limits,
     ) -> HostedModel:
         """Load a model. See `host_model.load`."""
 
@@ -65,6 +69,7 @@ class Launcher:
         self._settings = settings
         self._sockets = sockets
         self._load = load
+        self._back_off = LoadBackOff(settings.limits.max_load_pause_seconds)
 
     def listing_backends(self) -> list[str]:
         """Return the names of the backends that offer models and are configured for it."""
@@ -90,10 +95,12 @@ class Launcher:
         """Return the requirements with the checked options of the backend that will serve the model.
 
         The check comes before any queue, so that a refused request evicts nothing. Raises InvalidRequestError if an
-        option is unknown, out of range or the operator's alone.
+        option is unknown, out of range or the operator's alone, and HostFailedError if the host has died too often
+        while it loaded the model.
         """
         # Most requests set no option and need none of this.
         if not requirements.backend_options:
+            await self._check_back_off(requirements)
             return requirements
         backend = self._backend(requirements)
         given = requirements.backend_options.get(backend.name, {})
@@ -101,7 +108,14 @@ class Launcher:
         options = await asyncio.to_thread(backend_options.of_request, backend.usable, given) if given else {}
         # The request wins over the model, whose options are checked when it is loaded.
         merged = {**requirements.spec.backend_options, **options}
-        return replace(requirements, spec=replace(requirements.spec, backend_options=merged))
+        requirements = replace(requirements, spec=replace(requirements.spec, backend_options=merged))
+        await self._check_back_off(requirements)
+        return requirements
+
+    async def _check_back_off(self, requirements: ModelRequirements) -> None:
+        # There is a record only after a load has failed, so that other requests look at no file.
+        if self._back_off:
+            self._back_off.check(await asyncio.to_thread(attempt_of, requirements, self._backend(requirements)))
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
         """Return whether the model will take memory of this machine. Raises BackendNotFoundError."""
@@ -118,6 +132,20 @@ class Launcher:
         backend = self._backend(requirements)
         # A missing or changed file is reported here by its name; the backend's own error would not tell which.
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
+        # Before the load, so that a file which is changed meanwhile counts as another attempt.
+        attempt = await asyncio.to_thread(attempt_of, requirements, backend)
+        try:
+            launched = await self._placed(backend, requirements, on_progress, on_death)
+        except HostFailedError as error:
+            self._back_off.failed(attempt, str(error))
+            raise
+        self._back_off.succeeded(attempt)
+        return launched
+
+    async def _placed(
+        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+    ) -> Launched:
+        """Load a model, whose own files, if it has any, lie in a folder under their names."""
         if not requirements.spec.files:
             return await self._verified(backend, requirements, on_progress, on_death)
         folder = self._sockets.next().with_suffix(".files")
@@ -147,7 +175,7 @@ class Launcher:
     ) -> Launched:
         log.info("loading %s with %s", requirements.name, backend.name)
         limits = self._settings.limits
-        spec = await self._complete_spec(backend, requirements)
+        spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
         model = await self._load(
             backend,
             spec,
@@ -156,8 +184,8 @@ class Launcher:
             stall_seconds=self._settings.load_timeout,
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
+            limits=limits,
         )
-        model.max_unread = limits.max_unread_deltas
         return Launched(model, backend.name, model.pid, takes_memory=backend.usable.host.memory)
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:

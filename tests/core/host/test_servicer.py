@@ -14,6 +14,7 @@ from puna.backend import (
 )
 from puna.backend.v1 import backend_pb2 as wire
 from puna.host import convert
+from puna.host.channel import ERROR
 from puna.host.servicer import SLICE, BackendServicer, sliced
 
 
@@ -115,13 +116,14 @@ async def test_nothing_is_served_before_the_model_is_loaded(servicer):
         (RuntimeError("a prompt"), grpc.StatusCode.INTERNAL, True),
     ],
 )
-async def test_an_error_of_a_load_becomes_a_status(servicer, backend, error, code, logged, caplog):
+async def test_an_error_of_a_load_becomes_a_status(servicer, backend, error, code, logged, capfd):
     backend.error = error
     with pytest.raises(AbortError) as found:
         await servicer.Load(wire.LoadRequest(backend="scripted"), Context())
     assert (found.value.code, found.value.failure.message) == (code, str(error))
-    assert ("the backend failed" in caplog.text) is logged
-    assert "a prompt" not in caplog.text
+    said = capfd.readouterr().err
+    assert said.startswith(f'{ERROR}"the backend failed: RuntimeError') is logged
+    assert "a prompt" not in said
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,12 @@ async def test_a_long_text_is_cut_in_the_status_only(loaded):
 async def test_the_heartbeat_counts_events_where_the_model_counts_no_steps(loaded):
     beat = loaded.Heartbeat
     assert not (await beat(wire.HeartbeatRequest(), Context())).HasField("step")
-    loaded.counts.running, loaded.counts.events = 1, 7
-    assert (await beat(wire.HeartbeatRequest(), Context())).step == 7
+    hangs, works = loaded.work.begin(), loaded.work.begin()
+    first = (await beat(wire.HeartbeatRequest(), Context())).step
+    loaded.work.step(works)
+    assert (await beat(wire.HeartbeatRequest(), Context())).step == first
+    loaded.work.step(hangs)
+    assert (await beat(wire.HeartbeatRequest(), Context())).step != first
     loaded.loaded.at_step = 3
     assert (await beat(wire.HeartbeatRequest(), Context())).step == 3
 

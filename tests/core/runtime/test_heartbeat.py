@@ -19,6 +19,7 @@ class Host:
         self.steps = list(steps)
         self.delay = delay
         self.beats = 0
+        self.messages = None
 
     async def beat(self):
         self.beats += 1
@@ -32,7 +33,8 @@ class Host:
 async def verdict(host, timeouts=SHORT, seconds=1.0):
     """Return what is wrong with a host; None if nothing is seen within some seconds."""
     try:
-        return await asyncio.wait_for(Heartbeat(host.beat, timeouts).wait_for_hang(), seconds)
+        heartbeat = Heartbeat(host.beat, timeouts, lambda: host.messages)
+        return await asyncio.wait_for(heartbeat.wait_for_hang(), seconds)
     except TimeoutError:
         return None
 
@@ -75,10 +77,28 @@ async def test_an_error_of_the_hosts_own_is_a_sign_of_life():
     assert await verdict(Host(status(grpc.StatusCode.INTERNAL))) is None
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE])
-async def test_a_host_that_knows_no_beats_or_is_gone_is_not_judged(code):
+async def test_a_host_that_is_gone_is_not_judged():
     with pytest.raises(HeartbeatUnavailableError):
-        await verdict(Host(status(code)))
+        await verdict(Host(status(grpc.StatusCode.UNAVAILABLE)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [status(grpc.StatusCode.UNIMPLEMENTED), status(grpc.StatusCode.INTERNAL), None],
+    ids=["no", "error", "rest"],
+)
+async def test_a_host_that_tells_nothing_of_its_work_is_judged_by_its_messages(answer):
+    host = Host(answer)
+    assert await verdict(host) is None
+    host.messages = 3
+    assert await verdict(host) == "its work has made no step for 0.3 seconds"
+    watching = asyncio.ensure_future(verdict(host))
+    for _ in range(15):
+        await asyncio.sleep(0.05)
+        host.messages += 1
+    assert not watching.done()
+    host.messages = None
+    assert await watching is None
 
 
 async def test_a_core_that_stood_still_itself_blames_nobody():
@@ -93,7 +113,7 @@ async def test_a_core_that_stood_still_itself_blames_nobody():
 
 
 async def test_without_limits_nothing_is_a_hang():
-    heartbeat = Heartbeat(Host(None, delay=60).beat, HangTimeouts(math.inf, math.inf))
+    heartbeat = Heartbeat(Host(None, delay=60).beat, HangTimeouts(math.inf, math.inf), lambda: None)
     heartbeat._tick = 0.01
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(heartbeat.wait_for_hang(), 0.5)

@@ -98,7 +98,7 @@ async def test_closing_the_generator_stops_the_sequence_at_once(load_hosted, jou
             break
     await journal.until("end")
     assert "stopped" in journal.lines()
-    assert model._sequences == {}
+    assert len(model._incoming) == 0
 
 
 @pytest.mark.parametrize("prompt", ["@wait 60", "@prefill 100 60", "@endless"])

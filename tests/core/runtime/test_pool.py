@@ -10,10 +10,17 @@ from dataclasses import replace
 import pytest
 
 from puna.backend import SequenceRequest, TextDelta
-from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError, QueueFullError
+from puna.errors import (
+    BackendCrashedError,
+    BackendNotFoundError,
+    LoadFailedError,
+    OutOfMemoryError,
+    QueueFullError,
+)
 from puna.limits import Limits
 from puna.plugins import Registry
 from puna.runtime.admission import NEAR_WAITERS
+from puna.runtime.errors import HostFailedError
 from puna.runtime.keep_alive import LONGEST_NS, MAX_CALLS
 from puna.runtime.requirements import LeaseKind, Loading, Queued
 
@@ -283,7 +290,7 @@ async def test_those_who_wait_for_the_same_load_share_its_error(make_pool, want,
     await journal.until("loading")
     os.kill(int(journal.lines()[0].split()[1]), signal.SIGKILL)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(answer) for answer in answers] == 5 * [LoadFailedError]
+    assert [type(answer) for answer in answers] == 5 * [HostFailedError]
     assert journal.lines().count("loading") == 1
 
 
@@ -446,7 +453,7 @@ async def test_one_that_gives_up_in_the_queue_is_not_served(make_pool, want, jou
 async def test_leaving_in_the_moment_of_the_handover_keeps_no_hold(make_pool, want, monkeypatch):
     pool = await make_pool()
     task = started(pool, want())
-    await until(lambda: pool._models)
+    await until(lambda: pool._models.all())
     task.cancel()
     await asyncio.wait({task})
     await until(lambda: pool.loaded()[0].active == 0)

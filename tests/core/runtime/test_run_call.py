@@ -36,7 +36,7 @@ async def test_a_crash_is_told(load_plain):
 
 
 async def test_a_stream_that_cannot_be_opened_ends_the_load(load_hosted, monkeypatch):
-    async def refused(*_):
+    async def refused(*_, **__):
         raise PermissionError("no")
 
     monkeypatch.setattr(host_model, "connect", refused)

@@ -1,0 +1,78 @@
+"""Runs code of a plugin so that every exception it raises becomes a value.
+
+Theory. A plugin may raise anything, and some exceptions mean something else to asyncio. KeyboardInterrupt and
+SystemExit leave the task and end the event loop, and with it the host. CancelledError looks as if the core had
+cancelled the call. A task that cancels itself ends as cancelled, whatever it returns. So each call runs in a task of
+its own, the exception is caught inside that task, and only the waiter's own cancellation counts as one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The exception that a call raised."""
+
+    error: BaseException
+
+
+async def attempt(call: Callable[[], Awaitable[T]]) -> T | Raised:
+    """Return what the plugin's coroutine returns, or what it raises.
+
+    Cancelling this coroutine cancels the plugin's and waits for its end.
+    """
+
+    async def run() -> T | Raised:
+        try:
+            return await call()
+        except BaseException as error:  # a plugin may raise anything
+            return Raised(error)
+
+    task = asyncio.create_task(run())
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        # The model must not be freed while one of its methods runs.
+        await asyncio.wait({task})
+        raise
+    return Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
+
+
+class Work:
+    """The calls and sequences that run in a host, and when each last made a step.
+
+    The heartbeat uses it for models that have no step number. Steps of all work are numbered together.
+    """
+
+    def __init__(self) -> None:
+        self._last_number = 0
+        self._last_steps: dict[int, int] = {}
+
+    def begin(self) -> int:
+        """Count a piece of work; return the key under which it makes its steps."""
+        key = self._last_number = self._last_number + 1
+        self._last_steps[key] = key
+        return key
+
+    def step(self, key: int) -> None:
+        """Count a step."""
+        self._last_number += 1
+        self._last_steps[key] = self._last_number
+
+    def end(self, key: int) -> None:
+        """Count the end of a piece of work."""
+        del self._last_steps[key]
+
+    @property
+    def oldest_step(self) -> int | None:
+        """The number of the last step of the work that has waited longest for its next one; None without work.
+
+        A piece of work that hangs keeps this number the same, however many steps the others make.
+        """
+        return min(self._last_steps.values(), default=None)

@@ -1,0 +1,17 @@
+"""The errors of loading a model in a host process. They are kinds of LoadFailedError; see puna.errors."""
+
+from puna.errors import LoadFailedError
+
+
+class HostFailedError(LoadFailedError):
+    """The host died, or gave no sign of life, while it loaded the model."""
+
+
+class ContractVersionError(LoadFailedError):
+    """The host speaks another version of the contract between core and backends."""
+
+    def __init__(self, backend: str, version: int, spoken: str) -> None:
+        """`spoken` names the versions that this server speaks."""
+        host = f"backend '{backend}' speaks version {version} of the plugin contract"
+        fix = "install a release of the backend, or of Puna, that fits"
+        super().__init__(f"unable to load model: {host}, and this server speaks {spoken}; {fix}", backend=backend)

@@ -1,0 +1,136 @@
+"""Checks of what a host answers. A host runs a plugin's code, or is one, so nothing about its answers is trusted.
+
+Each check raises BackendFailedError with a text for the plugin's author, which quotes no text of a prompt or answer. A
+token costs a comparison or two.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, NoReturn
+
+from puna.backend import (
+    ChatDelta,
+    Embedding,
+    Finish,
+    ModelFacts,
+    Prefill,
+    SequenceEvent,
+    SequenceRequest,
+    TextDelta,
+    TokenLogprob,
+)
+from puna.errors import BackendFailedError
+
+LONGEST_TOKEN_TEXT: Final = 4096
+"""Characters of the text of the BOS or EOS token."""
+COUNTS: Final = (
+    "prompt_tokens",
+    "cached_prompt_tokens",
+    "output_tokens",
+    "prompt_eval_ns",
+    "eval_ns",
+    "draft_tokens",
+    "accepted_draft_tokens",
+)
+
+
+def check_facts(facts: ModelFacts) -> ModelFacts:
+    """Return the facts of a loaded model if they are possible."""
+    for name in ("context_length", "size_bytes", "vram_bytes", "embedding_length", "embedding_tokens"):
+        if (value := getattr(facts, name)) < 0:
+            _fail(f"the model's {name} is {value}")
+    # A model without slots would let its requests wait for ever.
+    if facts.parallel < 1:
+        _fail(f"the model's parallel is {facts.parallel}")
+    for name in ("bos_id", "eos_id"):
+        if (value := getattr(facts, name)) < -1:
+            _fail(f"the model's {name} is {value}")
+    for name in ("bos_text", "eos_text"):
+        if (length := len(getattr(facts, name))) > LONGEST_TOKEN_TEXT:
+            _fail(f"the model's {name} has {length} characters")
+    return facts
+
+
+class EventCheck:
+    """Checks the events of one sequence: their order and their values."""
+
+    def __init__(self, request: SequenceRequest) -> None:
+        self._request = request
+        self._delta: type[TextDelta] | type[ChatDelta] = TextDelta if request.chat is None else ChatDelta
+        self._has_delta = False
+
+    def check(self, event: SequenceEvent) -> None:
+        """Check the next event."""
+        # Almost every event takes this branch.
+        if isinstance(event, self._delta):
+            self._has_delta = True
+            if event.logprobs:
+                _check_logprobs(event.logprobs)
+        elif isinstance(event, Finish):
+            self._check_finish(event)
+        elif not isinstance(event, Prefill):
+            _fail(f"it sent a {type(event).__name__} where a {self._delta.__name__} belongs")
+        elif self._has_delta:
+            _fail("it reported the prefill after text")
+        elif event.done_tokens < 0 or event.total_tokens < 0:
+            _fail("it reported a negative number of tokens")
+
+    def _check_finish(self, finish: Finish) -> None:
+        for name in COUNTS:
+            if (value := getattr(finish, name)) < 0:
+                _fail(f"the {name} of the Finish is {value}")
+        if finish.stop_sequence and finish.stop_sequence not in self._request.stop:
+            _fail("the Finish names a stop string that the request does not have")
+
+
+def _check_logprobs(logprobs: Iterable[TokenLogprob]) -> None:
+    for each in logprobs:
+        if not math.isfinite(each.logprob):
+            _fail(f"the log-probability of a token is {each.logprob}")
+        if each.token_id < -1:
+            _fail(f"the id of a token is {each.token_id}")
+        if each.top:
+            _check_logprobs(each.top)
+
+
+def check_tokens(tokens: list[int]) -> list[int]:
+    """Return token ids if they are possible."""
+    if (least := min(tokens, default=0)) < 0:
+        _fail(f"the id of a token is {least}")
+    return tokens
+
+
+def check_pieces(pieces: list[bytes], count: int) -> list[bytes]:
+    """Return the bytes of tokens if there are as many as tokens."""
+    if len(pieces) != count:
+        _fail(f"it returned the bytes of {len(pieces)} tokens for {count} tokens")
+    return pieces
+
+
+def check_vectors(vectors: list[Embedding], count: int, length: int) -> list[Embedding]:
+    """Return embedding vectors if there are `count` of them, all of one length: `length`, unless it is 0.
+
+    Whether their numbers are finite is checked when they are shaped, which visits every number anyway.
+    """
+    if len(vectors) != count:
+        _fail(f"it returned {len(vectors)} vectors for {count} texts")
+    for each in vectors:
+        length = length or len(each.values)
+        if len(each.values) != length:
+            _fail(f"it returned a vector of {len(each.values)} numbers instead of {length}")
+        if each.token_count < 0:
+            _fail(f"it counted {each.token_count} tokens")
+    return vectors
+
+
+def check_scores(scores: Sequence[float], count: int) -> list[float]:
+    """Return relevance scores if there are `count` of them and all are finite."""
+    if len(scores) != count:
+        _fail(f"it returned {len(scores)} scores for {count} documents")
+    if not all(map(math.isfinite, scores)):
+        _fail("a score is not a finite number")
+    return list(scores)
+
+
+def _fail(what: str) -> NoReturn:
+    raise BackendFailedError(f"the backend breaks its contract: {what}")
