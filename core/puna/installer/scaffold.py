@@ -47,7 +47,7 @@ def write(name: str, parent: Path) -> Path:
     except FileExistsError as error:
         raise PluginInstallError(f"{target} exists already") from error
     _copy(files("puna.installer") / "template", target, values)
-    return target
+    return target.resolve()
 
 
 def puna_requirement() -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.plugins.environment import Announced, Environment
+from puna.plugins.installed import InstalledPlugin, is_link
 from puna.plugins.manifest import CLASS, NAME, NAME_FORM, Manifest, ManifestError, read
 from puna.plugins.plugin import Plugin
 from puna.plugins.table import shown
@@ -118,16 +119,41 @@ def _announced(entry: EntryPoint, by: Announced, environment: Environment) -> Pl
 
 def _in_folder(folder: Path | None) -> Iterator[Plugin]:
     for sub in _sub_folders(folder) if folder is not None else ():
-        environment = Environment.below(sub)
         manifest = sub / FILE
+        # The link of an installed plugin leads elsewhere after an upgrade, when hosts still run from here.
+        home = Path(os.path.realpath(sub))
         if os.path.lexists(manifest):
-            yield described(manifest, environment)
-        elif environment is not None:
-            watched = tuple(Path(each) for each in environment.folders or ())
-            for plugin in _in_environment(environment):
-                yield replace(plugin, watched=(*plugin.watched, *watched))
+            environment = Environment.below(home)
+            plugin = described(manifest, environment)
+            yield replace(plugin, environment=str(home)) if environment is not None else plugin
+        elif os.path.lexists(home / "venv") or is_link(sub):
+            yield from in_environment(home, sub.name)
         else:
             yield Plugin(name=shown(sub.name), error=f"it has no manifest: {manifest} is missing")
+
+
+def in_environment(home: Path, name: str) -> list[Plugin]:
+    """Return the backends of the virtual environment `home`/venv. `name` is shown if there is no such environment."""
+    environment = Environment.below(home)
+    if environment is None:
+        return _without_python(home, name)
+    watched = tuple(Path(each) for each in environment.folders or ())
+    return [
+        replace(each, environment=str(home), watched=(*each.watched, *watched)) for each in _in_environment(environment)
+    ]
+
+
+def _without_python(home: Path, name: str) -> list[Plugin]:
+    text = f"the Python of its environment is missing: {home / 'venv'}; puna plugin upgrade {name}"
+    watched = (home / "venv" / "bin",)
+    try:
+        record = InstalledPlugin.read(home)
+    except (OSError, ValueError):
+        return [Plugin(name=shown(name), error=text, watched=watched)]
+    return [
+        Plugin(name=each, distribution=record.distribution, version=record.version, error=text, watched=watched)
+        for each in map(shown, record.backends)
+    ]
 
 
 def described(path: Path, environment: Environment | None = None) -> Plugin:
@@ -147,7 +173,9 @@ def described(path: Path, environment: Environment | None = None) -> Plugin:
 def _sub_folders(folder: Path) -> list[Path]:
     """Return the folders of backends. Names that begin with a dot or an underscore are left to programs."""
     try:
-        return sorted(each for each in folder.iterdir() if each.name[0] not in "._" and each.is_dir())
+        return sorted(
+            each for each in folder.iterdir() if each.name[0] not in "._" and (each.is_dir() or is_link(each))
+        )
     except OSError:
         return []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from puna.backend import ENTRY_POINT_GROUP
+from puna.plugins.installed import InstalledPlugin
 from puna.plugins.table import ManifestError, shown
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,18 @@ class Environment:
 
     @classmethod
     def below(cls, folder: Path) -> Self | None:
-        """Return the virtual environment `folder`/venv; None if there is none."""
+        """Return the virtual environment `folder`/venv; None if there is none.
+
+        The installer has recorded where its interpreter finds modules, which path files may change.
+        """
         python = folder / "venv" / "bin" / "python"
         if not python.exists():
             return None
-        return cls(str(python), tuple(map(str, sorted(folder.glob("venv/lib*/python*/site-packages")))))
+        try:
+            folders = InstalledPlugin.read(folder).paths
+        except (OSError, ValueError):
+            folders = tuple(map(str, sorted(folder.glob("venv/lib*/python*/site-packages"))))
+        return cls(str(python), folders)
 
     @property
     def is_own(self) -> bool:

@@ -22,6 +22,8 @@ class Plugin:
     """The program, an absolute path, and the arguments that start its host process."""
     python_path: str = ""
     """A folder in front of the module search path of its host; empty: none."""
+    environment: str = ""
+    """The folder of the environment that its host runs in, whose interpreter is in `venv`; empty: none of its own."""
     own_python: bool = False
     """Whether its host runs with an interpreter of its own, not Puna's."""
     watched: tuple[Path, ...] = ()

@@ -73,6 +73,9 @@ class Registry:
     def get(self, name: str) -> Plugin:
         """Return a backend that can be used. Raises BackendNotFoundError if it is missing or has a fault."""
         plugins = self._plugins()
+        # It may have been installed a moment ago.
+        if name not in plugins and self.refresh():
+            plugins = self._plugins()
         if name not in plugins:
             installed = ", ".join(plugins) or "none"
             raise BackendNotFoundError(f"backend {name!r} is not installed (installed: {installed})")

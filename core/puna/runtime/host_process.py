@@ -9,7 +9,7 @@ import time
 from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,8 @@ from typing import Any, Self
 from puna.host.channel import ERROR, LONGEST_REPORT, PROGRESS, READY, SOCKET_VARIABLE
 from puna.host.stream import address
 from puna.plugins import Plugin
-from puna.process import child_environment
+from puna.plugins.installed import holding
+from puna.process import child_environment, package_path
 from puna.process import exit as process_exit
 from puna.request_log import without_request
 from puna.runtime.errors import HostFailedError
@@ -92,14 +93,16 @@ class HostProcess:
         `within` so many seconds.
         """
         try:
-            process = await asyncio.create_subprocess_exec(
-                *backend.command,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                env=_variables(backend, socket),
-                process_group=0,  # Ctrl-C in a terminal reaches the core alone, which ends its hosts in order
-            )
+            with holding(Path(backend.environment)) if backend.environment else nullcontext(()) as inherited:
+                process = await asyncio.create_subprocess_exec(
+                    *backend.command,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=PIPE,
+                    env=_variables(backend, socket),
+                    pass_fds=inherited,
+                    process_group=0,  # Ctrl-C in a terminal reaches the core alone, which ends its hosts in order
+                )
         # The program may have been removed since the manifest was read, or be no program at all.
         except (OSError, ValueError) as error:
             raise HostFailedError(f"the host of backend {backend.name!r} cannot be started: {error}") from error
@@ -246,6 +249,9 @@ class HostProcess:
 def _variables(backend: Plugin, socket: Path) -> dict[str, str]:
     """Return the environment of a backend's host."""
     passed = child_environment.environment(names=backend.usable.host.environment)
+    if backend.environment:
+        path = package_path.provide(socket.parent)
+        passed = package_path.environment(passed, Path(backend.environment) / "venv", path)
     if backend.python_path:
         # In front of what the operator set: the plugin's own folder holds its code.
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [backend.python_path, passed.get("PYTHONPATH", "")]))

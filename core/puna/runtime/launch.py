@@ -129,6 +129,8 @@ class Launcher:
         Raises what `host_model.load` raises, BackendNotFoundError if no plugin serves the model, and DamagedModelError
         if a file is not what it was.
         """
+        # What was installed, upgraded or removed meanwhile counts from this load on.
+        await asyncio.to_thread(self._backends.refresh)
         backend = self._backend(requirements)
         # A missing or changed file is reported here by its name; the backend's own error would not tell which.
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))

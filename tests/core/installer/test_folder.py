@@ -1,6 +1,5 @@
 """Whatever interrupts a change, readers see the old plugin or the new one, and the next change removes the rest."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import pytest
 
 from puna.installer.errors import PluginInstallError
 from puna.installer.folder import changing
-from puna.installer.installed import ENVIRONMENTS, InstalledPlugin, read_all
+from puna.plugins.installed import ENVIRONMENTS, InstalledPlugin, holding, read_all
 
 
 def plugin(folder, version="1", distribution="puna-echo"):
@@ -89,10 +88,10 @@ def test_changes_wait_for_each_other(tmp_path):
 
 def test_an_environment_that_a_host_uses_outlives_its_plugin(tmp_path):
     first = install(tmp_path, "1")
-    held = first.hold()
     # A host inherits the descriptor and outlives the server that opened it.
-    with subprocess.Popen(["sleep", "60"], pass_fds=(held,)) as host:
-        os.close(held)
+    with holding(first.folder) as inherited:
+        host = subprocess.Popen(["sleep", "60"], pass_fds=inherited)
+    with host:
         second = install(tmp_path, "2")
         assert first.folder.exists()
         with changing(tmp_path) as plugins:
@@ -107,8 +106,8 @@ def test_an_environment_that_a_host_uses_outlives_its_plugin(tmp_path):
 def test_a_removed_environment_cannot_be_held(tmp_path):
     first = install(tmp_path, "1")
     install(tmp_path, "2")
-    with pytest.raises(OSError, match="No such file"):
-        first.hold()
+    with holding(first.folder) as inherited:
+        assert inherited == ()
 
 
 def test_a_folder_of_the_operators_is_not_replaced(tmp_path):

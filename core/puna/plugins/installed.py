@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
@@ -77,19 +78,6 @@ class InstalledPlugin:
             paths=_texts(record, "paths"),
         )
 
-    def hold(self) -> int:
-        """Return a file descriptor that keeps the environment from being removed while any process has it open.
-
-        A host inherits it. Raises OSError if the environment is gone, or is just being removed.
-        """
-        descriptor = os.open(self.folder / IN_USE, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -115,11 +103,36 @@ def read_all(folder: Path) -> Iterator[InstalledPlugin | Unreadable]:
 def links(folder: Path) -> list[Path]:
     """Return the links of installed plugins, in order of names."""
     try:
-        entries = [Path(each.path) for each in os.scandir(folder) if each.is_symlink()]
+        return sorted(each for each in folder.iterdir() if is_link(each))
     except OSError:
         return []
-    # A link to anywhere else is a folder of manifests that the operator has put there.
-    return sorted(each for each in entries if each.readlink().parent == Path(ENVIRONMENTS))
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a path is the link of an installed plugin. A link to anywhere else is the operator's own."""
+    try:
+        return path.is_symlink() and path.readlink().parent == Path(ENVIRONMENTS)
+    except OSError:
+        return False
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Give the file descriptor that keeps an environment from being removed while any process has it open.
+
+    A host that is started meanwhile inherits it. There is none if the environment was not made by the installer, or is
+    gone. Raises BlockingIOError if it is just being removed.
+    """
+    try:
+        descriptor = os.open(folder / IN_USE, os.O_RDONLY)
+    except FileNotFoundError:
+        yield ()
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield (descriptor,)
+    finally:
+        os.close(descriptor)
 
 
 def _text(record: Mapping[str, object], name: str) -> str:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from puna.installer.installed import ENVIRONMENTS, RECORD, InstalledPlugin, Unreadable, links, read_all
+from puna.plugins.installed import ENVIRONMENTS, RECORD, InstalledPlugin, Unreadable, links, read_all
 
 
 @pytest.fixture
