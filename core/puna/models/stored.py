@@ -122,7 +122,12 @@ class StoredModel(ModelLayers):
     @property
     def capabilities(self) -> tuple[str, ...]:
         """The capabilities, in Ollama's order."""
-        return self._capabilities_of_backend() if self.config.is_opaque else self._detected_capabilities
+        return self._capabilities_of_backend() if self._backend_decides else self._detected_capabilities
+
+    @property
+    def _backend_decides(self) -> bool:
+        """Whether the capabilities are the backend's: it alone reads the files, or takes messages itself."""
+        return self.config.is_opaque or ((facts := self.backend_facts) is not None and facts.is_chat_level)
 
     # Not cached, since a backend may be installed or upgraded while the server runs.
     def _capabilities_of_backend(self) -> tuple[str, ...]:
@@ -171,7 +176,7 @@ class StoredModel(ModelLayers):
     def summary(self) -> ModelSummary:
         """The model's entry in a list. Reads the file only up to the vocabulary, unless the file type is missing."""
         summary = self._summary
-        capabilities = self.capabilities if self.config.is_opaque else summary.capabilities
+        capabilities = self.capabilities if self._backend_decides else summary.capabilities
         return replace(summary, capabilities=capabilities, serving_backend=self.serving_backend)
 
     @cached_property

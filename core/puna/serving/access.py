@@ -64,13 +64,6 @@ class ResolvedModel:
         """Whether the backend takes messages, so that nothing is rendered or parsed here."""
         return self.backend is not None and self.backend.capabilities.chat
 
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """The capabilities: the backend's if it takes messages, else those of the model's files and templates."""
-        if self.backend is None or not self.backend.capabilities.chat or self.model.config.capabilities:
-            return self.model.capabilities
-        return self.backend.capabilities.of_models
-
 
 class Access:
     """Finds models in the store and leases them from the pool."""
@@ -233,7 +226,7 @@ def thinking_of(found: ResolvedModel, request: RequestOptions) -> Think | None:
     """
     think = request.think
     # As in Ollama, silence means thinking: only `think: false` turns it off.
-    if "thinking" in found.capabilities:
+    if "thinking" in found.model.capabilities:
         return think or Think(on=True)
     if think is not None and think.on:
         if not request.think_if_possible:
@@ -250,7 +243,7 @@ def check_capabilities(found: ResolvedModel, verb: str, needed: Sequence[str]) -
 
     `verb` names the operation in the error text.
     """
-    capabilities = found.capabilities
+    capabilities = found.model.capabilities
     # The two texts name the model differently, the first as the client wrote it and the second in full. Clients of
     # Ollama see the same.
     if "completion" not in capabilities:

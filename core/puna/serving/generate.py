@@ -120,7 +120,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
 
 def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:
     """Check the request against the model's capabilities; return whether and how hard it thinks."""
-    if "image" in found.capabilities:
+    if "image" in found.model.capabilities:
         raise CapabilityMissingError("image generation models are not currently supported")
     if request.raw and (request.template or request.system or request.context):
         raise InvalidRequestError("raw mode does not support template, system, or context")

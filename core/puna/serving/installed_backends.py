@@ -2,22 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from puna.capabilities import AUDIO, COMPLETION, EMBEDDING, THINKING, TOOLS, VISION
 from puna.models.backends import BackendFacts
 from puna.plugins import Manifest, Registry
 from puna.runtime import backend_options
 from puna.settings import Settings
-
-_CAPABILITIES: Final = {
-    "tools": TOOLS,
-    "thinking": THINKING,
-    "vision": VISION,
-    "audio": AUDIO,
-    "embeddings": EMBEDDING,
-}
-"""Flags of a manifest that are capabilities of models, and their names in Ollama's API."""
 
 
 class InstalledBackends:
@@ -41,7 +31,7 @@ class InstalledBackends:
         return BackendFacts(
             name=name,
             formats=manifest.formats,
-            capabilities=(COMPLETION, *(ours for flag, ours in _CAPABILITIES.items() if getattr(flags, flag))),
+            capabilities=flags.of_models,
             is_chat_level=flags.chat,
             check_options=check_options,
         )

@@ -19,7 +19,9 @@ from puna.backend import (
     TokenLogprob,
 )
 from puna.messages import Message, Think, ToolCall, ToolChoice
+from puna.models.store import ModelStore
 from puna.plugins import Plugin, Registry, read
+from puna.serving.installed_backends import InstalledBackends
 from puna.serving.requests import OutputConstraint
 
 
@@ -27,6 +29,12 @@ from puna.serving.requests import OutputConstraint
 def registry():
     manifest = read(PLUGIN / "puna_messages.backend.toml", python_class="puna_played:PlayedBackend")
     return Registry(lambda: [Plugin(name="messages", manifest=manifest)])
+
+
+@pytest.fixture
+def stocked(stocked, registry):
+    """The same store, which knows the backend."""
+    return ModelStore(stocked.root, backends=InstalledBackends(registry))
 
 
 @pytest.fixture(autouse=True)
@@ -201,3 +209,10 @@ async def test_an_error_of_the_backend(serving, backend):
 async def test_loading_alone(serving, backend):
     _, done = await answered(serving.chat(said("talker")))
     assert (done.reason, backend.requests) == ("load", [])
+
+
+async def test_the_capabilities_that_are_shown_are_the_backends(serving):
+    shown = await serving.catalogue.show("plain")
+    assert shown.capabilities == ("completion", "tools", "thinking")
+    listed = {each.name.model: each.capabilities for each in await serving.catalogue.list()}
+    assert listed["plain"] == shown.capabilities
