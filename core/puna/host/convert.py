@@ -17,10 +17,11 @@ FAILURE_KEY = "puna-failure-bin"
 Failure = wire.Failure
 
 
-def spec_to_wire(backend: str, spec: contract.ModelSpec) -> wire.LoadRequest:
+def spec_to_wire(backend: str, spec: contract.ModelSpec, model_id: str = "") -> wire.LoadRequest:
     """Write a ModelSpec and the name of the backend."""
     return wire.LoadRequest(
         backend=backend,
+        model_id=model_id,
         path=spec.path,
         name=spec.name,
         format=spec.format,

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 
-from puna.backend import Finish, LoadedModel
+from puna.backend import Finish
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
+from puna.host.models import Models
 from puna.host.plugin_call import Work
 from puna.host.report import report_error
 
@@ -21,9 +22,9 @@ from puna.host.report import report_error
 class Sequences:
     """Starts and cancels sequences as the core requests, and yields their events."""
 
-    def __init__(self, model: LoadedModel, work: Work | None = None) -> None:
-        """`work` is that of the host, which its other streams and calls share."""
-        self._model = model
+    def __init__(self, models: Models, work: Work | None = None) -> None:
+        """`models` and `work` are those of the host, which its other streams and calls share."""
+        self._models = models
         self._work = work or Work()
         self._running: dict[int, asyncio.Task[None]] = {}
         # A plugin may raise CancelledError of its own, so only this set tells what the core has cancelled.
@@ -91,21 +92,22 @@ class Sequences:
     async def _generate(self, sequence_id: int, start: wire.StartSequence, work: int) -> None:
         finished = False
         try:
-            events = self._model.generate(sequence_from_wire(start))
-            if not isinstance(events, AsyncGenerator):
-                raise TypeError(f"generate must be an async generator, and it returned a {type(events).__name__}")
-            async with aclosing(events):
-                async for event in events:
-                    # A plugin may catch the CancelledError and go on.
-                    if sequence_id in self._cancelled:
-                        return
-                    self._emit(event_to_wire(sequence_id, event))
-                    self._work.step(work)
-                    if isinstance(event, Finish):
-                        finished = True
-                        return
-                    # A generator that never waits must not block the other sequences or the cancel.
-                    await asyncio.sleep(0)
+            with self._models.use(start.model_id) as model:
+                events = model.generate(sequence_from_wire(start))
+                if not isinstance(events, AsyncGenerator):
+                    raise TypeError(f"generate must be an async generator, and it returned a {type(events).__name__}")
+                async with aclosing(events):
+                    async for event in events:
+                        # A plugin may catch the CancelledError and go on.
+                        if sequence_id in self._cancelled:
+                            return
+                        self._emit(event_to_wire(sequence_id, event))
+                        self._work.step(work)
+                        if isinstance(event, Finish):
+                            finished = True
+                            return
+                        # A generator that never waits must not block the other sequences or the cancel.
+                        await asyncio.sleep(0)
             raise RuntimeError("the backend's generator ended without a Finish")
         # A plugin may raise anything, KeyboardInterrupt and CancelledError too; the error ends this sequence alone.
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""The gRPC servicer of a host: the backend contract of one loaded model over the wire."""
+"""The gRPC servicer of a host: the backend contract over the wire, for one model or for all models of a backend."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
 from puna.host import convert
+from puna.host.models import Models
 from puna.host.plugin_call import Raised, Work, attempt
 from puna.host.report import LoadProgress, report_error
 from puna.host.sequences import Sequences
@@ -32,7 +33,7 @@ SHORT = 200
 
 
 class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
-    """Serves one model. `aclose` frees it.
+    """Serves the models of a host. `aclose` frees them.
 
     The streaming methods are coroutines that write messages, which the generated types do not know. As generators they
     would be left to the garbage collector when the call is cancelled between two messages.
@@ -41,24 +42,19 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     def __init__(self, make_backend: Callable[[], Backend]) -> None:
         """`make_backend` imports the plugin; it is called in a thread, when it is first needed."""
         self._make_backend = make_backend
-        self._made: Backend | None = None
-        self._model: LoadedModel | None = None
+        self._backend: Backend | None = None
+        self._making = asyncio.Lock()
+        self.models = Models()
         self._step_fails = False
         self.work = Work()
         """The calls and the sequences of all streams."""
 
-    @property
-    def loaded(self) -> LoadedModel | None:
-        """The model; None before it is loaded."""
-        return self._model
-
     async def aclose(self) -> None:
-        """Free the model, if one is loaded."""
-        # Taken away before the `await`, so that a call which arrives meanwhile finds no model instead of a closed one.
-        model, self._model = self._model, None
-        for part in (model, self._made):
-            if part is not None and isinstance(raised := await attempt(part.aclose), Raised):
-                report_error("the backend failed to free what it holds", raised.error)
+        """Free the models, and then the backend."""
+        await self.models.free_all()
+        backend, self._backend = self._backend, None
+        if backend is not None and isinstance(raised := await attempt(backend.aclose), Raised):
+            report_error("the backend failed to end", raised.error)
 
     async def Describe(
         self,
@@ -75,25 +71,26 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
     ) -> wire.ListModelsResponse:
         """List the models that the backend offers."""
         options = json.loads(request.backend_options_json or "{}")
-        return wire.ListModelsResponse(models=await self._answer(lambda: self._list_models(options), context))
+        return wire.ListModelsResponse(models=await self._attempt(lambda: self._list_models(options), context))
 
     async def _list_models(self, options: Mapping[str, object]) -> list[wire.UpstreamModel]:
-        backend = await self._backend()
+        backend = await self._made_backend()
         # Written here, so that an answer of another type counts as the plugin's error.
         return [
             wire.UpstreamModel(name=each.name, capabilities=each.capabilities, context_length=each.context_length)
             for each in await backend.models(options)
         ]
 
-    async def _backend(self) -> Backend:
-        """Return the backend, which is made at the first call."""
-        if self._made is None:
-            # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
-            made = await asyncio.to_thread(self._import)
-            if isinstance(made, Raised):
-                raise made.error
-            self._made = made
-        return self._made
+    async def _made_backend(self) -> Backend:
+        """Return the backend, which is made at the first call. Raises what importing it raises."""
+        async with self._making:
+            if self._backend is None:
+                # Importing a plugin may take seconds, and the heartbeat must be answered meanwhile.
+                made = await asyncio.to_thread(self._import)
+                if isinstance(made, Raised):
+                    raise made.error
+                self._backend = made
+            return self._backend
 
     def _import(self) -> Backend | Raised:
         """Make the backend, in a thread. A module may raise anything, and asyncio cannot pass on StopIteration."""
@@ -104,17 +101,18 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     async def Unload(
         self,
-        request: wire.UnloadRequest,  # noqa: ARG002
-        context: grpc.aio.ServicerContext[wire.UnloadRequest, wire.UnloadResponse],
+        request: wire.UnloadRequest,
+        context: grpc.aio.ServicerContext[wire.UnloadRequest, wire.UnloadResponse],  # noqa: ARG002
     ) -> wire.UnloadResponse:
-        """Refuse, since a host that is not shared frees its model when it ends."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this host is not shared")
+        """Free a model of a shared host. A model that is not there, since its load was given up, is freed already."""
+        await self.models.free(request.model_id)
+        return wire.UnloadResponse()
 
     async def Load(  # type: ignore[override]
         self, request: wire.LoadRequest, context: grpc.aio.ServicerContext[wire.LoadRequest, wire.LoadResponse]
     ) -> None:
-        """Load the model. Cancelling the call cancels the loading."""
-        if self._model is not None:
+        """Load a model. Cancelling the call cancels the loading."""
+        if request.model_id in self.models:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a model is loaded already")
         loop = asyncio.get_running_loop()
         fractions: asyncio.Queue[float | None] = asyncio.Queue()
@@ -136,7 +134,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     async def _load(self, request: wire.LoadRequest, report: Callable[[float], None]) -> wire.Loaded:
         """Load the model and return its facts. Raises whatever the plugin raises."""
-        backend = await self._backend()
+        backend = await self._made_backend()
         model = await backend.load(convert.spec_from_wire(request), report)
         if not isinstance(model, LoadedModel):
             raise TypeError(f"load must return a LoadedModel, and it returned a {type(model).__name__}")
@@ -145,7 +143,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         except BaseException:
             await model.aclose()
             raise
-        self._model = model
+        self.models.add(request.model_id, model)
         return loaded
 
     async def Run(  # type: ignore[override]
@@ -154,7 +152,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.RunRequest, wire.RunResponse],
     ) -> None:
         """Run sequences until the core closes the stream."""
-        sequences = Sequences(await self._loaded(context), self.work)
+        if not self.models:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
+        sequences = Sequences(self.models, self.work)
         async with aclosing(sequences.run(request_iterator)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -163,27 +163,25 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         self, request: wire.EmbedRequest, context: grpc.aio.ServicerContext[wire.EmbedRequest, wire.EmbedResponse]
     ) -> wire.EmbedResponse:
         """Embed texts."""
-        model = await self._loaded(context)
 
-        async def embed() -> wire.EmbedResponse:
+        async def embed(model: LoadedModel) -> wire.EmbedResponse:
             inputs = await sliced(request.inputs, convert.input_from_wire)
             embeddings = await model.embed(inputs, raw=request.raw)
             return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
 
-        return await self._answer(embed, context)
+        return await self._answer(embed, request.model_id, context)
 
     async def Rerank(
         self, request: wire.RerankRequest, context: grpc.aio.ServicerContext[wire.RerankRequest, wire.RerankResponse]
     ) -> wire.RerankResponse:
         """Score documents."""
-        model = await self._loaded(context)
 
-        async def rerank() -> wire.RerankResponse:
+        async def rerank(model: LoadedModel) -> wire.RerankResponse:
             scores = await model.rerank(request.query, tuple(request.documents))
             # Not the value itself: protobuf reads None as an empty list.
             return wire.RerankResponse(scores=list(scores))
 
-        return await self._answer(rerank, context)
+        return await self._answer(rerank, request.model_id, context)
 
     async def Tokenize(
         self,
@@ -191,13 +189,12 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.TokenizeRequest, wire.TokenizeResponse],
     ) -> wire.TokenizeResponse:
         """Tokenize a text."""
-        model = await self._loaded(context)
 
-        async def tokenize() -> wire.TokenizeResponse:
+        async def tokenize(model: LoadedModel) -> wire.TokenizeResponse:
             special = {"add_special": request.add_special, "parse_special": request.parse_special}
             return wire.TokenizeResponse(token_ids=list(await model.tokenize(request.text, **special)))
 
-        return await self._answer(tokenize, context)
+        return await self._answer(tokenize, request.model_id, context)
 
     async def Detokenize(
         self,
@@ -205,13 +202,12 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         context: grpc.aio.ServicerContext[wire.DetokenizeRequest, wire.DetokenizeResponse],
     ) -> wire.DetokenizeResponse:
         """Return the bytes of tokens."""
-        model = await self._loaded(context)
 
-        async def detokenize() -> wire.DetokenizeResponse:
+        async def detokenize(model: LoadedModel) -> wire.DetokenizeResponse:
             pieces = await model.detokenize(tuple(request.token_ids), special=request.special)
             return wire.DetokenizeResponse(pieces=list(pieces))
 
-        return await self._answer(detokenize, context)
+        return await self._answer(detokenize, request.model_id, context)
 
     async def Heartbeat(
         self,
@@ -225,10 +221,11 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     def _step(self) -> int | None:
         """Return the model's step number; None if it has none, or if the plugin's method for it does not work."""
-        if self._model is None:
+        # One number cannot stand for the work of several models; then the calls and their events count.
+        if (model := self.models.only) is None:
             return None
         try:
-            step = self._model.step()
+            step = model.step()
             return None if step is None else int(step) % 2**64
         except BaseException as error:  # a plugin may raise anything
             if not self._step_fails:
@@ -236,7 +233,19 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
                 report_error("the backend's step() failed", error)
             return None
 
-    async def _answer(self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+    async def _answer(
+        self,
+        call: Callable[[LoadedModel], Awaitable[T]],
+        model_id: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> T:
+        """Return what a model answers. An exception ends the call with a status and a Failure."""
+        if model_id not in self.models:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
+        with self.models.use(model_id) as model:
+            return await self._attempt(lambda: call(model), context)
+
+    async def _attempt(self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any]) -> T:
         """Return what the plugin answers. An exception ends the call with a status and a Failure."""
         work = self.work.begin()
         try:
@@ -246,11 +255,6 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         if isinstance(answer, Raised):
             await _fail(answer.error, context)
         return answer
-
-    async def _loaded(self, context: grpc.aio.ServicerContext[Any, Any]) -> LoadedModel:
-        if self._model is None:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
-        return self._model
 
 
 async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:

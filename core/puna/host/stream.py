@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Protocol
 
-from puna.backend import LoadedModel
 from puna.backend.v1 import backend_pb2 as wire
+from puna.host.models import Models
 from puna.host.plugin_call import Work
 from puna.host.sequences import Sequences
 
@@ -88,12 +88,12 @@ class Frames(asyncio.Protocol):
             self._transport.close()
 
 
-class Model(Protocol):
+class Host(Protocol):
     """The members of the servicer that the stream uses."""
 
     @property
-    def loaded(self) -> LoadedModel | None:
-        """The model; None before it is loaded."""
+    def models(self) -> Models:
+        """The loaded models."""
 
     @property
     def work(self) -> Work:
@@ -101,7 +101,7 @@ class Model(Protocol):
 
 
 @asynccontextmanager
-async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
+async def streaming(path: str, host: Host) -> AsyncGenerator[None]:
     """Run sequences for each connection to the socket at `path`. Leaving cancels them and waits for
     their end, but no longer than CLOSING_SECONDS."""
     loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
             task.cancel()
 
         frames = Frames(take, gone)
-        task = loop.create_task(_run(model, requests, frames))
+        task = loop.create_task(_run(host, requests, frames))
         connections.add(task)
         task.add_done_callback(connections.discard)
         return frames
@@ -135,15 +135,15 @@ async def streaming(path: str, model: Model) -> AsyncGenerator[None]:
             await asyncio.wait(connections, timeout=CLOSING_SECONDS)
 
 
-async def _run(model: Model, requests: asyncio.Queue[wire.RunRequest], frames: Frames) -> None:
+async def _run(host: Host, requests: asyncio.Queue[wire.RunRequest], frames: Frames) -> None:
     async def each() -> AsyncIterator[wire.RunRequest]:
         while True:
             yield await requests.get()
 
     try:
         # The core connects after the load. An earlier connection is closed at once.
-        if (loaded := model.loaded) is not None:
-            async with aclosing(Sequences(loaded, model.work).run(each())) as responses:
+        if host.models:
+            async with aclosing(Sequences(host.models, host.work).run(each())) as responses:
                 async for response in responses:
                     frames.send(response.SerializeToString())
     finally:

@@ -1,6 +1,7 @@
-"""Models in host processes: loading one, and calling the backend contract over a Unix socket.
+"""A model in a host process: calling the backend contract over a Unix socket.
 
-Theory. A host is one process with one loaded model. Calls of one message (tokenize, embed and so on) go over gRPC. All
+Theory. A host is one process with one loaded model, or with all models of a backend whose manifest says `shared`. Each
+model has a stream of its own. Calls of one message (tokenize, embed and so on) go over gRPC. All
 sequences share one bidirectional stream, which carries starts and cancels in order: the slot of a cancelled sequence
 may be given away at once, since the next start cannot overtake the cancel. A cancel is not confirmed; an end that
 crosses it is ignored on both sides, because the sequence id is no longer known.
@@ -19,8 +20,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -29,39 +29,31 @@ from puna.backend import (
     Embedding,
     Finish,
     ModelFacts,
-    ModelSpec,
     SequenceEvent,
     SequenceRequest,
 )
 from puna.backend.v1 import backend_pb2 as wire
-from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
 from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
     ClientStalledError,
-    LoadFailedError,
-    OutOfMemoryError,
 )
 from puna.host import convert
-from puna.host.channel import OPTIONS
 from puna.host.stream import Frames, address, connect
-from puna.limits import DEFAULT_LIMITS, LARGEST_INT32, Limits
-from puna.plugins import Plugin
+from puna.limits import Limits
 from puna.request_log import without_request
-from puna.runtime.errors import HostFailedError
-from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts, Heartbeat, HeartbeatUnavailableError, answered
+from puna.runtime.heartbeat import HangTimeouts, Heartbeat, HeartbeatUnavailableError, answered
 from puna.runtime.host_answers import (
     EventCheck,
-    check_facts,
     check_pieces,
     check_scores,
     check_tokens,
     check_vectors,
 )
+from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_events import IncomingEvents
-from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, HostProcess, terminated
-from puna.runtime.host_rpc import GrpcRunStream, agree_on_version, cancel_call, error_of
+from puna.runtime.host_rpc import GrpcRunStream, cancel_call, error_of
 from puna.runtime.hosted_model import HostedModel
 
 log = logging.getLogger(__name__)
@@ -80,22 +72,21 @@ EXIT_SECONDS = 2.0
 
 
 class HostModel(HostedModel):
-    """A model in a host process. `aclose` ends the process."""
+    """A model in a host process. `aclose` ends the process, or frees the model of one that is shared."""
 
     def __init__(
         self,
-        process: HostProcess,
-        channel: grpc.aio.Channel,
+        host: HostConnection,
         facts: ModelFacts,
         on_death: Callable[[], None],
         limits: Limits,
         timeouts: HangTimeouts,
     ) -> None:
-        self._process = process
+        self._host = host
+        self._process = host.process
         self._limits = limits
         self._timeouts = timeouts
-        self._channel = channel
-        self._stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
+        self._stub = host.stub
         self._facts = facts
         self._on_death = on_death
         # Empty while the host is in use. Whatever ends the host sets the text first, and only the first one counts.
@@ -109,10 +100,10 @@ class HostModel(HostedModel):
         self._stream_watch = asyncio.create_task(self._watch_stream(), context=without_request())
         self._heartbeat_watch: asyncio.Task[None] | None = None
 
-    async def connect(self, socket: Path) -> None:
+    async def connect(self) -> None:
         """Open the stream on which sequences run, and start the heartbeat."""
         self._stream = await connect(
-            address(socket),
+            address(self._host.socket),
             self._incoming.take,
             self._disconnected.set,
             max_message_bytes=self._limits.max_host_message_bytes,
@@ -143,6 +134,7 @@ class HostModel(HostedModel):
         checker = EventCheck(request)
         try:
             start = convert.sequence_to_wire(request)
+            start.model_id = self._host.model_id
             self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
             while not incoming.ended:
                 if (event := await incoming.events.get()) is None:
@@ -160,19 +152,22 @@ class HostModel(HostedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
-        request = wire.TokenizeRequest(text=text, add_special=add_special, parse_special=parse_special)
+        special = {"add_special": add_special, "parse_special": parse_special}
+        request = wire.TokenizeRequest(text=text, **special, model_id=self._host.model_id)
         answer = await self._call(self._stub.Tokenize, request, within=self._timeouts.step)
         return check_tokens(list(answer.token_ids))
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
-        request = wire.DetokenizeRequest(token_ids=tokens, special=special)
+        request = wire.DetokenizeRequest(token_ids=tokens, special=special, model_id=self._host.model_id)
         answer = await self._call(self._stub.Detokenize, request, within=self._timeouts.step)
         return check_pieces(list(answer.pieces), len(tokens))
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
-        request = wire.EmbedRequest(inputs=[convert.input_to_wire(each) for each in inputs], raw=raw)
+        request = wire.EmbedRequest(
+            inputs=[convert.input_to_wire(each) for each in inputs], raw=raw, model_id=self._host.model_id
+        )
         answer = await self._call(self._stub.Embed, request)
         try:
             vectors = [convert.embedding_from_wire(each) for each in answer.embeddings]
@@ -182,12 +177,12 @@ class HostModel(HostedModel):
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
         """Return the relevance score of each document."""
-        request = wire.RerankRequest(query=query, documents=documents)
+        request = wire.RerankRequest(query=query, documents=documents, model_id=self._host.model_id)
         answer = await self._call(self._stub.Rerank, request)
         return check_scores(answer.scores, len(documents))
 
     async def aclose(self) -> None:
-        """End the process and wait until it is gone."""
+        """End the process, or free the model of a shared one, and wait for it."""
         self._failure = self._failure or "the model was unloaded"
         if self._heartbeat_watch is not None:
             self._heartbeat_watch.cancel()
@@ -195,8 +190,7 @@ class HostModel(HostedModel):
         if self._stream is not None:
             self._stream.close()
         await asyncio.wait({self._stream_watch}, timeout=STREAM_END_SECONDS)
-        await self._channel.close()
-        await self._process.stop()
+        await self._host.release()
         # A stream that was never opened does not set the event, and the watch waits for it.
         self._disconnected.set()
         await asyncio.wait({self._stream_watch})
@@ -306,94 +300,3 @@ class HostModel(HostedModel):
         except grpc.aio.UsageError:  # the channel was closed before the call was on its way
             await self._handle_exit()
             raise BackendCrashedError(self._failure) from None
-
-
-async def load(
-    backend: Plugin,
-    spec: ModelSpec,
-    socket: Path,
-    *,
-    report: Callable[[float], None],
-    stall_seconds: float,
-    on_death: Callable[[], None],
-    timeouts: HangTimeouts = NO_TIMEOUTS,
-    limits: Limits = DEFAULT_LIMITS,
-) -> HostModel:
-    """Load a model in a new host that listens on `socket`. Cancelling ends the host.
-
-    `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there is no
-    room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if its backend
-    refuses or speaks another version of the contract.
-    """
-    ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
-    # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
-    async with AsyncExitStack() as undo:
-        process = await HostProcess.start(backend, socket, ready_seconds, spec.name or spec.path)
-        undo.push_async_callback(process.stop)
-        # The last option of a name counts.
-        longest = ("grpc.max_receive_message_length", min(limits.max_host_message_bytes, LARGEST_INT32))
-        channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(*OPTIONS, longest))
-        undo.push_async_callback(channel.close)
-        facts = await _load(process, channel, convert.spec_to_wire(backend.name, spec), report, stall_seconds)
-        model = HostModel(process, channel, facts, on_death, limits, timeouts)
-        # From here on `model.aclose` ends the channel and the process as well, in the right order.
-        undo.pop_all()
-        undo.push_async_callback(model.aclose)
-        await model.connect(socket)
-        undo.pop_all()
-    return model
-
-
-async def _load(
-    process: HostProcess,
-    channel: grpc.aio.Channel,
-    request: wire.LoadRequest,
-    report: Callable[[float], None],
-    stall_seconds: float,
-) -> ModelFacts:
-    """Wait until the model is loaded. Each message and each line of output counts as progress."""
-    loop = asyncio.get_running_loop()
-    stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
-    facts = None
-
-    def report_fraction(fraction: float) -> None:
-        if 0.0 <= fraction <= 1.0:  # false for NaN too
-            report(fraction)
-
-    try:
-        async with asyncio.timeout(None) as stalled:
-
-            def reset_stall_timer() -> None:
-                # The timer may have fired already, in this turn of the loop.
-                if stall_seconds < math.inf and not stalled.expired():
-                    stalled.reschedule(loop.time() + stall_seconds)
-
-            reset_stall_timer()
-            # A library may load for minutes and report no fraction, but print lines.
-            process.on_output, process.on_progress = reset_stall_timer, report_fraction
-            try:
-                await agree_on_version(stub, request.backend)
-                async for response in stub.Load(request):
-                    reset_stall_timer()
-                    if response.HasField("loaded"):
-                        facts = check_facts(convert.facts_from_wire(response.loaded))
-                    else:
-                        report_fraction(response.fraction)
-            finally:
-                process.on_output, process.on_progress = lambda: None, lambda _: None
-    except TimeoutError:
-        # A host that hangs does not end by itself, and waiting for it would only delay the error.
-        process.kill()
-        # Clients look for Ollama's text, which names its own engine.
-        raise HostFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
-    except BackendFailedError as error:
-        raise LoadFailedError(f"unable to load model: {error}") from None
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):
-            process.log_last_output()
-            raise HostFailedError(terminated(process.explain())) from None
-        kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
-        raise kind(f"unable to load model: {error_of(error)}") from None
-    if facts is None:
-        raise LoadFailedError("unable to load model: the host did not say what it loaded")
-    return facts

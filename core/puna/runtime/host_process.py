@@ -74,6 +74,7 @@ class HostProcess:
         self._socket = socket
         self._label = label or "a model"
         self._reports = 0
+        self._killed = False
         self._report_window = -REPORT_SECONDS
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -144,8 +145,14 @@ class HostProcess:
             [cause(self._process.returncode), *([" | ".join(lines)[-REPORTED_CHARACTERS:]] if lines else [])]
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, or has been told to."""
+        return self._killed or self._process.returncode is not None
+
     def kill(self) -> None:
         """Kill the process and every process that the backend has started."""
+        self._killed = True
         process_exit.kill_group(self.pid)
 
     async def stop(self) -> None:

@@ -12,10 +12,11 @@ from puna.blocking import in_thread, stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.limits import Limits
 from puna.plugins import Plugin, Registry
-from puna.runtime import backend_options, host_model, memory, model_folders
+from puna.runtime import backend_options, memory, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
 from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import HangTimeouts
+from puna.runtime.host_loading import HostLoader
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
 from puna.runtime.sockets import Sockets
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class LoadInHost(Protocol):
-    """Loads a model in a host. It is `host_model.load` except in tests, whose models may run in their own process."""
+    """Loads a model in a host. It is `HostLoader.load` except in tests, whose models may run in their own process."""
 
     async def __call__(
         self,
@@ -39,7 +40,7 @@ class LoadInHost(Protocol):
         timeouts: HangTimeouts,
         limits: Limits,
     ) -> HostedModel:
-        """Load a model. See `host_model.load`."""
+        """Load a model. See `HostLoader.load`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Launcher:
     """Chooses the backend of a model, checks the files and options, and loads it."""
 
     def __init__(
-        self, backends: Registry, settings: Settings, sockets: Sockets, load: LoadInHost = host_model.load
+        self, backends: Registry, settings: Settings, sockets: Sockets, load: LoadInHost | None = None
     ) -> None:
         """`sockets` gives each host the path on which it listens, and a place for the folder of a model's opaque files;
         `load` loads a model in a host.
@@ -68,7 +69,7 @@ class Launcher:
         self._backends = backends
         self._settings = settings
         self._sockets = sockets
-        self._load = load
+        self._load = load or HostLoader().load
         self._back_off = LoadBackOff(settings.limits.max_load_pause_seconds)
 
     def listing_backends(self) -> list[str]:
@@ -126,7 +127,7 @@ class Launcher:
     ) -> Launched:
         """Load a model. `on_death` is called if its host dies later.
 
-        Raises what `host_model.load` raises, BackendNotFoundError if no plugin serves the model, and DamagedModelError
+        Raises what `HostLoader.load` raises, BackendNotFoundError if no plugin serves the model, and DamagedModelError
         if a file is not what it was.
         """
         # What was installed, upgraded or removed meanwhile counts from this load on.

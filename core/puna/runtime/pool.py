@@ -20,7 +20,7 @@ from typing import Self
 from puna.backend import UpstreamModel
 from puna.errors import QueueFullError
 from puna.plugins import Registry
-from puna.runtime import host_model, sockets
+from puna.runtime import sockets
 from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import Launcher, LoadInHost
@@ -42,7 +42,7 @@ class ModelPool:
         settings: Settings,
         *,
         socket_dir: Path | None = None,
-        load: LoadInHost = host_model.load,
+        load: LoadInHost | None = None,
     ) -> None:
         """`socket_dir` is where the folder of sockets is made; None means the user's runtime folder.
 

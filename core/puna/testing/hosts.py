@@ -16,8 +16,9 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.host import convert
 from puna.host.channel import OPTIONS
 from puna.plugins import Plugin
-from puna.runtime import host_model, sockets
+from puna.runtime import sockets
 from puna.runtime.heartbeat import HangTimeouts
+from puna.runtime.host_loading import HostLoader
 from puna.runtime.host_process import HostProcess
 
 STALL_SECONDS: Final = 60.0
@@ -36,7 +37,7 @@ async def hosted(
     """Load a model in a host process, and end the process at the end."""
     with sockets.folder() as folder:
         socket = folder.next()
-        model = await host_model.load(
+        model = await HostLoader().load(
             plugin,
             spec,
             socket,

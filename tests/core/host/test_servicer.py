@@ -134,14 +134,14 @@ async def test_an_error_of_a_load_becomes_a_status(servicer, backend, error, cod
     ],
 )
 async def test_an_error_of_the_contract_travels_whole(loaded, error, code, kind):
-    loaded.loaded.error = error
+    loaded.models.only.error = error
     with pytest.raises(AbortError) as found:
         await loaded.Tokenize(wire.TokenizeRequest(text="a"), Context())
     assert (found.value.code, found.value.failure.kind) == (code, kind)
 
 
 async def test_a_long_text_is_cut_in_the_status_only(loaded):
-    loaded.loaded.error = InvalidRequestError("x" * 10_000)
+    loaded.models.only.error = InvalidRequestError("x" * 10_000)
     with pytest.raises(AbortError) as found:
         await loaded.Tokenize(wire.TokenizeRequest(text="a"), Context())
     assert len(str(found.value)) < 1000
@@ -157,7 +157,7 @@ async def test_the_heartbeat_counts_events_where_the_model_counts_no_steps(loade
     assert (await beat(wire.HeartbeatRequest(), Context())).step == first
     loaded.work.step(hangs)
     assert (await beat(wire.HeartbeatRequest(), Context())).step != first
-    loaded.loaded.at_step = 3
+    loaded.models.only.at_step = 3
     assert (await beat(wire.HeartbeatRequest(), Context())).step == 3
 
 
@@ -177,8 +177,41 @@ async def test_conversions_let_other_tasks_run():
 
 
 async def test_closing_frees_the_model_once(loaded):
-    model = loaded.loaded
+    model = loaded.models.only
     await loaded.aclose()
     assert model.closed
-    assert loaded.loaded is None
+    assert loaded.models.only is None
     await loaded.aclose()
+
+
+async def test_a_shared_host_serves_several_models_of_one_backend(servicer):
+    for model_id in ("1", "2"):
+        await servicer.Load(wire.LoadRequest(backend="scripted", path=model_id, model_id=model_id), Context())
+    with pytest.raises(AbortError) as twice:
+        await servicer.Load(wire.LoadRequest(backend="scripted", model_id="1"), Context())
+    assert twice.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    request = wire.DetokenizeRequest(token_ids=[97], model_id="2")
+    assert list((await servicer.Detokenize(request, Context())).pieces) == [b"a"]
+    await servicer.Unload(wire.UnloadRequest(model_id="2"), Context())
+    with pytest.raises(AbortError) as gone:
+        await servicer.Detokenize(request, Context())
+    assert gone.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "1" in servicer.models
+    # A load that was given up may have been over already, so that the core asks in any case.
+    await servicer.Unload(wire.UnloadRequest(model_id="2"), Context())
+
+
+async def note(order, name):
+    order.append(name)
+
+
+async def test_the_backend_is_made_once_and_closed_last(servicer, backend):
+    order, made = [], []
+    servicer._make_backend = lambda: made.append(1) or backend
+    backend.aclose = lambda: note(order, "backend")
+    for model_id in ("1", "2"):
+        await servicer.Load(wire.LoadRequest(model_id=model_id), Context())
+        with servicer.models.use(model_id) as model:
+            model.aclose = lambda model_id=model_id: note(order, model_id)
+    await servicer.aclose()
+    assert (made, order) == ([1], ["1", "2", "backend"])

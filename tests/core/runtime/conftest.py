@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from puna.runtime.heartbeat import NO_TIMEOUTS
-from puna.runtime.host_model import load
+from puna.runtime.host_loading import HostLoader
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
 
@@ -26,7 +26,7 @@ async def load_hosted(registry, short_path, want):
     ):
         socket = short_path / str(len(models))
         spec = want(**options).spec
-        model = await load(
+        model = await HostLoader().load(
             registry.get("scripted"),
             spec,
             socket,

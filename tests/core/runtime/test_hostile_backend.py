@@ -16,7 +16,7 @@ from puna.limits import DEFAULT_LIMITS, Limits
 from puna.plugins import Registry
 from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
-from puna.runtime.host_model import load
+from puna.runtime.host_loading import HostLoader
 
 HOSTILE = Path(__file__).parents[2] / "plugins" / "hostile"
 SECRET = "the-words-of-the-prompt"
@@ -72,7 +72,7 @@ async def hostile(monkeypatch, short_path):
 
     async def loaded(timeouts=NO_TIMEOUTS, stall_seconds=30.0, report=lambda _: None, limits=DEFAULT_LIMITS, **options):
         spec = ModelSpec(path="/m", name="evil:latest", backend_options=options)
-        model = await load(
+        model = await HostLoader().load(
             plugin,
             spec,
             short_path / str(len(models)),

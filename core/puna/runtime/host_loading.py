@@ -1,0 +1,142 @@
+"""Loading models in hosts: each in a host of its own, or all models of a backend in one.
+
+A manifest says by `shared` that one process serves all models of its backend. It starts with the first of them and ends
+with the last. Its models fail together when it dies, and the next load starts another.
+"""
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from puna.backend import ModelFacts, ModelSpec
+from puna.backend.v1 import backend_pb2 as wire
+from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
+from puna.host import convert
+from puna.limits import DEFAULT_LIMITS, Limits
+from puna.plugins import Plugin
+from puna.runtime.errors import HostFailedError
+from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
+from puna.runtime.host_answers import check_facts
+from puna.runtime.host_connection import HostConnection, SharedHost, connected
+from puna.runtime.host_model import EXIT_SECONDS, HostModel
+from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
+from puna.runtime.host_rpc import agree_on_version, error_of
+
+
+class HostLoader:
+    """Loads models, and keeps the hosts that several of them share."""
+
+    def __init__(self) -> None:
+        self._shared: dict[str, SharedHost] = {}
+        """The hosts of shared backends, by the backends' names; one may have died."""
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._model_ids = map(str, itertools.count(1))
+
+    async def load(
+        self,
+        backend: Plugin,
+        spec: ModelSpec,
+        socket: Path,
+        *,
+        report: Callable[[float], None],
+        stall_seconds: float,
+        on_death: Callable[[], None],
+        timeouts: HangTimeouts = NO_TIMEOUTS,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> HostModel:
+        """Load a model. A new host listens on `socket`. Cancelling ends the host, unless others share it.
+
+        `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
+        is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
+        its backend refuses or speaks another version of the contract.
+        """
+        ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
+        # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
+        async with AsyncExitStack() as undo:
+            if backend.usable.host.shared:
+                host = await self._join(backend, socket, ready_seconds, limits)
+            else:
+                host = await connected(backend, socket, ready_seconds, spec.name or spec.path, limits)
+            undo.push_async_callback(host.release)
+            facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
+            model = HostModel(host, facts, on_death, limits, timeouts)
+            # From here on `model.aclose` releases the host as well, in the right order.
+            undo.pop_all()
+            undo.push_async_callback(model.aclose)
+            await model.connect()
+            undo.pop_all()
+        return model
+
+    async def _join(self, backend: Plugin, socket: Path, ready_seconds: float, limits: Limits) -> HostConnection:
+        """Return a connection to the backend's shared host, starting it if it does not run."""
+        async with self._starting.setdefault(backend.name, asyncio.Lock()):
+            shared = self._shared.get(backend.name)
+            # A plugin that was upgraded meanwhile gets a new host; the old one ends with the last of its models.
+            if shared is None or not shared.usable or shared.backend != backend:
+                host = await connected(backend, socket, ready_seconds, f"all models of {backend.name}", limits)
+                shared = self._shared[backend.name] = SharedHost(backend, host)
+            return shared.join(next(self._model_ids))
+
+
+async def _load(
+    host: HostConnection,
+    request: wire.LoadRequest,
+    report: Callable[[float], None],
+    stall_seconds: float,
+) -> ModelFacts:
+    """Wait until the model is loaded.
+
+    Each message counts as progress, and each line of output of a host that is not shared.
+    """
+    loop, process = asyncio.get_running_loop(), host.process
+    facts = None
+
+    def report_fraction(fraction: float) -> None:
+        if 0.0 <= fraction <= 1.0:  # false for NaN too
+            report(fraction)
+
+    try:
+        async with asyncio.timeout(None) as stalled:
+
+            def reset_stall_timer() -> None:
+                # The timer may have fired already, in this turn of the loop.
+                if stall_seconds < math.inf and not stalled.expired():
+                    stalled.reschedule(loop.time() + stall_seconds)
+
+            reset_stall_timer()
+            # A library may load for minutes and report no fraction, but print lines.
+            if not host.shared:
+                process.on_output, process.on_progress = reset_stall_timer, report_fraction
+            try:
+                await agree_on_version(host.stub, request.backend)
+                async for response in host.stub.Load(request):
+                    reset_stall_timer()
+                    if response.HasField("loaded"):
+                        facts = check_facts(convert.facts_from_wire(response.loaded))
+                    else:
+                        report_fraction(response.fraction)
+            finally:
+                process.on_output, process.on_progress = lambda: None, lambda _: None
+    except TimeoutError:
+        # A host that hangs does not end by itself, and waiting for it would only delay the error.
+        if not host.shared:
+            process.kill()
+        # Clients look for Ollama's text, which names its own engine.
+        raise HostFailedError(f"timed out waiting for llama-server to start - {process.last_line}") from None
+    except BackendFailedError as error:
+        raise LoadFailedError(f"unable to load model: {error}") from None
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):
+            process.log_last_output()
+            raise HostFailedError(terminated(process.explain())) from None
+        kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
+        raise kind(f"unable to load model: {error_of(error)}") from None
+    if facts is None:
+        raise LoadFailedError("unable to load model: the host did not say what it loaded")
+    return facts

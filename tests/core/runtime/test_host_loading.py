@@ -1,0 +1,151 @@
+"""Models of one backend in one host process."""
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from puna.backend import SequenceRequest, TextDelta
+from puna.errors import BackendCrashedError, LoadFailedError
+from puna.runtime.host_loading import HostLoader
+
+
+@pytest.fixture
+def shared(registry):
+    backend = registry.get("scripted")
+    host = replace(backend.usable.host, shared=True)
+    return replace(backend, manifest=replace(backend.usable, host=host))
+
+
+@pytest.fixture
+async def load(short_path, want):
+    """Loads a model of a shared backend; all are closed at the end."""
+    loader, models, sockets = HostLoader(), [], iter(range(1000))
+
+    async def load(backend, on_death=lambda: None, stall_seconds=30.0, **options):
+        model = await loader.load(
+            backend,
+            want(**options).spec,
+            short_path / str(next(sockets)),
+            report=lambda _: None,
+            stall_seconds=stall_seconds,
+            on_death=on_death,
+        )
+        models.append(model)
+        return model
+
+    yield load
+    for model in models:
+        await model.aclose()
+
+
+async def text(model, prompt):
+    events = [event async for event in model.generate(SequenceRequest(prompt=prompt))]
+    return [event.text for event in events if isinstance(event, TextDelta)]
+
+
+def runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_models_of_a_shared_backend_have_one_process(load, shared, registry):
+    one, two, own = await load(shared), await load(shared), await load(registry.get("scripted"))
+    assert one.pid == two.pid != own.pid
+    answers = await asyncio.gather(text(one, "a @wait 0.05 b"), text(two, "c @wait 0.05 d"), one.embed(["x"]))
+    assert answers[:2] == [["a", "b"], ["c", "d"]]
+    assert await two.tokenize("a", add_special=False, parse_special=False) == [97]
+
+
+async def test_models_loaded_at_once_start_one_process(load, shared):
+    models = await asyncio.gather(*(load(shared) for _ in range(4)))
+    assert len({each.pid for each in models}) == 1
+
+
+async def test_the_process_ends_with_its_last_model(load, shared, journal):
+    one, two = await load(shared), await load(shared)
+    await one.aclose()
+    await journal.until("closed")
+    assert runs(two.pid)
+    assert await text(two, "a") == ["a"]
+    with pytest.raises(BackendCrashedError, match="the model was unloaded"):
+        await text(one, "a")
+    await two.aclose()
+    assert not runs(two.pid)
+    three = await load(shared)
+    assert three.pid != two.pid
+    assert await text(three, "b") == ["b"]
+
+
+async def test_a_model_is_freed_after_its_sequences(load, shared, journal):
+    one, two = await load(shared), await load(shared)
+    running = asyncio.create_task(text(one, "@endless"))
+    await journal.until("start")
+    await one.aclose()
+    with pytest.raises(BackendCrashedError):
+        await running
+    await journal.until("closed")
+    lines = journal.lines()
+    assert lines.index("end") < lines.index("closed")
+    assert await text(two, "a") == ["a"]
+
+
+async def test_a_crash_takes_all_models_and_the_next_load_starts_anew(load, shared):
+    dead = asyncio.Event(), asyncio.Event()
+    one = await load(shared, on_death=dead[0].set)
+    two = await load(shared, on_death=dead[1].set)
+    running = asyncio.create_task(text(two, "a @wait 60"))
+    await asyncio.sleep(0.1)
+    os.kill(one.pid, signal.SIGKILL)
+    for call in (text(one, "a"), running):
+        with pytest.raises(BackendCrashedError):
+            await call
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(each.wait() for each in dead))
+    three = await load(shared)
+    assert three.pid != one.pid
+    assert await text(three, "a") == ["a"]
+
+
+@pytest.mark.parametrize("how", ["refuse", "raise", "memory"])
+async def test_a_load_that_fails_leaves_the_others_alone(load, shared, how):
+    one = await load(shared)
+    with pytest.raises(LoadFailedError):
+        await load(shared, load=how)
+    assert await text(one, "a") == ["a"]
+
+
+async def test_a_load_that_stalls_leaves_the_others_alone(load, shared):
+    one = await load(shared)
+    with pytest.raises(LoadFailedError, match="timed out"):
+        await load(shared, stall_seconds=0.3, load="stall")
+    assert await text(one, "a") == ["a"]
+
+
+async def test_a_load_that_is_given_up_leaves_the_others_alone(load, shared, journal):
+    one = await load(shared)
+    loading = asyncio.create_task(load(shared, load="stall"))
+    await journal.until("loading", times=2)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert await text(one, "a") == ["a"]
+
+
+async def test_a_first_load_that_fails_leaves_no_process(load, shared, short_path):
+    with pytest.raises(LoadFailedError):
+        await load(shared, load="refuse")
+    assert list(short_path.iterdir()) == []
+
+
+async def test_a_backend_that_was_changed_gets_a_new_process(load, shared):
+    one = await load(shared)
+    upgraded = replace(shared, version="2.0")
+    two, three = await load(upgraded), await load(upgraded)
+    assert one.pid != two.pid == three.pid
+    assert await text(one, "a") == ["a"]
