@@ -8,6 +8,8 @@ An id that begins with h is that of an HTTP request, one that begins with r that
 CancelRequests of ServerService use the latter. A bridge that runs beside the core calls it within the HTTP request, so
 both ids stand in the line; a bridge of its own (`puna rest`) logs h ids alone, and its core r ids alone.
 
+A client may choose the id of its call (`x-request-id`); then this id takes the place of the r id.
+
 The id is kept in a context variable. A task inherits the id of the task that created it, so a task that outlives the
 request, or works for several, must be created with another context: see `without_request`.
 """
@@ -29,6 +31,10 @@ LONGEST_NAME: Final = 100
 
 _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _http_numbers: Final = itertools.count(1)
+_call_numbers: Final = itertools.count(1)
+_call_id: contextvars.ContextVar[str] = contextvars.ContextVar("call_id", default="")
+LONGEST_ID: Final = 128
+"""Characters of an id that a client chooses."""
 
 
 class RequestIdFilter(logging.Filter):
@@ -47,6 +53,23 @@ def configure(level: int) -> None:
     # On the handlers and not on the root logger, whose filters do not see the records of other loggers.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RequestIdFilter())
+
+
+def choose_call_id(given: str) -> str:
+    """Choose and return the id of the current task's call: the client's if it is printable ASCII, else a new one."""
+    chosen = given if 0 < len(given) <= LONGEST_ID and given.isascii() and given.isprintable() else new_call_id()
+    _call_id.set(chosen)
+    return chosen
+
+
+def new_call_id() -> str:
+    """Return an id that no call of this process has."""
+    return f"r{next(_call_numbers)}"
+
+
+def call_id() -> str:
+    """Return the id that was chosen for the current task's call; empty if none was."""
+    return _call_id.get()
 
 
 @contextmanager

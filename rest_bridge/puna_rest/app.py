@@ -20,10 +20,11 @@ from aiohttp import HttpVersion11, web
 
 from puna import request_log
 from puna.limits import DEFAULT_LIMITS, Limits
+from puna.request_log import LONGEST_ID
 from puna.traceback_summary import summarize
 from puna_rest import answers, cors, hosts, routing, streams
 from puna_rest.connections import Connection, Connections
-from puna_rest.core import CHANNEL_OPTIONS, CORE, Core, connect, forward
+from puna_rest.core import CHANNEL_OPTIONS, CORE, REQUEST_ID, Core, connect, forward
 from puna_rest.errors import TOO_DEEP, UNEXPECTED, BusyError, Failure, NativeError, RestError, failure
 from puna_rest.gobody.decoder import AbortError
 from puna_rest.listener import listening
@@ -253,6 +254,9 @@ async def _trim(request: web.Request, response: web.StreamResponse) -> None:
     if origin := request.match_info.get(_ORIGIN):
         cors.allow(response, origin)
     response.headers.pop("Server", None)
+    # Ollama sends no such header, so only a client that knows it gets it back.
+    if (given := request.headers.get(REQUEST_ID, "")).isascii() and 0 < len(given) <= LONGEST_ID:
+        response.headers[REQUEST_ID] = given
     if request.app[_LEAVING]():
         # The counterpart of GOAWAY: the client must not send its next request on this connection.
         response.force_close()

@@ -11,8 +11,10 @@ from aiohttp import web
 from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
 from puna_rest.errors import LONG_ERRORS
 
-_KEY_HEADERS: Final = ("Authorization", "X-Api-Key", "Api-Key")
-"""HTTP headers with an API key: OpenAI's, Anthropic's and Azure's. The core decides what they allow."""
+REQUEST_ID: Final = "X-Request-Id"
+"""HTTP header with an id that the client chooses. The answer repeats it."""
+# The headers with an API key are OpenAI's, Anthropic's and Azure's. The core decides what a key allows.
+_FORWARDED: Final = ("Authorization", "X-Api-Key", "Api-Key", REQUEST_ID, "Traceparent", "Tracestate")
 CHANNEL_OPTIONS: Final = (
     # Some messages exceed gRPC's default of 4 MiB: a model with all tensors, images, an error that quotes its input.
     ("grpc.max_receive_message_length", -1),
@@ -44,13 +46,13 @@ def metadata() -> tuple[tuple[str, str], ...]:
 
 
 def forward(headers: Mapping[str, str]) -> None:
-    """Have the calls of the current HTTP request carry its key."""
-    keys = ((name.lower(), value) for name in _KEY_HEADERS if (value := headers.get(name)) and _is_printable(value))
-    _metadata.set((LONG_ERRORS, *keys))
+    """Have the calls of the current HTTP request carry its key, its id and its trace."""
+    found = ((name.lower(), value) for name in _FORWARDED if (value := headers.get(name)) and _is_printable(value))
+    _metadata.set((LONG_ERRORS, *found))
 
 
 def _is_printable(value: str) -> bool:
-    # gRPC refuses metadata with other characters. A key never has one, so the core need not see the value.
+    # gRPC refuses metadata with other characters. No key or id has one, so the core need not see the value.
     return value.isascii() and value.isprintable()
 
 

@@ -90,7 +90,7 @@ class Conversation:
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(request)
         try:
             async for answer in call:
-                for delta in (*answer.deltas, *([answer.done.delta] if answer.HasField("done") else [])):
+                for delta in answer.deltas:
                     heard.content += delta.content
                     heard.thinking += delta.thinking
                     yield delta

@@ -9,12 +9,15 @@ from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
+TOOL_CALLS: Final = "tool_calls"
+"""The reason of an answer with tool calls. In puna.serving it is "stop", as in Ollama."""
 # The core's words are Ollama's. The wire has an enum, so that clients in typed languages need not compare texts.
 _REASONS: Final = {
     "stop": usage_pb2.FINISH_REASON_STOP,
     "length": usage_pb2.FINISH_REASON_LENGTH,
     "load": usage_pb2.FINISH_REASON_LOADED,
     "unload": usage_pb2.FINISH_REASON_UNLOADED,
+    TOOL_CALLS: usage_pb2.FINISH_REASON_TOOL_CALLS,
 }
 
 
@@ -56,7 +59,7 @@ def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
 def generate_done(done: Done) -> generate_pb2.GenerateDone:
     """Return the end of a completion's stream."""
     return generate_pb2.GenerateDone(
-        delta=generate_delta(done.delta),
+        completes_delta=done.delta != Delta(),
         finish=finish(done),
         # A message around the list tells an empty context from a missing one.
         context=usage_pb2.TokenIds(ids=done.context) if done.context is not None else None,
@@ -66,7 +69,7 @@ def generate_done(done: Done) -> generate_pb2.GenerateDone:
 
 def chat_done(done: Done) -> chat_pb2.ChatDone:
     """Return the end of a chat's stream."""
-    return chat_pb2.ChatDone(delta=chat_delta(done.delta), finish=finish(done), rendered=rendered(done))
+    return chat_pb2.ChatDone(completes_delta=done.delta != Delta(), finish=finish(done), rendered=rendered(done))
 
 
 def full_generate_response(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:

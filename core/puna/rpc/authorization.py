@@ -11,10 +11,13 @@ from typing import Any, Final
 from puna.auth.caller import Caller, enter
 from puna.auth.gate import Gate
 from puna.errors import PunaError
+from puna.request_log import choose_call_id
 from puna.rpc.error_boundary import Context, end
 from puna.rpc.status import code_of, short, trailers
 
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+REQUEST_ID: Final = "x-request-id"
+"""Metadata with the id of a call, from the client and in the answer."""
 _UNIX: Final = ("unix:", "unix-abstract:")
 """How gRPC names the peer of a Unix socket."""
 
@@ -37,6 +40,7 @@ class Admission:
 
     def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
         async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
+            await self._identify(context)
             try:
                 caller = self._caller(method, context)
                 counted = self._gate.counted(method, caller)
@@ -50,6 +54,7 @@ class Admission:
                 counted.__exit__(None, None, None)
 
         async def generate(request: object, context: Context) -> AsyncGenerator[Any]:
+            await self._identify(context)
             try:
                 enter(self._caller(method, context))
             except PunaError as error:
@@ -58,6 +63,13 @@ class Admission:
                 yield each
 
         return generate if inspect.isasyncgenfunction(behaviour) else serve
+
+    async def _identify(self, context: Context) -> None:
+        """Choose the id of the call, and tell it to the client. The bridge tells its client by itself."""
+        given = dict(context.invocation_metadata() or ()).get(REQUEST_ID, "")
+        chosen = choose_call_id(given if isinstance(given, str) else "")
+        if not self._bridge:
+            await context.send_initial_metadata(((REQUEST_ID, chosen),))
 
     def _caller(self, method: str, context: Context) -> Caller:
         metadata = dict(context.invocation_metadata() or ())

@@ -56,5 +56,8 @@ def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
             # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
         else:
+            # The text or the calls that were held back to the end are a delta like any other.
+            if event.delta != Delta():
+                message.deltas.append(answers.generate_delta(event.delta))
             message.done.CopyFrom(answers.generate_done(event))
     return message

@@ -48,7 +48,7 @@ def tools(wire: Sequence[message_pb2.Tool]) -> tuple[Tool, ...]:
                 name=each.name,
                 description=each.description,
                 parameters=json_text.repaired(each.parameters_json),
-                type=each.type,
+                type=each.type or "function",
                 items=json_text.repaired(each.items_json),
             )
         )

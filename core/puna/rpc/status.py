@@ -43,6 +43,7 @@ from puna.errors import (
 from puna.gguf.reader import GGUFError
 from puna.models.registry.failures import RegistryUnauthorizedError, RemoteModelNotFoundError
 from puna.models.stored import UnreadableModelError
+from puna.request_log import call_id
 from puna.rpc.wording import variables, words
 
 DOMAIN: Final = "puna"
@@ -124,7 +125,8 @@ def _details(error: PunaError) -> Iterator[Message]:
     # Ollama answers some errors with another HTTP status before the request runs. The bridge cannot know that by
     # itself.
     early = {"early": "1"} if error.early else {}
-    yield ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=told | early)
+    request = {"request_id": id_} if (id_ := call_id()) else {}
+    yield ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=told | early | request)
     if field:
         violation = BadRequest.FieldViolation(field=field, description=short(words(error)), reason=error.reason)
         yield BadRequest(field_violations=[violation])

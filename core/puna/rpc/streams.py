@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
+from puna.rpc.answers import TOOL_CALLS
 from puna.rpc.batches import batches
 from puna.rpc.error_boundary import Context
 from puna.serving.activity import Entry
@@ -19,12 +21,19 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
         async for event in events:
             if isinstance(event, Done):
                 entry.usage = event.usage
-                return deltas, event
+                return deltas, with_reason(event, called=any(delta.tool_calls for delta in deltas))
             if isinstance(event, Delta):
                 # A delta counts as one token, which is near enough for ListRequests.
                 entry.output_tokens += 1
                 deltas.append(event)
     raise RuntimeError("the answer ended without a Done")
+
+
+def with_reason(done: Done, *, called: bool) -> Done:
+    """Return the end with the reason for gRPC clients. `called`: whether a delta before it has tool calls."""
+    if done.reason == "stop" and (called or done.delta.tool_calls):
+        return replace(done, reason=TOOL_CALLS)
+    return done
 
 
 def weight_of_deltas(deltas: list[Delta]) -> int:
@@ -45,7 +54,7 @@ async def written(
     `answer` returns the events; its argument takes progress events. `message` translates a batch of events. With
     `omit_progress`, no progress is written. RuntimeError: the events ended without a Done.
     """
-    ended = False
+    ended = called = False
 
     def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
         def on_progress(news: Event) -> None:
@@ -60,8 +69,10 @@ async def written(
         async for batch in together:
             entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
             # Done is the last event, so it can only be the last of a batch.
+            called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
             if isinstance(last := batch[-1], Done):
                 ended, entry.usage = True, last.usage
+                batch[-1] = with_reason(last, called=called)
             # The answer itself has events of the prefill.
             if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
                 continue

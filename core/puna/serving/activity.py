@@ -6,7 +6,6 @@ out from the entry why it was cancelled: because a CancelRequests call named it 
 """
 
 import asyncio
-import itertools
 import math
 import time
 from collections.abc import Generator
@@ -53,7 +52,6 @@ class Activity:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._numbers = itertools.count(1)
         self._idle = asyncio.Event()
         self._leaving = asyncio.Event()
         self._refusing = asyncio.Event()
@@ -95,8 +93,11 @@ class Activity:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("no task runs")
-        # The prefix r tells these ids from the h ids of HTTP requests in the log. See puna.request_log.
-        entry = Entry(id=f"r{next(self._numbers)}", model=model, method=method, task=task)
+        id_ = request_log.call_id() or request_log.new_call_id()
+        # Two clients may choose the same id, and CancelRequests must reach one of them alone.
+        if id_ in self._entries:
+            id_ = f"{id_}.{request_log.new_call_id()}"
+        entry = Entry(id=id_, model=model, method=method, task=task)
         self._entries[entry.id] = entry
         try:
             with request_log.grpc_call(entry.id, method, model):

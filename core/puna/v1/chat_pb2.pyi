@@ -153,8 +153,8 @@ Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
 @_typing.final
 class StreamChatResponse(_message.Message):
-    """StreamChatResponse is a part of an answer. Deltas that are ready at the same time travel in one message; each delta
-    is the output of one decoding step.
+    """StreamChatResponse is a part of an answer. The answer is the concatenation of all deltas: text, thinking, tool calls.
+    Deltas that are ready at the same time travel in one message; each delta is the output of one decoding step.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -195,13 +195,13 @@ class ChatDone(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DELTA_FIELD_NUMBER: _builtins.int
+    COMPLETES_DELTA_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     RENDERED_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def delta(self) -> Global___ChatDelta:
-        """Output that is complete only at the end, such as tool calls that are parsed from the whole text."""
-
+    completes_delta: _builtins.bool
+    """Whether the last of the deltas became complete with the end of the answer, as a tool call may that is parsed from the
+    whole text. The REST API writes such a delta and the end as one line; other clients need not look.
+    """
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
         """Reason, usage and timings. Unset for `render_only`."""
@@ -213,13 +213,13 @@ class ChatDone(_message.Message):
     def __init__(
         self,
         *,
-        delta: Global___ChatDelta | None = ...,
+        completes_delta: _builtins.bool = ...,
         finish: _usage_pb2.Finish | None = ...,
         rendered: _usage_pb2.RenderedPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completes_delta", b"completes_delta", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

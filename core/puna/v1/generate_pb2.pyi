@@ -189,7 +189,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """StreamGenerateResponse is a part of an answer. Deltas that are ready at the same time travel in one message; each
+    """StreamGenerateResponse is a part of an answer. The answer is the concatenation of all deltas. Deltas that are ready at the same time travel in one message; each
     delta is the output of one decoding step.
     """
 
@@ -231,14 +231,14 @@ class GenerateDone(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DELTA_FIELD_NUMBER: _builtins.int
+    COMPLETES_DELTA_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     RENDERED_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def delta(self) -> Global___GenerateDelta:
-        """Output that is complete only at the end; usually empty."""
-
+    completes_delta: _builtins.bool
+    """Whether the last of the deltas became complete with the end of the answer, as a tool call may that is parsed from the
+    whole text. The REST API writes such a delta and the end as one line; other clients need not look.
+    """
     @_builtins.property
     def finish(self) -> _usage_pb2.Finish:
         """Reason, usage and timings. Unset for `render_only`."""
@@ -254,14 +254,14 @@ class GenerateDone(_message.Message):
     def __init__(
         self,
         *,
-        delta: Global___GenerateDelta | None = ...,
+        completes_delta: _builtins.bool = ...,
         finish: _usage_pb2.Finish | None = ...,
         context: _usage_pb2.TokenIds | None = ...,
         rendered: _usage_pb2.RenderedPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "delta", b"delta", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "delta", b"delta", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completes_delta", b"completes_delta", "context", b"context", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

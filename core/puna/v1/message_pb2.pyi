@@ -82,7 +82,7 @@ class Tool(_message.Message):
     PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
     ITEMS_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"function"."""
+    """"function". Empty: the same."""
     name: _builtins.str
     """Function name."""
     description: _builtins.str

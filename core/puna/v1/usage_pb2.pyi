@@ -29,13 +29,15 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """Unspecified."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model sampled the end token, a stop string occurred, or a tool call was complete."""
+    """The model sampled the end token, or a stop string occurred."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The limit on tokens or the end of the context was reached."""
     FINISH_REASON_LOADED: _FinishReason.ValueType  # 3
     """The request had no input and loaded the model."""
     FINISH_REASON_UNLOADED: _FinishReason.ValueType  # 4
     """The request had no input and unloaded the model."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 5
+    """The answer ended as with FINISH_REASON_STOP, and it has tool calls."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why an answer ended."""
@@ -43,13 +45,15 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """Unspecified."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model sampled the end token, a stop string occurred, or a tool call was complete."""
+"""The model sampled the end token, or a stop string occurred."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The limit on tokens or the end of the context was reached."""
 FINISH_REASON_LOADED: FinishReason.ValueType  # 3
 """The request had no input and loaded the model."""
 FINISH_REASON_UNLOADED: FinishReason.ValueType  # 4
 """The request had no input and unloaded the model."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 5
+"""The answer ended as with FINISH_REASON_STOP, and it has tool calls."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final

@@ -17,6 +17,7 @@ from puna_rest.translate.messages import (
     tools,
 )
 from puna_rest.translate.options import Body, request_options
+from puna_rest.translate.parts import with_end
 
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
@@ -38,14 +39,15 @@ class Answer:
 
     def lines(self, message: chat_pb2.StreamChatResponse) -> str:
         """Return the lines for one message of the core, each with a newline."""
-        out = "".join([self._delta(each) for each in message.deltas])
-        return out + self._done(message.done) + "\n" if message.HasField("done") else out
+        deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
+        out = "".join([self._delta(each) for each in deltas])
+        return out + self._done(message.done, last or chat_pb2.ChatDelta()) + "\n" if message.HasField("done") else out
 
     def single(self, message: chat_pb2.StreamChatResponse) -> str:
         """Return the whole answer if the message is one that Ollama never streams, else an empty text."""
         done = message.done
         if message.HasField("done") and is_single(done.finish, rendered=done.HasField("rendered")):
-            return self._done(done)
+            return self._done(done, message.deltas[-1] if message.deltas else chat_pb2.ChatDelta())
         return ""
 
     def full_answer(self, message: chat_pb2.ChatResponse) -> str:
@@ -60,9 +62,9 @@ class Answer:
             line += ',"logprobs":' + gojson.dumps(logprobs(delta.logprobs))
         return line + "}\n"
 
-    def _done(self, done: chat_pb2.ChatDone) -> str:
+    def _done(self, done: chat_pb2.ChatDone, last: chat_pb2.ChatDelta) -> str:
         rendered = done.rendered if done.HasField("rendered") else None
-        return self._end(done.delta, done.delta.logprobs, done.finish, rendered)
+        return self._end(last, last.logprobs, done.finish, rendered)
 
     def _end(
         self,

@@ -17,6 +17,7 @@ from puna_rest.translate.messages import (
     tool_calls,
 )
 from puna_rest.translate.options import Body, request_options
+from puna_rest.translate.parts import with_end
 
 
 def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
@@ -46,14 +47,19 @@ class Answer:
 
     def lines(self, message: generate_pb2.StreamGenerateResponse) -> str:
         """Return the lines for one message of the core, each with a newline."""
-        out = "".join([self._delta(each) for each in message.deltas])
-        return out + self._done(message.done) + "\n" if message.HasField("done") else out
+        deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
+        out = "".join([self._delta(each) for each in deltas])
+        return (
+            out + self._done(message.done, last or generate_pb2.GenerateDelta()) + "\n"
+            if message.HasField("done")
+            else out
+        )
 
     def single(self, message: generate_pb2.StreamGenerateResponse) -> str:
         """Return the whole answer if the message is one that Ollama never streams, else an empty text."""
         done = message.done
         if message.HasField("done") and is_single(done.finish, rendered=done.HasField("rendered")):
-            return self._done(done)
+            return self._done(done, message.deltas[-1] if message.deltas else generate_pb2.GenerateDelta())
         return ""
 
     def full_answer(self, message: generate_pb2.GenerateResponse) -> str:
@@ -70,9 +76,9 @@ class Answer:
             line += ',"logprobs":' + gojson.dumps(logprobs(delta.logprobs))
         return line + "}\n"
 
-    def _done(self, done: generate_pb2.GenerateDone) -> str:
+    def _done(self, done: generate_pb2.GenerateDone, last: generate_pb2.GenerateDelta) -> str:
         rendered = done.rendered if done.HasField("rendered") else None
-        return self._end(done.delta, done.finish, done.context.ids, rendered)
+        return self._end(last, done.finish, done.context.ids, rendered)
 
     def _end(
         self,

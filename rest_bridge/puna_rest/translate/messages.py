@@ -17,6 +17,7 @@ DONE_REASONS: Final[Mapping[int, str]] = {
     usage_pb2.FINISH_REASON_LENGTH: "length",
     usage_pb2.FINISH_REASON_LOADED: "load",
     usage_pb2.FINISH_REASON_UNLOADED: "unload",
+    usage_pb2.FINISH_REASON_TOOL_CALLS: "stop",
 }
 
 

@@ -1,10 +1,13 @@
 """A chat's answer as a sequence of parts, from which the OpenAI and Anthropic routes write their own formats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from puna.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.translate.messages import DONE_REASONS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,18 @@ class Part:
 
 def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
     """Return the parts of one message of the stream."""
-    for delta in message.deltas:
+    deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
+    for delta in deltas:
         yield _part(delta)
     if message.HasField("done"):
         done = message.done
         rendered = done.rendered if done.HasField("rendered") else None
-        yield _part(done.delta, done.finish if rendered is None else None, rendered)
+        yield _part(last or chat_pb2.ChatDelta(), done.finish if rendered is None else None, rendered)
+
+
+def with_end(deltas: Sequence[T], *, completes: bool) -> tuple[Sequence[T], T | None]:
+    """Return the deltas that have a line of their own, and the one that stands in the line of the end, if any does."""
+    return (deltas[:-1], deltas[-1]) if completes and deltas else (deltas, None)
 
 
 def full_answer(message: chat_pb2.ChatResponse) -> Part:

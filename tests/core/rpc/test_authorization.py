@@ -3,6 +3,8 @@
 import grpc
 import grpc.aio
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.core.rpc.conftest import Stubs
 
@@ -88,3 +90,45 @@ async def test_only_the_bridge_tells_when_a_request_arrived(serving, backend):
     async with running(serving, "127.0.0.1:0", gate=Gate()) as other, grpc.aio.insecure_channel(other) as channel:
         answer = await Stubs(channel).generate.Generate(asked)
         assert answer.finish.timings.total.seconds < 3600
+
+
+async def test_each_call_has_an_id_that_its_client_may_choose(serving, backend):
+    asked = generate_pb2.GenerateRequest(model="plain", text="x")
+    async with running(serving, "127.0.0.1:0", gate=Gate()) as address, grpc.aio.insecure_channel(address) as channel:
+        stubs = Stubs(channel)
+        for given in ("trace-7", "x" * 129, ""):
+            call = stubs.generate.Generate(asked, metadata=(("x-request-id", given),))
+            found = dict(await call.initial_metadata())["x-request-id"]
+            assert found == given if given == "trace-7" else found.startswith("r")
+            await call
+        failing = stubs.generate.Generate(generate_pb2.GenerateRequest(), metadata=(("x-request-id", "trace-8"),))
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await failing
+    info = ErrorInfo()
+    assert any(each.Unpack(info) for each in details_of(failed.value))
+    assert info.metadata["request_id"] == "trace-8"
+
+
+async def test_calls_under_one_chosen_id_are_told_apart(serving, backend):
+    """CancelRequests must reach one of them alone."""
+    for _ in range(2):
+        backend.play("a", 60)
+    asked = generate_pb2.GenerateRequest(model="plain", text="x")
+    async with running(serving, "127.0.0.1:0", gate=Gate()) as address, grpc.aio.insecure_channel(address) as channel:
+        stubs, same = Stubs(channel), (("x-request-id", "same"),)
+        calls = [stubs.generate.StreamGenerate(asked, metadata=same) for _ in range(2)]
+        for call in calls:
+            await call.read()
+        listed = await stubs.server.ListRequests(server_pb2.ListRequestsRequest())
+        ids = [each.id for each in listed.requests]
+        assert (ids[0], ids[1].startswith("same.r")) == ("same", True)
+        done = await stubs.server.CancelRequests(server_pb2.CancelRequestsRequest(ids=["same"]))
+        assert done.ids == ["same"]
+        left = (await stubs.server.ListRequests(server_pb2.ListRequestsRequest())).requests
+        assert [each.id for each in left if each.id not in done.ids] == ids[1:]
+        for call in calls:
+            call.cancel()
+
+
+def details_of(error):
+    return Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details

@@ -35,11 +35,15 @@ async def test_unary_and_streaming_say_the_same(stubs, backend):
     assert answer.finish.usage == done.finish.usage
 
 
-async def test_calls_at_the_end_stand_in_the_end(stubs, backend):
+async def test_calls_come_in_a_delta_whenever_they_are_complete(stubs, backend):
     backend.play(*CALL, "</tool_call>")
     messages = [message async for message in stubs.chat.StreamChat(request("native", tools=[WEATHER]))]
-    assert [each.content for message in messages for each in message.deltas] == ["Look: "]
-    assert messages[-1].done.delta.tool_calls[0].name == "get_weather"
+    deltas = [each for message in messages for each in message.deltas]
+    assert [each.content for each in deltas] == ["Look: ", ""]
+    assert [call.name for each in deltas for call in each.tool_calls] == ["get_weather"]
+    # The REST API writes the last delta into the line of the end, as Ollama does.
+    assert messages[-1].done.completes_delta
+    assert messages[-1].done.finish.reason == usage_pb2.FINISH_REASON_TOOL_CALLS
 
 
 async def test_deltas_that_are_ready_travel_together_and_stay_apart(stubs, backend):

@@ -80,9 +80,9 @@ async def test_a_client_may_ping_again_and_again_in_silence(serving, monkeypatch
             assert await client.frame(PING, ACK) == b"12345678"
         for _ in range(10):
             client.writer.write(ping_frame())
+        # The server closes the connection while pings are on their way, and its reset may overtake the GOAWAY.
         debug = await client.frame(GOAWAY)
-        assert debug is not None
-        assert debug[8:] == b"too_many_pings"
+        assert debug is None or debug[8:] == b"too_many_pings"
 
 
 async def test_an_idle_client_is_pinged_and_dropped_if_it_does_not_answer(serving):

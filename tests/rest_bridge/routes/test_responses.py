@@ -223,7 +223,9 @@ async def test_a_reference_stands_for_an_item_of_an_earlier_answer(core, client)
 async def test_a_stream_keeps_its_items_before_it_says_that_it_is_complete(core, client):
     core.script(
         "StreamChat",
-        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="a"), finish=FINISH)),
+        chat_pb2.StreamChatResponse(
+            deltas=[chat_pb2.ChatDelta(content="a")], done=chat_pb2.ChatDone(completes_delta=True, finish=FINISH)
+        ),
     )
     _, text = await answered(client, stream=True)
     (item,) = events(text)[-1]["response"]["output"]
@@ -250,7 +252,9 @@ async def test_an_answer_that_was_cut_is_incomplete(core, client):
     assert found["output"][0]["status"] == "incomplete"
     core.script(
         "StreamChat",
-        chat_pb2.StreamChatResponse(done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="a"), finish=cut)),
+        chat_pb2.StreamChatResponse(
+            deltas=[chat_pb2.ChatDelta(content="a")], done=chat_pb2.ChatDone(completes_delta=True, finish=cut)
+        ),
     )
     last = events((await answered(client, stream=True))[1])[-1]
     assert (last["type"], last["response"]["status"]) == ("response.incomplete", "incomplete")

@@ -46,8 +46,12 @@ def test_a_request_keeps_messages_tools_and_their_order():
 
 def test_each_delta_is_a_line_and_the_end_has_the_metrics():
     message = chat_pb2.StreamChatResponse(
-        deltas=[chat_pb2.ChatDelta(content="<é>"), chat_pb2.ChatDelta(thinking="t", tool_calls=[CALL])],
-        done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="!"), finish=FINISH),
+        deltas=[
+            chat_pb2.ChatDelta(content="<é>"),
+            chat_pb2.ChatDelta(thinking="t", tool_calls=[CALL]),
+            chat_pb2.ChatDelta(content="!"),
+        ],
+        done=chat_pb2.ChatDone(completes_delta=True, finish=FINISH),
     )
     text = chat.Answer("m").lines(message)
     assert '"content":"\\u003cé\\u003e"' in text

@@ -10,8 +10,8 @@ FINISH = usage_pb2.Finish(
 
 def test_only_the_last_part_has_a_reason_and_counts():
     message = chat_pb2.StreamChatResponse(
-        deltas=[chat_pb2.ChatDelta(content="a"), chat_pb2.ChatDelta(thinking="t")],
-        done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="c"), finish=FINISH),
+        deltas=[chat_pb2.ChatDelta(content="a"), chat_pb2.ChatDelta(thinking="t"), chat_pb2.ChatDelta(content="c")],
+        done=chat_pb2.ChatDone(completes_delta=True, finish=FINISH),
     )
     found = list(parts(message))
     assert [(each.content, each.thinking) for each in found] == [("a", ""), ("", "t"), ("c", "")]

@@ -12,6 +12,7 @@ from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import DONE_REASONS
 from puna_rest.translate.openai.chat_answer import DONE, new_id
 from puna_rest.translate.options import Body, moment
+from puna_rest.translate.parts import with_end
 
 
 def request(document: Document, body: Body, start: int) -> generate_pb2.GenerateRequest:
@@ -65,12 +66,13 @@ class Chunks:
 
     def write(self, message: generate_pb2.StreamGenerateResponse) -> str:
         """Return the chunks for one message of the core."""
-        out = "".join([self._chunk(self._choice(delta.text, ""), self._zeros) for delta in message.deltas])
+        deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
+        out = "".join([self._chunk(self._choice(delta.text, ""), self._zeros) for delta in deltas])
         if not message.HasField("done"):
             return out
         done = message.done
         reason = "" if done.HasField("rendered") else DONE_REASONS[done.finish.reason]
-        out += self._chunk(self._choice(done.delta.text, reason), self._zeros)
+        out += self._chunk(self._choice(last.text if last else "", reason), self._zeros)
         if done.HasField("rendered"):
             return out
         if self._include_usage:

@@ -73,7 +73,8 @@ def test_the_first_event_has_the_estimate():
 def test_a_call_that_comes_twice_is_one_block():
     found = events(
         chat_pb2.ChatDelta(tool_calls=[CALL]),
-        done=chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(tool_calls=[CALL]), finish=finish()),
+        chat_pb2.ChatDelta(tool_calls=[CALL]),
+        done=chat_pb2.ChatDone(completes_delta=True, finish=finish()),
     )
     assert sum(each["type"] == "content_block_start" for each in found) == 1
 
@@ -111,8 +112,13 @@ def test_a_search_fails_and_ends_the_answer(arguments, code):
     use, result = whole["content"]
     assert use["id"] == result["tool_use_id"]
     assert result["content"]["error_code"] == code
-    late = chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(content="late"), finish=finish())
-    found = events(chat_pb2.ChatDelta(content="a", tool_calls=[asked]), done=late, searching=True)
+    late = chat_pb2.ChatDone(completes_delta=True, finish=finish())
+    found = events(
+        chat_pb2.ChatDelta(content="a", tool_calls=[asked]),
+        chat_pb2.ChatDelta(content="late"),
+        done=late,
+        searching=True,
+    )
     assert "late" not in json.dumps(found)
     assert found[-2]["delta"] == {"stop_reason": "end_turn"}
 

@@ -76,8 +76,8 @@ def test_an_answer():
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_a_stream(include_usage):
     message = generate_pb2.StreamGenerateResponse(
-        deltas=[generate_pb2.GenerateDelta(text="a")],
-        done=generate_pb2.GenerateDone(delta=generate_pb2.GenerateDelta(text="b"), finish=FINISH),
+        deltas=[generate_pb2.GenerateDelta(text="a"), generate_pb2.GenerateDelta(text="b")],
+        done=generate_pb2.GenerateDone(completes_delta=True, finish=FINISH),
     )
     text = completions.Chunks("m", include_usage=include_usage).write(message)
     *data, end = [each.removeprefix("data: ") for each in text.strip().split("\n\n")]

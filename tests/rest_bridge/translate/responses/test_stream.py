@@ -11,12 +11,12 @@ from puna_rest.translate.responses.stream import Events
 CALL = message_pb2.ToolCall(id="call_1", name="f", arguments_json='{"a": 1.0}')
 
 
-def done(reason="STOP", **delta):
+def done(reason="STOP"):
     finish = usage_pb2.Finish(
         reason=usage_pb2.FinishReason.Value(f"FINISH_REASON_{reason}"),
         usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2),
     )
-    return chat_pb2.ChatDone(delta=chat_pb2.ChatDelta(**delta), finish=finish)
+    return chat_pb2.ChatDone(finish=finish)
 
 
 def read(text):
