@@ -36,13 +36,14 @@ COUNTS: Final = (
 
 def check_facts(facts: ModelFacts) -> ModelFacts:
     """Return the facts of a loaded model if they are possible."""
-    for name in ("context_length", "size_bytes", "vram_bytes", "embedding_length", "embedding_tokens"):
+    for name in ("context_length", "size_bytes", "vram_bytes", "embedding_tokens"):
         if (value := getattr(facts, name)) < 0:
             _fail(f"the model's {name} is {value}")
     # A model without slots would let its requests wait for ever.
     if facts.parallel < 1:
         _fail(f"the model's parallel is {facts.parallel}")
-    for name in ("bos_id", "eos_id"):
+    # -1 means none, or unknown.
+    for name in ("bos_id", "eos_id", "embedding_length"):
         if (value := getattr(facts, name)) < -1:
             _fail(f"the model's {name} is {value}")
     for name in ("bos_text", "eos_text"):
@@ -108,14 +109,14 @@ def check_pieces(pieces: list[bytes], count: int) -> list[bytes]:
 
 
 def check_vectors(vectors: list[Embedding], count: int, length: int) -> list[Embedding]:
-    """Return embedding vectors if there are `count` of them, all of one length: `length`, unless it is 0.
+    """Return embedding vectors if there are `count` of them, all of one length: `length`, unless it is 0 or -1.
 
     Whether their numbers are finite is checked when they are shaped, which visits every number anyway.
     """
     if len(vectors) != count:
         _fail(f"it returned {len(vectors)} vectors for {count} texts")
     for each in vectors:
-        length = length or len(each.values)
+        length = length if length > 0 else len(each.values)
         if len(each.values) != length:
             _fail(f"it returned a vector of {len(each.values)} numbers instead of {length}")
         if each.token_count < 0:

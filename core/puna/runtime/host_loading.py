@@ -56,13 +56,9 @@ class HostLoader:
         is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
         its backend refuses or speaks another version of the contract.
         """
-        ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
-            if backend.usable.host.shared:
-                host = await self._join(backend, socket, ready_seconds, limits)
-            else:
-                host = await connected(backend, socket, ready_seconds, spec.name or spec.path, limits)
+            host = await self.connect(backend, socket, spec.name or spec.path, stall_seconds, limits)
             undo.push_async_callback(host.release)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
@@ -72,6 +68,23 @@ class HostLoader:
             await model.connect()
             undo.pop_all()
         return model
+
+    async def connect(
+        self,
+        backend: Plugin,
+        socket: Path,
+        label: str,
+        stall_seconds: float = math.inf,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> HostConnection:
+        """Return a connection to a host of a backend: a new one, or the one that its models share.
+
+        The caller releases it. Raises HostFailedError if a new host does not start.
+        """
+        ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
+        if backend.usable.host.shared:
+            return await self._join(backend, socket, ready_seconds, limits)
+        return await connected(backend, socket, ready_seconds, label, limits)
 
     async def _join(self, backend: Plugin, socket: Path, ready_seconds: float, limits: Limits) -> HostConnection:
         """Return a connection to the backend's shared host, starting it if it does not run."""

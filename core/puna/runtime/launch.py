@@ -16,6 +16,7 @@ from puna.runtime import backend_options, memory, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
 from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import HangTimeouts
+from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
@@ -69,7 +70,8 @@ class Launcher:
         self._backends = backends
         self._settings = settings
         self._sockets = sockets
-        self._load = load or HostLoader().load
+        self._hosts = HostLoader()
+        self._load = load or self._hosts.load
         self._back_off = LoadBackOff(settings.limits.max_load_pause_seconds)
 
     def listing_backends(self) -> list[str]:
@@ -91,6 +93,11 @@ class Launcher:
         backend = self._backends.get(name)
         # In a thread, because the first check of all imports a library, and a secret may be in a file.
         return backend, await asyncio.to_thread(backend_options.for_host, backend.usable, self._settings)
+
+    async def connect(self, backend: Plugin) -> HostConnection:
+        """Return a connection to a host without a model. The caller releases it. Raises HostFailedError."""
+        label = f"the list of {backend.name}"
+        return await self._hosts.connect(backend, self._sockets.next(), label, limits=self._settings.limits)
 
     async def checked(self, requirements: ModelRequirements) -> ModelRequirements:
         """Return the requirements with the checked options of the backend that will serve the model.

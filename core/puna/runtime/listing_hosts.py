@@ -1,14 +1,13 @@
 """Hosts that are asked for the models that their backends offer.
 
 A host is started with the first question and stays for the later ones, since importing a plugin takes a second and
-lists are asked for again and again. It holds no model. One that fails is ended, and the next question starts another.
+lists are asked for again and again. It is the shared host of the backend's models if they have one, and otherwise holds
+no model. A host that fails is released, and the next question starts another.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import grpc
@@ -16,11 +15,10 @@ import grpc.aio
 
 from puna.backend import UpstreamModel
 from puna.backend.v1 import backend_pb2 as wire
-from puna.backend.v1 import backend_pb2_grpc
 from puna.errors import BackendFailedError
-from puna.host.channel import OPTIONS
 from puna.plugins import Plugin
-from puna.runtime.host_process import HostProcess
+from puna.runtime.host_connection import HostConnection
+from puna.runtime.host_rpc import error_of
 
 ASK_SECONDS: Final = 60.0
 """How long a backend may take to list its models."""
@@ -28,69 +26,50 @@ LONGEST_NAME: Final = 500
 """Characters of a model's name."""
 
 
-class ListingHost:
-    """A host that lists models. `aclose` ends it."""
-
-    def __init__(self, plugin: Plugin, stub: "backend_pb2_grpc.BackendServiceAsyncStub", exits: AsyncExitStack) -> None:
-        self.plugin = plugin
-        self._stub = stub
-        self._exits = exits
-
-    @classmethod
-    async def start(cls, plugin: Plugin, socket: Path) -> "ListingHost":
-        """Start a host that listens on `socket`. Raises LoadFailedError."""
-        async with AsyncExitStack() as undo:
-            process = await HostProcess.start(plugin, socket)
-            undo.push_async_callback(process.stop)
-            channel = grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS)
-            undo.push_async_callback(channel.close)
-            stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(channel)
-            return cls(plugin, stub, undo.pop_all())
-
-    async def models(self, options: Mapping[str, object]) -> list[UpstreamModel]:
-        """Ask for the models. Raises BackendFailedError."""
-        request = wire.ListModelsRequest(backend_options_json=json.dumps(options))
-        try:
-            answer = await self._stub.ListModels(request, timeout=ASK_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise BackendFailedError(error.details() or error.code().name) from None
-        return [
-            UpstreamModel(name=each.name, capabilities=tuple(each.capabilities), context_length=each.context_length)
-            for each in answer.models
-            # A name is shown in terminals, so it must be one line.
-            if 0 < len(each.name) <= LONGEST_NAME and each.name.isprintable()
-        ]
-
-    async def aclose(self) -> None:
-        """End the process."""
-        await self._exits.aclose()
+Connect = Callable[[Plugin], Awaitable[HostConnection]]
+"""Returns a connection to a host of a backend. Raises HostFailedError."""
 
 
 class ListingHosts:
     """A host for each backend that lists models."""
 
-    def __init__(self, socket: Callable[[], Path]) -> None:
-        """`socket` returns a fresh path for a socket."""
-        self._socket = socket
-        self._hosts: dict[str, ListingHost] = {}
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._hosts: dict[str, tuple[Plugin, HostConnection]] = {}
 
     async def models(self, plugin: Plugin, options: Mapping[str, object]) -> list[UpstreamModel]:
-        """Return the models of a backend. One question at a time for each backend. Raises BackendFailedError."""
-        host = self._hosts.pop(plugin.name, None)
-        if host is not None and host.plugin != plugin:
-            await host.aclose()
+        """Return the models of a backend. One question at a time for each backend. Raises PunaError, BackendError."""
+        known, host = self._hosts.pop(plugin.name, (None, None))
+        if host is not None and (known != plugin or host.process.ended):
+            await host.release()
             host = None
-        # While it is asked, the host is in this function's hands only: whatever is raised ends it.
-        host = host or await ListingHost.start(plugin, self._socket())
+        # While it is asked, the host is in this function's hands only: whatever is raised releases it.
+        host = host or await self._connect(plugin)
         try:
-            found = await host.models(options)
+            found = await _models(host, options)
         except BaseException:
-            await asyncio.shield(host.aclose())
+            await asyncio.shield(host.release())
             raise
-        self._hosts[plugin.name] = host
+        self._hosts[plugin.name] = plugin, host
         return found
 
     async def aclose(self) -> None:
-        """End all hosts."""
+        """Release all hosts."""
         hosts, self._hosts = list(self._hosts.values()), {}
-        await asyncio.gather(*(host.aclose() for host in hosts), return_exceptions=True)
+        await asyncio.gather(*(host.release() for _, host in hosts), return_exceptions=True)
+
+
+async def _models(host: HostConnection, options: Mapping[str, object]) -> list[UpstreamModel]:
+    request = wire.ListModelsRequest(backend_options_json=json.dumps(options))
+    try:
+        answer = await host.stub.ListModels(request, timeout=ASK_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error) from None
+    except grpc.aio.UsageError:  # the channel was closed meanwhile
+        raise BackendFailedError("the host is gone") from None
+    return [
+        UpstreamModel(name=each.name, capabilities=tuple(each.capabilities), context_length=each.context_length)
+        for each in answer.models
+        # A name is shown in terminals, so it must be one line.
+        if 0 < len(each.name) <= LONGEST_NAME and each.name.isprintable()
+    ]

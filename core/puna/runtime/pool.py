@@ -58,7 +58,7 @@ class ModelPool:
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
         self._launcher = Launcher(self._backends, self._settings, addresses, self._load)
-        self._listing_hosts = ListingHosts(addresses.next)
+        self._listing_hosts = ListingHosts(self._launcher.connect)
         limits = self._settings.limits
         self.upstream_models = UpstreamModels(
             self._launcher.listing_backends,

@@ -24,7 +24,7 @@ STOPPED = Finish(reason="stop", stop_sequence="x")
 
 def test_possible_facts_pass():
     # A context length of 0 is unknown.
-    for facts in (FACTS, replace(FACTS, context_length=0, bos_id=-1, embedding_length=7, size_bytes=2**40)):
+    for facts in (FACTS, replace(FACTS, context_length=0, bos_id=-1, embedding_length=-1, size_bytes=2**40)):
         assert check_facts(facts) is facts
 
 
@@ -36,7 +36,7 @@ def test_possible_facts_pass():
         ("parallel", -4),
         ("size_bytes", -1),
         ("vram_bytes", -1),
-        ("embedding_length", -1),
+        ("embedding_length", -2),
         ("embedding_tokens", -1),
         ("bos_id", -2),
         ("eos_id", -2),
@@ -101,6 +101,7 @@ def test_answers_that_fit_pass():
     assert check_scores((0.5, -1e30), 2) == [0.5, -1e30]
     assert len(check_vectors(vectors(3, 3), 2, 3)) == 2
     assert len(check_vectors(vectors(3, 3), 2, 0)) == 2
+    assert len(check_vectors(vectors(3, 3), 2, -1)) == 2
 
 
 @pytest.mark.parametrize(

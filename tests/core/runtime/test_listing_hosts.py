@@ -9,6 +9,7 @@ import pytest
 from puna.backend import UpstreamModel
 from puna.errors import BackendFailedError
 from puna.plugins import Plugin, read
+from puna.runtime.host_loading import HostLoader
 from puna.runtime.listing_hosts import ListingHosts
 
 CODE = """
@@ -51,7 +52,8 @@ def plugin(tmp_path):
 @pytest.fixture
 async def hosts(tmp_path):
     numbers = itertools.count()
-    hosts = ListingHosts(lambda: tmp_path / str(next(numbers)))
+    loader = HostLoader()
+    hosts = ListingHosts(lambda plugin: loader.connect(plugin, tmp_path / str(next(numbers)), "a list"))
     yield hosts
     await hosts.aclose()
 

@@ -203,6 +203,13 @@ def test_models_of_upstreams_are_listed_and_serve(server):
     assert "openai/other/llamita:latest" in [each["name"] for each in server.json("/api/ps")["models"]]
 
 
+def test_all_models_and_the_list_share_one_process(server):
+    for name in ("hello", "tools", "openai/front/a"):
+        server.json("/api/chat", {"model": name, "stream": False} | HELLO)
+    assert len(server.json("/api/ps")["models"]) >= 3
+    assert len(server.hosts()) == 1
+
+
 def test_structured_output_by_another_puna(server):
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     body = {"model": "openai/other/llamita", "format": schema, "stream": False} | HELLO
