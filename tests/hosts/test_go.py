@@ -1,8 +1,13 @@
 """The example host in Go: the contract of every backend, and a server that serves it."""
 
+import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from tests.e2e.server import PUNA, command, parents, serving, wait_until
 
 from puna.backend import ModelSpec, Sampling, SequenceRequest
 from puna.plugins import Registry
@@ -40,3 +45,37 @@ async def test_its_own_option_reaches_the_host(plugins):
 
     assert await text(order=8) in TEXT.read_text()
     assert await text(order=1) not in TEXT.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(plugins, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("home") / "models", PUNA_PLUGINS_FOLDER=str(plugins)) as running:
+        create = [PUNA, "create", "writer", "--backend", "go_markov", "--file", TEXT, "--option", "order=8"]
+        subprocess.run(create, env=os.environ | {"PUNA_GRPC_HOST": running.grpc}, check=True, timeout=60)
+        yield running
+
+
+def test_a_server_generates_with_it(server):
+    options = {"temperature": 0, "num_predict": 12}
+    body = {"model": "writer", "prompt": "The server ", "raw": True, "options": options}
+    status, _, text = server.ask("/api/generate", body)
+    *parts, last = [json.loads(line) for line in text.splitlines()]
+    assert status == 200
+    assert "".join(each["response"] for each in parts) in TEXT.read_text()
+    assert (last["prompt_eval_count"], last["eval_count"], last["done_reason"]) == (11, 12, "length")
+
+
+def test_a_server_embeds_with_it(server):
+    answer = server.json("/api/embed", {"model": "writer", "input": ["one text", "one text", "another"]})
+    first, second, third = answer["embeddings"]
+    assert first == second != third
+    assert len(first) == 64
+
+
+def test_a_host_that_is_killed_is_started_again(server):
+    body = {"model": "writer", "prompt": "The ", "raw": True, "stream": False, "options": {"num_predict": 3, "seed": 1}}
+    before = server.json("/api/generate", body)["response"]
+    (host,) = [pid for pid in parents() if b"go-host" in command(pid) and parents()[pid] == server.process.pid]
+    os.kill(host, signal.SIGKILL)
+    wait_until(lambda: host not in parents())
+    assert server.json("/api/generate", body)["response"] == before
