@@ -1,47 +1,152 @@
 """What plugins/README.md shows does what it says."""
 
+import contextlib
+import dataclasses
+import io
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests.e2e.server import serving
 
-from puna.backend import ModelSpec, SequenceRequest
-from puna.plugins import Registry
-from puna.runtime.pool import ModelPool
-from puna.runtime.requirements import ModelRequirements
-from puna.settings import Settings
-from puna.testing import collect
+from puna.cli.main import parser
+from puna.plugins.manifest import CONSTRAINTS, SAMPLING, Capabilities, Host, Manifest, read
+from puna.settings import from_environment
 
 README = (Path(__file__).parents[2] / "plugins" / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+HEADER = 'contract = 1\nname = "echo"\nformats = ["echo"]\n'
 
 
-@pytest.fixture
-def blocks():
-    return re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+def block(language, part):
+    (text,) = (text for kind, text in BLOCKS if kind == language and part in text)
+    return text
 
 
-async def test_the_first_example_is_a_working_backend(blocks, tmp_path, monkeypatch):
-    code = next(text for language, text in blocks if language == "python")
-    manifest, entry = [text for language, text in blocks if language == "toml"][:2]
-    (tmp_path / "puna_echo.py").write_text(code)
-    (tmp_path / "puna_echo.backend.toml").write_text(manifest)
-    described = tmp_path / "puna_echo-1.0.dist-info"
-    described.mkdir()
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: puna-echo\nVersion: 1.0\n")
-    (described / "entry_points.txt").write_text(
-        entry.replace('[project.entry-points."puna.backends"]', "[puna.backends]").replace('"', "")
+def rows(after):
+    """Return the cells of the first table behind a text."""
+    table = re.search(r"\n\|---.*?\n((?:\|.*\n)+)", README[README.index(after) :])
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[1].splitlines()]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A server with a plugins folder that is empty at first."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / ".local/share/puna/plugins"
+    folder.mkdir(parents=True)
+    with serving(home / "models", PUNA_PLUGINS_FOLDER=str(folder)) as server:
+        yield server, home, folder
+
+
+def shell(script, server, home, folder):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"HOME": str(home), "PATH": path, "PUNA_GRPC_HOST": server.grpc, "PUNA_PLUGINS_FOLDER": str(folder)}
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=home,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    want = ModelRequirements(key="e", name="e", format="echo", spec=ModelSpec(path=""))
-    async with ModelPool(Registry.discover(), Settings()) as pool, pool.lease(want) as lease:
-        answer = await collect(lease.model, SequenceRequest(prompt="hello there"))
-    assert answer.text == "hello there "
-    assert len(code.strip().splitlines()) <= 25
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_the_test_class_is_named_rightly(blocks):
-    code = next(text for language, text in blocks if "BackendContract" in text)
-    compile(code, "README.md", "exec")
-    assert "from puna.testing import BackendContract" in code
+def test_the_first_example_is_a_working_backend(running):
+    code, manifest = block("python", "class Echo("), block("toml", 'puna_echo:EchoBackend"\n\n[cap')
+    assert len(code.strip().splitlines()) <= 20
+    _, home, _ = running
+    (home / "puna_echo.py").write_text(code)
+    (home / "backend.toml").write_text(manifest)
+    output = shell(block("sh", "puna run parrot"), *running)
+    assert re.search(r"^echo .*echo", output, re.MULTILINE)
+    assert "hello there" in output
+
+
+def test_the_chat_example_answers_a_conversation(running):
+    server, _, folder = running
+    (folder / "clerk").mkdir()
+    (folder / "clerk/puna_clerk.py").write_text(block("python", "class Clerk("))
+    capabilities = "[capabilities]\nchat = true\nthinking = true\ntokenizer = false\n"
+    (folder / "clerk/backend.toml").write_text(
+        f'{HEADER.replace("echo", "clerk")}[host]\nclass = "puna_clerk:ClerkBackend"\n{capabilities}'
+    )
+    shell("echo weights > weights.bin; puna create clerk --backend clerk --file weights.bin", *running)
+    body = {"model": "clerk", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "think": True}
+    message = server.json("/api/chat", body)["message"]
+    assert (message["content"], message["thinking"]) == ("You said: Hi", "A user asks.")
+
+
+def test_the_contract_tests_of_the_example_run(tmp_path):
+    """The echo fails some, as the page says, and passes the others."""
+    (tmp_path / "puna_echo.py").write_text(block("python", "class Echo("))
+    (tmp_path / "puna_echo.backend.toml").write_text(block("toml", 'puna_echo:EchoBackend"\n\n[cap'))
+    (tmp_path / "test_echo.py").write_text(block("python", "BackendContract"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    failed = set(re.findall(r"FAILED \S+::(\w+)", done.stdout))
+    assert {"test_a_limit_is_kept", "test_stop_strings_end_the_text_and_are_not_in_it"} <= failed, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 2 * len(failed)
+
+
+def test_the_table_lists_every_field_of_the_manifest():
+    listed = {cells[0].strip("`") for cells in rows("| field | default |")}
+    own = {each.name for each in dataclasses.fields(Manifest)} - {"host", "capabilities", "path", "required_options"}
+    host = {"host.class" if each.name == "python_class" else f"host.{each.name}" for each in dataclasses.fields(Host)}
+    capabilities = {f"capabilities.{each.name}" for each in dataclasses.fields(Capabilities)}
+    assert listed == own | host | capabilities
+
+
+@pytest.mark.parametrize(("name", "values"), [("constraints", CONSTRAINTS), ("sampling", SAMPLING)])
+def test_the_table_lists_every_value(name, values):
+    (meaning,) = (cells[2] for cells in rows("| field | default |") if cells[0] == f"`capabilities.{name}`")
+    assert tuple(re.findall(r"`(\w+)`", meaning)) == tuple(values)
+
+
+def test_the_table_states_the_defaults(tmp_path):
+    (tmp_path / "backend.toml").write_text(f'{HEADER}[host]\nclass = "a:B"\n')
+    manifest = read(tmp_path / "backend.toml")
+    for field, default, _ in rows("| field | default |"):
+        if default not in ("required", "", "the entry point's value"):
+            value = manifest
+            for part in field.strip("`").split("."):
+                value = getattr(value, part)
+            expected = json.loads(default.strip("`"))
+            assert (list(value) if isinstance(value, tuple) else value) == expected, field
+
+
+def test_the_options_are_those_of_a_manifest(tmp_path):
+    (tmp_path / "backend.toml").write_text(f'{HEADER}[host]\nclass = "a:B"\n{block("toml", "x-scope")}')
+    options = read(tmp_path / "backend.toml").options
+    assert (options["threads"].scope, options["library"].scope) == ("request", "operator")
+    assert {cells[0].split("`")[1] for cells in rows("| scope |")} == {"operator", "model", "request"}
+
+
+def test_the_secrets_are_those_of_a_configuration(tmp_path):
+    (tmp_path / "puna.toml").write_text(block("toml", "[secrets]"))
+    assert from_environment({}, tmp_path / "puna.toml").secrets.keys() == {"openai", "vllm", "test"}
+
+
+def test_every_command_exists():
+    commands = [line.split() for _, text in BLOCKS for line in text.splitlines() if line.startswith("puna ")]
+    assert len(commands) > 6
+    for _, *arguments in commands:
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            try:
+                parser().parse_args([each.strip('"') for each in arguments if each != 'there"'])
+            except SystemExit:
+                pytest.fail(f"puna {' '.join(arguments)}: {errors.getvalue()}")
