@@ -31,7 +31,7 @@ from puna.backend import (
 )
 from puna.backend.text import TextAssembly
 from puna.blocking import iterate
-from puna_ctranslate2.tokenized import TokenizedModel
+from puna_ctranslate2.tokenized import TokenizedModel, to_numpy
 from puna_ctranslate2.vocabulary import Vocabulary
 
 POLL_SECONDS: Final = 0.2
@@ -190,7 +190,7 @@ class _Sequence:
         )
 
     def _logprob(self, token: int, view: ctranslate2.StorageView, top: int) -> TokenLogprob:
-        logits = np.array(view.to(ctranslate2.DataType.float32), dtype=np.float64).reshape(-1)
+        logits = to_numpy(view).astype(np.float64).reshape(-1)
         penalty = self._request.sampling.repeat_penalty
         if self._generated and penalty > 0 and self._request.sampling.repeat_last_n:
             # The engine returns the logits after the penalty, which log-probabilities do not include.

@@ -17,7 +17,7 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna.blocking import stoppable
-from puna_ctranslate2.tokenized import TokenizedModel
+from puna_ctranslate2.tokenized import TokenizedModel, to_numpy
 from puna_ctranslate2.vocabulary import Vocabulary
 
 BATCH: Final = 16
@@ -69,8 +69,7 @@ class Encoder(TokenizedModel):
 
 def forward(engine: ctranslate2.Encoder, texts: list[list[int]]) -> Floats:
     """Return the last states of the texts' tokens: texts by tokens by width."""
-    output: Any = engine.forward_batch(texts).last_hidden_state
-    return np.array(output.to_device(ctranslate2.Device.cpu).to(ctranslate2.DataType.float32))
+    return to_numpy(engine.forward_batch(texts).last_hidden_state)
 
 
 POOLING: Final[dict[str, Callable[[Floats], Any]]] = {

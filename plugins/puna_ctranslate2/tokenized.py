@@ -5,8 +5,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import ctranslate2
+import numpy as np
+import numpy.typing as npt
+
 from puna.backend import LoadedModel, ModelFacts
 from puna_ctranslate2.vocabulary import Vocabulary
+
+
+def to_numpy(view: ctranslate2.StorageView) -> npt.NDArray[np.float32]:
+    """Return a copy of an array of the engine, which may be on a GPU and of a type that numpy lacks."""
+    return np.array(view.to_device(ctranslate2.Device.cpu).to(ctranslate2.DataType.float32))
 
 
 class Work:

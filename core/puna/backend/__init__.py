@@ -1,18 +1,25 @@
 """The backend contract: what a plugin implements, and all that it needs to import.
 
-A plugin is a distribution with an entry point in the group `puna.backends` that names a Backend subclass:
-
-    [project.entry-points."puna.backends"]
-    parrot = "puna_parrot:ParrotBackend"
-
-Its manifest, the file `backend.toml` in the package's folder, says what the backend serves and which options it takes.
-plugins/README.md describes the file. The core reads it and imports no plugin.
+A plugin is a Backend subclass and a manifest, the file `backend.toml`. The manifest says what the backend serves, what
+it can do, which options it takes, and how its host process is started. plugins/README.md describes the file and where
+it lies. The core reads it and imports no plugin.
 
 The core does everything that is the same for every backend: model names, the store, templates, truncation, tool calls,
-thinking, keep-alive and the queue. A backend takes a prompt, as text or tokens, and yields text deltas.
+thinking, keep-alive and the queue. A backend takes a prompt, as text or tokens, and yields text deltas. A backend at
+chat level takes the conversation instead, and yields chat deltas.
 
 Lifetimes. A Backend lives as long as the process that runs it. A LoadedModel lives from `load` to `aclose`; the core
 closes every generator of the model before it calls `aclose`.
+
+What is unknown. A context length of 0 is unknown, and so is a token id of -1. A model without a tokenizer says so in
+its facts; the core then counts tokens by each Finish alone.
+
+What an engine cannot do. The core refuses a demand on the form of an answer that the manifest does not declare, such as
+a constraint or log-probabilities. A parameter that only tunes sampling is passed on, and a backend ignores what its
+engine lacks. A model that can do less than its manifest declares raises UnsupportedError before its first delta.
+
+Logs. What a host prints or writes to standard error belongs to the server's log, under the model's name. The core shows
+the last lines if the host dies, and the others with OLLAMA_DEBUG=1. Exceptions are logged with their tracebacks.
 
 Cancellation. The core stops a sequence by closing its generator, which raises GeneratorExit at the current `yield`, or
 CancelledError at the current `await`. Clean up in `finally`. Decoding must end soon after that, also in the middle of a
@@ -20,7 +27,8 @@ prefill, since another sequence waits for the slot.
 
 Processes. A backend runs in a host process, so that a crash of native code fails the requests of one model only. Each
 loaded model has a host of its own, or all models of a backend share one if its manifest says `shared`. The module is
-imported when the host loads its first model.
+imported when the host loads its first model. The core ends a host whose event loop does not answer for
+PUNA_MAX_HOST_SILENCE_SECONDS, so compute in threads (`puna.blocking`). Only `load` may block the loop.
 """
 
 from abc import ABC, abstractmethod
@@ -299,8 +307,11 @@ class Backend(ABC):
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load a model, calling `report` with the progress from 0 to 1, from any thread.
 
+        A load that neither reports nor ends for OLLAMA_LOAD_TIMEOUT is ended. It may block the event loop, but then it
+        cannot be cancelled. Cancelling the call frees what was loaded so far.
+
         Raises InvalidRequestError if the file is not a model that the backend can run, and MemoryError if there is no
-        room. Cancelling the call frees what was loaded so far.
+        room; the core then tries once more, with a smaller context and without the other models.
         """
 
     async def models(self, options: Mapping[str, object], /) -> list[UpstreamModel]:
