@@ -84,6 +84,14 @@ def test_the_chat_example_answers_a_conversation(running):
     assert (message["content"], message["thinking"]) == ("You said: Hi", "A user asks.")
 
 
+def test_a_plugin_is_installed_and_removed(running, tmp_path):
+    server, _, _ = running
+    (tmp_path / "plugins").mkdir()
+    output = shell(block("sh", "puna plugin install"), server, tmp_path, tmp_path / "plugins")
+    assert re.search(r"^echo ", output, re.MULTILINE)
+    assert "puna-echo is removed" in output
+
+
 def test_the_contract_tests_of_the_example_run(tmp_path):
     """The echo fails some, as the page says, and passes the others."""
     (tmp_path / "puna_echo.py").write_text(block("python", "class Echo("))
