@@ -12,6 +12,7 @@ SPEC = ModelSpec(
     name="sky:latest",
     format="ctranslate2",
     files={"model.bin": "/m/model.bin", "sub/vocabulary.json": "/blobs/sha256-1"},
+    folder="/run/links",
     upstream="local/sky",
     adapter_paths=("/a",),
     projector_paths=("/p",),
