@@ -34,6 +34,8 @@ class Limits:
     # Requests.
     max_request_bytes: int = 64 << 20
     """Bytes of the body of a request that is not an upload, after decompression."""
+    max_web_message_bytes: int = 8 << 20
+    """Bytes of a binary message by Connect or gRPC-Web, whose elements are not counted before they are in memory."""
     max_control_bytes: int = 1 << 20
     """Bytes of the body of a request that only names models: show, copy, delete, pull and push."""
     max_bodies_bytes: int = 1 << 30

@@ -8,7 +8,15 @@ from typing import Final
 import grpc.aio
 from aiohttp import web
 
-from puna.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
+from puna.v1 import (
+    chat_pb2_grpc,
+    embed_pb2_grpc,
+    generate_pb2_grpc,
+    models_pb2_grpc,
+    rank_pb2_grpc,
+    server_pb2_grpc,
+    tokenize_pb2_grpc,
+)
 from puna_rest.errors import LONG_ERRORS
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -33,6 +41,8 @@ class Core:
     embed: "embed_pb2_grpc.EmbedServiceAsyncStub"
     models: "models_pb2_grpc.ModelsServiceAsyncStub"
     server: "server_pb2_grpc.ServerServiceAsyncStub"
+    tokenize: "tokenize_pb2_grpc.TokenizeServiceAsyncStub"
+    rank: "rank_pb2_grpc.RankServiceAsyncStub"
 
 
 CORE: Final = web.AppKey("core", Core)
@@ -64,4 +74,6 @@ def connect(channel: grpc.aio.Channel) -> Core:
         embed_pb2_grpc.EmbedServiceStub(channel),
         models_pb2_grpc.ModelsServiceStub(channel),
         server_pb2_grpc.ServerServiceStub(channel),
+        tokenize_pb2_grpc.TokenizeServiceStub(channel),
+        rank_pb2_grpc.RankServiceStub(channel),
     )

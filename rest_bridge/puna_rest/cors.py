@@ -15,6 +15,9 @@ HEADERS: Final = (
     "X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
     "X-Stainless-Runtime-Version,X-Stainless-Timeout"
 )
+RPC_HEADERS: Final = f"{HEADERS},Connect-Protocol-Version,Connect-Timeout-Ms,Grpc-Timeout,X-Grpc-Web,X-User-Agent"
+"""The same for methods of gRPC, of which Ollama has none."""
+RPC_PATH: Final = "/puna."
 LOCAL: Final = (
     *(
         f"{scheme}://{host}{port}"
@@ -82,7 +85,9 @@ def judge(request: web.BaseRequest, rules: Policy, host: str) -> tuple[web.Respo
     if not rules.allows(origin):
         return web.Response(status=403), ""
     allowed = ANY if rules.everyone else origin
-    return (_preflight(allowed), "") if request.method == "OPTIONS" else (None, allowed)
+    if request.method != "OPTIONS":
+        return None, allowed
+    return _preflight(allowed, RPC_HEADERS if request.path.startswith(RPC_PATH) else HEADERS), ""
 
 
 def allow(response: web.StreamResponse, origin: str) -> None:
@@ -92,16 +97,16 @@ def allow(response: web.StreamResponse, origin: str) -> None:
         response.headers["Vary"] = "Origin"
 
 
-def _preflight(origin: str) -> web.Response:
+def _preflight(origin: str, names: str) -> web.Response:
     headers = CIMultiDict(
         {
-            "Access-Control-Allow-Headers": HEADERS,
+            "Access-Control-Allow-Headers": names,
             "Access-Control-Allow-Methods": METHODS,
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Max-Age": "43200",
         }
     )
     if origin != ANY:
-        for name in ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"):
-            headers.add("Vary", name)
+        for each in ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"):
+            headers.add("Vary", each)
     return web.Response(status=204, headers=headers)

@@ -75,6 +75,16 @@ BY_CODE: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
 # Reasons of errors that occur once the request runs. Ollama writes other headers from then on.
 WHILE_RUNNING: Final = frozenset(
     {
@@ -168,6 +178,11 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
     early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
     return Failure(status, text, reason or error.code().name, early=early, retry_after=seconds)
+
+
+def grpc_code(failed: Failure) -> int:
+    """Return the number of the gRPC status code for a request that the bridge refuses."""
+    return int(_CODES.get(failed.status, grpc.StatusCode.INTERNAL).value[0])
 
 
 def _info(details: str | bytes) -> tuple[ErrorInfo, RetryInfo]:

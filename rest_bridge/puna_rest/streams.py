@@ -79,7 +79,7 @@ async def relay(
                     if not response.prepared:
                         # From here on the status line is sent, and errors belong into the stream.
                         await response.prepare(request)
-                        _notes(request)[_CUT] = lambda failed: _end(response, write_error(failed))
+                        on_cut(request, lambda failed: _end(response, write_error(failed)))
                     await response.write(piece.encode())
         except grpc.aio.AioRpcError as error:
             failed = failure(error)
@@ -94,6 +94,11 @@ async def relay(
         return await _end(response, tail)
     finally:
         call.cancel()  # stops decoding if the client hung up, and has no effect on a call that has ended
+
+
+def on_cut(request: web.BaseRequest, end: Callable[[Failure], Awaitable[web.StreamResponse]]) -> None:
+    """Have `cut` end the request's stream, which has begun, with a function."""
+    _notes(request)[_CUT] = end
 
 
 async def cut(request: web.BaseRequest, failed: Failure) -> web.StreamResponse | None:

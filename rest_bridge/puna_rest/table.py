@@ -15,6 +15,7 @@ from puna_rest.routes import (
     responses,
     server,
     transcriptions,
+    web_rpc,
 )
 from puna_rest.routing import Handler, Route, Table
 
@@ -59,5 +60,6 @@ TABLE: Final = Table(
         _openai("/v1/responses", POST=responses.responses),
         _openai("/v1/audio/transcriptions", POST=transcriptions.transcriptions),
         Route("/v1/messages", {"POST": anthropic.messages}, anthropic.error),
+        *(Route(path, {"POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
     )
 )
