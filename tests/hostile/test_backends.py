@@ -76,6 +76,8 @@ MANIFESTS = {
     "no_program": toml("no_program") + 'host.command = ["./nothing"]\n',
     "lacking": toml("lacking", requires=["no_such_engine"], install="pip install engine"),
 }
+SERVED = {"formats": ["gguf"], "preference": -50}
+"""Fields of backends to which the scripted model can be given."""
 LOAD_SECONDS = 12
 """The timeout of a load here."""
 
@@ -90,7 +92,7 @@ def environment(home):
     """The variables with which all of these plugins are installed."""
     site, shelf = Site(home / "site"), Site(home / "shelf")
     for name, code in (AT_IMPORT | PRINTS).items():
-        site.module(name, code=code)
+        site.module(name, toml(name, **SERVED), code=code)
     for name, manifest in MANIFESTS.items():
         site.module(name, manifest)
     site.write("puna_usurper.py", CODE)
@@ -101,9 +103,11 @@ def environment(home):
         site.write(f"puna_{name}-1.0.dist-info/entry_points.txt", f"[puna.backends]\ntwice = puna_{name}:Made\n")
     site.write("bad-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
     site.write("bad-1.0.dist-info/entry_points.txt", "[puna.backends]\nno equals sign\n")
-    shelf.write("loose/backend.toml", toml("loose") + 'host.command = ["sh", "-c", "echo nothing; sleep 60"]\n')
-    shelf.write("dies/backend.toml", toml("dies") + 'host.command = ["false"]\n')
-    shelf.write("text/backend.toml", toml("text") + 'host.command = ["./text"]\n')
+    shelf.write(
+        "loose/backend.toml", toml("loose", **SERVED) + 'host.command = ["sh", "-c", "echo nothing; sleep 60"]\n'
+    )
+    shelf.write("dies/backend.toml", toml("dies", **SERVED) + 'host.command = ["false"]\n')
+    shelf.write("text/backend.toml", toml("text", **SERVED) + 'host.command = ["./text"]\n')
     shelf.write("text/text", b"\x7fELF no program").chmod(0o755)
     return {
         "PYTHONPATH": os.pathsep.join([str(site.folder), os.environ.get("PYTHONPATH", "")]),

@@ -58,16 +58,23 @@ def blob(server):
 
 
 @pytest.fixture(scope="module")
-def models(server):
+def models(server, blob):
     """A model for every installed backend, by the backend's name."""
     made = {}
     with grpc.insecure_channel(server.grpc) as channel:
         stub = models_pb2_grpc.ModelsServiceStub(channel)
-        for name in Registry.discover().names():
-            request = models_pb2.CreateModelRequest(name=f"for-{name}", backend=name, **{"from": "scripted"})
+        for each in Registry.discover().describe():
+            if "gguf" in each.manifest.formats:
+                source = {"from": "scripted"}
+            elif each.manifest.formats:
+                file = models_pb2.FileBlob(name="model.bin", digest=f"sha256:{Path(blob).name.removeprefix('sha256-')}")
+                source = {"files": [file], "has_files": True, "format": each.manifest.formats[0]}
+            else:
+                source = {"upstream": "none/none"}
+            request = models_pb2.CreateModelRequest(name=f"for-{each.name}", backend=each.name, **source)
             list(stub.CreateModel(request))
-            made[name] = f"for-{name}"
-    assert {"llama_cpp", "ctransformers"} <= made.keys()
+            made[each.name] = f"for-{each.name}"
+    assert {"llama_cpp", "ctransformers", "ctranslate2", "openai"} <= made.keys()
     return made
 
 
