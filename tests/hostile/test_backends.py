@@ -106,6 +106,8 @@ def environment(home):
     shelf.write(
         "loose/backend.toml", toml("loose", **SERVED) + 'host.command = ["sh", "-c", "echo nothing; sleep 60"]\n'
     )
+    for name, content in ((b"strange\xff\n", "no toml"), (b"odd\xff\n", toml("odd") + 'host.command = ["true"]')):
+        shelf.write(f"{os.fsdecode(name)}/backend.toml", content)
     shelf.write("dies/backend.toml", toml("dies", **SERVED) + 'host.command = ["false"]\n')
     shelf.write("text/backend.toml", toml("text", **SERVED) + 'host.command = ["./text"]\n')
     shelf.write("text/text", b"\x7fELF no program").chmod(0o755)
@@ -171,7 +173,7 @@ def test_a_module_that_is_rude_at_import_is_served_all_the_same(server, name):
     assert (status, answer.get("response")) == (200, "made here"), answer
 
 
-@pytest.mark.parametrize("name", [*MANIFESTS, "twice", "bad-1"])
+@pytest.mark.parametrize("name", [*MANIFESTS, "twice", "bad-1", "strange"])
 def test_a_bad_manifest_is_listed_with_its_fault(listed, name):
     found = [each for key, all_ in listed.items() if key.startswith(name) for each in all_]
     assert len(found) == (2 if name == "twice" else 1)

@@ -47,6 +47,12 @@ def test_the_wheel_holds_each_package_whole_and_typed(wheel, package):
     assert files | {f"{folder.name}/py.typed"} <= set(wheel.namelist())
 
 
+def test_the_wheel_holds_the_manifests_of_the_backends(wheel):
+    manifests = {str(path.relative_to(ROOT / "plugins")) for path in (ROOT / "plugins").glob("puna_*/*backend.toml")}
+    assert "puna_llama_cpp/backend.toml" in manifests
+    assert manifests <= set(wheel.namelist())
+
+
 def test_the_wheel_holds_the_license_and_nothing_but_packages(wheel):
     assert wheel.read("puna-0.1.0.dist-info/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     top = {name.partition("/")[0] for name in wheel.namelist()}

@@ -98,12 +98,13 @@ def print_json(messages: Sequence[Message]) -> None:
 def list_plugins(settings: Settings) -> None:
     """Print each backend: where it comes from, what it serves and can do, and the error if it is broken."""
     from puna.plugins import Registry
+    from puna.plugins.table import plain
 
     rows = [
         (
             each.name,
             # A backend of a folder has no distribution.
-            f"{each.distribution} {each.version}".strip() or (str(each.manifest.path) if each.manifest else "-"),
+            f"{each.distribution} {each.version}".strip() or (plain(str(each.manifest.path)) if each.manifest else "-"),
             str(each.manifest.contract) if each.manifest else "-",
             ", ".join(each.formats) or "-",
             each.error or (", ".join(each.manifest.capabilities.names()) if each.manifest else ""),

@@ -26,7 +26,7 @@ from puna.plugins.environment import Announced, Environment
 from puna.plugins.installed import InstalledPlugin, is_link
 from puna.plugins.manifest import CLASS, NAME, NAME_FORM, Manifest, ManifestError, read
 from puna.plugins.plugin import Plugin
-from puna.plugins.table import shown
+from puna.plugins.table import plain, shown
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Installed:
             found = [each for each in found if each.name in self._only]
             for name in sorted(set(self._only) - {each.name for each in found}):
                 log.warning("PUNA_PLUGINS names the backend %r, which is not installed", shown(name))
-        return _unique(found)
+        return [replace(each, error=plain(each.error)) for each in _unique(found)]
 
     def fingerprint(self) -> dict[Path, object]:
         """Return the state of each file and folder whose change may change the list."""

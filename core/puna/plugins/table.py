@@ -110,7 +110,15 @@ class Table:
 
 def shown(text: str) -> str:
     """Return a name by a stranger as errors and lists show it: cut, and without control characters."""
-    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return plain(text, _SHOWN)
+
+
+def plain(text: str, longest: int = 2 * MAX_TEXT) -> str:
+    """Return a text that may hold what strangers wrote, such as a path: cut, and without characters of no glyph.
+
+    Lone surrogates, with which paths hold bytes that are not UTF-8, cannot be sent or printed.
+    """
+    cut = text if len(text) <= longest else f"{text[:longest]}…"
     return "".join(each if each.isprintable() else "?" for each in cut)
 
 

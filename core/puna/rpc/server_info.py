@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from puna.auth.caller import current
 from puna.errors import ServerEndingError
 from puna.plugins import Plugin
+from puna.plugins.table import plain
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
@@ -135,6 +136,6 @@ def _backend(plugin: Plugin) -> server_pb2.BackendInfo:
         info.capabilities.extend(manifest.capabilities.names())
         info.constraints.extend(manifest.capabilities.constraints)
         info.sampling.extend(manifest.capabilities.sampling)
-        info.manifest_path = str(manifest.path)
+        info.manifest_path = plain(str(manifest.path))
         info.options_json = json.dumps(manifest.options_schema())
     return info

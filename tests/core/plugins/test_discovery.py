@@ -236,6 +236,17 @@ def test_a_bad_manifest_in_the_folder_is_listed_with_its_fault(found, shelf, arr
     assert backends["well"].error == ""
 
 
+@pytest.mark.parametrize("content", ["no toml", toml("strange") + 'host.command = ["true"]'])
+def test_a_folder_whose_name_is_no_text_can_be_listed(found, shelf, content):
+    folder = shelf.folder / os.fsdecode(b"a\xff\n\x1b[31m")
+    folder.mkdir()
+    (folder / "backend.toml").write_text(content)
+    (strange,) = (each for each in found().values() if each.name.startswith(("a?", "strange")))
+    for text in (strange.name, strange.error):
+        assert text.isprintable()
+        text.encode()
+
+
 def test_hidden_folders_and_files_are_no_backends(found, shelf):
     shelf.write(".cache/x", "")
     shelf.write("_build/x", "")
