@@ -253,6 +253,12 @@ def test_the_chat_template_of_a_folder_makes_the_prompts(puna, server, folder):
     assert json.loads(content)["prompt"] == "<system>Hi.<user>Who?"
 
 
+def test_commands_talk_to_a_model_without_a_file(puna):
+    puna("create", "talk-up", "--backend", "away", "--upstream", "talker")
+    assert json.loads(puna("run", "talk-up", "Hello"))["upstream"] == "talker"
+    assert "talk-up:latest" in puna("ps")
+
+
 def test_files_are_imported_where_they_are(puna, told, folder):
     (folder / "mine.bin").write_text(str(folder))  # no blob has these bytes yet
     puna("import", folder, "--name", "there", "--backend", "shelf", "--format", "shelf")

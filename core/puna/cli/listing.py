@@ -52,9 +52,10 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
         (
             each.model.name,
             each.model.digest[:12],
-            human_bytes(each.size_bytes),
-            processor(each.size_bytes, each.vram_bytes),
-            str(each.context_length),
+            # A model of an upstream takes no memory here, and its context length may be unknown.
+            human_bytes(each.size_bytes) if each.size_bytes else "-",
+            processor(each.size_bytes, each.vram_bytes) if each.size_bytes or each.model.details.format else "-",
+            str(each.context_length or "-"),
             _until(each.expire_time.ToNanoseconds() / 1e9 - now),
             each.backend,
             *([str(each.queued_requests)] if waiting else []),

@@ -30,6 +30,7 @@ _KINDS: Final = {
     Kind.PARTIAL: models_pb2.FINDING_KIND_PARTIAL,
     Kind.UNFINISHED: models_pb2.FINDING_KIND_UNFINISHED,
     Kind.STRAY: models_pb2.FINDING_KIND_STRAY,
+    Kind.NO_BACKEND: models_pb2.FINDING_KIND_NO_BACKEND,
 }
 
 

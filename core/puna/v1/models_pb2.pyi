@@ -130,6 +130,8 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """A temporary file of a writer. Not a fault."""
     FINDING_KIND_STRAY: _FindingKind.ValueType  # 10
     """A file that does not belong to the store. Not a fault."""
+    FINDING_KIND_NO_BACKEND: _FindingKind.ValueType  # 11
+    """The backend that a model names cannot be used. Not a fault of the store."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is the kind of a finding."""
@@ -156,6 +158,8 @@ FINDING_KIND_UNFINISHED: FindingKind.ValueType  # 9
 """A temporary file of a writer. Not a fault."""
 FINDING_KIND_STRAY: FindingKind.ValueType  # 10
 """A file that does not belong to the store. Not a fault."""
+FINDING_KIND_NO_BACKEND: FindingKind.ValueType  # 11
+"""The backend that a model names cannot be used. Not a fault of the store."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final

@@ -1,8 +1,10 @@
+import asyncio
+
 import pytest
 from tests.core.inprocess import loading
 
 from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec
-from puna.errors import DamagedModelError, LoadFailedError, OutOfMemoryError
+from puna.errors import BackendFailedError, DamagedModelError, LoadFailedError, OutOfMemoryError
 from puna.errors import InvalidRequestError as RefusedError
 from puna.plugins import Manifest, Plugin, Registry
 from puna.plugins.option import read_options
@@ -53,14 +55,14 @@ def backend():
 
 
 @pytest.fixture
-def launcher(backend):
+def launcher(backend, tmp_path):
     options, _ = read_options(Table({"properties": OPTIONS}))
     small = Plugin(name="small", manifest=Manifest(name="small", formats=("gguf",), options=options))
     settings = Settings(backend_options={"small": {"path": "/lib", "speed": 2}})
 
     class Sockets:
         def next(self):
-            return "/no/socket"
+            return tmp_path / "1"
 
     return Launcher(Registry(lambda: [small]), settings, Sockets(), loading(backend))
 
@@ -132,3 +134,69 @@ async def test_a_lack_of_memory_is_no_fault_of_the_files(launcher, backend):
     with pytest.raises(OutOfMemoryError):
         await launch(launcher, need(verify))
     assert verify.calls == [False]
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    found = {}
+    for name in ("config.json", "sub/model.bin"):
+        path = tmp_path / f"sha256-{len(found)}"
+        path.write_text(name)
+        found[name] = str(path)
+    return found
+
+
+def need_files(files):
+    return ModelRequirements(key="m", name="m", spec=ModelSpec(path="", files=files))
+
+
+async def test_opaque_files_have_a_folder_for_as_long_as_the_model_is_loaded(launcher, backend, blobs, tmp_path):
+    launched = await launch(launcher, need_files(blobs))
+    (spec,) = backend.specs
+    assert launched.folder == spec.folder == spec.path == str(tmp_path / "1.files")
+    assert (tmp_path / "1.files" / "sub" / "model.bin").read_text() == "sub/model.bin"
+
+
+@pytest.mark.parametrize("error", [InvalidRequestError("no"), MemoryError("no room"), RuntimeError("oh dear")])
+async def test_a_failed_load_leaves_no_folder(launcher, backend, blobs, tmp_path, error):
+    backend.error = error
+    with pytest.raises((LoadFailedError, RuntimeError, BackendFailedError)):
+        await launch(launcher, need_files(blobs))
+    assert len(backend.specs) == 1
+    assert not (tmp_path / "1.files").exists()
+
+
+async def test_a_cancelled_load_leaves_no_folder(launcher, backend, blobs, tmp_path):
+    started = asyncio.Event()
+
+    async def forever(spec, report, /):
+        started.set()
+        await asyncio.sleep(3600)
+
+    backend.load = forever
+    task = asyncio.create_task(launch(launcher, need_files(blobs)))
+    await started.wait()
+    assert (tmp_path / "1.files").exists()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not (tmp_path / "1.files").exists()
+
+
+async def test_wrong_options_of_a_model_fail_its_load_by_name(launcher, backend):
+    """A model may come from a registry, or its backend may have been upgraded."""
+    stored = ModelRequirements(key="m", name="m:latest", spec=ModelSpec(path="/m", backend_options={"path": "/mine"}))
+    with pytest.raises(LoadFailedError, match=r"m:latest.*'path'"):
+        await launch(launcher, stored)
+    assert backend.specs == []
+
+
+async def test_a_requests_option_wins_over_the_models(launcher, backend):
+    requirements = ModelRequirements(
+        key="m",
+        name="m",
+        spec=ModelSpec(path="/m", backend_options={"speed": 3}),
+        backend_options={"small": {"speed": 4}},
+    )
+    await launch(launcher, requirements)
+    assert backend.specs[0].backend_options["speed"] == 4

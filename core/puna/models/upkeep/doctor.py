@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from puna.errors import InvalidDigestError, StoreFailedError
+from puna.errors import BackendNotFoundError, InvalidDigestError, StoreFailedError
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
@@ -27,7 +27,7 @@ from puna.models.storage.blobs import PRIVATE
 from puna.models.storage.digest import file_name, is_digest
 from puna.models.storage.integrity import StoppedError, find_damage, never
 from puna.models.store import ModelStore
-from puna.models.stored import FAULTS
+from puna.models.stored import FAULTS, StoredModel
 from puna.models.upkeep.report import Finding, Kind, Report
 
 _TICK: Final = 0.06
@@ -274,6 +274,8 @@ class _Examination:
                 _ = model.parameters, model.messages, model.template_facts, model.system, model.licenses
                 if model.model_path is not None and model.config.is_gguf:
                     _ = model.gguf
+                _ = model.files
+                yield from self._without_backend(each, model)
             except LookupError:
                 continue  # removed meanwhile
             except FAULTS as error:
@@ -281,6 +283,21 @@ class _Examination:
                 yield Finding(
                     kind=Kind.BROKEN_MODEL, path=str(each.path), text=str(error), advice=_AGAIN, models=(shortest,)
                 )
+
+    def _without_backend(self, each: _Named, model: StoredModel) -> Iterator[Finding]:
+        """Report a model whose backend cannot be used now. Which backend serves GGUF is no matter of the store."""
+        if not model.config.backend and not model.config.is_opaque:
+            return
+        try:
+            self.store.backends.serving(model.config.format, model.config.backend)
+        except BackendNotFoundError as error:
+            yield Finding(
+                kind=Kind.NO_BACKEND,
+                path=str(each.path),
+                text=str(error),
+                advice="the model can be loaded once the backend is installed",
+                models=(each.name.shortest,),
+            )
 
     def _leftovers(self) -> Iterator[Finding]:
         used = {file_name(digest) for digest in self.store.manifests.used_digests(strict=False) if is_digest(digest)}

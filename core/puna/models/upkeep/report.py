@@ -18,11 +18,13 @@ class Kind(Enum):
     PARTIAL = "partial download"
     UNFINISHED = "unfinished file"
     STRAY = "stray file"
+    NO_BACKEND = "no backend"
+    """The model is sound, and the backend that it names cannot be used."""
 
     @property
     def is_fault(self) -> bool:
-        """Whether it is a fault and no mere leftover."""
-        return self not in (Kind.ORPHAN, Kind.PARTIAL, Kind.UNFINISHED, Kind.STRAY)
+        """Whether it is a fault of the store, and no mere leftover."""
+        return self not in (Kind.ORPHAN, Kind.PARTIAL, Kind.UNFINISHED, Kind.STRAY, Kind.NO_BACKEND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

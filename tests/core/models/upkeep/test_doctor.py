@@ -187,3 +187,35 @@ def test_what_cannot_be_repaired_is_told(stocked, monkeypatch):
     assert finding.advice.startswith("it cannot be repaired: ")
     assert finding.advice.endswith("read-only file system")
     assert report.faults == 1
+
+
+def test_models_of_other_formats_are_looked_at_without_reading_headers(workshop):
+    files = {"config.json": workshop.upload(b"{}"), "a/model.bin": workshop.upload(b"weights")}
+    workshop.create("kept", backend="shelf", files=files)
+    workshop.create("up", backend="away", upstream="big")
+
+    def seen(**how):
+        return list(doctor.examine(workshop.store, **how))
+
+    assert [each for each in seen() if isinstance(each, Finding)] == []
+    del workshop.backends.installed["away"]
+    (finding,) = [each for each in seen() if isinstance(each, Finding)]
+    assert (finding.kind, finding.models, finding.text) == (
+        Kind.NO_BACKEND,
+        ("up:latest",),
+        "backend 'away' is not installed",
+    )
+    assert seen()[-1].faults == 0
+    find_damage(workshop.store.blobs.path(files["a/model.bin"]))
+    workshop.backends.installed["away"] = workshop.backends.installed["shelf"]
+    (finding,) = [each for each in seen() if isinstance(each, Finding)]
+    assert (finding.kind, finding.models) == (Kind.DAMAGED_BLOB, ("kept:latest",))
+
+
+def test_names_that_a_registry_sent_are_a_fault_of_the_model(workshop):
+    workshop.create("kept", backend="shelf", files={"a": workshop.upload(b"x")})
+    path = workshop.store.manifests.path(ModelName.parse("kept"))
+    path.write_bytes(path.read_bytes().replace(b'"name":"a"', b'"name":"../a"'))
+    (finding,), report = look(workshop.store)
+    assert (finding.kind, report.faults) == (Kind.BROKEN_MODEL, 1)
+    assert "the file name '../a'" in finding.text
