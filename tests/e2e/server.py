@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import grpc
 import pytest
 
 from puna.process.watchdog import BUSY
+from puna.v1 import server_pb2, server_pb2_grpc
 
 PUNA = Path(sys.executable).parent / "puna"
 MODELS = Path(__file__).parents[1] / "models"
@@ -101,16 +103,30 @@ class Server:
         """Process ids of the model hosts."""
         return [pid for pid, parent in parents().items() if parent == self.process.pid and b"puna.host" in command(pid)]
 
+    def blob(self, data):
+        """Upload bytes; return their digest."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        request = urllib.request.Request(f"{self.url}/api/blobs/{digest}", data, method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status in (200, 201)
+        return digest
+
     def upload(self, name, *paths, **fields):
         """Make a model of GGUF files."""
-        files = {}
-        for path in paths:
-            data = path.read_bytes()
-            files[path.name] = digest = "sha256:" + hashlib.sha256(data).hexdigest()
-            request = urllib.request.Request(f"{self.url}/api/blobs/{digest}", data, method="POST")
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                assert answer.status in (200, 201)
+        files = {path.name: self.blob(path.read_bytes()) for path in paths}
         self.json("/api/create", {"model": name, "files": files, "stream": False} | fields)
+
+    def make_for(self, name, backend):
+        """Make a model for a backend that need not read it: of the first format that it serves, if it serves any."""
+        with grpc.insecure_channel(self.grpc) as channel:
+            stub = server_pb2_grpc.ServerServiceStub(channel)
+            listed = stub.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=60).backends
+        formats = next(each.formats for each in listed if each.name == backend)
+        fields = {"backend": backend}
+        if formats:
+            file = (MODELS / "scripted.gguf").read_bytes() if formats[0] == "gguf" else b"no model"
+            fields |= {"format": formats[0], "files": {"file": self.blob(file)}}
+        self.json("/api/create", {"model": name, "stream": False} | fields)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -124,7 +123,7 @@ def test_a_backend_that_needs_nothing(puna, told):
 
 
 def test_rest_takes_the_same_fields(server, told):
-    files = {name: upload(server, text) for name, text in FILES.items()}
+    files = {name: server.blob(text.encode()) for name, text in FILES.items()}
     made = {"model": "rest", "backend": "shelf", "format": "shelf", "files": files, "backend_options": {"level": 2}}
     server.json("/api/create", made | {"stream": False, "system": "Be brief."})
     assert (told("rest")["files"], told("rest")["options"]) == (FILES, {"level": 2})
@@ -139,21 +138,13 @@ def test_rest_takes_the_same_fields(server, told):
     assert "backend" not in gguf
 
 
-def upload(server, text):
-    digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    request = urllib.request.Request(f"{server.url}/api/blobs/{digest}", text.encode(), method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status in (200, 201)
-    return digest
-
-
 def test_grpc_takes_the_same_fields(server, grpc_channel):
     models = models_pb2_grpc.ModelsServiceStub(grpc_channel)
     request = models_pb2.CreateModelRequest(
         name="rpc",
         backend="shelf",
         format="crate",
-        files=[models_pb2.FileBlob(name=name, digest=upload(server, text)) for name, text in FILES.items()],
+        files=[models_pb2.FileBlob(name=name, digest=server.blob(text.encode())) for name, text in FILES.items()],
         backend_options_json='{"voice":"deep"}',
     )
     assert [each.progress.status for each in models.CreateModel(request, timeout=10)][-1] == "success"

@@ -63,7 +63,7 @@ dependencies = {dependencies}
 [tool.hatch.build.targets.wheel]
 packages = ["puna_{name}"]
 """
-MANIFEST = 'contract = 1\nname = "{name}"\nformats = []\n'
+MANIFEST = 'contract = 1\nname = "{name}"\nformats = ["gguf"]\n'
 
 
 def write_plugin(folder, name, *requirements, text="hello", version="1.0", shown=(), manifest=MANIFEST, module=MODULE):

@@ -73,7 +73,8 @@ class Started:
 def stocked(store):
     """Make a store with a model that does what the prompt says."""
     server = Started("serve", store=store).ready()
-    command = ["create", "scripted", "--gguf", str(MODELS / "scripted.gguf"), "--backend", "scripted"]
+    command = ["create", "scripted", "--file", str(MODELS / "scripted.gguf"), "--backend", "scripted"]
+    command += ["--format", "scripted"]
     subprocess.run([*PUNA, *command], env=os.environ | {"PUNA_GRPC_HOST": server.grpc}, check=True, capture_output=True)
     server.signal(signal.SIGTERM)
     assert server.ended() == (0, [])

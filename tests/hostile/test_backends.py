@@ -11,7 +11,7 @@ from tests.core.plugins.site import CODE, Site, toml
 from tests.e2e.server import MODELS, PUNA, serving
 from tests.hostile.bounds import unharmed
 
-from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna.v1 import server_pb2, server_pb2_grpc
 
 ECHO = """
 from puna.backend import Backend, Finish, LoadedModel, ModelFacts, TextDelta
@@ -143,13 +143,7 @@ def ask(server, model):
 
 def made(server, backend):
     """Make a model that names a backend; return its name."""
-    with grpc.insecure_channel(server.grpc) as channel:
-        stub = models_pb2_grpc.ModelsServiceStub(channel)
-        list(
-            stub.CreateModel(
-                models_pb2.CreateModelRequest(name=f"for-{backend}", backend=backend, **{"from": "scripted"})
-            )
-        )
+    server.make_for(f"for-{backend}", backend)
     return f"for-{backend}"
 
 

@@ -26,7 +26,7 @@ from tests.hostile.wire import (
     until_closed,
 )
 
-from puna.v1 import generate_pb2, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna.v1 import generate_pb2, server_pb2, server_pb2_grpc
 
 MB = 1 << 20
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
@@ -49,9 +49,7 @@ def server(tmp_path_factory):
         PYTHONPATH=os.pathsep.join([str(SCRIPTED), os.environ.get("PYTHONPATH", "")]),
     ) as running:
         running.upload("plain", MODELS / "scripted.gguf")
-        with grpc.insecure_channel(running.grpc) as channel:
-            made = models_pb2.CreateModelRequest(name="scripted", backend="scripted", **{"from": "plain"})
-            list(models_pb2_grpc.ModelsServiceStub(channel).CreateModel(made))
+        running.make_for("scripted", "scripted")
         running.json("/api/generate", {"model": "scripted", "prompt": "a", "raw": True, "stream": False})
         yield running
 

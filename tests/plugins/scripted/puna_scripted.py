@@ -52,7 +52,7 @@ class Scripted(LoadedModel):
         self._options = dict(spec.backend_options)
         self._facts = ModelFacts(
             context_length=min(spec.context_length, TRAINED_CONTEXT),
-            parallel=spec.parallel,
+            parallel=spec.parallel or 4,
             size_bytes=int(self._options.get("size_bytes", 0)),
             bos_text="<s>",
             bos_id=1,
