@@ -2,7 +2,7 @@
 
 The position in the tree says whose fault an error is. The text of an error is written here and nowhere else, since
 clients read it; many texts are Ollama's, to the byte. Programs read `reason`, which puna.rpc.status maps to a gRPC
-status code, and puna_rest.errors to an HTTP status.
+status code, and puna_rest.errors to an HTTP status. puna.auth.errors has more: what a caller may not do, or not now.
 
 PunaError
 ├── InvalidRequestError            the request cannot be served as it is
@@ -31,13 +31,11 @@ PunaError
 │   └── BlobNotFoundError
 ├── UnsupportedOperationError      the model does not support the operation
 │   ├── DemandUnsupportedError     the backend cannot give the answer the form that the request demands
-│   ├── TokenizerMissingError
 │   ├── EmbeddingsUnsupportedError
 │   └── RankingUnsupportedError
 ├── CreateFailedError              a model cannot be created from valid input
 ├── CloudDisabledError
 ├── NotLocalError                  only callers on this machine may name its files
-├── errors of puna.auth.errors    the caller may not do this, or not now
 ├── RegistryNotAllowedError        the operator does not allow this registry
 ├── QueueFullError
 ├── TooLargeError                  a request, or all requests together, exceed a limit
@@ -50,6 +48,7 @@ PunaError
 │   ├── OutOfMemoryError           there is not enough memory
 │   └── DamagedModelError          a file of the model is missing or changed
 ├── BackendCrashedError            the backend's process died
+├── BackendUnavailableError        the backend cannot serve the request now
 └── BackendFailedError             the backend raised an unexpected error
 """
 
@@ -270,12 +269,6 @@ class DemandUnsupportedError(UnsupportedOperationError):
         super().__init__(f"backend {backend!r} does not support {what}", backend=backend)
 
 
-class TokenizerMissingError(UnsupportedOperationError):
-    """The request needs a tokenizer, and the backend of the model has none."""
-
-    text = "this model's backend has no tokenizer, so its tokens cannot be counted, listed or turned into text"
-
-
 class EmbeddingsUnsupportedError(UnsupportedOperationError):
     """The model does not embed."""
 
@@ -392,6 +385,13 @@ class BackendCrashedError(PunaError):
     """The host process died. The text has the cause and the last lines of its output."""
 
     reason = "BACKEND_CRASHED"
+
+
+class BackendUnavailableError(PunaError):
+    """The backend cannot serve the request now, for example because an upstream is busy or down."""
+
+    reason = "BACKEND_UNAVAILABLE"
+    retry_seconds = 1.0
 
 
 class BackendFailedError(PunaError):

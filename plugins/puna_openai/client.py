@@ -51,10 +51,12 @@ class UpstreamClient:
 
         Raises StalledError, CutError if no event comes, NonsenseError, and what the package raises.
         """
+        # One deadline for all tries, since the client waits for all of them.
+        first_by = _after(self._upstream.timeout)
         for tries_left in range(self._upstream.retries, -1, -1):
             begun = False
             try:
-                async with aclosing(self._events(body)) as events:
+                async with aclosing(self._events(body, first_by)) as events:
                     async for event in events:
                         begun = True
                         yield event
@@ -66,9 +68,10 @@ class UpstreamClient:
                 if begun or not tries_left or not is_transient(error):
                     raise
 
-    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[object]:
+    async def _events(self, body: Mapping[str, Any], first_by: float) -> AsyncGenerator[object]:
+        """Yield the events of one try, the first before the moment `first_by` of the loop's clock."""
         upstream = self._upstream
-        async with _ending(upstream.timeout, begun=False):
+        async with _ending(first_by, upstream.timeout, begun=False):
             stream = await self._client.post(
                 "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=AsyncStream[object]
             )
@@ -77,25 +80,24 @@ class UpstreamClient:
             if not kind.startswith(EVENT_STREAM):
                 raise NonsenseError(f"it is of type {kind.partition(';')[0][:50]!r} and no stream of events")
             iterator = aiter(stream)
-            begun = False
+            deadline, seconds, begun = first_by, upstream.timeout, False
             while True:
-                seconds = upstream.stall_timeout if begun else upstream.timeout
                 try:
-                    async with _ending(seconds, begun=begun):
+                    async with _ending(deadline, seconds, begun=begun):
                         event = await anext(iterator)
                 except StopAsyncIteration:
                     return
-                begun = True
                 yield event
+                deadline, seconds, begun = _after(upstream.stall_timeout), upstream.stall_timeout, True
 
     async def embeddings(self, body: Mapping[str, Any]) -> object:
         """Return the answer of the embeddings method as a JSON value."""
-        async with _ending(self._upstream.timeout, begun=False):
+        async with _ending(_after(self._upstream.timeout), self._upstream.timeout, begun=False):
             return await self._client.post("/embeddings", cast_to=object, body=body)
 
     async def models(self) -> object:
         """Return the list of the upstream's models as a JSON value."""
-        async with _ending(self._upstream.list_timeout, begun=False):
+        async with _ending(_after(self._upstream.list_timeout), self._upstream.list_timeout, begun=False):
             return await self._client.with_options(max_retries=0).get("/models", cast_to=object)
 
     async def aclose(self) -> None:
@@ -103,11 +105,15 @@ class UpstreamClient:
         await self._client.close()
 
 
+def _after(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
 @asynccontextmanager
-async def _ending(seconds: float, *, begun: bool) -> AsyncGenerator[None]:
-    """Raise StalledError if the block takes longer."""
+async def _ending(deadline: float, seconds: float, *, begun: bool) -> AsyncGenerator[None]:
+    """Raise StalledError if the block lasts beyond a moment of the loop's clock. `seconds` stands in its text."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
         raise StalledError(seconds, begun=begun) from None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import openai
 
-from puna.backend import BackendError, InvalidRequestError, PromptTooLongError
+from puna.backend import BackendError, InvalidRequestError, PromptTooLongError, UnavailableError
 from puna_openai.answers import NonsenseError
 from puna_openai.bounds import TooLargeError
 from puna_openai.upstream import Upstream
@@ -57,7 +57,9 @@ def translated(upstream: Upstream, model: str, error: Exception, *, begun: bool 
         return _refused(upstream, model, error)
     if isinstance(error, openai.APIConnectionError) and begun:
         error = CutError()
-    return BackendError(_text(upstream, error))
+    # What waiting may mend. A stream that stalls or breaks in its middle has done part of its work.
+    passing = not begun and isinstance(error, openai.APIConnectionError | StalledError | CutError)
+    return (UnavailableError if passing else BackendError)(_text(upstream, error))
 
 
 def blackened(upstream: Upstream, text: str) -> str:
@@ -99,12 +101,13 @@ def _refused(upstream: Upstream, model: str, error: openai.APIStatusError) -> Ba
     if status == 404:
         return InvalidRequestError(f"{name} does not know model {model!r} (status 404)")
     if status == 429:
-        return BackendError(f"{name} takes no more requests now (status 429), try again later: {text}")
+        return UnavailableError(f"{name} takes no more requests now (status 429), try again later: {text}")
     if too_long := _too_long(error, text):
         return too_long
     if status in (400, 413, 415, 422):
         return InvalidRequestError(f"{name} refused the request (status {status}): {text}")
-    return BackendError(f"{name} failed (status {status}): {text}")
+    kind = UnavailableError if status in (502, 503, 504) else BackendError
+    return kind(f"{name} failed (status {status}): {text}")
 
 
 def _too_long(error: openai.APIStatusError, text: str) -> PromptTooLongError | None:

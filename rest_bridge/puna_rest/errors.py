@@ -59,6 +59,7 @@ BY_REASON: Final = {
     "MODEL_DAMAGED": 500,
     "MODEL_UNREADABLE": 500,
     "BACKEND_CRASHED": 500,
+    "BACKEND_UNAVAILABLE": 503,
     "BACKEND_FAILED": 500,
     "INTERNAL": 500,
 }
@@ -95,6 +96,7 @@ WHILE_RUNNING: Final = frozenset(
         "TOOLS_REFUSED",
         "UNSUPPORTED_CONSTRAINT",
         "BACKEND_CRASHED",
+        "BACKEND_UNAVAILABLE",
         "BACKEND_FAILED",
     }
 )

@@ -37,7 +37,13 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from puna.backend.chat import ChatInput, ChatMessage, ChatTool, ChatToolCall
-from puna.backend.errors import BackendError, InvalidRequestError, PromptTooLongError, UnsupportedError
+from puna.backend.errors import (
+    BackendError,
+    InvalidRequestError,
+    PromptTooLongError,
+    UnavailableError,
+    UnsupportedError,
+)
 from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
 
 __all__ = [
@@ -66,6 +72,7 @@ __all__ = [
     "SequenceRequest",
     "TextDelta",
     "TokenLogprob",
+    "UnavailableError",
     "UnsupportedError",
     "UpstreamModel",
 ]

@@ -23,5 +23,9 @@ class PromptTooLongError(BackendError):
         self.context_length = context_length
 
 
+class UnavailableError(BackendError):
+    """The backend cannot serve the request now, for example because an upstream is busy. It may succeed later."""
+
+
 class UnsupportedError(BackendError):
     """The model or the backend does not support the operation."""

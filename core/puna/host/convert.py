@@ -334,6 +334,8 @@ def error_to_wire(error: BaseException) -> wire.Failure:
             )
     if issubclass(kind, contract.InvalidRequestError):
         return wire.Failure(kind=wire.Failure.KIND_INVALID, message=text)
+    if issubclass(kind, contract.UnavailableError):
+        return wire.Failure(kind=wire.Failure.KIND_UNAVAILABLE, message=text)
     if issubclass(kind, contract.UnsupportedError):
         return wire.Failure(kind=wire.Failure.KIND_UNSUPPORTED, message=text)
     return wire.Failure(message=text)
@@ -346,6 +348,8 @@ def error_from_wire(failure: wire.Failure) -> contract.BackendError | BackendFai
         return contract.PromptTooLongError(failure.prompt_tokens, failure.context_length)
     if failure.kind == wire.Failure.KIND_INVALID:
         return contract.InvalidRequestError(text)
+    if failure.kind == wire.Failure.KIND_UNAVAILABLE:
+        return contract.UnavailableError(text)
     if failure.kind == wire.Failure.KIND_UNSUPPORTED:
         return contract.UnsupportedError(text)
     # Unspecified, or a kind that a newer host sends and this core does not know.

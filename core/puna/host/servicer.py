@@ -25,6 +25,8 @@ CODES = {
     wire.Failure.KIND_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     wire.Failure.KIND_CONTEXT_OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
     wire.Failure.KIND_UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+    # Not UNAVAILABLE, which tells the core that the host itself is gone.
+    wire.Failure.KIND_UNAVAILABLE: grpc.StatusCode.ABORTED,
 }
 SLICE = 64
 """Texts or vectors that are converted in one turn of the loop; heartbeats and deltas are sent between the turns."""

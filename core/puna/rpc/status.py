@@ -16,6 +16,7 @@ from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
     BackendNotFoundError,
+    BackendUnavailableError,
     BlobNotFoundError,
     CapabilityMissingError,
     ClientStalledError,
@@ -86,6 +87,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     UnreadableModelError: grpc.StatusCode.DATA_LOSS,
     GGUFError: grpc.StatusCode.FAILED_PRECONDITION,
     BackendCrashedError: grpc.StatusCode.UNAVAILABLE,
+    BackendUnavailableError: grpc.StatusCode.UNAVAILABLE,
     BackendFailedError: grpc.StatusCode.INTERNAL,
     PunaError: grpc.StatusCode.INTERNAL,
 }

@@ -5,8 +5,8 @@ anything runs: structured output, log-probabilities, biases of tokens, tokens th
 sampling is ignored by a backend without it, as Ollama ignores an option that it does not know.
 """
 
-from puna.backend import ModelFacts
-from puna.errors import DemandUnsupportedError, TokenizerMissingError
+from puna.backend import NO_TOKENIZER, ModelFacts
+from puna.errors import DemandUnsupportedError, UnsupportedOperationError
 from puna.plugins import Manifest
 from puna.serving.requests import GenerateRequest, RequestOptions
 
@@ -46,6 +46,6 @@ def check_prompt(backend: Manifest, request: GenerateRequest) -> None:
 
 
 def check_tokenizer(facts: ModelFacts) -> None:
-    """Raise TokenizerMissingError if the model has no tokenizer."""
+    """Raise UnsupportedOperationError if the model has no tokenizer."""
     if not facts.tokenizer:
-        raise TokenizerMissingError
+        raise UnsupportedOperationError(NO_TOKENIZER)

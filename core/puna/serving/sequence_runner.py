@@ -21,11 +21,13 @@ from puna.backend import (
     SequenceEvent,
     SequenceRequest,
     TextDelta,
+    UnavailableError,
 )
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
     BackendFailedError,
+    BackendUnavailableError,
     ContextOverflowError,
     EngineRefusedError,
     InvalidRequestError,
@@ -71,10 +73,12 @@ def translating_errors(request: SequenceRequest | None = None) -> Generator[None
         if request is not None and request.constraint is not None and not request.media:
             raise UnsupportedConstraintError(str(error)) from error
         # Inside a sequence the text is wrapped as Ollama's engine does it, since the server passes the engine's JSON
-        # on.
-        if request is not None:
+        # on. A backend that takes messages is not in the place of that engine.
+        if request is not None and request.chat is None:
             raise EngineRefusedError(_refusal(str(error))) from error
         raise InvalidRequestError(str(error)) from error
+    except UnavailableError as error:
+        raise BackendUnavailableError(str(error)) from error
     except BackendUnsupportedError as error:
         raise UnsupportedOperationError(str(error)) from error
     except BackendError as error:

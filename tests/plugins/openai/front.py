@@ -135,7 +135,7 @@ class Front:
         self.asked = asyncio.Event()
         self.hung_up = asyncio.Event()
         self.failures_left = 0
-        """How many of the next requests for "flaky" and "flaky-cut" fail."""
+        """How many of the next requests for "flaky" and the like fail."""
         self.url = ""
         self.embed: Callable[[list[Any]], Any] = lambda inputs: {
             "data": [{"index": i, "embedding": [float(len(text)), 3.0]} for i, text in enumerate(inputs)],
@@ -155,9 +155,9 @@ class Front:
         self.requests.append((request.path, request.headers.copy(), body))
         self.asked.set()
         model = body["model"]
-        if model in ("flaky", "flaky-cut") and self.failures_left:
+        if model in ("flaky", "flaky-cut", "flaky-silent") and self.failures_left:
             self.failures_left -= 1
-            if model == "flaky":
+            if model.startswith("flaky") and model != "flaky-cut":
                 return web.json_response({"error": {"message": "try again"}}, status=503, headers={"retry-after": "0"})
             return await self._cut(request, [])
         if model in STATUSES:
@@ -184,7 +184,7 @@ class Front:
             return await self._raw(request, b'data: {"x": "' + b"x" * (8 << 20))
         if model == "fault:compressed":
             return await self._raw(request, b"\x1f\x8b", {"content-encoding": "gzip"})
-        if model in ("stalled", "silent", "endless"):
+        if model in ("stalled", "silent", "flaky-silent", "endless"):
             return await self._stalled(request, model)
         return None
 
@@ -220,7 +220,7 @@ class Front:
         """Send nothing more after a few events (or ever), or send without end, until the client hangs up."""
         try:
             response = await self._stream(request)
-            if model != "silent":
+            if not model.endswith("silent"):
                 for event in HELLO:
                     await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
             while True:

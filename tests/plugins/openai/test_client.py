@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from puna.backend import BackendError, ChatDelta
+from puna.backend import BackendError, ChatDelta, UnavailableError
 
 
 async def test_a_stream_that_stalls_is_ended_and_closed(load, run, ask, front):
@@ -53,6 +53,15 @@ async def test_nothing_is_sent_again_after_the_first_token(load, ask, front):
     with pytest.raises(BackendError):
         [event async for event in loaded.generate(ask())]
     assert len(front.requests) == 1
+
+
+async def test_all_tries_together_have_one_deadline(load, run, ask, front):
+    front.failures_left = 1
+    loaded = await load("flaky-silent", retries=3, timeout=0.5)
+    async with asyncio.timeout(5):
+        with pytest.raises(UnavailableError, match=r"sent nothing for 0\.5 seconds$"):
+            await run(loaded, ask())
+    assert len(front.requests) == 2
 
 
 async def test_retries_end(load, run, ask, front):

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from tests.plugins.openai.front import KEY
 
-from puna.backend import BackendError, InvalidRequestError, PromptTooLongError
+from puna.backend import BackendError, InvalidRequestError, PromptTooLongError, UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from puna.backend import BackendError, InvalidRequestError, PromptTooLongError
         ("fault:401", BackendError, "refused the server's key (status 401)"),
         ("fault:403", BackendError, "refused the server's key (status 403)"),
         ("fault:404", InvalidRequestError, "does not know model 'fault:404'"),
-        ("fault:429", BackendError, "takes no more requests now (status 429), try again later: Rate limit reached"),
+        ("fault:429", UnavailableError, "takes no more requests now (status 429), try again later: Rate limit reached"),
         ("fault:500", BackendError, "failed (status 500): CUDA error"),
-        ("fault:502", BackendError, "failed (status 502): no reason given"),
+        ("fault:502", UnavailableError, "failed (status 502): no reason given"),
         ("fault:detail", InvalidRequestError, "field required"),
         ("fault:redirect", BackendError, "failed (status 302)"),
         ("fault:cut", BackendError, "ended its answer too early"),
         ("fault:no-reason", BackendError, "ended its answer too early"),
-        ("empty", BackendError, "ended its answer too early"),
+        ("empty", UnavailableError, "ended its answer too early"),
         ("fault:html", BackendError, "of type 'text/html'"),
         ("fault:json", BackendError, "of type 'application/json'"),
         ("fault:nonsense", BackendError, "it is no JSON"),
@@ -66,7 +66,7 @@ async def test_a_prompt_that_is_too_long(load, run, ask, model):
 
 async def test_an_upstream_that_is_down(load, run, ask, unused_tcp_port):
     loaded = await load("hello", base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
-    with pytest.raises(BackendError, match="upstream 'front' cannot be reached"):
+    with pytest.raises(UnavailableError, match="upstream 'front' cannot be reached"):
         await run(loaded, ask())
 
 

@@ -22,6 +22,10 @@ from puna.v1 import (
 )
 
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
+MODELS = (
+    *("hello", "tools", "logprobs", "endless", "reasoning"),
+    *("fault:401", "fault:404", "fault:429", "fault:cut", "stalled"),
+)
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -79,7 +83,18 @@ def server(tmp_path_factory, front, other):
         """
     )
     with serving(tmp_path_factory.mktemp("home") / "models", XDG_CONFIG_HOME=str(config)) as running:
-        for name in ("hello", "tools", "logprobs", "endless", "reasoning", "fault:401", "fault:cut", "stalled"):
+        for name in (
+            "hello",
+            "tools",
+            "logprobs",
+            "endless",
+            "reasoning",
+            "fault:401",
+            "fault:404",
+            "fault:429",
+            "fault:cut",
+            "stalled",
+        ):
             body = {"model": name.replace(":", "-"), "backend": "openai", "upstream": f"front/{name}", "stream": False}
             assert running.json("/api/create", body) == {"status": "success"}
         yield running
@@ -164,17 +179,19 @@ def test_grpc_clients(server):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("model", "status", "words"),
     [
-        ("fault-401", "upstream 'front' refused the server's key (status 401)"),
-        ("fault-cut", "upstream 'front' ended its answer too early"),
-        ("stalled", "upstream 'front' sent nothing for 1 seconds in the middle of its answer"),
+        ("fault-429", 503, "upstream 'front' takes no more requests now (status 429)"),
+        ("fault-404", 400, "upstream 'front' does not know model 'fault:404' (status 404)"),
+        ("fault-401", 500, "upstream 'front' refused the server's key (status 401)"),
+        ("fault-cut", 500, "upstream 'front' ended its answer too early"),
+        ("stalled", 500, "upstream 'front' sent nothing for 1 seconds in the middle of its answer"),
     ],
 )
-def test_errors_reach_the_client(server, model, words):
-    status, _, text = server.ask("/api/chat", {"model": model, "stream": False} | HELLO)
-    assert status == 500
-    assert words in json.loads(text)["error"]
+def test_errors_reach_the_client(server, model, status, words):
+    answered, _, text = server.ask("/api/chat", {"model": model, "stream": False} | HELLO)
+    assert answered == status
+    assert json.loads(text)["error"].startswith(words)
 
 
 def test_a_client_that_hangs_up_ends_the_work_at_the_upstream(server, front):

@@ -1179,6 +1179,8 @@ class Failure(_message.Message):
         """The prompt is longer than the context."""
         KIND_UNSUPPORTED: Failure._Kind.ValueType  # 3
         """The model or the backend does not support the operation."""
+        KIND_UNAVAILABLE: Failure._Kind.ValueType  # 4
+        """The host cannot serve the request now. The same request may succeed later."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kinds of errors."""
@@ -1191,6 +1193,8 @@ class Failure(_message.Message):
     """The prompt is longer than the context."""
     KIND_UNSUPPORTED: Failure.Kind.ValueType  # 3
     """The model or the backend does not support the operation."""
+    KIND_UNAVAILABLE: Failure.Kind.ValueType  # 4
+    """The host cannot serve the request now. The same request may succeed later."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
