@@ -5,7 +5,7 @@ Reading the list touches the disk, so it happens once and again only when someth
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,21 +34,26 @@ class Registry:
     """The installed backends. Its methods may be called from any thread."""
 
     def __init__(
-        self, find: Callable[[], Iterable[Plugin]], fingerprint: Callable[[], Mapping[Path, object]] = dict
+        self,
+        find: Callable[[], Iterable[Plugin]],
+        fingerprint: Callable[[], Mapping[Path, object]] = dict,
+        only: Sequence[str] = (),
     ) -> None:
         """`find` lists the backends; of several with one name the first counts.
 
-        `fingerprint` returns the state of what `find` reads. It is called before and after `find`.
+        `fingerprint` returns the state of what `find` reads. It is called before and after `find`. `only` are the names
+        to which PUNA_PLUGINS limits the list, for errors; empty: it does not.
         """
         self._find = find
         self._fingerprint = fingerprint
+        self._only = only
         self._current: _Listing | None = None
 
     @classmethod
     def discover(cls, settings: Settings | None = None) -> Self:
         """Return the backends of this Python environment and, with `settings`, those of the folder of manifests."""
         installed = Installed(settings.plugins_folder, settings.plugins) if settings else Installed()
-        return cls(installed.find, installed.fingerprint)
+        return cls(installed.find, installed.fingerprint, settings.plugins if settings else ())
 
     def refresh(self) -> bool:
         """Read the list again if something was installed, changed or removed; return whether the list was read.
@@ -77,6 +82,8 @@ class Registry:
         if name not in plugins and self.refresh():
             plugins = self._plugins()
         if name not in plugins:
+            if self._only and name not in self._only:
+                raise BackendNotFoundError(f"backend {name!r} is not used: PUNA_PLUGINS does not name it")
             installed = ", ".join(plugins) or "none"
             raise BackendNotFoundError(f"backend {name!r} is not installed (installed: {installed})")
         if plugins[name].error:

@@ -26,6 +26,8 @@ _PREFIXES: Final = (
     *("GGML_", "LLAMA_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GPU_", "HIP_", "HSA_", "ROCM_", "ROCR_"),
     *("ROCBLAS_", "AMD_", "VK_", "MESA_", "SYCL_", "ONEAPI_", "ZE_", "MTL_", "METAL_"),
 )
+_OURS: Final = ("PUNA_", "DOCKER_AUTH_CONFIG")
+"""Variables with the server's own passwords and tokens begin so."""
 # The prefixes are wide: `LLAMA_` or `CUDA_` may begin the name of a token that a user has set.
 _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|AUTH")
 
@@ -33,14 +35,16 @@ _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|AUTH")
 def environment(environ: Mapping[str, str] = os.environ, *, names: Collection[str] = ()) -> dict[str, str]:
     """Return the variables of `environ` that a child process gets.
 
-    `names` are further ones, which may end with `*`. Other names that look like secrets are left out.
+    `names` are further ones, which a plugin asks for; they may end with `*` and never name a variable of Puna's own.
+    Other names that look like secrets are left out.
     """
-    wanted = [*names, *(each.strip() for each in environ.get(PASS, "").split(",") if each.strip())]
+    wanted = [each.strip() for each in environ.get(PASS, "").split(",") if each.strip()]
     return {
         name: value
         for name, value in environ.items()
         if name in _NAMES
         or (name.startswith(_PREFIXES) and not _SECRET.search(name))
-        # The names of the operator and of a manifest pass even if they look like secrets.
+        # The names of the operator and of a plugin pass even if they look like secrets.
         or any(fnmatchcase(name, pattern) for pattern in wanted)
+        or (not name.startswith(_OURS) and any(fnmatchcase(name, pattern) for pattern in names))
     }

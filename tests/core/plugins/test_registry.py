@@ -150,3 +150,7 @@ def test_only_the_backends_that_the_setting_names_are_used(site, settings, caplo
     with caplog.at_level(logging.WARNING):
         assert limited.names() == ("a", "llama_cpp")
     assert "PUNA_PLUGINS names the backend 'gone', which is not installed" in caplog.text
+    with pytest.raises(BackendNotFoundError, match=r"^backend 'b' is not used: PUNA_PLUGINS does not name it$"):
+        limited.get("b")
+    with pytest.raises(BackendNotFoundError, match=r"^backend 'gone' is not installed \(installed: a, llama_cpp\)$"):
+        limited.get("gone")

@@ -37,3 +37,9 @@ def test_the_operator_names_further_variables():
 def test_a_manifest_names_further_variables():
     environ = {"MY_KEY": "1", "ACME_A": "2", "OTHER": "4"}
     assert child_environment.environment(environ, names=("MY_KEY", "ACME_*")) == {"MY_KEY": "1", "ACME_A": "2"}
+
+
+@pytest.mark.parametrize("name", ["PUNA_REGISTRY_TOKEN", "PUNA_*", "P*", "DOCKER_AUTH_CONFIG", "D*"])
+def test_a_manifest_names_no_password_of_the_servers(name):
+    environ = {"PUNA_REGISTRY_TOKEN": "hidden", "PUNA_REGISTRY_PASSWORD": "hidden", "DOCKER_AUTH_CONFIG": "hidden"}
+    assert child_environment.environment(environ, names=(name,)) == {}
