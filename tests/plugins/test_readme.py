@@ -6,12 +6,13 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.server import serving
+from tests.e2e.server import serving, wait_until
 
 from puna.cli.main import parser
 from puna.plugins.manifest import CONSTRAINTS, SAMPLING, Capabilities, Host, Manifest, read
@@ -70,18 +71,18 @@ def test_the_first_example_is_a_working_backend(running):
     assert "hello there" in output
 
 
-def test_the_chat_example_answers_a_conversation(running):
+def test_the_chat_example_answers_conversations(running):
     server, _, folder = running
     (folder / "clerk").mkdir()
     (folder / "clerk/puna_clerk.py").write_text(block("python", "class Clerk("))
-    capabilities = "[capabilities]\nchat = true\nthinking = true\ntokenizer = false\n"
-    (folder / "clerk/backend.toml").write_text(
-        f'{HEADER.replace("echo", "clerk")}[host]\nclass = "puna_clerk:ClerkBackend"\n{capabilities}'
-    )
-    shell("echo weights > weights.bin; puna create clerk --backend clerk --file weights.bin", *running)
-    body = {"model": "clerk", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "think": True}
+    (folder / "clerk/backend.toml").write_text(block("toml", "puna_clerk:ClerkBackend"))
+    wait_until(lambda: "clerk/front:latest" in [each["name"] for each in server.json("/api/tags")["models"]])
+    output = shell(block("sh", "--backend clerk"), *running)
+    assert "At the back desk you said: Is anybody there?" in output
+    assert "At the front desk you said: And here?" in output
+    body = {"model": "helper", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "think": True}
     message = server.json("/api/chat", body)["message"]
-    assert (message["content"], message["thinking"]) == ("You said: Hi", "A user asks.")
+    assert (message["content"], message["thinking"]) == ("At the back desk you said: Hi", "A user asks.")
 
 
 def test_a_plugin_is_installed_and_removed(running, tmp_path):
@@ -150,11 +151,11 @@ def test_the_secrets_are_those_of_a_configuration(tmp_path):
 
 
 def test_every_command_exists():
-    commands = [line.split() for _, text in BLOCKS for line in text.splitlines() if line.startswith("puna ")]
+    commands = [shlex.split(line) for _, text in BLOCKS for line in text.splitlines() if line.startswith("puna ")]
     assert len(commands) > 6
     for _, *arguments in commands:
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             try:
-                parser().parse_args([each.strip('"') for each in arguments if each != 'there"'])
+                parser().parse_args(arguments)
             except SystemExit:
                 pytest.fail(f"puna {' '.join(arguments)}: {errors.getvalue()}")
