@@ -65,6 +65,7 @@ class ModelPool:
             self._ask,
             wait_seconds=limits.max_listing_seconds,
             most=limits.max_upstream_models,
+            find_backends=self._backends.refresh,
         )
         self.upstream_models.prefetch()
         self._loader = Loader(self._models, self._launcher, self._settings)

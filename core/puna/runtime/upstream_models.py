@@ -66,9 +66,22 @@ class _Answer:
 class UpstreamModels:
     """The last answer of each backend that lists models."""
 
-    def __init__(self, backends: Callable[[], Iterable[str]], ask: Ask, *, wait_seconds: float, most: int) -> None:
-        """`backends` names those that list models. `most`: models of one backend that are kept."""
+    def __init__(
+        self,
+        backends: Callable[[], Iterable[str]],
+        ask: Ask,
+        *,
+        wait_seconds: float,
+        most: int,
+        find_backends: Callable[[], object] = bool,
+    ) -> None:
+        """`backends` names those that list models. `most`: models of one backend that are kept.
+
+        `find_backends` is called before each list, in a thread, so that a backend which was installed meanwhile is
+        among them.
+        """
         self._backends = backends
+        self._find_backends = find_backends
         self._ask = ask
         self._wait_seconds = wait_seconds
         self._most = most
@@ -85,6 +98,7 @@ class UpstreamModels:
 
     async def all(self) -> list[Offer]:
         """Return the models of all backends, in the order of the backends' names."""
+        await asyncio.to_thread(self._find_backends)
         names = sorted(self._backends())
         answers = [self._answer(name, FRESH_SECONDS) for name in names]
         # A backend that was removed lists nothing any more.

@@ -48,6 +48,17 @@ async def test_models_have_the_name_of_their_backend(listing):
     assert names(found) == ["up/a:latest", "up/org/b:latest", "up/c:7b", "up/org:x/d:latest"]
 
 
+async def test_a_backend_that_was_installed_meanwhile_is_listed():
+    installed = []
+
+    def find():
+        installed[:] = ["new"]
+
+    models = UpstreamModels(lambda: installed, Upstream(["a"]), wait_seconds=5.0, most=9, find_backends=find)
+    assert names(await models.all()) == ["new/a:latest"]
+    await models.aclose()
+
+
 async def test_a_fresh_answer_is_used_again(listing):
     upstream = Upstream(["a"])
     models = listing(upstream)
