@@ -120,17 +120,9 @@ def test_create_copy_remove(puna, tmp_path):
     assert puna("rm", "made", "again") == "deleted 'made'\ndeleted 'again'\n"
 
 
-def test_a_model_is_given_to_a_backend(puna, server):
-    puna("create", "ours", "--from", "llamita", "--backend", "ctransformers")
-    answer = server.json("/api/generate", {"model": "ours", "prompt": "Why is the sky blue?", "stream": False})
-    assert "blue" in answer["response"]
-    assert "ctransformers" in [each["backend"] for each in json.loads(puna("ps", "--json"))]
-    puna("rm", "ours")
-
-
 def test_plugins_lists_our_backends(puna):
     lines = puna("plugins").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["ctransformers", "ctranslate2", "llama_cpp", "openai"]
+    assert [line.split()[0] for line in lines[1:]] == ["ctranslate2", "llama_cpp", "openai"]
 
 
 def test_without_a_server_the_error_says_so(server):

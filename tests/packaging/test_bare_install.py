@@ -12,13 +12,9 @@ from tests.packaging.conftest import CLEAN
 from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, server_pb2, server_pb2_grpc
 
 LLAMA_CPP = "llama_cpp and llguidance and numpy and PIL are not installed; to install: pip install 'puna[llama-cpp]'"
-CTRANSFORMERS = "ctransformers is not installed; to install: pip install 'puna[ctransformers]'"
 CTRANSLATE2 = "ctranslate2 and tokenizers and numpy are not installed; to install: pip install 'puna[ctranslate2]'"
 OPENAI = "openai and httpx2 are not installed; to install: pip install 'puna[openai]'"
-ANSWER = (
-    "no installed backend serves models of format 'gguf'; "
-    f"backend 'llama_cpp' is broken: {LLAMA_CPP}; backend 'ctransformers' is broken: {CTRANSFORMERS}"
-)
+ANSWER = f"no installed backend serves models of format 'gguf'; backend 'llama_cpp' is broken: {LLAMA_CPP}"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,7 @@ def puna(bare, *arguments, **environment):
 def test_a_server_that_can_run_no_model_does_not_say_that_it_is_ready(server):
     assert server.greeting.startswith("Puna runs, but can run no model: REST on http://127.0.0.1:")
     assert f"ERROR puna.cli.serve: backend llama_cpp is not available: {LLAMA_CPP}\n" in server.log()
-    assert f"ERROR puna.cli.serve: backend ctransformers is not available: {CTRANSFORMERS}\n" in server.log()
+    assert f"ERROR puna.cli.serve: backend ctranslate2 is not available: {CTRANSLATE2}\n" in server.log()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +62,6 @@ def test_grpc_says_the_same(server):
         info = server_pb2_grpc.ServerServiceStub(channel).GetServerInfo(server_pb2.GetServerInfoRequest())
     assert {each.name: each.error for each in info.backends} == {
         "llama_cpp": LLAMA_CPP,
-        "ctransformers": CTRANSFORMERS,
         "ctranslate2": CTRANSLATE2,
         "openai": OPENAI,
     }
@@ -79,7 +74,7 @@ def test_what_needs_no_backend_works(server):
 def test_plugins_are_listed_with_the_command_that_installs_what_they_lack(bare):
     listed = puna(bare, "plugins").stdout
     assert LLAMA_CPP in listed
-    assert CTRANSFORMERS in listed
+    assert CTRANSLATE2 in listed
 
 
 def test_doctor_calls_it_a_fault(bare, server):
@@ -89,5 +84,5 @@ def test_doctor_calls_it_a_fault(bare, server):
         assert f"FAULT    broken backend: llama_cpp: {LLAMA_CPP}\n" in done.stdout
     done = puna(bare, "doctor", "--json", PUNA_GRPC_HOST=server.grpc)
     first = json.loads(done.stdout.splitlines()[0])
-    assert first["backend"]["name"] == "ctransformers"
-    assert first["backend"]["error"] == CTRANSFORMERS
+    assert first["backend"]["name"] == "ctranslate2"
+    assert first["backend"]["error"] == CTRANSLATE2

@@ -1,29 +1,68 @@
-"""The real library."""
+"""The real library, in the environment that `puna plugin install puna-ctransformers` makes, through hosts."""
 
 import asyncio
+import atexit
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import llama_cpp
 import pytest
+from tests.environments.conftest import Place
 
 from puna.backend import Constraint, InvalidRequestError, ModelSpec, Sampling, SequenceRequest, UnsupportedError
-from puna.testing import collect
-from puna_ctransformers import CTransformersBackend
+from puna.errors import LoadFailedError
+from puna.plugins import Registry
+from puna.settings import Settings
+from puna.testing import BackendContract, collect
+from puna.testing.hosts import hosted
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "core/puna/demo/llamita.gguf"
 SPEC = ModelSpec(path=str(DEMO), context_length=64)
 
 
+@cache
+def folder():
+    """Install the plugin once, from the checkout, into a folder that is removed at the end."""
+    made = tempfile.TemporaryDirectory()
+    atexit.register(made.cleanup)
+    Place(Path(made.name) / "plugins").plugin("install", "puna-ctransformers")
+    return Path(made.name) / "plugins"
+
+
+def ctransformers():
+    """Return the installed backend."""
+    return Registry.discover(Settings(plugins_folder=folder())).get("ctransformers")
+
+
+class TestCTransformers(BackendContract):
+    prompt = "<|user|>Why is the sky blue?<|assistant|>"
+
+    @classmethod
+    def plugin(cls):
+        return ctransformers()
+
+    def spec(self):
+        return ModelSpec(path=str(DEMO), context_length=256)
+
+
+def test_a_model_is_given_to_it(tmp_path):
+    place = Place(folder())
+    assert place.plugin("check", "ctransformers").startswith("puna-ctransformers 0.1.0 (backend ctransformers): ")
+    with place.serving(tmp_path / "models") as server:
+        body = {"model": "ours", "from": "llamita", "backend": "ctransformers", "stream": False}
+        server.json("/api/create", body)
+        asked = {"model": "ours", "prompt": "Why is the sky blue?", "stream": False, "options": {"temperature": 0}}
+        assert "blue" in server.json("/api/generate", asked)["response"]
+
+
 @asynccontextmanager
 async def loaded(**values):
-    model = await CTransformersBackend().load(replace(SPEC, **values), lambda _: None)
-    try:
+    async with hosted(ctransformers(), replace(SPEC, **values)) as model:
         yield model
-    finally:
-        await model.aclose()
 
 
 @pytest.fixture
@@ -37,23 +76,23 @@ def reference():
     return llama_cpp.Llama(str(DEMO), vocab_only=True, verbose=False)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Why is the sky blue?",
-        "<|user|>Hi<|assistant|>",
-        "  two  spaces",
-        "a\n\nb",
-        "é🙂" * 200,
-        "</s>",
-        "a</s>b<s>",
-        "",
-    ],
+TEXTS = (
+    "Why is the sky blue?",
+    "<|user|>Hi<|assistant|>",
+    "  two  spaces",
+    "a\n\nb",
+    "é🙂" * 200,
+    "</s>",
+    "a</s>b<s>",
+    "",
 )
-@pytest.mark.parametrize("parse_special", [True, False])
-async def test_texts_have_the_ids_that_llama_cpp_gives_them(model, reference, text, parse_special):
-    expected = reference.tokenize(text.encode(), add_bos=True, special=parse_special)
-    assert await model.tokenize(text, add_special=True, parse_special=parse_special) == expected
+
+
+async def test_texts_have_the_ids_that_llama_cpp_gives_them(model, reference):
+    for text in TEXTS:
+        for parse_special in (True, False):
+            expected = reference.tokenize(text.encode(), add_bos=True, special=parse_special)
+            assert await model.tokenize(text, add_special=True, parse_special=parse_special) == expected, text
 
 
 async def test_a_zero_byte_does_not_end_a_text(model):
@@ -122,8 +161,9 @@ async def test_what_the_library_cannot_do_is_refused(model, values, error):
     ],
 )
 async def test_what_the_library_cannot_load_is_refused(values, text):
-    with pytest.raises(InvalidRequestError, match=text):
-        await CTransformersBackend().load(replace(SPEC, **values), lambda _: None)
+    with pytest.raises(LoadFailedError, match=text):
+        async with loaded(**values):
+            pass
 
 
 async def test_a_model_that_the_library_refuses(tmp_path):
@@ -133,5 +173,6 @@ async def test_a_model_that_the_library_refuses(tmp_path):
         content = file.read()
         file.seek(content.index(b"output_norm.weight"))
         file.write(b"another_nor")
-    with pytest.raises(InvalidRequestError, match="Failed to create LLM"):
-        await CTransformersBackend().load(replace(SPEC, path=str(cut)), lambda _: None)
+    with pytest.raises(LoadFailedError, match="Failed to create LLM"):
+        async with loaded(path=str(cut)):
+            pass
