@@ -14,6 +14,8 @@ from puna.host.report import report_error
 
 IDLE_SECONDS = 3.0
 """How long the calls of a model may take to end before it is freed all the same."""
+END_SECONDS = 1.0
+"""The same when the host ends, which has waited for the sequences by then."""
 
 
 class _Entry:
@@ -61,18 +63,18 @@ class Models:
             if not entry.calls:
                 entry.idle.set()
 
-    async def free(self, model_id: str) -> None:
-        """Free a model once none of its calls runs. Does nothing if there is none of this id."""
+    async def free(self, model_id: str, within: float = IDLE_SECONDS) -> None:
+        """Free a model once none of its calls runs, or after some seconds. Does nothing if there is none of this id."""
         # Taken away before the `await`, so that a call which arrives meanwhile finds no model instead of a closed one.
         entry = self._entries.pop(model_id, None)
         if entry is None:
             return
         waiting = asyncio.ensure_future(entry.idle.wait())
-        await asyncio.wait({waiting}, timeout=IDLE_SECONDS)
+        await asyncio.wait({waiting}, timeout=within)
         waiting.cancel()
         if isinstance(raised := await attempt(entry.model.aclose), Raised):
             report_error("the backend failed to free a model", raised.error)
 
     async def free_all(self) -> None:
         """Free every model."""
-        await asyncio.gather(*map(self.free, list(self._entries)))
+        await asyncio.gather(*(self.free(each, END_SECONDS) for each in list(self._entries)))

@@ -2,7 +2,6 @@ import asyncio
 
 import pytest
 
-from puna.host import models as hosted
 from puna.host.models import Models
 
 
@@ -32,12 +31,11 @@ async def test_a_model_is_freed_when_none_of_its_calls_runs():
     assert model.closed.is_set()
 
 
-async def test_a_call_that_does_not_end_keeps_a_model_only_for_a_while(monkeypatch):
-    monkeypatch.setattr(hosted, "IDLE_SECONDS", 0.02)
+async def test_a_call_that_does_not_end_keeps_a_model_only_for_a_while():
     models, model = Models(), Model()
     models.add("a", model)
     with models.use("a"):
-        await asyncio.wait_for(models.free("a"), 5)
+        await asyncio.wait_for(models.free("a", within=0.02), 5)
     assert model.closed.is_set()
 
 
