@@ -251,6 +251,19 @@ def test_a_grpc_client_that_does_not_read_ends_its_stream(server):
         assert time.monotonic() - start > 1.5  # it ran until the timeout
 
 
+def test_clients_that_do_not_read_give_their_slots_back(server):
+    """They take every slot of the model. Another client waits until the timeout of their answers, and no longer."""
+    message = generate_pb2.GenerateRequest(model="scripted", text=LONG, raw=True).SerializeToString()
+    with ExitStack() as held:
+        for _ in range(20):
+            sock = held.enter_context(open_http2(server.grpc))
+            sock.sendall(call_frames(1, "/puna.v1.GenerateService/StreamGenerate", message, ends=True))
+        wait_until(lambda: _running(server) == 20)
+        asked = {"model": "scripted", "prompt": "a b", "raw": True, "stream": False}
+        assert server.json("/api/generate", asked)["done"]
+        wait_until(lambda: _running(server) == 0, 30)
+
+
 def test_many_connections_from_one_address_leave_room_for_another(server):
     with ExitStack() as held, unharmed(server):
         for _ in range(45):

@@ -11,6 +11,7 @@ from tests.core.rpc.conftest import Stubs
 from puna.auth.gate import Gate
 from puna.auth.keys import KeyFile
 from puna.rpc.authorization import Admission
+from puna.rpc.health_list import HealthListRequest, HealthListResponse
 from puna.rpc.inprocess import InProcessChannel
 from puna.rpc.server import add_services
 from puna.rpc.server import serving as running
@@ -62,6 +63,14 @@ async def test_health_is_open(closed):
     stubs, _ = closed
     answer = await health_pb2_grpc.HealthStub(stubs.channel).Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_lists_no_models_to_callers_without_a_key(closed, backend):
+    stubs, key = closed
+    await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="plain"), metadata=key)
+    method = "/grpc.health.v1.Health/List"
+    listing = stubs.channel.unary_unary(method, HealthListRequest.SerializeToString, HealthListResponse.FromString)
+    assert not [name for name in (await listing(HealthListRequest())).statuses if name.startswith("puna.v1/")]
 
 
 async def test_the_channel_in_the_process_is_guarded_too(serving, keys, backend):
