@@ -7,7 +7,7 @@ Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_. The file 
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,34 @@ class Settings:
     """Certificates in PEM by which commands and a bridge check the core's certificate; None: the system's."""
     limits: Limits = DEFAULT_LIMITS
     """The bounds on what requests, connections, models and peers may use."""
+
+    def adopt(self, other: "Settings") -> tuple[list[str], list[str]]:
+        """Take over the values of `other` that a running server may change.
+
+        Returns the names of the values that changed, and of those that differ but need a restart. Everything that
+        reads these settings sees the new values at its next request.
+        """
+        changed, fixed = [], []
+        for each in fields(self):
+            value = getattr(other, each.name)
+            if value == getattr(self, each.name):
+                continue
+            if each.name in RELOADABLE:
+                # The class is frozen for everyone else.
+                object.__setattr__(self, each.name, value)
+                changed.append(each.name)
+            else:
+                fixed.append(each.name)
+        return changed, fixed
+
+
+RELOADABLE = frozenset(
+    (
+        *("keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models", "max_queue", "remotes"),
+        *("flash_attention", "kv_cache_type", "default_backend", "kernels", "backend_options", "secrets", "expose"),
+    )
+)
+"""The settings that a running server takes over when its configuration is read again."""
 
 
 def from_environment(environ: Mapping[str, str], config: Path | None = None) -> Settings:

@@ -1,5 +1,6 @@
 """Processes of ours whose whole life matters: how they start, what they say, how they end and what they leave."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 
 from tests.e2e.server import MODELS, parents, wait_until
@@ -17,10 +19,17 @@ ADDRESSES = re.compile(r"REST on (http://[^\s,]+)|gRPC on ([^\s,]+)")
 QUIET = re.compile(r" INFO | loading \S+ with |^$")
 
 
+def take_terminal():
+    """Make standard input the terminal of this process, which then gets SIGHUP when the terminal closes."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Started:
     """A process of ours, with a folder of its own for temporary files."""
 
-    def __init__(self, *command, store, **environment):
+    def __init__(self, *command, store, terminal=None, **environment):
+        """`terminal`: a file descriptor of a terminal that becomes the process's own; None: it has none."""
         self.temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
         own = {"TMPDIR": str(self.temporary), "XDG_RUNTIME_DIR": str(self.temporary), "OLLAMA_MODELS": str(store)}
         own |= {"OLLAMA_HOST": "127.0.0.1:0", "PUNA_GRPC_HOST": "127.0.0.1:0", "OLLAMA_NUM_PARALLEL": "9"}
@@ -28,7 +37,8 @@ class Started:
         self.process = subprocess.Popen(
             [*PUNA, *command],
             env=os.environ | own | environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            preexec_fn=None if terminal is None else take_terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import pty
 import random
 import re
 import signal
@@ -182,8 +183,15 @@ def handled(pid, number):
 
 
 def test_a_terminal_that_closes_ends_a_server_in_order(start):
-    server = start("serve").ready()
+    master, slave = pty.openpty()
+    server = start("serve", terminal=slave)
+    os.close(slave)
+    server.ready()
+    # The server of an open terminal reads its configuration again.
     server.signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(1)
+    os.close(master)
     assert server.ended()[0] == 0
 
 

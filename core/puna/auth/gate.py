@@ -25,7 +25,8 @@ class Gate:
         """`expose` names the groups of methods that the server offers; empty: all."""
         self._keys = keys
         self.ledger = ledger or Ledger()
-        self._expose = frozenset(expose)
+        self.expose: frozenset[str] = frozenset(expose)
+        """The groups of methods that the server offers; empty: all."""
 
     @property
     def closed(self) -> bool:
@@ -42,7 +43,7 @@ class Gate:
         `local` and `bridge` are those of Caller. Raises NotExposedError, UnauthenticatedError, PermissionDeniedError.
         """
         group = exposure(method)
-        if self._expose and group and group not in self._expose and not local:
+        if self.expose and group and group not in self.expose and not local:
             raise NotExposedError(group)
         permission = needed(method)
         if local or permission is None or not self.closed:

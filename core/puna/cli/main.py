@@ -240,7 +240,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         from puna.cli.serve import run as run_server
 
         core, rest = command != "rest", command != "core"
-        run_server(settings, core=core, rest=rest, target=getattr(arguments, "core", None))
+        target = getattr(arguments, "core", None)
+        run_server(settings, core=core, rest=rest, target=target, config=arguments.config)
     # Servers never come here: `run_server` does not return.
     early.interruptible()
     if command == "version":

@@ -11,6 +11,8 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from puna import offload, request_log
@@ -19,7 +21,7 @@ from puna.cli.signals import Signals, finish
 from puna.limits import Limits
 from puna.process import core_socket, tls
 from puna.process.watchdog import watching
-from puna.settings import Settings
+from puna.settings import Settings, from_environment
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -43,8 +45,12 @@ CLOSING_SECONDS = 30.0
 """Seconds in which a server that no longer serves must end."""
 
 
-def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None) -> NoReturn:
-    """Serve until SIGINT, SIGTERM or SIGHUP, and end this process.
+def run(
+    settings: Settings, *, core: bool, rest: bool, target: str | None = None, config: Path | None = None
+) -> NoReturn:
+    """Serve until SIGINT or SIGTERM, or until the terminal closes, and end this process.
+
+    `config` names the configuration file that SIGHUP has the server read again; None: the default one.
 
     The status is 0 after a first signal. It is 1, with a message on standard error, if an address or the store is not
     available. `puna.cli.signals` describes the others.
@@ -60,7 +66,7 @@ def run(settings: Settings, *, core: bool, rest: bool, target: str | None = None
     # A server that runs out of file descriptors fails in accept(), where no client can be told why.
     settings = replace(settings, limits=_within_handles(settings.limits))
     try:
-        asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target))
+        asyncio.run(_serve(settings, signals, core=core, rest=rest, target=target, config=config))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
@@ -110,7 +116,25 @@ async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
         raise OSError(error.errno, text) from error
 
 
-async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool, target: str | None) -> None:
+def reload(settings: Settings, gate: "Gate | None", config: Path | None) -> None:
+    """Read the configuration again, and take over what a running server may change. A bad file changes nothing."""
+    try:
+        fresh = from_environment(os.environ, config)
+    except (OSError, ValueError) as error:
+        log.error("the configuration was not read again: %s", error)
+        return
+    # The start has made the limits fit the number of file descriptors, so they differ from what the file says.
+    changed, fixed = settings.adopt(replace(fresh, limits=settings.limits))
+    if gate is not None:
+        gate.expose = frozenset(settings.expose)
+    log.info("the configuration was read again: %s", f"changed {', '.join(changed)}" if changed else "nothing changed")
+    if fixed:
+        log.warning("these settings change with the next start: %s", ", ".join(fixed))
+
+
+async def _serve(
+    settings: Settings, signals: Signals, *, core: bool, rest: bool, target: str | None, config: Path | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     seconds, delay = settings.limits.max_drain_seconds, settings.drain_delay
@@ -158,7 +182,8 @@ async def _serve(settings: Settings, signals: Signals, *, core: bool, rest: bool
         stack.enter_context(watching(settings.limits.max_loop_seconds))
         # Before the ready line: a program that waits for the line may send a signal at once and expects the graceful
         # stop.
-        signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
+        again = partial(loop.call_soon_threadsafe, reload, settings, gate, config)
+        signals.expect(lambda: loop.call_soon_threadsafe(stop.set), again if core else None)
         print(("Puna is ready: " if works else "Puna runs, but can run no model: ") + ", ".join(places), flush=True)
         await stop.wait()
         log.info("ending: requests have %g s to finish; a second signal ends them at once", delay + seconds)

@@ -4,6 +4,9 @@ The first signal starts a graceful stop, which ends with status 0. The second si
 processes are killed, its temporary files are removed, and its status is 128 plus the number of the signal. Later
 signals have no effect. The first signal before the server is ready also ends it at once.
 
+SIGHUP has two meanings. The kernel sends it when the terminal closes in which the server was started, and then it is a
+signal like the others. Otherwise an operator sends it, and the server reads its configuration again.
+
 Python's default handler raises KeyboardInterrupt in the event loop, at any point. asyncio then cancels all tasks
 without order, in the middle of their clean-up, and CPython 3.11 crashes there by resuming a coroutine whose frame is
 freed. So no signal raises an exception in a server. The interpreter writes the signal's number into a pipe, and a
@@ -15,6 +18,7 @@ import math
 import os
 import signal
 import sys
+import termios
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +45,8 @@ class Signals:
     def __init__(self) -> None:
         """Install the handlers. Must be called by the main thread."""
         self._in_order: Callable[[], object] | None = None
+        self._reload: Callable[[], object] | None = None
+        self._had_terminal = has_terminal()
         self._heard: int = signal.SIGTERM
         self._reading, writing = os.pipe()
         # set_wakeup_fd refuses a descriptor that blocks: the interpreter must never wait in a signal handler.
@@ -52,9 +58,12 @@ class Signals:
             # With SIG_DFL or SIG_IGN the interpreter would not write to the pipe.
             signal.signal(number, _note)
 
-    def expect(self, in_order: Callable[[], object]) -> None:
-        """Make the next signal call `in_order` in a thread, instead of ending the process at once."""
-        self._in_order = in_order
+    def expect(self, in_order: Callable[[], object], reload: Callable[[], object] | None = None) -> None:
+        """Make the next signal call `in_order` in a thread, instead of ending the process at once.
+
+        SIGHUP of an operator calls `reload` instead, each time.
+        """
+        self._in_order, self._reload = in_order, reload
 
     def end_within(self, seconds: float) -> None:
         """End the process if it still runs after `seconds`."""
@@ -70,12 +79,25 @@ class Signals:
                     self._hear(number)
 
     def _hear(self, number: int) -> None:
+        closed = self._had_terminal and not has_terminal()
+        if number == signal.SIGHUP and self._reload is not None and self._in_order is not None and not closed:
+            self._reload()
+            return
         # Taken away, so that the next signal finds nothing to call and ends the process.
         in_order, self._in_order = self._in_order, None
         self._heard = number
         if in_order is None:
             process_exit.exit_now(status_of(number))
         in_order()
+
+
+def has_terminal() -> bool:
+    """Return whether standard input is a terminal that is open."""
+    try:
+        termios.tcgetattr(0)
+    except (OSError, termios.error):
+        return False
+    return True
 
 
 def _note(number: int, frame: FrameType | None) -> None:

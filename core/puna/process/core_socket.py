@@ -1,7 +1,8 @@
 """The Unix socket on which a core serves programs of its own account, beside its port.
 
-The folder belongs to the account and nobody else may enter it, so a caller on the socket needs no key. The name holds
-the port, by which commands on the same machine find the socket of the server that they mean.
+It lies in a folder that belongs to the account and that nobody else may enter, so a caller on the socket needs no key:
+$XDG_RUNTIME_DIR, or a folder among the temporary files. The name holds the port, by which commands on the same machine
+find the socket of the server that they mean.
 """
 
 import os
@@ -36,8 +37,8 @@ def found(port: int) -> Path | None:
 def _path(port: int) -> Path:
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     # Anyone may make a folder of this name in /tmp first. `_is_private` refuses such a folder.
-    folder = runtime / "puna" if runtime.is_absolute() else Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
-    return folder / f"core-{port}.sock"
+    folder = runtime if runtime.is_absolute() else Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
+    return folder / f"puna.core-{port}.sock"
 
 
 def _is_private(folder: Path) -> bool:

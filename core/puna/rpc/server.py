@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from puna.auth.gate import Gate
 from puna.limits import LARGEST_INT32
+from puna.process import exit as process_exit
 from puna.rpc.authorization import Admission
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
@@ -97,6 +98,7 @@ async def serving(
     path = uds(port) if uds is not None else None
     if path is not None:
         path.unlink(missing_ok=True)  # a server that was killed leaves the file
+        process_exit.PATHS.add(str(path))
         _bound(server, f"unix:{path}")
     await server.start()
     leaving = asyncio.create_task(_leave(server, core))
@@ -113,6 +115,7 @@ async def serving(
             await asyncio.wait(ending, timeout=LAST_GRACE)
         if path is not None:
             path.unlink(missing_ok=True)
+            process_exit.PATHS.discard(str(path))
 
 
 async def _leave(server: grpc.aio.Server, core: Serving) -> None:

@@ -12,6 +12,7 @@ from puna.process import core_socket
 def runtime(tmp_path_factory, monkeypatch):
     # A short path, since the address of a Unix socket has room for a hundred bytes.
     folder = tmp_path_factory.mktemp("r")
+    folder.chmod(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     return folder
 
@@ -31,13 +32,13 @@ def test_a_core_that_serves_is_found():
 
 
 def test_a_folder_that_others_may_enter_is_not_used(runtime):
-    (runtime / "puna").mkdir(mode=0o755)
+    runtime.chmod(0o755)
     assert core_socket.prepared(11435) is None
 
 
-def test_a_link_is_not_followed(runtime, tmp_path):
-    (tmp_path / "mine").mkdir(mode=0o700)
-    (runtime / "puna").symlink_to(tmp_path / "mine")
+def test_a_link_is_not_followed(runtime, tmp_path, monkeypatch):
+    (tmp_path / "mine").symlink_to(runtime)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "mine"))
     assert core_socket.prepared(11435) is None
 
 
