@@ -24,7 +24,7 @@ WITHOUT_RULES = {
             *("core/puna/testing/constraints.py", "core/puna/testing/context.py", "core/puna/testing/generating.py"),
             *("core/puna/testing/loading.py", "core/puna/testing/logprobs.py", "core/puna/testing/penalties.py"),
             *("core/puna/testing/sampling.py", "core/puna/testing/sequences.py", "core/puna/testing/stopping.py"),
-            *("core/puna/testing/tokens.py", "core/puna/testing/vectors.py"),
+            *("core/puna/testing/tokens.py", "core/puna/testing/vectors.py", "core/puna/testing/chat.py"),
         ),
         "contract tests themselves; the mutants of tests/plugins/mutants test them",
     ),

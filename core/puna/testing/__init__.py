@@ -12,6 +12,7 @@ each test says what to do if it fails.
 """
 
 from puna.testing.answers import Answer, collect, refusal, refused
+from puna.testing.chat import ChatAnswer, ChatContract, collect_chat
 from puna.testing.constraints import ConstraintTests
 from puna.testing.context import ContextTests
 from puna.testing.generating import GeneratingTests
@@ -25,7 +26,18 @@ from puna.testing.stopping import StoppingTests
 from puna.testing.tokens import TokenTests
 from puna.testing.vectors import VectorTests
 
-__all__ = ["GREEDY", "Answer", "BackendContract", "ContractBase", "collect", "refusal", "refused"]
+__all__ = [
+    "GREEDY",
+    "Answer",
+    "BackendContract",
+    "ChatAnswer",
+    "ChatContract",
+    "ContractBase",
+    "collect",
+    "collect_chat",
+    "refusal",
+    "refused",
+]
 
 
 class BackendContract(
