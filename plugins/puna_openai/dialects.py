@@ -65,6 +65,8 @@ class Dialect:
     """The other kinds of constraints that it enforces."""
     thinking: Callable[[bool, str], Fields] = _no_switch
     """The fields that turn thinking on or off, with its effort."""
+    salts: bool = False
+    """Whether prompts of different salts share no cache."""
 
     def constraint(self, constraint: Constraint) -> Fields:
         """Return the fields for a constraint. Raises UnsupportedError, InvalidRequestError."""
@@ -99,6 +101,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         },
         constraints={"regex": lambda text: {"structured_outputs": {"regex": text}}},
         thinking=_template_switch,
+        salts=True,
     ),
     "sglang": Dialect(
         sampling={

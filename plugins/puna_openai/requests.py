@@ -46,6 +46,8 @@ def body(upstream: Upstream, model: str, request: SequenceRequest) -> dict[str, 
             written["top_logprobs"] = request.top_logprobs
     if request.stop:
         written["stop"] = list(request.stop)
+    if request.cache_salt and upstream.dialect.salts:
+        written["cache_salt"] = request.cache_salt
     return written | _sampling(upstream, request)
 
 

@@ -175,6 +175,10 @@ class Catalogue:
         except InvalidRequestError as error:
             raise InvalidModelNameError(str(error)) from error
         target = stub_name(reference)
+        offered = self._offered_models
+        # With so many parts, the name of a backend would be that of a registry.
+        if offered is not None and reference.base.count("/") > 1 and offered.owns(reference.base):
+            raise ModelNotFoundError(reference.base)
         if not target.is_valid:
             raise InvalidModelNameError
         current().check_model(target.shortest)

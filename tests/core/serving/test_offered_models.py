@@ -93,6 +93,12 @@ async def test_a_name_that_is_not_offered_is_not_found(serving, name):
         await serving.catalogue.show(name)
 
 
+async def test_they_are_not_looked_for_at_a_registry(serving):
+    with pytest.raises(errors.ModelNotFoundError):
+        async for _ in serving.catalogue.pull("messages/gpu1/none", insecure=False):
+            pass
+
+
 @pytest.mark.parametrize("name", ["other/a/b/c/d", "a b"])
 async def test_other_names_are_as_invalid_as_before(serving, name):
     with pytest.raises(errors.InvalidModelNameError):

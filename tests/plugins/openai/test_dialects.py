@@ -67,3 +67,9 @@ async def test_thinking(sent_body, dialect, thinking, fields):
     sent = await sent_body(upstream={"dialect": dialect}, thinking=thinking)
     names = ("reasoning_effort", "chat_template_kwargs")
     assert {name: sent[name] for name in names if name in sent} == fields
+
+
+@pytest.mark.parametrize(("dialect", "sent"), [("vllm", "s"), ("compatible", None)])
+async def test_a_salt(sent_body, dialect, sent):
+    body = await sent_body(upstream={"dialect": dialect}, cache_salt="s")
+    assert body.get("cache_salt") == sent
