@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
 
-PART_BYTES: Final = 1 << 20
-"""Size from which a part is full."""
+PART_BYTES: Final = 1 << 17
+"""Size from which a part is full. Messages of twice this size are still compressed; see puna.rpc.writing."""
 _CHARACTERS: Final = PART_BYTES // 4
 """Characters of a text in one part. Each has at most four bytes."""
 

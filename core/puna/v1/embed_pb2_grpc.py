@@ -67,7 +67,7 @@ class EmbedServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamVectors(self, request, context):
-        """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed.
+        """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class EmbedServiceStub:
     StreamVectors does not.
     """
     StreamVectors: _grpc.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]
-    """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
+    """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
     StreamEmbed: _grpc.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]
     """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
@@ -56,7 +56,7 @@ class EmbedServiceAsyncStub(EmbedServiceStub):
     StreamVectors does not.
     """
     StreamVectors: _aio.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]  # type: ignore[assignment]
-    """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
+    """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
     StreamEmbed: _aio.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]  # type: ignore[assignment]
     """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
 
@@ -81,7 +81,7 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embed_pb2.StreamVectorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_embed_pb2.StreamVectorsResponse], _abc.AsyncIterator[_embed_pb2.StreamVectorsResponse]]:
-        """StreamVectors embeds a list of texts and returns the vectors in parts of about 1 MiB. Status codes: see Embed."""
+        """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
 
     @_abc_1.abstractmethod
     def StreamEmbed(

@@ -137,7 +137,7 @@ class ModelsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamModel(self, request, context):
-        """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel.
+        """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

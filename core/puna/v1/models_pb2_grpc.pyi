@@ -44,7 +44,7 @@ class ModelsServiceStub:
     does not.
     """
     StreamModel: _grpc.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]
-    """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
+    """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
     ListLoadedModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]
     """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
@@ -102,7 +102,7 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     does not.
     """
     StreamModel: _aio.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]  # type: ignore[assignment]
-    """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
+    """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
     ListLoadedModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]  # type: ignore[assignment]
     """ListLoadedModels lists the loaded models, the one that expires last first."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
@@ -175,7 +175,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.StreamModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.StreamModelResponse], _abc.AsyncIterator[_models_pb2.StreamModelResponse]]:
-        """StreamModel describes a model in parts of about 1 MiB. Status codes: see GetModel."""
+        """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
 
     @_abc_1.abstractmethod
     def ListLoadedModels(
