@@ -2,15 +2,14 @@
 
 CTranslate2 runs a sequence to its end on a thread of its own. It calls back after each token, and the callback's answer
 may end the sequence. So text is assembled in the callback, where a stop string takes effect at once, and events travel
-through a queue to the thread that iterates. The engine evaluates a prompt in one call, which nothing can interrupt: a
+through a queue to the event loop. The engine evaluates a prompt in one call, which nothing can interrupt: a
 cancellation during a prefill takes effect with the first token.
 """
 
 import asyncio
-import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -30,12 +29,12 @@ from puna.backend import (
     UnsupportedError,
 )
 from puna.backend.text import TextAssembly
-from puna.blocking import iterate
+from puna.blocking import in_thread
 from puna_ctranslate2.tokenized import TokenizedModel, to_numpy
 from puna_ctranslate2.vocabulary import Vocabulary
 
 POLL_SECONDS: Final = 0.2
-"""Interval at which a thread that waits for a token looks whether the engine has failed."""
+"""Interval at which a sequence that waits for a token looks whether the engine has failed."""
 SMALLEST_TOP_P: Final = 1e-6
 """The engine refuses 0, which keeps the most probable token alone, as this does."""
 
@@ -61,24 +60,26 @@ class Decoder(TokenizedModel):
         if not tokens or not request.max_tokens:
             yield Finish(reason="stop" if request.max_tokens else "length", prompt_tokens=len(tokens))
             return
-        async with self._slots, aclosing(iterate(lambda stopped: self._run(tokens, request, stopped))) as events:
+        async with self._slots, aclosing(self._run(tokens, request)) as events:
             async for event in events:
                 yield event
 
-    def _run(self, tokens: list[int], request: SequenceRequest, stopped: Callable[[], bool]) -> Iterator[SequenceEvent]:
-        """Yield the events of one sequence, until `stopped` returns true."""
+    async def _run(self, tokens: list[int], request: SequenceRequest) -> AsyncGenerator[SequenceEvent]:
+        """Yield the events of one sequence."""
         limit = min(request.max_tokens, self._facts.context_length - len(tokens))
         sequence = _Sequence(self._vocabulary, request, len(tokens), limit)
         abandoned = threading.Event()
-        events: queue.SimpleQueue[SequenceEvent] = queue.SimpleQueue()
-        work = self._work
+        events: asyncio.Queue[SequenceEvent] = asyncio.Queue()
+        loop, work = asyncio.get_running_loop(), self._work
+
+        def emit(event: SequenceEvent) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
 
         # The engine's thread drops the callback last. If that were the last reference to the engine, its destructor
         # would run on the thread for which it waits, and abort the process. So the callback must not refer to `self`.
         def on_token(step: Any) -> bool:  # noqa: ANN401 (a class of the extension)
             work.steps += 1
-            ended = sequence.take(step, events.put)
-            return ended or abandoned.is_set() or stopped()
+            return abandoned.is_set() or sequence.take(step, emit)
 
         with work.running():
             (pending,) = self._engine.generate_batch(
@@ -92,11 +93,12 @@ class Decoder(TokenizedModel):
                 **engine_sampling(request.sampling, len(self._vocabulary.spellings)),
             )
             try:
-                yield from _until_done(events, pending.done)
+                async for event in _until_done(events, pending.done):
+                    yield event
             finally:
                 abandoned.set()
                 # Raises what the engine or the callback raised. The model must not be freed before it returns.
-                pending.result()
+                await in_thread(pending.result)
 
 
 def refuse(request: SequenceRequest) -> None:
@@ -125,14 +127,17 @@ def engine_sampling(sampling: Sampling, vocabulary_size: int) -> dict[str, Any]:
     }
 
 
-def _until_done(events: "queue.SimpleQueue[SequenceEvent]", done: Callable[[], bool]) -> Iterator[SequenceEvent]:
+async def _until_done(
+    events: "asyncio.Queue[SequenceEvent]", done: Callable[[], bool]
+) -> AsyncGenerator[SequenceEvent]:
     """Yield events up to the Finish, or up to the last one if the engine ends without it."""
     while True:
         # Asked before the queue, so that an event which comes in between is not lost.
-        ended = done()
+        ended = done() and events.empty()
         try:
-            event = events.get(timeout=0 if ended else POLL_SECONDS)
-        except queue.Empty:
+            async with asyncio.timeout(POLL_SECONDS):
+                event = await events.get()
+        except TimeoutError:
             if ended:
                 return
             continue

@@ -143,6 +143,25 @@ async def test_sequences_run_at_once_on_their_slots(decoder):
         assert model.step() is None
 
 
+async def test_sequences_need_no_threads_of_the_event_loop(decoder):
+    """The event loop has a few threads for all. Sequences must not hold them, since tokenizing needs one."""
+    count = 40
+    async with loaded(decoder, parallel=count) as model:
+        running = [model.generate(request(max_tokens=200, sampling=HOT)) for _ in range(count)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(anext(each) for each in running))
+            assert await model.tokenize("a", add_special=False, parse_special=False)
+            await asyncio.gather(*(each.aclose() for each in running))
+
+
+async def test_an_error_of_the_engine_ends_the_sequence(model, monkeypatch):
+    monkeypatch.setattr(model._vocabulary, "token_bytes", lambda token, special: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(collect(model, request()), 20)
+    monkeypatch.undo()
+    assert (await collect(model, request(max_tokens=1))).finish.output_tokens == 1
+
+
 async def test_a_cancelled_sequence_stops_the_engine(model):
     events = model.generate(request(max_tokens=10_000, sampling=HOT))
     await anext(events)
