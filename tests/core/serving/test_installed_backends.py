@@ -40,7 +40,7 @@ def backends():
 def test_capabilities_have_the_names_of_the_api(backends):
     assert backends.facts("plain").capabilities == ("completion",)
     chatty = backends.facts("chatty")
-    assert chatty.capabilities == ("completion", "tools", "thinking", "vision", "embedding")
+    assert chatty.capabilities == ("completion", "vision", "tools", "thinking", "embedding")
     assert (chatty.is_chat_level, chatty.formats) == (True, ())
 
 
