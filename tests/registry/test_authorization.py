@@ -156,14 +156,14 @@ def test_the_settings_say_who_one_is(tmp_path):
         {
             "PUNA_REGISTRY_HOST": "r:5000",
             "PUNA_REGISTRY_USERNAME": "me",
-            "PUNA_REGISTRY_PASSWORD": "secret",
+            "PUNA_REGISTRY_PASSWORD": "sesame",
             "DOCKER_CONFIG": str(tmp_path),
         }
     )
     keyring = identity_of(settings).keyring
-    assert (keyring.host, keyring.own) == ("r:5000", Credential(username="me", password="secret"))
+    assert (keyring.host, keyring.own) == ("r:5000", Credential(username="me", password="sesame"))
     assert keyring.docker_file == tmp_path / "config.json"
-    assert "secret" not in repr(settings)
+    assert "sesame" not in repr(settings)
 
 
 def test_credentials_without_a_registry_are_named(caplog):

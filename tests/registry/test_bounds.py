@@ -193,7 +193,7 @@ class TestAllowedRegistries:
 
     def test_over_both_faces(self, tmp_path):
         with serving(tmp_path / "store", PUNA_ALLOWED_REGISTRIES="registry.ollama.ai") as server:
-            text = b'{"error":"registry evil.example is not allowed: PUNA_ALLOWED_REGISTRIES does not list it"}'
+            text = b'{"error":"PUNA_ALLOWED_REGISTRIES does not list the registry evil.example"}'
             for path, body in (
                 ("/api/pull", {"model": "evil.example/a/b"}),
                 ("/api/pull", {"model": "evil.example/a/b", "insecure": True}),
