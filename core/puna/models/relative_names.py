@@ -11,6 +11,8 @@ from typing import Final
 LONGEST_NAME: Final = 1024
 LONGEST_PART: Final = 255
 """Bytes of a name, and of each part between slashes. Common file systems allow no longer ones."""
+LONGEST_TOGETHER: Final = 512 << 10
+"""Bytes of all names of a model. With more, its manifest could be pushed and never be pulled."""
 _SHOWN: Final = 100
 """Characters of a refused name that an error shows."""
 
@@ -20,9 +22,13 @@ def check_names(names: Iterable[str]) -> None:
     spellings: dict[str, str] = {}
     """The spelling of each file and each folder, by its folded form."""
     files: set[str] = set()
+    total = 0
     for name in names:
         shown = repr(name[:_SHOWN])
         _check_name(name, shown)
+        total += len(name.encode())
+        if total > LONGEST_TOGETHER:
+            raise ValueError(f"the file names together have more than {LONGEST_TOGETHER} bytes")
         parts = name.split("/")
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])

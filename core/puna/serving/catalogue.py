@@ -7,12 +7,14 @@ blocks runs in threads.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from puna.auth.caller import current
 from puna.blocking import iterate, iterate_from_loop
 from puna.errors import (
     CloudDisabledError,
+    InvalidCreateError,
     InvalidModelNameError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -146,6 +148,7 @@ class Catalogue:
 
         for name in filter(None, (request.name, request.base)):
             current().check_model(ModelName.parse(name).shortest)
+        request = await self._from_offered(request)
         loop = asyncio.get_running_loop()
 
         def steps(stopped: Callable[[], bool]) -> Iterator[Step]:
@@ -164,6 +167,29 @@ class Catalogue:
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step
+
+    async def _from_offered(self, request: CreateRequest) -> CreateRequest:
+        """Return a request whose base is a model that a backend offers with that backend and its upstream in place.
+
+        Raises InvalidCreateError if the request names another backend.
+        """
+        if not request.base or request.remote_host or self._offered_models is None:
+            return request
+        # A model of the store comes first, as in every other request.
+        name = ModelName.parse(request.base)
+        if name.is_valid and await asyncio.to_thread(
+            lambda: self._store.manifests.path(self._store.resolve(name)).exists()
+        ):
+            return request
+        offered = await self._offered_models.find(request.base)
+        if offered is None:
+            return request
+        config = offered.config
+        if request.backend not in ("", config.backend):
+            raise InvalidCreateError(f"{request.base} is a model of backend {config.backend!r}")
+        info = {"capabilities": list(config.capabilities)} | dict(request.info)
+        upstream = request.upstream or config.upstream
+        return replace(request, base="", files=None, backend=config.backend, upstream=upstream, info=info)
 
     async def pull(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
         """Pull a model from a registry and yield each step. Raises InvalidModelNameError, TransferError."""

@@ -45,3 +45,10 @@ def test_names_that_are_not_safe(name):
 def test_names_that_some_file_systems_do_not_tell_apart(names):
     with pytest.raises(ValueError, match="clashes"):
         check_names(names)
+
+
+def test_names_that_no_manifest_has_room_for():
+    names = [f"{number:05}/{'x' * 250}" for number in range(2000)]
+    check_names(names)
+    with pytest.raises(ValueError, match="together"):
+        check_names([*names, *(f"{number:05}/y{'x' * 250}" for number in range(100))])

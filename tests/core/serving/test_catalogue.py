@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+from tests.core.models.conftest import Backends
 
 from puna import errors
 from puna.models.create.request import CreateRequest
+from puna.models.layout.config import Config
+from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.serving.catalogue import Catalogue
 
@@ -59,3 +62,49 @@ async def test_a_push_needs_a_name(catalogue):
 async def test_a_store_that_is_gone_is_no_empty_list(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         await Catalogue(ModelStore(tmp_path / "nowhere")).list()
+
+
+class Offered:
+    """One model that a backend offers."""
+
+    def __init__(self, store):
+        self.model = store.without_manifest(
+            ModelName.parse("away/big/model:v1"),
+            Config(backend="away", upstream="big/model:v1", capabilities=("completion", "tools")),
+            digest="0" * 64,
+            modified_ns=0,
+        )
+
+    def owns(self, name):
+        return name.startswith("away/")
+
+    async def find(self, name):
+        return self.model if name == "away/big/model:v1" else None
+
+
+@pytest.fixture
+def offering(tmp_path):
+    store = ModelStore(tmp_path / "models", backends=Backends())
+    return Catalogue(store, offered_models=Offered(store))
+
+
+async def made(catalogue, **fields):
+    return [step.status async for step in catalogue.create(CreateRequest(name="mine", **fields))]
+
+
+async def test_a_model_that_a_backend_offers_can_be_the_base(offering):
+    assert (await made(offering, base="away/big/model:v1", system="Be brief."))[-1] == "success"
+    shown = await offering.show("mine")
+    assert (shown.backend, shown.upstream, shown.system) == ("away", "big/model:v1", "Be brief.")
+    assert shown.capabilities == ("completion", "tools")
+    with pytest.raises(errors.InvalidCreateError, match="is a model of backend 'away'"):
+        await made(offering, base="away/big/model:v1", backend="shelf")
+    with pytest.raises(errors.InvalidCreateError, match="only a GGUF model can be quantized"):
+        await made(offering, base="away/big/model:v1", quantize="q8_0")
+
+
+async def test_a_model_of_the_store_comes_before_an_offered_one(offering):
+    await made(offering, base="away/big/model:v1")
+    await offering.copy("mine", "away/big/model:v1")
+    offering._offered_models.model = None
+    assert (await made(offering, base="away/big/model:v1"))[-1] == "success"
