@@ -102,9 +102,9 @@ async def connected(backend: Plugin, socket: Path, ready_seconds: float, label: 
     Raises HostFailedError if it does not listen within `ready_seconds`.
     """
     process = await HostProcess.start(backend, socket, ready_seconds, label)
-    # The last option of a name counts.
-    longest = ("grpc.max_receive_message_length", min(limits.max_host_message_bytes, LARGEST_INT32))
-    channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(*OPTIONS, longest))
+    # Of two options with one name, gRPC uses the first.
+    options = dict(OPTIONS) | {"grpc.max_receive_message_length": min(limits.max_host_message_bytes, LARGEST_INT32)}
+    channel = grpc.aio.insecure_channel(f"unix:{socket}", options=tuple(options.items()))
 
     async def release() -> None:
         # The process ends even if closing the channel fails or is cancelled.
