@@ -110,7 +110,7 @@ class HostModel(HostedModel):
             on_too_long=self._on_too_long,
         )
         if self._stream is None:
-            self._stream = GrpcRunStream(self._stub, self._incoming.take, self._disconnected.set)
+            self._stream = GrpcRunStream(self._stub, self._incoming.take, self._disconnected.set, self._give_up)
         self._heartbeat_watch = asyncio.create_task(self._watch_heartbeat(), context=without_request())
 
     @property

@@ -1,7 +1,6 @@
 """The core's end of RPCs to a host: the version handshake, the Run stream, cancelling a call, and errors of calls."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -19,8 +18,8 @@ from puna.host import convert
 from puna.host.channel import LONGEST_ERROR
 from puna.runtime.errors import ContractVersionError
 
-log = logging.getLogger(__name__)
-
+LONGEST_REASON: Final = 200
+"""Characters of a host's own words about the end of its stream."""
 OLDEST_CONTRACT_VERSION: Final = 1
 """The oldest version of the contract that this server speaks; the newest is CONTRACT_VERSION."""
 
@@ -48,10 +47,14 @@ class GrpcRunStream:
         stub: "backend_pb2_grpc.BackendServiceAsyncStub",
         take: Callable[[bytes], None],
         gone: Callable[[], None],
+        broken: Callable[[str], None],
     ) -> None:
-        """Start the call. `take` is called with each message, `gone` once when the stream ends."""
+        """Start the call. `take` is called with each message, `gone` once when the stream ends.
+
+        `broken` is called before with a reason, as a clause, if the host or gRPC ends the stream with an error.
+        """
         self._requests: asyncio.Queue[wire.RunRequest | None] = asyncio.Queue()
-        self._reading = asyncio.create_task(self._read(stub, take))
+        self._reading = asyncio.create_task(self._read(stub, take, broken))
         self._reading.add_done_callback(lambda _: gone())
 
     def send(self, message: bytes) -> None:
@@ -62,12 +65,21 @@ class GrpcRunStream:
         """End the stream after the requests that are queued."""
         self._requests.put_nowait(None)
 
-    async def _read(self, stub: "backend_pb2_grpc.BackendServiceAsyncStub", take: Callable[[bytes], None]) -> None:
+    async def _read(
+        self,
+        stub: "backend_pb2_grpc.BackendServiceAsyncStub",
+        take: Callable[[bytes], None],
+        broken: Callable[[str], None],
+    ) -> None:
         try:
             async for response in stub.Run(self._outgoing()):
                 take(response.SerializeToString())
         except grpc.aio.AioRpcError as error:
-            log.debug("a host's stream broke: %s", error.details())
+            # The host is gone, and the cause of its death says more.
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                broken(
+                    f"its stream of events ended with {error.code().name}: {(error.details() or '')[:LONGEST_REASON]}"
+                )
 
     async def _outgoing(self) -> AsyncIterator[wire.RunRequest]:
         while (request := await self._requests.get()) is not None:

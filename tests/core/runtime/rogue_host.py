@@ -59,6 +59,10 @@ class Rogue(backend_pb2_grpc.BackendServiceServicer):
     async def Run(self, request_iterator, context):  # noqa: N802
         async for request in request_iterator:
             if request.HasField("start"):
+                if HOW == "grpc_aborts":
+                    await context.abort(grpc.StatusCode.UNKNOWN, "no more")
+                if HOW == "grpc_huge":
+                    yield wire.RunResponse(events=[wire.SequenceEvent(text_delta=wire.TextDelta(text="x" * 4_000_000))])
                 yield wire.RunResponse(events=events(request.sequence_id))
 
     async def Embed(self, request, context):  # noqa: N802
@@ -90,7 +94,7 @@ async def main():
     backend_pb2_grpc.add_BackendServiceServicer_to_server(Rogue(), server)
     server.add_insecure_port(f"unix:{path}")
     await server.start()
-    if HOW != "grpc_only":
+    if not HOW.startswith("grpc"):
         await asyncio.start_unix_server(answer, f"{path}.r")
     os.write(1, b"puna.backend.v1 ready\n")
     if HOW == "prints":

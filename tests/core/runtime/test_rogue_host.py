@@ -63,6 +63,8 @@ async def test_what_does_no_harm_is_tolerated(rogue, how):
         ("garbage", "it sent a message that cannot be read"),
         ("endless", r"it sent a message of 4294967295 bytes, above 1000000 \(PUNA_MAX_HOST_MESSAGE_BYTES\)"),
         ("unknown_id", "it sent an event of a sequence that does not exist"),
+        ("grpc_aborts", "its stream of events ended with UNKNOWN: no more"),
+        ("grpc_huge", "its stream of events ended with RESOURCE_EXHAUSTED: .*larger than max"),
         ("half", "its work has made no step for 1.5 seconds"),
         ("silent", "its work has made no step for 1.5 seconds"),
     ],

@@ -37,6 +37,10 @@ class BackendServiceStub(object):
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
 
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -111,6 +115,10 @@ class BackendServiceServicer(object):
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
 
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -182,8 +190,9 @@ class BackendServiceServicer(object):
 
     def Heartbeat(self, request, context):
         """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
-        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
-        watch a host without this method.
+        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. A host
+        without this method, or with work that it does not count, is judged by its messages: it is killed when the core has
+        waited for one that long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,6 +270,10 @@ class BackendService(object):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.

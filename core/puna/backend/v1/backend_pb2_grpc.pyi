@@ -38,6 +38,10 @@ class BackendServiceStub:
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
 
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -70,8 +74,9 @@ class BackendServiceStub:
     """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id."""
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_backend_pb2.HeartbeatRequest, _backend_pb2.HeartbeatResponse]
     """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
-    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
-    watch a host without this method.
+    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. A host
+    without this method, or with work that it does not count, is judged by its messages: it is killed when the core has
+    waited for one that long.
     """
 
 @_typing.type_check_only
@@ -86,6 +91,10 @@ class BackendServiceAsyncStub(BackendServiceStub):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
@@ -116,8 +125,9 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """Returns the bytes of tokens. Needs no slot. INVALID_ARGUMENT: the vocabulary does not have an id."""
     Heartbeat: _aio.UnaryUnaryMultiCallable[_backend_pb2.HeartbeatRequest, _backend_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
-    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
-    watch a host without this method.
+    host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. A host
+    without this method, or with work that it does not count, is judged by its messages: it is killed when the core has
+    waited for one that long.
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -131,6 +141,10 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     Start. The core sets the environment variable PUNA_HOST_SOCKET to the path of the Unix socket on which the host must
     listen. Once it listens, the host writes the line "puna.backend.v1 ready" to its standard output. The core keeps the
     last lines of its standard error and shows them if the host dies. The host exits when its standard input closes.
+
+    Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
+    cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
+    of life during a load.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
@@ -219,8 +233,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.HeartbeatResponse, _abc.Awaitable[_backend_pb2.HeartbeatResponse]]:
         """Shows that the host is alive and that its work proceeds. The core calls it every few seconds after Load. It kills a
-        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. It does not
-        watch a host without this method.
+        host that leaves a call unanswered, or returns the same step, for longer than the server's limits allow. A host
+        without this method, or with work that it does not count, is judged by its messages: it is killed when the core has
+        waited for one that long.
         """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
