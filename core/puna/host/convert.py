@@ -234,7 +234,10 @@ def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Sequ
         # protobuf takes None for an empty text, and bytes for text.
         if not isinstance(event.text, str):
             raise TypeError("its text is no str")
-        delta = wire.TextDelta(text=event.text, logprobs=[_logprob_to_wire(each) for each in event.logprobs])
+        # Most deltas have no log-probabilities, and every token passes here.
+        delta = wire.TextDelta(text=event.text)
+        if event.logprobs:
+            delta.logprobs.extend(map(_logprob_to_wire, event.logprobs))
         return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
     if isinstance(event, contract.ChatDelta):
         chat = wire.ChatDelta(
