@@ -20,6 +20,7 @@ from puna.testing.harness import GREEDY, ContractBase
 from puna.testing.loading import LoadingTests
 from puna.testing.logprobs import LogprobTests
 from puna.testing.penalties import PenaltyTests
+from puna.testing.runner import Outcome, run_contract
 from puna.testing.sampling import SamplingTests
 from puna.testing.sequences import SequenceTests
 from puna.testing.stopping import StoppingTests
@@ -33,10 +34,12 @@ __all__ = [
     "ChatAnswer",
     "ChatContract",
     "ContractBase",
+    "Outcome",
     "collect",
     "collect_chat",
     "refusal",
     "refused",
+    "run_contract",
 ]
 
 

@@ -277,7 +277,7 @@ class LoadingTests(ContractBase):
             assert 0 <= facts.context_length <= self.spec().context_length, "the context is longer than was asked for"
             assert facts.parallel >= 1
             assert facts.size_bytes >= facts.vram_bytes >= 0
-            assert facts.embedding_length >= 0
+            assert facts.embedding_length >= -1
             assert facts.embedding_tokens >= 0
             if facts.generates:
                 await collect(model, self.request(max_tokens=1))
