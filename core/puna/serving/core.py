@@ -142,7 +142,7 @@ class Serving:
     async def is_loaded(self, name: str) -> bool:
         """Return whether a model is loaded and takes requests. Raises what Access.find raises."""
         found = await self.access.find(name)
-        return bool(found.model.model_path) and self._pool.accepts(str(found.model.model_path))
+        return self._pool.accepts(found.model.load_key)
 
     def waiting_for_load(self) -> int:
         """Return how many requests wait for a model to be loaded."""
