@@ -57,9 +57,9 @@ async def test_nothing_is_sent_again_after_the_first_token(load, ask, front):
 
 async def test_all_tries_together_have_one_deadline(load, run, ask, front):
     front.failures_left = 1
-    loaded = await load("flaky-silent", retries=3, timeout=0.5)
-    async with asyncio.timeout(5):
-        with pytest.raises(UnavailableError, match=r"sent nothing for 0\.5 seconds$"):
+    loaded = await load("flaky-silent", retries=3, timeout=3)
+    async with asyncio.timeout(20):
+        with pytest.raises(UnavailableError, match=r"sent nothing for 3 seconds$"):
             await run(loaded, ask())
     assert len(front.requests) == 2
 

@@ -70,7 +70,7 @@ def server(tmp_path_factory, front, other):
         base_url = "{front.url}"
         api_key = "front"
         retries = 0
-        stall_timeout = 1
+        stall_timeout = 3
         models = ["a", "org/*"]
 
         [backends.openai.upstreams.other]
@@ -185,7 +185,7 @@ def test_grpc_clients(server):
         ("fault-404", 400, "upstream 'front' does not know model 'fault:404' (status 404)"),
         ("fault-401", 500, "upstream 'front' refused the server's key (status 401)"),
         ("fault-cut", 500, "upstream 'front' ended its answer too early"),
-        ("stalled", 500, "upstream 'front' sent nothing for 1 seconds in the middle of its answer"),
+        ("stalled", 500, "upstream 'front' sent nothing for 3 seconds in the middle of its answer"),
     ],
 )
 def test_errors_reach_the_client(server, model, status, words):
