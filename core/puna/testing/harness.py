@@ -93,14 +93,12 @@ class ContractBase:
 
     @classmethod
     def _read_capabilities(cls) -> Capabilities | None:
-        plugin = cls.plugin()
-        if plugin is not None:
-            assert plugin.manifest is not None, plugin.error
-            return plugin.manifest.capabilities
-        assert cls.backend_class is not None, "set backend_class, or manifest, or entry_point"
+        if cls.backend_class is None:
+            return cls.installed().usable.capabilities
+        # The manifest beside the class, so that a class can be tested that is not installed.
         module = cls.backend_class.__module__
         try:
-            path = Path(cls.manifest) if cls.manifest else manifest_of(module)
+            path = Path(cls.manifest) if cls.manifest else manifest_of(module, cls.entry_point)
         except ManifestError:
             return None
         return read(path, python_class=f"{module}:{cls.backend_class.__qualname__}").capabilities
