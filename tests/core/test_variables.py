@@ -40,7 +40,7 @@ def test_the_list_has_exactly_what_the_settings_read(tmp_path):
     assert asked - bounds == {each.name for each in VARIABLES} - ELSEWHERE.keys()
 
 
-NOT_IN_FILE = ["api_key", "backend_options", "docker_auth", "docker_config", "history", "limits"]
+NOT_IN_FILE = ["api_key", "backend_options", "docker_auth", "docker_config", "history", "limits", "secrets"]
 
 
 def test_keys_of_the_file_are_read(tmp_path):

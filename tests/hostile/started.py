@@ -76,9 +76,7 @@ class Started:
             self.process.kill()
             self.process.communicate()
         if self.temporary.exists():
-            # The folder of the core's Unix socket stays, and only that.
-            kept = [self.temporary / "puna"]
-            self.left = [path.name for path in self.temporary.iterdir() if path not in kept or any(path.iterdir())]
+            self.left = [path.name for path in self.temporary.iterdir()]
             shutil.rmtree(self.temporary)
 
 
