@@ -19,8 +19,9 @@ END_SECONDS = 1.0
 
 
 class _Entry:
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, name: str) -> None:
         self.model = model
+        self.name = name
         self.calls = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -44,9 +45,14 @@ class Models:
         entries = list(self._entries.values())
         return entries[0].model if len(entries) == 1 else None
 
-    def add(self, model_id: str, model: LoadedModel) -> None:
-        """Add a model that has been loaded."""
-        self._entries[model_id] = _Entry(model)
+    def add(self, model_id: str, model: LoadedModel, name: str = "") -> None:
+        """Add a model that has been loaded under a name."""
+        self._entries[model_id] = _Entry(model, name)
+
+    def owner(self, model_id: str) -> str:
+        """Return " of NAME" for the model of a shared host. The core knows the name of the only model of a host."""
+        entry = self._entries.get(model_id) if model_id else None
+        return f" of {entry.name}" if entry is not None and entry.name else ""
 
     @contextmanager
     def use(self, model_id: str) -> Iterator[LoadedModel]:

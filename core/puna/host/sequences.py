@@ -115,7 +115,7 @@ class Sequences:
                 return
             failure = error_to_wire(error)
             if failure.kind == wire.Failure.KIND_UNSPECIFIED:
-                report_error("the backend failed in a sequence", error)
+                report_error(f"the backend failed in a sequence{self._models.owner(start.model_id)}", error)
             # Nothing follows a Finish, and the core does not wait for a cancelled sequence.
             if not finished and sequence_id not in self._cancelled:
                 self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))

@@ -131,7 +131,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             await asyncio.wait({loading})
         loaded = loading.result()
         if isinstance(loaded, Raised):
-            await _fail(loaded.error, context)
+            await _fail(loaded.error, context, f" of {request.name}" if request.model_id else "")
         await context.write(wire.LoadResponse(loaded=loaded))
 
     async def _load(self, request: wire.LoadRequest, report: Callable[[float], None]) -> wire.Loaded:
@@ -145,7 +145,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         except BaseException:
             await model.aclose()
             raise
-        self.models.add(request.model_id, model)
+        self.models.add(request.model_id, model, request.name)
         return loaded
 
     async def Run(  # type: ignore[override]
@@ -245,17 +245,22 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         if model_id not in self.models:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
         with self.models.use(model_id) as model:
-            return await self._attempt(lambda: call(model), context)
+            return await self._attempt(lambda: call(model), context, self.models.owner(model_id))
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any]) -> T:
-        """Return what the plugin answers. An exception ends the call with a status and a Failure."""
+    async def _attempt(
+        self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any], owner: str = ""
+    ) -> T:
+        """Return what the plugin answers. An exception ends the call with a status and a Failure.
+
+        `owner` names the model in the log, as " of NAME", where the core cannot know it.
+        """
         work = self.work.begin()
         try:
             answer = await attempt(call)
         finally:
             self.work.end(work)
         if isinstance(answer, Raised):
-            await _fail(answer.error, context)
+            await _fail(answer.error, context, owner)
         return answer
 
 
@@ -268,13 +273,13 @@ async def sliced(items: Sequence[T], convert_one: Callable[[T], R]) -> list[R]:
     return converted
 
 
-async def _fail(error: BaseException, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+async def _fail(error: BaseException, context: grpc.aio.ServicerContext[Any, Any], owner: str) -> NoReturn:
     failure = convert.error_to_wire(error)
     code = CODES.get(failure.kind, grpc.StatusCode.INTERNAL)
     # The core tells a lack of memory by this status and tries again with a smaller context.
     if issubclass(type(error), MemoryError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     elif code is grpc.StatusCode.INTERNAL:
-        report_error("the backend failed", error)
+        report_error(f"the backend failed{owner}", error)
     metadata = ((convert.FAILURE_KEY, failure.SerializeToString()),)
     await context.abort(code, failure.message[:SHORT], trailing_metadata=metadata)

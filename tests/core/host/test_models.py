@@ -56,3 +56,10 @@ def test_the_only_model_is_one_of_one():
     assert models.only is one
     models.add("b", object())
     assert models.only is None
+
+
+def test_the_log_names_the_models_of_a_shared_host():
+    models = Models()
+    models.add("7", Model(), "gpu1/qwen3:latest")
+    models.add("", Model(), "alone:latest")
+    assert (models.owner("7"), models.owner(""), models.owner("8")) == (" of gpu1/qwen3:latest", "", "")
