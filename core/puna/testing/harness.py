@@ -143,11 +143,15 @@ class ContractBase:
             async with hosts.hosted(self.installed(), spec) as model:
                 yield model
             return
-        model = await self.backend_class().load(spec, lambda _: None)
+        backend = self.backend_class()
         try:
-            yield model
+            model = await backend.load(spec, lambda _: None)
+            try:
+                yield model
+            finally:
+                await model.aclose()
         finally:
-            await model.aclose()
+            await backend.aclose()
 
     def run(self, test: Callable[[LoadedModel], Coroutine[Any, Any, None]]) -> None:
         """Run a test of generating. A model that does not generate must refuse to."""

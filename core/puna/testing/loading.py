@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 
-from puna.backend import InvalidRequestError, LoadedModel, ModelSpec
+from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelSpec
 from puna.testing import hosts
 from puna.testing.answers import collect, refusal
 from puna.testing.harness import ContractBase
@@ -27,6 +28,8 @@ class LoadingTests(ContractBase):
 
     silent_seconds = 5.0
     """How long a load may give no sign of life: neither a report nor a turn of the event loop."""
+    _owners: ClassVar[dict[int, Backend]] = {}
+    """The backends of the models that `load` has loaded."""
 
     def test_loading_tells_how_far_it_is(self) -> None:
         """Progress goes from 0 to 1 and never backwards, and a long load gives signs of life.
@@ -74,12 +77,26 @@ class LoadingTests(ContractBase):
         else:
             model = await self.load(self.spec(), report)
             yield model
-            await model.aclose()
+            await self.free(model)
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None] = lambda _: None) -> LoadedModel:
-        """Load a model. The caller closes it."""
+        """Load a model. The caller frees it with `free`."""
         assert self.backend_class is not None, "set backend_class"
-        return await self.backend_class().load(spec, report)
+        backend = self.backend_class()
+        loaded = False
+        try:
+            model = await backend.load(spec, report)
+            loaded = True
+        finally:
+            if not loaded:
+                await backend.aclose()
+        self._owners[id(model)] = backend
+        return model
+
+    async def free(self, model: LoadedModel) -> None:
+        """Free a model and its backend."""
+        await model.aclose()
+        await self._owners.pop(id(model)).aclose()
 
     def test_a_file_that_is_not_there_is_refused(self) -> None:
         """A missing file raises the contract's error, whose text the user sees.
@@ -122,7 +139,7 @@ class LoadingTests(ContractBase):
             model = await self.load(spec)
         except InvalidRequestError:
             return
-        await model.aclose()
+        await self.free(model)
 
     async def check_status(self, spec: ModelSpec, *codes: grpc.StatusCode) -> None:
         """Check the status with which a host answers Load."""
@@ -173,7 +190,7 @@ class LoadingTests(ContractBase):
             begun = time.monotonic()
             model = await self.load(self.spec())
             taken.append(time.monotonic() - begun)
-            await model.aclose()
+            await self.free(model)
 
         async def cancelled(share: float) -> None:
             task = asyncio.ensure_future(self.load(self.spec()))
@@ -183,7 +200,7 @@ class LoadingTests(ContractBase):
                 done = await asyncio.gather(task, return_exceptions=True)
             if isinstance(done[0], LoadedModel):
                 # It was loaded before the cancellation arrived.
-                await done[0].aclose()
+                await self.free(done[0])
 
         taken: list[float] = []
         for _ in range(2):
@@ -235,7 +252,7 @@ class LoadingTests(ContractBase):
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
             async with asyncio.timeout(self.stop_seconds):
-                await model.aclose()
+                await self.free(model)
             left = asyncio.all_tasks() - tasks
             assert not left, f"tasks are left after aclose: {left}"
 
