@@ -28,7 +28,10 @@ def test_a_folder_and_its_backends_are_listed_with_version_origin_and_formats(pl
     headers, *rows = place.plugin("list").splitlines()
     assert headers.split() == ["NAME", "VERSION", "FROM", "FORMATS", "FAULT"]
     assert [row.split() for row in rows if row.startswith("echo ")] == [["echo", "1.0", str(source), "echo,", "toy"]]
-    assert place.plugin("check", "echo") == "puna-echo 1.0 (backend echo): the host starts and describes itself\n"
+    assert place.plugin("check").splitlines() == [
+        "puna-echo 1.0 (backend echo): the host starts and describes itself",
+        "echo: the manifest names no model to test with (check.model)",
+    ]
 
 
 def test_a_wheel(place, tmp_path):
@@ -146,7 +149,17 @@ def test_a_generated_plugin_is_installed_and_checked_with_its_model(place, tmp_p
     assert re.search(r"puna plugin install \S+/puna-my-engine$", said.strip())
     place.plugin("install", tmp_path / "puna-my-engine")
     assert "my-engine" in place.listed()
-    assert "puna-my-engine 0.1.0 (backend my-engine): " in place.plugin("check", "my-engine")
+    assert "my-engine: the contract tests pass\n" in place.plugin("check", "my-engine")
+
+
+def test_a_model_that_fails_the_contract_fails_the_check(place, tmp_path):
+    manifest = MANIFEST + '[check]\nmodel = "{name}"\n'
+    source = write_plugin(tmp_path / "echo", "echo", manifest=manifest)
+    place.plugin("install", source)
+    assert "check.model: there is neither a file nor a folder" in place.plugin("check", status=1)
+    (source / "puna_echo/echo").touch()
+    place.plugin("upgrade")
+    assert place.plugin("check", status=1).endswith("Error: puna-echo: the contract tests fail\n")
 
 
 def test_an_environment_without_its_python_is_a_fault(place, tmp_path):

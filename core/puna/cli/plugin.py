@@ -8,6 +8,7 @@ from pathlib import Path
 
 from puna.cli.tables import table
 from puna.installer import scaffold
+from puna.installer.contract import check_contract
 from puna.installer.errors import PluginInstallError
 from puna.installer.install import Installer, find
 from puna.installer.specs import canonical
@@ -81,8 +82,11 @@ def _upgrade(installer: Installer, name: str) -> None:
 
 def _check(settings: Settings, folder: Path, name: str) -> None:
     plugin = find(folder, name)
-    verify(in_environment(plugin.folder, plugin.distribution), settings.load_timeout)
+    backends = in_environment(plugin.folder, plugin.distribution)
+    verify(backends, settings.load_timeout)
     print(f"{_title(plugin)}: the host starts and describes itself")
+    for each in backends:
+        print(f"{each.name}: {check_contract(each)}")
 
 
 def _names(folder: Path) -> list[str]:

@@ -86,6 +86,16 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The small model with which `puna plugin check` runs the contract tests."""
+
+    model: str = ""
+    """Its path, relative to the manifest's folder; empty: there is none."""
+    prompt: str = "Why is the sky blue?"
+    context_length: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A checked manifest."""
 
@@ -108,6 +118,7 @@ class Manifest:
     required_options: tuple[str, ...] = ()
     """Options without which no model can be loaded."""
     capabilities: Capabilities = Capabilities()
+    check: Check = Check()
     path: Path = Path()
     """The file that it was read from."""
 
@@ -170,6 +181,7 @@ def _checked(table: Table, path: Path, python_class: str) -> Manifest:
         options=options,
         required_options=required,
         capabilities=_capabilities(table.table("capabilities")),
+        check=_check(table.table("check")),
         path=path,
     )
     table.end()
@@ -194,6 +206,17 @@ def _host(table: Table, python_class: str) -> Host:
     if not has_command and not host.python_class:
         raise ManifestError("host: needs a class or a command")
     return host
+
+
+def _check(table: Table) -> Check:
+    default = Check()
+    check = Check(
+        model=table.text("model", ""),
+        prompt=table.text("prompt", default.prompt),
+        context_length=table.whole("context_length", default.context_length),
+    )
+    table.end()
+    return check
 
 
 def _capabilities(table: Table) -> Capabilities:

@@ -110,6 +110,7 @@ class Launcher:
         if not requirements.backend_options:
             await self._check_back_off(requirements)
             return requirements
+        await asyncio.to_thread(self._backends.refresh)
         backend = self._backend(requirements)
         given = requirements.backend_options.get(backend.name, {})
         # In a thread, because the first check of all imports a library.
@@ -123,6 +124,8 @@ class Launcher:
     async def _check_back_off(self, requirements: ModelRequirements) -> None:
         # There is a record only after a load has failed, so that other requests look at no file.
         if self._back_off:
+            # The plugin may have been repaired during the pause.
+            await asyncio.to_thread(self._backends.refresh)
             self._back_off.check(await asyncio.to_thread(attempt_of, requirements, self._backend(requirements)))
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:

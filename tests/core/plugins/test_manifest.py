@@ -125,6 +125,8 @@ def test_what_is_missing_is_named(reading, field):
         ("capabilities.vision = 1", "capabilities.vision: must be true or false"),
         ("capabilities.sight = true", "capabilities.sight: a manifest has no such field here"),
         ("capabilities.constraints = ['xml']", "capabilities.constraints: 'xml' is not one of json_schema, gbnf"),
+        ("check.model = 1", "check.model: must be a text"),
+        ("check.modell = 'a'", "check.modell: a manifest has no such field here"),
         ("capabilities.sampling = ['luck']", "capabilities.sampling: 'luck' is not one of temperature"),
         ("options.properties.a.type = 'text'", "options.properties.a.type: must be one of boolean, integer"),
         ("options.properties.a.minimun = 1", "options.properties.a.minimun: is not a keyword that options may use"),
