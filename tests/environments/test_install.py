@@ -15,7 +15,7 @@ def build(source, target):
 
 
 def test_a_folder_and_its_backends_are_listed_with_version_origin_and_formats(place, tmp_path):
-    manifest = MANIFEST.replace("[]", '["echo", "toy"]')
+    manifest = MANIFEST.replace('["gguf"]', '["echo", "toy"]')
     source = write_plugin(tmp_path / "echo", "echo", manifest=manifest)
     assert place.plugin("install", "./echo") == "puna-echo 1.0 (backend echo) is installed\n"
     assert place.listed()["echo"] == {
@@ -147,6 +147,17 @@ def test_what_is_not_installed_is_named(place, tmp_path):
 def test_a_generated_plugin_is_installed_and_checked_with_its_model(place, tmp_path):
     said = place.plugin("new", "my-engine", "--folder", tmp_path)
     assert re.search(r"puna plugin install \S+/puna-my-engine$", said.strip())
+    package = tmp_path / "puna-my-engine/src/puna_my_engine"
+    manifest, code = package / "backend.toml", package / "backend.py"
+    manifest.write_text(manifest.read_text().replace("# [check]", "[check]").replace("# model", "model"))
+    (package / "small.model").touch()
+    # The tests of a host watch it at work, which takes longer than an echo on a busy machine.
+    text = code.read_text()
+    slower = text.replace(
+        "            count += 1\n", "            count += 1\n            await asyncio.sleep(0.005)\n"
+    )
+    assert slower != text
+    code.write_text(slower)
     place.plugin("install", tmp_path / "puna-my-engine")
     assert "my-engine" in place.listed()
     assert "my-engine: the contract tests pass\n" in place.plugin("check", "my-engine")
