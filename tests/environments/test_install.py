@@ -160,7 +160,7 @@ def test_a_generated_plugin_is_installed_and_checked_with_its_model(place, tmp_p
     code.write_text(slower)
     place.plugin("install", tmp_path / "puna-my-engine")
     assert "my-engine" in place.listed()
-    assert "my-engine: the contract tests pass\n" in place.plugin("check", "my-engine")
+    assert re.search(r"^my-engine: \d+ contract tests pass$", place.plugin("check", "my-engine"), re.MULTILINE)
 
 
 def test_a_model_that_fails_the_contract_fails_the_check(place, tmp_path):
@@ -170,7 +170,9 @@ def test_a_model_that_fails_the_contract_fails_the_check(place, tmp_path):
     assert "check.model: there is neither a file nor a folder" in place.plugin("check", status=1)
     (source / "puna_echo/echo").touch()
     place.plugin("upgrade")
-    assert place.plugin("check", status=1).endswith("Error: puna-echo: the contract tests fail\n")
+    assert re.search(
+        r"^Error: puna-echo: \d+ of \d+ contract tests fail$", place.plugin("check", status=1), re.MULTILINE
+    )
 
 
 def test_an_environment_without_its_python_is_a_fault(place, tmp_path):
