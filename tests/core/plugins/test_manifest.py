@@ -3,7 +3,7 @@ import os
 import pytest
 
 from puna.plugins import Capabilities, Host, ManifestError, read
-from puna.plugins.manifest import MAX_BYTES
+from puna.plugins.manifest import MAX_BYTES, Check
 
 FULL = """
 contract = 1
@@ -41,6 +41,11 @@ tokenizer = false
 tools = true
 constraints = ["regex"]
 sampling = ["seed"]
+
+[check]
+model = "small.model"
+prompt = "Hi"
+context_length = 64
 """
 LEAST = 'contract = 1\nname = "a"\nformats = []\n'
 
@@ -70,6 +75,7 @@ def test_every_field_is_read(reading, tmp_path):
     assert manifest.capabilities == Capabilities(
         chat=True, tokenizer=False, tools=True, constraints=("regex",), sampling=("seed",)
     )
+    assert manifest.check == Check(model="small.model", prompt="Hi", context_length=64)
     assert manifest.required_options == ("mode",)
     scopes = {name: (each.scope, each.has_secrets) for name, each in manifest.options.items()}
     assert scopes == {"kernels": ("operator", False), "mode": ("request", False), "key": ("model", True)}
