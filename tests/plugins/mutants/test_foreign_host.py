@@ -8,6 +8,8 @@ from tests.plugins.mutants import test_mutants
 from tests.plugins.mutants.registry import MUTANTS
 from tests.plugins.mutants.test_right import Right, models  # noqa: F401 (a fixture)
 
+from puna.errors import BackendFailedError
+
 HOST = Path(__file__).with_name("foreign_host.py")
 SAMPLE = {
     "StopLeakedByLongTokens": "words",
@@ -76,7 +78,8 @@ def test_a_mutant_in_a_host_is_caught(models, tmp_path, name):  # noqa: F811
 
     contract = Contract()
     try:
-        with pytest.raises(test_mutants.NOTICED):
+        # The core itself notices some faults, in the answers of a host.
+        with pytest.raises((*test_mutants.NOTICED, BackendFailedError)):
             getattr(contract, MUTANTS[name].test)()
     finally:
         contract.teardown_class()
