@@ -11,7 +11,7 @@ from puna.installer import scaffold
 from puna.installer.contract import check_contract
 from puna.installer.errors import PluginInstallError
 from puna.installer.install import Installer, find
-from puna.installer.specs import canonical
+from puna.installer.specs import canonical, without_credentials
 from puna.installer.verify import verify
 from puna.plugins import Plugin, Registry
 from puna.plugins.discovery import in_environment
@@ -49,7 +49,7 @@ def list_plugins(settings: Settings, *, as_json: bool) -> None:
     """Print each backend with its version, where it comes from, its formats, and its fault if it has one."""
     folder = settings.plugins_folder
     installed = [each for each in read_all(folder) if isinstance(each, InstalledPlugin)] if folder else []
-    specs = {each.distribution: each.spec for each in installed}
+    specs = {each.distribution: without_credentials(each.spec) for each in installed}
     found = [
         {
             "name": each.name,

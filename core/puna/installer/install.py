@@ -83,7 +83,9 @@ class Installer:
                     raise PluginInstallError(
                         f"{spec.text} holds {plugin.distribution} now, no longer {former.distribution}"
                     )
-                if not spec.changing and plugin.packages == former.packages:
+                same = not spec.changing and plugin.packages == former.packages
+                # An environment whose Python was upgraded away is made anew all the same.
+                if same and former.interpreter.exists():
                     return former
             _check_names(plugins.path, plugin)
             plugin.write()

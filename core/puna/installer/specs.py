@@ -65,6 +65,11 @@ def bundled(name: str) -> Path | None:
     return None
 
 
+def without_credentials(text: str) -> str:
+    """Return a spec as it may be shown: user name, password and token of an HTTP URL are replaced."""
+    return re.sub(r"(https?://)[^/@\s]+@", r"\1***@", text)
+
+
 def canonical(name: str) -> str:
     """Return a distribution's name as the package index compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()

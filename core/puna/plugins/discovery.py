@@ -144,12 +144,14 @@ def in_environment(home: Path, name: str) -> list[Plugin]:
 
 
 def _without_python(home: Path, name: str) -> list[Plugin]:
-    text = f"the Python of its environment is missing: {home / 'venv'}; puna plugin upgrade {name}"
+    text = f"the Python of its environment is missing: {home / 'venv'}; puna plugin"
     watched = (home / "venv" / "bin",)
     try:
         record = InstalledPlugin.read(home)
     except (OSError, ValueError):
-        return [Plugin(name=shown(name), error=text, watched=watched)]
+        # Without a record it is not known from where the plugin came.
+        return [Plugin(name=shown(name), error=f"{text} remove {name}", watched=watched)]
+    text = f"{text} upgrade {name}"
     return [
         Plugin(name=each, distribution=record.distribution, version=record.version, error=text, watched=watched)
         for each in map(shown, record.backends)

@@ -57,7 +57,10 @@ class InstalledPlugin:
     def write(self) -> None:
         """Write the record. Raises OSError."""
         record = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "folder"}
-        (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        path = self.folder / RECORD
+        # For its owner alone, since a URL may hold a token.
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:

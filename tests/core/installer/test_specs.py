@@ -76,6 +76,20 @@ def test_a_plugin_that_puna_brings_along_needs_no_index(tmp_path):
     assert specs.parse("puna-ctransformers==9", tmp_path).requirement == "puna-ctransformers==9"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("git+https://me:secret@example.com/echo.git", "git+https://***@example.com/echo.git"),
+        ("https://token@example.com/echo.whl", "https://***@example.com/echo.whl"),
+        ("https://example.com/echo.git@v1", "https://example.com/echo.git@v1"),
+        ("git+ssh://git@example.com/echo", "git+ssh://git@example.com/echo"),
+        ("puna-echo @ https://a:b@example.com/x.whl", "puna-echo @ https://***@example.com/x.whl"),
+    ],
+)
+def test_credentials_are_not_shown(text, shown):
+    assert specs.without_credentials(text) == shown
+
+
 def test_a_package_without_a_project_of_its_own_is_not_brought_along():
     assert specs.bundled("puna-llama-cpp") is None
     assert specs.bundled("ctransformers") is None

@@ -1,6 +1,7 @@
 import ast
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.core.plugins.site import LEAST, toml
 
 from puna.plugins import Registry, read
+from puna.plugins.installed import InstalledPlugin
 
 
 @pytest.fixture
@@ -208,6 +210,48 @@ def test_an_environment_with_a_distribution(found, shelf):
     assert backends["mine"].command == (python, "-P", "-m", "puna.host", "puna_mine:Made")
     assert (backends["mine"].own_python, backends["mine"].distribution) == (True, "puna-mine")
     assert backends["llama_cpp"].command[0] == sys.executable
+
+
+@pytest.fixture
+def installed(shelf):
+    """What `puna plugin install` leaves: an environment, its record, and a link to it. Returns the environment."""
+    home = shelf.folder / ".environments/1"
+    inner = type(shelf)(make_environment(home))
+    # As an editable installation does it: the code lies outside of the environment.
+    source = type(shelf)(shelf.folder.parent / "source")
+    source.folder.mkdir()
+    source.module("mine")
+    inner.announce("mine", "puna_mine:Made", distribution="puna-mine")
+    InstalledPlugin(
+        folder=home,
+        distribution="puna-mine",
+        version="1.0",
+        spec="x",
+        backends=("mine",),
+        paths=(str(source.folder), str(inner.folder)),
+    ).write()
+    (shelf.folder / "puna-mine").symlink_to(".environments/1")
+    return home
+
+
+def test_an_installed_plugin_is_started_by_the_path_of_its_environment(found, installed):
+    """Not by the link, which leads elsewhere after an upgrade."""
+    mine = found()["mine"]
+    assert (mine.error, mine.environment) == ("", str(installed))
+    assert mine.command[0] == str(installed / "venv/bin/python")
+
+
+def test_an_installed_plugin_without_its_python_is_a_fault(found, installed):
+    (installed / "venv/bin/python").unlink()
+    mine = found()["mine"]
+    assert (mine.distribution, mine.version, mine.formats) == ("puna-mine", "1.0", ())
+    assert "the Python of its environment is missing" in mine.error
+    assert "puna plugin upgrade puna-mine" in mine.error
+
+
+def test_a_link_to_an_environment_that_is_gone_is_a_fault(found, installed):
+    shutil.rmtree(installed)
+    assert "puna plugin remove puna-mine" in found()["puna-mine"].error
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def plugin(tmp_path):
 
 def test_a_record_holds_everything(plugin, tmp_path):
     assert list(read_all(tmp_path)) == [plugin]
+    assert (plugin.folder / RECORD).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"distribution": 1}', "\xff"])

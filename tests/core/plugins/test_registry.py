@@ -97,6 +97,13 @@ def test_the_list_is_read_again_only_after_a_change(site, shelf, settings):
     assert backends.get("late").formats == ("late",)
 
 
+def test_a_backend_that_was_installed_a_moment_ago_is_found(site, settings):
+    backends = Registry.discover(settings())
+    assert "late" not in backends.names()
+    site.module("late")
+    assert backends.get("late").formats == ("late",)
+
+
 @pytest.fixture
 def changes(site, shelf):
     """What an operator may do, by its name, and what follows for the backend `a` and the format `a`."""
