@@ -148,7 +148,7 @@ class PrefillRunsToItsEnd(TinyModel):
 
 @mutant(PREFILL)
 class PrefillInOneBatch(TinyModel):
-    """The device is busy with the whole prompt, whoever is cancelled."""
+    """The device is busy with the whole prompt, although its sequence is cancelled."""
 
     busy_until = 0.0
 

@@ -329,7 +329,7 @@ class OnlySchemasAreEnforced(TinyModel):
 
 
 @mutant(ENFORCED)
-class ConstraintAsAnHint(TinyModel):
+class ConstraintAsAHint(TinyModel):
     """The constraint holds for the first tokens only."""
 
     def decode(self, run):
