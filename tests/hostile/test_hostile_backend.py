@@ -15,7 +15,7 @@ WORDS = {
     "cancelled": "CancelledError",
     "generator_exit": "GeneratorExit",
     "interrupt": "KeyboardInterrupt",
-    "exit": "3",
+    "exit": "SystemExit: 3",
     "group": "two at once",
     "str_raises": "without a readable text",
     "str_surrogate": "half",

@@ -109,10 +109,11 @@ def list_plugins(settings: Settings) -> None:
             str(each.manifest.contract) if each.manifest else "-",
             ", ".join(each.formats) or "-",
             each.error or (", ".join(each.manifest.capabilities.names()) if each.manifest else ""),
+            each.manifest.description if each.manifest else "",
         )
         for each in Registry.discover(settings).describe()
     ]
-    print(table(("NAME", "FROM", "CONTRACT", "FORMATS", "CAPABILITIES"), rows))
+    print(table(("NAME", "FROM", "CONTRACT", "FORMATS", "CAPABILITIES", "DESCRIPTION"), rows))
 
 
 def install_demo(settings: Settings) -> None:

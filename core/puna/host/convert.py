@@ -314,7 +314,9 @@ def text_of(error: BaseException) -> str:
     """
     try:
         # Slicing as `str` does it, since `__str__` may return a subclass with code of its own.
-        text = str.__getitem__(str(error), slice(LONGEST_ERROR)) or str(type(error).__name__)
+        text, name = str.__getitem__(str(error), slice(LONGEST_ERROR)), str(type(error).__name__)
+        # Without its name such an error is a lone key or exit status, which says nothing.
+        text = f"{name}: {text}" if text and issubclass(type(error), KeyError | SystemExit) else text or name
         # Lone surrogates become U+FFFD. Neither protobuf nor a log can carry them.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     except BaseException:  # a plugin may raise anything, also here

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from puna.backend import CONTRACT_VERSION, Backend, LoadedModel
+from puna.backend import CONTRACT_VERSION, Backend, Embedding, LoadedModel, ModelFacts
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
@@ -141,7 +141,9 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         if not isinstance(model, LoadedModel):
             raise TypeError(f"load must return a LoadedModel, and it returned a {type(model).__name__}")
         try:
-            loaded = convert.facts_to_wire(model.facts)
+            if not isinstance(facts := model.facts, ModelFacts):
+                raise TypeError(f"facts must be a ModelFacts, and it is a {type(facts).__name__}")
+            loaded = convert.facts_to_wire(facts)
         except BaseException:
             await model.aclose()
             raise
@@ -169,6 +171,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         async def embed(model: LoadedModel) -> wire.EmbedResponse:
             inputs = await sliced(request.inputs, convert.input_from_wire)
             embeddings = await model.embed(inputs, raw=request.raw)
+            if not isinstance(embeddings, list | tuple) or not all(isinstance(each, Embedding) for each in embeddings):
+                raise TypeError("embed must return a list of Embedding")
             return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
 
         return await self._answer(embed, request.model_id, context)

@@ -81,6 +81,8 @@ class IncomingEvents:
                 # slowly goes on until too many events wait, and is then cancelled.
                 elif incoming.events.qsize() < self._max_unread:
                     incoming.events.put_nowait(event)
+                elif event.HasField("prefill"):
+                    continue  # a report without text, which no client misses
                 else:
                     self.close(event.sequence_id)
                     self._cancel(event.sequence_id)

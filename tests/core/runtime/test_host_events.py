@@ -100,3 +100,18 @@ def test_a_sequence_whose_client_reads_too_slowly_is_dropped(host):
     assert [each and each.text_delta.text for each in (first.events.get_nowait() for _ in range(4))] == [*"aaa", None]
     assert (host.cancelled, host.violations, len(host.incoming)) == ([one], [], 0)
     host.incoming.close(one)
+
+
+def test_reports_of_a_prefill_end_no_sequence(host):
+    host.incoming = IncomingEvents(
+        replace(DEFAULT_LIMITS, max_unread_deltas=3), host.violations.append, host.cancelled.append
+    )
+    one, first = host.incoming.open()
+    for done in range(5):
+        prefill = wire.Prefill(done_tokens=done, total_tokens=9)
+        host.incoming.take(
+            wire.RunResponse(events=[wire.SequenceEvent(sequence_id=one, prefill=prefill)]).SerializeToString()
+        )
+    assert [first.events.get_nowait().prefill.done_tokens for _ in range(first.events.qsize())] == [0, 1, 2]
+    host.send((one, "a"))
+    assert (texts(first), host.cancelled) == (["a"], [])

@@ -93,6 +93,7 @@ RAISE = {
     "generator_exit": throw(GeneratorExit),
     "interrupt": throw(KeyboardInterrupt),
     "exit": throw(lambda: SystemExit(3)),
+    "key": throw(lambda: KeyError("size")),
     "own": throw(Own),
     "group": throw(lambda: BaseExceptionGroup("two at once", [KeyError(SECRET), KeyboardInterrupt()])),
     "str_raises": throw(StrRaisesError),
@@ -120,6 +121,8 @@ class Model(LoadedModel):
     def facts(self):
         word = self._options.get("facts", "")
         RAISE.get(word, lambda: None)()
+        if word == "none":
+            return None
         fine = {"context_length": 512, "parallel": 4, "embedding_length": 3}
         return ModelFacts(**fine | FACTS.get(word, {}))
 
