@@ -19,9 +19,9 @@ from puna.testing.generating import GeneratingTests
 from puna.testing.harness import GREEDY, ContractBase
 from puna.testing.loading import LoadingTests
 from puna.testing.logprobs import LogprobTests
+from puna.testing.order import OrderTests
 from puna.testing.penalties import PenaltyTests
 from puna.testing.runner import Outcome, run_contract
-from puna.testing.sampling import SamplingTests
 from puna.testing.sequences import SequenceTests
 from puna.testing.stopping import StoppingTests
 from puna.testing.tokens import TokenTests
@@ -47,7 +47,7 @@ class BackendContract(
     LoadingTests,
     GeneratingTests,
     SequenceTests,
-    SamplingTests,
+    OrderTests,
     PenaltyTests,
     LogprobTests,
     ConstraintTests,

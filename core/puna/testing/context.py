@@ -4,7 +4,7 @@ import struct
 import zlib
 from dataclasses import replace
 
-from puna.backend import InvalidRequestError, LoadedModel, SequenceRequest, TokenLogprob, UnsupportedError
+from puna.backend import InvalidRequestError, LoadedModel, Sampling, SequenceRequest, TokenLogprob, UnsupportedError
 from puna.testing.answers import Answer, collect, refused
 from puna.testing.harness import GREEDY, STRONG_BIAS, ContractBase
 
@@ -76,15 +76,19 @@ class ContextTests(ContractBase):
 
     # ---- A full context ----
 
+    async def without_end(self, model: LoadedModel) -> Sampling:
+        """Return greedy sampling that does not draw the end token, if the backend can be told so."""
+        if model.facts.eos_id >= 0 and await self.takes_bias(model):
+            return replace(GREEDY, logit_bias={model.facts.eos_id: -STRONG_BIAS})
+        return GREEDY
+
     async def past_the_end(self, model: LoadedModel, **values: object) -> Answer | None:
         """Generate beyond the end of the context; None if the model or the backend does not get there."""
         if not (model.facts.context_length and model.facts.tokenizer):
             return None
         length = model.facts.context_length
         prompt = await self.long_prompt(model, -(length // 2))
-        sampling = GREEDY
-        if model.facts.eos_id >= 0 and await self.takes_bias(model):
-            sampling = replace(GREEDY, logit_bias={model.facts.eos_id: -STRONG_BIAS})
+        sampling = await self.without_end(model)
         request = self.request(prompt=prompt, sampling=sampling, max_tokens=length - len(prompt) + PAST)
         request = replace(request, **values)  # type: ignore[arg-type]  # names of fields
         answer = await collect(model, request)
@@ -98,6 +102,8 @@ class ContextTests(ContractBase):
         """
 
         async def test(model: LoadedModel) -> None:
+            await self.check_reason(model)
+            salt = self.salt()
             ended = await self.past_the_end(model, shift=False)
             if ended is not None:
                 total = ended.finish.prompt_tokens + ended.finish.output_tokens
@@ -105,14 +111,39 @@ class ContextTests(ContractBase):
                 assert total >= model.facts.context_length - 2, (
                     f"it ended at {total} tokens, before the context was full"
                 )
-            if self.obeys("shift") and (shifted := await self.past_the_end(model, shift=True)) is not None:
+            if (
+                self.obeys("shift")
+                and (shifted := await self.past_the_end(model, shift=True, cache_salt=salt)) is not None
+            ):
                 wanted = model.facts.context_length + PAST
                 total = shifted.finish.prompt_tokens + shifted.finish.output_tokens
                 assert total == wanted, f"with a shift it ended at {total} tokens, not {wanted}"
                 if ended is not None:
                     assert shifted.text.startswith(ended.text), "the shift changes text before the context is full"
+                # What a shift has moved must not be taken for the prompt that it was.
+                prompt = await self.long_prompt(model, -(model.facts.context_length // 2))
+                texts = [(await collect(model, self.request(prompt=prompt, cache_salt=each))).text
+                         for each in (salt, self.salt())]  # fmt: skip
+                assert texts[0] == texts[1], "a prompt gives another text after its sequence was shifted"
 
         self.run(test)
+
+    async def check_reason(self, model: LoadedModel) -> None:
+        """Check that sequences which always end where the context ends have the reason "length"."""
+        length = model.facts.context_length
+        if not (length and model.facts.tokenizer):
+            return
+        sampling = await self.without_end(model)
+        totals = []
+        for shorter in range(3):
+            prompt = await self.long_prompt(model, -(length // 4) - shorter)
+            request = self.request(prompt=prompt, sampling=sampling, max_tokens=length, shift=False)
+            answer = await collect(model, request)
+            if answer.finish.reason == "length":
+                return
+            totals.append(answer.finish.prompt_tokens + answer.finish.output_tokens)
+        # A model may end by itself, but not after prompts of three lengths at one place, the end of the context.
+        assert len(set(totals)) > 1 or totals[0] < length - 2, "a full context ended sequences with the reason 'stop'"
 
     def test_kept_tokens_outlive_a_shift(self) -> None:
         """`keep_tokens` decides what a shift drops, so it changes what follows the shift, and nothing before it.

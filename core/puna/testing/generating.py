@@ -14,6 +14,8 @@ from puna.testing.harness import GREEDY, STRONG_BIAS, ContractBase
 
 REPLACEMENT = "\ufffd"
 """What a decoder puts in the place of bytes that are no UTF-8."""
+TRIES = 5
+"""A busy machine makes a try misleading; one that is right counts."""
 LONG_NS = 5_000_000
 """Nanoseconds of an answer whose durations can be compared with a clock."""
 
@@ -102,8 +104,20 @@ class GeneratingTests(ContractBase):
                 answer = await collect(model, self.request(stop=("never\0there", stop)))
                 assert answer.text == whole.text.partition(stop)[0], f"stop string {stop!r} in {whole.text!r}"
                 assert (answer.finish.reason, answer.finish.stop_sequence) == ("stop", stop)
+            await self.check_several_stops(model, whole)
 
         self.run(test)
+
+    async def check_several_stops(self, model: LoadedModel, whole: Answer) -> None:
+        """Check that of many stop strings the one that comes first in the text ends it, wherever it is in the list."""
+        unused = [f"never\0there {number}" for number in range(8)]
+        for begin in range(1, len(whole.text) - 1, 4):
+            stops = [*unused, whole.text[begin + 1], whole.text[begin]]
+            first = min(stops[-2:], key=whole.text.index)
+            if REPLACEMENT not in stops and stops[-1] != stops[-2]:
+                answer = await collect(model, self.request(stop=tuple(stops)))
+                assert answer.text == whole.text.partition(first)[0], f"stop strings {stops[-2:]} in {whole.text!r}"
+                assert answer.finish.stop_sequence == first
 
     def test_text_like_the_beginning_of_a_stop_string_is_not_lost(self) -> None:
         """Text that only begins like a stop string is released once the following tokens show that.
@@ -113,8 +127,10 @@ class GeneratingTests(ContractBase):
 
         async def test(model: LoadedModel) -> None:
             whole = await collect(model, self.request())
-            for begin in range(0, max(len(whole.text) - 4, 1), 3):
-                stop = f"{whole.text[begin : begin + 3]}\0"
+            stops = [f"{whole.text[begin : begin + 3]}\0" for begin in range(0, max(len(whole.text) - 4, 1), 3)]
+            # The prompt is no part of the text.
+            in_prompt = (self.prompt[-3:], f"{self.prompt[-2:]}{whole.text[:1]}")
+            for stop in (*stops, *(each for each in in_prompt if each not in whole.text)):
                 answer = await collect(model, self.request(stop=(stop,)))
                 held = whole.text.endswith(tuple(stop[:length] for length in range(1, len(stop))))
                 # Text that waits when the limit is reached is lost, as in Ollama.
@@ -122,8 +138,23 @@ class GeneratingTests(ContractBase):
                     assert answer.text == whole.text, f"stop string {stop!r} changed a text without it"
                 assert answer.finish.reason == whole.finish.reason
                 assert answer.finish.output_tokens == whole.finish.output_tokens
+            await self.check_held_at_the_end(model)
 
         self.run(test)
+
+    async def check_held_at_the_end(self, model: LoadedModel) -> None:
+        """Make the model end while its text looks like the beginning of a stop string. The text is not lost."""
+        end = model.facts.eos_id
+        if end < 0 or not self.obeys("presence_penalty") or not await self.takes_bias(model):
+            return
+        # After its first occurrence the token has 700, which is less than what the end token has.
+        for token, _ in await self.plain_tokens(model, 1):
+            bias = {token: STRONG_BIAS, end: 0.8 * STRONG_BIAS}
+            request = self.request(sampling=replace(GREEDY, logit_bias=bias, presence_penalty=0.3 * STRONG_BIAS))
+            whole = await collect(model, request)
+            if whole.finish.reason == "stop" and whole.text:
+                held = await collect(model, replace(request, stop=(f"{whole.text}\0",)))
+                assert held.text == whole.text, f"the model ended after {whole.text!r}, of which {held.text!r} is left"
 
     def test_tokens_of_a_stop_string_are_counted(self) -> None:
         """`output_tokens` counts the sampled tokens up to the one that completes the stop string, and no more.
@@ -194,6 +225,10 @@ class GeneratingTests(ContractBase):
                 of_text = await collect(model, self.request(prompt=prompt))
                 assert of_tokens.text == of_text.text
                 assert of_tokens.finish.prompt_tokens == of_text.finish.prompt_tokens == len(tokens)
+            if facts.adds_bos:
+                # The prompt is then BOS alone.
+                answer = await collect(model, self.request(prompt="", max_tokens=1))
+                assert answer.finish.prompt_tokens >= 1
 
         self.run(test)
 
@@ -271,8 +306,21 @@ class GeneratingTests(ContractBase):
             spent = answer.finish.prompt_eval_ns + answer.finish.eval_ns
             if spent and answer.elapsed_ns > LONG_NS:
                 assert spent > answer.elapsed_ns / 100, f"{spent} ns for an answer of {answer.elapsed_ns} ns"
+            await self.check_share_of_decoding(model)
 
         self.run(test)
+
+    async def check_share_of_decoding(self, model: LoadedModel) -> None:
+        """Check that more tokens take more of `eval_ns`, and not of `prompt_eval_ns`."""
+        for _ in range(TRIES):
+            short = await collect(model, self.request(max_tokens=1, cache_salt=self.salt()))
+            long = await collect(model, self.request(max_tokens=200, cache_salt=self.salt()))
+            decoding = long.finish.eval_ns - short.finish.eval_ns
+            prefill = long.finish.prompt_eval_ns - short.finish.prompt_eval_ns
+            more = long.elapsed_ns - short.elapsed_ns
+            if more < LONG_NS or decoding >= prefill or not short.finish.prompt_eval_ns:
+                return
+        raise AssertionError("more tokens take more of prompt_eval_ns; are the durations exchanged?")
 
 
 def stop_strings(answer: Answer) -> Sequence[str]:

@@ -22,6 +22,8 @@ from puna.testing.answers import Answer, collect, refused
 GREEDY = Sampling(temperature=0.0)
 PLAIN = Sampling(temperature=1.0, top_k=0, top_p=1.0)
 """Sampling from the unchanged distribution of the model."""
+FREE_SECONDS = 30.0
+"""Timeout for freeing the model that the tests share."""
 STRONG_BIAS = 1000.0
 """A bias that outweighs every logit of a model."""
 
@@ -37,7 +39,12 @@ class Session:
     def close(self) -> None:
         """Free the model, and end everything that still runs in the loop."""
         with self.runner:
-            self.runner.run(self.stack.aclose())
+            self.runner.run(self.free())
+
+    async def free(self) -> None:
+        """Free the model. Raises TimeoutError if that does not end."""
+        async with asyncio.timeout(FREE_SECONDS):
+            await self.stack.aclose()
 
 
 class ContractBase:

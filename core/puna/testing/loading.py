@@ -300,7 +300,12 @@ class LoadingTests(ContractBase):
                 await collect(model, self.request(max_tokens=1))
             assert model.facts == facts, "the facts changed"
 
+        async def undecided() -> None:
+            async with self.loaded(parallel=0) as model:
+                assert model.facts.parallel >= 1, "with spec.parallel = 0 the backend decides how many sequences run"
+
         self.run_any(test)
+        self.run_alone(undecided)
 
     def test_the_facts_of_the_vocabulary_are_true(self) -> None:
         """BOS and EOS have the ids and texts that the facts name, and are added as the facts say.

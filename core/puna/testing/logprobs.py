@@ -61,14 +61,30 @@ class LogprobTests(ContractBase):
         """
 
         async def test(model: LoadedModel) -> None:
-            answer = await self.with_logprobs(model, self.request(), 0)
-            if answer is None:
-                return
-            for delta in answer.deltas:
-                raw = await self.output_bytes(model, delta.logprobs)
-                assert raw.decode("utf-8", "replace") == delta.text, f"{delta.text!r} came with the tokens {raw!r}"
+            deltas = (await collect(model, self.request())).deltas
+            # Text that ends like the beginning of a stop string is held back, and its tokens with it.
+            held = tuple({f"{delta.text}\0" for delta in deltas[2:12:4]})
+            for request in (self.request(), self.request(stop=held)):
+                answer = await self.with_logprobs(model, request, 0)
+                for delta in answer.deltas if answer is not None else ():
+                    raw = await self.output_bytes(model, delta.logprobs)
+                    assert raw.decode("utf-8", "replace") == delta.text, f"{delta.text!r} came with the tokens {raw!r}"
+            await self.check_stopped(model, [delta.text for delta in deltas])
 
         self.run(test)
+
+    async def check_stopped(self, model: LoadedModel, texts: list[str]) -> None:
+        """Check that the text before a stop string, which begins where a token does, has log-probabilities."""
+        for count in range(2, min(len(texts) - 3, 12), 3):
+            before, stop = "".join(texts[:count]), "".join(texts[count : count + 3])
+            if stop in before:
+                continue
+            # The last token before the stop string is held back until the stop string is complete.
+            stops = (f"{texts[count - 1]}{stop}\0", stop)
+            answer = await self.with_logprobs(model, self.request(stop=stops), 0)
+            if answer is not None and answer.text == before:
+                raw = await self.output_bytes(model, answer.logprobs)
+                assert raw.startswith(before.encode()), f"{before!r}, before a stop string, came with {raw!r}"
 
     def test_entries_describe_their_tokens(self) -> None:
         """An entry has the token's id and bytes, and its alternatives are sorted, distinct, and as many as asked for.
@@ -188,6 +204,9 @@ class LogprobTests(ContractBase):
                 if len(each.top) > 200:
                     total = sum(math.exp(other.logprob) for other in each.top)
                     assert abs(total - 1) < 1e-2, f"the probabilities of {len(each.top)} tokens add up to {total}"
+                    ids = set(token_ids(each.top))
+                    if max(ids) < len(ids) + 16 and min(ids) >= 0 and model.facts.eos_id >= 0:
+                        assert model.facts.eos_id in ids, "the end token is missing among the alternatives"
 
         self.run(test)
 

@@ -14,6 +14,8 @@ from puna.testing.harness import GREEDY, STRONG_BIAS, ContractBase, token_ids
 
 FULL, LESS = STRONG_BIAS, 0.8 * STRONG_BIAS
 """Biases of the first and the second token that the model is made to write."""
+SMALL_VOCABULARY = 2048
+"""Tokens of the largest vocabulary of which each token gets a bias."""
 
 
 class PenaltyTests(ContractBase):
@@ -91,13 +93,29 @@ class PenaltyTests(ContractBase):
                 # The backend applies biases after the penalty, so a bias outweighs any of them.
                 await self.check_letters(model, "aaaaaa", repeat_penalty=300.0)
                 await self.check_repetition(model, repeat_penalty=1e3)
+                await self.check_any_effect(model)
             else:
                 await self.check_letters(model, "aaaaaa", repeat_penalty=1.1)
                 await self.check_letters(model, "abaaaa", repeat_penalty=1.5)
                 await self.check_letters(model, "ababab", repeat_penalty=1.5, repeat_last_n=1)
                 await self.check_letters(model, "aaaaaa", repeat_penalty=1.5, repeat_last_n=0)
+                await self.check_negative_logits(model)
 
         self.run(test)
+
+    async def check_negative_logits(self, model: LoadedModel) -> None:
+        """Make all logits negative by a bias for each token of a small vocabulary, and check the repeat penalty."""
+        if not (self.obeys("repeat_penalty") and await self.takes_bias(model)):
+            return
+        whole = await self.with_logprobs(model, self.request(max_tokens=1), SMALL_VOCABULARY)
+        tokens = token_ids(whole.logprobs[0].top) if whole is not None and whole.logprobs else []
+        if not 2 < len(tokens) < SMALL_VOCABULARY or min(tokens) < 0:
+            return
+        (one, first), (other, second), *_ = await self.plain_tokens(model, 2)
+        bias = {**dict.fromkeys(tokens, -10 * FULL), one: -FULL, other: -1.2 * FULL}
+        sampling = replace(GREEDY, logit_bias=bias, repeat_penalty=1.5, repeat_last_n=64)
+        text = (await collect(model, self.request(sampling=sampling, max_tokens=3))).text.replace(" ", "")
+        assert text == first + second + first, f"a penalty of 1.5 for negative logits gives {text!r}"
 
     def test_penalties_look_at_the_last_tokens(self) -> None:
         """`repeat_last_n` is the number of recent tokens that penalties consider; 0: none; -1: all.
@@ -110,6 +128,12 @@ class PenaltyTests(ContractBase):
                 await self.check_letters(model, expected, presence_penalty=300.0, repeat_last_n=last)
             await self.check_letters(model, "aaaaaa", frequency_penalty=300.0, repeat_last_n=0)
             await self.check_letters(model, "ababab", frequency_penalty=300.0, repeat_last_n=1)
+            if self.obeys("presence_penalty") and await self.takes_bias(model):
+                (one, _), (other, second), *_ = await self.plain_tokens(model, 2)
+                prompt = (*await self.tokens_of(model, self.prompt), one)
+                sampling = replace(GREEDY, logit_bias={one: FULL, other: LESS}, presence_penalty=300.0)
+                answer = await collect(model, self.request(prompt=prompt, sampling=sampling, max_tokens=1))
+                assert answer.text.strip() == second, "penalties consider the tokens of the prompt too"
 
         self.run(test)
 
@@ -133,6 +157,18 @@ class PenaltyTests(ContractBase):
         elif all(self.obeys(name) for name in values if name != "repeat_last_n"):
             strong = {name: value if name == "repeat_last_n" else STRONG_BIAS for name, value in values.items()}
             await self.check_repetition(model, **strong)
+
+    async def check_any_effect(self, model: LoadedModel) -> None:
+        """Check that a strong repeat penalty changes at least one of several texts, if enough tokens occur again."""
+        again, changed = 0, False
+        for prompt in self.prompts(5):
+            request = self.request(prompt=prompt)
+            answer = await self.with_logprobs(model, request, 0)
+            ids = token_ids(answer.logprobs) if answer is not None else []
+            again += len(ids) - len(set(ids))
+            strong = replace(request, sampling=replace(GREEDY, repeat_penalty=1e3, repeat_last_n=64))
+            changed = changed or answer is None or (await collect(model, strong)).text != answer.text
+        assert changed or again < 10 or not self.obeys("repeat_penalty"), "repeat_penalty has no effect"
 
     async def check_repetition(self, model: LoadedModel, **values: Any) -> None:  # noqa: ANN401
         """Check that a strong penalty changes a text that repeats a token, and that it does not if it looks at none."""

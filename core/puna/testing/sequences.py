@@ -1,11 +1,11 @@
 """Contract tests of several sequences: those that run together, that wait, and that fail."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 from puna.backend import Finish, InvalidRequestError, LoadedModel, Sampling, SequenceRequest, TextDelta
-from puna.testing.answers import Answer, collect, refused
+from puna.testing.answers import Answer, collect, first_event, refused
 from puna.testing.harness import GREEDY, ContractBase
 
 
@@ -62,6 +62,25 @@ class SequenceTests(ContractBase):
                 begun = max(order.index(number) for number in range(count))
                 ended = min(len(order) - order[::-1].index(number) for number in range(count))
                 assert begun < ended, f"{count} sequences ran one after the other"
+
+        self.run(test)
+
+    def test_tokenizing_needs_no_slot(self) -> None:
+        """Texts are tokenized, and tokens are turned into text, while all slots are taken.
+
+        If it fails: `tokenize` and `detokenize` must not wait for a sequence to end.
+        """
+
+        async def test(model: LoadedModel) -> None:
+            if not model.facts.tokenizer:
+                return
+            async with AsyncExitStack() as stack:
+                for prompt in self.prompts(model.facts.parallel):
+                    request = self.request(prompt=prompt, max_tokens=10_000)
+                    await first_event(await stack.enter_async_context(aclosing(model.generate(request))))
+                async with asyncio.timeout(self.stop_seconds):
+                    tokens = await model.tokenize("a", add_special=False, parse_special=False)
+                    await model.detokenize(tokens, special=False)
 
         self.run(test)
 

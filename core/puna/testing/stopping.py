@@ -255,6 +255,8 @@ class StoppingTests(ContractBase):
         """
 
         async def test(model: LoadedModel) -> None:
+            # What an earlier test has cancelled may take a moment to end.
+            await self.check_idle(model)
             assert await self.step(model) is None, "step() must return None while the model has no work"
             seen = []
             async with aclosing(model.generate(self.request(max_tokens=64))) as events:

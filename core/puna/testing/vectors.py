@@ -8,6 +8,7 @@ from typing import ClassVar
 from puna.backend import BackendError, Embedding, LoadedModel, PromptTooLongError, UnsupportedError
 from puna.testing.answers import refusal
 from puna.testing.harness import ContractBase
+from puna.testing.stopping import watched
 
 TOLERANCE = 1e-3
 
@@ -52,6 +53,24 @@ class VectorTests(ContractBase):
             assert await model.embed([]) == []
             at_once = await asyncio.gather(*(model.embed([text]) for text in texts))
             assert all(close(one, other[0]) for one, other in zip(together, at_once, strict=True))
+
+        self.run_any(test)
+
+    def test_the_event_loop_stays_free_while_texts_are_embedded(self) -> None:
+        """Other tasks run while texts are embedded.
+
+        If it fails: compute in a thread, or give the loop a turn now and then.
+        """
+
+        async def test(model: LoadedModel) -> None:
+            if not await self.embeds(model):
+                return
+            gaps: list[float] = []
+            while len(gaps) < 3 and min(gaps, default=1) >= self.blocked_seconds:
+                async with watched(lambda: asyncio.sleep(0)) as watch:
+                    await model.embed([self.prompt, "a dog ran over the hill"] * 4)
+                gaps.append(watch.longest)
+            assert min(gaps) < self.blocked_seconds, f"nothing else ran for {min(gaps):.3f} s while texts were embedded"
 
         self.run_any(test)
 
@@ -105,7 +124,13 @@ class VectorTests(ContractBase):
                 assert error.prompt_tokens == len(too_long)
                 assert 0 < error.context_length <= limit
                 fitting = too_long[: error.context_length - 1]
-            assert (await model.embed([fitting]))[0].token_count == len(fitting)
+            (whole,) = await model.embed([fitting])
+            assert whole.token_count == len(fitting)
+            # Half of the tokens are others.
+            half = len(fitting) // 2
+            others = await model.tokenize("a dog ran over the hill", add_special=False, parse_special=False)
+            changed = (*fitting[:half], *(others * half)[: len(fitting) - half])
+            assert not close(whole, (await model.embed([changed]))[0]), "only the beginning of a text is embedded"
 
         self.run_any(test)
 

@@ -5,7 +5,14 @@ import threading
 import time
 
 import pytest
-from tests.plugins.mutants import faults_engine, faults_models, faults_requests, faults_sampling, faults_text  # noqa: F401 (they register mutants)
+from tests.plugins.mutants import (  # noqa: F401 (they register mutants)
+    faults_details,
+    faults_engine,
+    faults_models,
+    faults_requests,
+    faults_sampling,
+    faults_text,
+)
 from tests.plugins.mutants.registry import MUTANTS, OVER
 from tests.plugins.mutants.test_right import Right, models  # noqa: F401 (a fixture)
 
