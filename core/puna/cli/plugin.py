@@ -14,7 +14,7 @@ from puna.installer.install import Installer, find
 from puna.installer.specs import canonical, without_credentials
 from puna.installer.verify import verify
 from puna.plugins import Plugin, Registry
-from puna.plugins.discovery import in_environment
+from puna.plugins.discovery import OURS, in_environment
 from puna.plugins.installed import InstalledPlugin, links, read_all
 from puna.settings import Settings
 
@@ -25,7 +25,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     installer = Installer(folder, lambda home: verify(in_environment(home, home.name), settings.load_timeout))
     match arguments.action:
         case "new":
-            target = scaffold.write(arguments.name, arguments.folder)
+            own = [each.name for each in Registry.discover(settings).describe() if each.distribution == OURS]
+            target = scaffold.write(arguments.name, arguments.folder, own)
             print(
                 f"{target} is written; its README.md says how to test it. To install it: puna plugin install {target}"
             )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -21,10 +21,11 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _PLACE: Final = re.compile(r"@(\w+)@")
 
 
-def write(name: str, parent: Path) -> Path:
+def write(name: str, parent: Path, taken: Iterable[str] = ()) -> Path:
     """Write the distribution `puna-NAME` into a new folder of that name in `parent`. Return the folder.
 
-    Raises PluginInstallError for a name that is not allowed and for a folder that exists, and OSError.
+    Raises PluginInstallError for a name that is not allowed, one of the backends `taken`, and a folder that exists, and
+    OSError.
     """
     name = re.sub(r"^puna[-_]", "", name)
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
@@ -33,6 +34,9 @@ def write(name: str, parent: Path) -> Path:
             "consists of words of a-z and 0-9 that are separated by - or _"
         )
     words = re.split(r"[-_]", name)
+    # The modules of such names would be the same.
+    if words in [re.split(r"[-_]", each) for each in taken]:
+        raise PluginInstallError(f"{name!r} is the name of one of Puna's own backends")
     values = {
         "name": name,
         "distribution": "-".join(("puna", *words)),

@@ -18,6 +18,7 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.errors import BackendFailedError
 from puna.plugins import Plugin
 from puna.runtime.host_connection import HostConnection
+from puna.runtime.host_model import EXIT_SECONDS
 from puna.runtime.host_rpc import error_of
 
 ASK_SECONDS: Final = 60.0
@@ -64,6 +65,8 @@ async def _models(host: HostConnection, options: Mapping[str, object]) -> list[U
     try:
         answer = await host.stub.ListModels(request, timeout=ASK_SECONDS)
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and await host.process.died(within=EXIT_SECONDS):
+            raise BackendFailedError(f"the host has ended: {host.process.explain()}") from None
         raise error_of(error) from None
     except grpc.aio.UsageError:  # the channel was closed meanwhile
         raise BackendFailedError("the host is gone") from None

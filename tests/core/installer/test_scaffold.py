@@ -67,6 +67,13 @@ def test_names_that_are_refused(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["llama_cpp", "llama-cpp", "puna-llama-cpp"])
+def test_names_of_punas_own_backends_are_refused(name, tmp_path):
+    with pytest.raises(PluginInstallError, match="one of Puna's own backends"):
+        scaffold.write(name, tmp_path, ["openai", "llama_cpp"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "puna-echo").mkdir()
     with pytest.raises(PluginInstallError, match="exists already"):

@@ -69,7 +69,7 @@ async def test_an_error_ends_the_host_and_the_next_question_starts_another(hosts
     process = (await hosts.models(plugin, {"names": []}))[0].name
     with pytest.raises(BackendFailedError, match="it is down"):
         await hosts.models(plugin, {"raise": "it is down"})
-    with pytest.raises(BackendFailedError):
+    with pytest.raises(BackendFailedError, match="the host has ended: exit status 3"):
         await hosts.models(plugin, {"exit": 1})
     with pytest.raises(BackendFailedError):
         await hosts.models(plugin, {"nonsense": 1})
