@@ -68,7 +68,7 @@ def test_sequences_at_once_context_and_number_of_models(serve):
         table = subprocess.run(
             [PUNA, "ps"], env={"PUNA_GRPC_HOST": server.grpc}, capture_output=True, text=True, check=True
         ).stdout
-        assert re.search(r"CONTEXT +UNTIL +QUEUE", table)
+        assert re.search(r"CONTEXT +UNTIL +BACKEND +QUEUE", table)
         assert re.search(r" 512 .* 2 +$", table.splitlines()[1])
 
 

@@ -158,7 +158,9 @@ def judge(found):
 
 def test_every_route_that_reads_json_is_fuzzed():
     routes = (*TABLE._exact.values(), *TABLE._open.values())
-    reading = {route.path for route in routes if {"POST", "DELETE"} & route.handlers.keys()}
+    # The methods of gRPC over HTTP take protobuf; test_fuzz_rpc.py sends random messages to each.
+    native = (route for route in routes if not route.path.startswith("/puna.v1."))
+    reading = {route.path for route in native if {"POST", "DELETE"} & route.handlers.keys()}
     assert reading == BODIES.keys() | WITHOUT
 
 

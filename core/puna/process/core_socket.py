@@ -11,6 +11,9 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = "puna.core-"
 
 
 def prepared(port: int) -> Path | None:
@@ -19,8 +22,19 @@ def prepared(port: int) -> Path | None:
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if _is_private(path.parent):
+            _sweep(path.parent)
             return path
     return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the sockets of servers that were killed."""
+    for each in folder.glob(f"{_PREFIX}*.sock"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(os.fspath(each))
+            except ConnectionRefusedError:
+                each.unlink()
 
 
 def found(port: int) -> Path | None:
@@ -38,7 +52,7 @@ def _path(port: int) -> Path:
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     # Anyone may make a folder of this name in /tmp first. `_is_private` refuses such a folder.
     folder = runtime if runtime.is_absolute() else Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
-    return folder / f"puna.core-{port}.sock"
+    return folder / f"{_PREFIX}{port}.sock"
 
 
 def _is_private(folder: Path) -> bool:

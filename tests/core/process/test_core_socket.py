@@ -46,3 +46,16 @@ def test_without_a_runtime_folder_it_lies_among_temporary_files(monkeypatch, tmp
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert core_socket.prepared(11435).parent.parent == tmp_path
+
+
+def test_sockets_of_killed_servers_go_at_the_next_start():
+    dead = core_socket.prepared(1)
+    with socket.socket(socket.AF_UNIX) as core:
+        core.bind(str(dead))
+    living = core_socket.prepared(2)
+    with socket.socket(socket.AF_UNIX) as core:
+        core.bind(str(living))
+        core.listen()
+        core_socket.prepared(3)
+        assert not dead.exists()
+        assert living.exists()
