@@ -114,7 +114,7 @@ def variables(pid):
     return Path(f"/proc/{pid}/environ").read_text()
 
 
-SHELL = 'echo "puna.backend.v1 ready"; echo "$0 $ACME_KEY $PYTHONPATH" >&2; cat'
+SHELL = 'echo "$0 $ACME_KEY $PYTHONPATH" >&2; echo "puna.backend.v1 ready"; cat'
 
 
 async def test_a_host_may_be_any_program_with_the_variables_that_the_manifest_names(short_path, monkeypatch):
