@@ -61,8 +61,8 @@ proto: .venv/.installed ## generate Python code from proto/
 # ---- Testing ---------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-unit test-conformance test-e2e test-hostile test-registry test-clients test-packaging
-test: .venv/.installed check ## all that decides whether a change is good
-	$(PYTEST)
+test: .venv/.installed check ## what decides whether a change is good; CI runs the tiers below as well
+	$(PYTEST) --ignore=tests/hostile
 
 test-unit: .venv/.installed ## the modules one by one, and the budgets of the code
 	$(PYTEST) tests/core tests/rest_bridge tests/plugins tests/proto tests/tools tests/test_*.py
@@ -73,7 +73,7 @@ test-conformance: .venv/.installed ## the recorded answers of Ollama
 test-e2e: .venv/.installed ## a server as users start it
 	$(PYTEST) tests/e2e
 
-test-hostile: .venv/.installed ## attacks that the server must survive
+test-hostile: .venv/.installed ## attacks that the server must survive; six minutes
 	$(PYTEST) tests/hostile
 
 test-registry: .venv/.installed ## pulling and pushing, with a real registry and bad ones
