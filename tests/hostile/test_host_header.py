@@ -32,7 +32,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory):
     """A server on all interfaces, reached by an address of the network where there is one."""
-    with serving(tmp_path_factory.mktemp("home") / "models", OLLAMA_HOST="0.0.0.0:0") as running:
+    home = tmp_path_factory.mktemp("home")
+    with serving(home / "models", OLLAMA_HOST="0.0.0.0:0", PUNA_ALLOW_ANONYMOUS="1") as running:
         yield running
 
 
@@ -42,6 +43,7 @@ def listed_server(tmp_path_factory):
     with serving(
         tmp_path_factory.mktemp("home") / "models",
         OLLAMA_HOST="0.0.0.0:0",
+        PUNA_ALLOW_ANONYMOUS="1",
         PUNA_ALLOWED_HOSTS="models.example, *.trusted.example",
         OLLAMA_ORIGINS="https://chat.example",
     ) as running:
