@@ -4,6 +4,7 @@ import os
 import secrets
 import socketserver
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -118,8 +119,11 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, outside):
-    return Desk(tmp_path, outside)
+def desk(outside):
+    # Chromium puts a Unix socket below its temporary folder, and the address of such a socket has room for a hundred
+    # bytes. The folders of pytest are nearly as long.
+    with tempfile.TemporaryDirectory(prefix="desk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Desk(Path(folder), outside)
 
 
 @pytest.fixture(scope="session")
