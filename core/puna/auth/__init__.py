@@ -1,1 +1,1 @@
-"""Who calls, and what the caller may do: API keys, permissions, limits and usage per key."""
+"""Authorization of callers: API keys, permissions, limits and usage per key."""

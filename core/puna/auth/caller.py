@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who sends a request."""
+    """The sender of a request."""
 
     key: ApiKey | None = None
     """The caller's key; None for callers that need none."""
     local: bool = False
-    """Whether the caller runs under the server's own account, which its Unix socket proves."""
+    """True for a program of the server's own account: it calls through the Unix socket."""
     bridge: bool = False
-    """Whether the request comes through this process's REST bridge, which tells the request's time of arrival."""
+    """True for a request of this process's REST bridge, whose time of arrival is trusted."""
     gate: "Gate | None" = None
     """The gate that admitted the caller."""
 

@@ -56,9 +56,9 @@ class ApiKey:
     tokens_per_day: int = 0
     """Prompt and output tokens together, by days in UTC."""
     priority: bool = False
-    """Whether its requests may set their priority in the queue."""
+    """True if its requests may set their priority in the queue."""
     local: bool = False
-    """Whether its requests may name files on the server's disk."""
+    """True if its requests may name files on the server's disk."""
     created: str = ""
     """In UTC, as in RFC 3339."""
     revoked: bool = False
@@ -97,7 +97,7 @@ class KeyFile:
 
     @property
     def enabled(self) -> bool:
-        """Whether callers need a key. A file that was there once keeps it on until the process ends."""
+        """True if callers need a key. It stays true until the process ends, even if the file is removed."""
         self._look()
         return self._enabled
 

@@ -27,7 +27,7 @@ GRANTS: Final = {
     "models": frozenset({Permission.MODELS, Permission.READ}),
     "all": frozenset(Permission),
 }
-"""What the names that `puna key create --allow` takes stand for. A key may have several."""
+"""The permissions behind each name that `puna key create --allow` takes. A key may have several names."""
 
 OPEN: Final = frozenset({"grpc.health.v1.Health"})
 """Services without a permission: a load balancer that asks for the server's health has no key."""

@@ -25,7 +25,7 @@ _DAY = 86400.0
 
 @dataclass(slots=True)
 class Counts:
-    """What the requests of one key have used."""
+    """The use that one key has made of the server."""
 
     requests: int = 0
     """Requests that ran models."""

@@ -6,14 +6,14 @@ through which the REST bridge calls.
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 from puna.auth.caller import Caller, enter
 from puna.auth.gate import Gate
 from puna.errors import PunaError
 from puna.request_log import choose_call_id
-from puna.rpc.error_boundary import Context, end
-from puna.rpc.status import code_of, short, trailers
+from puna.rpc.error_boundary import Context, refuse
 
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 REQUEST_ID: Final = "x-request-id"
@@ -40,38 +40,32 @@ class Admission:
 
     def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
         async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
-            await self._identify(context)
-            try:
-                caller = self._caller(method, context)
-                counted = self._gate.counted(method, caller)
-                counted.__enter__()
-            except PunaError as error:
-                await end(context, code_of(error), short(str(error)), trailers(error, whole_text=False))
-            try:
+            with ExitStack() as counted:
+                try:
+                    caller = await self._admitted(method, context)
+                    counted.enter_context(self._gate.counted(method, caller))
+                except PunaError as error:
+                    await refuse(context, error)
                 enter(caller)
                 return await behaviour(request, context)
-            finally:
-                counted.__exit__(None, None, None)
 
         async def generate(request: object, context: Context) -> AsyncGenerator[Any]:
-            await self._identify(context)
             try:
-                enter(self._caller(method, context))
+                enter(await self._admitted(method, context))
             except PunaError as error:
-                await end(context, code_of(error), short(str(error)), trailers(error, whole_text=False))
+                await refuse(context, error)
             async for each in behaviour(request, context):
                 yield each
 
         return generate if inspect.isasyncgenfunction(behaviour) else serve
 
-    async def _identify(self, context: Context) -> None:
-        """Choose the id of the call, and tell it to the client. The bridge tells its client by itself."""
-        given = dict(context.invocation_metadata() or ()).get(REQUEST_ID, "")
+    async def _admitted(self, method: str, context: Context) -> Caller:
+        """Choose the id of the call, tell it to the client, and return the caller. Raises what Gate.admit raises."""
+        metadata = dict(context.invocation_metadata() or ())
+        given = metadata.get(REQUEST_ID, "")
         chosen = choose_call_id(given if isinstance(given, str) else "")
+        # The bridge tells its client by itself.
         if not self._bridge:
             await context.send_initial_metadata(((REQUEST_ID, chosen),))
-
-    def _caller(self, method: str, context: Context) -> Caller:
-        metadata = dict(context.invocation_metadata() or ())
         local = not self._bridge and context.peer().startswith(_UNIX)
         return self._gate.admit(method, metadata, local=local, bridge=self._bridge)

@@ -80,8 +80,13 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     failure.__traceback__ = None  # its frames would hold the request until the next garbage collection
     # Other clients accept 8 KiB of trailers. A longer text would break the call instead of explaining it.
     whole_text = metadata.get(LONG_ERRORS) == "1"
-    await end(context, code_of(failure), short(words(failure)), trailers(failure, whole_text=whole_text))
+    await refuse(context, failure, whole_text=whole_text)
     raise failure
+
+
+async def refuse(context: Context, error: PunaError, *, whole_text: bool = False) -> NoReturn:
+    """End a call with the status of an error. `whole_text`: whether the client takes a text of any length."""
+    await end(context, code_of(error), short(words(error)), trailers(error, whole_text=whole_text))
 
 
 async def end(

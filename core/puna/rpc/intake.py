@@ -17,18 +17,17 @@ import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from puna.errors import ClientStalledError, InvalidRequestError, PunaError, TooLargeError
+from puna.errors import ClientStalledError, InvalidRequestError, TooLargeError
 from puna.limits import Limits
 from puna.rpc.authorization import Admission
-from puna.rpc.error_boundary import Context, end
+from puna.rpc.error_boundary import Context, refuse
 from puna.rpc.large import IN_STREAM, begin, checked, finish
-from puna.rpc.status import code_of, trailers
 from puna.rpc.writing import AnswerContext, Unread
 
 CROWDED: Final = 1.0
@@ -103,7 +102,7 @@ class Intake:
             try:
                 request = await finish(kind, parse, message, self._most_elements)
             except InvalidRequestError as error:
-                await _abort(context, error)
+                await refuse(context, error)
             return await behaviour(request, context)
 
         return whole._replace(**_named(whole, self._single(parsed)))
@@ -113,12 +112,12 @@ class Intake:
             try:
                 size, message = await self._message(context)
             except (ClientStalledError, InvalidRequestError, TooLargeError) as error:
-                await _abort(context, error)
+                await refuse(context, error)
             # Small messages do not count, so that a server under a flood of large ones still answers health checks and
             # cancellations.
             held = size if size > SMALL else 0
             if self._held + held > self._most:
-                await _abort(context, _BusyError())
+                await refuse(context, _BusyError())
             self._held += held
             try:
                 return await behaviour(message, context)
@@ -135,7 +134,7 @@ class Intake:
         async def serve(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
             # A stream holds no place, since it may pause for long between its messages.
             if self._streams >= STREAMS * self._places:
-                await _abort(context, _BusyError())
+                await refuse(context, _BusyError())
             self._streams += 1
             try:
                 return await behaviour(messages, context)
@@ -144,7 +143,7 @@ class Intake:
 
         async def generate(messages: AsyncIterator[Any], context: Context) -> AsyncGenerator[Any]:
             if self._streams >= STREAMS * self._places:
-                await _abort(context, _BusyError())
+                await refuse(context, _BusyError())
             self._streams += 1
             try:
                 async for each in behaviour(messages, context):
@@ -166,7 +165,7 @@ class Intake:
             try:
                 return self._unread.counted(context, answer)
             except TooLargeError as error:
-                await _abort(context, error)
+                await refuse(context, error)
 
         return serve
 
@@ -287,7 +286,3 @@ def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _named(handler: Any, behaviour: object) -> dict[str, object]:  # noqa: ANN401
     """Return the field of a client streaming handler, as keyword arguments of _replace."""
     return {"stream_stream" if handler.response_streaming else "stream_unary": behaviour}
-
-
-async def _abort(context: Context, error: PunaError) -> NoReturn:
-    await end(context, code_of(error), str(error), trailers(error, whole_text=False))

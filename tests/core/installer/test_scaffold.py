@@ -84,7 +84,7 @@ def test_nothing_is_overwritten(tmp_path):
     ("origin", "requirement"),
     [
         (None, "puna"),
-        ('{"url": "file:///work/puna", "dir_info": {"editable": true}}', "puna"),
+        ('{"url": "file:///src/puna", "dir_info": {"editable": true}}', "puna"),
         ('{"url": "https://example.com/puna.whl", "archive_info": {}}', "puna @ https://example.com/puna.whl"),
         (
             '{"url": "https://example.com/puna", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
