@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.uv import UV
 
 HERE = Path(__file__).parent
 KEPT = Path(sys.prefix) / "apps"
@@ -31,10 +32,8 @@ def python(name):
     home = KEPT / name
 
     def install():
-        beside = Path(sys.executable).with_name("uv")
-        uv = beside if beside.exists() else "uv"
-        run(uv, "venv", "--quiet", "--python", sys.executable, home)
-        run(uv, "pip", "install", "--quiet", "--no-deps", "--python", home / "bin/python", "-r", pins)
+        run(UV, "venv", "--quiet", "--python", sys.executable, home)
+        run(UV, "pip", "install", "--quiet", "--no-deps", "--python", home / "bin/python", "-r", pins)
 
     _once(home, pins.read_bytes(), install)
     return home / "bin/python"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.clients.models import TEMPLATES
 from tests.e2e.server import MODELS, serving
+from tests.uv import UV
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -40,10 +41,8 @@ def server(tmp_path_factory):
 def clients_python():
     """The Python of the environment `clients`, installed from uv.lock if it is not there yet."""
     home = Path(sys.prefix) / "clients"
-    beside = Path(sys.executable).with_name("uv")
-    uv = beside if beside.exists() else "uv"
     subprocess.run(
-        [uv, "sync", "--frozen", "--quiet", "--only-group", "clients", "--python", sys.executable],
+        [UV, "sync", "--frozen", "--quiet", "--only-group", "clients", "--python", sys.executable],
         cwd=ROOT,
         env=os.environ | {"UV_PROJECT_ENVIRONMENT": str(home)},
         check=True,

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 from tests.environments.conftest import MANIFEST, write_plugin
+from tests.uv import UV
 
 
 def build(source, target):
     """Build the wheel of a distribution."""
-    command = ["uv", "build", "--quiet", "--wheel", "--out-dir", target, source]
+    command = [UV, "build", "--quiet", "--wheel", "--out-dir", target, source]
     subprocess.run(command, check=True, timeout=120)
 
 

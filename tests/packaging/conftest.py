@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.uv import UV
 
 collect_ignore = [] if os.environ.get("PUNA_WHEELS") else ["test_wheels.py"]
 ROOT = Path(__file__).parents[2]
@@ -15,9 +16,8 @@ CLEAN = {"PYTHONPATH": ""}
 
 def uv(*arguments, **environment):
     """Run uv; fail with what it says."""
-    beside = Path(sys.executable).with_name("uv")
     done = subprocess.run(
-        [beside if beside.exists() else "uv", *arguments],
+        [UV, *arguments],
         cwd=ROOT,
         env=os.environ | CLEAN | environment,
         capture_output=True,

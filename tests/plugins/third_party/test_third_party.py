@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.uv import UV
 
 from puna.backend import ModelSpec, SequenceRequest, TextDelta
 from puna.plugins import Registry
@@ -42,9 +43,8 @@ def site(tmp_path_factory):
     source.mkdir()
     for name in ("pyproject.toml", "puna_parrot.py", "puna_parrot.backend.toml"):
         shutil.copy(HERE / name, source)
-    uv = Path(sys.executable).with_name("uv")
     command = [
-        uv,
+        UV,
         "pip",
         "install",
         "--quiet",
