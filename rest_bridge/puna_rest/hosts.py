@@ -7,7 +7,7 @@ the server can refuse it.
 On the loopback interface the rules are Ollama's. On other interfaces Ollama has none, and honest clients use names that
 the server cannot know. The rules there are:
 
-- Addresses, this machine's own names, and names without a dot, which nobody can register, are accepted.
+- Addresses, this machine's own names, and names without a dot, which cannot be registered, are accepted.
 - Names in PUNA_ALLOWED_HOSTS are accepted. If the setting is not empty, other names with a dot are refused.
 - If it is empty, other names are refused for browsers alone, unless OLLAMA_ORIGINS allows the page's origin. Programs
   other than browsers can send any Host and need no DNS rebinding.

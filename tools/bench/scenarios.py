@@ -75,7 +75,7 @@ async def raw_one(path: Path, turn: int) -> Outcome:
 
 
 async def fill_cache(server: Server, model: str) -> None:
-    """Hold ten conversations of 600 tokens, so that the cache is full of what nobody asks for again."""
+    """Hold ten conversations of 600 tokens, so that the cache is full of prompts that never come again."""
     await together([partial(generate, server, model, text(600, 6_000_000 + i), 1) for i in range(10)])
 
 

@@ -119,15 +119,15 @@ async def demo(store: Path) -> None:
 
 async def warm_up(target: Target, kinds: Sequence[Ask], draw: random.Random, told: argparse.Namespace) -> None:
     """Send each kind of request once, then many together, so that caches and pools are full before the first count."""
-    nobody = Tally()
+    warm_up = Tally()
     for ask in kinds:
-        await once(ask, target, nobody, draw)
+        await once(ask, target, warm_up, draw)
     # Prompts of a full context make every slot's cache resident, which would otherwise look like a leak later.
-    await asyncio.gather(*(once(rest_long, target, nobody, draw) for _ in range(told.fill)))
+    await asyncio.gather(*(once(rest_long, target, warm_up, draw) for _ in range(told.fill)))
     # At twice the number of clients, so that every pool has grown to its largest size.
-    await asyncio.gather(*(once(kinds[n % len(kinds)], target, nobody, draw) for n in range(told.clients * 2)))
-    if nobody.errors:
-        raise RuntimeError(f"not even once: {nobody.errors.most_common(3)}")
+    await asyncio.gather(*(once(kinds[n % len(kinds)], target, warm_up, draw) for n in range(told.clients * 2)))
+    if warm_up.errors:
+        raise RuntimeError(f"the warm-up failed: {warm_up.errors.most_common(3)}")
 
 
 async def soak(told: argparse.Namespace) -> int:

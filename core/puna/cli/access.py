@@ -63,7 +63,7 @@ def tls_files(settings: Settings) -> Files | None:
 
 
 async def check(settings: Settings, found: Gate | None, *, core: bool, rest: bool, target: str | None) -> None:
-    """Refuse to serve strangers without a key, unless the operator allows it in words.
+    """Refuse to serve other machines without a key, unless the operator allows it in words.
 
     `found` is the gate of the core in this process; without one, the core at `target` is asked whether it has keys.
     OSError: the server must not start.

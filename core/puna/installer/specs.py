@@ -32,7 +32,7 @@ def parse(text: str, folder: Path) -> Spec:
     text = text.strip()
     if "://" in text:
         return Spec(text=text, requirement=_url(text), changing=True)
-    # The form that Git accepts on its command line, and nobody else does.
+    # The form that Git accepts on its command line, and no other program does.
     if ssh := re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(\S+)", text):
         return Spec(text=text, requirement=f"git+ssh://{ssh[1]}/{ssh[2]}", changing=True)
     if "/" in text or text in (".", "..") or text.endswith(ARCHIVES):

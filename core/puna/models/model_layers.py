@@ -174,7 +174,7 @@ class ModelLayers:
             raise UnreadableModelError(f"{self.name.shortest}: {error}") from error
 
     def _text(self, layer: Layer) -> str:
-        # The files come from strangers, and a bad byte must not make a model unusable.
+        # The files come from untrusted sources, and a bad byte must not make a model unusable.
         return self._bytes(layer).decode("utf-8", "replace")
 
     def _json(self, layer: Layer) -> object:

@@ -51,7 +51,7 @@ def run(
     silent. The program also ends with this process, however that dies; its temporary files go with it, or are swept up
     by the next server. Raises ProgramError, OSError, and CreateFailedError when it was stopped.
     """
-    # Standard input and error are files and not pipes: a pipe that nobody empties would block the program.
+    # Standard input and error are files and not pipes: a pipe that no process empties would block the program.
     with (
         Scratch() as scratch,
         tempfile.TemporaryFile("w+", encoding="utf-8") as source,

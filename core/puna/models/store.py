@@ -59,7 +59,7 @@ class ModelStore:
         """`go_template` says whether a model's Go template is used where it has one. None means: unless its Jinja
         template can do more.
 
-        `read_template` reads Go templates. Templates come from strangers and reading them may take unbounded time, so a
+        `read_template` reads Go templates. Templates come from untrusted sources, and reading them may take unbounded time, so a
         server reads them in a process that it can kill.
 
         `backends` are the installed backends, which say what models can do whose files only a backend can read.
@@ -206,7 +206,7 @@ class ModelStore:
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError if there is no such model."""
         resolved = self.resolve(name)
-        # Read before the removal: afterwards nobody knows which blobs the model had.
+        # Read before the removal: afterwards nothing says which blobs the model had.
         manifest = self.manifests.read(resolved)
         try:
             self.manifests.remove(resolved)

@@ -7,7 +7,7 @@ the entry point's top-level package: `NAME.backend.toml`, or `backend.toml`. A m
 The folder of manifests has one sub-folder for each backend. A sub-folder holds a `backend.toml`, or a virtual
 environment `venv` with a distribution that announces backends.
 
-All of this is written by strangers. Whatever cannot be read becomes a backend with a fault and harms no other.
+All of this is written by third parties. Whatever cannot be read becomes a backend with a fault and harms no other.
 """
 
 import importlib

@@ -102,7 +102,7 @@ def _announced(distribution: Distribution) -> Announced | None:
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
         if not isinstance(name, str) or not name:
             raise ValueError("it has no name")
-    except Exception as error:  # metadata by strangers makes its parsers raise anything
+    except Exception as error:  # metadata by third parties makes its parsers raise anything
         name = Path(str(getattr(distribution, "_path", "unknown"))).stem
         return Announced(name=name, version="", entries=(), error=f"its metadata cannot be read: {shown(repr(error))}")
     return Announced(name=shown(name), version=shown(version or ""), entries=entries) if entries else None

@@ -1,6 +1,6 @@
 """The manifest of a backend, `backend.toml`: its fields, and how it is read and checked.
 
-plugins/README.md describes the file for authors. A manifest is data by a stranger: it is bounded in size, each field is
+plugins/README.md describes the file for authors. A manifest is untrusted data: it is bounded in size, each field is
 checked, and an unknown field is an error, so that a misspelt one is noticed. Nothing that it names is imported or run.
 """
 

@@ -111,7 +111,7 @@ def _option(name: str, schema: object) -> Option:
     if scope == "request" and _has_secrets(own):
         raise ManifestError(f"{where}: a secret is set by the operator or a model, never by a request")
     if scope == "request" and not _bounded(own):
-        # Requests come from strangers, so they must never set a path, an address, a program or a library.
+        # Requests come from untrusted sources, so they must never set a path, an address, a program or a library.
         raise ManifestError(
             f"{where}: must be bounded, since a request may set it: a boolean, a number with both minimum and maximum, "
             f"or a text with an enum"

@@ -109,12 +109,12 @@ class Table:
 
 
 def shown(text: str) -> str:
-    """Return a name by a stranger as errors and lists show it: cut, and without control characters."""
+    """Return a third party's name as errors and lists show it: cut, and without control characters."""
     return plain(text, _SHOWN)
 
 
 def plain(text: str, longest: int = 2 * MAX_TEXT) -> str:
-    """Return a text that may hold what strangers wrote, such as a path: cut, and without characters of no glyph.
+    """Return an untrusted text, such as a path: cut, and without characters of no glyph.
 
     Lone surrogates, with which paths hold bytes that are not UTF-8, cannot be sent or printed.
     """

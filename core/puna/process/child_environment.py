@@ -1,6 +1,6 @@
 """The environment of child processes.
 
-A child runs native code over files of strangers: a host loads a pulled model, a quantizer reads an uploaded one. It
+A child runs native code over untrusted files: a host loads a pulled model, a quantizer reads an uploaded one. It
 therefore gets only the variables with which it finds its libraries and devices; passwords and tokens of the server stay
 with the server. PUNA_PASS_ENVIRONMENT names further variables, separated by commas; a name may end with `*`.
 """

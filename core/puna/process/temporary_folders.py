@@ -88,7 +88,7 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
 def _sweep_one(path: Path) -> None:
     try:
         # The parent is often /tmp, where anybody can place links and folders of this prefix. O_NOFOLLOW, the owner and
-        # the marker, all checked on the open folder, keep strangers' files from being removed.
+        # the marker, all checked on the open folder, keep other programs' files from being removed.
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return  # not a folder, or not readable by this user

@@ -65,7 +65,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
             backend=model.backend,
             serving_backend=model.serving_backend,
         ),
-        # The texts come from files of strangers. protobuf refuses a lone surrogate, which would make such a model
+        # The texts come from untrusted files. protobuf refuses a lone surrogate, which would make such a model
         # impossible to show.
         license=replace_lone_surrogates(model.license),
         modelfile=replace_lone_surrogates(model.modelfile),

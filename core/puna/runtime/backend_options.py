@@ -110,7 +110,7 @@ def _checked(manifest: Manifest, given: Mapping[str, object], scope: str) -> dic
     # First all names, since an option that may not be set must be refused whatever its value is.
     for key in given:
         if key not in manifest.options:
-            # The name comes from a stranger and is shown in logs and errors, so it is cut.
+            # The name is untrusted and is shown in logs and errors, so it is cut.
             raise InvalidRequestError(f"backend {manifest.name!r} has no option {key[:100]!r}")
         if not manifest.options[key].allows(scope):
             raise InvalidRequestError(f"option {key!r} of backend {manifest.name!r} {PLACES[scope]}")

@@ -5,7 +5,7 @@ programs that show them. So each backend is asked in the background, and a list 
 that has never answered is waited for, and not longer than PUNA_MAX_LISTING_SECONDS after the question. An answer is
 used for FRESH_SECONDS; the request that finds it older starts the next question and does not wait for it. A backend
 that fails keeps its last answer, is logged once for each reason, and is asked again after the same time. So an upstream
-that is down delays nobody.
+that is down delays no other request.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""The template sandbox: runs templates, which are programs by strangers, in processes that can be killed."""
+"""The template sandbox: runs templates, which are untrusted programs, in processes that can be killed."""

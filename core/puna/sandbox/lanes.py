@@ -1,6 +1,6 @@
 """The two lanes of worker processes in which templates run.
 
-Theory. A template is a program by a stranger and may run for ever, so it runs in a process that can be killed. A single
+Theory. A template is an untrusted program and may run for ever, so it runs in a process that can be killed. A single
 pool of workers would let such templates occupy every worker for the whole timeout. Therefore there are two lanes. Every
 request begins in the quick lane, where it may run for QUICK_SECONDS, hundreds of times what a rendering takes. A
 request that takes longer is killed there and begins anew in the slow lane, with the configured timeout. So

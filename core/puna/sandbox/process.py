@@ -216,7 +216,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the worker and every process that it started."""
-        # After the process was waited for, its id may belong to a stranger.
+        # After the process was waited for, its id may belong to another program.
         if self._process.returncode is None:
             process_exit.kill_group(self.pid)
         self._protocol.fail()

@@ -25,7 +25,7 @@ def run_contract(contract: type[ContractBase]) -> Iterator[Outcome]:
         for name in sorted(each for each in dir(contract) if each.startswith("test_")):
             method = getattr(tests, name)
             result = unittest.TestResult()
-            # unittest turns every exception of the test into a traceback, also those of a stranger's code.
+            # unittest turns every exception of the test into a traceback, also those of the tested code.
             unittest.FunctionTestCase(method).run(result)
             failures = [text for _, text in (*result.failures, *result.errors)]
             yield Outcome(name, method.__doc__ or "", "\n".join(failures))

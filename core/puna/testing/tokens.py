@@ -40,7 +40,7 @@ class TokenTests(ContractBase):
         """`parse_special` makes the text of a special token that token; without it, the text is only text.
 
         If it fails: pass `parse_special` and `special` on to the tokenizer. Text of users is tokenized without it, so
-        that nobody can write a token that ends the turn.
+        that no text becomes a token that ends the turn.
         """
 
         async def test(model: LoadedModel) -> None:

@@ -1,6 +1,6 @@
 """Decodes an image file into pixels, rotated as its EXIF data says.
 
-Files come from strangers. Only formats that are listed are tried, the size is checked before anything is unpacked, and
+Files come from untrusted sources. Only formats that are listed are tried, the size is checked before anything is unpacked, and
 a file that is cut or broken is refused even where a decoder would show half of it.
 """
 

@@ -128,7 +128,7 @@ def dumps(known: Sequence[Fingerprint], source: str) -> str:
 
 def _words(segment: str) -> Words:
     return Counter(
-        # surrogatepass: the text of a stranger's file may hold lone surrogates.
+        # surrogatepass: the text of an untrusted file may hold lone surrogates.
         hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
         + bytes([min(len(word), _LONGEST_WORD)])
         for word in _WORD.findall(segment)

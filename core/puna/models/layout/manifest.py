@@ -37,7 +37,7 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes of all layers and the configuration; a digest listed twice counts twice."""
-        # A manifest of a stranger may have negative or huge sizes, which no answer may carry.
+        # An untrusted manifest may have negative or huge sizes, which no answer may carry.
         return min(sum(max(layer.size, 0) for layer in (self.config, *self.layers)), json_text.LARGEST_INT)
 
     @property

@@ -84,7 +84,7 @@ class PartialBlob:
                 found.append(parts_.loads(path.read_bytes()))
             except (OSError, ValueError):
                 return ()
-        # One missing or damaged note makes all of them useless: nobody knows which bytes it counted.
+        # One missing or damaged note makes all of them useless: no other note says which bytes it counted.
         return parts_.whole(found)
 
     def _notes(self) -> list[Path]:

@@ -1,6 +1,6 @@
 """The Jinja dialect of chat templates: jinja2's sandbox, printing as llama.cpp's engine does.
 
-Templates come with models from strangers, so they run sandboxed, and in a process that can be killed (puna.sandbox).
+Templates come with untrusted models, so they run sandboxed, and in a process that can be killed (puna.sandbox).
 Authors try them on llama.cpp's engine as often as on jinja2. Where the two differ, llama.cpp counts, because Ollama
 serves the model with its prompt. None prints as nothing (jinja2 prints "None"), lists print as their items in a row,
 attributes of an undefined value are undefined, JSON has spaces after commas and colons and no HTML escapes, and floats
