@@ -59,8 +59,8 @@ class ModelStore:
         """`go_template` says whether a model's Go template is used where it has one. None means: unless its Jinja
         template can do more.
 
-        `read_template` reads Go templates. Templates come from untrusted sources, and reading them may take unbounded time, so a
-        server reads them in a process that it can kill.
+        `read_template` reads Go templates. They are untrusted, and reading them may take unbounded time, so a server
+        reads them in a process that it can kill.
 
         `backends` are the installed backends, which say what models can do whose files only a backend can read.
         """

@@ -1,8 +1,8 @@
 """The Unix socket on which a core serves programs of its own account, beside its port.
 
-It lies in a folder that belongs to the account and that no other account may enter, so a caller on the socket needs no key:
-$XDG_RUNTIME_DIR, or a folder among the temporary files. The name holds the port, by which commands on the same machine
-find the socket of the server that they mean.
+It lies in a folder that belongs to the account and that no other account may enter, so a caller on the socket needs no
+key: $XDG_RUNTIME_DIR, or a folder among the temporary files. The name holds the port, by which commands on the same
+machine find the socket of the server that they mean.
 """
 
 import os

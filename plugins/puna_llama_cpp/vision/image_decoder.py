@@ -1,7 +1,7 @@
 """Decodes an image file into pixels, rotated as its EXIF data says.
 
-Files come from untrusted sources. Only formats that are listed are tried, the size is checked before anything is unpacked, and
-a file that is cut or broken is refused even where a decoder would show half of it.
+Files come from untrusted sources. Only formats that are listed are tried, the size is checked before anything is
+unpacked, and a file that is cut or broken is refused even where a decoder would show half of it.
 """
 
 import io

@@ -78,7 +78,7 @@ class ReferralError(RegistryError):
 
 def one_line(text: str) -> str:
     """Return a peer's text as one line of bounded length without control characters."""
-    # Control characters of an untrusted text could rewrite a terminal. Cut before the loop, so that a long text costs nothing.
+    # Control characters of an untrusted text could rewrite a terminal. The cut comes first: a long text costs nothing.
     words = "".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST]).split()
     line = " ".join(words)
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
