@@ -33,10 +33,15 @@ class ChatRequest(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     RENDER_ONLY_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_DELTAS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Model name, such as "llama3.2:1b". The tag defaults to "latest"."""
     render_only: _builtins.bool
     """If true, the answer is the rendered prompt, and the model does not run."""
+    tool_call_deltas: _builtins.bool
+    """If true, StreamChat also sends the arguments of tool calls while the model writes them: see ToolCallDelta. Chat
+    ignores it.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Messages of the conversation. Without messages, the model is loaded, or unloaded if keep_alive is 0."""
@@ -62,10 +67,11 @@ class ChatRequest(_message.Message):
         tool_choice: _message_pb2.ToolChoice | None = ...,
         options: _options_pb2.RequestOptions | None = ...,
         render_only: _builtins.bool = ...,
+        tool_call_deltas: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "options", b"options", "render_only", b"render_only", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "options", b"options", "render_only", b"render_only", "tool_call_deltas", b"tool_call_deltas", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -81,17 +87,22 @@ class ChatDelta(_message.Message):
     THINKING_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_DELTAS_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """Answer text."""
     thinking: _builtins.str
     """Thinking text."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
-        """Complete tool calls."""
+        """Complete tool calls. Each call comes once, whether or not its deltas came before."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
         """Tokens of this delta, if `logprobs` is set. A delta may have tokens and no text."""
+
+    @_builtins.property
+    def tool_call_deltas(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCallDelta]:
+        """Parts of the arguments of tool calls, if `ChatRequest.tool_call_deltas` is set."""
 
     def __init__(
         self,
@@ -100,10 +111,11 @@ class ChatDelta(_message.Message):
         thinking: _builtins.str = ...,
         tool_calls: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
+        tool_call_deltas: _abc.Iterable[_message_pb2.ToolCallDelta] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "logprobs", b"logprobs", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "logprobs", b"logprobs", "thinking", b"thinking", "tool_call_deltas", b"tool_call_deltas", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,10 +33,11 @@ class Message(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """"system", "user", "assistant", "tool", or another role that the model's template supports. Case is ignored."""
     content: _builtins.str
-    """Text."""
+    """Text. Empty if `parts` is set."""
     thinking: _builtins.str
     """Thinking of the assistant."""
     tool_name: _builtins.str
@@ -45,11 +46,18 @@ class Message(_message.Message):
     """Id of the tool call whose result this is. For messages with the role "tool"."""
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.Media]:
-        """Images and sounds in order."""
+        """Images and sounds in order. The model's template places them, usually before the text. Empty if `parts` is set."""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
         """Tool calls of the assistant."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
+        """Text, images and sounds in the order in which the model sees them, in place of `content` and `media`. A message
+        with both is refused with the reason INVALID_REQUEST. Consecutive texts are joined without a separator. Messages
+        of answers never have parts.
+        """
 
     def __init__(
         self,
@@ -61,14 +69,45 @@ class Message(_message.Message):
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
         tool_name: _builtins.str = ...,
         tool_call_id: _builtins.str = ...,
+        parts: _abc.Iterable[Global___ContentPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "parts", b"parts", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class ContentPart(_message.Message):
+    """ContentPart is a part of the content of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text."""
+    @_builtins.property
+    def media(self) -> _options_pb2.Media:
+        """Image or sound."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        media: _options_pb2.Media | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "media", b"media", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "media", b"media", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "media"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___ContentPart: _TypeAlias = ContentPart  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
@@ -143,6 +182,49 @@ class ToolCall(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class ToolCallDelta(_message.Message):
+    """ToolCallDelta is a part of the arguments of a tool call, sent while the model writes the call.
+
+    The deltas of a call share its index, and the deltas of one call end before those of the next call begin. The first
+    delta has the id and the name. The `arguments_json` of all deltas, joined, is JSON text with the same value as the
+    `arguments_json` of the ToolCall with this index, which follows in `ChatDelta.tool_calls` when the call is complete. A
+    call that the model does not complete, for example because the token limit cuts it, has deltas and no ToolCall.
+
+    Arguments that the model writes as JSON are sent as they grow, those between markers one by one. In other notations,
+    and for calls whose name or id comes after the arguments, one delta has everything.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the call within the answer, from 0."""
+    id: _builtins.str
+    """Id of the call. Set in the first delta of the call alone."""
+    name: _builtins.str
+    """Function name. Set in the first delta of the call alone."""
+    arguments_json: _builtins.str
+    """Next part of the arguments' JSON text. A part may end anywhere between two characters."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):

@@ -81,7 +81,9 @@ class ServerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelRequests(self, request, context):
-        """CancelRequests cancels requests by id. The response has the ids that were known.
+        """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
+        Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
+        with the status CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

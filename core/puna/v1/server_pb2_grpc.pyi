@@ -38,7 +38,10 @@ class ServerServiceStub:
     ListRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]
     """ListRequests lists waiting and running requests."""
     CancelRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]
-    """CancelRequests cancels requests by id. The response has the ids that were known."""
+    """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
+    Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
+    with the status CANCELLED.
+    """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]
     """WatchLoad streams the load, for routers."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]
@@ -54,7 +57,10 @@ class ServerServiceAsyncStub(ServerServiceStub):
     ListRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """ListRequests lists waiting and running requests."""
     CancelRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]  # type: ignore[assignment]
-    """CancelRequests cancels requests by id. The response has the ids that were known."""
+    """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
+    Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
+    with the status CANCELLED.
+    """
     WatchLoad: _aio.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the load, for routers."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]  # type: ignore[assignment]
@@ -85,7 +91,10 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.CancelRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.CancelRequestsResponse, _abc.Awaitable[_server_pb2.CancelRequestsResponse]]:
-        """CancelRequests cancels requests by id. The response has the ids that were known."""
+        """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
+        Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
+        with the status CANCELLED.
+        """
 
     @_abc_1.abstractmethod
     def WatchLoad(

@@ -38,6 +38,11 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The request had no input and unloaded the model."""
     FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 5
     """The answer ended as with FINISH_REASON_STOP, and it has tool calls."""
+    FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 6
+    """CancelRequests ended the answer after its first output. The answer is incomplete: text and tool calls that were not
+    yet certain are missing, and `usage` has no prompt tokens. A request that is cancelled before its first output ends
+    with the status CANCELLED instead, and one that the end of the server cuts off with UNAVAILABLE (SERVER_ENDING).
+    """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why an answer ended."""
@@ -54,6 +59,11 @@ FINISH_REASON_UNLOADED: FinishReason.ValueType  # 4
 """The request had no input and unloaded the model."""
 FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 5
 """The answer ended as with FINISH_REASON_STOP, and it has tool calls."""
+FINISH_REASON_CANCELLED: FinishReason.ValueType  # 6
+"""CancelRequests ended the answer after its first output. The answer is incomplete: text and tool calls that were not
+yet certain are missing, and `usage` has no prompt tokens. A request that is cancelled before its first output ends
+with the status CANCELLED instead, and one that the end of the server cuts off with UNAVAILABLE (SERVER_ENDING).
+"""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
