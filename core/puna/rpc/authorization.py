@@ -41,31 +41,69 @@ class Admission:
     def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
         async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
             with ExitStack() as counted:
+                metadata = dict(context.invocation_metadata() or ())
+                identified = self._identified(metadata, context)
                 try:
-                    caller = await self._admitted(method, context)
+                    caller = self._admitted(method, metadata, context)
                     counted.enter_context(self._gate.counted(method, caller))
                 except PunaError as error:
                     await refuse(context, error)
                 enter(caller)
-                return await behaviour(request, context)
+                answer = await behaviour(request, identified)
+                if identified is not context:
+                    await identified.send_id()
+                return answer
 
         async def generate(request: object, context: Context) -> AsyncGenerator[Any]:
+            metadata = dict(context.invocation_metadata() or ())
+            identified = self._identified(metadata, context)
             try:
-                enter(await self._admitted(method, context))
+                enter(self._admitted(method, metadata, context))
             except PunaError as error:
                 await refuse(context, error)
-            async for each in behaviour(request, context):
+            async for each in behaviour(request, identified):
+                if identified is not context:
+                    await identified.send_id()
                 yield each
 
         return generate if inspect.isasyncgenfunction(behaviour) else serve
 
-    async def _admitted(self, method: str, context: Context) -> Caller:
-        """Choose the id of the call, tell it to the client, and return the caller. Raises what Gate.admit raises."""
-        metadata = dict(context.invocation_metadata() or ())
+    def _identified(self, metadata: Mapping[str, Any], context: Any) -> Any:  # noqa: ANN401 - a context of gRPC
+        """Choose the id of the call; return a context that tells the client."""
         given = metadata.get(REQUEST_ID, "")
         chosen = choose_call_id(given if isinstance(given, str) else "")
         # The bridge tells its client by itself.
-        if not self._bridge:
-            await context.send_initial_metadata(((REQUEST_ID, chosen),))
+        return context if self._bridge else _IdentifiedContext(context, chosen)
+
+    def _admitted(self, method: str, metadata: Mapping[str, Any], context: Context) -> Caller:
+        """Return the caller of a call. Raises what Gate.admit raises."""
         local = not self._bridge and context.peer().startswith(_UNIX)
         return self._gate.admit(method, metadata, local=local, bridge=self._bridge)
+
+
+class _IdentifiedContext:
+    """A call's context that sends the call's id in initial metadata, right before the first message.
+
+    A client repeats a failed call by its retry policy only if it has received no initial metadata. So a call that fails
+    before its first message must send none: its answer is then a status alone.
+    """
+
+    def __init__(self, context: Context, id_: str) -> None:
+        self._context = context
+        self._id = id_
+        self._sent = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._context, name)
+
+    async def write(self, message: object) -> None:
+        """Send a message."""
+        if not self._sent:
+            await self.send_id()
+        await self._context.write(message)
+
+    async def send_id(self) -> None:
+        """Send the id, unless it was sent."""
+        if not self._sent:
+            self._sent = True
+            await self._context.send_initial_metadata(((REQUEST_ID, self._id),))

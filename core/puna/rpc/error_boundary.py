@@ -90,7 +90,7 @@ async def refuse(context: Context, error: PunaError, *, whole_text: bool = False
 
 
 async def end(
-    context: Context, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, bytes], ...] = ()
+    context: Context, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, str | bytes], ...] = ()
 ) -> NoReturn:
     """End a call with a status. CancelledError: the client has just left, so no status can be sent."""
     try:

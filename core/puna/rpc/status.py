@@ -56,6 +56,10 @@ LONG_ERRORS: Final = "puna-long-errors"
 """Request metadata. A client that sends "1" gets whole error texts in the trailer LONG_ERROR."""
 LONG_ERROR: Final = "puna-error-bin"
 DETAILS: Final = "grpc-status-details-bin"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+"""Trailer that tells a retry policy of a client when to repeat the call. A negative number: never."""
+LONGEST_PUSHBACK: Final = 30.0
+"""Seconds up to which a client waits to repeat a call. Its caller should hear of longer waits, as of a daily quota."""
 
 _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -108,14 +112,16 @@ def short(text: str) -> str:
     return raw[: LONGEST_TEXT - 3].decode(errors="ignore") + "…"
 
 
-def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, bytes], ...]:
-    """Return the trailing metadata: a google.rpc.Status, and Ollama's text if `whole_text` is set."""
+def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the trailing metadata: a google.rpc.Status, when to retry, and Ollama's text if `whole_text` is set."""
     status = Status(code=code_of(error).value[0], message=short(words(error)))
     for detail in _details(error):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    found: tuple[tuple[str, bytes], ...] = ((DETAILS, status.SerializeToString()),)
+    found: tuple[tuple[str, str | bytes], ...] = ((DETAILS, status.SerializeToString()),)
+    if pushback := _pushback(error):
+        found += ((PUSHBACK, pushback),)
     if whole_text:
         found += ((LONG_ERROR, str(error).encode("utf-8", "replace")),)
     return found
@@ -138,6 +144,19 @@ def _details(error: PunaError) -> Iterator[Message]:
         yield ResourceInfo(resource_type="blob", resource_name=told.get("digest", ""), description=words(error))
     if isinstance(error, RateLimitedError):
         yield QuotaFailure(violations=[QuotaFailure.Violation(subject="api key", description=words(error))])
-    wait = 1.0 if isinstance(error, QueueFullError) else getattr(error, "retry_seconds", 0.0)
-    if wait:
+    if wait := _wait(error):
         yield RetryInfo(retry_delay=Duration(seconds=math.ceil(wait)))
+
+
+def _wait(error: PunaError) -> float:
+    """Return after how many seconds the same request may succeed. 0: unknown, or it never will."""
+    return 1.0 if isinstance(error, QueueFullError) else getattr(error, "retry_seconds", 0.0)
+
+
+def _pushback(error: PunaError) -> str:
+    """Return the value of the trailer PUSHBACK. Empty: the client's own policy decides."""
+    wait = _wait(error)
+    if 0 < wait <= LONGEST_PUSHBACK:
+        return str(math.ceil(wait) * 1000)
+    # RESOURCE_EXHAUSTED stands for full queues, on which clients retry, and also for requests that are too large.
+    return "-1" if wait or code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED else ""

@@ -1,5 +1,7 @@
 """The gate in front of the handlers of a server and of the channel in the process."""
 
+from pathlib import Path
+
 import grpc
 import grpc.aio
 import pytest
@@ -10,12 +12,15 @@ from tests.core.rpc.conftest import Stubs
 
 from puna.auth.gate import Gate
 from puna.auth.keys import KeyFile
+from puna.errors import QueueFullError
 from puna.rpc.authorization import Admission
 from puna.rpc.health_list import HealthListRequest, HealthListResponse
 from puna.rpc.inprocess import InProcessChannel
 from puna.rpc.server import add_services
 from puna.rpc.server import serving as running
 from puna.v1 import embed_pb2, generate_pb2, models_pb2, server_pb2
+
+SERVICE_CONFIG = (Path(__file__).parents[3] / "proto/service_config.json").read_text()
 
 
 @pytest.fixture
@@ -116,6 +121,35 @@ async def test_each_call_has_an_id_that_its_client_may_choose(serving, backend):
     info = ErrorInfo()
     assert any(each.Unpack(info) for each in details_of(failed.value))
     assert info.metadata["request_id"] == "trace-8"
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["unary", "streamed"])
+async def test_a_client_repeats_a_call_that_failed_before_its_first_message(serving, backend, monkeypatch, streamed):
+    """A call that has received initial metadata is never repeated, so an error must come without any."""
+    failures = [QueueFullError() for _ in range(2)]
+    real = serving.generate
+
+    def generate(*arguments):
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(serving, "generate", generate)
+    monkeypatch.setattr("puna.rpc.status._wait", lambda _: 0.01)
+    backend.play("a", 3)
+    asked = generate_pb2.GenerateRequest(model="plain", text="x")
+    asked.options.omit_progress = True
+    options = (("grpc.service_config", SERVICE_CONFIG),)
+    async with (
+        running(serving, "127.0.0.1:0", gate=Gate()) as address,
+        grpc.aio.insecure_channel(address, options) as channel,
+    ):
+        stub = Stubs(channel).generate
+        call = stub.StreamGenerate(asked) if streamed else stub.Generate(asked)
+        answer = [each async for each in call][-1].done if streamed else await call
+        assert dict(await call.initial_metadata())["x-request-id"]
+    assert failures == []
+    assert answer.finish.usage.output_tokens
 
 
 async def test_calls_under_one_chosen_id_are_told_apart(serving, backend):

@@ -4,8 +4,9 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from puna import errors
+from puna.auth.errors import RateLimitedError
 from puna.errors import PunaError
-from puna.rpc.status import DETAILS, LONG_ERROR, LONGEST_TEXT, code_of, short, trailers
+from puna.rpc.status import DETAILS, LONG_ERROR, LONGEST_TEXT, PUSHBACK, code_of, short, trailers
 
 
 def kinds(kind=PunaError):
@@ -57,6 +58,21 @@ def test_a_full_queue_tells_when_to_come_back():
     retry = RetryInfo()
     assert status.details[1].Unpack(retry)
     assert retry.retry_delay.seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "pushback"),
+    [
+        (errors.QueueFullError(), "1000"),
+        (RateLimitedError("too fast", 2.2), "3000"),
+        (RateLimitedError("come tomorrow", 3600), "-1"),
+        (errors.TooLargeError("too large"), "-1"),
+        (errors.BackendCrashedError("SIGKILL"), None),
+        (errors.ModelNotFoundError("m"), None),
+    ],
+)
+def test_retry_policies_are_told_when_to_repeat_a_call(error, pushback):
+    assert dict(trailers(error, whole_text=False)).get(PUSHBACK) == pushback
 
 
 def test_long_texts_are_cut_unless_the_client_takes_them():
