@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -39,6 +40,10 @@ class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState
     """Each request has an answer or an error."""
     BATCH_STATE_CANCELLED: _BatchState.ValueType  # 4
     """The batch was cancelled."""
+    BATCH_STATE_EXPIRED: _BatchState.ValueType  # 5
+    """The completion window ended before each request had a result. Requests without one got the error BATCH_EXPIRED."""
+    BATCH_STATE_REVOKED: _BatchState.ValueType  # 6
+    """The batch ended because its API key was revoked or removed."""
 
 class BatchState(_BatchState, metaclass=_BatchStateEnumTypeWrapper):
     """BatchState is the state of a batch."""
@@ -53,7 +58,35 @@ BATCH_STATE_DONE: BatchState.ValueType  # 3
 """Each request has an answer or an error."""
 BATCH_STATE_CANCELLED: BatchState.ValueType  # 4
 """The batch was cancelled."""
+BATCH_STATE_EXPIRED: BatchState.ValueType  # 5
+"""The completion window ended before each request had a result. Requests without one got the error BATCH_EXPIRED."""
+BATCH_STATE_REVOKED: BatchState.ValueType  # 6
+"""The batch ended because its API key was revoked or removed."""
 Global___BatchState: _TypeAlias = BatchState  # noqa: Y015
+
+class _BatchResultKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BatchResultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchResultKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BATCH_RESULT_KIND_UNSPECIFIED: _BatchResultKind.ValueType  # 0
+    """Answers and errors."""
+    BATCH_RESULT_KIND_ANSWERS: _BatchResultKind.ValueType  # 1
+    """Answers alone."""
+    BATCH_RESULT_KIND_ERRORS: _BatchResultKind.ValueType  # 2
+    """Errors alone."""
+
+class BatchResultKind(_BatchResultKind, metaclass=_BatchResultKindEnumTypeWrapper):
+    """BatchResultKind selects results."""
+
+BATCH_RESULT_KIND_UNSPECIFIED: BatchResultKind.ValueType  # 0
+"""Answers and errors."""
+BATCH_RESULT_KIND_ANSWERS: BatchResultKind.ValueType  # 1
+"""Answers alone."""
+BATCH_RESULT_KIND_ERRORS: BatchResultKind.ValueType  # 2
+"""Errors alone."""
+Global___BatchResultKind: _TypeAlias = BatchResultKind  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
@@ -61,12 +94,40 @@ class Batch(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_BYTES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CLIENT_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Batch id."""
     state: Global___BatchState.ValueType
@@ -77,9 +138,35 @@ class Batch(_message.Message):
     """Number of requests with an answer."""
     failed: _builtins.int
     """Number of requests with an error."""
+    answer_bytes: _builtins.int
+    """Bytes of the stored answers."""
+    error_bytes: _builtins.int
+    """Bytes of the stored errors."""
+    client_data: _builtins.bytes
+    """Data that the client gave."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Creation time."""
+        """Time of creation."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the first request. Unset: none has started."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the batch. Unset: it has not ended."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the completion window."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When the batch is removed with its results. Unset: it has not ended."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs that the client gave."""
 
     def __init__(
         self,
@@ -90,18 +177,80 @@ class Batch(_message.Message):
         completed: _builtins.int = ...,
         failed: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        answer_bytes: _builtins.int = ...,
+        error_bytes: _builtins.int = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        client_data: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "create_time", b"create_time", "failed", b"failed", "id", b"id", "state", b"state", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bytes", b"answer_bytes", "client_data", b"client_data", "completed", b"completed", "create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "error_bytes", b"error_bytes", "expire_time", b"expire_time", "failed", b"failed", "id", b"id", "metadata", b"metadata", "start_time", b"start_time", "state", b"state", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
+class BatchConfig(_message.Message):
+    """BatchConfig has the settings of a new batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COMPLETION_WINDOW_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CLIENT_DATA_FIELD_NUMBER: _builtins.int
+    client_data: _builtins.bytes
+    """Data that Batch repeats, at most 64 KiB. The server does not read it."""
+    @_builtins.property
+    def completion_window(self) -> _duration_pb2.Duration:
+        """Time within which the requests should run. Default 24 hours; at most PUNA_MAX_BATCH_SECONDS."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs that Batch repeats: at most 16, with keys of 64 and values of 512 characters at most."""
+
+    def __init__(
+        self,
+        *,
+        completion_window: _duration_pb2.Duration | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        client_data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completion_window", b"completion_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_data", b"client_data", "completion_window", b"completion_window", "metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchConfig: _TypeAlias = BatchConfig  # noqa: Y015
+
+@_typing.final
 class BatchItem(_message.Message):
-    """BatchItem is one request of a batch."""
+    """BatchItem is one request of a batch. Of its options, `priority`, `keep_alive` and `start_time` have no effect."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -109,8 +258,11 @@ class BatchItem(_message.Message):
     GENERATE_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     EMBED_FIELD_NUMBER: _builtins.int
+    CLIENT_DATA_FIELD_NUMBER: _builtins.int
     custom_id: _builtins.str
-    """Id that the client chose."""
+    """Required. Id that the client chooses, unique in the batch: at most 512 characters."""
+    client_data: _builtins.bytes
+    """Data that the result repeats. The server does not read it."""
     @_builtins.property
     def generate(self) -> _generate_pb2.GenerateRequest:
         """Completion of a prompt."""
@@ -130,10 +282,11 @@ class BatchItem(_message.Message):
         generate: _generate_pb2.GenerateRequest | None = ...,
         chat: _chat_pb2.ChatRequest | None = ...,
         embed: _embed_pb2.EmbedRequest | None = ...,
+        client_data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "embed", b"embed", "generate", b"generate", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "custom_id", b"custom_id", "embed", b"embed", "generate", b"generate", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "client_data", b"client_data", "custom_id", b"custom_id", "embed", b"embed", "generate", b"generate", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["generate", "chat", "embed"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
@@ -143,25 +296,33 @@ Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
 
 @_typing.final
 class CreateBatchRequest(_message.Message):
-    """CreateBatchRequest is one item of the new batch."""
+    """CreateBatchRequest is a part of the new batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CONFIG_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
     @_builtins.property
+    def config(self) -> Global___BatchConfig:
+        """Settings. Only the first message may have them."""
+
+    @_builtins.property
     def item(self) -> Global___BatchItem:
-        """Item."""
+        """Request of the batch."""
 
     def __init__(
         self,
         *,
+        config: Global___BatchConfig | None = ...,
         item: Global___BatchItem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "item", b"item", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "item", b"item", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["config", "item"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___CreateBatchRequest: _TypeAlias = CreateBatchRequest  # noqa: Y015
 
@@ -237,16 +398,25 @@ Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
 
 @_typing.final
 class ListBatchesRequest(_message.Message):
-    """ListBatchesRequest has no fields."""
+    """ListBatchesRequest selects a page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of batches to return. 0, or more than 1000: 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or the id of a batch: the page begins after it. Empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,11 +424,14 @@ Global___ListBatchesRequest: _TypeAlias = ListBatchesRequest  # noqa: Y015
 
 @_typing.final
 class ListBatchesResponse(_message.Message):
-    """ListBatchesResponse has the batches."""
+    """ListBatchesResponse is a page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: there is none."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Batch]:
         """Batches, newest first."""
@@ -267,10 +440,11 @@ class ListBatchesResponse(_message.Message):
         self,
         *,
         batches: _abc.Iterable[Global___Batch] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,26 +497,73 @@ class CancelBatchResponse(_message.Message):
 Global___CancelBatchResponse: _TypeAlias = CancelBatchResponse  # noqa: Y015
 
 @_typing.final
+class DeleteBatchRequest(_message.Message):
+    """DeleteBatchRequest names a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Batch id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchRequest: _TypeAlias = DeleteBatchRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBatchResponse(_message.Message):
+    """DeleteBatchResponse has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchResponse: _TypeAlias = DeleteBatchResponse  # noqa: Y015
+
+@_typing.final
 class StreamBatchResultsRequest(_message.Message):
-    """StreamBatchResultsRequest names a batch and a position."""
+    """StreamBatchResultsRequest selects results."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     AFTER_INDEX_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Batch id."""
     after_index: _builtins.int
-    """Index of the last answer that the client has. 0: it has none."""
+    """Index of the last result that the client has. 0: it has none."""
+    kind: Global___BatchResultKind.ValueType
+    """Selects answers or errors."""
+    follow: _builtins.bool
+    """If true, the stream goes on until the batch ends. Otherwise it ends with the last stored result."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         after_index: _builtins.int = ...,
+        kind: Global___BatchResultKind.ValueType = ...,
+        follow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_index", b"after_index", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_index", b"after_index", "follow", b"follow", "id", b"id", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,20 +571,27 @@ Global___StreamBatchResultsRequest: _TypeAlias = StreamBatchResultsRequest  # no
 
 @_typing.final
 class StreamBatchResultsResponse(_message.Message):
-    """StreamBatchResultsResponse is one answer."""
+    """StreamBatchResultsResponse is one result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     CUSTOM_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     GENERATE_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     EMBED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CLIENT_DATA_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Index of the answer in order of completion, from 1."""
+    """Index of the result in the order in which results were stored, from 1."""
     custom_id: _builtins.str
     """Id that the client chose."""
+    number: _builtins.int
+    """Number of the request in the batch, from 1."""
+    client_data: _builtins.bytes
+    """Data that the client gave with the request."""
     @_builtins.property
     def generate(self) -> _generate_pb2.GenerateResponse:
         """Completion."""
@@ -380,19 +608,26 @@ class StreamBatchResultsResponse(_message.Message):
     def error(self) -> Global___BatchError:
         """Error."""
 
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When the result was made."""
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         custom_id: _builtins.str = ...,
+        number: _builtins.int = ...,
         generate: _generate_pb2.GenerateResponse | None = ...,
         chat: _chat_pb2.ChatResponse | None = ...,
         embed: _embed_pb2.EmbedResponse | None = ...,
         error: Global___BatchError | None = ...,
+        client_data: _builtins.bytes = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "embed", b"embed", "error", b"error", "generate", b"generate", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "complete_time", b"complete_time", "embed", b"embed", "error", b"error", "generate", b"generate", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "custom_id", b"custom_id", "embed", b"embed", "error", b"error", "generate", b"generate", "index", b"index", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "client_data", b"client_data", "complete_time", b"complete_time", "custom_id", b"custom_id", "embed", b"embed", "error", b"error", "generate", b"generate", "index", b"index", "number", b"number", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["generate", "chat", "embed", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -409,23 +644,77 @@ class BatchError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """gRPC status code."""
     reason: _builtins.str
-    """Reason, as in google.rpc.ErrorInfo."""
+    """Reason, as in google.rpc.ErrorInfo. BATCH_EXPIRED: the request did not run within the completion window."""
     message: _builtins.str
-    """Message for the user."""
+    """Message for the user. It is the whole text if the batch was created with the metadata `puna-long-errors: 1`."""
+    status: _builtins.bytes
+    """The google.rpc.Status that the call would have had in `grpc-status-details-bin`."""
     def __init__(
         self,
         *,
         code: _builtins.int = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        status: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
+
+@_typing.final
+class DeleteBatchResultsRequest(_message.Message):
+    """DeleteBatchResultsRequest selects results."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Batch id."""
+    kind: Global___BatchResultKind.ValueType
+    """Selects answers or errors."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kind: Global___BatchResultKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchResultsRequest: _TypeAlias = DeleteBatchResultsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBatchResultsResponse(_message.Message):
+    """DeleteBatchResultsResponse has the batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> Global___Batch:
+        """Batch."""
+
+    def __init__(
+        self,
+        *,
+        batch: Global___Batch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBatchResultsResponse: _TypeAlias = DeleteBatchResultsResponse  # noqa: Y015

@@ -26,8 +26,16 @@ if _version_not_supported:
 
 
 class BatchServiceStub(object):
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     def __init__(self, channel):
@@ -56,49 +64,86 @@ class BatchServiceStub(object):
                 request_serializer=puna_dot_v1_dot_batch__pb2.CancelBatchRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_batch__pb2.CancelBatchResponse.FromString,
                 _registered_method=True)
+        self.DeleteBatch = channel.unary_unary(
+                '/puna.v1.BatchService/DeleteBatch',
+                request_serializer=puna_dot_v1_dot_batch__pb2.DeleteBatchRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResponse.FromString,
+                _registered_method=True)
         self.StreamBatchResults = channel.unary_stream(
                 '/puna.v1.BatchService/StreamBatchResults',
                 request_serializer=puna_dot_v1_dot_batch__pb2.StreamBatchResultsRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_batch__pb2.StreamBatchResultsResponse.FromString,
                 _registered_method=True)
+        self.DeleteBatchResults = channel.unary_unary(
+                '/puna.v1.BatchService/DeleteBatchResults',
+                request_serializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResultsRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResultsResponse.FromString,
+                _registered_method=True)
 
 
 class BatchServiceServicer(object):
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     def CreateBatch(self, request_iterator, context):
-        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
-        batch.
+        """CreateBatch stores requests, which then run in the background. The batch exists once all of them are stored; a call
+        that fails or is cancelled leaves nothing behind. INVALID_ARGUMENT (INVALID_REQUEST) for an empty batch or an
+        invalid item, which the text names by its number and its custom id. RESOURCE_EXHAUSTED (TOO_LARGE) if a limit on
+        items, bytes or batches is exceeded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBatch(self, request, context):
-        """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND).
+        """GetBatch returns a batch. NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """ListBatches lists the batches, newest first.
+        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
+        page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelBatch(self, request, context):
-        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND).
+        """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
+        has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBatch(self, request, context):
+        """DeleteBatch ends a batch and removes its requests and results. NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBatchResults(self, request, context):
-        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND).
+        """StreamBatchResults streams the results of a batch in the order in which they were stored. NOT_FOUND (NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBatchResults(self, request, context):
+        """DeleteBatchResults removes the answers, the errors or both of a batch that has ended. Its counts remain.
+        NOT_FOUND (NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) if the batch has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,10 +172,20 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=puna_dot_v1_dot_batch__pb2.CancelBatchRequest.FromString,
                     response_serializer=puna_dot_v1_dot_batch__pb2.CancelBatchResponse.SerializeToString,
             ),
+            'DeleteBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBatch,
+                    request_deserializer=puna_dot_v1_dot_batch__pb2.DeleteBatchRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResponse.SerializeToString,
+            ),
             'StreamBatchResults': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamBatchResults,
                     request_deserializer=puna_dot_v1_dot_batch__pb2.StreamBatchResultsRequest.FromString,
                     response_serializer=puna_dot_v1_dot_batch__pb2.StreamBatchResultsResponse.SerializeToString,
+            ),
+            'DeleteBatchResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBatchResults,
+                    request_deserializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResultsRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_batch__pb2.DeleteBatchResultsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,8 +196,16 @@ def add_BatchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BatchService(object):
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     @staticmethod
@@ -254,6 +317,33 @@ class BatchService(object):
             _registered_method=True)
 
     @staticmethod
+    def DeleteBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.BatchService/DeleteBatch',
+            puna_dot_v1_dot_batch__pb2.DeleteBatchRequest.SerializeToString,
+            puna_dot_v1_dot_batch__pb2.DeleteBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StreamBatchResults(request,
             target,
             options=(),
@@ -270,6 +360,33 @@ class BatchService(object):
             '/puna.v1.BatchService/StreamBatchResults',
             puna_dot_v1_dot_batch__pb2.StreamBatchResultsRequest.SerializeToString,
             puna_dot_v1_dot_batch__pb2.StreamBatchResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBatchResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.BatchService/DeleteBatchResults',
+            puna_dot_v1_dot_batch__pb2.DeleteBatchResultsRequest.SerializeToString,
+            puna_dot_v1_dot_batch__pb2.DeleteBatchResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

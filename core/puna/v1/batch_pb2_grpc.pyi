@@ -27,8 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BatchServiceStub:
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     @_typing.overload
@@ -36,41 +44,81 @@ class BatchServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BatchServiceAsyncStub: ...
     CreateBatch: _grpc.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]
-    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
-    batch.
+    """CreateBatch stores requests, which then run in the background. The batch exists once all of them are stored; a call
+    that fails or is cancelled leaves nothing behind. INVALID_ARGUMENT (INVALID_REQUEST) for an empty batch or an
+    invalid item, which the text names by its number and its custom id. RESOURCE_EXHAUSTED (TOO_LARGE) if a limit on
+    items, bytes or batches is exceeded.
     """
     GetBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]
-    """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
+    """GetBatch returns a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _grpc.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]
-    """ListBatches lists the batches, newest first."""
+    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
+    page_token.
+    """
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]
-    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
+    """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
+    has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
+    """
+    DeleteBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.DeleteBatchRequest, _batch_pb2.DeleteBatchResponse]
+    """DeleteBatch ends a batch and removes its requests and results. NOT_FOUND (NOT_FOUND)."""
     StreamBatchResults: _grpc.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]
-    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
+    """StreamBatchResults streams the results of a batch in the order in which they were stored. NOT_FOUND (NOT_FOUND)."""
+    DeleteBatchResults: _grpc.UnaryUnaryMultiCallable[_batch_pb2.DeleteBatchResultsRequest, _batch_pb2.DeleteBatchResultsResponse]
+    """DeleteBatchResults removes the answers, the errors or both of a batch that has ended. Its counts remain.
+    NOT_FOUND (NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) if the batch has not ended.
+    """
 
 @_typing.type_check_only
 class BatchServiceAsyncStub(BatchServiceStub):
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBatch: _aio.StreamUnaryMultiCallable[_batch_pb2.CreateBatchRequest, _batch_pb2.CreateBatchResponse]  # type: ignore[assignment]
-    """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
-    batch.
+    """CreateBatch stores requests, which then run in the background. The batch exists once all of them are stored; a call
+    that fails or is cancelled leaves nothing behind. INVALID_ARGUMENT (INVALID_REQUEST) for an empty batch or an
+    invalid item, which the text names by its number and its custom id. RESOURCE_EXHAUSTED (TOO_LARGE) if a limit on
+    items, bytes or batches is exceeded.
     """
     GetBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]  # type: ignore[assignment]
-    """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
+    """GetBatch returns a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _aio.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]  # type: ignore[assignment]
-    """ListBatches lists the batches, newest first."""
+    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
+    page_token.
+    """
     CancelBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]  # type: ignore[assignment]
-    """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
+    """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
+    has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
+    """
+    DeleteBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.DeleteBatchRequest, _batch_pb2.DeleteBatchResponse]  # type: ignore[assignment]
+    """DeleteBatch ends a batch and removes its requests and results. NOT_FOUND (NOT_FOUND)."""
     StreamBatchResults: _aio.UnaryStreamMultiCallable[_batch_pb2.StreamBatchResultsRequest, _batch_pb2.StreamBatchResultsResponse]  # type: ignore[assignment]
-    """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
+    """StreamBatchResults streams the results of a batch in the order in which they were stored. NOT_FOUND (NOT_FOUND)."""
+    DeleteBatchResults: _aio.UnaryUnaryMultiCallable[_batch_pb2.DeleteBatchResultsRequest, _batch_pb2.DeleteBatchResultsResponse]  # type: ignore[assignment]
+    """DeleteBatchResults removes the answers, the errors or both of a batch that has ended. Its counts remain.
+    NOT_FOUND (NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) if the batch has not ended.
+    """
 
 class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
-    """BatchService runs many requests in the background and keeps their answers. It is designed and not implemented: every
-    call returns UNIMPLEMENTED.
+    """BatchService runs many requests in the background and keeps their answers on the disk.
+
+    Requests of batches run while no other request runs. A request that waits for a slot or for a model interrupts them;
+    an interrupted request is run again later. Batches survive the end and the crash of the server. No answer that was
+    stored is lost or made twice.
+
+    A batch belongs to the API key that created it, and callers with another key do not see it. Its requests run with the
+    permissions of the key and are charged to it. If the key is revoked, the batch ends.
+
+    Each method may also return FAILED_PRECONDITION (STORE_FAILED) if the folder of batches cannot be used.
     """
 
     @_abc_1.abstractmethod
@@ -79,8 +127,10 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_batch_pb2.CreateBatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CreateBatchResponse, _abc.Awaitable[_batch_pb2.CreateBatchResponse]]:
-        """CreateBatch stores requests and starts to run them. INVALID_ARGUMENT (INVALID_REQUEST) for an empty or malformed
-        batch.
+        """CreateBatch stores requests, which then run in the background. The batch exists once all of them are stored; a call
+        that fails or is cancelled leaves nothing behind. INVALID_ARGUMENT (INVALID_REQUEST) for an empty batch or an
+        invalid item, which the text names by its number and its custom id. RESOURCE_EXHAUSTED (TOO_LARGE) if a limit on
+        items, bytes or batches is exceeded.
         """
 
     @_abc_1.abstractmethod
@@ -89,7 +139,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.GetBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.GetBatchResponse, _abc.Awaitable[_batch_pb2.GetBatchResponse]]:
-        """GetBatch returns the state of a batch. NOT_FOUND (NOT_FOUND)."""
+        """GetBatch returns a batch. NOT_FOUND (NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListBatches(
@@ -97,7 +147,9 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.ListBatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.ListBatchesResponse, _abc.Awaitable[_batch_pb2.ListBatchesResponse]]:
-        """ListBatches lists the batches, newest first."""
+        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
+        page_token.
+        """
 
     @_abc_1.abstractmethod
     def CancelBatch(
@@ -105,7 +157,17 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.CancelBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.CancelBatchResponse, _abc.Awaitable[_batch_pb2.CancelBatchResponse]]:
-        """CancelBatch stops a batch and keeps the answers so far. NOT_FOUND (NOT_FOUND)."""
+        """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
+        has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBatch(
+        self,
+        request: _batch_pb2.DeleteBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_pb2.DeleteBatchResponse, _abc.Awaitable[_batch_pb2.DeleteBatchResponse]]:
+        """DeleteBatch ends a batch and removes its requests and results. NOT_FOUND (NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def StreamBatchResults(
@@ -113,6 +175,16 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.StreamBatchResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_batch_pb2.StreamBatchResultsResponse], _abc.AsyncIterator[_batch_pb2.StreamBatchResultsResponse]]:
-        """StreamBatchResults streams the answers after an index, while they are made. NOT_FOUND (NOT_FOUND)."""
+        """StreamBatchResults streams the results of a batch in the order in which they were stored. NOT_FOUND (NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def DeleteBatchResults(
+        self,
+        request: _batch_pb2.DeleteBatchResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_pb2.DeleteBatchResultsResponse, _abc.Awaitable[_batch_pb2.DeleteBatchResultsResponse]]:
+        """DeleteBatchResults removes the answers, the errors or both of a batch that has ended. Its counts remain.
+        NOT_FOUND (NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) if the batch has not ended.
+        """
 
 def add_BatchServiceServicer_to_server(servicer: BatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
