@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.apps import installed
-from tests.clients.conftest import clients_python  # noqa: F401 - a fixture
 from tests.e2e.server import MODELS, PUNA, serving
+from tests.libraries.conftest import clients_python  # noqa: F401 - a fixture
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"

@@ -12,8 +12,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.clients.conftest import QUIET, clients_python  # noqa: F401 - a fixture
 from tests.e2e.server import serving
+from tests.libraries.conftest import QUIET, clients_python  # noqa: F401 - a fixture
 
 HERE = Path(__file__).parent
 KEPT = Path(sys.prefix) / "real"

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.clients.models import TEMPLATES
 from tests.e2e.server import MODELS, serving
+from tests.libraries.models import TEMPLATES
 from tests.uv import UV
 
 HERE = Path(__file__).parent
