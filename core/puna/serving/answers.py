@@ -71,12 +71,24 @@ class Rendered:
     image_count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The token counts of a prompt that was not run, for requests with `count_only`."""
+
+    prompt_tokens: int
+    truncated_tokens: int
+    context_length: int
+    """In tokens; 0: unknown."""
+    token_ids: tuple[int, ...] = ()
+    """The tokens of the prompt; empty if only the backend knows them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The end of an answer: the last event that its generator yields."""
 
     reason: str = ""
-    """"stop", "length", "load", "unload"; empty with `rendered`."""
+    """"stop", "length", "load", "unload"; empty with `rendered` and `counted`."""
     # The end and the last part of the text are one event, because Ollama sends both in one message.
     delta: Delta = field(default_factory=Delta)
     """The part of the answer that was held back until its end."""
@@ -86,6 +98,7 @@ class Done:
     context: tuple[int, ...] | None = None
     """Token ids of prompt and answer; None: not returned."""
     rendered: Rendered | None = None
+    counted: Counted | None = None
 
 
 Event: TypeAlias = Progress | Delta | Done

@@ -45,6 +45,7 @@ from puna.serving.answer_parsers import AnswerReader, plain
 from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
+from puna.serving.count import counted
 from puna.serving.demands import check_demands
 from puna.serving.requests import ChatRequest
 from puna.serving.sampling_options import output_constraint, shifts
@@ -81,8 +82,8 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     if found.backend is not None:
         check_demands(found.backend, asked)
-        if found.takes_messages and request.render_only:
-            raise DemandUnsupportedError(found.backend.name, "render_only")
+        if found.takes_messages and (request.render_only or request.count_only):
+            raise DemandUnsupportedError(found.backend.name, "render_only" if request.render_only else "CountTokens")
     options = options_of(found.model, asked)
     if found.model.mode == "native" and not found.takes_messages:
         # The worker process starts while the model loads.
@@ -127,6 +128,9 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
             stops=turn.layout.stops if turn.layout else (),
             bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
         )
+        if request.count_only:
+            yield await counted(builder, turn.prompt.text, turn.prompt.media)
+            return
         async with aclosing(_answer(turn, builder, constraint, clock)) as events:
             async for event in events:
                 yield event

@@ -40,6 +40,7 @@ def check_prompt(backend: Manifest, request: GenerateRequest) -> None:
         ("template", request.template),
         ("context", request.context),
         ("render_only", request.render_only),
+        ("CountTokens", request.count_only),
     ):
         if given:
             raise DemandUnsupportedError(backend.name, name)

@@ -32,6 +32,7 @@ from puna.serving.answer_parsers import AnswerReader
 from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
+from puna.serving.count import counted
 from puna.serving.demands import check_demands, check_prompt, check_tokenizer
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.requests import GenerateRequest
@@ -99,6 +100,9 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
             bos=_bos_text(found),
         )
         text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
+        if request.count_only:
+            yield await counted(builder, text, prompt.media)
+            return
         sequence, cut = await builder.sequence(text, prompt.media, constraint)
         reader = _reader(found, parser, think, prompt.text)
         # The text of the whole answer is kept, because the last message returns its tokens as `context`.

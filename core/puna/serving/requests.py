@@ -65,6 +65,9 @@ class GenerateRequest:
     """Token ids of an earlier prompt and answer, with which this prompt begins. An empty tuple differs from None: the
     model's preset messages are then left out."""
     render_only: bool = False
+    """Whether to return the prompt instead of running it."""
+    count_only: bool = False
+    """Whether to return the number of tokens of the prompt instead of running it."""
     options: RequestOptions = field(default_factory=RequestOptions)
 
 
@@ -78,6 +81,9 @@ class ChatRequest:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     render_only: bool = False
+    """Whether to return the prompt instead of running it."""
+    count_only: bool = False
+    """Whether to return the number of tokens of the prompt instead of running it."""
     options: RequestOptions = field(default_factory=RequestOptions)
 
 

@@ -128,41 +128,90 @@ Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """ScoreRequest is a prompt with candidates for its continuation."""
+    """ScoreRequest is a context with its possible continuations. Neither is put into a template. For a conversation,
+    `render_only` of ChatRequest returns the text to use as the context.
+
+    A context and a continuation that are both texts are tokenized as one text, since a token may reach over their
+    border. The tokens behind the longest common beginning with the tokens of the context alone belong to the continuation
+    and are scored. So a space at the end of the context belongs to the continuation if the tokenizer joins it to the next
+    word. Token ids are used as they are. Special tokens in texts are recognised.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
-    PROMPT_FIELD_NUMBER: _builtins.int
-    CANDIDATES_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Model name."""
-    prompt: _builtins.str
-    """Prompt, used without a template. It is evaluated once."""
+    text: _builtins.str
+    """Text. The BOS token is added if the model wants it."""
     @_builtins.property
-    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Candidates."""
+    def token_ids(self) -> _usage_pb2.TokenIds:
+        """Token ids, without any token added."""
+
+    @_builtins.property
+    def continuations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Continuation]:
+        """Continuations to score. For the perplexity of a text, leave the context unset and send the text as the only
+        continuation.
+        """
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Other options."""
+        """Other options. `logprobs` returns the tokens of each continuation, and `top_logprobs` the alternatives to each. The
+        options of sampling, structured output, truncation and thinking have no effect.
+        """
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
-        prompt: _builtins.str = ...,
-        candidates: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.str = ...,
+        token_ids: _usage_pb2.TokenIds | None = ...,
+        continuations: _abc.Iterable[Global___Continuation] | None = ...,
         options: _options_pb2.RequestOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "options", b"options", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "model", b"model", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "continuations", b"continuations", "model", b"model", "options", b"options", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_context: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_context: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_context) -> _WhichOneofReturnType_context | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class Continuation(_message.Message):
+    """Continuation is what follows a context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text."""
+    @_builtins.property
+    def token_ids(self) -> _usage_pb2.TokenIds:
+        """Token ids."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: _usage_pb2.TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___Continuation: _TypeAlias = Continuation  # noqa: Y015
 
 @_typing.final
 class ScoreResponse(_message.Message):
@@ -172,25 +221,37 @@ class ScoreResponse(_message.Message):
 
     @_typing.final
     class Result(_message.Message):
-        """Result is the log-probability of one candidate."""
+        """Result is the log-probability of one continuation. A continuation without tokens has a log-probability of 0. The first
+        token of a text without context and BOS token has no probability, so it is neither scored nor counted.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
         LOGPROB_FIELD_NUMBER: _builtins.int
         TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+        IS_GREEDY_FIELD_NUMBER: _builtins.int
+        TOKENS_FIELD_NUMBER: _builtins.int
         logprob: _builtins.float
-        """Sum of the log-probabilities of its tokens."""
+        """Sum of the log-probabilities (natural logarithms) of its tokens."""
         token_count: _builtins.int
-        """Number of its tokens."""
+        """Number of its tokens. exp(-logprob / token_count) is the perplexity of the continuation."""
+        is_greedy: _builtins.bool
+        """Whether each of its tokens is the most probable one at its position, so that greedy decoding would write it."""
+        @_builtins.property
+        def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
+            """Its tokens, if `options.logprobs` is set."""
+
         def __init__(
             self,
             *,
             logprob: _builtins.float = ...,
             token_count: _builtins.int = ...,
+            is_greedy: _builtins.bool = ...,
+            tokens: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token_count", b"token_count"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["is_greedy", b"is_greedy", "logprob", b"logprob", "token_count", b"token_count", "tokens", b"tokens"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,11 +260,11 @@ class ScoreResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreResponse.Result]:
-        """Results in the order of the candidates."""
+        """Results in the order of the continuations."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Token counts."""
+        """Token counts. The prompt tokens are those of the context, counted once, and of all continuations."""
 
     @_builtins.property
     def timings(self) -> _usage_pb2.Timings:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RankServiceStub(object):
-    """RankService orders texts by relevance.
+    """RankService compares given texts: by their relevance to a query, or by their probability.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class RankServiceStub(object):
 
 
 class RankServiceServicer(object):
-    """RankService orders texts by relevance.
+    """RankService compares given texts: by their relevance to a query, or by their probability.
     """
 
     def Rerank(self, request, context):
@@ -60,7 +60,12 @@ class RankServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet.
+        """Score returns how probable each continuation is after a context, without generating anything. Harnesses that
+        evaluate models build their multiple-choice tasks and perplexity on it. The common beginning of the continuations is
+        evaluated once. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (CONTEXT_OVERFLOW if the context and a continuation
+        together are longer than the model's context), UNIMPLEMENTED (UNSUPPORTED_OPERATION) if the backend gives no
+        log-probabilities of a prompt, FAILED_PRECONDITION (CAPABILITY_MISSING) if the model does not generate, and the
+        codes of GenerateService for loading. Cancelling the call, or its deadline, stops the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +93,7 @@ def add_RankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RankService(object):
-    """RankService orders texts by relevance.
+    """RankService compares given texts: by their relevance to a query, or by their probability.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RankServiceStub:
-    """RankService orders texts by relevance."""
+    """RankService compares given texts: by their relevance to a query, or by their probability."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,11 +38,17 @@ class RankServiceStub:
     (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_rank_pb2.ScoreRequest, _rank_pb2.ScoreResponse]
-    """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
+    """Score returns how probable each continuation is after a context, without generating anything. Harnesses that
+    evaluate models build their multiple-choice tasks and perplexity on it. The common beginning of the continuations is
+    evaluated once. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (CONTEXT_OVERFLOW if the context and a continuation
+    together are longer than the model's context), UNIMPLEMENTED (UNSUPPORTED_OPERATION) if the backend gives no
+    log-probabilities of a prompt, FAILED_PRECONDITION (CAPABILITY_MISSING) if the model does not generate, and the
+    codes of GenerateService for loading. Cancelling the call, or its deadline, stops the model.
+    """
 
 @_typing.type_check_only
 class RankServiceAsyncStub(RankServiceStub):
-    """RankService orders texts by relevance."""
+    """RankService compares given texts: by their relevance to a query, or by their probability."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rerank: _aio.UnaryUnaryMultiCallable[_rank_pb2.RerankRequest, _rank_pb2.RerankResponse]  # type: ignore[assignment]
@@ -50,10 +56,16 @@ class RankServiceAsyncStub(RankServiceStub):
     (RANKING_UNSUPPORTED) if the model cannot rank, and the codes of GenerateService.
     """
     Score: _aio.UnaryUnaryMultiCallable[_rank_pb2.ScoreRequest, _rank_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
+    """Score returns how probable each continuation is after a context, without generating anything. Harnesses that
+    evaluate models build their multiple-choice tasks and perplexity on it. The common beginning of the continuations is
+    evaluated once. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (CONTEXT_OVERFLOW if the context and a continuation
+    together are longer than the model's context), UNIMPLEMENTED (UNSUPPORTED_OPERATION) if the backend gives no
+    log-probabilities of a prompt, FAILED_PRECONDITION (CAPABILITY_MISSING) if the model does not generate, and the
+    codes of GenerateService for loading. Cancelling the call, or its deadline, stops the model.
+    """
 
 class RankServiceServicer(metaclass=_abc_1.ABCMeta):
-    """RankService orders texts by relevance."""
+    """RankService compares given texts: by their relevance to a query, or by their probability."""
 
     @_abc_1.abstractmethod
     def Rerank(
@@ -71,6 +83,12 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rank_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rank_pb2.ScoreResponse, _abc.Awaitable[_rank_pb2.ScoreResponse]]:
-        """Score returns the log-probability of each candidate after a prompt. UNIMPLEMENTED: no backend supports it yet."""
+        """Score returns how probable each continuation is after a context, without generating anything. Harnesses that
+        evaluate models build their multiple-choice tasks and perplexity on it. The common beginning of the continuations is
+        evaluated once. NOT_FOUND (MODEL_NOT_FOUND), INVALID_ARGUMENT (CONTEXT_OVERFLOW if the context and a continuation
+        together are longer than the model's context), UNIMPLEMENTED (UNSUPPORTED_OPERATION) if the backend gives no
+        log-probabilities of a prompt, FAILED_PRECONDITION (CAPABILITY_MISSING) if the model does not generate, and the
+        codes of GenerateService for loading. Cancelling the call, or its deadline, stops the model.
+        """
 
 def add_RankServiceServicer_to_server(servicer: RankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -45,6 +45,11 @@ class TokenizeServiceStub(object):
                 request_serializer=puna_dot_v1_dot_tokenize__pb2.DetokenizeRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_tokenize__pb2.DetokenizeResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/puna.v1.TokenizeService/CountTokens',
+                request_serializer=puna_dot_v1_dot_tokenize__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_tokenize__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
 
 
 class TokenizeServiceServicer(object):
@@ -65,6 +70,17 @@ class TokenizeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """CountTokens returns the number of prompt tokens of a request, without generating an answer. The request is checked,
+        rendered and truncated as if it ran, so its usage will have the same number. Images and sounds are counted by
+        evaluating the prompt, which then is in the KV cache for the request that follows. UNIMPLEMENTED
+        (UNSUPPORTED_OPERATION) if the model has no tokenizer, or its backend renders conversations itself. Other status
+        codes: see GenerateService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenizeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +93,11 @@ def add_TokenizeServiceServicer_to_server(servicer, server):
                     servicer.Detokenize,
                     request_deserializer=puna_dot_v1_dot_tokenize__pb2.DetokenizeRequest.FromString,
                     response_serializer=puna_dot_v1_dot_tokenize__pb2.DetokenizeResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=puna_dot_v1_dot_tokenize__pb2.CountTokensRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_tokenize__pb2.CountTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +155,33 @@ class TokenizeService(object):
             '/puna.v1.TokenizeService/Detokenize',
             puna_dot_v1_dot_tokenize__pb2.DetokenizeRequest.SerializeToString,
             puna_dot_v1_dot_tokenize__pb2.DetokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.TokenizeService/CountTokens',
+            puna_dot_v1_dot_tokenize__pb2.CountTokensRequest.SerializeToString,
+            puna_dot_v1_dot_tokenize__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

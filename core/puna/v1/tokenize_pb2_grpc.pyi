@@ -37,6 +37,13 @@ class TokenizeServiceStub:
     """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_tokenize_pb2.DetokenizeRequest, _tokenize_pb2.DetokenizeResponse]
     """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_tokenize_pb2.CountTokensRequest, _tokenize_pb2.CountTokensResponse]
+    """CountTokens returns the number of prompt tokens of a request, without generating an answer. The request is checked,
+    rendered and truncated as if it ran, so its usage will have the same number. Images and sounds are counted by
+    evaluating the prompt, which then is in the KV cache for the request that follows. UNIMPLEMENTED
+    (UNSUPPORTED_OPERATION) if the model has no tokenizer, or its backend renders conversations itself. Other status
+    codes: see GenerateService.
+    """
 
 @_typing.type_check_only
 class TokenizeServiceAsyncStub(TokenizeServiceStub):
@@ -47,6 +54,13 @@ class TokenizeServiceAsyncStub(TokenizeServiceStub):
     """Tokenize returns the tokens of a text. NOT_FOUND (MODEL_NOT_FOUND), and the codes of GenerateService for loading."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_tokenize_pb2.DetokenizeRequest, _tokenize_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_tokenize_pb2.CountTokensRequest, _tokenize_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """CountTokens returns the number of prompt tokens of a request, without generating an answer. The request is checked,
+    rendered and truncated as if it ran, so its usage will have the same number. Images and sounds are counted by
+    evaluating the prompt, which then is in the KV cache for the request that follows. UNIMPLEMENTED
+    (UNSUPPORTED_OPERATION) if the model has no tokenizer, or its backend renders conversations itself. Other status
+    codes: see GenerateService.
+    """
 
 class TokenizeServiceServicer(metaclass=_abc_1.ABCMeta):
     """TokenizeService converts between text and tokens."""
@@ -66,5 +80,18 @@ class TokenizeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenize_pb2.DetokenizeResponse, _abc.Awaitable[_tokenize_pb2.DetokenizeResponse]]:
         """Detokenize returns the text of tokens. Status codes: see Tokenize, and INVALID_ARGUMENT (INVALID_TOKEN)."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _tokenize_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokenize_pb2.CountTokensResponse, _abc.Awaitable[_tokenize_pb2.CountTokensResponse]]:
+        """CountTokens returns the number of prompt tokens of a request, without generating an answer. The request is checked,
+        rendered and truncated as if it ran, so its usage will have the same number. Images and sounds are counted by
+        evaluating the prompt, which then is in the KV cache for the request that follows. UNIMPLEMENTED
+        (UNSUPPORTED_OPERATION) if the model has no tokenizer, or its backend renders conversations itself. Other status
+        codes: see GenerateService.
+        """
 
 def add_TokenizeServiceServicer_to_server(servicer: TokenizeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

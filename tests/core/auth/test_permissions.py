@@ -11,7 +11,7 @@ METHODS = [
     for service in SERVICES
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 ]
-RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Rerank", "Score", "LoadModel")
+RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Count", "Rerank", "Score", "LoadModel")
 CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
 LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "GetUsage")
 OTHERS = ("ListRequests", "CancelRequests")

@@ -789,6 +789,7 @@ class StartSequence(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FROM_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the prompt. Special tokens in it are recognised, and BOS is added if the model wants it."""
     has_token_ids: _builtins.bool
@@ -807,6 +808,13 @@ class StartSequence(_message.Message):
     """Sequences of larger priority start first."""
     model_id: _builtins.str
     """The model of a shared host."""
+    score_from: _builtins.int
+    """Index of the first prompt token whose log-probability is wanted, from 1 to the last index; unset: of none. Only with
+    `token_ids` and without media, and only for a host whose manifest declares `prompt_logprobs`. The host sends the
+    log-probabilities of this token and of all later ones in `prompt_logprobs`, also of tokens that are cached, each
+    with `top_logprobs` alternatives. With max_tokens of 0, the last token itself need not be evaluated, so the prompt
+    may be as long as the context.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids instead of text; they are used as they are."""
@@ -854,13 +862,19 @@ class StartSequence(_message.Message):
         priority: _builtins.int = ...,
         chat: Global___ChatInput | None = ...,
         model_id: _builtins.str = ...,
+        score_from: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "score_from", b"score_from", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "shift", b"shift", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "score_from", b"score_from", "shift", b"shift", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score_from: _TypeAlias = _typing.Literal["score_from"]  # noqa: Y015
+    _WhichOneofArgType__score_from: _TypeAlias = _typing.Literal["_score_from", b"_score_from"]  # noqa: Y015
     _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
     _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_from) -> _WhichOneofReturnType__score_from | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___StartSequence: _TypeAlias = StartSequence  # noqa: Y015
@@ -935,6 +949,7 @@ class SequenceEvent(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
     CHAT_DELTA_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """The id that the core chose."""
     @_builtins.property
@@ -957,6 +972,10 @@ class SequenceEvent(_message.Message):
     def chat_delta(self) -> Global___ChatDelta:
         """More of an answer to a conversation; only for sequences that began with `chat`."""
 
+    @_builtins.property
+    def prompt_logprobs(self) -> Global___PromptLogprobs:
+        """Log-probabilities of prompt tokens; only for sequences with `score_from`, and before the first delta."""
+
     def __init__(
         self,
         *,
@@ -966,16 +985,41 @@ class SequenceEvent(_message.Message):
         failure: Global___Failure | None = ...,
         prefill: Global___Prefill | None = ...,
         chat_delta: Global___ChatDelta | None = ...,
+        prompt_logprobs: Global___PromptLogprobs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill", "chat_delta"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill", "chat_delta", "prompt_logprobs"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SequenceEvent: _TypeAlias = SequenceEvent  # noqa: Y015
+
+@_typing.final
+class PromptLogprobs(_message.Message):
+    """The log-probabilities of the next scored tokens of the prompt, in order. At least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The tokens with their log-probabilities."""
+
+    def __init__(
+        self,
+        *,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptLogprobs: _TypeAlias = PromptLogprobs  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
