@@ -85,6 +85,8 @@ class Limits:
     """Files of a model to create. Each has a line in the model's manifest."""
     max_tools: int = 5_000
     """Tools of one request."""
+    max_choices: int = 32
+    """Answers to one request (`n`). Each runs as a sequence of its own and waits for a slot of the model."""
 
     # Answers.
     max_kept_answer_bytes: int = 16 << 20

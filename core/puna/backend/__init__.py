@@ -45,6 +45,7 @@ from puna.backend.errors import (
     UnsupportedError,
 )
 from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
+from puna.backend.thinking import ThinkingBudget, ThinkingMarkers
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -71,6 +72,8 @@ __all__ = [
     "SequenceEvent",
     "SequenceRequest",
     "TextDelta",
+    "ThinkingBudget",
+    "ThinkingMarkers",
     "TokenLogprob",
     "UnavailableError",
     "UnsupportedError",
@@ -159,6 +162,10 @@ class SequenceRequest:
     chat: ChatInput | None = None
     """The conversation, for a backend whose manifest declares the capability `chat`. The prompt is then empty, the
     media are in the messages, and the generator yields ChatDelta instead of TextDelta."""
+    thinking_budget: ThinkingBudget | None = None
+    """The limit on the model's thinking, for a backend whose manifest declares the capability `thinking_budget`. See
+    `puna.backend.thinking`, whose ThinkingTracker counts. Never together with a constraint, which allows no thinking.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,8 @@ class Finish:
     """Nanoseconds of decoding."""
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    thinking_tokens: int = 0
+    """Output tokens of the thinking, without its markers, if the sequence has a thinking budget."""
 
 
 SequenceEvent: TypeAlias = Prefill | TextDelta | ChatDelta | Finish

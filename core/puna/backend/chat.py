@@ -51,3 +51,6 @@ class ChatInput:
     """"auto", "none", "required", or "tool:NAME" for one tool that must be called."""
     thinking: str = ""
     """"off", "on", "low", "medium", "high" or "max"; empty: the engine decides."""
+    thinking_budget: int | None = None
+    """Largest number of tokens that the model may think; None: no limit. Only for a backend whose manifest declares the
+    capability `thinking_budget`. It raises UnsupportedError where its engine cannot enforce the limit."""

@@ -10,6 +10,7 @@ from puna import backend as contract
 from puna.backend.v1 import backend_pb2 as wire
 from puna.errors import BackendFailedError
 from puna.host.channel import LONGEST_ERROR
+from puna.host.convert_chat import call_from_wire, call_to_wire, chat_from_wire, chat_to_wire
 
 FAILURE_KEY = "puna-failure-bin"
 """Trailing metadata of a failed call: a serialized Failure."""
@@ -124,7 +125,10 @@ def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
         # protobuf does not tell an empty list from a missing one, and a prompt of no tokens differs from an empty text.
         start.has_token_ids = True
     if request.chat is not None:
-        start.chat.CopyFrom(_chat_to_wire(request.chat))
+        start.chat.CopyFrom(chat_to_wire(request.chat))
+    if (budget := request.thinking_budget) is not None:
+        markers = {name: getattr(budget.markers, name) for name in MARKERS}
+        start.thinking_budget.CopyFrom(wire.ThinkingBudget(max_tokens=budget.max_tokens, **markers))
     # The kinds of the contract are the names of the oneof's fields.
     if request.constraint is not None:
         setattr(start.constraint, request.constraint.kind, request.constraint.text)
@@ -147,62 +151,24 @@ def sequence_from_wire(start: wire.StartSequence) -> contract.SequenceRequest:
         preserved_tokens=tuple(start.preserved_tokens),
         cache_salt=start.cache_salt,
         priority=start.priority,
-        chat=_chat_from_wire(start.chat) if start.HasField("chat") else None,
+        chat=chat_from_wire(start.chat) if start.HasField("chat") else None,
+        thinking_budget=_budget_from_wire(start.thinking_budget) if start.HasField("thinking_budget") else None,
     )
 
 
-def _chat_to_wire(chat: contract.ChatInput) -> wire.ChatInput:
-    return wire.ChatInput(
-        messages=[
-            wire.ChatMessage(
-                role=each.role,
-                content=each.content,
-                thinking=each.thinking,
-                media=each.media,
-                tool_calls=map(_call_to_wire, each.tool_calls),
-                tool_name=each.tool_name,
-                tool_call_id=each.tool_call_id,
-            )
-            for each in chat.messages
-        ],
-        tools=[
-            wire.ChatTool(name=each.name, description=each.description, parameters_json=each.parameters_json)
-            for each in chat.tools
-        ],
-        tool_choice=chat.tool_choice,
-        thinking=chat.thinking,
+# The wire has the markers in one message with the number.
+MARKERS = tuple(name for name in wire.ThinkingBudget.DESCRIPTOR.fields_by_name if name != "max_tokens")
+
+
+def _budget_from_wire(budget: wire.ThinkingBudget) -> contract.ThinkingBudget:
+    markers = contract.ThinkingMarkers(
+        starts=tuple(budget.starts),
+        open=budget.open,
+        again=budget.again,
+        ends=tuple(budget.ends),
+        closings=tuple(budget.closings),
     )
-
-
-def _chat_from_wire(chat: wire.ChatInput) -> contract.ChatInput:
-    return contract.ChatInput(
-        messages=tuple(
-            contract.ChatMessage(
-                role=each.role,
-                content=each.content,
-                thinking=each.thinking,
-                media=tuple(each.media),
-                tool_calls=tuple(map(_call_from_wire, each.tool_calls)),
-                tool_name=each.tool_name,
-                tool_call_id=each.tool_call_id,
-            )
-            for each in chat.messages
-        ),
-        tools=tuple(
-            contract.ChatTool(name=each.name, description=each.description, parameters_json=each.parameters_json)
-            for each in chat.tools
-        ),
-        tool_choice=chat.tool_choice,
-        thinking=chat.thinking,
-    )
-
-
-def _call_to_wire(call: contract.ChatToolCall) -> wire.ChatToolCall:
-    return wire.ChatToolCall(name=call.name, arguments_json=call.arguments_json, id=call.id)
-
-
-def _call_from_wire(call: wire.ChatToolCall) -> contract.ChatToolCall:
-    return contract.ChatToolCall(name=call.name, arguments_json=call.arguments_json, id=call.id)
+    return contract.ThinkingBudget(max_tokens=budget.max_tokens, markers=markers)
 
 
 def _sampling_to_wire(sampling: contract.Sampling) -> wire.Sampling:
@@ -243,7 +209,7 @@ def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Sequ
         chat = wire.ChatDelta(
             content=event.content,
             thinking=event.thinking,
-            tool_calls=map(_call_to_wire, event.tool_calls),
+            tool_calls=map(call_to_wire, event.tool_calls),
             logprobs=map(_logprob_to_wire, event.logprobs),
         )
         return wire.SequenceEvent(sequence_id=sequence_id, chat_delta=chat)
@@ -271,7 +237,7 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
         return contract.ChatDelta(
             content=chat.content,
             thinking=chat.thinking,
-            tool_calls=tuple(map(_call_from_wire, chat.tool_calls)),
+            tool_calls=tuple(map(call_from_wire, chat.tool_calls)),
             logprobs=tuple(map(_logprob_from_wire, chat.logprobs)),
         )
     if kind == "prefill":

@@ -67,6 +67,8 @@ class Capabilities:
     """At chat level only."""
     thinking: bool = False
     """At chat level only."""
+    thinking_budget: bool = False
+    """It closes the thinking when a budget of tokens is spent."""
     lists_models: bool = False
     """It has models of its own, which need no create."""
     constraints: tuple[str, ...] = ()

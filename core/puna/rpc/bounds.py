@@ -10,6 +10,7 @@ def check_generate(wire: generate_pb2.GenerateRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if a completion request exceeds a limit."""
     _check("context", len(wire.context.ids), limits.max_json_values, "tokens")
     _check("token_ids", len(wire.token_ids.ids), limits.max_json_values, "tokens")
+    _check_n(wire, limits)
     check_options(wire.options, limits)
 
 
@@ -20,6 +21,7 @@ def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
     _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
     _check("tools", len(wire.tools), limits.max_tools, "tools")
     rules.check(wire.tool_choice, "tool_choice.")
+    _check_n(wire, limits)
     check_options(wire.options, limits)
 
 
@@ -76,6 +78,13 @@ def check_stops(values: object, limits: Limits) -> None:
     """Raise InvalidRequestError if there are too many stop strings."""
     if isinstance(values, list):
         _check("stop", len(values), limits.max_stops, "strings")
+
+
+def _check_n(wire: generate_pb2.GenerateRequest | chat_pb2.ChatRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError if the request asks for no answer or for too many."""
+    if wire.HasField("n"):
+        rules.check(type(wire)(n=wire.n))
+        _check("n", wire.n, limits.max_choices, "answers")
 
 
 def _check(field: str, count: int, most: int, things: str) -> None:

@@ -31,7 +31,9 @@ BOUNDS: Final[dict[str, dict[str, tuple[float, float]]]] = {
         "threads": (0, math.inf),
         "draft_tokens": (0, math.inf),
     },
-    "puna.v1.RequestOptions": {"keep_tokens": (-1, math.inf)},
+    "puna.v1.RequestOptions": {"keep_tokens": (-1, math.inf), "thinking_budget": (0, math.inf)},
+    "puna.v1.GenerateRequest": {"n": (1, math.inf)},
+    "puna.v1.ChatRequest": {"n": (1, math.inf)},
     "puna.v1.EmbedRequest": {"dimensions": (0, math.inf)},
     "puna.v1.RerankRequest": {"top_n": (0, math.inf)},
 }

@@ -31,6 +31,7 @@ COUNTS: Final = (
     "eval_ns",
     "draft_tokens",
     "accepted_draft_tokens",
+    "thinking_tokens",
 )
 
 

@@ -34,6 +34,7 @@ class ChatRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     RENDER_ONLY_FIELD_NUMBER: _builtins.int
     TOOL_CALL_DELTAS_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Model name, such as "llama3.2:1b". The tag defaults to "latest"."""
     render_only: _builtins.bool
@@ -41,6 +42,12 @@ class ChatRequest(_message.Message):
     tool_call_deltas: _builtins.bool
     """If true, StreamChat also sends the arguments of tool calls while the model writes them: see ToolCallDelta. Chat
     ignores it.
+    """
+    n: _builtins.int
+    """Number of answers (choices), at least 1. Default 1. The limit is PUNA_MAX_CHOICES. The prompt is evaluated once, and
+    each answer is sampled for itself: answer i with the seed plus i, if there is a seed. The call ends when all answers
+    have ended, or with the error of the first that fails. A backend that takes conversations instead of prompts
+    refuses more than one with the reason UNSUPPORTED_OPERATION.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
@@ -68,12 +75,15 @@ class ChatRequest(_message.Message):
         options: _options_pb2.RequestOptions | None = ...,
         render_only: _builtins.bool = ...,
         tool_call_deltas: _builtins.bool = ...,
+        n: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "n", b"n", "options", b"options", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "options", b"options", "render_only", b"render_only", "tool_call_deltas", b"tool_call_deltas", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "messages", b"messages", "model", b"model", "n", b"n", "options", b"options", "render_only", b"render_only", "tool_call_deltas", b"tool_call_deltas", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
+    _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
@@ -88,10 +98,13 @@ class ChatDelta(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_DELTAS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """Answer text."""
     thinking: _builtins.str
     """Thinking text."""
+    choice: _builtins.int
+    """Index of the answer to which the delta belongs, from 0. Always 0 unless the request has `n`."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
         """Complete tool calls. Each call comes once, whether or not its deltas came before."""
@@ -112,10 +125,11 @@ class ChatDelta(_message.Message):
         tool_calls: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
         tool_call_deltas: _abc.Iterable[_message_pb2.ToolCallDelta] | None = ...,
+        choice: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "logprobs", b"logprobs", "thinking", b"thinking", "tool_call_deltas", b"tool_call_deltas", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "content", b"content", "logprobs", b"logprobs", "thinking", b"thinking", "tool_call_deltas", b"tool_call_deltas", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +145,7 @@ class ChatResponse(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     RENDERED_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """Message of the assistant."""
@@ -147,6 +162,12 @@ class ChatResponse(_message.Message):
     def rendered(self) -> _usage_pb2.RenderedPrompt:
         """Rendered prompt. Set for `render_only` alone."""
 
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatChoice]:
+        """All answers in order, if `n` is larger than 1. Message and log-probabilities above are then empty, and `finish` is
+        that of all answers together.
+        """
+
     def __init__(
         self,
         *,
@@ -154,14 +175,51 @@ class ChatResponse(_message.Message):
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
         finish: _usage_pb2.Finish | None = ...,
         rendered: _usage_pb2.RenderedPrompt | None = ...,
+        choices: _abc.Iterable[Global___ChatChoice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "message", b"message", "rendered", b"rendered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "logprobs", b"logprobs", "message", b"message", "rendered", b"rendered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "finish", b"finish", "logprobs", b"logprobs", "message", b"message", "rendered", b"rendered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
+
+@_typing.final
+class ChatChoice(_message.Message):
+    """ChatChoice is one of several complete answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def message(self) -> _message_pb2.Message:
+        """Message of the assistant."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
+        """All tokens of the answer, if `logprobs` is set."""
+
+    @_builtins.property
+    def finish(self) -> _usage_pb2.ChoiceFinish:
+        """Index, reason and counts."""
+
+    def __init__(
+        self,
+        *,
+        message: _message_pb2.Message | None = ...,
+        logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
+        finish: _usage_pb2.ChoiceFinish | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "logprobs", b"logprobs", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatChoice: _TypeAlias = ChatChoice  # noqa: Y015
 
 @_typing.final
 class StreamChatResponse(_message.Message):
@@ -174,6 +232,7 @@ class StreamChatResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     DELTAS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    CHOICE_FINISHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _usage_pb2.Progress:
         """Progress before the first delta. A client may ignore it."""
@@ -186,16 +245,21 @@ class StreamChatResponse(_message.Message):
     def done(self) -> Global___ChatDone:
         """Set in the last message alone."""
 
+    @_builtins.property
+    def choice_finishes(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.ChoiceFinish]:
+        """Answers that have ended, each after its last delta. Only if the request has `n`."""
+
     def __init__(
         self,
         *,
         progress: _usage_pb2.Progress | None = ...,
         deltas: _abc.Iterable[Global___ChatDelta] | None = ...,
         done: Global___ChatDone | None = ...,
+        choice_finishes: _abc.Iterable[_usage_pb2.ChoiceFinish] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "done", b"done", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice_finishes", b"choice_finishes", "deltas", b"deltas", "done", b"done", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from puna.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 from puna.v1 import usage_pb2 as puna_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16puna/v1/generate.proto\x12\x07puna.v1\x1a\x15puna/v1/message.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xa3\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x12\x0e\n\x06suffix\x18\x04 \x01(\t\x12\x0e\n\x06system\x18\x05 \x01(\t\x12\x10\n\x08template\x18\x06 \x01(\t\x12\x0b\n\x03raw\x18\x07 \x01(\x08\x12\x1d\n\x05media\x18\x08 \x03(\x0b\x32\x0e.puna.v1.Media\x12\"\n\x07\x63ontext\x18\t \x01(\x0b\x32\x11.puna.v1.TokenIds\x12(\n\x07options\x18\n \x01(\x0b\x32\x17.puna.v1.RequestOptions\x12\x13\n\x0brender_only\x18\x0b \x01(\x08\x42\x08\n\x06prompt\"\x7f\n\rGenerateDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\"\xf2\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x1f\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x0f.puna.v1.Finish\x12\"\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x11.puna.v1.TokenIds\x12)\n\x08rendered\x18\x07 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt\"\x8a\x01\n\x16StreamGenerateResponse\x12#\n\x08progress\x18\x01 \x01(\x0b\x32\x11.puna.v1.Progress\x12&\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x16.puna.v1.GenerateDelta\x12#\n\x04\x64one\x18\x03 \x01(\x0b\x32\x15.puna.v1.GenerateDone\"\x97\x01\n\x0cGenerateDone\x12\x17\n\x0f\x63ompletes_delta\x18\x01 \x01(\x08\x12\x1f\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x0f.puna.v1.Finish\x12\"\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIds\x12)\n\x08rendered\x18\x04 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt2\xa1\x01\n\x0fGenerateService\x12?\n\x08Generate\x12\x18.puna.v1.GenerateRequest\x1a\x19.puna.v1.GenerateResponse\x12M\n\x0eStreamGenerate\x12\x18.puna.v1.GenerateRequest\x1a\x1f.puna.v1.StreamGenerateResponse0\x01\x42/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16puna/v1/generate.proto\x12\x07puna.v1\x1a\x15puna/v1/message.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xb9\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x12\x0e\n\x06suffix\x18\x04 \x01(\t\x12\x0e\n\x06system\x18\x05 \x01(\t\x12\x10\n\x08template\x18\x06 \x01(\t\x12\x0b\n\x03raw\x18\x07 \x01(\x08\x12\x1d\n\x05media\x18\x08 \x03(\x0b\x32\x0e.puna.v1.Media\x12\"\n\x07\x63ontext\x18\t \x01(\x0b\x32\x11.puna.v1.TokenIds\x12(\n\x07options\x18\n \x01(\x0b\x32\x17.puna.v1.RequestOptions\x12\x13\n\x0brender_only\x18\x0b \x01(\x08\x12\x0e\n\x01n\x18\x0c \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06promptB\x04\n\x02_n\"\x8f\x01\n\rGenerateDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x0e\n\x06\x63hoice\x18\x05 \x01(\x05\"\x9c\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x1f\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x0f.puna.v1.Finish\x12\"\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x11.puna.v1.TokenIds\x12)\n\x08rendered\x18\x07 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt\x12(\n\x07\x63hoices\x18\x08 \x03(\x0b\x32\x17.puna.v1.GenerateChoice\"\xa7\x01\n\x0eGenerateChoice\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12%\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x15.puna.v1.ChoiceFinish\"\xba\x01\n\x16StreamGenerateResponse\x12#\n\x08progress\x18\x01 \x01(\x0b\x32\x11.puna.v1.Progress\x12&\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x16.puna.v1.GenerateDelta\x12#\n\x04\x64one\x18\x03 \x01(\x0b\x32\x15.puna.v1.GenerateDone\x12.\n\x0f\x63hoice_finishes\x18\x04 \x03(\x0b\x32\x15.puna.v1.ChoiceFinish\"\x97\x01\n\x0cGenerateDone\x12\x17\n\x0f\x63ompletes_delta\x18\x01 \x01(\x08\x12\x1f\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x0f.puna.v1.Finish\x12\"\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIds\x12)\n\x08rendered\x18\x04 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt2\xa1\x01\n\x0fGenerateService\x12?\n\x08Generate\x12\x18.puna.v1.GenerateRequest\x1a\x19.puna.v1.GenerateResponse\x12M\n\x0eStreamGenerate\x12\x18.puna.v1.GenerateRequest\x1a\x1f.puna.v1.StreamGenerateResponse0\x01\x42/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
   _globals['_GENERATEREQUEST']._serialized_start=103
-  _globals['_GENERATEREQUEST']._serialized_end=394
-  _globals['_GENERATEDELTA']._serialized_start=396
-  _globals['_GENERATEDELTA']._serialized_end=523
-  _globals['_GENERATERESPONSE']._serialized_start=526
-  _globals['_GENERATERESPONSE']._serialized_end=768
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=771
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=909
-  _globals['_GENERATEDONE']._serialized_start=912
-  _globals['_GENERATEDONE']._serialized_end=1063
-  _globals['_GENERATESERVICE']._serialized_start=1066
-  _globals['_GENERATESERVICE']._serialized_end=1227
+  _globals['_GENERATEREQUEST']._serialized_end=416
+  _globals['_GENERATEDELTA']._serialized_start=419
+  _globals['_GENERATEDELTA']._serialized_end=562
+  _globals['_GENERATERESPONSE']._serialized_start=565
+  _globals['_GENERATERESPONSE']._serialized_end=849
+  _globals['_GENERATECHOICE']._serialized_start=852
+  _globals['_GENERATECHOICE']._serialized_end=1019
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1022
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1208
+  _globals['_GENERATEDONE']._serialized_start=1211
+  _globals['_GENERATEDONE']._serialized_end=1362
+  _globals['_GENERATESERVICE']._serialized_start=1365
+  _globals['_GENERATESERVICE']._serialized_end=1526
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,7 @@ class GenerateRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     RENDER_ONLY_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Model name, such as "llama3.2:1b". The tag defaults to "latest"."""
     text: _builtins.str
@@ -52,6 +53,12 @@ class GenerateRequest(_message.Message):
     """If true, the prompt goes to the model without a template."""
     render_only: _builtins.bool
     """If true, the answer is the rendered prompt, and the model does not run."""
+    n: _builtins.int
+    """Number of answers (choices), at least 1. Default 1. The limit is PUNA_MAX_CHOICES. The prompt is evaluated once, and
+    each answer is sampled for itself: answer i with the seed plus i, if there is a seed. The call ends when all answers
+    have ended, or with the error of the first that fails. A backend that takes conversations instead of prompts
+    refuses more than one with the reason UNSUPPORTED_OPERATION.
+    """
     @_builtins.property
     def token_ids(self) -> _usage_pb2.TokenIds:
         """Token ids, passed to the model unchanged. Needs `raw`."""
@@ -82,13 +89,19 @@ class GenerateRequest(_message.Message):
         context: _usage_pb2.TokenIds | None = ...,
         options: _options_pb2.RequestOptions | None = ...,
         render_only: _builtins.bool = ...,
+        n: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "options", b"options", "prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "context", b"context", "n", b"n", "options", b"options", "prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "media", b"media", "model", b"model", "options", b"options", "prompt", b"prompt", "raw", b"raw", "render_only", b"render_only", "suffix", b"suffix", "system", b"system", "template", b"template", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "context", b"context", "media", b"media", "model", b"model", "n", b"n", "options", b"options", "prompt", b"prompt", "raw", b"raw", "render_only", b"render_only", "suffix", b"suffix", "system", b"system", "template", b"template", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
+    _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
@@ -103,10 +116,13 @@ class GenerateDelta(_message.Message):
     THINKING_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Answer text."""
     thinking: _builtins.str
     """Thinking text."""
+    choice: _builtins.int
+    """Index of the answer to which the delta belongs, from 0. Always 0 unless the request has `n`."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
         """Complete tool calls."""
@@ -122,10 +138,11 @@ class GenerateDelta(_message.Message):
         thinking: _builtins.str = ...,
         tool_calls: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
+        choice: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "logprobs", b"logprobs", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,6 +161,7 @@ class GenerateResponse(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     RENDERED_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Answer text."""
     thinking: _builtins.str
@@ -168,6 +186,12 @@ class GenerateResponse(_message.Message):
     def rendered(self) -> _usage_pb2.RenderedPrompt:
         """Rendered prompt. Set for `render_only` alone."""
 
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateChoice]:
+        """All answers in order, if `n` is larger than 1. Text, thinking, tool calls, log-probabilities and context above are
+        then empty, and `finish` is that of all answers together.
+        """
+
     def __init__(
         self,
         *,
@@ -178,14 +202,59 @@ class GenerateResponse(_message.Message):
         finish: _usage_pb2.Finish | None = ...,
         context: _usage_pb2.TokenIds | None = ...,
         rendered: _usage_pb2.RenderedPrompt | None = ...,
+        choices: _abc.Iterable[Global___GenerateChoice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "finish", b"finish", "rendered", b"rendered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "finish", b"finish", "logprobs", b"logprobs", "rendered", b"rendered", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "context", b"context", "finish", b"finish", "logprobs", b"logprobs", "rendered", b"rendered", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class GenerateChoice(_message.Message):
+    """GenerateChoice is one of several complete answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Answer text."""
+    thinking: _builtins.str
+    """Thinking text."""
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
+        """Complete tool calls."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.TokenLogprob]:
+        """All tokens of the answer, if `logprobs` is set."""
+
+    @_builtins.property
+    def finish(self) -> _usage_pb2.ChoiceFinish:
+        """Index, reason and counts."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        thinking: _builtins.str = ...,
+        tool_calls: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
+        logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
+        finish: _usage_pb2.ChoiceFinish | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "logprobs", b"logprobs", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateChoice: _TypeAlias = GenerateChoice  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
@@ -198,6 +267,7 @@ class StreamGenerateResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     DELTAS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    CHOICE_FINISHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _usage_pb2.Progress:
         """Progress before the first delta. A client may ignore it."""
@@ -210,16 +280,21 @@ class StreamGenerateResponse(_message.Message):
     def done(self) -> Global___GenerateDone:
         """Set in the last message alone."""
 
+    @_builtins.property
+    def choice_finishes(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.ChoiceFinish]:
+        """Answers that have ended, each after its last delta. Only if the request has `n`."""
+
     def __init__(
         self,
         *,
         progress: _usage_pb2.Progress | None = ...,
         deltas: _abc.Iterable[Global___GenerateDelta] | None = ...,
         done: Global___GenerateDone | None = ...,
+        choice_finishes: _abc.Iterable[_usage_pb2.ChoiceFinish] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "done", b"done", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice_finishes", b"choice_finishes", "deltas", b"deltas", "done", b"done", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,7 +320,7 @@ class GenerateDone(_message.Message):
 
     @_builtins.property
     def context(self) -> _usage_pb2.TokenIds:
-        """Token ids of prompt and answer."""
+        """Token ids of prompt and answer. Unset if there are several answers."""
 
     @_builtins.property
     def rendered(self) -> _usage_pb2.RenderedPrompt:

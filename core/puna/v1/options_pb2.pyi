@@ -422,6 +422,7 @@ class RequestOptions(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     OMIT_PROGRESS_FIELD_NUMBER: _builtins.int
+    THINKING_BUDGET_FIELD_NUMBER: _builtins.int
     options_json: _builtins.str
     """Options by their names in Modelfiles, as raw JSON text of an object: {"num_ctx": 4096}. A null counts as absent,
     an unknown name is ignored, and a value of the wrong type is refused with the reason OPTION_TYPE. The typed
@@ -440,7 +441,9 @@ class RequestOptions(_message.Message):
     thinking: Global___ThinkingLevel.ValueType
     """Thinking."""
     thinking_if_possible: _builtins.bool
-    """If true, `thinking` is ignored by a model that cannot think, instead of refused."""
+    """If true, a model that cannot think ignores `thinking` instead of refusing it, and a backend that cannot enforce
+    `thinking_budget` ignores that.
+    """
     logprobs: _builtins.bool
     """Whether to return the log-probability of each output token."""
     top_logprobs: _builtins.int
@@ -452,6 +455,12 @@ class RequestOptions(_message.Message):
     omit_progress: _builtins.bool
     """If true, a stream has no `progress`. Its first message then has output, so that a client's retry policy covers the
     whole wait: gRPC repeats no call that has received a message.
+    """
+    thinking_budget: _builtins.int
+    """Largest number of tokens that the model may think, at least 0. When it has written as many, its thinking is closed
+    and the answer follows. The tokens that close it count as output and not as thinking. 0: the thinking is closed as
+    soon as it begins. Unset: no limit but `max_output_tokens`. A model that does not think ignores it. For a thinking
+    model, a backend that cannot enforce it refuses the request with the reason UNSUPPORTED_OPERATION.
     """
     @_builtins.property
     def sampling(self) -> Global___SamplingOptions:
@@ -500,19 +509,24 @@ class RequestOptions(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         backend_options_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         omit_progress: _builtins.bool = ...,
+        thinking_budget: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "_thinking_budget", b"_thinking_budget", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time", "thinking_budget", b"thinking_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "backend_options_json", b"backend_options_json", "cache_salt", b"cache_salt", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "logprobs", b"logprobs", "omit_progress", b"omit_progress", "options_json", b"options_json", "priority", b"priority", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time", "thinking", b"thinking", "thinking_if_possible", b"thinking_if_possible", "top_logprobs", b"top_logprobs", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens", "_shift", b"_shift", "_thinking_budget", b"_thinking_budget", "backend_options_json", b"backend_options_json", "cache_salt", b"cache_salt", "constraint", b"constraint", "keep_alive", b"keep_alive", "keep_tokens", b"keep_tokens", "logprobs", b"logprobs", "omit_progress", b"omit_progress", "options_json", b"options_json", "priority", b"priority", "runtime", b"runtime", "sampling", b"sampling", "shift", b"shift", "start_time", b"start_time", "thinking", b"thinking", "thinking_budget", b"thinking_budget", "thinking_if_possible", b"thinking_if_possible", "top_logprobs", b"top_logprobs", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_tokens: _TypeAlias = _typing.Literal["keep_tokens"]  # noqa: Y015
     _WhichOneofArgType__keep_tokens: _TypeAlias = _typing.Literal["_keep_tokens", b"_keep_tokens"]  # noqa: Y015
     _WhichOneofReturnType__shift: _TypeAlias = _typing.Literal["shift"]  # noqa: Y015
     _WhichOneofArgType__shift: _TypeAlias = _typing.Literal["_shift", b"_shift"]  # noqa: Y015
+    _WhichOneofReturnType__thinking_budget: _TypeAlias = _typing.Literal["thinking_budget"]  # noqa: Y015
+    _WhichOneofArgType__thinking_budget: _TypeAlias = _typing.Literal["_thinking_budget", b"_thinking_budget"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_tokens) -> _WhichOneofReturnType__keep_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shift) -> _WhichOneofReturnType__shift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thinking_budget) -> _WhichOneofReturnType__thinking_budget | None: ...
 
 Global___RequestOptions: _TypeAlias = RequestOptions  # noqa: Y015
 

@@ -78,6 +78,7 @@ class Usage(_message.Message):
     TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
+    THINKING_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt, including cached ones."""
     cached_prompt_tokens: _builtins.int
@@ -90,6 +91,8 @@ class Usage(_message.Message):
     """Tokens drafted by speculative decoding."""
     accepted_draft_tokens: _builtins.int
     """Drafted tokens that were accepted."""
+    thinking_tokens: _builtins.int
+    """Output tokens of the thinking, without its markers. Counted if the request has a `thinking_budget`, else 0."""
     def __init__(
         self,
         *,
@@ -99,10 +102,11 @@ class Usage(_message.Message):
         truncated_tokens: _builtins.int = ...,
         draft_tokens: _builtins.int = ...,
         accepted_draft_tokens: _builtins.int = ...,
+        thinking_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "draft_tokens", b"draft_tokens", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "truncated_tokens", b"truncated_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "draft_tokens", b"draft_tokens", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "thinking_tokens", b"thinking_tokens", "truncated_tokens", b"truncated_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,8 +209,48 @@ class TokenLogprob(_message.Message):
 Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
 @_typing.final
+class ChoiceFinish(_message.Message):
+    """ChoiceFinish describes the end of one of several answers to one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHOICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    THINKING_TOKENS_FIELD_NUMBER: _builtins.int
+    choice: _builtins.int
+    """Index of the answer, from 0."""
+    reason: Global___FinishReason.ValueType
+    """Reason."""
+    stop_sequence: _builtins.str
+    """Stop string that ended the answer, if one did."""
+    output_tokens: _builtins.int
+    """Sampled tokens of this answer."""
+    thinking_tokens: _builtins.int
+    """Output tokens of its thinking, as in Usage."""
+    def __init__(
+        self,
+        *,
+        choice: _builtins.int = ...,
+        reason: Global___FinishReason.ValueType = ...,
+        stop_sequence: _builtins.str = ...,
+        output_tokens: _builtins.int = ...,
+        thinking_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "output_tokens", b"output_tokens", "reason", b"reason", "stop_sequence", b"stop_sequence", "thinking_tokens", b"thinking_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChoiceFinish: _TypeAlias = ChoiceFinish  # noqa: Y015
+
+@_typing.final
 class Finish(_message.Message):
-    """Finish describes the end of an answer."""
+    """Finish describes the end of an answer. For several answers to one request, the usage counts the prompt once and the
+    output of all of them, and reason and stop string are those of the first answer.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,6 +55,16 @@ SEQUENCES = [
         cache_salt="s",
         priority=-3,
     ),
+    contract.SequenceRequest(
+        prompt="",
+        sampling=contract.Sampling(temperature=0.5, top_p=1.0),
+        thinking_budget=contract.ThinkingBudget(
+            max_tokens=0,
+            markers=contract.ThinkingMarkers(
+                starts=("<think>",), open=True, again=True, ends=("</think>", "<tool_call>"), closings=("a", "b")
+            ),
+        ),
+    ),
 ]
 EVENTS = [
     contract.Prefill(1, 2),
@@ -62,6 +72,7 @@ EVENTS = [
     contract.TextDelta("", (contract.TokenLogprob(b"\xff", 3, -0.5, (contract.TokenLogprob(b"a", 4, -1.0),)),)),
     contract.Finish(reason="stop", stop_sequence="x", prompt_tokens=1, cached_prompt_tokens=2, output_tokens=3),
     contract.Finish(reason="length", prompt_eval_ns=2**40, eval_ns=5, draft_tokens=6, accepted_draft_tokens=7),
+    contract.Finish(reason="stop", thinking_tokens=8),
 ]
 ERRORS = [
     contract.PromptTooLongError(9, 4),

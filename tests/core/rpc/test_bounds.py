@@ -25,6 +25,7 @@ LIMITS = replace(
     max_inputs=3,
     max_licenses=3,
     max_stops=3,
+    max_choices=3,
     max_options_bytes=3,
 )
 
@@ -60,6 +61,8 @@ CASES = [
     (bounds.check_chat, lambda n: chat(messages=[message_pb2.Message()] * n), "messages: {} messages"),
     (bounds.check_chat, lambda n: chat(messages=calling(n)), "tool_calls: {} calls"),
     (bounds.check_chat, lambda n: chat(tools=[message_pb2.Tool()] * n), "tools: {} tools"),
+    (bounds.check_chat, lambda n: chat(n=n), "n: {} answers"),
+    (bounds.check_generate, lambda n: generate(n=n), "n: {} answers"),
     (bounds.check_embed, lambda n: embed_pb2.EmbedRequest(inputs=["a"] * n), "input: {} texts"),
     (bounds.check_rerank, lambda n: rank_pb2.RerankRequest(documents=["a"] * n), "documents: {} documents"),
     (bounds.check_detokenize, lambda n: tokenize_pb2.DetokenizeRequest(token_ids=[1] * n), "token_ids: {} tokens"),

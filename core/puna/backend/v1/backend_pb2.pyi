@@ -629,10 +629,15 @@ class ChatInput(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
+    THINKING_BUDGET_FIELD_NUMBER: _builtins.int
     tool_choice: _builtins.str
     """"auto", "none", "required", or "tool:NAME" for one tool that must be called."""
     thinking: _builtins.str
     """"off", "on", "low", "medium", "high" or "max"; empty: the host decides."""
+    thinking_budget: _builtins.int
+    """Largest number of tokens that the model may think; unset: no limit. Only for a host whose manifest declares
+    `thinking_budget`. A host that cannot enforce it fails the sequence with KIND_UNSUPPORTED.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """Messages in order."""
@@ -648,12 +653,15 @@ class ChatInput(_message.Message):
         tools: _abc.Iterable[Global___ChatTool] | None = ...,
         tool_choice: _builtins.str = ...,
         thinking: _builtins.str = ...,
+        thinking_budget: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_thinking_budget", b"_thinking_budget", "thinking_budget", b"thinking_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_thinking_budget", b"_thinking_budget", "messages", b"messages", "thinking", b"thinking", "thinking_budget", b"thinking_budget", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__thinking_budget: _TypeAlias = _typing.Literal["thinking_budget"]  # noqa: Y015
+    _WhichOneofArgType__thinking_budget: _TypeAlias = _typing.Literal["_thinking_budget", b"_thinking_budget"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thinking_budget) -> _WhichOneofReturnType__thinking_budget | None: ...
 
 Global___ChatInput: _TypeAlias = ChatInput  # noqa: Y015
 
@@ -789,6 +797,7 @@ class StartSequence(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    THINKING_BUDGET_FIELD_NUMBER: _builtins.int
     SCORE_FROM_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the prompt. Special tokens in it are recognised, and BOS is added if the model wants it."""
@@ -843,6 +852,10 @@ class StartSequence(_message.Message):
     def chat(self) -> Global___ChatInput:
         """The conversation, for a host whose manifest declares the capability `chat`; `text` is then empty."""
 
+    @_builtins.property
+    def thinking_budget(self) -> Global___ThinkingBudget:
+        """The limit on the model's thinking; unset: none. Only for a host whose manifest declares `thinking_budget`."""
+
     def __init__(
         self,
         *,
@@ -862,11 +875,12 @@ class StartSequence(_message.Message):
         priority: _builtins.int = ...,
         chat: Global___ChatInput | None = ...,
         model_id: _builtins.str = ...,
+        thinking_budget: Global___ThinkingBudget | None = ...,
         score_from: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "score_from", b"score_from", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "score_from", b"score_from", "thinking_budget", b"thinking_budget", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "score_from", b"score_from", "shift", b"shift", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "score_from", b"score_from", "shift", b"shift", "stop", b"stop", "text", b"text", "thinking_budget", b"thinking_budget", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_from: _TypeAlias = _typing.Literal["score_from"]  # noqa: Y015
     _WhichOneofArgType__score_from: _TypeAlias = _typing.Literal["_score_from", b"_score_from"]  # noqa: Y015
@@ -878,6 +892,59 @@ class StartSequence(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___StartSequence: _TypeAlias = StartSequence  # noqa: Y015
+
+@_typing.final
+class ThinkingBudget(_message.Message):
+    """A limit on the model's thinking, with the texts that mark thinking in the output. The thinking is a state of the
+    output: it begins behind a start text and ends at an end text. When the sequence has sampled `max_tokens` tokens in
+    it, the host appends the tokens of a closing text instead of sampling, and goes on sampling behind them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
+    CLOSINGS_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
+    """Largest number of tokens of all thinking in the sequence; 0: thinking is closed as soon as it begins."""
+    open: _builtins.bool
+    """Whether the output begins within thinking."""
+    again: _builtins.bool
+    """Whether thinking may begin anew after other text; otherwise it can only be the first text of the output."""
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that begin thinking. May be empty if `open` is set."""
+
+    @_builtins.property
+    def ends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that end thinking."""
+
+    @_builtins.property
+    def closings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that close thinking, with special tokens. The first is for the first time that the budget closes it, and so
+        on; the last is for all further times.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: _builtins.int = ...,
+        starts: _abc.Iterable[_builtins.str] | None = ...,
+        open: _builtins.bool = ...,
+        again: _builtins.bool = ...,
+        ends: _abc.Iterable[_builtins.str] | None = ...,
+        closings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "closings", b"closings", "ends", b"ends", "max_tokens", b"max_tokens", "open", b"open", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThinkingBudget: _TypeAlias = ThinkingBudget  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
@@ -1164,6 +1231,7 @@ class Finish(_message.Message):
     EVAL_NS_FIELD_NUMBER: _builtins.int
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
+    THINKING_TOKENS_FIELD_NUMBER: _builtins.int
     length: _builtins.bool
     """Whether the token limit or the end of the context ended it; otherwise the model or a stop string did."""
     stop_sequence: _builtins.str
@@ -1182,6 +1250,8 @@ class Finish(_message.Message):
     """Draft tokens that were proposed."""
     accepted_draft_tokens: _builtins.int
     """Draft tokens that were accepted."""
+    thinking_tokens: _builtins.int
+    """Output tokens of the thinking, without its markers, if the sequence has a thinking budget."""
     def __init__(
         self,
         *,
@@ -1194,10 +1264,11 @@ class Finish(_message.Message):
         eval_ns: _builtins.int = ...,
         draft_tokens: _builtins.int = ...,
         accepted_draft_tokens: _builtins.int = ...,
+        thinking_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "draft_tokens", b"draft_tokens", "eval_ns", b"eval_ns", "length", b"length", "output_tokens", b"output_tokens", "prompt_eval_ns", b"prompt_eval_ns", "prompt_tokens", b"prompt_tokens", "stop_sequence", b"stop_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "draft_tokens", b"draft_tokens", "eval_ns", b"eval_ns", "length", b"length", "output_tokens", b"output_tokens", "prompt_eval_ns", b"prompt_eval_ns", "prompt_tokens", b"prompt_tokens", "stop_sequence", b"stop_sequence", "thinking_tokens", b"thinking_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
