@@ -142,11 +142,11 @@ $(LLAMA_CMAKE): tools/llama_cpp.cmake
 
 KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.[ch])
 
-.venv/.installed: pyproject.toml uv.lock $(KERNELS) $(LLAMA_CMAKE) | $(UV)
+.venv/.installed: pyproject.toml proto/python/pyproject.toml uv.lock $(KERNELS) $(LLAMA_CMAKE) | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about three minutes on two cores."
 	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.
-	@.venv/bin/python -m compileall -q -j 0 .venv/lib core rest_bridge plugins >/dev/null || true
+	@.venv/bin/python -m compileall -q -j 0 .venv/lib proto/python core rest_bridge plugins >/dev/null || true
 	@# Says why, if llama.cpp was built in a way that the kernels do not fit. That is no reason to fail: it runs without them.
 	@.venv/bin/python -m puna_ggml_kernels || true
 	@touch $@
@@ -161,7 +161,7 @@ $(PORTABLE_WHEEL)/.built: $(LLAMA_CMAKE) | .venv/.installed
 
 .PHONY: wheel clean
 wheel: .venv/.installed $(PORTABLE_WHEEL)/.built ## build wheels that other machines can install into dist/
-	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
+	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist && $(UV) build --quiet --wheel --out-dir dist proto/python
 	@cp $(PORTABLE_WHEEL)/*.whl dist
 	@ls dist
 

@@ -1,4 +1,4 @@
-"""Regenerate the wire packages under core/puna from proto/ (or, with --check, say whether they are stale).
+"""Regenerate the Python code of proto/ (or, with --check, say whether it is stale).
 
 `make proto` runs it. The dependency group `proto` pins the compiler, because generated code refuses to run on a
 protobuf or grpcio older than its compiler.
@@ -14,19 +14,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "proto"
-# proto/puna/v1/x.proto declares `package puna.v1` and lands in the Python package puna.v1:
-# one name everywhere, so the generated imports are right as they are and nothing has to be rewritten.
-PACKAGES = (Path("puna/v1"), Path("puna/backend/v1"))
+PACKAGES = {
+    Path("puna/v1"): Path("proto/python/puna_client/v1"),
+    Path("puna/backend/v1"): Path("core/puna/backend/v1"),
+}
+"""Folder of .proto files to the folder of their Python code.
+
+protobuf refuses two different definitions of one file in a process. So there is one copy of the public messages, in the
+distribution of the client, on which the server depends.
+"""
 
 
-def generate(package: Path, out: Path) -> None:
-    """Write the Python code of one wire package under `out`."""
+def generate(package: Path, committed: Path, out: Path) -> None:
+    """Write the Python code of one wire package under `out`. `committed` is the folder that it is for."""
     protos = sorted(str(path.relative_to(SOURCES)) for path in (SOURCES / package).glob("*.proto"))
     outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", *outputs, *protos], check=True)
     for path in (out / package).glob("*_pb2_grpc.py*"):  # a file without a service gets an empty module
         if "Stub" not in path.read_text():
             path.unlink()
+    # protoc writes imports of packages that are called like those of the .proto files.
+    wrong, right = ".".join(package.parts), ".".join(committed.parts[-len(package.parts) :])
+    for path in (out / package).glob("*.py*"):
+        path.write_text(path.read_text().replace(f"\nfrom {wrong} import ", f"\nfrom {right} import "))
     (out / package / "__init__.py").write_text(
         f'"""Generated from proto/{package.as_posix()} by tools/gen_proto.py. Do not edit."""\n'
     )
@@ -48,9 +58,9 @@ def main() -> int:
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
-        for package in PACKAGES:
-            generate(package, fresh)
-            committed = ROOT / "core" / package
+        for package, folder in PACKAGES.items():
+            generate(package, folder, fresh)
+            committed = ROOT / folder
             if "--check" in sys.argv:
                 found += [
                     f"{package}/{name}" for name in (stale(fresh / package, committed) if committed.is_dir() else ["*"])

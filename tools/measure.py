@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("core", "rest_bridge", "plugins")
-GENERATED = ("core/puna/v1/", "core/puna/backend/v1/")
+SOURCES = ("proto/python", "core", "rest_bridge", "plugins")
+GENERATED = ("proto/python/puna_client/v1/", "core/puna/backend/v1/")
 WITHOUT_RULES = {
     "core/puna/capabilities.py": "a table of names; tests of the models and the builtin parsers read it",
     "core/puna/cli/errors.py": "an exception without behaviour",

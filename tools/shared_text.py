@@ -27,7 +27,13 @@ SHINGLE = 12
 LARGEST = 4 << 20
 """Bytes of the largest file that is read. Larger files are data."""
 _TOKEN = re.compile(r"[^\W_]+")
-_OURS_PASSED_OVER = ("uv.lock", "core/puna/v1/*", "core/puna/backend/v1/*", "*/package-lock.json", "LICENSE")
+_OURS_PASSED_OVER = (
+    "uv.lock",
+    "proto/python/puna_client/v1/*",
+    "core/puna/backend/v1/*",
+    "*/package-lock.json",
+    "LICENSE",
+)
 
 
 @dataclass(frozen=True, slots=True)

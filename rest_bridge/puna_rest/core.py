@@ -8,7 +8,7 @@ from typing import Final
 import grpc.aio
 from aiohttp import web
 
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2_grpc,
     embed_pb2_grpc,
     generate_pb2_grpc,

@@ -20,7 +20,7 @@ import grpc
 import pytest
 
 from puna.process.watchdog import BUSY
-from puna.v1 import server_pb2, server_pb2_grpc
+from puna_client.v1 import server_pb2, server_pb2_grpc
 
 PUNA = Path(sys.executable).parent / "puna"
 MODELS = Path(__file__).parents[1] / "models"

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from tests.e2e.server import MODELS, PUNA, serving, wait_until
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 FILES = {"config.json": "{}", "sub/model.bin": "weights", "sub/empty": ""}

@@ -4,7 +4,7 @@ import grpc
 import pytest
 from tests.e2e.server import wait_until
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, server_pb2, server_pb2_grpc
 
 
 @pytest.fixture

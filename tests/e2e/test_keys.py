@@ -15,7 +15,15 @@ from google.rpc.status_pb2 import Status
 from tests.certificates import Certificates
 from tests.e2e.server import PUNA, serving
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    message_pb2,
+    models_pb2,
+    models_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+)
 
 CHAT = {
     "model": "llamita",

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tests.e2e.server import MODELS, PUNA, serving, wait_until
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 

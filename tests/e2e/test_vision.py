@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.server import MODELS
 from tests.plugins.llama_cpp.sample_images import png
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, generate_pb2, generate_pb2_grpc
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 OPTIONS = {"temperature": 0, "num_predict": 6, "num_thread": 1}
 TEMPLATE = "{{ if .System }}{{ .System }} {{ end }}{{ .Prompt }} so"

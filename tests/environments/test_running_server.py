@@ -4,7 +4,7 @@ import grpc
 import pytest
 from tests.environments.conftest import answer, create, write_plugin
 
-from puna.v1 import server_pb2, server_pb2_grpc
+from puna_client.v1 import server_pb2, server_pb2_grpc
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.core.plugins.site import CODE, Site, toml
 from tests.e2e.server import MODELS, PUNA, serving
 from tests.hostile.bounds import unharmed
 
-from puna.v1 import server_pb2, server_pb2_grpc
+from puna_client.v1 import server_pb2, server_pb2_grpc
 
 ECHO = """
 from puna.backend import Backend, Finish, LoadedModel, ModelFacts, TextDelta

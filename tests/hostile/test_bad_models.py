@@ -22,7 +22,7 @@ from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUFError
 from puna.models.layout import config, manifest, parameters, preset_messages
 from puna.models.store import ModelStore
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 GOOD = {"scripted:latest", "embedder:latest"}
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000

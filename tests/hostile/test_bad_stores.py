@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.server import MODELS, serving
 
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 OBEY_MODES = """
 import ctypes, os, sys

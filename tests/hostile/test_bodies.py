@@ -16,7 +16,15 @@ from tests.e2e.server import MODELS, serving
 from tests.hostile.bounds import unharmed
 from tests.hostile.wire import connect, exchange, head, open_calls, status, until_closed
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    message_pb2,
+    models_pb2,
+    models_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+)
 from puna_rest.zstd import zstd
 
 MB = 1 << 20

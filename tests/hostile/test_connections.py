@@ -26,7 +26,7 @@ from tests.hostile.wire import (
     until_closed,
 )
 
-from puna.v1 import generate_pb2, server_pb2, server_pb2_grpc
+from puna_client.v1 import generate_pb2, server_pb2, server_pb2_grpc
 
 MB = 1 << 20
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"

@@ -12,7 +12,15 @@ import grpc
 import pytest
 from tests.hostile.bounds import unharmed
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, embed_pb2, embed_pb2_grpc, generate_pb2, generate_pb2_grpc, options_pb2
+from puna_client.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    embed_pb2,
+    embed_pb2_grpc,
+    generate_pb2,
+    generate_pb2_grpc,
+    options_pb2,
+)
 
 MANY = 200_000
 WITHIN = 1.5

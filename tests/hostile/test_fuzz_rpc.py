@@ -14,7 +14,7 @@ from tests.hostile import values
 from tests.hostile.fuzz import fuzz
 from tests.hostile.target import check, recovered, target
 
-from puna.v1 import (
+from puna_client.v1 import (
     batch_pb2,
     chat_pb2,
     embed_pb2,

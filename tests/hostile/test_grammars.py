@@ -15,7 +15,7 @@ from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.bounds import unharmed
 from tests.hostile.fuzz import fuzz
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, options_pb2
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, options_pb2
 
 HONEST = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}, "required": ["city"]}
 SLOW = {"allOf": [{"type": "integer", "multipleOf": n} for n in (997, 991, 983)]}

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.server import wait_until
 
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
     embed_pb2,

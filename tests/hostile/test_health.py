@@ -6,7 +6,7 @@ import signal
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from puna.v1 import generate_pb2, generate_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 

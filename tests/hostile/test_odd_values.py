@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests.e2e.server import MODELS, serving
 from tests.hostile.bounds import ping, resident
 
-from puna.v1 import (
+from puna_client.v1 import (
     batch_pb2,
     chat_pb2,
     embed_pb2,

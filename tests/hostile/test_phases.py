@@ -19,7 +19,7 @@ from google.rpc.status_pb2 import Status
 from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.started import PLUGIN
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, server_pb2, server_pb2_grpc
 
 PHASES = {
     "queue": ("scripted", "soon"),

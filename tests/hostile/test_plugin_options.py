@@ -12,7 +12,7 @@ from tests.e2e.server import MODELS, serving
 from tests.hostile.bounds import unharmed
 
 from puna.plugins import Registry
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
     embed_pb2,

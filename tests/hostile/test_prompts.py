@@ -7,7 +7,7 @@ import pytest
 from tests.hostile.bounds import unharmed
 from tests.hostile.wire import exchange, head, status
 
-from puna.v1 import embed_pb2, embed_pb2_grpc, generate_pb2, generate_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
+from puna_client.v1 import embed_pb2, embed_pb2_grpc, generate_pb2, generate_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
 
 MB = 1 << 20
 SIZE = 12 * MB

@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.bounds import unharmed
 
-from puna.v1 import (
+from puna_client.v1 import (
     embed_pb2,
     embed_pb2_grpc,
     generate_pb2,

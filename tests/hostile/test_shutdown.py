@@ -25,7 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.server import wait_until
 
-from puna.v1 import generate_pb2, generate_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 STOPS = int(os.environ.get("PUNA_STOPS", "3"))

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.bounds import unharmed
 
-from puna.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
 
 ROUNDS = 12
 TOKENS = 40

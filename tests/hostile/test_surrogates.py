@@ -14,7 +14,7 @@ import urllib.request
 import grpc
 import pytest
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc
 
 HALF = "\ud800"
 WHOLE = "\ufffd"

@@ -10,7 +10,7 @@ from tests.e2e.server import MODELS, command, parents, serving
 from tests.hostile.bounds import unharmed
 
 from puna.gguf import reader as gguf
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
     generate_pb2,

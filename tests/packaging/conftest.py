@@ -40,9 +40,18 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def bare(built, tmp_path_factory):
+def client_wheel(tmp_path_factory):
+    """The wheel of puna-client."""
+    folder = tmp_path_factory.mktemp("client")
+    uv("build", "--quiet", "--wheel", "--out-dir", folder, "proto/python")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def bare(built, client_wheel, tmp_path_factory):
     """The programs of an environment that holds Puna without any extra."""
-    return install(tmp_path_factory.mktemp("bare") / "venv", built[1])
+    return install(tmp_path_factory.mktemp("bare") / "venv", built[1], client_wheel)
 
 
 def install(home, *packages):

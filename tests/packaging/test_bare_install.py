@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.server import serving
 from tests.packaging.conftest import CLEAN
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, server_pb2, server_pb2_grpc
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, message_pb2, server_pb2, server_pb2_grpc
 
 LLAMA_CPP = "llama_cpp and llguidance and numpy and PIL are not installed; to install: pip install 'puna[llama-cpp]'"
 CTRANSLATE2 = "ctranslate2 and tokenizers and numpy are not installed; to install: pip install 'puna[ctranslate2]'"

@@ -1,5 +1,6 @@
 """What the distributions hold. A missing file shows only where there is no checkout."""
 
+import re
 import tarfile
 import zipfile
 
@@ -25,6 +26,12 @@ PACKAGES = (
 @pytest.fixture(scope="module")
 def wheel(built):
     with zipfile.ZipFile(built[1]) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def client(client_wheel):
+    with zipfile.ZipFile(client_wheel) as archive:
         yield archive
 
 
@@ -71,3 +78,20 @@ def test_the_source_holds_what_it_takes_to_build_and_test(source):
     assert {"LICENSE", "README.md", "pyproject.toml", "tools/build_kernels.py", "tests/test_house.py"} <= source
     assert {f"core/puna/demo/{name}" for name in DEMO} <= source
     assert not [name for name in source if name.endswith((".so", ".pyc"))]
+
+
+def test_the_wheel_of_the_client_holds_one_typed_package_and_the_license(client):
+    folder = ROOT / "proto/python/puna_client"
+    files = {str(path.relative_to(folder.parent)) for path in folder.rglob("*.py*") if path.suffix in (".py", ".pyi")}
+    assert {name for name in client.namelist() if ".dist-info/" not in name} == files | {"puna_client/py.typed"}
+    assert client.read("puna_client-0.1.0.dist-info/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_client_needs_grpcio_and_protobuf_alone_and_the_server_its_very_version(client, wheel):
+    def needs(archive, name):
+        lines = archive.read(f"{name}-0.1.0.dist-info/METADATA").decode().splitlines()
+        return [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist: ")]
+
+    assert {re.split("[<>=]", each)[0] for each in needs(client, "puna_client")} == {"grpcio", "protobuf"}
+    assert "puna-client==0.1.0" in needs(wheel, "puna")
+    assert set(needs(client, "puna_client")) <= set(needs(wheel, "puna"))

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.server import serving
 from tests.packaging.conftest import CLEAN, install
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, message_pb2, options_pb2
 
 QUESTION = "Why is the sky blue?"
 VNNI = "avx512_vnni" in Path("/proc/cpuinfo").read_text()
@@ -22,14 +22,15 @@ VNNI = "avx512_vnni" in Path("/proc/cpuinfo").read_text()
 def wheels():
     folder = Path(os.environ["PUNA_WHEELS"])
     (puna,) = folder.glob("puna-*.whl")
+    (client,) = folder.glob("puna_client-*.whl")
     (llama,) = folder.glob("llama_cpp_python-*.whl")
-    return puna.resolve(), llama.resolve()
+    return puna.resolve(), llama.resolve(), client.resolve()
 
 
 @pytest.fixture(scope="module")
 def programs(wheels, tmp_path_factory):
-    puna, llama = wheels
-    return install(tmp_path_factory.mktemp("installed") / "venv", f"puna[llama-cpp] @ {puna.as_uri()}", llama)
+    puna, llama, client = wheels
+    return install(tmp_path_factory.mktemp("installed") / "venv", f"puna[llama-cpp] @ {puna.as_uri()}", llama, client)
 
 
 @pytest.fixture(scope="module")

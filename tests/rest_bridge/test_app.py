@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.rest_bridge.conftest import Wait
 
-from puna.v1 import chat_pb2, generate_pb2, models_pb2, server_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, models_pb2, server_pb2
 from puna_rest import streams
 
 RECORDED = json.loads((Path(__file__).parent / "wire.json").read_text())

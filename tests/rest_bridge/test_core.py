@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 
 @pytest.mark.parametrize("length", [100, 100_000])

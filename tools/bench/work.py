@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 from tools.bench.servers import Server
 
-from puna.v1 import generate_pb2, generate_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc
 
 WORDS = tuple(
     (  # noqa: SIM905 (a list literal would be four times as long)

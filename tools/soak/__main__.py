@@ -17,7 +17,7 @@ from tools.soak.held import Held, held
 from tools.soak.verdict import faults, growth, table
 from tools.soak.work import GRPC, REST, Ask, Tally, Target, once, rest_long, work
 
-from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 PUNA = f"{sys.executable} -m puna serve"

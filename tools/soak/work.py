@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import grpc.aio
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, embed_pb2, embed_pb2_grpc, generate_pb2, generate_pb2_grpc
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, embed_pb2, embed_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 QUESTIONS = (
     "Why is the sky blue?",

@@ -105,7 +105,7 @@ async def needs_key(settings: Settings, target: str) -> bool:
     import grpc.aio
 
     from puna.cli.client import open_channel
-    from puna.v1 import server_pb2, server_pb2_grpc
+    from puna_client.v1 import server_pb2, server_pb2_grpc
 
     with suppress(TimeoutError):
         async with asyncio.timeout(ASK_SECONDS), open_channel(settings, target, with_key=False) as channel:

@@ -7,7 +7,7 @@ import grpc.aio
 from puna.cli.client import connected, not_found
 from puna.cli.errors import CommandError
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 
 async def copy(settings: Settings, source: str, destination: str) -> None:

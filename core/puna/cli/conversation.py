@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
-from puna.v1 import chat_pb2, chat_pb2_grpc, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, message_pb2, options_pb2, usage_pb2
 
 LEVELS = {
     "": options_pb2.THINKING_LEVEL_UNSPECIFIED,

@@ -21,7 +21,7 @@ from puna.cli.texts import readable
 from puna.gguf import reader as gguf
 from puna.models.create import quantization
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 CHUNK = 1 << 20
 GGUF = "gguf"

@@ -15,7 +15,7 @@ from puna.cli.errors import CommandError
 from puna.cli.progress import follow
 from puna.cli.tables import human_bytes
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_grpc
 
 
 async def doctor(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from puna.cli.progress import follow
 from puna.cli.show import in_place_row
 from puna.cli.tables import human_bytes
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 LINKS = {
     "auto": models_pb2.LINK_MODE_UNSPECIFIED,

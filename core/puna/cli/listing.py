@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from puna.cli.client import connected
 from puna.cli.tables import human_bytes, relative_time, table
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 
 async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 
 class Step(Protocol):

@@ -26,7 +26,7 @@ from puna.cli.talk import answer, take_media
 from puna.cli.texts import readable
 from puna.cli.waiting import Waiting
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 HELP: Final = """Commands:
   /set            Change a setting of this conversation

@@ -16,7 +16,7 @@ from puna.cli.texts import readable
 from puna.cli.typed_ahead import enter_is_enter
 from puna.go.duration import parse_duration
 from puna.settings import Settings
-from puna.v1 import embed_pb2, embed_pb2_grpc, models_pb2, models_pb2_grpc
+from puna_client.v1 import embed_pb2, embed_pb2_grpc, models_pb2, models_pb2_grpc
 
 
 async def run(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.tables import human_parameters, metadata_value, section
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 SINGLE = ("license", "modelfile", "parameters", "system", "template")
 SHOWN_LINES = 2

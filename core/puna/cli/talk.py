@@ -15,7 +15,7 @@ from puna.cli.errors import CommandError
 from puna.cli.tables import SECOND, duration
 from puna.cli.waiting import Waiting
 from puna.cli.wrapping import Wrapper
-from puna.v1 import usage_pb2
+from puna_client.v1 import usage_pb2
 
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
 # A path ends with one of the endings. Blanks in it are escaped, as terminals write a file that is dropped onto them.

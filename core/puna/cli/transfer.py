@@ -3,7 +3,7 @@
 from puna.cli.client import connected
 from puna.cli.progress import follow
 from puna.settings import Settings
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 
 async def pull(settings: Settings, name: str, *, insecure: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from puna.backend import TokenLogprob
 from puna.go.json import replace_lone_surrogates
 from puna.messages import ToolCall
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
-from puna.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
 TOOL_CALLS: Final = "tool_calls"
 """The reason of an answer with tool calls. In puna.serving it is "stop", as in Ollama."""

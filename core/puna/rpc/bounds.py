@@ -3,7 +3,7 @@
 from puna.errors import InvalidRequestError
 from puna.limits import Limits
 from puna.rpc import rules
-from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2, rank_pb2, tokenize_pb2
+from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2, rank_pb2, tokenize_pb2
 
 
 def check_generate(wire: generate_pb2.GenerateRequest, limits: Limits) -> None:

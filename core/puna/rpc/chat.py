@@ -8,7 +8,7 @@ from puna.rpc.streams import collected, weight_of_deltas, written
 from puna.serving.answers import Delta, Event, Progress
 from puna.serving.core import Serving
 from puna.serving.requests import ChatRequest
-from puna.v1 import chat_pb2, chat_pb2_grpc
+from puna_client.v1 import chat_pb2, chat_pb2_grpc
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):

@@ -20,7 +20,7 @@ from puna.serving.requests import (
     RequestOptions,
     RerankRequest,
 )
-from puna.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
+from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
 
 _OPTION_NAMES: Final = {"max_output_tokens": "num_predict"}
 # Derived from the message, so that a new sampling field works once puna.options knows its name.

@@ -19,7 +19,7 @@ from puna.serving.activity import Entry
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.core import Serving
 from puna.serving.embed import weight_of_vectors
-from puna.v1 import embed_pb2, embed_pb2_grpc
+from puna_client.v1 import embed_pb2, embed_pb2_grpc
 
 AT_ONCE: Final = 64
 """Most texts of one stream that go to the backend in one call."""

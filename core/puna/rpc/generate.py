@@ -8,7 +8,7 @@ from puna.rpc.streams import collected, weight_of_deltas, written
 from puna.serving.answers import Delta, Event, Progress
 from puna.serving.core import Serving
 from puna.serving.requests import GenerateRequest
-from puna.v1 import generate_pb2, generate_pb2_grpc
+from puna_client.v1 import generate_pb2, generate_pb2_grpc
 
 
 class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):

@@ -7,7 +7,7 @@ from typing import Any, Final
 from puna.errors import InvalidRequestError
 from puna.go import json_text
 from puna.messages import Tool
-from puna.v1 import message_pb2
+from puna_client.v1 import message_pb2
 
 _REMEMBERED: Final = 16 << 10
 """Characters up to which a checked schema is remembered."""

@@ -16,7 +16,7 @@ from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call
 from puna.runtime.requirements import LoadedEntry
-from puna.v1 import message_pb2, models_pb2, options_pb2
+from puna_client.v1 import message_pb2, models_pb2, options_pb2
 
 _PLACES: Final = {
     Place.STORE: models_pb2.PLACE_UNSPECIFIED,

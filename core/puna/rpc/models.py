@@ -15,7 +15,7 @@ from puna.rpc.observe import observed
 from puna.rpc.parts import parts
 from puna.rpc.uploads import received
 from puna.serving.core import Serving
-from puna.v1 import models_pb2, models_pb2_grpc
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 
 class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):

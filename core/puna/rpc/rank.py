@@ -7,7 +7,7 @@ from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, unary
 from puna.rpc.observe import observed
 from puna.serving.core import Serving
-from puna.v1 import rank_pb2, rank_pb2_grpc
+from puna_client.v1 import rank_pb2, rank_pb2_grpc
 
 
 class RankServicer(rank_pb2_grpc.RankServiceServicer):

@@ -28,7 +28,7 @@ from puna.rpc.tokenize import TokenizeServicer
 from puna.serving.activity import LAST_GRACE
 from puna.serving.core import Serving
 from puna.settings import Settings
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
     embed_pb2,

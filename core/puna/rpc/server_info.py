@@ -15,7 +15,7 @@ from puna.plugins.table import plain
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
-from puna.v1 import server_pb2, server_pb2_grpc
+from puna_client.v1 import server_pb2, server_pb2_grpc
 
 SHORTEST_INTERVAL: Final = 0.1
 

@@ -12,7 +12,7 @@ from puna.rpc.streams import collected
 from puna.serving.access import OnProgress
 from puna.serving.answers import Event
 from puna.serving.core import Serving
-from puna.v1 import tokenize_pb2, tokenize_pb2_grpc
+from puna_client.v1 import tokenize_pb2, tokenize_pb2_grpc
 
 
 class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):

@@ -11,7 +11,7 @@ from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped
 from puna.rpc.model_answers import in_place_file, progress
 from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 _LINKS: Final = {
     models_pb2.LINK_MODE_UNSPECIFIED: Link.AUTOMATIC,

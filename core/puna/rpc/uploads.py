@@ -16,7 +16,7 @@ from puna.blocking import in_thread
 from puna.errors import InvalidDigestError, InvalidRequestError, TooLargeError
 from puna.models.storage import durable
 from puna.models.storage.blobs import Blob, BlobStore, BlobWriter
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 _DRAIN_SECONDS: Final = 60.0
 _CHECK_EVERY: Final = 64 << 20

@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 from aiohttp import web
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.core import CORE, metadata
 from puna_rest.routing import PARAMETER

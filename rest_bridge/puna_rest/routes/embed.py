@@ -6,7 +6,7 @@ import grpc.aio
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
 from puna_rest.core import CORE, Core, metadata

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
-from puna.v1 import chat_pb2, generate_pb2, models_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, request_bodies, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, metadata

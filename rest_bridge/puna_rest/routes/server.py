@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from puna.v1 import server_pb2
+from puna_client.v1 import server_pb2
 from puna_rest import answers
 from puna_rest.core import CORE, metadata
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 
-from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import RestError

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from puna.go.json_scanner import BodyError, parse
 from puna.offload import offload_if_heavy, weight_of_body, weight_of_message
-from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, rank_pb2, server_pb2, tokenize_pb2
+from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, rank_pb2, server_pb2, tokenize_pb2
 from puna_rest import request_bodies, routing, streams
 from puna_rest.core import CORE, Core, metadata
 from puna_rest.errors import LONG_ERRORS, Failure, grpc_code

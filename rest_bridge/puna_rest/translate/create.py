@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import Slice, String

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
 from puna.limits import clamp_int32
-from puna.v1 import embed_pb2
+from puna_client.v1 import embed_pb2
 from puna_rest.errors import RestError
 from puna_rest.times import nanoseconds
 from puna_rest.translate.options import Body, model_options

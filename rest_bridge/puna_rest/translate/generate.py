@@ -5,7 +5,7 @@ from typing import Any
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
 from puna.limits import clamp_int32
-from puna.v1 import generate_pb2, usage_pb2
+from puna_client.v1 import generate_pb2, usage_pb2
 from puna_rest.times import now
 from puna_rest.translate.messages import (
     DONE_REASONS,

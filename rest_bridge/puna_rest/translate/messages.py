@@ -6,7 +6,7 @@ from typing import Any, Final
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, parse_whole
 from puna.limits import clamp_int32
-from puna.v1 import message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import message_pb2, options_pb2, usage_pb2
 from puna_rest.gobody.kinds import plain
 from puna_rest.times import nanoseconds
 from puna_rest.translate.options import Body

@@ -4,7 +4,7 @@ from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, parse_whole
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest.times import local
 from puna_rest.translate.options import Body, raw_object
 

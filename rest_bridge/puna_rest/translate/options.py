@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
 from puna.limits import clamp_int32
-from puna.v1 import options_pb2
+from puna_client.v1 import options_pb2
 
 Body: TypeAlias = Mapping[str, Any]
 LEVELS: Final[Mapping[object, options_pb2.ThinkingLevel.ValueType]] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.translate.messages import DONE_REASONS
 
 T = TypeVar("T")

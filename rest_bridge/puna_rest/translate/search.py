@@ -3,7 +3,7 @@
 import json
 from typing import Final
 
-from puna.v1 import message_pb2
+from puna_client.v1 import message_pb2
 
 NAME: Final = "web_search"
 """Name of the tool that the model sees."""

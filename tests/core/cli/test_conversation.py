@@ -1,7 +1,7 @@
 import pytest
 
 from puna.cli.conversation import LEVELS, Conversation
-from puna.v1 import message_pb2, options_pb2
+from puna_client.v1 import message_pb2, options_pb2
 
 
 def roles(conversation):

@@ -9,7 +9,7 @@ from puna.cli import create
 from puna.cli.errors import CommandError
 from puna.cli.main import parser
 from puna.models.name import ModelName
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 __all__ = ["address", "backend", "client", "registry", "serving", "settings", "shared", "stocked"]
 

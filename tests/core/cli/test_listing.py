@@ -3,7 +3,7 @@ import json
 import pytest
 
 from puna.cli.listing import print_json, processor
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import json
 
 from puna.cli.progress import follow
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 STEPS = [
     ("pulling manifest", "", 0, 0),

@@ -5,7 +5,7 @@ import pytest
 from puna.cli.errors import CommandError
 from puna.cli.show import in_place_row, sections, show
 from puna.settings import Settings
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 INFO = {"general.architecture": "llama", "general.parameter_count": 1_500_000_000, "llama.context_length": 4096}
 

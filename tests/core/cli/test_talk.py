@@ -3,7 +3,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from puna.cli import talk
 from puna.cli.errors import CommandError
-from puna.v1 import usage_pb2
+from puna_client.v1 import usage_pb2
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 from tests.core.serving.conftest import backend, registry, serving, settings, stocked
 
 from puna.rpc.server import serving as running
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2_grpc,
     embed_pb2_grpc,
     generate_pb2_grpc,

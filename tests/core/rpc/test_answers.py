@@ -4,7 +4,7 @@ from puna.backend import TokenLogprob
 from puna.messages import ToolCall
 from puna.rpc import answers
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Rendered, Timings, Usage
-from puna.v1 import usage_pb2
+from puna_client.v1 import usage_pb2
 
 CALL = ToolCall(id="call_1", index=2, name="f", arguments='{"a":1}')
 ENTRY = TokenLogprob(

@@ -18,7 +18,7 @@ from puna.rpc.health_list import HealthListRequest, HealthListResponse
 from puna.rpc.inprocess import InProcessChannel
 from puna.rpc.server import add_services
 from puna.rpc.server import serving as running
-from puna.v1 import embed_pb2, generate_pb2, models_pb2, server_pb2
+from puna_client.v1 import embed_pb2, generate_pb2, models_pb2, server_pb2
 
 SERVICE_CONFIG = (Path(__file__).parents[3] / "proto/service_config.json").read_text()
 

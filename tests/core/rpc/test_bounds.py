@@ -5,7 +5,7 @@ import pytest
 from puna.errors import InvalidRequestError
 from puna.limits import Limits
 from puna.rpc import bounds
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     embed_pb2,
     generate_pb2,

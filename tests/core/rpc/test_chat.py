@@ -3,7 +3,7 @@ import asyncio
 import grpc
 import pytest
 
-from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
 
 WEATHER = message_pb2.Tool(type="function", name="get_weather", parameters_json='{"type":"object"}')
 CALL = ("Look: ", "<tool_call>", '{"name": "get_weather", "arguments": {"city": "Rome"}}')

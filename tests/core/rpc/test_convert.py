@@ -7,7 +7,7 @@ from puna.errors import InvalidRequestError
 from puna.messages import Think, ToolChoice
 from puna.rpc import convert
 from puna.serving.requests import OutputConstraint
-from puna.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, models_pb2, options_pb2
 
 
 def options(**fields):

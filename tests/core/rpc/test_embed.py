@@ -3,7 +3,7 @@ import struct
 import grpc
 import pytest
 
-from puna.v1 import embed_pb2, options_pb2
+from puna_client.v1 import embed_pb2, options_pb2
 
 
 @pytest.fixture(autouse=True)

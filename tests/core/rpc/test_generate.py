@@ -11,7 +11,7 @@ from puna.backend import BackendError
 from puna.rpc.server import serving as running
 from puna.runtime.pool import ModelPool
 from puna.serving.core import Serving
-from puna.v1 import generate_pb2, generate_pb2_grpc, options_pb2, usage_pb2
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, options_pb2, usage_pb2
 
 
 def request(model="plain", text="a", **fields):

@@ -9,7 +9,7 @@ from tests.core.serving.conftest import stocked as shared
 from puna.models.store import ModelStore
 from puna.rpc.health_list import HealthListRequest, HealthListResponse
 from puna.rpc.server import SERVICES
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 __all__ = ["shared"]
 STATUS = health_pb2.HealthCheckResponse

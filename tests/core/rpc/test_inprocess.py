@@ -11,7 +11,7 @@ from tests.core.serving.asking import until
 
 from puna.rpc.inprocess import InProcessChannel
 from puna.rpc.server import add_services
-from puna.v1 import generate_pb2, models_pb2, server_pb2
+from puna_client.v1 import generate_pb2, models_pb2, server_pb2
 
 
 @pytest.fixture

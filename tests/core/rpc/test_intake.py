@@ -8,7 +8,7 @@ import pytest
 
 from puna.limits import Limits
 from puna.rpc.intake import Intake
-from puna.v1 import chat_pb2
+from puna_client.v1 import chat_pb2
 
 
 class Gone:

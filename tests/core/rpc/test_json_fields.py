@@ -2,7 +2,7 @@ import pytest
 
 from puna.errors import InvalidRequestError
 from puna.rpc import json_fields
-from puna.v1 import message_pb2
+from puna_client.v1 import message_pb2
 
 
 @pytest.mark.parametrize(

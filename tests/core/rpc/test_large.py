@@ -8,7 +8,7 @@ from puna.errors import InvalidRequestError
 from puna.limits import Limits
 from puna.rpc import bounds
 from puna.rpc.large import IN_STREAM, checked, count
-from puna.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2
+from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, options_pb2
 
 CHAT = chat_pb2.ChatRequest.DESCRIPTOR
 

@@ -19,7 +19,7 @@ from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.rpc.server import serving as running
 from puna.settings import Settings
-from puna.v1 import generate_pb2, models_pb2, server_pb2
+from puna_client.v1 import generate_pb2, models_pb2, server_pb2
 
 __all__ = ["shared"]
 PING, GOAWAY, ACK = 6, 7, 1

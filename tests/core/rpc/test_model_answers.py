@@ -7,7 +7,7 @@ from puna.models.progress import TransferStep
 from puna.models.storage.linked import InPlace
 from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.rpc import model_answers
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 
 def test_families_that_a_model_lacks_are_told_from_none():

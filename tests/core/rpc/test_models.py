@@ -8,7 +8,7 @@ from tests.core.serving.conftest import MODELS
 from tests.core.serving.conftest import stocked as shared
 
 from puna.models.store import ModelStore
-from puna.v1 import models_pb2, models_pb2_grpc, options_pb2
+from puna_client.v1 import models_pb2, models_pb2_grpc, options_pb2
 
 __all__ = ["shared"]
 CHUNK = 1 << 16

@@ -1,7 +1,7 @@
 import pytest
 
 from puna.rpc.parts import PART_BYTES, groups, parts
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 FOUR = "\U0001f999"
 """A character of four bytes."""

@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from puna.v1 import rank_pb2
+from puna_client.v1 import rank_pb2
 
 
 async def test_ranking(stubs, backend):

@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pool
 
 from puna.errors import InvalidRequestError
 from puna.rpc import rules
-from puna.v1 import chat_pb2, embed_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, embed_pb2, message_pb2, options_pb2
 
 PROTO = Path(__file__).parents[3] / "proto" / "puna" / "v1"
 ALL = [(message, field, *bounds) for message, fields in rules.BOUNDS.items() for field, bounds in fields.items()]

@@ -3,7 +3,7 @@ import pytest
 from tests.core.rpc.conftest import Stubs
 
 from puna.rpc.server import serving as running
-from puna.v1 import generate_pb2, server_pb2
+from puna_client.v1 import generate_pb2, server_pb2
 
 
 async def test_a_taken_port_is_told(serving, address):

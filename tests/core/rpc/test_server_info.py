@@ -5,7 +5,7 @@ import grpc
 import pytest
 
 from puna.settings import REST_VERSION
-from puna.v1 import generate_pb2, server_pb2
+from puna_client.v1 import generate_pb2, server_pb2
 
 
 async def test_info(stubs):

@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from puna.v1 import chat_pb2, generate_pb2, message_pb2, tokenize_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, tokenize_pb2
 
 
 async def test_tokens_there_and_back(stubs):

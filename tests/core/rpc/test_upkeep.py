@@ -16,7 +16,7 @@ from puna.errors import NotLocalError
 from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.rpc.upkeep import check_local
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 __all__ = ["shared"]
 

@@ -7,7 +7,7 @@ from tests.core.serving.asking import until
 from puna.errors import DigestMismatchError, InvalidDigestError, InvalidRequestError, TooLargeError
 from puna.models.store import ModelStore
 from puna.rpc.uploads import received
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 DATA = b"hello"
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"

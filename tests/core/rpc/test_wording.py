@@ -28,7 +28,7 @@ from puna.runtime.host_model import CRASHED
 from puna.runtime.host_process import terminated
 from puna.serving.sequence_builder import NO_MEDIA
 from puna.serving.sequence_runner import overflow_text
-from puna.v1 import chat_pb2, generate_pb2, message_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2
 
 ERRORS = (
     EmbeddingsUnsupportedError(),

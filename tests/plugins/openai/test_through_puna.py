@@ -10,7 +10,7 @@ from tests.e2e.server import serving, wait_until
 from tests.plugins.openai.front import KEY
 from tests.plugins.openai.front import serving as serving_front
 
-from puna.v1 import (
+from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
     message_pb2,

@@ -4,7 +4,7 @@ import re
 import grpc
 import pytest
 
-from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
 
 FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))
 CALL = message_pb2.ToolCall(id="c", name="f", arguments_json='{"b": 1.0}')

@@ -3,7 +3,7 @@ import hashlib
 import grpc
 import pytest
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 DIGEST = "sha256:" + hashlib.sha256(b"x").hexdigest()
 

@@ -4,7 +4,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from puna.v1 import embed_pb2, models_pb2, usage_pb2
+from puna_client.v1 import embed_pb2, models_pb2, usage_pb2
 
 
 def answer(*vectors):

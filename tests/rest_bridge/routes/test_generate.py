@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from puna.v1 import chat_pb2, generate_pb2, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, options_pb2, usage_pb2
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d*[1-9])?Z"
 FINISH = usage_pb2.Finish(

@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from puna.v1 import message_pb2, models_pb2
+from puna_client.v1 import message_pb2, models_pb2
 
 
 def step(**fields):

@@ -1,6 +1,6 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from puna.v1 import message_pb2, models_pb2
+from puna_client.v1 import message_pb2, models_pb2
 
 DETAILS = models_pb2.ModelDetails(
     parent_model="p:latest",

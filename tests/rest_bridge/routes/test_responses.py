@@ -4,7 +4,7 @@ import re
 import grpc
 import pytest
 
-from puna.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.request_bodies import typed
 from puna_rest.translate.responses.stream import Events

@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from puna.v1 import server_pb2
+from puna_client.v1 import server_pb2
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

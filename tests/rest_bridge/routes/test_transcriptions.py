@@ -1,4 +1,4 @@
-from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 
 
 async def test_transcriptions(core, client):

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from puna.v1 import chat_pb2, generate_pb2, models_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
 
 CHAT = "/puna.v1.ChatService/"
 GENERATE = "/puna.v1.GenerateService/"

@@ -4,7 +4,7 @@ import re
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.bodies import native
 from puna_rest.translate import chat
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest.bodies import native
 from puna_rest.errors import RestError
 from puna_rest.translate import create

@@ -3,7 +3,7 @@ import json
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import options_pb2
+from puna_client.v1 import options_pb2
 from puna_rest.bodies import native
 from puna_rest.translate import options
 

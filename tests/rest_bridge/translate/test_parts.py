@@ -1,6 +1,6 @@
 import pytest
 
-from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.translate.parts import Part, full_answer, parts
 
 FINISH = usage_pb2.Finish(

@@ -1,6 +1,6 @@
 import pytest
 
-from puna.v1 import message_pb2
+from puna_client.v1 import message_pb2
 from puna_rest.translate import search
 
 

@@ -12,7 +12,7 @@ import secrets
 from typing import Any, Final
 
 from puna.go import json as gojson
-from puna.v1 import chat_pb2, message_pb2
+from puna_client.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate import search
 from puna_rest.translate.messages import go_arguments

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
-from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import PARAMETERS
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal

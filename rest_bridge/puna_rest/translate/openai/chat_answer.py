@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from puna.go import json as gojson
-from puna.v1 import chat_pb2, message_pb2
+from puna_client.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate.messages import debug_info, go_arguments, logprobs
 from puna_rest.translate.parts import Part, full_answer, parts

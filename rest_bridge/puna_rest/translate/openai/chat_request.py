@@ -8,7 +8,7 @@ from puna.go import json as gojson
 from puna.go.json_scanner import BodyError, Document, Node, parse_whole
 from puna.limits import clamp_int32
 from puna.offload import CHUNK
-from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError

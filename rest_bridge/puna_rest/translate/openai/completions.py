@@ -6,7 +6,7 @@ from typing import Any
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
 from puna.limits import clamp_int32
-from puna.v1 import generate_pb2, options_pb2, usage_pb2
+from puna_client.v1 import generate_pb2, options_pb2, usage_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import DONE_REASONS

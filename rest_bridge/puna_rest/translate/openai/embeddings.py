@@ -5,7 +5,7 @@ import base64
 from puna.go import json as gojson
 from puna.go.json_scanner import Node
 from puna.limits import clamp_int32
-from puna.v1 import embed_pb2, options_pb2
+from puna_client.v1 import embed_pb2, options_pb2
 from puna_rest.errors import RestError
 from puna_rest.translate.embed import inputs, packed
 from puna_rest.translate.options import Body, moment

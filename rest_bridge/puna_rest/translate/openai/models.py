@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 
 
 def listing(response: models_pb2.ListModelsResponse) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from puna.go import json as gojson
 from puna.go.json_scanner import BodyError, Document, parse_whole
-from puna.v1 import chat_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest.bodies.custom import PARAMETERS, arguments
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal

@@ -6,7 +6,7 @@ from typing import Any
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
 from puna.offload import weight_of_message
-from puna.v1 import chat_pb2, message_pb2
+from puna_client.v1 import chat_pb2, message_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate import search
 from puna_rest.translate.openai.chat_answer import tool_calls

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from puna.v1 import chat_pb2, message_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate.anthropic import answer
 from puna_rest.translate.parts import Part

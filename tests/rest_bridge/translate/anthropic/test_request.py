@@ -4,7 +4,7 @@ import json
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import message_pb2, options_pb2
+from puna_client.v1 import message_pb2, options_pb2
 from puna_rest.bodies import anthropic
 from puna_rest.errors import RestError
 from puna_rest.translate.anthropic.request import has_web_search, request

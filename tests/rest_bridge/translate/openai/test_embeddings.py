@@ -5,7 +5,7 @@ import struct
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import embed_pb2, usage_pb2
+from puna_client.v1 import embed_pb2, usage_pb2
 from puna_rest.bodies import openai
 from puna_rest.errors import RestError
 from puna_rest.translate.openai import embeddings

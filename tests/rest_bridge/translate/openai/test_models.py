@@ -1,6 +1,6 @@
 import pytest
 
-from puna.v1 import models_pb2
+from puna_client.v1 import models_pb2
 from puna_rest.translate.openai import models
 
 

@@ -1,7 +1,7 @@
 import pytest
 from tests.rest_bridge.decoding import decoded
 
-from puna.v1 import message_pb2, usage_pb2
+from puna_client.v1 import message_pb2, usage_pb2
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.translate.parts import Part
 from puna_rest.translate.responses import answer
