@@ -27,6 +27,13 @@ def arguments() -> argparse.Namespace:
         help="a server to start; {port}, {grpc}, {dir} are filled in, VAR=VALUE may stand in front. The first one's "
         "ratios to the others are printed",
     )
+    parser.add_argument(
+        "--secured",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the Puna of this name gets a certificate and a key, which its clients use",
+    )
     parser.add_argument("--models", type=Path, required=True, help="folder that make_bench_models.py wrote")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="comma list of scenario names")
@@ -70,7 +77,9 @@ async def main() -> None:
                 name, _, command = given.partition("=")
                 folder = Path(scratch) / name
                 folder.mkdir()
-                servers.append(await stack.enter_async_context(running(name, command, folder)))
+                servers.append(
+                    await stack.enter_async_context(running(name, command, folder, secured=name in told.secured))
+                )
             for server in servers:
                 for model in sorted({scenario.model for scenario in scenarios}):
                     await server.create(model, told.models / f"{model}.gguf")

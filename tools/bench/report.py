@@ -41,6 +41,7 @@ FIGURES: Mapping[str, Callable[[Outcome], float | None]] = {
     "tokens/s": lambda outcome: _tokens(outcome) / outcome.seconds or None,
     "decoding/s": _decoding,
     "inputs/s": lambda outcome: outcome.inputs / outcome.seconds or None,
+    "requests/s": lambda outcome: len(outcome.streams) / outcome.seconds or None,
     "seconds": lambda outcome: outcome.seconds,
     "first": _first,
     "gap p50": lambda outcome: _gap(outcome, 0.5),

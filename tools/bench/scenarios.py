@@ -14,6 +14,7 @@ from tools.bench.work import (
     CYCLE,
     Outcome,
     Stream,
+    calls,
     embed,
     embed_one,
     generate,
@@ -124,6 +125,28 @@ async def copying(server: Server, model: str, turn: int) -> Outcome:
     return outcome
 
 
+async def requests(server: Server, model: str, turn: int) -> Outcome:
+    """Eight clients ask 25 times each, one request after the other on a connection that stays open."""
+
+    async def client(number: int) -> list[Stream]:
+        given = text(24, 1000 * turn + number)
+        return [await generate(server, model, given, 2) for _ in range(25)]
+
+    return await answered([client(number) for number in range(8)])
+
+
+async def grpc_requests(server: Server, model: str, turn: int) -> Outcome:
+    """Do the same over gRPC."""
+    return await answered([calls(server, model, 25, 1000 * turn + number) for number in range(8)])
+
+
+async def answered(clients: list[Awaitable[list[Stream]]]) -> Outcome:
+    """Run clients at once."""
+    began = time.perf_counter()
+    each = await asyncio.gather(*clients)
+    return Outcome(time.perf_counter() - began, [stream for streams in each for stream in streams])
+
+
 async def single_inputs(server: Server, model: str, turn: int) -> Outcome:
     """Sixteen clients embed eight texts each, one a request."""
 
@@ -172,6 +195,8 @@ SCENARIOS = (
     Scenario("toy one", "toy", partial(streams, count=1, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight", "toy", partial(streams, count=8, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512), ("tokens/s", "first"), grpc=True),
+    Scenario("requests", "toy", requests, ("requests/s", "first")),
+    Scenario("requests gRPC", "toy", grpc_requests, ("requests/s", "first"), grpc=True),
     Scenario("embed single", "bert", single_inputs, ("inputs/s",)),
     Scenario("embed lists", "bert", lists, ("inputs/s",)),
     Scenario("embed short beside long", "bert", short_beside_long, ("first", "seconds")),

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import grpc.aio
 from tools.bench.servers import Server
 
 from puna_client.v1 import generate_pb2, generate_pb2_grpc
@@ -89,12 +88,29 @@ async def generate_grpc(server: Server, model: str, prompt: str, tokens: int, se
     request.options.sampling.max_output_tokens = tokens
     request.options.sampling.seed = seed
     stream = Stream(time.perf_counter())
-    async with grpc.aio.insecure_channel(server.grpc) as channel:
-        async for answer in generate_pb2_grpc.GenerateServiceStub(channel).StreamGenerate(request):
+    async with server.channel() as channel:
+        async for answer in generate_pb2_grpc.GenerateServiceStub(channel).StreamGenerate(
+            request, metadata=server.metadata
+        ):
             stream.arrivals += [time.perf_counter()] * (len(answer.deltas) or answer.HasField("done"))
             if answer.HasField("done"):
                 stream.tokens = answer.done.finish.usage.output_tokens
     return stream
+
+
+async def calls(server: Server, model: str, count: int, seed: int) -> list[Stream]:
+    """Make unary calls over one gRPC channel, one after the other; an answer counts as one token."""
+    request = generate_pb2.GenerateRequest(model=model, text=text(24, seed), raw=True)
+    request.options.sampling.max_output_tokens = 2
+    streams = []
+    async with server.channel() as channel:
+        stub = generate_pb2_grpc.GenerateServiceStub(channel)
+        for _ in range(count):
+            stream = Stream(time.perf_counter())
+            await stub.Generate(request, metadata=server.metadata)
+            stream.arrivals.append(time.perf_counter())
+            streams.append(stream)
+    return streams
 
 
 async def embed(server: Server, model: str, inputs: list[str]) -> int:
