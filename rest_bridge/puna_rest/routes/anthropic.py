@@ -5,7 +5,7 @@ import time
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna_rest import answers, request_bodies, streams
+from puna_rest import answers, cached_counts, request_bodies, streams
 from puna_rest.bodies.anthropic import MESSAGES
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure
@@ -23,14 +23,16 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     service = http_request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=metadata())
+        cached_counts.settle(http_request, response.finish)
         written = await offload_if_heavy(
             weight_of_message(response), answer.message, body["model"], full_answer(response), **form
         )
         return answers.json_line(http_request, written)
     events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
     call = service.StreamChat(message, metadata=metadata())
+    write = cached_counts.settled(http_request, events.write)
     return await streams.relay(
-        http_request, call, streams.LASTING_SSE, events.write, answer.error_event, early_error=_early_error
+        http_request, call, streams.LASTING_SSE, write, answer.error_event, early_error=_early_error
     )
 
 

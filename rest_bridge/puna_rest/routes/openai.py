@@ -7,7 +7,7 @@ from aiohttp import web
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
-from puna_rest import answers, request_bodies, streams
+from puna_rest import answers, cached_counts, request_bodies, streams
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import NativeError, RestError
@@ -27,12 +27,14 @@ async def chat(request: web.Request) -> web.StreamResponse:
     service = request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=metadata())
+        cached_counts.settle(request, response.finish)
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _chat, body["model"], response)
         )
     chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamChat(message, metadata=metadata())
-    return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
+    write = cached_counts.settled(request, chunks.write)
+    return await streams.relay(request, call, streams.SSE, write, chat_answer.error_event)
 
 
 async def completion(request: web.Request) -> web.StreamResponse:
@@ -43,12 +45,14 @@ async def completion(request: web.Request) -> web.StreamResponse:
     service = request.app[CORE].generate
     if not body["stream"]:
         response = await service.Generate(message, metadata=metadata())
+        cached_counts.settle(request, response.finish)
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _completion, body["model"], response)
         )
     chunks = completions.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamGenerate(message, metadata=metadata())
-    return await streams.relay(request, call, streams.SSE, chunks.write, chat_answer.error_event)
+    write = cached_counts.settled(request, chunks.write)
+    return await streams.relay(request, call, streams.SSE, write, chat_answer.error_event)
 
 
 async def embed(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,7 @@ import time
 from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
-from puna_rest import answers, request_bodies, streams
+from puna_rest import answers, cached_counts, request_bodies, streams
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure, RestError
@@ -26,6 +26,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
     service = http_request.app[CORE].chat
     if not body["stream"]:
         response = await service.Chat(message, metadata=metadata())
+        cached_counts.settle(http_request, response.finish)
         part = full_answer(response)
         if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
             if not search.query_of(asked):
@@ -42,7 +43,7 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         http_request,
         call,
         streams.LASTING_SSE,
-        events.write,
+        cached_counts.settled(http_request, events.write),
         events.write_error,
         early_error=_early_error,
         weigh=events.weigh,

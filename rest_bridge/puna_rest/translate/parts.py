@@ -28,14 +28,9 @@ class Part:
         return DONE_REASONS[self.finish.reason] if self.finish is not None else ""
 
     @property
-    def prompt_tokens(self) -> int:
-        """Prompt tokens; zero before the last part."""
-        return self.finish.usage.prompt_tokens if self.finish is not None else 0
-
-    @property
-    def output_tokens(self) -> int:
-        """Output tokens; zero before the last part."""
-        return self.finish.usage.output_tokens if self.finish is not None else 0
+    def usage(self) -> usage_pb2.Usage:
+        """Token counts; zeros before the last part."""
+        return self.finish.usage if self.finish is not None else usage_pb2.Usage()
 
 
 def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:

@@ -15,7 +15,7 @@ def test_only_the_last_part_has_a_reason_and_counts():
     )
     found = list(parts(message))
     assert [(each.content, each.thinking) for each in found] == [("a", ""), ("", "t"), ("c", "")]
-    assert [(each.reason, each.prompt_tokens, each.output_tokens) for each in found] == [
+    assert [(each.reason, each.usage.prompt_tokens, each.usage.output_tokens) for each in found] == [
         ("", 0, 0),
         ("", 0, 0),
         ("length", 3, 2),

@@ -12,7 +12,7 @@ import secrets
 from typing import Any, Final
 
 from puna.go import json as gojson
-from puna_client.v1 import chat_pb2, message_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate import search
 from puna_rest.translate.messages import go_arguments
@@ -65,7 +65,7 @@ def message(model: str, part: Part, *, searching: bool = False, signed: bool = F
     message_id = new_id("msg")
     if searching and (asked := search.asked_for(part.tool_calls)):
         found = _search_blocks(asked, message_id)
-        return _message(message_id, model, found, "end_turn", part.prompt_tokens, part.output_tokens)
+        return _message(message_id, model, found, "end_turn", usage(part.usage))
     content: list[dict[str, Any]] = []
     if part.thinking:
         signature = {"signature": _signature(hashlib.sha256(part.thinking.encode()))} if signed else {}
@@ -82,13 +82,26 @@ def message(model: str, part: Part, *, searching: bool = False, signed: bool = F
         model,
         content,
         _stop_reason(part, called=bool(part.tool_calls)),
-        part.prompt_tokens,
-        part.output_tokens,
+        usage(part.usage),
     )
 
 
+def usage(counts: usage_pb2.Usage) -> dict[str, int]:
+    """Return the token counts.
+
+    As in Anthropic's API, `input_tokens` leaves out the cached tokens, which have a count of their own. Ollama writes
+    no such count. It is left out where it is zero, so that an answer without cached tokens has Ollama's bytes.
+    """
+    cached = counts.cached_prompt_tokens
+    return {
+        "input_tokens": counts.prompt_tokens - cached,
+        **({"cache_read_input_tokens": cached} if cached else {}),
+        "output_tokens": counts.output_tokens,
+    }
+
+
 def _message(
-    message_id: str, model: str, content: list[dict[str, Any]], reason: str, prompt_tokens: int, output_tokens: int
+    message_id: str, model: str, content: list[dict[str, Any]], reason: str, counts: dict[str, int]
 ) -> dict[str, Any]:
     return {
         "id": message_id,
@@ -97,7 +110,7 @@ def _message(
         "model": model,
         "content": content,
         **({"stop_reason": reason} if reason else {}),
-        "usage": {"input_tokens": prompt_tokens, "output_tokens": output_tokens},
+        "usage": counts,
     }
 
 
@@ -165,8 +178,8 @@ class Events:
     def _start(self, part: Part) -> str:
         self._started = True
         # The core counts the prompt with the last part alone. Clients show the first event's count at once.
-        tokens = part.prompt_tokens or self._estimate
-        begun = _message(self._id, self._model, [], "", tokens, 0)
+        counts = usage(part.usage) if part.usage.prompt_tokens else {"input_tokens": self._estimate}
+        begun = _message(self._id, self._model, [], "", counts | {"output_tokens": 0})
         return event("message_start", {"type": "message_start", "message": begun})
 
     def _delta(self, kind: str, text: str) -> str:
@@ -220,6 +233,6 @@ class Events:
         data = {
             "type": "message_delta",
             "delta": {"stop_reason": reason} if reason else {},
-            "usage": {"input_tokens": part.prompt_tokens, "output_tokens": part.output_tokens},
+            "usage": usage(part.usage),
         }
         return event("message_delta", data) + event("message_stop", {"type": "message_stop"})

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from puna.go import json as gojson
-from puna_client.v1 import chat_pb2, message_pb2
+from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate.messages import debug_info, go_arguments, logprobs
 from puna_rest.translate.parts import Part, full_answer, parts
@@ -50,7 +50,7 @@ def completion(model: str, message: chat_pb2.ChatResponse) -> dict[str, Any]:
         "model": model,
         "system_fingerprint": "fp_ollama",
         "choices": [choice],
-        "usage": usage(part),
+        "usage": usage(part.usage),
     }
     if part.rendered is not None:
         out["_debug_info"] = debug_info(part.rendered)
@@ -70,13 +70,22 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
     ]
 
 
-def usage(part: Part) -> dict[str, int]:
-    """Return the token counts."""
-    return {
-        "prompt_tokens": part.prompt_tokens,
-        "completion_tokens": part.output_tokens,
-        "total_tokens": part.prompt_tokens + part.output_tokens,
+def usage(counts: usage_pb2.Usage) -> dict[str, Any]:
+    """Return the token counts, also for /v1/completions.
+
+    Ollama writes no details. They follow its counts where they are not zero, so that an answer without them has
+    Ollama's bytes.
+    """
+    out: dict[str, Any] = {
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.output_tokens,
+        "total_tokens": counts.prompt_tokens + counts.output_tokens,
     }
+    if counts.cached_prompt_tokens:
+        out["prompt_tokens_details"] = {"cached_tokens": counts.cached_prompt_tokens}
+    if counts.thinking_tokens:
+        out["completion_tokens_details"] = {"reasoning_tokens": counts.thinking_tokens}
+    return out
 
 
 class Chunks:
@@ -125,5 +134,5 @@ class Chunks:
             reason = "tool_calls"
         out = self._chunk("", "", f'"{reason}"')
         if self._include_usage:
-            out += f'{self._start}],"usage":{gojson.dumps(usage(part))}}}\n\n'
+            out += f'{self._start}],"usage":{gojson.dumps(usage(part.usage))}}}\n\n'
         return out + DONE

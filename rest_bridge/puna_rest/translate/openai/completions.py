@@ -10,7 +10,7 @@ from puna_client.v1 import generate_pb2, options_pb2, usage_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import DONE_REASONS
-from puna_rest.translate.openai.chat_answer import DONE, new_id
+from puna_rest.translate.openai.chat_answer import DONE, new_id, usage
 from puna_rest.translate.options import Body, moment
 from puna_rest.translate.parts import with_end
 
@@ -51,7 +51,7 @@ def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, 
         "model": model,
         "system_fingerprint": "fp_ollama",
         "choices": [{"text": message.text, "index": 0, "finish_reason": DONE_REASONS[message.finish.reason] or None}],
-        "usage": _usage(message.finish.usage),
+        "usage": usage(message.finish.usage),
     }
 
 
@@ -62,7 +62,7 @@ class Chunks:
         self._model = gojson.string(model)
         self._include_usage = include_usage
         self._start = f'data: {{"id":"{new_id("cmpl")}","object":"text_completion","created":'
-        self._zeros = ',"usage":' + gojson.dumps(_usage(usage_pb2.Usage())) if include_usage else ""
+        self._zeros = ',"usage":' + gojson.dumps(usage(usage_pb2.Usage())) if include_usage else ""
 
     def write(self, message: generate_pb2.StreamGenerateResponse) -> str:
         """Return the chunks for one message of the core."""
@@ -76,16 +76,16 @@ class Chunks:
         if done.HasField("rendered"):
             return out
         if self._include_usage:
-            out += self._chunk("", ',"usage":' + gojson.dumps(_usage(done.finish.usage)))
+            out += self._chunk("", ',"usage":' + gojson.dumps(usage(done.finish.usage)))
         return out + DONE
 
     def _choice(self, text: str, reason: str) -> str:
         return f'{{"text":{gojson.string(text)},"index":0,"finish_reason":{gojson.dumps(reason or None)}}}'
 
-    def _chunk(self, choices: str, usage: str) -> str:
+    def _chunk(self, choices: str, counts: str) -> str:
         return (
             f'{self._start}{int(time.time())},"choices":[{choices}],"model":{self._model},'
-            f'"system_fingerprint":"fp_ollama"{usage}}}\n\n'
+            f'"system_fingerprint":"fp_ollama"{counts}}}\n\n'
         )
 
 
@@ -104,11 +104,3 @@ def _stops(document: Document, body: Body) -> list[str] | None:
 def _go_name(value: object) -> str:
     names = {type(None): "<nil>", bool: "bool", float: "float64", list: "[]interface {}"}
     return names.get(type(value), "map[string]interface {}")
-
-
-def _usage(counts: usage_pb2.Usage) -> dict[str, int]:
-    return {
-        "prompt_tokens": counts.prompt_tokens,
-        "completion_tokens": counts.output_tokens,
-        "total_tokens": counts.prompt_tokens + counts.output_tokens,
-    }

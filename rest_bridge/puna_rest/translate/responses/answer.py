@@ -79,12 +79,13 @@ def full_answer(document: Document, body: Body, part: Part) -> dict[str, Any]:
 
 def usage(part: Part) -> dict[str, Any]:
     """Return the token counts."""
+    counts = part.usage
     return {
-        "input_tokens": part.prompt_tokens,
-        "output_tokens": part.output_tokens,
-        "total_tokens": part.prompt_tokens + part.output_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "input_tokens": counts.prompt_tokens,
+        "output_tokens": counts.output_tokens,
+        "total_tokens": counts.prompt_tokens + counts.output_tokens,
+        "input_tokens_details": {"cached_tokens": counts.cached_prompt_tokens},
+        "output_tokens_details": {"reasoning_tokens": counts.thinking_tokens},
     }
 
 
