@@ -6,7 +6,6 @@ import pytest
 from tests.core.serving.asking import WEATHER, answered, parts, said, until, user
 
 from puna import errors
-from puna.backend import Finish
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.serving.requests import OutputConstraint, ToolChoice
 
@@ -213,92 +212,6 @@ class TestForcedCalls:
     async def test_automatic(self, serving, backend):
         await ask(serving, "tools", "a", tools=(WEATHER,))
         assert backend.requests[0].constraint is None
-
-
-class TestForm:
-    """A demanded form applies to the answer, after any thinking, and always."""
-
-    async def test_without_thinking_from_the_first_token(self, serving, backend):
-        backend.play("{}")
-        deltas, _ = await ask(serving, "talker", "a", constraint=JSON)
-        assert parts(deltas) == ["{}"]
-        assert backend.requests[0].constraint is not None
-
-    async def test_thinking_is_free_and_is_followed_by_a_second_sequence(self, serving, backend):
-        backend.play("<think>", "hm", "</think>", "free", 60)
-        backend.play("{}", Finish(reason="stop", prompt_tokens=30, output_tokens=2))
-        deltas, done = await ask(serving, "thinker", "a", constraint=JSON)
-        assert parts(deltas) == ["/hm/", None, "{}"]
-        assert [each.constraint is not None for each in backend.requests] == [False, True]
-        assert backend.requests[1].prompt == "[user]a[assistant]<think>hm</think>"
-        assert (done.usage.prompt_tokens, done.usage.output_tokens) == (30, 2)
-        assert backend.running == 0
-
-    async def test_an_answer_without_thinking_is_begun_anew(self, serving, backend):
-        backend.play("free", 60)
-        backend.play("{}")
-        deltas, _ = await ask(serving, "thinker", "a", constraint=JSON)
-        assert parts(deltas) == ["{}"]
-        assert [each.constraint is not None for each in backend.requests] == [False, True]
-        assert backend.requests[1].prompt == backend.requests[0].prompt
-
-    async def test_thinking_that_ends_without_an_answer_is_gone_on_from(self, serving, backend):
-        backend.play("<think>", "hm")
-        backend.play("{}")
-        deltas, _ = await ask(serving, "thinker", "a", constraint=JSON)
-        assert parts(deltas) == ["/hm/", "{}"]
-
-    async def test_thinking_that_takes_all_tokens_is_the_end(self, serving, backend):
-        backend.play("<think>", "hm", "mm")
-        deltas, done = await ask(serving, "thinker", "a", constraint=JSON, values={"num_predict": 2})
-        assert (parts(deltas), done.reason, len(backend.requests)) == (["/hm/"], "length", 1)
-
-    async def test_thinking_off_means_at_once(self, serving, backend):
-        backend.play("{}")
-        await ask(serving, "thinker", "a", constraint=JSON, think=Think(on=False))
-        assert backend.requests[0].constraint is not None
-
-
-class TestNamedParsers:
-    """The model's configuration names a renderer and a parser."""
-
-    CALL = "<tool_call><function=get_weather><parameter=city>Rome</parameter></function></tool_call>"
-
-    async def test_prompt_and_calls(self, serving, backend):
-        backend.play("Look: ", self.CALL[:20], self.CALL[20:])
-        deltas, done = await ask(serving, "coder", "a", tools=(WEATHER,))
-        assert backend.requests[0].prompt.endswith("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")
-        calls = [call for delta in (*deltas, done.delta) for call in delta.tool_calls]
-        assert [(call.name, json.loads(call.arguments)) for call in calls] == [("get_weather", {"city": "Rome"})]
-        assert re.fullmatch("call_[a-z0-9]{8}", calls[0].id)
-        assert "".join(delta.text for delta in deltas).startswith("Look:")
-
-    async def test_thinking(self, serving, backend):
-        backend.play("hm", "</think>", "\n\n", "42")
-        deltas, _ = await ask(serving, "reasoner", "a")
-        assert [each for each in parts(deltas) if each] == ["/hm/", "42"]
-
-    async def test_thinking_then_a_form(self, serving, backend):
-        backend.play("hm", "</think>", "\n\n", "free", 60)
-        backend.play("{}")
-        deltas, _ = await ask(serving, "reasoner", "a", constraint=JSON)
-        assert [each for each in parts(deltas) if each] == ["/hm/", "{}"]
-        assert [each.constraint is not None for each in backend.requests] == [False, True]
-        assert "hm" in backend.requests[1].prompt
-
-    async def test_thinking_without_an_answer_then_a_form(self, serving, backend):
-        backend.play("hm")
-        backend.play("{}")
-        deltas, _ = await ask(serving, "reasoner", "a", constraint=JSON)
-        assert [each for each in parts(deltas) if each][-1] == "{}"
-
-    async def test_thinking_off_then_a_form_at_once(self, serving, backend):
-        await ask(serving, "reasoner", "a", constraint=JSON, think=Think(on=False))
-        assert backend.requests[0].constraint is not None
-
-    async def test_a_renderer_that_nobody_knows(self, serving):
-        with pytest.raises(errors.UnknownRendererError, match='unknown renderer "nosuch"'):
-            await ask(serving, "unrenderable", "a")
 
 
 class TestNative:
