@@ -1,9 +1,14 @@
 """Every RPC with messages made of its descriptor, honest and not: there is an answer or a refusal, never a failure."""
 
+import importlib
 import json
+import pkgutil
+import urllib.error
+import urllib.request
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -14,23 +19,14 @@ from tests.hostile import values
 from tests.hostile.fuzz import fuzz
 from tests.hostile.target import check, recovered, target
 
-from puna_client.v1 import (
-    batch_pb2,
-    chat_pb2,
-    embed_pb2,
-    generate_pb2,
-    models_pb2,
-    rank_pb2,
-    server_pb2,
-    tokenize_pb2,
-)
+import puna_client.v1
 
 PATIENCE = 2.0
 """Seconds until a client gives up: what is hostile may ask for an answer without end."""
-FILES = (batch_pb2, chat_pb2, embed_pb2, generate_pb2, models_pb2, rank_pb2, server_pb2, tokenize_pb2)
+MODULES = (each.name for each in pkgutil.iter_modules(puna_client.v1.__path__, "puna_client.v1."))
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for file in FILES
+    for file in (importlib.import_module(name) for name in MODULES if name.endswith("_pb2"))
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -191,3 +187,29 @@ def test_bytes(server, path, data):
     fields = data.draw(contents(method.input_type, method.name in CHANGING))
     message = build(method.input_type, fields).SerializeToString()
     attack(server, path, [data.draw(values.mutated(message))])
+
+
+@pytest.mark.parametrize("path", sorted(path for path, method in METHODS.items() if not method.client_streaming))
+@fuzz(examples=2, shrink=False)
+@given(data=st.data())
+def test_json_over_http(server, path, data):
+    """A unary call of Connect; a stream's envelope is as wrong as any other body."""
+    method = METHODS[path]
+    fields = data.draw(contents(method.input_type, method.name in CHANGING))
+    message = build(method.input_type, fields)
+    try:
+        text = json_format.MessageToJson(message)
+    except json_format.SerializeToJsonError:  # an enum, time or duration that JSON cannot write
+        text = "{}"
+    body = data.draw(st.sampled_from((text.encode(), None))) or data.draw(values.mutated(text.encode()))
+    headers = {"Content-Type": "application/json", "Connect-Timeout-Ms": "2000", "Connect-Protocol-Version": "1"}
+    request = urllib.request.Request(server.url + path, body, headers)
+    status, said = 200, b""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, said = error.code, error.read()
+    check(server)
+    assert status not in (500, 501) or json.loads(said)["code"] == "unimplemented", said
