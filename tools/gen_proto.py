@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "proto"
 PACKAGES = {
     Path("puna/v1"): Path("proto/python/puna_client/v1"),
+    Path("puna/interop/v1"): Path("proto/python/puna_client/interop/v1"),
     Path("puna/backend/v1"): Path("core/puna/backend/v1"),
 }
 """Folder of .proto files to the folder of their Python code.

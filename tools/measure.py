@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("proto/python", "core", "rest_bridge", "plugins")
-GENERATED = ("proto/python/puna_client/v1/", "core/puna/backend/v1/")
+GENERATED = ("proto/python/puna_client/v1/", "proto/python/puna_client/interop/v1/", "core/puna/backend/v1/")
 WITHOUT_RULES = {
     "core/puna/capabilities.py": "a table of names; tests of the models and the builtin parsers read it",
     "core/puna/cli/errors.py": "an exception without behaviour",

@@ -30,6 +30,7 @@ _TOKEN = re.compile(r"[^\W_]+")
 _OURS_PASSED_OVER = (
     "uv.lock",
     "proto/python/puna_client/v1/*",
+    "proto/python/puna_client/interop/v1/*",
     "core/puna/backend/v1/*",
     "*/package-lock.json",
     "LICENSE",

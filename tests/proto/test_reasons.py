@@ -26,3 +26,8 @@ def test_a_status_in_a_comment_has_reasons_of_its_own(path):
 def test_every_reason_has_a_meaning_and_a_status():
     assert len(BY_REASON) > 40
     assert not [kind.__name__ for kind in kinds() if not kind.__doc__ and not kind.__name__.startswith("_")]
+
+
+def test_a_reason_has_one_status():
+    for kind in kinds():
+        assert code_of(kind.__new__(kind)).name == BY_REASON[kind.reason], kind.__name__

@@ -88,7 +88,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
     DamagedModelError: grpc.StatusCode.DATA_LOSS,
     LoadFailedError: grpc.StatusCode.FAILED_PRECONDITION,
-    UnreadableModelError: grpc.StatusCode.DATA_LOSS,
+    UnreadableModelError: grpc.StatusCode.FAILED_PRECONDITION,
     GGUFError: grpc.StatusCode.FAILED_PRECONDITION,
     BackendCrashedError: grpc.StatusCode.UNAVAILABLE,
     BackendUnavailableError: grpc.StatusCode.UNAVAILABLE,

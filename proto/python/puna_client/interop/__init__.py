@@ -1,0 +1,1 @@
+"""Messages in the encoding of gRPC's own protocols."""
