@@ -83,7 +83,11 @@ def test_the_source_holds_what_it_takes_to_build_and_test(source):
 def test_the_wheel_of_the_client_holds_one_typed_package_and_the_license(client):
     folder = ROOT / "proto/python/puna_client"
     files = {str(path.relative_to(folder.parent)) for path in folder.rglob("*.py*") if path.suffix in (".py", ".pyi")}
-    assert {name for name in client.namelist() if ".dist-info/" not in name} == files | {"puna_client/py.typed"}
+    assert {name for name in client.namelist() if ".dist-info/" not in name} == files | {
+        "puna_client/py.typed",
+        "puna_client/service_config.json",
+    }
+    assert client.read("puna_client/service_config.json") == (ROOT / "proto/service_config.json").read_bytes()
     assert client.read("puna_client-0.1.0.dist-info/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
 
 
