@@ -187,6 +187,8 @@ class Launcher:
         self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
     ) -> Launched:
         log.info("loading %s with %s", requirements.name, backend.name)
+        # A backend may take long to report a fraction, or report none. Requests no longer wait in the queue meanwhile.
+        on_progress(Loading(0.0))
         limits = self._settings.limits
         spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
         model = await self._load(

@@ -96,7 +96,7 @@ async def test_a_request_with_a_bad_option_loads_nothing(launcher, backend, opti
 async def test_progress_is_passed_on(launcher):
     heard = []
     await launch(launcher, need(), heard.append)
-    assert heard == [Loading(0.5)]
+    assert heard == [Loading(0.0), Loading(0.5)]
 
 
 class Verify:

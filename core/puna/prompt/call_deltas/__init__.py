@@ -1,1 +1,0 @@
-"""Deltas of tool calls: the arguments of a call while the model writes it."""
