@@ -4,7 +4,7 @@ import os
 
 import pytest
 from tests.clients import servers
-from tests.clients.projects import write_protoc
+from tests.clients.projects import PROTO, write_protoc
 from tests.hosts.conftest import go_path  # noqa: F401 - a fixture
 from tests.libraries.conftest import clients_python  # noqa: F401 - a fixture, which has Node.js
 from tests.registry.conftest import docker  # noqa: F401 - a fixture
@@ -29,7 +29,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plain(store):
     """A server without TLS and keys."""
-    with servers.start(store) as running:
+    with servers.start_plain(store) as running:
         yield running
 
 
@@ -40,17 +40,26 @@ def secure(store, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def slow_registry(docker):  # noqa: F811 - the fixture
+    """The address of a front before docker-registry which takes its time."""
+    with servers.slow_registry(docker) as address:
+        yield address
+
+
 @pytest.fixture(scope="module")
-def variables(request, plain, secure, store, docker, tmp_path_factory):  # noqa: F811 - the fixture
+def variables(request, plain, secure, store, docker, slow_registry, tmp_path_factory):  # noqa: F811 - the fixture
     """The variables by which the tests of a client find the servers."""
     language = request.module.__name__.rpartition("test_")[2]
-    folder = tmp_path_factory.mktemp(language)
+    folder, pulled = tmp_path_factory.mktemp(language), f"clients/{language}:v1"
+    servers.push(folder, docker, pulled)
     return {
         "PUNA_ADDRESS": plain.grpc,
         "PUNA_SECURE_ADDRESS": secure.grpc,
         "PUNA_CA": str(secure.ca),
         "PUNA_API_KEY": secure.key,
         "PUNA_LIMITED_API_KEY": secure.limited_keys[language],
+        "PUNA_SERVICE_CONFIG": str(PROTO / "service_config.json"),
         "PUNA_SERVE": str(servers.serve_script(folder, store)),
-        "PUNA_PULL_MODEL": servers.push(folder, f"{docker}/clients/{language}:v1"),
+        "PUNA_PULL_MODEL": f"{slow_registry}/{pulled}",
     }

@@ -3,12 +3,18 @@
 import asyncio
 import contextlib
 import os
+import queue
 import subprocess
+import threading
 from pathlib import Path
 
+import grpc
 from tests.certificates import Certificates
 from tests.e2e.server import MODELS, PUNA, serving
 from tests.registry.conftest import Side
+from tests.registry.front import Slow, fronting
+
+from puna_client.v1 import models_pb2, models_pb2_grpc, options_pb2
 
 LANGUAGES = ("go", "java", "node", "python", "rust")
 PLUGIN = Path(__file__).parents[1] / "plugins/scripted"
@@ -22,8 +28,9 @@ SETTINGS = {
     # Clients and servers share two cores, so a turn of the event loop may wait for one.
     "PUNA_MAX_LOOP_SECONDS": "2",
 }
-SCRIPTED = {"phases": ("--option", "load=slow"), "steady": (), "silent": ()}
-"""Models of the scripted backend. Loading `phases` takes 1.5 seconds."""
+SCRIPTED = {"phases": "size_bytes=1", "steady": "size_bytes=2", "silent": "size_bytes=3", "stuck": "load=stall"}
+"""Models of the scripted backend, each with an option: models with equal options and files share a host."""
+PRELOADED = ("llamita", "llamita-embed", "phases", "steady", "silent")
 
 
 def _environment(**more):
@@ -44,12 +51,24 @@ def start(store, **environment):
         yield running
 
 
+@contextlib.contextmanager
+def start_plain(store):
+    """Run a server that has loaded all models but `stuck`, so that no other load is in the way of its load."""
+    with start(store) as running, grpc.insecure_channel(running.grpc) as channel:
+        forever = options_pb2.RequestOptions(keep_alive=options_pb2.KeepAlive(forever=True))
+        for name in PRELOADED:
+            models_pb2_grpc.ModelsServiceStub(channel).LoadModel(
+                models_pb2.LoadModelRequest(name=name, options=forever)
+            )
+        yield running
+
+
 def stock(store):
     """Make a store with the demo models and those of the scripted backend."""
     with start(store) as running:
-        for name, options in SCRIPTED.items():
+        for name, option in SCRIPTED.items():
             command = ["create", name, "--file", MODELS / "scripted.gguf", "--backend", "scripted"]
-            _puna(*command, "--format", "scripted", *options, PUNA_GRPC_HOST=running.grpc)
+            _puna(*command, "--format", "scripted", "--option", option, PUNA_GRPC_HOST=running.grpc)
 
 
 @contextlib.contextmanager
@@ -77,9 +96,30 @@ def serve_script(folder, store):
     return script
 
 
-def push(folder, name):
-    """Push a model of random bytes to a registry; return its name. Each name has bytes of its own."""
-    side = Side(folder / "pushed")
+@contextlib.contextmanager
+def slow_registry(registry):
+    """Run a front before a registry which sends a blob of 3 MB within a second; give its address."""
+    loop = asyncio.new_event_loop()
+    started, stop = queue.SimpleQueue(), asyncio.Event()
+
+    async def serve():
+        async with fronting(registry) as front:
+            front.on(Slow(chunk=64 << 10, seconds=0.02), times=1 << 30)
+            started.put(front.host)
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield started.get(timeout=20)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+def push(folder, registry, path):
+    """Push a model of 3 MB to a registry. Each path has bytes of its own."""
+    side, name = Side(folder / "pushed"), f"{registry}/{path}"
     side.make(name, size=3_000_000)
     asyncio.run(side.push(name))
-    return name

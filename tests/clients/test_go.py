@@ -18,4 +18,4 @@ def test_the_suite_in_go(go_path, protoc, variables):
     ]
     run(protoc, f"-I{PROTO}", *options, *files, path=home / "bin", cwd=home, env=environment)
     run("go", "vet", "./...", cwd=home, env=environment)
-    run("go", "test", "-count=1", "./...", cwd=home, env=environment)
+    run("go", "test", "-count=1", "-parallel=16", "./...", cwd=home, env=environment)
