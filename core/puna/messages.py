@@ -16,6 +16,18 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallDelta:
+    """A part of the arguments of a tool call that the model is writing."""
+
+    index: int
+    id: str = ""
+    """With `name`, in the first delta of a call alone."""
+    name: str = ""
+    arguments: str = ""
+    """The next part of the JSON text of the arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """A tool that a model may call."""
 

@@ -7,7 +7,7 @@ text was cut, unless a parser imitates Ollama where the cut shows.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from puna.messages import ToolCall
 
@@ -34,4 +34,25 @@ class AnswerParser(Protocol):
 
     def finish(self) -> ParsedDelta:
         """Return what was held back, after the last text. Raises as `feed` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCalls:
+    """The calls that a parser of answers is waiting for, as the model has written them so far."""
+
+    text: str
+    name: str = ""
+    """The tool, where the parser knows it already; `text` then begins with the arguments."""
+    several: bool = False
+    """Whether the parser waits for further calls after the first one."""
+
+
+@runtime_checkable
+class ShowsOpenCalls(Protocol):
+    """A parser of answers whose calls can be read while the model writes them: see puna.prompt.call_deltas."""
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
         ...

@@ -5,7 +5,7 @@ from typing import Final
 
 from puna.backend import TokenLogprob
 from puna.go.json import replace_lone_surrogates
-from puna.messages import ToolCall
+from puna.messages import ToolCall, ToolCallDelta
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
@@ -49,6 +49,8 @@ def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
     message = chat_pb2.ChatDelta(
         content=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
     )
+    if delta.tool_call_deltas:
+        message.tool_call_deltas.extend(map(tool_call_delta, delta.tool_call_deltas))
     if delta.tool_calls:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
@@ -171,6 +173,16 @@ def tool_call(call: ToolCall) -> message_pb2.ToolCall:
         index=call.index,
         name=replace_lone_surrogates(call.name),
         arguments_json=replace_lone_surrogates(call.arguments),
+    )
+
+
+def tool_call_delta(delta: ToolCallDelta) -> message_pb2.ToolCallDelta:
+    """Return a part of a tool call as a message."""
+    return message_pb2.ToolCallDelta(
+        index=delta.index,
+        id=delta.id,
+        name=replace_lone_surrogates(delta.name),
+        arguments_json=replace_lone_surrogates(delta.arguments),
     )
 
 

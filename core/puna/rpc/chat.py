@@ -1,5 +1,7 @@
 """ChatService."""
 
+from dataclasses import replace
+
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
@@ -21,7 +23,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def Chat(self, request: chat_pb2.ChatRequest, context: Context) -> chat_pb2.ChatResponse:
         """Answer a conversation in one message."""
         with observed(self._serving.activity, request.model, "Chat") as entry:
-            asked = await self._asked(request)
+            # A complete answer has complete calls alone.
+            asked = replace(await self._asked(request), tool_call_deltas=False)
             deltas, done = await collected(self._serving.chat(asked, entry.on_progress), entry)
         # Outside of `observed`: the model's work is over, and a cancellation by id would find nothing to stop.
         return await offload_if_heavy(weight_of_deltas(deltas), answers.full_chat_response, deltas, done)

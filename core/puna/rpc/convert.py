@@ -78,6 +78,7 @@ def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
         messages=messages(wire.messages),
         tools=json_fields.tools(wire.tools),
         tool_choice=_tool_choice(wire.tool_choice),
+        tool_call_deltas=wire.tool_call_deltas,
         render_only=wire.render_only,
         options=request_options(wire.options),
     )

@@ -6,22 +6,15 @@ exceptions: Ollama's clients see an empty delta where a text has log-probabiliti
 it back, and for every text of an answer that is not parsed, or that generate parses for thinking only.
 """
 
-import secrets
-import string
 from collections.abc import Sequence
 from dataclasses import replace
 
 from puna.backend import TextDelta
 from puna.messages import ToolCall
 from puna.prompt.go_template.answer import GoTemplateParser
-from puna.prompt.parsed import AnswerParser, ParsedDelta
+from puna.prompt.parsed import AnswerParser, ParsedDelta, ShowsOpenCalls
 from puna.serving.answers import Delta
-
-
-def call_id() -> str:
-    """Return a fresh id for a tool call."""
-    # Ollama's ids have this form.
-    return "call_" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+from puna.serving.call_deltas import CallDeltas, call_id
 
 
 class AnswerReader:
@@ -34,22 +27,28 @@ class AnswerReader:
         sends_empty: bool = False,
         splits_calls: bool = False,
         calls_at_end: bool = False,
+        call_deltas: CallDeltas | None = None,
     ) -> None:
         """Read with a fresh parser.
 
         sends_empty: there is a delta for every text, even an empty one.
         splits_calls: calls follow the content of the same text in a delta of their own.
         calls_at_end: all calls come with the end, without ids, as in generate.
+        call_deltas: makes the deltas of calls; None: there are none.
         """
         self._parser = parser
         self._sends_empty = sends_empty
         self._splits_calls = splits_calls
         self._calls_at_end = calls_at_end
+        self._call_deltas = call_deltas
+        self._shows_calls = parser if call_deltas is not None and isinstance(parser, ShowsOpenCalls) else None
         self._late: list[ToolCall] = []
 
     def feed(self, decoded: TextDelta) -> Sequence[Delta]:
         """Return the deltas for what was decoded: usually one; none if nothing is to be sent for it."""
         parsed = self._parser.feed(decoded.text)
+        if self._call_deltas is not None:
+            return self._with_call_deltas(decoded, parsed, self._call_deltas)
         calls = self._calls(parsed)
         if not (parsed.content or parsed.thinking or calls):
             sent = self._sends_empty or (decoded.logprobs and not parsed.waits)
@@ -63,12 +62,32 @@ class AnswerReader:
     def finish(self) -> Delta:
         """Return what was held back, which travels with the end of the answer."""
         parsed = self._parser.finish()
+        if self._call_deltas is not None:
+            deltas, calls = self._call_deltas.advance("", parsed.calls, None)
+            return Delta(
+                text=parsed.content, thinking=parsed.thinking, tool_calls=calls, tool_call_deltas=tuple(deltas)
+            )
         calls = self._calls(parsed)
         return Delta(
             text=parsed.content,
             thinking=parsed.thinking,
             tool_calls=tuple(self._late) if self._calls_at_end else calls,
         )
+
+    def _with_call_deltas(self, decoded: TextDelta, parsed: ParsedDelta, call_deltas: CallDeltas) -> Sequence[Delta]:
+        """Return the deltas as `feed` does, with those of calls, which follow the content of the same text."""
+        opened = self._shows_calls.open_calls if self._shows_calls is not None else None
+        deltas, calls = call_deltas.advance(decoded.text, parsed.calls, opened)
+        if not (parsed.content or parsed.thinking or calls or deltas):
+            return (Delta(logprobs=decoded.logprobs),) if decoded.logprobs and not parsed.waits else ()
+        delta = Delta(
+            text=parsed.content,
+            thinking=parsed.thinking,
+            tool_calls=calls,
+            logprobs=decoded.logprobs,
+            tool_call_deltas=tuple(deltas),
+        )
+        return (delta,)
 
     def _calls(self, parsed: ParsedDelta) -> tuple[ToolCall, ...]:
         # Ollama's generate has calls in its last message only, so its clients look for them there.

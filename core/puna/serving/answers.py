@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from puna.backend import TokenLogprob
-from puna.messages import ToolCall
+from puna.messages import ToolCall, ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class Delta:
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_call_deltas: tuple[ToolCallDelta, ...] = ()
+    """Parts of the arguments of calls, for requests with `tool_call_deltas`. They come before the calls themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

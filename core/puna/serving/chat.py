@@ -78,6 +78,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
                 messages=request.messages,
                 tools=request.tools,
                 tool_choice=request.tool_choice,
+                tool_call_deltas=request.tool_call_deltas,
                 think=asked.think and think,
                 options=options,
                 request=asked,

@@ -10,7 +10,7 @@ JSON object.
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from puna.backend import ChatDelta, ChatInput, ChatMessage, ChatTool, ChatToolCall, Finish, Prefill, SequenceRequest
 from puna.errors import BackendFailedError
@@ -20,8 +20,8 @@ from puna.models.stored import StoredModel
 from puna.options import Options
 from puna.prompt.conversation import assemble
 from puna.runtime.requirements import Lease
-from puna.serving.answer_parsers import call_id
 from puna.serving.answers import Delta, Done, Event, Progress
+from puna.serving.call_deltas import call_id, whole_calls
 from puna.serving.clock import Clock, usage
 from puna.serving.requests import RequestOptions
 from puna.serving.sampling_options import output_constraint, sampling, token_limit
@@ -39,6 +39,8 @@ class Conversation:
     """Replaces the model's system message."""
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    tool_call_deltas: bool = False
+    """Whether calls are also sent as deltas: one for each, since the backend sends complete calls."""
     think: Think | None = None
     """None: the backend decides."""
     options: Options
@@ -82,6 +84,8 @@ async def answer(conversation: Conversation, lease: Lease, clock: Clock) -> Asyn
             if isinstance(event, ChatDelta):
                 delta = _delta(event, count, silent=silent)
                 count += len(delta.tool_calls)
+                if conversation.tool_call_deltas:
+                    delta = replace(delta, tool_call_deltas=whole_calls(delta.tool_calls))
                 if delta.text or delta.thinking or delta.tool_calls or delta.logprobs:
                     yield delta
             elif isinstance(event, Finish):

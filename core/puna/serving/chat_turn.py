@@ -14,6 +14,7 @@ from puna.capabilities import PARSERS, THINKING
 from puna.messages import Message, Think, Tool
 from puna.prompt.builtin import call_layouts
 from puna.prompt.builtin.interface import Parser
+from puna.prompt.call_deltas import notations
 from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
@@ -24,6 +25,7 @@ from puna.prompt.tool_grammar import grammar as tool_grammar
 from puna.runtime.requirements import Lease
 from puna.serving.access import ResolvedModel
 from puna.serving.answer_parsers import AnswerReader, plain
+from puna.serving.call_deltas import CallDeltas
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.requests import ChatRequest
 
@@ -49,6 +51,8 @@ class ChatTurn:
     """The tools under their own names; a parser may have renamed those in `tools`."""
     layout: OutputLayout | None = None
     """Output layout of the model file's Jinja template; None if another template is used."""
+    tool_call_deltas: bool = False
+    """Whether the client wants the arguments of calls while they are written."""
 
     def tool_call_constraint(self) -> Constraint | None:
         """Return the constraint for an answer that must be a tool call; None if the notation of calls is not known."""
@@ -77,13 +81,27 @@ class ChatTurn:
         # Behind the thinking, constrained content has no markers left to take apart.
         if self.conversation.native and thought and not self.must_call:
             return plain()
+        deltas = self.call_deltas()
         if self.layout is not None:
-            return AnswerReader(parsers.parser(self.layout, self.tools, self.prompt.answer_prefix, self.think))
+            parser = parsers.parser(self.layout, self.tools, self.prompt.answer_prefix, self.think)
+            return AnswerReader(parser, call_deltas=deltas)
         if self.parser is not None:
-            return AnswerReader(self.parser)
+            return AnswerReader(self.parser, call_deltas=deltas)
         tools = ToolCallParser(self.tools, self.found.templates.tool_tag) if self.tools else None
         thinking = None if thought else self.thinking
-        return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True) if thinking or tools else plain()
+        if not (thinking or tools):
+            return plain()
+        return AnswerReader(GoTemplateParser(thinking, tools), splits_calls=True, call_deltas=deltas)
+
+    def call_deltas(self) -> CallDeltas | None:
+        """Return the maker of the deltas of calls for one answer. None: the client wants none, or offers no tools."""
+        if not (self.tool_call_deltas and self.tools):
+            return None
+        if self.layout is not None:
+            return CallDeltas(notations.of_layout(self.layout, self.tools), self.tools)
+        if self.parser is not None:
+            return CallDeltas(notations.of_parser(self.found.templates.parser_name, self.tools), self.tools)
+        return CallDeltas(notations.of_go_template(self.tools), self.tools)
 
     def may_think(self) -> bool:
         """Return whether the model may think before the content, in a way that the reader recognises."""
@@ -127,5 +145,16 @@ async def chat_turn(found: ResolvedModel, lease: Lease, request: ChatRequest, th
     must_call = request.tool_choice.mode == "required" and request.options.constraint is None
     layout = await templates.chat_template(lease.facts).layout(tools=bool(tools)) if conversation.native else None
     return ChatTurn(
-        found, conversation, tuple(messages), prompt, tools, think, thinking, parser, must_call, offered, layout
+        found=found,
+        conversation=conversation,
+        messages=tuple(messages),
+        prompt=prompt,
+        tools=tools,
+        think=think,
+        thinking=thinking,
+        parser=parser,
+        must_call=must_call,
+        offered=offered,
+        layout=layout,
+        tool_call_deltas=request.tool_call_deltas,
     )

@@ -80,6 +80,8 @@ class ChatRequest:
     """Empty: only load or unload the model."""
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    tool_call_deltas: bool = False
+    """Whether the arguments of calls are also sent while they are written."""
     render_only: bool = False
     """Whether to return the prompt instead of running it."""
     count_only: bool = False

@@ -50,7 +50,9 @@ class ThinkingPhase:
     async def events(self) -> AsyncGenerator[Event]:
         """Yield the thinking, and return when content begins."""
         turn = self._turn
-        reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else turn.reader()
+        # Calls of this sequence are written again by the second one, so they have no deltas here.
+        quiet = replace(turn, tool_call_deltas=False)
+        reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else quiet.reader()
         sequence, self.cut = await self._builder.sequence(self._prompt.text, self._prompt.media)
         native = turn.conversation.native
         # An impossible constraint must be refused before the first delta. This sequence of no tokens has it compiled,
@@ -109,7 +111,7 @@ class ThinkingPhase:
             parser = turn.found.templates.parser() or turn.parser
             # Parsers rename tools in `init`, so they get the original names again.
             parser.init(turn.offered, turn.messages[-1], Think(False))
-            return AnswerReader(parser)
+            return AnswerReader(parser, call_deltas=turn.call_deltas())
         if self.finish is not None and turn.parser is not None:
             # The first sequence ended inside the thinking, and the parser would take the content for more of it.
             return plain()

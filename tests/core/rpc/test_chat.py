@@ -46,6 +46,54 @@ async def test_calls_come_in_a_delta_whenever_they_are_complete(stubs, backend):
     assert messages[-1].done.finish.reason == usage_pb2.FINISH_REASON_TOOL_CALLS
 
 
+async def streamed(stubs, asked):
+    """Return the deltas of calls, the calls and the reason."""
+    messages = [message async for message in stubs.chat.StreamChat(asked)]
+    deltas = [each for message in messages for each in message.deltas]
+    calls = [call for each in deltas for call in each.tool_calls]
+    return [part for each in deltas for part in each.tool_call_deltas], calls, messages[-1].done.finish.reason
+
+
+@pytest.mark.parametrize("model", ["tools", "native"])
+async def test_arguments_are_streamed_if_the_client_asks_for_it(stubs, backend, model):
+    answer = ("<tool_call>", '{"name": "get_weather", ', '"arguments": {"city"', ': "Ro', 'me"}}', "</tool_call>")
+    for _ in range(3):
+        backend.play(*answer, "<tool_call>", '{"name": "get_weather", "arguments": {}}', "</tool_call>")
+    parts, calls, reason = await streamed(stubs, request(model, tools=[WEATHER], tool_call_deltas=True))
+    assert [part.arguments_json for part in parts] == ['{"city"', ':"Ro', 'me"}', "{}"]
+    assert [part.index for part in parts] == [call.index for call in calls for _ in range(3 - 2 * call.index)]
+    first, second = calls
+    assert [(part.id, part.name) for part in parts if part.id] == [(call.id, call.name) for call in (first, second)]
+    assert first.arguments_json == '{"city":"Rome"}'
+    assert reason == usage_pb2.FINISH_REASON_TOOL_CALLS
+    parts, calls, _ = await streamed(stubs, request(model, tools=[WEATHER]))
+    assert not parts
+    assert [call.arguments_json for call in calls] == ['{"city":"Rome"}', "{}"]
+    unary = await stubs.chat.Chat(request(model, tools=[WEATHER], tool_call_deltas=True))
+    assert [call.arguments_json for call in unary.message.tool_calls] == ['{"city":"Rome"}', "{}"]
+
+
+async def test_a_call_that_the_limit_cuts_has_deltas_and_is_no_call(stubs, backend):
+    backend.play("<tool_call>", '{"name": "get_weather", "arguments": {"city": "R', 'ome"}}')
+    options = options_pb2.RequestOptions(sampling=options_pb2.SamplingOptions(max_output_tokens=2))
+    asked = request("tools", tools=[WEATHER], tool_call_deltas=True, options=options)
+    parts, calls, reason = await streamed(stubs, asked)
+    assert "".join(part.arguments_json for part in parts) == '{"city":"R'
+    assert not calls
+    assert reason == usage_pb2.FINISH_REASON_LENGTH
+
+
+async def test_a_demanded_call_is_streamed_behind_thinking(stubs, backend):
+    backend.play("<think>", "hm", "</think>", "<tool_call>", "{")
+    backend.play("<tool_call>", '{"name": "get_weather", "arguments": {"city"', ': "Rome"}}', "</tool_call>")
+    choice = message_pb2.ToolChoice(mode=message_pb2.ToolChoice.MODE_REQUIRED)
+    options = options_pb2.RequestOptions(thinking=options_pb2.THINKING_LEVEL_ON)
+    asked = request("both", tools=[WEATHER], tool_choice=choice, options=options, tool_call_deltas=True)
+    parts, calls, _ = await streamed(stubs, asked)
+    assert [part.arguments_json for part in parts] == ['{"city"', ':"Rome"}']
+    assert [call.arguments_json for call in calls] == ['{"city":"Rome"}']
+
+
 async def test_deltas_that_are_ready_travel_together_and_stay_apart(stubs, backend):
     backend.play(*map(str, range(300)))
     messages = [message async for message in stubs.chat.StreamChat(request())]

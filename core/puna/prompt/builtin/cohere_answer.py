@@ -18,7 +18,7 @@ from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import first_of, overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _THINKING: Final = "<|START_THINKING|>"
 _END_OF_THINKING: Final = "<|END_THINKING|>"
@@ -65,6 +65,11 @@ class CohereParser:
     def finish(self) -> ParsedDelta:
         """Return what was held back."""
         return self._advance("", done=True)
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held, several=True) if self._state is _State.CALLS else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         """Return what `text` completes."""

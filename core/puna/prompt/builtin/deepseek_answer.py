@@ -19,7 +19,7 @@ from puna.prompt.builtin.format_texts.deepseek import CALL, CALLS, END_OF_CALL, 
 from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _END_OF_THINKING = "</think>"
 
@@ -88,6 +88,11 @@ class DeepSeekParser:
     def finish(self) -> ParsedDelta:
         """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held) if self._state is _State.CALLS else None
 
     def _sure(self) -> str:
         """Take the text that is neither the start of `</think>` nor white space before it."""

@@ -21,7 +21,7 @@ from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
 from puna.prompt.builtin.qwen3_coder_answer import typed_exactly
 from puna.prompt.markers import first_of, overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 START: Final = "<|start|>"
 MESSAGE: Final = "<|message|>"
@@ -73,6 +73,11 @@ class GlimmerParser:
     def finish(self) -> ParsedDelta:
         """Return what was held back. A header without a body becomes content. Raises as `feed` does."""
         return self._advance("", done=True)
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         self._held += text

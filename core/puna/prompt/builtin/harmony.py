@@ -22,7 +22,7 @@ from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _START: Final = "<|start|>"
 _MESSAGE: Final = "<|message|>"
@@ -102,6 +102,13 @@ class HarmonyParser:
         """Return the call, if there is one; text that was held back is lost."""
         return self._advance("", done=True)
 
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The call whose message the model is writing; None: there is none."""
+        if self._state is not _State.BODY or not self._header.tool:
+            return None
+        return OpenCalls(self._arguments + self._held, self._tool_name())
+
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         self._held += text
         content, thinking = "", ""
@@ -160,8 +167,10 @@ class HarmonyParser:
         except ValueError as error:
             text = f"error parsing tool call: raw='{self._arguments}', err={error}"
             raise BackendFailedError(text) from None
-        name = self._names.original(self._called.removeprefix("functions."))
-        return (ToolCall(name=name, arguments=gojson.dumps(arguments), index=0),)
+        return (ToolCall(name=self._tool_name(), arguments=gojson.dumps(arguments), index=0),)
+
+    def _tool_name(self) -> str:
+        return self._names.original(self._called.removeprefix("functions."))
 
 
 class ToolNames:

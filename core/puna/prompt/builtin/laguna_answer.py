@@ -24,7 +24,7 @@ from puna.prompt.builtin.interface import goes_on
 from puna.prompt.builtin.notation.json_call import read_call as read_json_call
 from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.markers import first_of, overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _BEGINNING: Final = "<think>"
 _END_OF_THINKING: Final = "</think>"
@@ -79,6 +79,11 @@ class LagunaParser:
     def finish(self) -> ParsedDelta:
         """Return what was held back, and a call that was not closed. Raises as `feed` does."""
         return self._advance("", done=True)
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         self._held += text

@@ -18,7 +18,7 @@ from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _CALL: Final = "[TOOL_CALLS]"
 _ARGUMENTS: Final = "[ARGS]"
@@ -73,6 +73,11 @@ class MinistralParser:
     def finish(self) -> ParsedDelta:
         """Return nothing: text that is held back at the end is lost, as in Ollama."""
         return self.feed("")
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held, self._name) if self._state is _State.ARGUMENTS else None
 
     def _content(self) -> str:
         tags = {_CALL: _State.NAME, _THINKING: _State.THINKING}

@@ -23,7 +23,7 @@ from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt.builtin.interface import goes_on
 from puna.prompt.markers import overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 ReadCall = Callable[[str, Sequence[Tool]], tuple[str, dict[str, Any]]]
 """Reads the text between the tags of a call; returns the name and the arguments. Raises BackendFailedError."""
@@ -114,6 +114,11 @@ class TaggedParser:
     def finish(self) -> ParsedDelta:
         """Return a call that was not closed, if the option `closes` is set. Other text that is held is dropped."""
         return self._advance("", done=True)
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         self._held += text

@@ -2,7 +2,7 @@
 
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 
 class GoTemplateParser:
@@ -25,3 +25,8 @@ class GoTemplateParser:
     def finish(self) -> ParsedDelta:
         """Return text that looked like the beginning of a call and was none."""
         return self._tools.finish() if self._tools is not None else ParsedDelta()
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return self._tools.open_calls if self._tools is not None else None

@@ -20,7 +20,7 @@ from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Tool, ToolCall
 from puna.prompt.markers import overlap
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 
 class _State(Enum):
@@ -60,6 +60,11 @@ class ToolCallParser:
     def finish(self) -> ParsedDelta:
         """Return the content that was held back for a call that never came."""
         return ParsedDelta(self._held if self._bare and not self._count else "")
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._held) if self._state is _State.CALLING else None
 
     def _look(self) -> tuple[str, _State]:
         """Return the content before the tag, and the next state."""

@@ -15,6 +15,9 @@ _LONGEST_LITERAL: Final = 1 << 16
 class Schemas:
     """The schemas of the parameters of tools, by the names of the tools."""
 
+    nulls = False
+    """The word null is a text where only texts are allowed."""
+
     def __init__(self, tools: Sequence[Tool]) -> None:
         """Read the schemas. A schema that is not a JSON object counts as empty."""
         self._schemas = {tool.name: _schema(tool.parameters) for tool in tools}
@@ -25,8 +28,15 @@ class Schemas:
 
     def value(self, tool: str, key: str, text: str) -> Value:
         """Return the value of an argument: JSON where the schema allows more than strings, else the text itself."""
+        return typed(self._property(tool, key), text)
+
+    def only_text(self, tool: str, key: str) -> bool:
+        """Return whether the schema of an argument allows only strings."""
+        return _kinds(self._property(tool, key)) == {"string"}
+
+    def _property(self, tool: str, key: str) -> object:
         properties = self.of(tool).get("properties")
-        return typed(properties.get(key) if isinstance(properties, Mapping) else None, text)
+        return properties.get(key) if isinstance(properties, Mapping) else None
 
 
 def typed(schema: object, text: str) -> Value:

@@ -36,13 +36,13 @@ class UnreadableError(Exception):
 
 def read_calls(text: str, layout: OutputLayout, tools: Sequence[Tool]) -> tuple[tuple[ToolCall, ...], str]:
     """Return the calls with which a text begins, and the rest of the text; markers alone do not count as a rest."""
-    reader = _Reader(text, layout, tools)
+    reader = CallReader(text, layout, tools)
     reader.read()
     rest = text[reader.done :].strip()
     return tuple(reader.calls), "" if _ONLY_MARKERS.fullmatch(rest) else rest
 
 
-class _Reader:
+class CallReader:
     """A position in a text, which moves from call to call."""
 
     def __init__(self, text: str, layout: OutputLayout, tools: Sequence[Tool]) -> None:
@@ -190,6 +190,20 @@ class _Reader:
 
     def _tagged_call(self) -> None:
         layout, tagged = self._layout, self._layout.tagged
+        name, made = self._tagged_head()
+        if layout.call_syntax is CallSyntax.TAGGED_JSON:
+            arguments = self._json()
+        elif layout.call_syntax is CallSyntax.NESTED:
+            arguments = self._nested_arguments(name)
+        else:
+            arguments = self._tagged_arguments(name)
+        self._take(tagged.after_arguments)
+        self._take(tagged.close)
+        self._add(name, arguments, made)
+
+    def _tagged_head(self) -> tuple[str, str | None]:
+        """Read a call up to its arguments; return the name and the id."""
+        layout, tagged = self._layout, self._layout.tagged
         made = self._first_id() if tagged.id_first else None
         self._need(tagged.before_name)
         markers = [tagged.after_name, tagged.separator, tagged.before_id, tagged.after_id, tagged.before_arguments]
@@ -207,15 +221,7 @@ class _Reader:
             self._take(tagged.after_id)
         self._take(tagged.separator)
         self._take(tagged.before_arguments)
-        if layout.call_syntax is CallSyntax.TAGGED_JSON:
-            arguments = self._json()
-        elif layout.call_syntax is CallSyntax.NESTED:
-            arguments = self._nested_arguments(name)
-        else:
-            arguments = self._tagged_arguments(name)
-        self._take(tagged.after_arguments)
-        self._take(tagged.close)
-        self._add(name, arguments, tagged.id_template.format(name=name, id=made) if made else None)
+        return name, tagged.id_template.format(name=name, id=made) if made else None
 
     def _pass_attributes(self) -> None:
         if self._layout.tagged.after_attributes:
@@ -253,15 +259,21 @@ class _Reader:
         if not tagged.before_key.strip():
             return out
         while self._take(tagged.before_key):
-            key = self._until(tagged.after_key.strip() or "\n").strip().strip("\"'")
-            self._exactly(tagged.after_key)
-            self._pass_attributes()
+            key = self._key()
             if tagged.before_json and self._take(tagged.before_json):
                 out[key] = parsed(self._value(tagged.after_value))
                 continue
             self._exactly(tagged.before_value)
             out[key] = self._schemas.value(name, key, self._value(tagged.after_value))
         return out
+
+    def _key(self) -> str:
+        """Read the key of an argument behind its first marker, and pass the marker behind the key."""
+        after = self._layout.tagged.after_key
+        key = self._until(after.strip() or "\n").strip().strip("\"'")
+        self._exactly(after)
+        self._pass_attributes()
+        return key
 
     def _exactly(self, marker: str) -> None:
         """Skip a marker and only its own white space: a value may begin with white space of its own."""

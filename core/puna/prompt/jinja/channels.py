@@ -24,7 +24,7 @@ from puna.messages import Tool, ToolCall
 from puna.prompt.jinja.calls import new_id
 from puna.prompt.layout import OutputLayout
 from puna.prompt.markers import first_or_certain
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 LAYOUT: Final = OutputLayout(
     name="gpt-oss",
@@ -114,6 +114,13 @@ class ChannelParser:
         call = ToolCall(name=name, arguments=gojson.dumps(arguments), index=len(self._calls), id=new_id())
         self._calls.append(call)
         return ""
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        # Without tools the client cannot read calls.
+        is_open = self._tool and self._tools
+        return OpenCalls(self._body + self._buffer, self._tool) if is_open else None
 
     def finish(self) -> ParsedDelta:
         """Return what was held back, and all calls."""

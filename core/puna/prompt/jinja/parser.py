@@ -19,7 +19,7 @@ from puna.messages import Tool
 from puna.prompt.jinja.calls import read_calls
 from puna.prompt.layout import CallSyntax, OutputLayout
 from puna.prompt.markers import first_or_certain
-from puna.prompt.parsed import ParsedDelta
+from puna.prompt.parsed import OpenCalls, ParsedDelta
 
 _WRAPPERS: Final = ("type", "function", "id", "arguments", "parameters", "name")
 
@@ -89,6 +89,11 @@ class OutputParser:
                 after = after.replace(stray, "").strip()
             return ParsedDelta(sure.content + (after if calls else rest), sure.thinking, calls)
         return ParsedDelta(sure.content + rest, sure.thinking)
+
+    @property
+    def open_calls(self) -> OpenCalls | None:
+        """The calls for which the parser is waiting; None: for none."""
+        return OpenCalls(self._buffer, several=True) if self._state is _State.CALLS else None
 
     def _step(self) -> tuple[str, str]:
         self._eat_space()

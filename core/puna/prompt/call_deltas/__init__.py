@@ -1,0 +1,1 @@
+"""Deltas of tool calls: the arguments of a call while the model writes it."""
