@@ -147,7 +147,7 @@ def test_grpc_takes_the_same_fields(server, grpc_channel):
         files=[models_pb2.FileBlob(name=name, digest=server.blob(text.encode())) for name, text in FILES.items()],
         backend_options_json='{"voice":"deep"}',
     )
-    assert [each.progress.status for each in models.CreateModel(request, timeout=10)][-1] == "success"
+    assert [*models.CreateModel(request, timeout=10)][-1].model.name == f"{request.name}:latest"
     shown = models.GetModel(models_pb2.GetModelRequest(name="rpc"), timeout=10)
     assert (shown.model.backend, shown.model.serving_backend, shown.backend_format) == ("shelf", "shelf", "crate")
     assert ([each.name for each in shown.files], shown.backend_options_json) == (sorted(FILES), '{"voice":"deep"}')

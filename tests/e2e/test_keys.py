@@ -173,7 +173,7 @@ def test_a_limit_says_when_to_try_again(server, make, boss, channel):
     assert [ask(server, "/api/chat", CHAT, **key)[0] for _ in range(2)] == [200, 200]
     status, headers, _ = ask(server, "/v1/chat/completions", CHAT, **key)
     assert (status, 0 < int(headers["Retry-After"]) <= 30) == (429, True)
-    request = chat_pb2.ChatRequest(model="llamita", messages=[message_pb2.Message(role="user", content="hi")])
+    request = chat_pb2.ChatRequest(model="llamita", messages=[message_pb2.ChatMessage(role="user", content="hi")])
     with pytest.raises(grpc.RpcError) as refused:
         chat_pb2_grpc.ChatServiceStub(channel).Chat(request, metadata=bearer(slow))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -186,7 +186,7 @@ def test_usage_is_counted_by_key(server, make, boss, channel):
     fresh = make("fresh", "--tokens-per-day", "10")
     service = server_pb2_grpc.ServerServiceStub(channel)
     _, _, answer = ask(server, "/api/chat", CHAT, Authorization=f"Bearer {fresh}")
-    own = service.GetUsage(server_pb2.GetUsageRequest(), metadata=bearer(fresh)).keys
+    own = service.ListUsage(server_pb2.ListUsageRequest(), metadata=bearer(fresh)).keys
     assert [each.key_name for each in own] == ["fresh"]
     assert own[0].requests == 1
     counts = (answer["prompt_eval_count"], answer["eval_count"])
@@ -195,9 +195,9 @@ def test_usage_is_counted_by_key(server, make, boss, channel):
     # Streams count too, and the quota is then used up.
     while own[0].day_tokens < 10:
         ask(server, "/api/chat", CHAT, Authorization=f"Bearer {fresh}")
-        own = service.GetUsage(server_pb2.GetUsageRequest(), metadata=bearer(fresh)).keys
+        own = service.ListUsage(server_pb2.ListUsageRequest(), metadata=bearer(fresh)).keys
     assert ask(server, "/api/chat", CHAT, Authorization=f"Bearer {fresh}")[0] == 429
-    everyone = service.GetUsage(server_pb2.GetUsageRequest(), metadata=bearer(boss)).keys
+    everyone = service.ListUsage(server_pb2.ListUsageRequest(), metadata=bearer(boss)).keys
     assert {"fresh", "boss", "shop"} <= {each.key_name for each in everyone}
 
 

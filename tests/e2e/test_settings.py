@@ -98,7 +98,7 @@ def test_options_of_loading(fresh):
             for name, value in runtime.items():
                 setattr(request.options.runtime, name, value)
             answers = list(generate_pb2_grpc.GenerateServiceStub(channel).StreamGenerate(request))
-            return sum(answer.progress.HasField("prompt_eval") for answer in answers)
+            return sum(answer.progress.HasField("prefill") for answer in answers)
 
         def threads():
             [host] = fresh.hosts()

@@ -73,7 +73,7 @@ def test_an_import_for_scripts(puna, folder):
     plan, *_, last = map(json.loads, lines)
     assert [each["name"] for each in plan["plan"]["models"]] == ["mine:latest"]
     assert [each["path"] for each in plan["plan"]["skipped"]] == [f"{folder}/none.gguf"]
-    assert last["imported"]["in_place"][0]["place"] == "PLACE_HARD_LINK"
+    assert last["imported"]["in_place"][0]["link_kind"] == "LINK_KIND_HARD"
     puna("rm", "mine")
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_blob_is_found_and_removed_and_the_model_comes_back(puna, serv
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     # Backends whose libraries are missing are listed before.
     finding, last = next(each for each in lines if "finding" in each), lines[-1]
-    assert (finding["finding"]["kind"], last["report"]["faults"]) == ("FINDING_KIND_DAMAGED_BLOB", "1")
+    assert (finding["finding"]["kind"], last["report"]["fault_count"]) == ("FINDING_KIND_DAMAGED_BLOB", 1)
     assert "repaired" in puna("doctor", "--repair").stdout
     server.upload("hurt", MODELS / "embedder.gguf")
     assert puna("doctor", "--offline", "--quick").stdout.splitlines()[-1].endswith("all is well")

@@ -21,7 +21,7 @@ def test_a_unary_call_and_a_stream(server):
     status, answer = call(server, "ModelsService/ListModels", b"{}")
     assert status == 200
     assert "scripted:latest" in [each["name"] for each in json.loads(answer)["models"]]
-    data = json.dumps({"request": {"name": "scripted", "verbose": True}}).encode()
+    data = json.dumps({"name": "scripted", "verbose": True}).encode()
     body = b"\0" + struct.pack(">I", len(data)) + data
     status, answer = call(server, "ModelsService/StreamModel", body, "application/connect+json")
     size = int.from_bytes(answer[1:5], "big")

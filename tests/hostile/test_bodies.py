@@ -230,7 +230,7 @@ def test_uploads_are_no_larger_than_the_limit(server):
 
 
 def chat_of(size):
-    return chat_pb2.ChatRequest(model="scripted", messages=[message_pb2.Message(role="user", content="a" * size)])
+    return chat_pb2.ChatRequest(model="scripted", messages=[message_pb2.ChatMessage(role="user", content="a" * size)])
 
 
 def code_of(call, *args, **more):
@@ -278,7 +278,7 @@ def test_an_upload_over_grpc_is_no_larger_than_the_limit(server, channel):
     stub = models_pb2_grpc.ModelsServiceStub(channel)
 
     def parts(size):
-        yield models_pb2.UploadBlobRequest(digest="sha256:" + "0" * 64, size_bytes=size)
+        yield models_pb2.UploadBlobRequest(config={"digest": "sha256:" + "0" * 64, "size_bytes": size})
         for _ in range(40):
             yield models_pb2.UploadBlobRequest(chunk=bytes(MB))
 

@@ -130,7 +130,7 @@ def _running(server):
     with grpc.insecure_channel(server.grpc) as channel:
         stub = server_pb2_grpc.ServerServiceStub(channel)
         try:
-            return len(stub.ListRequests(server_pb2.ListRequestsRequest()).requests)
+            return len(stub.ListRequests(server_pb2.ListRequestsRequest(page_size=1000)).requests)
         except grpc.RpcError:  # gRPC drops calls while a thousand others are in front of them
             return -1
 

@@ -67,7 +67,7 @@ SEED = {
 
 def scalar(field, changing):
     """Return the values of a field that is no message."""
-    if field.name in ("model", "name", "source", "destination", "from"):
+    if field.name in ("model", "name", "source", "destination", "from_model"):
         return st.sampled_from(values.OTHERS if changing else (*values.NAMES * 8, *values.OTHERS)).map(clean)
     if field.name in BY_NAME:
         return BY_NAME[field.name].map(lambda value: clean(value) if isinstance(value, str) else value)

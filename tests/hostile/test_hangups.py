@@ -135,7 +135,7 @@ def test_over_rest(start, apart):
 
 
 def uploading():
-    yield models_pb2.UploadBlobRequest(digest=DIGEST)
+    yield models_pb2.UploadBlobRequest(config={"digest": DIGEST})
     for _ in range(200):
         yield models_pb2.UploadBlobRequest(chunk=bytes(1000))
         time.sleep(0.01)
@@ -161,7 +161,7 @@ def calls(channel):
     yield lambda: embed.Embed.future(embed_pb2.EmbedRequest(model="scripted", inputs=inputs), timeout=20)
     yield lambda: models.UploadBlob.future(uploading(), timeout=20)
     yield lambda: models.PullModel(models_pb2.PullModelRequest(name="127.0.0.1:9/x/y", insecure=True), timeout=20)
-    yield lambda: models.CreateModel(models_pb2.CreateModelRequest(**{"name": "made", "from": "scripted"}), timeout=20)
+    yield lambda: models.CreateModel(models_pb2.CreateModelRequest(name="made", from_model="scripted"), timeout=20)
     yield lambda: models.CheckStore(models_pb2.CheckStoreRequest(), timeout=20)
     yield lambda: models.ListModels.future(models_pb2.ListModelsRequest(), timeout=20)
     yield lambda: models.LoadModel.future(models_pb2.LoadModelRequest(name="scripted"), timeout=20)

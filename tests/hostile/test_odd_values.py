@@ -46,7 +46,7 @@ HONEST = {
     "GetModel": {"name": "scripted"},
     "PullModel": {"name": "127.0.0.1:1/a/b:c", "insecure": True},
     "PushModel": {"name": "127.0.0.1:1/a/b:c", "insecure": True},
-    "CreateModel": {"name": "made", "from": "scripted"},
+    "CreateModel": {"name": "made", "from_model": "scripted"},
     "CopyModel": {"source": "scripted", "destination": "copied"},
     "DeleteModel": {"name": "nowhere"},
     "ImportModels": {"paths": ["/nowhere"]},

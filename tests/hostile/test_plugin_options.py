@@ -87,7 +87,7 @@ def calls(channel, model, options):
     yield lambda: generate.Generate(text)
     yield lambda: list(generate.StreamGenerate(text))
     chat = chat_pb2_grpc.ChatServiceStub(channel)
-    messages = [message_pb2.Message(role="user", content="Hi")]
+    messages = [message_pb2.ChatMessage(role="user", content="Hi")]
     said = chat_pb2.ChatRequest(model=model, messages=messages, options=options)
     yield lambda: chat.Chat(said)
     yield lambda: list(chat.StreamChat(said))

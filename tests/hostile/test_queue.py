@@ -74,7 +74,9 @@ def stats(server):
     """Return the server's figures of its models and requests."""
     with grpc.insecure_channel(server.grpc) as channel:
         models = models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(models_pb2.ListLoadedModelsRequest())
-        requests = server_pb2_grpc.ServerServiceStub(channel).ListRequests(server_pb2.ListRequestsRequest())
+        requests = server_pb2_grpc.ServerServiceStub(channel).ListRequests(
+            server_pb2.ListRequestsRequest(page_size=1000)
+        )
     return [(each.active_requests, each.queued_requests) for each in models.models], requests.requests
 
 

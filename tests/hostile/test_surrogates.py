@@ -200,9 +200,9 @@ def test_a_half_in_the_json_of_a_message(server):
         )
         request = models_pb2.CreateModelRequest(
             name="made",
-            **{"from": "scripted"},
+            from_model="scripted",
             parameters_json=json.dumps({"stop": [HALF]}),
             info_json=json.dumps({"k": HALF}),
         )
-        assert [each.progress.status for each in models.CreateModel(request, timeout=60)][-1] == "success"
+        assert [*models.CreateModel(request, timeout=60)][-1].model.name == "made:latest"
     assert WHOLE in server.json("/api/show", {"model": "made"})["parameters"]

@@ -138,7 +138,7 @@ def test_go_templates_of_models(server, channel):
             )
             assert (status, b"PUNA_TEMPLATE_BYTES" in text) == (400, True)
             request = models_pb2.CreateModelRequest(name="bad", template=GO_LIMITED[name])
-            setattr(request, "from", "scripted")
+            request.from_model = "scripted"
             code, text = call(stub.CreateModel, request)
             assert (code, "PUNA_TEMPLATE_BYTES" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
         dense = "{{.}}" * 4000  # too long for the core, so a worker reads it
@@ -165,7 +165,7 @@ def test_jinja_templates_of_models(server, channel, tmp_path, name):
         assert server.json("/api/chat", {"model": model, "messages": [], "stream": False})["done_reason"] == "load"
         said = {"messages": [{"role": "user", "content": "a"}], "stream": False}
         request = chat_pb2.ChatRequest(
-            model=model, messages=[message_pb2.Message(role="user", content="a")], render_only=True
+            model=model, messages=[message_pb2.ChatMessage(role="user", content="a")], render_only=True
         )
         with ThreadPoolExecutor(3) as pool:
             chatting = pool.submit(server.ask, "/api/chat", {"model": model, **said})

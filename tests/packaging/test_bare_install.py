@@ -54,7 +54,7 @@ def test_the_first_request_of_a_model_says_what_is_missing(server, path, body):
 
 
 def test_grpc_says_the_same(server):
-    message = message_pb2.Message(role="user", content="Hi")
+    message = message_pb2.ChatMessage(role="user", content="Hi")
     with grpc.insecure_channel(server.grpc) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(model="llamita", messages=[message]))

@@ -57,7 +57,7 @@ def test_rest_and_grpc_answer(server):
     with grpc.insecure_channel(server.grpc) as channel:
         request = chat_pb2.ChatRequest(
             model="llamita",
-            messages=[message_pb2.Message(role="user", content=QUESTION)],
+            messages=[message_pb2.ChatMessage(role="user", content=QUESTION)],
             options=options_pb2.RequestOptions(
                 sampling=options_pb2.SamplingOptions(temperature=0), thinking=options_pb2.THINKING_LEVEL_OFF
             ),

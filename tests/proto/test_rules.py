@@ -10,7 +10,12 @@ from google.protobuf import descriptor_pb2
 PROTO = Path(__file__).parents[2] / "proto"
 FILES = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.proto"))
 # A unary call and its streaming twin share one request; buf.yaml names the same exception.
-TWINS = {"StreamGenerate": "GenerateRequest", "StreamChat": "ChatRequest"}
+TWINS = {
+    "StreamGenerate": "GenerateRequest",
+    "StreamChat": "ChatRequest",
+    "StreamModel": "GetModelRequest",
+    "StreamVectors": "EmbedRequest",
+}
 
 
 @pytest.fixture(scope="module")

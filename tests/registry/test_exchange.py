@@ -11,7 +11,7 @@ from puna.errors import TransferError
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest as manifests
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.registry.repository import Repository
 from puna.models.storage import integrity, stat_fingerprints
 from puna.serving.catalogue import Catalogue
@@ -42,7 +42,7 @@ async def test_what_is_here_is_told_in_one_line_each_in_the_manifests_order(push
     steps = await two.pull(pushed.name)
     manifest = manifests.loads(two.manifest(pushed.name))
     assert [step for step in steps if step.digest] == [
-        TransferStep(f"pulling {layer.digest[7:19]}", layer.digest, layer.size, layer.size)
+        TransferStep(JobPhase.DOWNLOADING, f"pulling {layer.digest[7:19]}", layer.digest, layer.size, layer.size)
         for layer in (*manifest.layers, manifest.config)
     ]
     assert [step.status for step in steps[-3:]] == ["verifying sha256 digest", "writing manifest", "success"]
@@ -61,13 +61,13 @@ async def test_what_the_registry_has_is_not_sent_again(pushed, front):
     steps = await pushed.push(pushed.name)
     manifest = manifests.loads(pushed.manifest(pushed.name))
     assert steps == [
-        TransferStep("retrieving manifest"),
+        TransferStep(JobPhase.READING_MANIFEST, "retrieving manifest"),
         *(
-            TransferStep(f"pushing {layer.digest[7:19]}", layer.digest, layer.size, layer.size)
+            TransferStep(JobPhase.UPLOADING, f"pushing {layer.digest[7:19]}", layer.digest, layer.size, layer.size)
             for layer in (*manifest.layers, manifest.config)
         ),
-        TransferStep("pushing manifest"),
-        TransferStep("success"),
+        TransferStep(JobPhase.WRITING_MANIFEST, "pushing manifest"),
+        TransferStep(JobPhase.DONE, "success"),
     ]
     assert front.asked("PATCH") == front.asked("POST") == []
 
@@ -77,7 +77,10 @@ async def test_each_blob_that_is_sent_has_a_line_that_is_full(side, name):
     one.make(name)
     steps = await one.push(name)
     for layer in manifests.loads(one.manifest(name)).layers:
-        assert TransferStep(f"pushing {layer.digest[7:19]}", layer.digest, layer.size, layer.size) in steps
+        assert (
+            TransferStep(JobPhase.UPLOADING, f"pushing {layer.digest[7:19]}", layer.digest, layer.size, layer.size)
+            in steps
+        )
     assert [step.status for step in steps[-2:]] == ["pushing manifest", "success"]
 
 

@@ -42,7 +42,7 @@ async def test_paths_methods_origins_and_hosts_as_in_the_reference(core, url):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_the_version_is_the_core_s_word(core, url, method):
-    core.script("GetServerInfo", server_pb2.GetServerInfoResponse(version="9", rest_version="0.33.0"))
+    core.script("GetServerInfo", server_pb2.GetServerInfoResponse(version="9", ollama_version="0.33.0"))
     status, headers, body = await exchange(url, f"{method} /api/version", ["Host: localhost"])
     assert status == 200
     assert headers == ["Content-Length: 20", "Content-Type: application/json; charset=utf-8"]

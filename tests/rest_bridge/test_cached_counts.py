@@ -4,7 +4,7 @@ import pytest
 
 from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
-SAID = message_pb2.Message(role="assistant", content="a")
+SAID = message_pb2.ChatMessage(role="assistant", content="a")
 CHAT = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
 BODIES = {
     "/v1/chat/completions": CHAT,

@@ -51,7 +51,7 @@ _BY_METHOD: Final = {
     "puna.v1.ModelsService/LoadModel": Permission.INFERENCE,
     "puna.v1.ServerService/GetServerInfo": Permission.READ,
     "puna.v1.ServerService/WatchLoad": Permission.READ,
-    "puna.v1.ServerService/GetUsage": Permission.READ,  # of the caller's own key
+    "puna.v1.ServerService/ListUsage": Permission.READ,  # of the caller's own key
 }
 
 EXPOSURES: Final = ("generate", "chat", "embed", "tokenize", "rank", "models", "manage", "server")

@@ -24,7 +24,7 @@ class Conversation:
     """The model, the messages so far, and the settings for answers."""
 
     model: str
-    messages: list[message_pb2.Message] = field(default_factory=list)
+    messages: list[message_pb2.ChatMessage] = field(default_factory=list)
     parameters: dict[str, object] = field(default_factory=dict)
     """Parameters that the user has set, by their names in Modelfiles."""
     system: str = ""
@@ -44,11 +44,11 @@ class Conversation:
         # stays.
         if self.messages and self.messages[-1].role == "system":
             self.messages.pop()
-        self.messages.append(message_pb2.Message(role="system", content=text))
+        self.messages.append(message_pb2.ChatMessage(role="system", content=text))
 
     def clear(self) -> None:
         """Remove all messages but the system message."""
-        self.messages = [message_pb2.Message(role="system", content=self.system)] if self.system else []
+        self.messages = [message_pb2.ChatMessage(role="system", content=self.system)] if self.system else []
 
     def options(self) -> options_pb2.RequestOptions:
         """Return the options of a request."""
@@ -82,11 +82,11 @@ class Conversation:
 
         Closing the generator stops the model; then neither is kept.
         """
-        said = message_pb2.Message(role="user", content=content)
+        said = message_pb2.ChatMessage(role="user", content=content)
         for each in media:
             said.media.add(data=each)
         request = chat_pb2.ChatRequest(model=self.model, messages=[*self.messages, said], options=self.options())
-        heard = message_pb2.Message(role="assistant")
+        heard = message_pb2.ChatMessage(role="assistant")
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(request)
         try:
             async for answer in call:

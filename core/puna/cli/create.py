@@ -53,7 +53,7 @@ async def create(settings: Settings, arguments: argparse.Namespace) -> None:
     options: dict[str, object] = {}
     capabilities: list[str] = []
     if arguments.source:
-        setattr(request, "from", arguments.source)
+        request.from_model = arguments.source
     elif arguments.gguf:
         sources.paths = [checked(arguments.gguf)]
     elif arguments.folder:
@@ -163,7 +163,7 @@ def read_modelfile(
             if found.exists():
                 sources.paths.append(found)
             else:
-                setattr(request, "from", each.value)
+                request.from_model = each.value
         elif each.name in ("adapter", "draft"):
             found = expand(each.value, folder)
             if not found.exists():
@@ -235,7 +235,7 @@ async def upload(
         call = stub.UploadBlob()
         try:
             # The size lets the server refuse a blob that is too large before it receives anything.
-            await call.write(models_pb2.UploadBlobRequest(digest=digest, size_bytes=size))
+            await call.write(models_pb2.UploadBlobRequest(config=models_pb2.BlobConfig(digest=digest, size_bytes=size)))
             with path.open("rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK):
                     await call.write(models_pb2.UploadBlobRequest(chunk=chunk))
@@ -251,5 +251,5 @@ async def upload(
 
 def _step(status: str, total: int, completed: int, digest: str = "") -> models_pb2.CreateModelResponse:
     return models_pb2.CreateModelResponse(
-        progress=models_pb2.TransferProgress(status=status, digest=digest, total_bytes=total, completed_bytes=completed)
+        progress=models_pb2.JobProgress(status=status, digest=digest, total_bytes=total, completed_bytes=completed)
     )

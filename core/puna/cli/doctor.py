@@ -35,7 +35,7 @@ async def doctor(settings: Settings, arguments: argparse.Namespace) -> int:
                 report = each.report
         else:
             await follow(_steps(seen, report), as_json=False)
-    return 1 if report.faults or no_backend else 0
+    return 1 if report.fault_count or no_backend else 0
 
 
 async def _check_backends(settings: Settings, *, offline: bool, as_json: bool) -> bool:
@@ -136,6 +136,10 @@ def _print(finding: models_pb2.StoreFinding) -> None:
 
 
 def _print_report(report: models_pb2.StoreReport) -> None:
-    read = human_bytes(report.bytes_read)
-    print(f"{report.models} models, {report.blobs} blobs, {read} read: ", end="")
-    print(f"{report.faults} faults, {report.repaired} repaired" if report.faults or report.repaired else "all is well")
+    read = human_bytes(report.read_bytes)
+    print(f"{report.model_count} models, {report.blob_count} blobs, {read} read: ", end="")
+    print(
+        f"{report.fault_count} faults, {report.repaired_count} repaired"
+        if report.fault_count or report.repaired_count
+        else "all is well"
+    )

@@ -29,7 +29,7 @@ async def import_models(settings: Settings, arguments: argparse.Namespace) -> in
     request = models_pb2.ImportModelsRequest(
         paths=paths,
         name=arguments.name,
-        link=LINKS[arguments.link],
+        link_mode=LINKS[arguments.link],
         replace=arguments.replace,
         dry_run=arguments.dry_run,
         backend=arguments.backend,

@@ -8,7 +8,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from puna.cli.client import connected
-from puna.cli.tables import human_bytes, relative_time, table
+from puna.cli.tables import human_bytes, relative_time, short_id, table
+from puna.paging import read_pages
 from puna.settings import Settings
 from puna_client.v1 import models_pb2, models_pb2_grpc
 
@@ -16,7 +17,8 @@ from puna_client.v1 import models_pb2, models_pb2_grpc
 async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None:
     """Print the models of the store whose names begin with a prefix, ignoring case."""
     async with connected(settings) as channel:
-        answer = await models_pb2_grpc.ModelsServiceStub(channel).ListModels(models_pb2.ListModelsRequest())
+        stub = models_pb2_grpc.ModelsServiceStub(channel)
+        answer = await read_pages(stub.ListModels, models_pb2.ListModelsRequest())
     models = [model for model in answer.models if model.name.lower().startswith(prefix.lower())]
     if as_json:
         print_json(models)
@@ -27,7 +29,7 @@ async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None
     rows = [
         (
             model.name,
-            model.digest[:12],
+            short_id(model.digest),
             "-" if model.remote_model or _has_no_files(model) else human_bytes(model.size_bytes),
             relative_time(model.modify_time.ToNanoseconds() / 1e9 - now),
             *([model.serving_backend or f"{model.backend} (not installed)"] if named else []),
@@ -40,8 +42,10 @@ async def list_models(settings: Settings, prefix: str, *, as_json: bool) -> None
 async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None:
     """Print the loaded models whose names begin with a prefix."""
     async with connected(settings) as channel:
-        answer = await models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(models_pb2.ListLoadedModelsRequest())
+        stub = models_pb2_grpc.ModelsServiceStub(channel)
+        answer = await read_pages(stub.ListLoadedModels, models_pb2.ListLoadedModelsRequest())
     models = [each for each in answer.models if each.model.name.startswith(prefix)]
+    models.sort(key=lambda each: each.expire_time.ToNanoseconds(), reverse=True)
     if as_json:
         print_json(models)
         return
@@ -51,7 +55,7 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
     rows = [
         (
             each.model.name,
-            each.model.digest[:12],
+            short_id(each.model.digest),
             # A model of an upstream takes no memory here, and its context length may be unknown.
             human_bytes(each.size_bytes) if each.size_bytes else "-",
             processor(each.size_bytes, each.vram_bytes) if each.size_bytes or each.model.details.format else "-",

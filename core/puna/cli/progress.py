@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import AsyncIterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -24,28 +24,30 @@ class Step(Protocol):
     """A message with a progress field, as pull, push and create stream."""
 
     @property
-    def progress(self) -> models_pb2.TransferProgress:
+    def progress(self) -> models_pb2.JobProgress:
         """The progress."""
+
+    def HasField(self, field_name: Literal["progress"], /) -> bool:  # noqa: N802 - protobuf's name
+        """Return whether the message has progress. The last one has the model in its place."""
 
 
 async def follow(steps: AsyncIterable[Step], *, as_json: bool) -> None:
     """Show progress until the steps end."""
+    progress = (step.progress async for step in steps if step.HasField("progress"))
     if as_json:
-        async for step in steps:
-            each = step.progress
+        async for each in progress:
             found = {"status": each.status, "digest": each.digest, "total": each.total_bytes}
             print(json.dumps(found | {"completed": each.completed_bytes}), flush=True)
     # Progress goes to standard error, so that the output of a command can be piped.
     elif sys.stderr.isatty():
-        await _bars(steps)
+        await _bars(progress)
     else:
-        await _lines(steps)
+        await _lines(progress)
 
 
-async def _lines(steps: AsyncIterable[Step]) -> None:
+async def _lines(steps: AsyncIterable[models_pb2.JobProgress]) -> None:
     last = ""
-    async for step in steps:
-        each = step.progress
+    async for each in steps:
         done = each.total_bytes and each.completed_bytes == each.total_bytes
         # A log gets two lines for each step, its beginning and its end, instead of hundreds.
         line = f"{each.status} 100%" if done else each.status
@@ -54,7 +56,7 @@ async def _lines(steps: AsyncIterable[Step]) -> None:
             last = line
 
 
-async def _bars(steps: AsyncIterable[Step]) -> None:
+async def _bars(steps: AsyncIterable[models_pb2.JobProgress]) -> None:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -65,8 +67,7 @@ async def _bars(steps: AsyncIterable[Step]) -> None:
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        async for step in steps:
-            each = step.progress
+        async for each in steps:
             if not each.total_bytes:
                 # The bars of earlier steps are complete.
                 for task in progress.tasks:

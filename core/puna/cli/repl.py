@@ -301,7 +301,7 @@ class _Repl:
             messages=conversation.messages,
             parameters_json=json.dumps(conversation.parameters) if conversation.parameters else "",
         )
-        setattr(request, "from", conversation.model)
+        request.from_model = conversation.model
         # The call ends only when its stream is read to the end.
         async for _ in self._models.CreateModel(request):
             pass

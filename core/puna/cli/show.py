@@ -6,21 +6,21 @@ from typing import Any
 
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
-from puna.cli.tables import human_parameters, metadata_value, section
+from puna.cli.tables import human_parameters, metadata_value, section, short_id
 from puna.settings import Settings
 from puna_client.v1 import models_pb2, models_pb2_grpc
 
 SINGLE = ("license", "modelfile", "parameters", "system", "template")
 SHOWN_LINES = 2
 SHOWN_FILES = 10
-PLACES: Mapping[int, str] = {
-    models_pb2.PLACE_HARD_LINK: "hard link",
-    models_pb2.PLACE_SYMBOLIC_LINK: "symbolic link",
+LINK_KINDS: Mapping[int, str] = {
+    models_pb2.LINK_KIND_HARD: "hard link",
+    models_pb2.LINK_KIND_SYMBOLIC: "symbolic link",
 }
 STATES: Mapping[int, str] = {
     models_pb2.FILE_STATE_UNCHANGED: "unchanged",
-    models_pb2.FILE_STATE_TOUCHED: "touched since",
-    models_pb2.FILE_STATE_GONE: "gone",
+    models_pb2.FILE_STATE_CHANGED: "touched since",
+    models_pb2.FILE_STATE_MISSING: "gone",
 }
 
 
@@ -109,13 +109,13 @@ def _projector_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _file_rows(files: Sequence[models_pb2.FileBlob], *, verbose: bool) -> list[tuple[str, str]]:
     shown = files if verbose else files[:SHOWN_FILES]
-    rows = [(each.name, each.digest.partition(":")[2][:12]) for each in shown]
+    rows = [(each.name, short_id(each.digest)) for each in shown]
     return rows + ([("...", f"{len(files) - len(shown)} more")] if len(shown) < len(files) else [])
 
 
 def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:
     """Return the row of a file outside of the store: path, kind of link, state."""
-    return file.path, PLACES.get(file.place, ""), STATES.get(file.state, "")
+    return file.path, LINK_KINDS.get(file.link_kind, ""), STATES.get(file.state, "")
 
 
 def _first_lines(text: str) -> list[tuple[str]]:

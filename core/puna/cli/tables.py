@@ -100,6 +100,11 @@ def _decimal(value: int, unit: int) -> str:
     return f"{whole}.{digits}" if digits else str(whole)
 
 
+def short_id(digest: str) -> str:
+    """Return the first twelve digits of a digest, by which people tell models and files apart."""
+    return digest.removeprefix("sha256:")[:12]
+
+
 def metadata_value(value: object) -> str:
     """Format a metadata value. Long arrays are cut after a few items."""
     if isinstance(value, list):

@@ -91,8 +91,8 @@ def metrics(finish: usage_pb2.Finish) -> list[str]:
     lines = [
         ("total duration:", timings.total.ToNanoseconds(), 0),
         ("load duration:", timings.load.ToNanoseconds(), 0),
-        ("prompt eval", timings.prompt_eval.ToNanoseconds(), usage.prompt_tokens),
-        ("eval", timings.eval.ToNanoseconds(), usage.output_tokens),
+        ("prompt eval", timings.prefill.ToNanoseconds(), usage.prompt_tokens),
+        ("eval", timings.decode.ToNanoseconds(), usage.output_tokens),
     ]
     out = []
     for title, spent, count in lines:

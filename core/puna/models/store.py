@@ -163,8 +163,7 @@ class ModelStore:
                 continue  # removed meanwhile, or never complete
             except FAULTS as error:  # one bad model must not hide the others
                 self._leave_out(name, error)
-        # The name decides within a second, so that the order does not depend on the file system.
-        return sorted(found, key=lambda each: (-(each.modified_ns // 1_000_000_000), each.name.folded))
+        return sorted(found, key=lambda each: each.order)
 
     def _leave_out(self, name: ModelName, error: Exception) -> None:
         """Log why a model is not listed, once for each reason, since clients ask for lists every few seconds."""

@@ -190,7 +190,7 @@ class StoredModel(ModelLayers):
             digest=self.digest,
             size=self.size,
             modified_ns=self.modified_ns,
-            details=describe(self.config, self.parent_model, header, whole, lengths=True),
+            details=describe(self.config, self.parent_model, header, whole),
             capabilities=capabilities.detect_for_list(
                 self.config,
                 header,

@@ -28,7 +28,7 @@ def progress(event: Progress) -> usage_pb2.Progress:
     if event.phase == "loading":
         return usage_pb2.Progress(loading=usage_pb2.Progress.Loading(fraction=event.fraction))
     return usage_pb2.Progress(
-        prompt_eval=usage_pb2.Progress.PromptEval(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+        prefill=usage_pb2.Progress.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
     )
 
 
@@ -93,7 +93,7 @@ def full_chat_response(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResp
     """Return a chat's answer that is not streamed."""
     delta = joined((*deltas, done.delta))
     return chat_pb2.ChatResponse(
-        message=message_pb2.Message(
+        message=message_pb2.ChatMessage(
             role="assistant",
             content=replace_lone_surrogates(delta.text),
             thinking=replace_lone_surrogates(delta.thinking),
@@ -156,8 +156,8 @@ def timings(times: Timings) -> usage_pb2.Timings:
     for field, nanoseconds in (
         (message.total, times.total_ns),
         (message.load, times.load_ns),
-        (message.prompt_eval, times.prompt_eval_ns),
-        (message.eval, times.eval_ns),
+        (message.prefill, times.prompt_eval_ns),
+        (message.decode, times.eval_ns),
         (message.queue, times.queue_ns),
     ):
         # An unset duration tells "did not happen" from "took no time".
@@ -195,5 +195,5 @@ def logprob(entry: TokenLogprob) -> usage_pb2.TokenLogprob:
         token_id=entry.token_id,
         logprob=max(entry.logprob, -3.4028234663852886e38),
         top=map(logprob, entry.top),
-        piece=replace_lone_surrogates(entry.piece) if isinstance(entry, LogprobWithText) else None,
+        sent_text=replace_lone_surrogates(entry.piece) if isinstance(entry, LogprobWithText) else None,
     )

@@ -108,7 +108,7 @@ def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
     )
 
 
-def messages(wire: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
+def messages(wire: Sequence[message_pb2.ChatMessage]) -> tuple[Message, ...]:
     """Return the messages of a conversation."""
     return tuple(
         Message(
@@ -236,7 +236,7 @@ def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
     """Return a creation request. Raises InvalidRequestError."""
     return CreateRequest(
         name=wire.name,
-        base=getattr(wire, "from"),
+        base=wire.from_model,
         # No files and an empty list of files are different requests, and only this flag tells them apart.
         files=_files(wire.files) if wire.has_files or wire.files else None,
         adapters=_files(wire.adapters),

@@ -40,10 +40,10 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         return await offload_if_heavy(weight_of_vectors(found.vectors), _response, found, request.encoding)
 
     @streaming
-    async def StreamVectors(self, request: embed_pb2.StreamVectorsRequest, context: Context) -> None:
+    async def StreamVectors(self, request: embed_pb2.EmbedRequest, context: Context) -> None:
         """Embed a list of texts, and return the vectors in parts."""
-        encoding = request.request.encoding
-        found = await self._found(request.request, "StreamVectors")
+        encoding = request.encoding
+        found = await self._found(request, "StreamVectors")
         for some in groups([FLOAT_BYTES * len(each) for each in found.vectors], PART_BYTES):
             vectors = found.vectors[some]
             made = await offload_if_heavy(weight_of_vectors(vectors), _part, vectors, encoding)

@@ -2,14 +2,14 @@
 
 import time
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.go import json as gojson
 from puna.go.json import replace_lone_surrogates
 from puna.models.facts.details import Details, ModelSummary, local_time
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.show import ShowResult
 from puna.models.storage.linked import InPlace
 from puna.models.storage.stat_fingerprints import FileState, Place
@@ -18,16 +18,30 @@ from puna.rpc.answers import tool_call
 from puna.runtime.requirements import LoadedEntry
 from puna_client.v1 import message_pb2, models_pb2, options_pb2
 
+_DIGITS: Final = 64
 _PLACES: Final = {
-    Place.STORE: models_pb2.PLACE_UNSPECIFIED,
-    Place.HARD_LINK: models_pb2.PLACE_HARD_LINK,
-    Place.SYMBOLIC_LINK: models_pb2.PLACE_SYMBOLIC_LINK,
+    Place.STORE: models_pb2.LINK_KIND_UNSPECIFIED,
+    Place.HARD_LINK: models_pb2.LINK_KIND_HARD,
+    Place.SYMBOLIC_LINK: models_pb2.LINK_KIND_SYMBOLIC,
+}
+_PHASES: Final = {
+    JobPhase.READING_MANIFEST: models_pb2.JOB_PHASE_READING_MANIFEST,
+    JobPhase.DOWNLOADING: models_pb2.JOB_PHASE_DOWNLOADING,
+    JobPhase.UPLOADING: models_pb2.JOB_PHASE_UPLOADING,
+    JobPhase.VERIFYING: models_pb2.JOB_PHASE_VERIFYING,
+    JobPhase.READING_FILES: models_pb2.JOB_PHASE_READING_FILES,
+    JobPhase.CONVERTING: models_pb2.JOB_PHASE_CONVERTING,
+    JobPhase.QUANTIZING: models_pb2.JOB_PHASE_QUANTIZING,
+    JobPhase.WRITING_LAYERS: models_pb2.JOB_PHASE_WRITING_LAYERS,
+    JobPhase.WRITING_MANIFEST: models_pb2.JOB_PHASE_WRITING_MANIFEST,
+    JobPhase.REMOVING_BLOBS: models_pb2.JOB_PHASE_REMOVING_BLOBS,
+    JobPhase.DONE: models_pb2.JOB_PHASE_DONE,
 }
 _STATES: Final = {
-    None: models_pb2.FILE_STATE_GONE,
+    None: models_pb2.FILE_STATE_MISSING,
     FileState.UNKNOWN: models_pb2.FILE_STATE_UNSPECIFIED,
     FileState.UNCHANGED: models_pb2.FILE_STATE_UNCHANGED,
-    FileState.CHANGED: models_pb2.FILE_STATE_TOUCHED,
+    FileState.CHANGED: models_pb2.FILE_STATE_CHANGED,
 }
 
 
@@ -35,11 +49,11 @@ def summary(model: ModelSummary) -> models_pb2.Model:
     """Return an entry of the list of models."""
     return models_pb2.Model(
         name=model.name.shortest,
-        digest=model.digest,
+        digest=digest(model.digest),
         size_bytes=model.size,
         modify_time=timestamp(model.modified_ns),
         # Ollama prints times with the server's offset from UTC, which a Timestamp does not carry.
-        modify_offset_seconds=offset(model.modified_ns),
+        modify_utc_offset_seconds=offset(model.modified_ns),
         details=details(model.details),
         capabilities=model.capabilities,
         remote_model=model.remote_model,
@@ -54,10 +68,10 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
     return models_pb2.GetModelResponse(
         model=models_pb2.Model(
             name=model.name.shortest,
-            digest=model.digest,
+            digest=digest(model.digest),
             size_bytes=model.size,
             modify_time=timestamp(model.modified_ns),
-            modify_offset_seconds=offset(model.modified_ns),
+            modify_utc_offset_seconds=offset(model.modified_ns),
             details=details(model.details),
             capabilities=model.capabilities,
             remote_model=model.remote_model,
@@ -73,7 +87,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
         template=replace_lone_surrogates(model.template),
         system=replace_lone_surrogates(model.system),
         messages=[
-            message_pb2.Message(
+            message_pb2.ChatMessage(
                 role=replace_lone_surrogates(each.role),
                 content=replace_lone_surrogates(each.content),
                 thinking=replace_lone_surrogates(each.thinking),
@@ -95,7 +109,7 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
         backend_format=model.backend_format,
         backend_options_json=gojson.dumps(model.backend_options, sort_keys=True) if model.backend_options else "",
         upstream=model.upstream,
-        files=[models_pb2.FileBlob(name=each.name, digest=each.digest) for each in model.files],
+        files=[models_pb2.FileBlob(name=each.name, digest=digest(each.digest)) for each in model.files],
     )
 
 
@@ -106,10 +120,10 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
     return models_pb2.LoadedModel(
         model=models_pb2.Model(
             name=entry.name,
-            digest=entry.digest,
+            digest=digest(entry.digest),
             size_bytes=model.size,
             modify_time=timestamp(model.modified_ns),
-            modify_offset_seconds=offset(model.modified_ns),
+            modify_utc_offset_seconds=offset(model.modified_ns),
             details=details(model.details),
             capabilities=model.capabilities,
             backend=model.config.backend,
@@ -119,7 +133,7 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
         size_bytes=entry.size_bytes,
         vram_bytes=entry.vram_bytes,
         expire_time=timestamp(entry.expires_at_ns),
-        expire_offset_seconds=offset(entry.expires_at_ns),
+        expire_utc_offset_seconds=offset(entry.expires_at_ns),
         context_length=entry.context_length,
         backend=entry.backend,
         active_requests=entry.active,
@@ -128,19 +142,45 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
     )
 
 
-def progress(step: TransferStep) -> models_pb2.TransferProgress:
+def progress(step: TransferStep) -> models_pb2.JobProgress:
     """Return the progress of a transfer, a creation or an import."""
-    return models_pb2.TransferProgress(
-        status=step.status, digest=step.digest, total_bytes=step.total, completed_bytes=step.completed
+    return models_pb2.JobProgress(
+        phase=_PHASES[step.phase],
+        status=step.status,
+        digest=digest(step.digest),
+        total_bytes=step.total,
+        completed_bytes=step.completed,
     )
+
+
+class JobEvent(TypedDict, total=False):
+    """The field of an answer of PullModel, PushModel and CreateModel: one of the two."""
+
+    progress: models_pb2.JobProgress
+    model: models_pb2.Model
+
+
+def job_event(event: TransferStep | ModelSummary) -> JobEvent:
+    """Return a step of a job, or the model with which it ends."""
+    return {"model": summary(event)} if isinstance(event, ModelSummary) else {"progress": progress(event)}
+
+
+def digest(text: str) -> str:
+    """Return a digest in the one form of the wire, "sha256:" and 64 hexadecimal digits; empty if there is none.
+
+    The core has digests of manifests without the algorithm, and manifests may write a hyphen in place of the colon.
+    """
+    if len(text) == _DIGITS:
+        return f"sha256:{text}"
+    return text.replace("-", ":", 1)
 
 
 def in_place_file(found: InPlace) -> models_pb2.InPlaceFile:
     """Return the description of a file that was imported in place."""
     return models_pb2.InPlaceFile(
-        digest=found.digest,
+        digest=digest(found.digest),
         path=replace_lone_surrogates(found.origin),
-        place=_PLACES[found.place],
+        link_kind=_PLACES[found.place],
         state=_STATES[found.state],
     )
 

@@ -10,8 +10,9 @@ from puna.rpc import bounds, convert, model_answers, upkeep
 from puna.rpc.convert import create_request
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.json_fields import json_object
-from puna.rpc.model_answers import progress
+from puna.rpc.model_answers import job_event
 from puna.rpc.observe import observed
+from puna.rpc.pages import page
 from puna.rpc.parts import parts
 from puna.rpc.uploads import received
 from puna.serving.core import Serving
@@ -30,9 +31,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         self, request: models_pb2.ListModelsRequest, context: Context
     ) -> models_pb2.ListModelsResponse:
         """List the models of the store."""
-        found = await self._catalogue.list()
+        found, token = page(await self._catalogue.list(), lambda each: each.order, request, ["ListModels"])
         # An entry of the list costs about as much as five JSON values.
-        return await offload_if_heavy(5 * len(found), _listed, found)
+        return await offload_if_heavy(5 * len(found), _listed, found, token)
 
     @unary
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
@@ -40,9 +41,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         return await self._shown(request)
 
     @streaming
-    async def StreamModel(self, request: models_pb2.StreamModelRequest, context: Context) -> None:
+    async def StreamModel(self, request: models_pb2.GetModelRequest, context: Context) -> None:
         """Describe a model in parts."""
-        for part in parts(await self._shown(request.request)):
+        for part in parts(await self._shown(request)):
             await context.write(models_pb2.StreamModelResponse(part=part))
 
     async def _shown(self, request: models_pb2.GetModelRequest) -> models_pb2.GetModelResponse:
@@ -59,9 +60,14 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         self, request: models_pb2.ListLoadedModelsRequest, context: Context
     ) -> models_pb2.ListLoadedModelsResponse:
         """List the loaded models."""
-        entries = self._serving.loaded()
+        # Each request moves the time at which its model expires, so pages cannot be in the order of these times.
+        found, token = page(
+            self._serving.loaded(), lambda each: (each.name, each.pid, each.backend), request, ["ListLoadedModels"]
+        )
         return models_pb2.ListLoadedModelsResponse(
-            models=map(model_answers.loaded, entries), pending_requests=self._serving.waiting_for_load()
+            models=map(model_answers.loaded, found),
+            pending_requests=self._serving.waiting_for_load(),
+            next_page_token=token,
         )
 
     @unary
@@ -83,16 +89,16 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         """Pull a model from a registry."""
         with observed(self._serving.activity, request.name, "PullModel"):
             async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
-                async for step in steps:
-                    await context.write(models_pb2.PullModelResponse(progress=progress(step)))
+                async for event in steps:
+                    await context.write(models_pb2.PullModelResponse(**job_event(event)))
 
     @streaming
     async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
         """Push a model to a registry."""
         with observed(self._serving.activity, request.name, "PushModel"):
             async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
-                async for step in steps:
-                    await context.write(models_pb2.PushModelResponse(progress=progress(step)))
+                async for event in steps:
+                    await context.write(models_pb2.PushModelResponse(**job_event(event)))
 
     @streaming
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
@@ -101,8 +107,8 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
             bounds.check_create(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), create_request, request)
             async with aclosing(self._catalogue.create(asked)) as steps:
-                async for step in steps:
-                    await context.write(models_pb2.CreateModelResponse(progress=progress(step)))
+                async for event in steps:
+                    await context.write(models_pb2.CreateModelResponse(**job_event(event)))
 
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
@@ -157,5 +163,5 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
 
 
-def _listed(found: list[ModelSummary]) -> models_pb2.ListModelsResponse:
-    return models_pb2.ListModelsResponse(models=map(model_answers.summary, found))
+def _listed(found: list[ModelSummary], token: str) -> models_pb2.ListModelsResponse:
+    return models_pb2.ListModelsResponse(models=map(model_answers.summary, found), next_page_token=token)

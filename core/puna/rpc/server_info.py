@@ -13,6 +13,7 @@ from puna.errors import ServerEndingError
 from puna.plugins import Plugin
 from puna.plugins.table import plain
 from puna.rpc.error_boundary import Context, streaming, unary
+from puna.rpc.pages import page
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
 from puna_client.v1 import server_pb2, server_pb2_grpc
@@ -42,7 +43,14 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         self, request: server_pb2.ListRequestsRequest, context: Context
     ) -> server_pb2.ListRequestsResponse:
         """List the running requests."""
+        found, token = page(
+            self._serving.activity.entries(request.model),
+            lambda entry: (entry.start_ns, entry.id),
+            request,
+            ["ListRequests", request.model],
+        )
         return server_pb2.ListRequestsResponse(
+            next_page_token=token,
             requests=[
                 server_pb2.RequestInfo(
                     id=entry.id,
@@ -52,8 +60,8 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                     output_tokens=entry.output_tokens,
                     start_time=_timestamp(entry.start_ns),
                 )
-                for entry in self._serving.activity.entries(request.model)
-            ]
+                for entry in found
+            ],
         )
 
     @unary
@@ -67,9 +75,11 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         )
 
     @unary
-    async def GetUsage(self, request: server_pb2.GetUsageRequest, context: Context) -> server_pb2.GetUsageResponse:
+    async def ListUsage(self, request: server_pb2.ListUsageRequest, context: Context) -> server_pb2.ListUsageResponse:
         """Return the usage of API keys."""
-        return server_pb2.GetUsageResponse(
+        found, token = page(current().usage(), lambda each: (each[0].created, each[0].id), request, ["ListUsage"])
+        return server_pb2.ListUsageResponse(
+            next_page_token=token,
             keys=[
                 server_pb2.KeyUsage(
                     key_id=key.id,
@@ -81,8 +91,8 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                     day_tokens=counts.day_tokens,
                     tokens_per_day=key.tokens_per_day,
                 )
-                for key, counts in current().usage()
-            ]
+                for key, counts in found
+            ],
         )
 
     @streaming
@@ -117,7 +127,7 @@ def _timestamp(nanoseconds: int) -> Timestamp:
 def _info(plugins: list[Plugin]) -> server_pb2.GetServerInfoResponse:
     return server_pb2.GetServerInfoResponse(
         version=version("puna"),
-        rest_version=REST_VERSION,
+        ollama_version=REST_VERSION,
         backends=map(_backend, plugins),
     )
 
@@ -137,5 +147,5 @@ def _backend(plugin: Plugin) -> server_pb2.BackendInfo:
         info.constraints.extend(manifest.capabilities.constraints)
         info.sampling.extend(manifest.capabilities.sampling)
         info.manifest_path = plain(str(manifest.path))
-        info.options_json = json.dumps(manifest.options_schema())
+        info.options_schema_json = json.dumps(manifest.options_schema())
     return info

@@ -9,7 +9,7 @@ from puna.models.progress import TransferStep
 from puna.models.upkeep.in_place import Link
 from puna.models.upkeep.report import Finding, Kind, Report
 from puna.models.upkeep.scan import Found, Skipped
-from puna.rpc.model_answers import in_place_file, progress
+from puna.rpc.model_answers import digest, in_place_file, progress
 from puna.serving.upkeep import Failed, Imported, ImportEvent, ImportRequest, Plan
 from puna_client.v1 import models_pb2
 
@@ -48,7 +48,7 @@ def import_request(request: models_pb2.ImportModelsRequest) -> ImportRequest:
     return ImportRequest(
         paths=tuple(request.paths),
         name=request.name,
-        link=_LINKS.get(request.link, Link.AUTOMATIC),
+        link=_LINKS.get(request.link_mode, Link.AUTOMATIC),
         replace=request.replace,
         dry_run=request.dry_run,
         backend=request.backend,
@@ -96,11 +96,11 @@ def seen(each: TransferStep | Finding | Report) -> models_pb2.CheckStoreResponse
             return models_pb2.CheckStoreResponse(finding=_finding(each))
         case Report():
             report = models_pb2.StoreReport(
-                models=each.models,
-                blobs=each.blobs,
-                bytes_read=each.bytes_read,
-                faults=each.faults,
-                repaired=each.repaired,
+                model_count=each.models,
+                blob_count=each.blobs,
+                read_bytes=each.bytes_read,
+                fault_count=each.faults,
+                repaired_count=each.repaired,
             )
             return models_pb2.CheckStoreResponse(report=report)
     return models_pb2.CheckStoreResponse(progress=progress(each))
@@ -110,7 +110,7 @@ def _finding(finding: Finding) -> models_pb2.StoreFinding:
     return models_pb2.StoreFinding(
         kind=_KINDS[finding.kind],
         path=replace_lone_surrogates(finding.path),
-        digest=finding.digest,
+        digest=digest(finding.digest),
         models=finding.models,
         text=replace_lone_surrogates(finding.text),
         advice=replace_lone_surrogates(finding.advice),

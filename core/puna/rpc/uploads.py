@@ -31,22 +31,23 @@ async def received(
     An upload that fails or is cancelled leaves no file behind.
 
     Raises:
-        InvalidRequestError: the first message has no digest.
+        InvalidRequestError: the first message is not `config`.
         InvalidDigestError: the digest is malformed.
         DigestMismatchError: the content has another digest.
         TooLargeError: the blob exceeds the limit.
         OSError: the disk failed or has no room for the blob.
     """
     first = await anext(parts, None)
-    if first is None or first.WhichOneof("part") != "digest":
-        raise InvalidRequestError("the first message must be the digest")
-    if not first.digest:
+    if first is None or first.WhichOneof("part") != "config":
+        raise InvalidRequestError("the first message must be `config`", field="config")
+    config = first.config
+    if not config.digest:
         raise InvalidDigestError
     # The content is addressed by its digest, so a blob that is there is the same. Gigabytes need not travel again.
-    if await asyncio.to_thread(blobs.has, first.digest):
-        return Blob(first.digest, await asyncio.to_thread(blobs.size, first.digest), created=False)
+    if await asyncio.to_thread(blobs.has, config.digest):
+        return Blob(config.digest, await asyncio.to_thread(blobs.size, config.digest), created=False)
     try:
-        return await _written(blobs, first, parts, most)
+        return await _written(blobs, config, parts, most)
     except OSError:
         # A client of grpc.aio that is still sending when its call ends gets "Internal error" instead of the status.
         with contextlib.suppress(TimeoutError):
@@ -58,20 +59,20 @@ async def received(
 
 async def _written(
     blobs: BlobStore,
-    first: models_pb2.UploadBlobRequest,
+    config: models_pb2.BlobConfig,
     parts: AsyncIterator[models_pb2.UploadBlobRequest],
     most: int,
 ) -> Blob:
-    _check_size(first.size_bytes, most)
+    _check_size(config.size_bytes, most)
     with ExitStack() as stack:
         writer = await in_thread(stack.enter_context, blobs.writer())
-        await in_thread(durable.check_room, blobs.folder, first.size_bytes)
+        await in_thread(durable.check_room, blobs.folder, config.size_bytes)
         async for part in parts:
             _check_size(writer.size + len(part.chunk), most)
             await in_thread(_append, blobs, writer, part.chunk)
         # A cancelled upload can look like a complete one. A declared size tells them apart.
-        whole = first.size_bytes > 0 and writer.size == first.size_bytes
-        return await in_thread(writer.commit, first.digest, keep=whole)
+        whole = config.size_bytes > 0 and writer.size == config.size_bytes
+        return await in_thread(writer.commit, config.digest, keep=whole)
 
 
 def _append(blobs: BlobStore, writer: BlobWriter, chunk: bytes) -> None:

@@ -24,17 +24,19 @@ from puna.go.json import quote
 from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.facts.details import ModelSummary
+from puna.models.facts.details import Details, ModelSummary
 from puna.models.name import ModelName, Source, parse_reference, stub_name
 from puna.models.progress import TransferStep
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore
-from puna.models.stored import StoredModel
+from puna.models.stored import FAULTS, StoredModel
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.offered_models import OfferedModels
 
 Step: TypeAlias = TransferStep
+Event: TypeAlias = TransferStep | ModelSummary
+"""A step of a job, or the model with which it ends."""
 
 
 class Catalogue:
@@ -62,7 +64,7 @@ class Catalogue:
         self._registries = registries or Registries(store)
 
     async def list(self) -> list[ModelSummary]:
-        """Return all models of the store, newest first, and then those that backends offer.
+        """Return all models of the store, newest first, and then those that backends offer, by name.
 
         Raises OSError if the store cannot be read.
         """
@@ -80,7 +82,8 @@ class Catalogue:
             return stored
         taken = {each.name.shortest for each in stored}
         offered = await self._offered_models.list(sees)
-        return stored + [each for each in offered if each.name.shortest not in taken]
+        fresh = [each for each in offered if each.name.shortest not in taken]
+        return stored + sorted(fresh, key=lambda each: each.order)
 
     async def show(
         self, name: str, *, verbose: bool = False, system: str = "", options: Mapping[str, Any] | None = None
@@ -140,8 +143,22 @@ class Catalogue:
             await asyncio.to_thread(self._store.check)
             raise ModelNotFoundError(name) from None
 
-    async def create(self, request: CreateRequest) -> AsyncGenerator[Step]:
-        """Create a model and yield each step; a base model that is missing is pulled.
+    async def summary(self, name: ModelName) -> ModelSummary:
+        """Describe a model of the store as a list does. A model that cannot be read has its name alone.
+
+        A job ends with this description, and must not fail because another client removed its model in between.
+        """
+
+        def read() -> ModelSummary:
+            try:
+                return self._store.get(name).summary
+            except FAULTS:
+                return ModelSummary(name=name, digest="", size=0, modified_ns=0, details=Details(), capabilities=())
+
+        return await asyncio.to_thread(read)
+
+    async def create(self, request: CreateRequest) -> AsyncGenerator[Event]:
+        """Create a model, yield each step and then the model; a base model that is missing is pulled.
 
         Closing the generator stops the work and waits for it. Raises what puna.models.create.create raises.
         """
@@ -167,6 +184,7 @@ class Catalogue:
         async with aclosing(iterate(steps)) as made:
             async for step in made:
                 yield step
+        yield await self.summary(ModelName.parse(request.name))
 
     async def _from_offered(self, request: CreateRequest) -> CreateRequest:
         """Return a request whose base is a model that a backend offers with that backend and its upstream in place.
@@ -191,8 +209,11 @@ class Catalogue:
         upstream = request.upstream or config.upstream
         return replace(request, base="", files=None, backend=config.backend, upstream=upstream, info=info)
 
-    async def pull(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Pull a model from a registry and yield each step. Raises InvalidModelNameError, TransferError."""
+    async def pull(self, name: str, *, insecure: bool) -> AsyncGenerator[Event]:
+        """Pull a model from a registry, yield each step and then the model.
+
+        Raises InvalidModelNameError, TransferError.
+        """
         try:
             reference = parse_reference(name)
         # Ollama has one text for every bad name to pull, the empty one included.
@@ -213,12 +234,15 @@ class Catalogue:
         async with aclosing(self._registries.pull(target, insecure=insecure)) as steps:
             async for step in steps:
                 yield step
+        yield await self.summary(target)
 
-    async def push(self, name: str, *, insecure: bool) -> AsyncGenerator[Step]:
-        """Push a model to a registry and yield each step. Raises ModelRequiredError, TransferError."""
+    async def push(self, name: str, *, insecure: bool) -> AsyncGenerator[Event]:
+        """Push a model to a registry, yield each step and then the model. Raises ModelRequiredError, TransferError."""
         if not name:
             raise ModelRequiredError
-        current().check_model(ModelName.parse(name).shortest)
-        async with aclosing(self._registries.push(ModelName.parse(name), insecure=insecure)) as steps:
+        target = ModelName.parse(name)
+        current().check_model(target.shortest)
+        async with aclosing(self._registries.push(target, insecure=insecure)) as steps:
             async for step in steps:
                 yield step
+        yield await self.summary(target)

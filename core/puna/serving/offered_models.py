@@ -8,7 +8,7 @@ it. A model of the store with the same name comes first.
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puna.models.facts.details import ModelSummary
 from puna.models.layout.config import Config
@@ -46,11 +46,11 @@ class OfferedModels:
         """The models of the last list. Clients ask for lists every few seconds."""
 
     async def list(self, sees: Callable[[str], bool]) -> list[ModelSummary]:
-        """Return all models of which `sees` approves the name, in the order of the backends."""
+        """Return all models of which `sees` approves the name."""
         offers = await self._upstream_models.all()
         # Those that are no longer offered are forgotten, so that an upstream cannot fill the memory.
         self._listed = {offer: self._listed.get(offer) or self._model(offer) for offer in offers}
-        return [model.summary for offer, model in self._listed.items() if sees(offer.name)]
+        return [replace(model.summary, is_offered=True) for offer, model in self._listed.items() if sees(offer.name)]
 
     async def find(self, name: str) -> StoredModel | None:
         """Return a model by the name that a client wrote; None if no backend offers it."""

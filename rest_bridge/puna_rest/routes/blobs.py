@@ -40,6 +40,8 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 
 async def _parts(request: web.Request, digest: str) -> AsyncGenerator[models_pb2.UploadBlobRequest]:
-    yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=request.content_length or 0)
+    yield models_pb2.UploadBlobRequest(
+        config=models_pb2.BlobConfig(digest=digest, size_bytes=request.content_length or 0)
+    )
     async for chunk in request_bodies.chunks(request, CHUNK):
         yield models_pb2.UploadBlobRequest(chunk=chunk)

@@ -67,14 +67,14 @@ async def _last(call: streams.Call[Step]) -> str:
     try:
         steps: AsyncIterator[Step] = call.__aiter__()
         async for step in steps:
-            last = create_json.line(step)
+            last = create_json.line(step) or last
     finally:
         call.cancel()
     return last
 
 
 def _line(step: HasProgress) -> str:
-    return create_json.line(step) + "\n"
+    return line + "\n" if (line := create_json.line(step)) else ""
 
 
 def _error(request: web.Request, failed: Failure) -> web.Response:

@@ -1,9 +1,12 @@
 """/api/tags, ps, show, copy, delete."""
 
+from functools import partial
+
 from aiohttp import web
 
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
+from puna.paging import read_pages
 from puna_client.v1 import models_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.bodies import native
@@ -15,14 +18,14 @@ COPILOT = "GitHubCopilotChat/"
 
 async def tags(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/tags."""
-    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=metadata())
+    response = await listed(request)
     return answers.text(request, await offload_if_heavy(weight_of_message(response), _tags, response))
 
 
 async def ps(request: web.Request) -> web.StreamResponse:
     """GET /api/ps."""
-    message = models_pb2.ListLoadedModelsRequest()
-    response = await request.app[CORE].models.ListLoadedModels(message, metadata=metadata())
+    method = partial(request.app[CORE].models.ListLoadedModels, metadata=metadata())
+    response = await read_pages(method, models_pb2.ListLoadedModelsRequest())
     return answers.json(request, models_json.ps(response))
 
 
@@ -49,6 +52,12 @@ async def delete(request: web.Request) -> web.StreamResponse:
     message = models_pb2.DeleteModelRequest(name=body["model"] or body["name"])
     await request.app[CORE].models.DeleteModel(message, metadata=metadata())
     return answers.empty()
+
+
+async def listed(request: web.Request) -> models_pb2.ListModelsResponse:
+    """Return the list of all models."""
+    method = partial(request.app[CORE].models.ListModels, metadata=metadata())
+    return await read_pages(method, models_pb2.ListModelsRequest())
 
 
 def _tags(response: models_pb2.ListModelsResponse) -> str:

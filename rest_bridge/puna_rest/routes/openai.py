@@ -12,6 +12,7 @@ from puna_rest.bodies import openai
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import NativeError, RestError
 from puna_rest.routes.embed import refuse_name
+from puna_rest.routes.models import listed
 from puna_rest.routing import PARAMETER
 from puna_rest.translate import cloud
 from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings, models
@@ -71,7 +72,7 @@ async def embed(request: web.Request) -> web.StreamResponse:
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models."""
-    response = await request.app[CORE].models.ListModels(models_pb2.ListModelsRequest(), metadata=metadata())
+    response = await listed(request)
     return answers.line(request, await offload_if_heavy(weight_of_message(response), _listing, response))
 
 

@@ -15,4 +15,4 @@ async def root(request: web.Request) -> web.StreamResponse:
 async def version(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/version."""
     info = await request.app[CORE].server.GetServerInfo(server_pb2.GetServerInfoRequest(), metadata=metadata())
-    return answers.json(request, {"version": info.rest_version})
+    return answers.json(request, {"version": info.ollama_version})

@@ -39,8 +39,8 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
     message = chat_pb2.ChatRequest(
         model=fields["model"],
         messages=[
-            message_pb2.Message(role="system", content=system),
-            message_pb2.Message(role="user", content=QUESTION, media=[options_pb2.Media(data=audio)]),
+            message_pb2.ChatMessage(role="system", content=system),
+            message_pb2.ChatMessage(role="user", content=QUESTION, media=[options_pb2.Media(data=audio)]),
         ],
         options=options_pb2.RequestOptions(options_json='{"temperature":0}', truncate=True, start_time=moment(start)),
     )

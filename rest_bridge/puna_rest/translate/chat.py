@@ -68,7 +68,7 @@ class Answer:
 
     def _end(
         self,
-        content: chat_pb2.ChatDelta | message_pb2.Message,
+        content: chat_pb2.ChatDelta | message_pb2.ChatMessage,
         entries: Any,  # noqa: ANN401 - protobuf's list of TokenLogprob
         finish: usage_pb2.Finish,
         rendered: usage_pb2.RenderedPrompt | None,
@@ -86,7 +86,7 @@ class Answer:
         return f'{self._start}{now()}","message":{message},{gojson.dumps(out)[1:]}'
 
 
-def _message(content: chat_pb2.ChatDelta | message_pb2.Message, role: str = "assistant") -> str:
+def _message(content: chat_pb2.ChatDelta | message_pb2.ChatMessage, role: str = "assistant") -> str:
     out = f'{{"role":"{role}","content":{gojson.string(content.content)}'
     if content.thinking:
         out += ',"thinking":' + gojson.string(content.thinking)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document, Node
@@ -13,15 +13,20 @@ from puna_rest.gobody.kinds import Slice, String
 from puna_rest.translate.messages import messages
 from puna_rest.translate.options import Body, raw_object
 
+_QUANTIZING: Final = "0" * 19
+"""What Ollama writes as the digest while it quantizes. Its clients show a bar for lines with a digest alone."""
 _RELATIVE: Final = re.compile(r"\.|(?!\.{1,2}(?:/|$))[^/]+(?:/(?!\.{1,2}(?:/|$))[^/]+)*")
 
 
 class HasProgress(Protocol):
-    """A message with the progress of a job."""
+    """A message of a job: its progress, or the model at its end."""
 
     @property
-    def progress(self) -> models_pb2.TransferProgress:
+    def progress(self) -> models_pb2.JobProgress:
         """The progress."""
+
+    def HasField(self, field_name: Literal["progress"], /) -> bool:  # noqa: N802 - protobuf's name
+        """Return whether the message has progress."""
 
 
 class JobError(RestError):
@@ -45,8 +50,8 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
     # Without a source, the core reports that first; Ollama reads the license later.
     licenses = _licenses(document, body["license"]) if body["from"] or body["files"] or body["backend"] else []
     return models_pb2.CreateModelRequest(
-        **{"from": body["from"]},  # a keyword of Python
         name=body["model"] or body["name"],
+        from_model=body["from"],
         files=_files(body["files"]),
         has_files=body["files"] is not None,
         adapters=_files(body["adapters"]),
@@ -72,11 +77,14 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
 
 
 def line(message: HasProgress) -> str:
-    """Return one progress line without its newline."""
+    """Return one progress line without its newline; an empty text for the model at the end, which Ollama lacks."""
+    if not message.HasField("progress"):
+        return ""
     step = message.progress
     out = '{"status":' + gojson.string(step.status)
-    if step.digest:
-        out += ',"digest":' + gojson.string(step.digest)
+    digest = _QUANTIZING if step.phase == models_pb2.JOB_PHASE_QUANTIZING else step.digest
+    if digest:
+        out += ',"digest":' + gojson.string(digest)
     if step.total_bytes:
         out += f',"total":{step.total_bytes}'
     if step.completed_bytes:

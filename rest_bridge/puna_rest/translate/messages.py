@@ -21,10 +21,10 @@ DONE_REASONS: Final[Mapping[int, str]] = {
 }
 
 
-def messages(bodies: Sequence[Body] | None) -> list[message_pb2.Message]:
+def messages(bodies: Sequence[Body] | None) -> list[message_pb2.ChatMessage]:
     """Return the messages of a body of /api/chat."""
     return [
-        message_pb2.Message(
+        message_pb2.ChatMessage(
             role=each["role"],
             content=each["content"],
             thinking=each["thinking"],
@@ -96,11 +96,11 @@ def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
 def logprobs(entries: Iterable[usage_pb2.TokenLogprob]) -> list[dict[str, Any]]:
     """Return log-probabilities: one entry per delta, with its text and the value of its last token."""
     # A token whose text is held back has an empty piece; its text comes with the token that releases it.
-    return [_logprob(each) for each in entries if each.piece or not each.HasField("piece")]
+    return [_logprob(each) for each in entries if each.sent_text or not each.HasField("sent_text")]
 
 
 def _logprob(entry: usage_pb2.TokenLogprob) -> dict[str, Any]:
-    text = entry.piece or entry.text
+    text = entry.sent_text or entry.text
     out: dict[str, Any] = {"token": text, "logprob": entry.logprob}
     # Ollama writes the bytes of the text that it sends, not of the token, and omits an empty list.
     if text:
@@ -117,9 +117,9 @@ def metrics(finish: usage_pb2.Finish) -> dict[str, int]:
         "total_duration": nanoseconds(timings.total),
         "load_duration": nanoseconds(timings.load),
         "prompt_eval_count": usage.prompt_tokens,
-        "prompt_eval_duration": nanoseconds(timings.prompt_eval),
+        "prompt_eval_duration": nanoseconds(timings.prefill),
         "eval_count": usage.output_tokens,
-        "eval_duration": nanoseconds(timings.eval),
+        "eval_duration": nanoseconds(timings.decode),
     }
     return {name: value for name, value in every.items() if value}
 

@@ -16,7 +16,9 @@ def tags(response: models_pb2.ListModelsResponse) -> dict[str, Any]:
 
 def ps(response: models_pb2.ListLoadedModelsResponse) -> dict[str, Any]:
     """Return the answer of /api/ps."""
-    return {"models": [_loaded(each) for each in response.models]}
+    # As in Ollama, the model that expires last comes first.
+    models = sorted(response.models, key=lambda each: each.expire_time.ToNanoseconds(), reverse=True)
+    return {"models": [_loaded(each) for each in models]}
 
 
 def show_request(document: Document, body: Body) -> models_pb2.GetModelRequest:
@@ -47,7 +49,7 @@ def show(response: models_pb2.GetModelResponse, basename: str = "") -> dict[str,
         "projector_info": gojson.Raw(response.projector_info_json),
         "tensors": [{"name": each.name, "type": each.type, "shape": list(each.shape)} for each in response.tensors],
         "capabilities": list(model.capabilities),
-        "modified_at": local(model.modify_time, model.modify_offset_seconds),
+        "modified_at": local(model.modify_time, model.modify_utc_offset_seconds),
         "requires": response.requires,
         **_of_backend(model),
         "backend_format": response.backend_format,
@@ -83,13 +85,18 @@ def _tag(model: models_pb2.Model) -> dict[str, Any]:
         out["remote_model"] = model.remote_model
     if model.remote_host:
         out["remote_host"] = model.remote_host
-    out["modified_at"] = local(model.modify_time, model.modify_offset_seconds)
+    out["modified_at"] = local(model.modify_time, model.modify_utc_offset_seconds)
     out["size"] = model.size_bytes
-    out["digest"] = model.digest
+    out["digest"] = _digits(model.digest)
     out["details"] = details(model.details)
     if model.capabilities:
         out["capabilities"] = list(model.capabilities)
     return out | _of_backend(model)
+
+
+def _digits(digest: str) -> str:
+    """Return the digits of a digest. Ollama writes those of manifests without the algorithm."""
+    return digest.removeprefix("sha256:")
 
 
 def _of_backend(model: models_pb2.Model) -> dict[str, Any]:
@@ -103,9 +110,9 @@ def _loaded(loaded: models_pb2.LoadedModel) -> dict[str, Any]:
         "name": model.name,
         "model": model.name,
         "size": loaded.size_bytes,
-        "digest": model.digest,
+        "digest": _digits(model.digest),
         "details": details(model.details, lengths=False, parent=False),
-        "expires_at": local(loaded.expire_time, loaded.expire_offset_seconds),
+        "expires_at": local(loaded.expire_time, loaded.expire_utc_offset_seconds),
         "size_vram": loaded.vram_bytes,
         "context_length": loaded.context_length,
         **_of_backend(model),

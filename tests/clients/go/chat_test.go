@@ -25,14 +25,14 @@ var exact = &punav1.RequestOptions{
 }
 
 // answer streams a chat and joins its deltas to a message.
-func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.Message) (*punav1.Message, *punav1.Finish) {
+func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.ChatMessage) (*punav1.ChatMessage, *punav1.Finish) {
 	t.Helper()
 	request := &punav1.ChatRequest{Model: "llamita", Messages: messages, Tools: weather, Options: exact}
 	stream, err := client.StreamChat(within(t, time.Minute), request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	message, finish := &punav1.Message{Role: "assistant"}, (*punav1.Finish)(nil)
+	message, finish := &punav1.ChatMessage{Role: "assistant"}, (*punav1.Finish)(nil)
 	err = all(stream, func(part *punav1.StreamChatResponse) {
 		for _, delta := range part.GetDeltas() {
 			message.Content += delta.GetContent()
@@ -51,7 +51,7 @@ func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.Me
 func TestStreamedChatWithTool(t *testing.T) {
 	t.Parallel()
 	client := punav1.NewChatServiceClient(plain(t))
-	messages := []*punav1.Message{{Role: "user", Content: "What is the weather in Oslo?"}}
+	messages := []*punav1.ChatMessage{{Role: "user", Content: "What is the weather in Oslo?"}}
 	call, finish := answer(t, client, messages)
 	if len(call.ToolCalls) != 1 || finish.GetReason() != punav1.FinishReason_FINISH_REASON_TOOL_CALLS {
 		t.Fatalf("the model calls no tool: %v %v", call, finish)
@@ -63,7 +63,7 @@ func TestStreamedChatWithTool(t *testing.T) {
 	if name := call.ToolCalls[0].GetName(); name != "get_weather" || arguments.City != "Oslo" {
 		t.Fatalf("called %s(%v)", name, arguments)
 	}
-	result := &punav1.Message{Role: "tool", ToolName: "get_weather", ToolCallId: call.ToolCalls[0].GetId(), Content: "18 degrees and sunny"}
+	result := &punav1.ChatMessage{Role: "tool", ToolName: "get_weather", ToolCallId: call.ToolCalls[0].GetId(), Content: "18 degrees and sunny"}
 	told, finish := answer(t, client, append(messages, call, result))
 	if !strings.Contains(told.GetContent(), "18 degrees") || finish.GetReason() != punav1.FinishReason_FINISH_REASON_STOP {
 		t.Fatalf("the model does not tell the result: %v %v", told, finish)
@@ -78,7 +78,7 @@ func TestStructuredOutput(t *testing.T) {
 	schema := `{"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}`
 	request := &punav1.ChatRequest{
 		Model:    "llamita",
-		Messages: []*punav1.Message{{Role: "user", Content: "Ada is 36 years old. Answer in JSON."}},
+		Messages: []*punav1.ChatMessage{{Role: "user", Content: "Ada is 36 years old. Answer in JSON."}},
 		Options: &punav1.RequestOptions{
 			Sampling:   &punav1.SamplingOptions{Temperature: pointer(float32(0)), MaxOutputTokens: pointer(int32(200))},
 			Thinking:   punav1.ThinkingLevel_THINKING_LEVEL_OFF,

@@ -27,7 +27,7 @@ func detail[D proto.Message](t *testing.T, failed *status.Status) D {
 }
 
 func chat(model, content string, options *punav1.RequestOptions) *punav1.ChatRequest {
-	return &punav1.ChatRequest{Model: model, Messages: []*punav1.Message{{Role: "user", Content: content}}, Options: options}
+	return &punav1.ChatRequest{Model: model, Messages: []*punav1.ChatMessage{{Role: "user", Content: content}}, Options: options}
 }
 
 func TestErrorDetails(t *testing.T) {

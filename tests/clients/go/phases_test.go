@@ -18,7 +18,7 @@ func phase(part *punav1.StreamGenerateResponse) string {
 	switch {
 	case len(part.GetDeltas()) > 0:
 		return "decode"
-	case part.GetProgress().GetPromptEval() != nil:
+	case part.GetProgress().GetPrefill() != nil:
 		return "prefill"
 	case part.GetProgress().GetLoading() != nil:
 		return "load"

@@ -17,10 +17,10 @@ func TestPullWithProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	completed, total := map[string]int64{}, map[string]int64{}
-	partial, last := false, ""
+	partial, pulled := false, (*punav1.Model)(nil)
 	err = all(stream, func(part *punav1.PullModelResponse) {
 		progress := part.GetProgress()
-		last = progress.GetStatus()
+		pulled = part.GetModel()
 		if digest := progress.GetDigest(); digest != "" {
 			if progress.GetCompletedBytes() < completed[digest] {
 				t.Errorf("%s goes back to %d bytes", digest, progress.GetCompletedBytes())
@@ -33,8 +33,8 @@ func TestPullWithProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	largest := slices.Max(slices.Collect(maps.Values(total)))
-	if last != "success" || largest < 3_000_000 || !partial {
-		t.Errorf("ended with %q after a blob of %d bytes, partly seen: %v", last, largest, partial)
+	if pulled.GetName() != name || largest < 3_000_000 || !partial {
+		t.Errorf("ended with the model %q after a blob of %d bytes, partly seen: %v", pulled.GetName(), largest, partial)
 	}
 	listed, err := client.ListModels(within(t, time.Minute), &punav1.ListModelsRequest{})
 	if err != nil {

@@ -13,7 +13,7 @@ METHODS = [
 ]
 RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Count", "Rerank", "Score", "LoadModel")
 CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
-LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "GetUsage")
+LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "ListUsage")
 OTHERS = ("ListRequests", "CancelRequests")
 
 

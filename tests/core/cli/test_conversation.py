@@ -13,7 +13,7 @@ def test_a_new_system_message_replaces_one_that_was_not_used_yet():
     conversation.set_system("a")
     conversation.set_system("b")
     assert roles(conversation) == [("system", "b")]
-    conversation.messages.append(message_pb2.Message(role="user", content="hi"))
+    conversation.messages.append(message_pb2.ChatMessage(role="user", content="hi"))
     conversation.set_system("c")
     assert roles(conversation) == [("system", "b"), ("user", "hi"), ("system", "c")]
 
@@ -21,7 +21,7 @@ def test_a_new_system_message_replaces_one_that_was_not_used_yet():
 @pytest.mark.parametrize(("system", "left"), [("a", [("system", "a")]), ("", [])])
 def test_clear_keeps_the_system_message_alone(system, left):
     conversation = Conversation(model="m", system=system)
-    conversation.messages.append(message_pb2.Message(role="user", content="hi"))
+    conversation.messages.append(message_pb2.ChatMessage(role="user", content="hi"))
     conversation.clear()
     assert roles(conversation) == left
 

@@ -86,7 +86,7 @@ def test_lines_about_backends(tmp_path):
     assert json.loads(request.parameters_json) == {"top_k": 3}
     (tmp_path / "Modelfile").write_text("UPSTREAM gpt:latest\nBACKEND away\n")
     request, sources, *_ = read(tmp_path / "Modelfile")
-    assert (request.upstream, getattr(request, "from"), sources.paths) == ("gpt:latest", "", [])
+    assert (request.upstream, request.from_model, sources.paths) == ("gpt:latest", "", [])
 
 
 @pytest.mark.parametrize(

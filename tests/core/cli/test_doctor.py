@@ -29,7 +29,7 @@ async def test_a_damaged_file_is_a_fault(client, stocked, capsys, as_json):
     assert await doctor(client, asking(json=as_json)) == 1
     lines = capsys.readouterr().out.splitlines()
     if as_json:
-        assert json.loads(lines[-1])["report"]["faults"] == "1"
+        assert json.loads(lines[-1])["report"]["fault_count"] == 1
     else:
         assert any(line.startswith("FAULT ") and blob.name in line for line in lines)
         assert "1 faults" in lines[-1]

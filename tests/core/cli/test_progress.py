@@ -12,9 +12,7 @@ STEPS = [
 
 async def steps():
     for status, digest, total, completed in STEPS:
-        progress = models_pb2.TransferProgress(
-            status=status, digest=digest, total_bytes=total, completed_bytes=completed
-        )
+        progress = models_pb2.JobProgress(status=status, digest=digest, total_bytes=total, completed_bytes=completed)
         yield models_pb2.PullModelResponse(progress=progress)
 
 

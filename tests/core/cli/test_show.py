@@ -61,14 +61,14 @@ def test_metadata_and_tensors_only_if_asked_for(verbose):
 @pytest.mark.parametrize(
     ("place", "state", "row"),
     [
-        (models_pb2.PLACE_HARD_LINK, models_pb2.FILE_STATE_UNCHANGED, ("/a", "hard link", "unchanged")),
-        (models_pb2.PLACE_SYMBOLIC_LINK, models_pb2.FILE_STATE_TOUCHED, ("/a", "symbolic link", "touched since")),
-        (models_pb2.PLACE_SYMBOLIC_LINK, models_pb2.FILE_STATE_GONE, ("/a", "symbolic link", "gone")),
-        (models_pb2.PLACE_UNSPECIFIED, models_pb2.FILE_STATE_UNSPECIFIED, ("/a", "", "")),
+        (models_pb2.LINK_KIND_HARD, models_pb2.FILE_STATE_UNCHANGED, ("/a", "hard link", "unchanged")),
+        (models_pb2.LINK_KIND_SYMBOLIC, models_pb2.FILE_STATE_CHANGED, ("/a", "symbolic link", "touched since")),
+        (models_pb2.LINK_KIND_SYMBOLIC, models_pb2.FILE_STATE_MISSING, ("/a", "symbolic link", "gone")),
+        (models_pb2.LINK_KIND_UNSPECIFIED, models_pb2.FILE_STATE_UNSPECIFIED, ("/a", "", "")),
     ],
 )
 def test_files_outside_of_the_store(place, state, row):
-    assert in_place_row(models_pb2.InPlaceFile(path="/a", place=place, state=state)) == row
+    assert in_place_row(models_pb2.InPlaceFile(path="/a", link_kind=place, state=state)) == row
 
 
 async def test_one_text_at_a_time_is_refused_before_a_server_is_asked():

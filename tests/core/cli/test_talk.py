@@ -48,7 +48,7 @@ def test_files_that_are_too_large_are_refused_unread(files):
 def test_metrics():
     finish = usage_pb2.Finish(
         usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=10),
-        timings=usage_pb2.Timings(total=Duration(seconds=3), eval=Duration(seconds=2)),
+        timings=usage_pb2.Timings(total=Duration(seconds=3), decode=Duration(seconds=2)),
     )
     assert [line.split(":") for line in talk.metrics(finish)] == [
         ["total duration", "       3s"],

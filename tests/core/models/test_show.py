@@ -43,7 +43,7 @@ def test_metadata_are_written_as_go_does(workshop, shown):
     assert "TEMPLATE {{ .Prompt }}\n" in shown().modelfile
     assert [(each.name, each.type, each.shape) for each in shown().tensors] == [("v.x", "F32", (4,))]
     details = shown().details
-    assert (details.quantization_level, details.context_length) == ("F16", 0)
+    assert (details.quantization_level, details.context_length) == ("F16", 2**40)
 
 
 def test_everything_of_a_model_is_told(workshop, shown):

@@ -19,7 +19,7 @@ ENTRY = TokenLogprob(
         (Progress(phase="loading", fraction=0.5), "loading", {"fraction": 0.5}),
         (
             Progress(phase="prefill", done_tokens=2, total_tokens=9),
-            "prompt_eval",
+            "prefill",
             {"done_tokens": 2, "total_tokens": 9},
         ),
     ],
@@ -43,14 +43,14 @@ def test_a_delta_becomes_text_or_content():
 def test_a_log_probability_is_a_number_that_json_can_hold():
     message = answers.logprob(ENTRY)
     assert message.logprob == pytest.approx(-3.4028234663852886e38)
-    assert (message.text, message.raw, message.piece) == ("\ufffd", b"\xc3", "")
+    assert (message.text, message.raw, message.sent_text) == ("\ufffd", b"\xc3", "")
     assert [(each.text, each.logprob) for each in message.top] == [("b", -1.0)]
 
 
 def test_the_text_that_was_sent_for_a_token_is_told_where_it_differs():
     entry = LogprobWithText(token_id=7, raw=b"\xc3", logprob=-1.0, top=(), piece="")
-    assert answers.logprob(entry).HasField("piece")
-    assert not answers.logprob(ENTRY).HasField("piece")
+    assert answers.logprob(entry).HasField("sent_text")
+    assert not answers.logprob(ENTRY).HasField("sent_text")
 
 
 def test_a_full_answer_joins_all_deltas_and_the_part_held_back_until_the_end():
@@ -98,5 +98,5 @@ def test_counts_and_durations():
     assert [value for _, value in message.ListFields()] == [1, 2, 3, 4, 5, 6]
     times = answers.timings(Timings(total_ns=5_000_000_007, eval_ns=0, queue_ns=1))
     assert (times.total.ToNanoseconds(), times.queue.ToNanoseconds()) == (5_000_000_007, 1)
-    assert not times.HasField("eval")
+    assert not times.HasField("decode")
     assert not times.HasField("load")

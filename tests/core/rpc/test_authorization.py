@@ -50,7 +50,7 @@ async def test_every_kind_of_call_is_guarded(closed):
     calls = (
         stubs.models.ListModels(models_pb2.ListModelsRequest()),
         stubs.generate.StreamGenerate(generate_pb2.GenerateRequest(model="plain")).read(),
-        stubs.models.UploadBlob(iter([models_pb2.UploadBlobRequest(digest="sha256:0")])),
+        stubs.models.UploadBlob(iter([models_pb2.UploadBlobRequest(config={"digest": "sha256:0"})])),
         stubs.embed.StreamEmbed(iter([embed_pb2.StreamEmbedRequest()])).read(),
     )
     assert [await refused(call) for call in calls] == [grpc.StatusCode.UNAUTHENTICATED] * 4

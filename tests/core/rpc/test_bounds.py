@@ -41,7 +41,10 @@ def chat(**fields):
 def calling(count):
     """Two messages that call tools `count` times together."""
     calls = [message_pb2.ToolCall(name="f")] * (count - 1)
-    return [message_pb2.Message(tool_calls=calls), message_pb2.Message(tool_calls=[message_pb2.ToolCall(name="g")])]
+    return [
+        message_pb2.ChatMessage(tool_calls=calls),
+        message_pb2.ChatMessage(tool_calls=[message_pb2.ToolCall(name="g")]),
+    ]
 
 
 def with_options(request, count):
@@ -58,7 +61,7 @@ def with_options(request, count):
 CASES = [
     (bounds.check_generate, lambda n: generate(context=usage_pb2.TokenIds(ids=[1] * n)), "context: {} tokens"),
     (bounds.check_generate, lambda n: generate(token_ids=usage_pb2.TokenIds(ids=[1] * n)), "token_ids: {} tokens"),
-    (bounds.check_chat, lambda n: chat(messages=[message_pb2.Message()] * n), "messages: {} messages"),
+    (bounds.check_chat, lambda n: chat(messages=[message_pb2.ChatMessage()] * n), "messages: {} messages"),
     (bounds.check_chat, lambda n: chat(messages=calling(n)), "tool_calls: {} calls"),
     (bounds.check_chat, lambda n: chat(tools=[message_pb2.Tool()] * n), "tools: {} tools"),
     (bounds.check_chat, lambda n: chat(n=n), "n: {} answers"),
@@ -68,7 +71,7 @@ CASES = [
     (bounds.check_detokenize, lambda n: tokenize_pb2.DetokenizeRequest(token_ids=[1] * n), "token_ids: {} tokens"),
     (
         bounds.check_create,
-        lambda n: models_pb2.CreateModelRequest(messages=[message_pb2.Message()] * n),
+        lambda n: models_pb2.CreateModelRequest(messages=[message_pb2.ChatMessage()] * n),
         "messages: {} messages",
     ),
     (bounds.check_create, lambda n: models_pb2.CreateModelRequest(licenses=["a"] * n), "license: {} texts"),

@@ -10,7 +10,7 @@ CALL = ("Look: ", "<tool_call>", '{"name": "get_weather", "arguments": {"city": 
 
 
 def request(model="talker", *texts, **fields):
-    messages = [message_pb2.Message(role="user", content=text) for text in texts or ("a",)]
+    messages = [message_pb2.ChatMessage(role="user", content=text) for text in texts or ("a",)]
     return chat_pb2.ChatRequest(model=model, messages=messages, **fields)
 
 

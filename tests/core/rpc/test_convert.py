@@ -119,7 +119,7 @@ def test_an_empty_context_is_not_the_same_as_none():
 
 
 def test_messages():
-    wire = message_pb2.Message(
+    wire = message_pb2.ChatMessage(
         role="USER",
         content="c",
         thinking="t",
@@ -158,7 +158,7 @@ def test_create():
     wire = models_pb2.CreateModelRequest(
         name="m", parameters_json=json.dumps({"stop": ["x"]}), adapters=[{"name": "a", "digest": "d"}], backend="b"
     )
-    setattr(wire, "from", "base")
+    wire.from_model = "base"
     request = convert.create_request(wire)
     assert (request.base, request.adapters, request.backend) == ("base", {"a": "d"}, "b")
     assert request.parameters == {"stop": ["x"]}

@@ -33,7 +33,7 @@ async def test_vectors_in_parts(stubs, monkeypatch):
     monkeypatch.setattr("puna.rpc.embed.PART_BYTES", 30)
     asked = request(*"abcdefg", encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE)
     whole = await stubs.embed.Embed(asked)
-    call = stubs.embed.StreamVectors(embed_pb2.StreamVectorsRequest(request=asked))
+    call = stubs.embed.StreamVectors(asked)
     found = [each.part async for each in call]
     assert [len(each.vectors) for each in found] == [3, 3, 1, 0]
     assert [vector for each in found for vector in each.vectors] == list(whole.vectors)

@@ -140,7 +140,7 @@ def digest_of(data):
 
 async def test_uploads(inside):
     async def parts(digest):
-        yield models_pb2.UploadBlobRequest(digest=digest, size_bytes=5)
+        yield models_pb2.UploadBlobRequest(config={"digest": digest, "size_bytes": 5})
         yield models_pb2.UploadBlobRequest(chunk=b"he")
         yield models_pb2.UploadBlobRequest(chunk=b"llo")
 
@@ -153,7 +153,7 @@ async def test_uploads(inside):
 
 async def test_an_upload_that_breaks_off_raises_what_broke_it_and_stores_nothing(inside, serving):
     async def parts():
-        yield models_pb2.UploadBlobRequest(digest=digest_of(b"howdy"), size_bytes=5)
+        yield models_pb2.UploadBlobRequest(config={"digest": digest_of(b"howdy"), "size_bytes": 5})
         yield models_pb2.UploadBlobRequest(chunk=b"ho")
         raise ConnectionResetError("the client is gone")
 

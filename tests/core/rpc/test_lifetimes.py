@@ -154,7 +154,7 @@ async def test_large_answers_that_are_not_read_are_bounded(stocked, serving):
                 await stubs.models.GetModel(name)
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             # The messages of a stream are small, and are not counted.
-            streamed = stubs.models.StreamModel(models_pb2.StreamModelRequest(request=name))
+            streamed = stubs.models.StreamModel(name)
             assert len([each async for each in streamed]) > 4
         async with asyncio.timeout(10):
             while True:

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from puna.models.facts.details import Details
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.linked import InPlace
 from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.rpc import model_answers
@@ -23,9 +23,11 @@ def test_texts_of_a_model_file_may_hold_half_a_character():
 
 
 def test_progress():
-    message = model_answers.progress(TransferStep("pulling", digest="sha256:1", total=10, completed=4))
-    assert message == models_pb2.TransferProgress(
-        status="pulling", digest="sha256:1", total_bytes=10, completed_bytes=4
+    message = model_answers.progress(
+        TransferStep(JobPhase.DOWNLOADING, "pulling", digest="sha256:1", total=10, completed=4)
+    )
+    assert message == models_pb2.JobProgress(
+        phase="JOB_PHASE_DOWNLOADING", status="pulling", digest="sha256:1", total_bytes=10, completed_bytes=4
     )
 
 
@@ -52,13 +54,13 @@ def test_the_offset_is_that_of_the_moment(monkeypatch, zone, winter, summer):
 @pytest.mark.parametrize(
     ("place", "state", "shown"),
     [
-        (Place.HARD_LINK, FileState.UNCHANGED, (models_pb2.PLACE_HARD_LINK, models_pb2.FILE_STATE_UNCHANGED)),
-        (Place.SYMBOLIC_LINK, FileState.CHANGED, (models_pb2.PLACE_SYMBOLIC_LINK, models_pb2.FILE_STATE_TOUCHED)),
-        (Place.STORE, FileState.UNKNOWN, (models_pb2.PLACE_UNSPECIFIED, models_pb2.FILE_STATE_UNSPECIFIED)),
-        (Place.SYMBOLIC_LINK, None, (models_pb2.PLACE_SYMBOLIC_LINK, models_pb2.FILE_STATE_GONE)),
+        (Place.HARD_LINK, FileState.UNCHANGED, (models_pb2.LINK_KIND_HARD, models_pb2.FILE_STATE_UNCHANGED)),
+        (Place.SYMBOLIC_LINK, FileState.CHANGED, (models_pb2.LINK_KIND_SYMBOLIC, models_pb2.FILE_STATE_CHANGED)),
+        (Place.STORE, FileState.UNKNOWN, (models_pb2.LINK_KIND_UNSPECIFIED, models_pb2.FILE_STATE_UNSPECIFIED)),
+        (Place.SYMBOLIC_LINK, None, (models_pb2.LINK_KIND_SYMBOLIC, models_pb2.FILE_STATE_MISSING)),
     ],
 )
 def test_a_file_outside_of_the_store(place, state, shown):
     message = model_answers.in_place_file(InPlace("sha256:1", "/models/\udcff.gguf", place, state))
-    assert (message.place, message.state) == shown
+    assert (message.link_kind, message.state) == shown
     assert (message.digest, message.path) == ("sha256:1", "/models/\ufffd.gguf")

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import shutil
 
 import grpc
@@ -28,7 +29,12 @@ async def failing(call):
 
 
 async def steps(call):
-    return [message.progress.status async for message in call]
+    """Read a job to its end; return the texts of its steps."""
+    *found, last = [message async for message in call]
+    assert last.WhichOneof("event") == "model"
+    assert found[-1].progress.phase == models_pb2.JOB_PHASE_DONE
+    assert all(message.progress.phase for message in found)
+    return [message.progress.status for message in found]
 
 
 async def test_list(stubs, stocked):
@@ -39,7 +45,7 @@ async def test_list(stubs, stocked):
     assert (plain.details.format, plain.details.family, plain.details.has_families) == ("gguf", "llama", True)
     assert plain.capabilities == ["completion"]
     assert plain.size_bytes > 700_000
-    assert len(plain.digest) == 64
+    assert re.fullmatch("sha256:[0-9a-f]{64}", plain.digest)
 
 
 async def test_get(stubs):
@@ -51,14 +57,14 @@ async def test_get(stubs):
 
 
 async def test_a_large_description_reaches_a_client_with_the_usual_limit(stubs, address):
-    created = models_pb2.CreateModelRequest(name="large", licenses=["x" * (6 << 20)], **{"from": "plain"})
+    created = models_pb2.CreateModelRequest(name="large", licenses=["x" * (6 << 20)], from_model="plain")
     assert (await steps(stubs.models.CreateModel(created)))[-1] == "success"
     asked = models_pb2.GetModelRequest(name="large", verbose=True)
     whole = await stubs.models.GetModel(asked)
     async with grpc.aio.insecure_channel(address) as channel:
         usual = models_pb2_grpc.ModelsServiceStub(channel)
         assert (await failing(usual.GetModel(asked))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        found = [each.part async for each in usual.StreamModel(models_pb2.StreamModelRequest(request=asked))]
+        found = [each.part async for each in usual.StreamModel(asked)]
     assert len(found) > 6
     assert found[0].model == whole.model
     for name in ("license", "modelfile", "model_info_json", "template"):
@@ -128,10 +134,23 @@ async def test_deletions_that_cannot_be(stubs, name, text):
 
 async def test_create_from_a_model(stubs):
     request = models_pb2.CreateModelRequest(name="new", system="S", parameters_json='{"top_k": 3}')
-    setattr(request, "from", "talker")
+    request.from_model = "talker"
     assert (await steps(stubs.models.CreateModel(request)))[-2:] == ["writing manifest", "success"]
     answer = await stubs.models.GetModel(models_pb2.GetModelRequest(name="new"))
     assert (answer.system, answer.parameters.split()) == ("S", ["top_k", "3"])
+
+
+async def test_a_model_looks_alike_in_every_answer(stubs):
+    request = models_pb2.CreateModelRequest(name="new", from_model="talker")
+    made = [message async for message in stubs.models.CreateModel(request)][-1].model
+    listed = (await stubs.models.ListModels(models_pb2.ListModelsRequest())).models
+    assert made.name == "new:latest"
+    assert made == next(each for each in listed if each.name == made.name)
+    assert made == (await stubs.models.GetModel(models_pb2.GetModelRequest(name="new"))).model
+    loaded = (await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="new"))).loaded.model
+    # The store of this test knows no backends.
+    loaded.ClearField("serving_backend")
+    assert made == loaded
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,7 @@ async def test_creations_that_cannot_be(stubs, fields, text):
 
 def parts(data, digest=None):
     async def each():
-        yield models_pb2.UploadBlobRequest(digest=digest or digest_of(data))
+        yield models_pb2.UploadBlobRequest(config={"digest": digest or digest_of(data)})
         for at in range(0, len(data), CHUNK):
             yield models_pb2.UploadBlobRequest(chunk=data[at : at + CHUNK])
 
@@ -188,7 +207,7 @@ class TestBlobs:
     async def test_what_is_broken_off_leaves_nothing(self, stubs, stocked):
         before = sorted(stocked.blobs.folder.iterdir())
         call = stubs.models.UploadBlob()
-        await call.write(models_pb2.UploadBlobRequest(digest=digest_of(b"y")))
+        await call.write(models_pb2.UploadBlobRequest(config={"digest": digest_of(b"y")}))
         await call.write(models_pb2.UploadBlobRequest(chunk=b"x" * 100_000))
         await until(lambda: sorted(stocked.blobs.folder.iterdir()) != before)
         call.cancel()
@@ -208,7 +227,7 @@ class TestBlobs:
 
     async def test_the_digest_comes_first(self, stubs):
         call = stubs.models.UploadBlob(iter([models_pb2.UploadBlobRequest(chunk=b"x")]))
-        assert (await failing(call)).details() == "the first message must be the digest"
+        assert (await failing(call)).details() == "the first message must be `config`"
 
 
 class TestRegistries:
@@ -243,7 +262,7 @@ class TestRegistries:
         )
 
     async def test_a_base_that_is_not_here_is_asked_for(self, stubs):
-        request = models_pb2.CreateModelRequest(name="m", **{"from": "nothere"})
+        request = models_pb2.CreateModelRequest(name="m", from_model="nothere")
         found, text = await self.transfer(stubs.models.CreateModel(request))
         assert found == ["pulling manifest"]
         assert text.startswith('pull model manifest: Get "https://registry.ollama.ai/v2/library/nothere/manifests/')

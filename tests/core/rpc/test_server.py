@@ -26,7 +26,7 @@ async def test_a_unix_socket_beside_the_port(serving, tmp_path):
         grpc.aio.insecure_channel(f"unix:{path}") as channel,
     ):
         answer = await Stubs(channel).server.GetServerInfo(server_pb2.GetServerInfoRequest())
-        assert answer.rest_version
+        assert answer.ollama_version
 
 
 async def test_big_messages_pass(stubs, backend):

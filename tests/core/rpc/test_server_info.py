@@ -19,7 +19,7 @@ async def test_info(stubs):
     assert "lark" in played.constraints
     assert "top_k" in played.sampling
     assert played.manifest_path.endswith("/puna_played.backend.toml")
-    options = json.loads(played.options_json)
+    options = json.loads(played.options_schema_json)
     assert options["properties"] == {"a": {"type": "integer", "minimum": 0, "maximum": 9, "x-scope": "request"}}
     assert options["additionalProperties"] is False
 
@@ -59,7 +59,7 @@ async def test_load_is_watched(stubs, backend):
 
 async def test_versions(stubs):
     answer = await stubs.server.GetServerInfo(server_pb2.GetServerInfoRequest())
-    assert answer.rest_version == REST_VERSION
+    assert answer.ollama_version == REST_VERSION
     assert answer.version != ""
 
 

@@ -28,7 +28,7 @@ async def test_a_missing_model(stubs, method):
 
 
 def chat(**fields):
-    return chat_pb2.ChatRequest(model="talker", messages=[message_pb2.Message(role="user", content="hi")], **fields)
+    return chat_pb2.ChatRequest(model="talker", messages=[message_pb2.ChatMessage(role="user", content="hi")], **fields)
 
 
 async def test_count_of_a_conversation(stubs, backend):

@@ -68,12 +68,12 @@ async def test_an_import_tells_its_plan_its_steps_and_its_end(stubs, stocked, tm
     assert (kind, plan.plan.models[0].name) == ("plan", "kid:q8_0")
     assert plan.plan.models[0].size_bytes == (tmp_path / "Kid-Q8_0.gguf").stat().st_size
     request.dry_run = False
-    request.link = models_pb2.LINK_MODE_SYMBOLIC
+    request.link_mode = models_pb2.LINK_MODE_SYMBOLIC
     news = await told(stubs.models.ImportModels(request))
     assert [kind for kind, _ in news if kind != "progress"] == ["plan", "imported"]
     answer = await stubs.models.GetModel(models_pb2.GetModelRequest(name="kid:q8_0"))
     (file,) = answer.in_place
-    assert (file.path, file.place) == (str(tmp_path / "Kid-Q8_0.gguf"), models_pb2.PLACE_SYMBOLIC_LINK)
+    assert (file.path, file.link_kind) == (str(tmp_path / "Kid-Q8_0.gguf"), models_pb2.LINK_KIND_SYMBOLIC)
     assert file.state == models_pb2.FILE_STATE_UNCHANGED
 
 
@@ -86,7 +86,7 @@ async def test_one_that_fails_stops_no_other(stubs, stocked, tmp_path, monkeypat
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
     request = models_pb2.ImportModelsRequest(paths=[str(tmp_path / "a.gguf"), str(tmp_path / "b.gguf")])
-    request.link = models_pb2.LINK_MODE_HARD
+    request.link_mode = models_pb2.LINK_MODE_HARD
     stocked.blobs.remove([each.name for each in stocked.blobs.files()], frozenset)
     news = await told(stubs.models.ImportModels(request))
     failed = [(each.failed.name, each.failed.reason) for kind, each in news if kind == "failed"]
@@ -119,4 +119,4 @@ async def test_a_look_at_the_store(stubs, stocked):
         (models_pb2.FINDING_KIND_DAMAGED_BLOB, str(path), True)
     ]
     assert list(found[0].models)
-    assert seen[-1][1].report.repaired >= 1
+    assert seen[-1][1].report.repaired_count >= 1

@@ -14,7 +14,7 @@ DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 
 def head(**fields):
-    return models_pb2.UploadBlobRequest(**fields)
+    return models_pb2.UploadBlobRequest(config=fields)
 
 
 def chunk(data):
@@ -49,8 +49,8 @@ async def test_a_blob_is_stored_once(blobs):
 @pytest.mark.parametrize(
     ("messages", "error", "text"),
     [
-        ((), InvalidRequestError, "the first message must be the digest"),
-        ((chunk(DATA),), InvalidRequestError, "the first message must be the digest"),
+        ((), InvalidRequestError, "the first message must be `config`"),
+        ((chunk(DATA),), InvalidRequestError, "the first message must be `config`"),
         ((head(digest=""), chunk(DATA)), InvalidDigestError, ""),
         ((head(digest="sha256:" + "0" * 64), chunk(DATA)), DigestMismatchError, ""),
         (

@@ -105,7 +105,7 @@ def test_the_bridge_gets_the_text_of_ollama():
         (chat_pb2.ChatRequest(tools=[message_pb2.Tool(name="a", items_json="{")]), "tools[0].items_json"),
         (
             chat_pb2.ChatRequest(
-                messages=[message_pb2.Message(role="a", tool_calls=[message_pb2.ToolCall(arguments_json="[1")])]
+                messages=[message_pb2.ChatMessage(role="a", tool_calls=[message_pb2.ToolCall(arguments_json="[1")])]
             ),
             "tool_calls.arguments_json",
         ),

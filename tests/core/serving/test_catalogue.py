@@ -19,8 +19,8 @@ async def catalogue(tmp_path):
     store = ModelStore(tmp_path / "models")
     blob = store.blobs.add((MODELS / "scripted.gguf").read_bytes())
     found = Catalogue(store)
-    steps = [step async for step in found.create(CreateRequest(name="m", files={"m.gguf": blob.digest}))]
-    assert steps[-1].status == "success"
+    *steps, model = [step async for step in found.create(CreateRequest(name="m", files={"m.gguf": blob.digest}))]
+    assert (steps[-1].status, model.name.shortest) == ("success", "m:latest")
     return found
 
 
@@ -89,7 +89,9 @@ def offering(tmp_path):
 
 
 async def made(catalogue, **fields):
-    return [step.status async for step in catalogue.create(CreateRequest(name="mine", **fields))]
+    *steps, model = [event async for event in catalogue.create(CreateRequest(name="mine", **fields))]
+    assert model.name.shortest == "mine:latest"
+    return [step.status for step in steps]
 
 
 async def test_a_model_that_a_backend_offers_can_be_the_base(offering):

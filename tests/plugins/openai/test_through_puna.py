@@ -162,7 +162,7 @@ def test_anthropic_clients(server):
 def test_grpc_clients(server):
     with grpc.insecure_channel(server.grpc) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
-        request = chat_pb2.ChatRequest(model="hello", messages=[message_pb2.Message(role="user", content="hi")])
+        request = chat_pb2.ChatRequest(model="hello", messages=[message_pb2.ChatMessage(role="user", content="hi")])
         assert stub.Chat(request).message.content == "Hello"
         texts = [delta.content for answer in stub.StreamChat(request) for delta in answer.deltas]
         assert "".join(texts) == "Hello"

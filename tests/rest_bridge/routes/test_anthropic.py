@@ -22,10 +22,10 @@ def body(**fields):
 @pytest.mark.parametrize(
     ("message", "reason", "content", "stop_reason"),
     [
-        (message_pb2.Message(content="a"), "STOP", '[{"type":"text","text":"a"}]', "end_turn"),
-        (message_pb2.Message(), "LENGTH", "[]", "max_tokens"),
+        (message_pb2.ChatMessage(content="a"), "STOP", '[{"type":"text","text":"a"}]', "end_turn"),
+        (message_pb2.ChatMessage(), "LENGTH", "[]", "max_tokens"),
         (
-            message_pb2.Message(thinking="t", tool_calls=[CALL]),
+            message_pb2.ChatMessage(thinking="t", tool_calls=[CALL]),
             "STOP",
             '[{"type":"thinking","thinking":"t"},{"type":"tool_use","id":"c","name":"f","input":{"b":1}}]',
             "tool_use",
@@ -161,15 +161,15 @@ async def test_blocks_become_messages(core, client):
     assert request == chat_pb2.ChatRequest(
         model="m",
         messages=[
-            message_pb2.Message(role="system", content="ST"),
-            message_pb2.Message(role="user", content="ab", media=media),
-            message_pb2.Message(
+            message_pb2.ChatMessage(role="system", content="ST"),
+            message_pb2.ChatMessage(role="user", content="ab", media=media),
+            message_pb2.ChatMessage(
                 role="assistant",
                 thinking="t",
                 tool_calls=[message_pb2.ToolCall(id="c", name="f", arguments_json='{"x": 1}')],
             ),
-            message_pb2.Message(role="tool", content="r", tool_call_id="c", media=media),
-            message_pb2.Message(role="user", content="and"),
+            message_pb2.ChatMessage(role="tool", content="r", tool_call_id="c", media=media),
+            message_pb2.ChatMessage(role="user", content="and"),
         ],
         tools=[message_pb2.Tool(type="function", name="f", description="d", parameters_json='{"type": "object"}')],
         tool_choice=message_pb2.ToolChoice(mode=message_pb2.ToolChoice.MODE_REQUIRED),
@@ -207,7 +207,7 @@ def searching(query):
 
 @pytest.mark.parametrize(("query", "code"), [("q", "unavailable"), ("", "invalid_request"), (3, "invalid_request")])
 async def test_a_search_without_a_cloud(core, client, query, code):
-    said = message_pb2.Message(content="I look.", tool_calls=[CALL, searching(query)])
+    said = message_pb2.ChatMessage(content="I look.", tool_calls=[CALL, searching(query)])
     core.script("Chat", chat_pb2.ChatResponse(message=said, finish=FINISH))
     _, text = await asked(client, body(tools=[SEARCH]))
     told = json.loads(text)
@@ -245,7 +245,7 @@ async def test_a_search_in_a_stream_without_a_cloud(core, client):
 
 
 async def test_clients_of_anthropics_api_get_signed_thinking(core, client):
-    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(thinking="t"), finish=FINISH))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.ChatMessage(thinking="t"), finish=FINISH))
     headers = {"anthropic-version": "2023-06-01"}
     async with client.post("/v1/messages", data=json.dumps(body()), headers=headers) as response:
         (block,) = (await response.json())["content"]

@@ -43,7 +43,7 @@ async def test_an_upload_travels_in_pieces(core, client, fail):
     async with client.post(f"/api/blobs/{DIGEST}", data=body()) as response:
         assert (response.status, await response.text()) == (201, "")
     first, *chunks = core.requests[1]
-    assert first.digest == DIGEST
+    assert first.config.digest == DIGEST
     assert b"".join(each.chunk for each in chunks) == b"x" * 3_000_000
     assert max(len(each.chunk) for each in chunks) <= 1024 * 1024
 

@@ -158,7 +158,7 @@ async def test_a_rendered_prompt_is_one_object_even_in_a_stream(core, client):
 
 async def test_a_chat_in_one_piece(core, client):
     call = message_pb2.ToolCall(id="call_1", index=1, name="f", arguments_json='{"z": 1.0, "a": {"y": 1e21, "b": "<"}}')
-    message = message_pb2.Message(role="assistant", content="c", thinking="t", tool_calls=[call])
+    message = message_pb2.ChatMessage(role="assistant", content="c", thinking="t", tool_calls=[call])
     core.script("Chat", chat_pb2.ChatResponse(message=message, finish=FINISH))
     body = {
         "model": "m",
@@ -184,11 +184,11 @@ async def test_a_chat_in_one_piece(core, client):
     )
     request = core.requests[0]
     assert list(request.messages) == [
-        message_pb2.Message(role="USER", content="x", media=[options_pb2.Media(data=b"hi")]),
-        message_pb2.Message(
+        message_pb2.ChatMessage(role="USER", content="x", media=[options_pb2.Media(data=b"hi")]),
+        message_pb2.ChatMessage(
             role="assistant", tool_calls=[message_pb2.ToolCall(id="i", name="f", arguments_json='{"b": 1, "a": 2}')]
         ),
-        message_pb2.Message(role="tool", tool_name="n", tool_call_id="i", content="r", thinking="t"),
+        message_pb2.ChatMessage(role="tool", tool_name="n", tool_call_id="i", content="r", thinking="t"),
     ]
     assert list(request.tools) == [
         message_pb2.Tool(type="function", name="f", description="d", parameters_json='{"type": "object"}')

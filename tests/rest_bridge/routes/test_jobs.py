@@ -5,7 +5,7 @@ from puna_client.v1 import message_pb2, models_pb2
 
 
 def step(**fields):
-    return models_pb2.CreateModelResponse(progress=models_pb2.TransferProgress(**fields))
+    return models_pb2.CreateModelResponse(progress=models_pb2.JobProgress(**fields))
 
 
 STEPS = (
@@ -111,7 +111,7 @@ async def test_everything_a_body_says_reaches_the_core(core, client):
             system="s",
             licenses=["MIT", "X"],
             parameters_json='{"temperature":0.50,"stop":["a"]}',
-            messages=[message_pb2.Message(role="USER", content="hi")],
+            messages=[message_pb2.ChatMessage(role="USER", content="hi")],
             quantize="q4_k_m",
             renderer="r",
             parser="p",

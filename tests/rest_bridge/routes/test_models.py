@@ -18,7 +18,7 @@ MODEL = models_pb2.Model(
     digest="ab",
     size_bytes=12,
     modify_time=Timestamp(seconds=1, nanos=500000000),
-    modify_offset_seconds=3600,
+    modify_utc_offset_seconds=3600,
     details=DETAILS,
     capabilities=["completion", "tools"],
 )
@@ -60,7 +60,7 @@ SHOWN = models_pb2.GetModelResponse(
     parameters="p",
     template="t",
     system="s",
-    messages=[message_pb2.Message(role="user", content="hi")],
+    messages=[message_pb2.ChatMessage(role="user", content="hi")],
     model_info_json='{"a":1e+21,"general.basename":"x","z":[1]}',
     tensors=[models_pb2.TensorInfo(name="w", type="F32", shape=[2, 3])],
     requires="0.6",

@@ -39,7 +39,7 @@ def chat(**body):
 
 
 async def test_an_answer_in_one_piece(core, client):
-    message = message_pb2.Message(role="assistant", content="", thinking="t", tool_calls=[CALL])
+    message = message_pb2.ChatMessage(role="assistant", content="", thinking="t", tool_calls=[CALL])
     core.script("Chat", chat_pb2.ChatResponse(message=message, finish=FINISH))
     assert await asked(client, "/v1/chat/completions", chat()) == (
         200,
@@ -151,14 +151,14 @@ async def test_everything_a_body_says_reaches_the_core(core, client):
     assert request == chat_pb2.ChatRequest(
         model="m",
         messages=[
-            message_pb2.Message(role="developer", content="d"),
-            message_pb2.Message(role="user", content="x"),
-            message_pb2.Message(role="user", media=[options_pb2.Media(data=b"hi")]),
-            message_pb2.Message(role="user", media=[options_pb2.Media(data=b"hi")]),
-            message_pb2.Message(
+            message_pb2.ChatMessage(role="developer", content="d"),
+            message_pb2.ChatMessage(role="user", content="x"),
+            message_pb2.ChatMessage(role="user", media=[options_pb2.Media(data=b"hi")]),
+            message_pb2.ChatMessage(role="user", media=[options_pb2.Media(data=b"hi")]),
+            message_pb2.ChatMessage(
                 role="assistant", tool_calls=[message_pb2.ToolCall(id="i", name="f", arguments_json=arguments)]
             ),
-            message_pb2.Message(role="tool", content="r", tool_name="f", tool_call_id="i"),
+            message_pb2.ChatMessage(role="tool", content="r", tool_name="f", tool_call_id="i"),
         ],
         tools=[message_pb2.Tool(type="function", name="f", parameters_json='{"type": "object"}')],
         tool_choice=message_pb2.ToolChoice(tool_name="f"),
@@ -267,7 +267,7 @@ async def test_models(core, client):
 
 
 async def test_bodies_packed_with_zstd(core, client):
-    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(role="assistant"), finish=FINISH))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.ChatMessage(role="assistant"), finish=FINISH))
     packed = {"Content-Encoding": "zstd"}
     body = zstd.compress(json.dumps(chat()).encode())
     async with client.post("/v1/chat/completions", data=body, headers=packed) as response:

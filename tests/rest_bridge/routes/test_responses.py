@@ -32,7 +32,7 @@ def events(text):
 
 
 async def test_an_answer_in_one_piece(core, client):
-    message = message_pb2.Message(role="assistant", content="a", thinking="t")
+    message = message_pb2.ChatMessage(role="assistant", content="a", thinking="t")
     core.script("Chat", chat_pb2.ChatResponse(message=message, finish=FINISH))
     tool = {"type": "function", "name": "f", "parameters": {"b": 1.50, "a": {}}}
     body = {"model": "m", "input": "x", "instructions": "be", "tools": [tool], "reasoning": {"summary": "auto"}}
@@ -131,15 +131,15 @@ async def test_items_become_messages(core, client):
     assert request == chat_pb2.ChatRequest(
         model="m",
         messages=[
-            message_pb2.Message(role="user", content="ab"),
-            message_pb2.Message(
+            message_pb2.ChatMessage(role="user", content="ab"),
+            message_pb2.ChatMessage(
                 role="assistant",
                 content="meanwhile",
                 thinking="why",
                 tool_calls=[message_pb2.ToolCall(id="c", name="f", arguments_json='{"x":1}')],
             ),
-            message_pb2.Message(role="tool", content="r", tool_call_id="c"),
-            message_pb2.Message(role="user", media=[options_pb2.Media(data=b"hi")]),
+            message_pb2.ChatMessage(role="tool", content="r", tool_call_id="c"),
+            message_pb2.ChatMessage(role="user", media=[options_pb2.Media(data=b"hi")]),
         ],
         tools=[message_pb2.Tool(type="function", name="ns.f", parameters_json="{}")],
         options=options_pb2.RequestOptions(
@@ -175,7 +175,7 @@ async def test_refusals(client, items, text):
 )
 async def test_a_search_without_a_cloud(core, client, query, status, text):
     call = message_pb2.ToolCall(id="c", name="web_search", arguments_json=json.dumps({"query": query}))
-    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(tool_calls=[call]), finish=FINISH))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.ChatMessage(tool_calls=[call]), finish=FINISH))
     body = {"model": "m", "input": "x", "tools": [{"type": "web_search"}]}
     response, answered = await asked(client, body)
     assert response.status == status
@@ -202,7 +202,7 @@ async def answered(client, **fields):
 
 
 async def test_a_reference_stands_for_an_item_of_an_earlier_answer(core, client):
-    said = message_pb2.Message(role="assistant", content="a", thinking="t", tool_calls=[CALL])
+    said = message_pb2.ChatMessage(role="assistant", content="a", thinking="t", tool_calls=[CALL])
     core.script("Chat", chat_pb2.ChatResponse(message=said, finish=FINISH))
     ids = kept((await answered(client))[1])
     items = [
@@ -235,7 +235,7 @@ async def test_a_stream_keeps_its_items_before_it_says_that_it_is_complete(core,
 
 
 async def test_an_item_that_is_not_kept_is_named(core, client):
-    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(content="a"), finish=FINISH))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.ChatMessage(content="a"), finish=FINISH))
     ids = kept((await answered(client, store=False))[1])
     for missing in ("msg_1", ids["message"]):
         status, text = await answered(client, input=[{"type": "item_reference", "id": missing}])
@@ -245,7 +245,7 @@ async def test_an_item_that_is_not_kept_is_named(core, client):
 
 async def test_an_answer_that_was_cut_is_incomplete(core, client):
     cut = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_LENGTH, usage=FINISH.usage)
-    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.Message(content="a"), finish=cut))
+    core.script("Chat", chat_pb2.ChatResponse(message=message_pb2.ChatMessage(content="a"), finish=cut))
     found = json.loads((await answered(client))[1])
     assert (found["status"], found["completed_at"]) == ("incomplete", None)
     assert found["incomplete_details"] == {"reason": "max_output_tokens"}

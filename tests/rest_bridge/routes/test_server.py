@@ -13,7 +13,7 @@ async def test_the_root_says_that_the_server_runs_without_asking_the_core(core, 
 
 
 async def test_the_version_is_that_of_the_api_and_not_of_the_server(core, client):
-    core.script("GetServerInfo", server_pb2.GetServerInfoResponse(version="1.2", rest_version="0.9"))
+    core.script("GetServerInfo", server_pb2.GetServerInfoResponse(version="1.2", ollama_version="0.9"))
     async with client.get("/api/version") as response:
         assert await response.text() == '{"version":"0.9"}'
 

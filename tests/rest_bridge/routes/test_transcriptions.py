@@ -2,7 +2,7 @@ from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 
 
 async def test_transcriptions(core, client):
-    message = message_pb2.Message(role="assistant", content=" said \n")
+    message = message_pb2.ChatMessage(role="assistant", content=" said \n")
     core.script("Chat", chat_pb2.ChatResponse(message=message, finish=usage_pb2.Finish()))
     boundary = "--B"
 

@@ -106,7 +106,7 @@ def test_a_rendered_prompt_is_not_done_and_has_no_role():
 
 def test_log_probabilities_come_after_the_reason_and_before_the_metrics():
     answer = chat_pb2.ChatResponse(
-        message=message_pb2.Message(content="a"),
+        message=message_pb2.ChatMessage(content="a"),
         logprobs=[usage_pb2.TokenLogprob(text="a", raw=b"a", logprob=-0.5)],
         finish=FINISH,
     )

@@ -95,7 +95,7 @@ def test_a_license_that_is_no_text_fails_the_job_and_only_if_there_is_a_source()
     ],
 )
 def test_progress_lines_leave_zeros_out(fields, line):
-    assert create.line(models_pb2.PullModelResponse(progress=models_pb2.TransferProgress(**fields))) == line
+    assert create.line(models_pb2.PullModelResponse(progress=models_pb2.JobProgress(**fields))) == line
 
 
 def test_puna_s_own_fields():

@@ -19,7 +19,7 @@ def model(**fields):
 
 
 def test_an_entry_of_the_list():
-    listing = models.tags(models_pb2.ListModelsResponse(models=[model(modify_offset_seconds=-16200)]))
+    listing = models.tags(models_pb2.ListModelsResponse(models=[model(modify_utc_offset_seconds=-16200)]))
     (found,) = listing["models"]
     assert list(found) == ["name", "model", "modified_at", "size", "digest", "details"]
     assert found["modified_at"] == "2023-11-14T17:43:20-04:30"
@@ -60,7 +60,7 @@ def test_show_leaves_empty_fields_out():
         models_pb2.GetModelResponse(
             model=model(capabilities=["tools"]),
             license="L",
-            messages=[message_pb2.Message(role="user", content="hi")],
+            messages=[message_pb2.ChatMessage(role="user", content="hi")],
             tensors=[models_pb2.TensorInfo(name="t", type="F32", shape=[2, 3])],
         )
     )

@@ -39,7 +39,7 @@ def test_a_rendered_prompt_has_no_finish(streamed):
 
 def test_an_answer_that_is_not_streamed_is_one_part():
     call = message_pb2.ToolCall(name="f")
-    message = message_pb2.Message(content="a", thinking="t", tool_calls=[call])
+    message = message_pb2.ChatMessage(content="a", thinking="t", tool_calls=[call])
     entry = usage_pb2.TokenLogprob(text="a")
     found = full_answer(chat_pb2.ChatResponse(message=message, logprobs=[entry], finish=FINISH))
     assert found == Part(content="a", thinking="t", tool_calls=(call,), logprobs=(entry,), finish=FINISH)

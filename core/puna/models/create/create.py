@@ -39,7 +39,7 @@ from puna.models.layout import media_types
 from puna.models.layout.config import Config, Draft
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName, Source, parse_reference
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
@@ -49,13 +49,12 @@ Pull = Callable[[ModelName], Iterator[TransferStep]]
 
 INVALID_BASE: Final = "invalid model name"
 NO_QUANTIZER: Final = "no installed backend can quantize (`puna plugins` lists the backends and what they lack)"
-_PROGRESS_DIGEST: Final = "0000000000000000000"
 _PROGRESS_SECONDS: Final = 0.06
 
 
 def no_pull(name: ModelName) -> Iterator[TransferStep]:
     """Fail as a pull without a registry client does."""
-    yield TransferStep("pulling manifest")
+    yield TransferStep(JobPhase.READING_MANIFEST, "pulling manifest")
     raise TransferError(f"pull model manifest: {name.shortest} is not here, and this server has no registry client")
 
 
@@ -82,7 +81,7 @@ def create(
         # Blobs of the replaced model are removed only after the shared locks are released, which would keep them.
         stale = yield from creation.run()
     store.remove_unused(stale)
-    yield TransferStep("success")
+    yield TransferStep(JobPhase.DONE, "success")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ class _Creation:
     def _converted_model(
         self, files: Mapping[str, str], quantize: str
     ) -> Generator[TransferStep, None, ModelComponent]:
-        yield TransferStep("converting model")
+        yield TransferStep(JobPhase.CONVERTING, "converting model")
         if quantize:
             quantization.named(quantize)  # an error after an hour of conversion would come late
         return self._converted(files, media_types.MODEL, None)
@@ -214,7 +213,7 @@ class _Creation:
             return self.store.get(name)
         except LookupError:
             for step in self.pull(name):
-                if step.status != "success":
+                if step.phase is not JobPhase.DONE:
                     yield step
         try:
             return self.store.get(name)
@@ -231,7 +230,7 @@ class _Creation:
     def _adapters(self, items: list[ModelComponent | Entry]) -> Generator[TransferStep, None, list[ModelComponent]]:
         uploads = Uploads(self.store.blobs, self.shared_locks, strict=True)
         if uploads.kind(self.request.adapters) == "safetensors":
-            yield TransferStep("converting adapter")
+            yield TransferStep(JobPhase.CONVERTING, "converting adapter")
             bases = [each.header for each in items if isinstance(each, ModelComponent) and _is_model(each)]
             if not bases:
                 raise CreateFailedError("unsupported architecture")
@@ -269,7 +268,7 @@ class _Creation:
                 _join(component, whole)
                 source = written = whole
             if component.lacks_projector_type:
-                yield TransferStep("updating GGUF projector metadata")
+                yield TransferStep(JobPhase.CONVERTING, "updating GGUF projector metadata")
                 _add_projector_type(source, target)
                 written = target
             elif kind is not None:
@@ -316,14 +315,14 @@ class _Creation:
                 # A step for each tensor would flood the client.
                 if kind != COPY and now - reported >= _PROGRESS_SECONDS:
                     reported = now
-                    yield TransferStep(status, _PROGRESS_DIGEST, size, size * done // max(total, 1))
+                    yield TransferStep(JobPhase.QUANTIZING, status, "", size, size * done // max(total, 1))
         except RewriteError as error:
             if kind != COPY:
                 raise
             # Clients see Ollama's words; the log has llama.cpp's.
             prefix = "failed to validate GGUF with llama-quantize without compatibility patches"
             raise RewriteError(f"{prefix}: {error}") from error
-        yield TransferStep("verifying conversion")
+        yield TransferStep(JobPhase.VERIFYING, "verifying conversion")
 
     def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
         # Blobs of text are stored only now, so that a creation that fails earlier leaves none.
@@ -331,8 +330,8 @@ class _Creation:
         data = configs.dumps(config)
         blob = self.store.blobs.add(data, self.shared_locks)
         for entry in stored:
-            yield TransferStep(entry.status_line)
-        yield TransferStep("writing manifest")
+            yield TransferStep(JobPhase.WRITING_LAYERS, entry.status_line)
+        yield TransferStep(JobPhase.WRITING_MANIFEST, "writing manifest")
         config_layer = Layer(media_type=media_types.CONFIG, digest=blob.digest, size=blob.size)
         manifest = Manifest(config_layer, tuple(entry.layer for entry in stored))
         # All blobs are stored, locked and flushed at this point.

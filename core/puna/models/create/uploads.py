@@ -11,7 +11,7 @@ from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUF
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import BlobStore, SharedLocks
 
 Kind = Literal["gguf", "safetensors"]
@@ -107,7 +107,7 @@ class Uploads:
         """Read GGUF files in the order of their names and append them to `components`."""
         shards: dict[str, list[tuple[str, Shard, ModelComponent]]] = {}
         for name in sorted(files):
-            yield TransferStep("parsing GGUF")
+            yield TransferStep(JobPhase.READING_FILES, "parsing GGUF")
             component = self._component(name, files[name])
             if _count(component.header) <= 1:
                 components.append(component)

@@ -21,9 +21,8 @@ class Details:
     parameter_size: str = ""
     quantization_level: str = ""
     context_length: int = 0
-    """Tokens of context that it was trained for. Only lists have it."""
+    """Tokens of context that it was trained for."""
     embedding_length: int = 0
-    """Only lists have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +45,18 @@ class ModelSummary:
     serving_backend: str = ""
     """The backend that would serve the model now; empty: none does."""
 
+    is_offered: bool = False
+    """Whether a backend offers the model, so that the store does not have it."""
+
+    @property
+    def order(self) -> tuple[int | str, ...]:
+        """What lists are sorted by: the newest model of the store first, and behind them those that backends offer."""
+        name = self.name.shortest
+        if self.is_offered:
+            return 1, name.lower(), name
+        # The name decides within a second, so that the order does not depend on the file system.
+        return 0, -(self.modified_ns // 1_000_000_000), *self.name.folded, name
+
     @property
     def modified(self) -> datetime:
         """When the manifest was written, in local time, to the microsecond."""
@@ -62,11 +73,9 @@ def local_time(nanoseconds: int) -> datetime:
     )
 
 
-def describe(config: Config, parent: str, *headers: GGUF | None, lengths: bool = False) -> Details:
+def describe(config: Config, parent: str, *headers: GGUF | None) -> Details:
     """Return the details from the configuration. Missing ones come from the headers, of which the first that has a
     value counts.
-
-    `lengths` adds the lengths that lists have.
     """
     level = config.file_type
     if level in ("", UNKNOWN):
@@ -84,8 +93,8 @@ def describe(config: Config, parent: str, *headers: GGUF | None, lengths: bool =
         families=config.model_families or None,
         parameter_size=config.model_type,
         quantization_level=level,
-        context_length=_signed(context) if lengths else 0,
-        embedding_length=_signed(embedding) if lengths else 0,
+        context_length=_signed(context),
+        embedding_length=_signed(embedding),
     )
 
 

@@ -26,7 +26,7 @@ from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected
 from puna.models.registry.download import Connect, Download, is_present, too_large
@@ -85,7 +85,7 @@ class Registries:
         """
         repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
-        yield TransferStep("pulling manifest")
+        yield TransferStep(JobPhase.READING_MANIFEST, "pulling manifest")
         data, manifest = await self._asked_manifest(name.tag, connect)
         layers = _layers(manifest, name)
         # Checked before anything is fetched, since a manifest may claim any size.
@@ -100,34 +100,34 @@ class Registries:
                 for layer in layers:
                     if layer.digest not in downloads and (found := await self._damage(layer, shared_locks)):
                         log.warning("%s: it is fetched again", found)
-                        yield TransferStep(f"removing damaged blob {layer.digest[_SHORT]}")
+                        yield TransferStep(JobPhase.REMOVING_BLOBS, f"removing damaged blob {layer.digest[_SHORT]}")
                         await in_thread(self._store.blobs.path(layer.digest).unlink, missing_ok=True)
                     download = downloads.get(layer.digest) or await self._joined(layer, repository, connect, stack)
                     # The blob is here, or the manifest names it twice. Either way a client sees it as complete.
                     if download is None or layer.digest in downloads:
                         size = download.total if download else self._store.blobs.size(layer.digest)
-                        yield _step("pulling", layer.digest, size, size)
+                        yield _step(JobPhase.DOWNLOADING, layer.digest, size, size)
                         continue
                     downloads[layer.digest] = download
                     async with aclosing(download.progress(at_least_once=False)) as ticks:
                         async for total, completed in ticks:
-                            yield _step("pulling", layer.digest, total, completed)
+                            yield _step(JobPhase.DOWNLOADING, layer.digest, total, completed)
                 # The hashes have been computed while later blobs arrived; only the last one is waited for.
-                yield TransferStep("verifying sha256 digest")
+                yield TransferStep(JobPhase.VERIFYING, "verifying sha256 digest")
                 for download in downloads.values():
                     await download.finished()
                 for digest in downloads:
                     await in_thread(self._store.blobs.mark_verified, digest)
-            yield TransferStep("writing manifest")
+            yield TransferStep(JobPhase.WRITING_MANIFEST, "writing manifest")
             # The bytes are written as they came: the digest of the model is that of these bytes.
             stale = await self._write(name, data, manifest)
             if stale and not self._store.no_prune:
-                yield TransferStep("removing unused layers")
+                yield TransferStep(JobPhase.REMOVING_BLOBS, "removing unused layers")
                 try:
                     await in_thread(self._store.remove_unused, stale)
                 except OSError as error:
-                    yield TransferStep(f"couldn't remove unused layers: {system_text(error)}")
-        yield TransferStep("success")
+                    yield TransferStep(JobPhase.REMOVING_BLOBS, f"couldn't remove unused layers: {system_text(error)}")
+        yield TransferStep(JobPhase.DONE, "success")
 
     async def _asked_manifest(self, tag: str, connect: Connect) -> tuple[bytes, Manifest]:
         try:
@@ -192,10 +192,10 @@ class Registries:
     async def push(self, name: ModelName, *, insecure: bool) -> AsyncGenerator[TransferStep]:
         """Send a model, step by step. Raises RegistryNotAllowedError, and TransferError for every failure."""
         self._check_allowed(name, insecure=insecure)
-        yield TransferStep("retrieving manifest")
+        yield TransferStep(JobPhase.READING_MANIFEST, "retrieving manifest")
         if not name.is_valid:
             # Ollama reports this step before the error, and clients show it.
-            yield TransferStep("couldn't retrieve manifest")
+            yield TransferStep(JobPhase.READING_MANIFEST, "couldn't retrieve manifest")
             raise TransferError(f"unqualified name: {name.full}")
         # A push accepts any spelling of a name in the store.
         name = await in_thread(self._store.resolve, name)
@@ -203,10 +203,10 @@ class Registries:
         try:
             data, manifest = await in_thread(_read_manifest, path)
         except OSError as error:
-            yield TransferStep("couldn't retrieve manifest")
+            yield TransferStep(JobPhase.READING_MANIFEST, "couldn't retrieve manifest")
             raise of_system(error, "open", path) from error
         except ValueError as error:
-            yield TransferStep("couldn't retrieve manifest")
+            yield TransferStep(JobPhase.READING_MANIFEST, "couldn't retrieve manifest")
             raise TransferError(str(error)) from error
         repository = self._repository(name, insecure=insecure)
         connect = self._connect(repository)
@@ -215,16 +215,16 @@ class Registries:
                 async with aclosing(self._sent(client, layer, connect)) as steps:
                     async for step in steps:
                         yield step
-            yield TransferStep("pushing manifest")
+            yield TransferStep(JobPhase.WRITING_MANIFEST, "pushing manifest")
             headers = {"Content-Type": _media_type(data)}
             body = data.rstrip(b"\n")
             url, seconds = repository.manifest(name.tag), self._limits.answer
             (await client.request("PUT", url, headers=headers, body=lambda: body, seconds=seconds)).close()
-        yield TransferStep("success")
+        yield TransferStep(JobPhase.DONE, "success")
 
     async def _sent(self, client: Client, layer: Layer, connect: Connect) -> AsyncGenerator[TransferStep]:
         if await has_blob(client, layer.digest, self._limits):
-            yield _step("pushing", layer.digest, layer.size, layer.size)
+            yield _step(JobPhase.UPLOADING, layer.digest, layer.size, layer.size)
             return
         source = ModelName.parse(layer.source) if layer.source else None
         blob = Blob(
@@ -238,7 +238,7 @@ class Registries:
             aclosing(upload.progress(at_least_once=True)) as ticks,
         ):
             async for total, completed in ticks:
-                yield _step("pushing", layer.digest, total, completed)
+                yield _step(JobPhase.UPLOADING, layer.digest, total, completed)
             await upload.finished()
 
     def _connect(self, repository: Repository) -> Connect:
@@ -303,8 +303,9 @@ def _layers(manifest: Manifest, name: ModelName, *, pushing: bool = False) -> li
     return found
 
 
-def _step(verb: str, digest: str, total: int, completed: int) -> TransferStep:
-    return TransferStep(f"{verb} {digest[_SHORT]}", digest, total, completed)
+def _step(phase: JobPhase, digest: str, total: int, completed: int) -> TransferStep:
+    verb = "pulling" if phase is JobPhase.DOWNLOADING else "pushing"
+    return TransferStep(phase, f"{verb} {digest[_SHORT]}", digest, total, completed)
 
 
 def _read_manifest(path: Path) -> tuple[bytes, Manifest]:

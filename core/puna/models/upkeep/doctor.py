@@ -21,7 +21,7 @@ from puna.errors import BackendNotFoundError, InvalidDigestError, StoreFailedErr
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.name import ModelName
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage import bounded_files, durable, locks, prune
 from puna.models.storage.blobs import PRIVATE
 from puna.models.storage.digest import file_name, is_digest
@@ -84,7 +84,7 @@ class _Examination:
         )
 
     def _all(self) -> Iterator[TransferStep | Finding]:
-        yield TransferStep("reading manifests")
+        yield TransferStep(JobPhase.READING_MANIFEST, "reading manifests")
         yield from self._manifests()
         yield from self._clashes()
         yield from self._blobs()
@@ -185,7 +185,7 @@ class _Examination:
                     for each in done:
                         yield from self._judged(waiting.pop(each), each)
                     if not self.quick:
-                        yield TransferStep("reading blobs", "", total, min(self.bytes_read, total))
+                        yield TransferStep(JobPhase.VERIFYING, "reading blobs", "", total, min(self.bytes_read, total))
             finally:
                 over.set()
                 pool.shutdown(cancel_futures=True)

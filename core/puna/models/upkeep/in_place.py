@@ -19,7 +19,7 @@ from puna.errors import CreateFailedError
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage import durable
 from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.storage.integrity import CHUNK, StoppedError, find_damage
@@ -118,7 +118,7 @@ def _read(
             done += len(chunk)
             if time.monotonic() - spoken >= _TICK or done == total:
                 spoken = time.monotonic()
-                yield TransferStep(f"reading {path.name}", "", total, done)
+                yield TransferStep(JobPhase.READING_FILES, f"reading {path.name}", "", total, done)
     return f"sha256:{digest.hexdigest()}"
 
 

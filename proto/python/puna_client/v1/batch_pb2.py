@@ -26,65 +26,76 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from puna_client.v1 import chat_pb2 as puna_dot_v1_dot_chat__pb2
 from puna_client.v1 import embed_pb2 as puna_dot_v1_dot_embed__pb2
+from puna_client.v1 import error_pb2 as puna_dot_v1_dot_error__pb2
 from puna_client.v1 import generate_pb2 as puna_dot_v1_dot_generate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/batch.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12puna/v1/chat.proto\x1a\x13puna/v1/embed.proto\x1a\x16puna/v1/generate.proto\"\xfb\x03\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.puna.v1.BatchState\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61nswer_bytes\x18\x0b \x01(\x03\x12\x13\n\x0b\x65rror_bytes\x18\x0c \x01(\x03\x12.\n\x08metadata\x18\r \x03(\x0b\x32\x1c.puna.v1.Batch.MetadataEntry\x12\x13\n\x0b\x63lient_data\x18\x0e \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbf\x01\n\x0b\x42\x61tchConfig\x12\x34\n\x11\x63ompletion_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x08metadata\x18\x02 \x03(\x0b\x32\".puna.v1.BatchConfig.MetadataEntry\x12\x13\n\x0b\x63lient_data\x18\x03 \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\tBatchItem\x12\x11\n\tcustom_id\x18\x01 \x01(\t\x12,\n\x08generate\x18\x02 \x01(\x0b\x32\x18.puna.v1.GenerateRequestH\x00\x12$\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x14.puna.v1.ChatRequestH\x00\x12&\n\x05\x65mbed\x18\x04 \x01(\x0b\x32\x15.puna.v1.EmbedRequestH\x00\x12\x13\n\x0b\x63lient_data\x18\x05 \x01(\x0c\x42\t\n\x07request\"h\n\x12\x43reateBatchRequest\x12&\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x14.puna.v1.BatchConfigH\x00\x12\"\n\x04item\x18\x02 \x01(\x0b\x32\x12.puna.v1.BatchItemH\x00\x42\x06\n\x04part\"4\n\x13\x43reateBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\"\x1d\n\x0fGetBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x10GetBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\";\n\x12ListBatchesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x13ListBatchesResponse\x12\x1f\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x0e.puna.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x43\x61ncelBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x13\x43\x61ncelBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\" \n\x12\x44\x65leteBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteBatchResponse\"t\n\x19StreamBatchResultsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_index\x18\x02 \x01(\x03\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.puna.v1.BatchResultKind\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\xc5\x02\n\x1aStreamBatchResultsResponse\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\tcustom_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12-\n\x08generate\x18\x04 \x01(\x0b\x32\x19.puna.v1.GenerateResponseH\x00\x12%\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x15.puna.v1.ChatResponseH\x00\x12\'\n\x05\x65mbed\x18\x06 \x01(\x0b\x32\x16.puna.v1.EmbedResponseH\x00\x12$\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x13.puna.v1.BatchErrorH\x00\x12\x13\n\x0b\x63lient_data\x18\x08 \x01(\x0c\x12\x31\n\rcomplete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06result\"K\n\nBatchError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\x0c\"O\n\x19\x44\x65leteBatchResultsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.puna.v1.BatchResultKind\";\n\x1a\x44\x65leteBatchResultsResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch*\xbd\x01\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41TCH_STATE_QUEUED\x10\x01\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x02\x12\x14\n\x10\x42\x41TCH_STATE_DONE\x10\x03\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x04\x12\x17\n\x13\x42\x41TCH_STATE_EXPIRED\x10\x05\x12\x17\n\x13\x42\x41TCH_STATE_REVOKED\x10\x06*q\n\x0f\x42\x61tchResultKind\x12!\n\x1d\x42\x41TCH_RESULT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41TCH_RESULT_KIND_ANSWERS\x10\x01\x12\x1c\n\x18\x42\x41TCH_RESULT_KIND_ERRORS\x10\x02\x32\xb9\x04\n\x0c\x42\x61tchService\x12J\n\x0b\x43reateBatch\x12\x1b.puna.v1.CreateBatchRequest\x1a\x1c.puna.v1.CreateBatchResponse(\x01\x12?\n\x08GetBatch\x12\x18.puna.v1.GetBatchRequest\x1a\x19.puna.v1.GetBatchResponse\x12H\n\x0bListBatches\x12\x1b.puna.v1.ListBatchesRequest\x1a\x1c.puna.v1.ListBatchesResponse\x12H\n\x0b\x43\x61ncelBatch\x12\x1b.puna.v1.CancelBatchRequest\x1a\x1c.puna.v1.CancelBatchResponse\x12H\n\x0b\x44\x65leteBatch\x12\x1b.puna.v1.DeleteBatchRequest\x1a\x1c.puna.v1.DeleteBatchResponse\x12_\n\x12StreamBatchResults\x12\".puna.v1.StreamBatchResultsRequest\x1a#.puna.v1.StreamBatchResultsResponse0\x01\x12]\n\x12\x44\x65leteBatchResults\x12\".puna.v1.DeleteBatchResultsRequest\x1a#.puna.v1.DeleteBatchResultsResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/batch.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12puna/v1/chat.proto\x1a\x13puna/v1/embed.proto\x1a\x13puna/v1/error.proto\x1a\x16puna/v1/generate.proto\"\x8f\x04\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.puna.v1.BatchState\x12\x15\n\rrequest_count\x18\x03 \x01(\x05\x12\x17\n\x0f\x63ompleted_count\x18\x04 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61nswer_bytes\x18\x0b \x01(\x03\x12\x13\n\x0b\x65rror_bytes\x18\x0c \x01(\x03\x12.\n\x08metadata\x18\r \x03(\x0b\x32\x1c.puna.v1.Batch.MetadataEntry\x12\x13\n\x0b\x63lient_data\x18\x0e \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbf\x01\n\x0b\x42\x61tchConfig\x12\x34\n\x11\x63ompletion_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x08metadata\x18\x02 \x03(\x0b\x32\".puna.v1.BatchConfig.MetadataEntry\x12\x13\n\x0b\x63lient_data\x18\x03 \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\tBatchItem\x12\x11\n\tcustom_id\x18\x01 \x01(\t\x12,\n\x08generate\x18\x02 \x01(\x0b\x32\x18.puna.v1.GenerateRequestH\x00\x12$\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x14.puna.v1.ChatRequestH\x00\x12&\n\x05\x65mbed\x18\x04 \x01(\x0b\x32\x15.puna.v1.EmbedRequestH\x00\x12\x13\n\x0b\x63lient_data\x18\x05 \x01(\x0c\x42\t\n\x07request\"h\n\x12\x43reateBatchRequest\x12&\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x14.puna.v1.BatchConfigH\x00\x12\"\n\x04item\x18\x02 \x01(\x0b\x32\x12.puna.v1.BatchItemH\x00\x42\x06\n\x04part\"4\n\x13\x43reateBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\"\x1d\n\x0fGetBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x10GetBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\"M\n\x12ListBatchesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"O\n\x13ListBatchesResponse\x12\x1f\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x0e.puna.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x43\x61ncelBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x13\x43\x61ncelBatchResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch\" \n\x12\x44\x65leteBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteBatchResponse\"t\n\x19StreamBatchResultsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_index\x18\x02 \x01(\x03\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.puna.v1.BatchResultKind\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\xc4\x02\n\x1aStreamBatchResultsResponse\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\tcustom_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12-\n\x08generate\x18\x04 \x01(\x0b\x32\x19.puna.v1.GenerateResponseH\x00\x12%\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x15.puna.v1.ChatResponseH\x00\x12\'\n\x05\x65mbed\x18\x06 \x01(\x0b\x32\x16.puna.v1.EmbedResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.puna.v1.ItemErrorH\x00\x12\x13\n\x0b\x63lient_data\x18\x08 \x01(\x0c\x12\x31\n\rcomplete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06result\"O\n\x19\x44\x65leteBatchResultsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.puna.v1.BatchResultKind\";\n\x1a\x44\x65leteBatchResultsResponse\x12\x1d\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x0e.puna.v1.Batch*\xbd\x01\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41TCH_STATE_QUEUED\x10\x01\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x02\x12\x14\n\x10\x42\x41TCH_STATE_DONE\x10\x03\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x04\x12\x17\n\x13\x42\x41TCH_STATE_EXPIRED\x10\x05\x12\x17\n\x13\x42\x41TCH_STATE_REVOKED\x10\x06*q\n\x0f\x42\x61tchResultKind\x12!\n\x1d\x42\x41TCH_RESULT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41TCH_RESULT_KIND_ANSWERS\x10\x01\x12\x1c\n\x18\x42\x41TCH_RESULT_KIND_ERRORS\x10\x02\x32\xd7\x04\n\x0c\x42\x61tchService\x12J\n\x0b\x43reateBatch\x12\x1b.puna.v1.CreateBatchRequest\x1a\x1c.puna.v1.CreateBatchResponse(\x01\x12\x44\n\x08GetBatch\x12\x18.puna.v1.GetBatchRequest\x1a\x19.puna.v1.GetBatchResponse\"\x03\x90\x02\x01\x12M\n\x0bListBatches\x12\x1b.puna.v1.ListBatchesRequest\x1a\x1c.puna.v1.ListBatchesResponse\"\x03\x90\x02\x01\x12M\n\x0b\x43\x61ncelBatch\x12\x1b.puna.v1.CancelBatchRequest\x1a\x1c.puna.v1.CancelBatchResponse\"\x03\x90\x02\x02\x12M\n\x0b\x44\x65leteBatch\x12\x1b.puna.v1.DeleteBatchRequest\x1a\x1c.puna.v1.DeleteBatchResponse\"\x03\x90\x02\x02\x12\x64\n\x12StreamBatchResults\x12\".puna.v1.StreamBatchResultsRequest\x1a#.puna.v1.StreamBatchResultsResponse\"\x03\x90\x02\x01\x30\x01\x12\x62\n\x12\x44\x65leteBatchResults\x12\".puna.v1.DeleteBatchResultsRequest\x1a#.puna.v1.DeleteBatchResultsResponse\"\x03\x90\x02\x02\x42;\n\x0b\x64\x65v.puna.v1B\nBatchProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.batch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\nBatchProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
   _globals['_BATCH_METADATAENTRY']._loaded_options = None
   _globals['_BATCH_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_BATCHCONFIG_METADATAENTRY']._loaded_options = None
   _globals['_BATCHCONFIG_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_BATCHSTATE']._serialized_start=2250
-  _globals['_BATCHSTATE']._serialized_end=2439
-  _globals['_BATCHRESULTKIND']._serialized_start=2441
-  _globals['_BATCHRESULTKIND']._serialized_end=2554
-  _globals['_BATCH']._serialized_start=163
-  _globals['_BATCH']._serialized_end=670
-  _globals['_BATCH_METADATAENTRY']._serialized_start=623
-  _globals['_BATCH_METADATAENTRY']._serialized_end=670
-  _globals['_BATCHCONFIG']._serialized_start=673
-  _globals['_BATCHCONFIG']._serialized_end=864
-  _globals['_BATCHCONFIG_METADATAENTRY']._serialized_start=623
-  _globals['_BATCHCONFIG_METADATAENTRY']._serialized_end=670
-  _globals['_BATCHITEM']._serialized_start=867
-  _globals['_BATCHITEM']._serialized_end=1053
-  _globals['_CREATEBATCHREQUEST']._serialized_start=1055
-  _globals['_CREATEBATCHREQUEST']._serialized_end=1159
-  _globals['_CREATEBATCHRESPONSE']._serialized_start=1161
-  _globals['_CREATEBATCHRESPONSE']._serialized_end=1213
-  _globals['_GETBATCHREQUEST']._serialized_start=1215
-  _globals['_GETBATCHREQUEST']._serialized_end=1244
-  _globals['_GETBATCHRESPONSE']._serialized_start=1246
-  _globals['_GETBATCHRESPONSE']._serialized_end=1295
-  _globals['_LISTBATCHESREQUEST']._serialized_start=1297
-  _globals['_LISTBATCHESREQUEST']._serialized_end=1356
-  _globals['_LISTBATCHESRESPONSE']._serialized_start=1358
-  _globals['_LISTBATCHESRESPONSE']._serialized_end=1437
-  _globals['_CANCELBATCHREQUEST']._serialized_start=1439
-  _globals['_CANCELBATCHREQUEST']._serialized_end=1471
-  _globals['_CANCELBATCHRESPONSE']._serialized_start=1473
-  _globals['_CANCELBATCHRESPONSE']._serialized_end=1525
-  _globals['_DELETEBATCHREQUEST']._serialized_start=1527
-  _globals['_DELETEBATCHREQUEST']._serialized_end=1559
-  _globals['_DELETEBATCHRESPONSE']._serialized_start=1561
-  _globals['_DELETEBATCHRESPONSE']._serialized_end=1582
-  _globals['_STREAMBATCHRESULTSREQUEST']._serialized_start=1584
-  _globals['_STREAMBATCHRESULTSREQUEST']._serialized_end=1700
-  _globals['_STREAMBATCHRESULTSRESPONSE']._serialized_start=1703
-  _globals['_STREAMBATCHRESULTSRESPONSE']._serialized_end=2028
-  _globals['_BATCHERROR']._serialized_start=2030
-  _globals['_BATCHERROR']._serialized_end=2105
-  _globals['_DELETEBATCHRESULTSREQUEST']._serialized_start=2107
-  _globals['_DELETEBATCHRESULTSREQUEST']._serialized_end=2186
-  _globals['_DELETEBATCHRESULTSRESPONSE']._serialized_start=2188
-  _globals['_DELETEBATCHRESULTSRESPONSE']._serialized_end=2247
-  _globals['_BATCHSERVICE']._serialized_start=2557
-  _globals['_BATCHSERVICE']._serialized_end=3126
+  _globals['_BATCHSERVICE'].methods_by_name['GetBatch']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['GetBatch']._serialized_options = b'\220\002\001'
+  _globals['_BATCHSERVICE'].methods_by_name['ListBatches']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['ListBatches']._serialized_options = b'\220\002\001'
+  _globals['_BATCHSERVICE'].methods_by_name['CancelBatch']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['CancelBatch']._serialized_options = b'\220\002\002'
+  _globals['_BATCHSERVICE'].methods_by_name['DeleteBatch']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['DeleteBatch']._serialized_options = b'\220\002\002'
+  _globals['_BATCHSERVICE'].methods_by_name['StreamBatchResults']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['StreamBatchResults']._serialized_options = b'\220\002\001'
+  _globals['_BATCHSERVICE'].methods_by_name['DeleteBatchResults']._loaded_options = None
+  _globals['_BATCHSERVICE'].methods_by_name['DeleteBatchResults']._serialized_options = b'\220\002\002'
+  _globals['_BATCHSTATE']._serialized_start=2231
+  _globals['_BATCHSTATE']._serialized_end=2420
+  _globals['_BATCHRESULTKIND']._serialized_start=2422
+  _globals['_BATCHRESULTKIND']._serialized_end=2535
+  _globals['_BATCH']._serialized_start=184
+  _globals['_BATCH']._serialized_end=711
+  _globals['_BATCH_METADATAENTRY']._serialized_start=664
+  _globals['_BATCH_METADATAENTRY']._serialized_end=711
+  _globals['_BATCHCONFIG']._serialized_start=714
+  _globals['_BATCHCONFIG']._serialized_end=905
+  _globals['_BATCHCONFIG_METADATAENTRY']._serialized_start=664
+  _globals['_BATCHCONFIG_METADATAENTRY']._serialized_end=711
+  _globals['_BATCHITEM']._serialized_start=908
+  _globals['_BATCHITEM']._serialized_end=1094
+  _globals['_CREATEBATCHREQUEST']._serialized_start=1096
+  _globals['_CREATEBATCHREQUEST']._serialized_end=1200
+  _globals['_CREATEBATCHRESPONSE']._serialized_start=1202
+  _globals['_CREATEBATCHRESPONSE']._serialized_end=1254
+  _globals['_GETBATCHREQUEST']._serialized_start=1256
+  _globals['_GETBATCHREQUEST']._serialized_end=1285
+  _globals['_GETBATCHRESPONSE']._serialized_start=1287
+  _globals['_GETBATCHRESPONSE']._serialized_end=1336
+  _globals['_LISTBATCHESREQUEST']._serialized_start=1338
+  _globals['_LISTBATCHESREQUEST']._serialized_end=1415
+  _globals['_LISTBATCHESRESPONSE']._serialized_start=1417
+  _globals['_LISTBATCHESRESPONSE']._serialized_end=1496
+  _globals['_CANCELBATCHREQUEST']._serialized_start=1498
+  _globals['_CANCELBATCHREQUEST']._serialized_end=1530
+  _globals['_CANCELBATCHRESPONSE']._serialized_start=1532
+  _globals['_CANCELBATCHRESPONSE']._serialized_end=1584
+  _globals['_DELETEBATCHREQUEST']._serialized_start=1586
+  _globals['_DELETEBATCHREQUEST']._serialized_end=1618
+  _globals['_DELETEBATCHRESPONSE']._serialized_start=1620
+  _globals['_DELETEBATCHRESPONSE']._serialized_end=1641
+  _globals['_STREAMBATCHRESULTSREQUEST']._serialized_start=1643
+  _globals['_STREAMBATCHRESULTSREQUEST']._serialized_end=1759
+  _globals['_STREAMBATCHRESULTSRESPONSE']._serialized_start=1762
+  _globals['_STREAMBATCHRESULTSRESPONSE']._serialized_end=2086
+  _globals['_DELETEBATCHRESULTSREQUEST']._serialized_start=2088
+  _globals['_DELETEBATCHRESULTSREQUEST']._serialized_end=2167
+  _globals['_DELETEBATCHRESULTSRESPONSE']._serialized_start=2169
+  _globals['_DELETEBATCHRESULTSRESPONSE']._serialized_end=2228
+  _globals['_BATCHSERVICE']._serialized_start=2538
+  _globals['_BATCHSERVICE']._serialized_end=3137
 # @@protoc_insertion_point(module_scope)

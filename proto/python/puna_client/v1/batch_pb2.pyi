@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from puna_client.v1 import chat_pb2 as _chat_pb2
 from puna_client.v1 import embed_pb2 as _embed_pb2
+from puna_client.v1 import error_pb2 as _error_pb2
 from puna_client.v1 import generate_pb2 as _generate_pb2
 import builtins as _builtins
 import sys
@@ -116,9 +117,9 @@ class Batch(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    TOTAL_FIELD_NUMBER: _builtins.int
-    COMPLETED_FIELD_NUMBER: _builtins.int
-    FAILED_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
@@ -132,11 +133,11 @@ class Batch(_message.Message):
     """Batch id."""
     state: Global___BatchState.ValueType
     """State."""
-    total: _builtins.int
+    request_count: _builtins.int
     """Number of requests."""
-    completed: _builtins.int
+    completed_count: _builtins.int
     """Number of requests with an answer."""
-    failed: _builtins.int
+    failed_count: _builtins.int
     """Number of requests with an error."""
     answer_bytes: _builtins.int
     """Bytes of the stored answers."""
@@ -173,9 +174,9 @@ class Batch(_message.Message):
         *,
         id: _builtins.str = ...,
         state: Global___BatchState.ValueType = ...,
-        total: _builtins.int = ...,
-        completed: _builtins.int = ...,
-        failed: _builtins.int = ...,
+        request_count: _builtins.int = ...,
+        completed_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
@@ -188,7 +189,7 @@ class Batch(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bytes", b"answer_bytes", "client_data", b"client_data", "completed", b"completed", "create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "error_bytes", b"error_bytes", "expire_time", b"expire_time", "failed", b"failed", "id", b"id", "metadata", b"metadata", "start_time", b"start_time", "state", b"state", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bytes", b"answer_bytes", "client_data", b"client_data", "completed_count", b"completed_count", "create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "error_bytes", b"error_bytes", "expire_time", b"expire_time", "failed_count", b"failed_count", "id", b"id", "metadata", b"metadata", "request_count", b"request_count", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,25 +399,29 @@ Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
 
 @_typing.final
 class ListBatchesRequest(_message.Message):
-    """ListBatchesRequest selects a page."""
+    """ListBatchesRequest selects a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Largest number of batches to return. 0, or more than 1000: 1000."""
+    """Largest number of batches to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, or the id of a batch: the page begins after it. Empty: the first page."""
+    """`next_page_token` of the previous page. Empty: the first page."""
+    after_id: _builtins.str
+    """Id of a batch. The list begins behind it. The REST API has no page tokens and passes such an id on."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        after_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,17 +429,17 @@ Global___ListBatchesRequest: _TypeAlias = ListBatchesRequest  # noqa: Y015
 
 @_typing.final
 class ListBatchesResponse(_message.Message):
-    """ListBatchesResponse is a page."""
+    """ListBatchesResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Token of the next page. Empty: there is none."""
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Batch]:
-        """Batches, newest first."""
+        """Batches of the page."""
 
     def __init__(
         self,
@@ -605,7 +610,7 @@ class StreamBatchResultsResponse(_message.Message):
         """Vectors."""
 
     @_builtins.property
-    def error(self) -> Global___BatchError:
+    def error(self) -> _error_pb2.ItemError:
         """Error."""
 
     @_builtins.property
@@ -621,7 +626,7 @@ class StreamBatchResultsResponse(_message.Message):
         generate: _generate_pb2.GenerateResponse | None = ...,
         chat: _chat_pb2.ChatResponse | None = ...,
         embed: _embed_pb2.EmbedResponse | None = ...,
-        error: Global___BatchError | None = ...,
+        error: _error_pb2.ItemError | None = ...,
         client_data: _builtins.bytes = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
@@ -634,40 +639,6 @@ class StreamBatchResultsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___StreamBatchResultsResponse: _TypeAlias = StreamBatchResultsResponse  # noqa: Y015
-
-@_typing.final
-class BatchError(_message.Message):
-    """BatchError is the error of a request."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CODE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
-    code: _builtins.int
-    """gRPC status code."""
-    reason: _builtins.str
-    """Reason, as in google.rpc.ErrorInfo. BATCH_EXPIRED: the request did not run within the completion window."""
-    message: _builtins.str
-    """Message for the user. It is the whole text if the batch was created with the metadata `puna-long-errors: 1`."""
-    status: _builtins.bytes
-    """The google.rpc.Status that the call would have had in `grpc-status-details-bin`."""
-    def __init__(
-        self,
-        *,
-        code: _builtins.int = ...,
-        reason: _builtins.str = ...,
-        message: _builtins.str = ...,
-        status: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason", "status", b"status"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
 
 @_typing.final
 class DeleteBatchResultsRequest(_message.Message):

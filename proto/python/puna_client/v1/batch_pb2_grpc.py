@@ -112,8 +112,7 @@ class BatchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-        page_token.
+        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,9 +52,7 @@ class BatchServiceStub:
     GetBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]
     """GetBatch returns a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _grpc.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]
-    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-    page_token.
-    """
+    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     CancelBatch: _grpc.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]
     """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
     has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
@@ -92,9 +90,7 @@ class BatchServiceAsyncStub(BatchServiceStub):
     GetBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.GetBatchRequest, _batch_pb2.GetBatchResponse]  # type: ignore[assignment]
     """GetBatch returns a batch. NOT_FOUND (NOT_FOUND)."""
     ListBatches: _aio.UnaryUnaryMultiCallable[_batch_pb2.ListBatchesRequest, _batch_pb2.ListBatchesResponse]  # type: ignore[assignment]
-    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-    page_token.
-    """
+    """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     CancelBatch: _aio.UnaryUnaryMultiCallable[_batch_pb2.CancelBatchRequest, _batch_pb2.CancelBatchResponse]  # type: ignore[assignment]
     """CancelBatch ends a batch and keeps the results so far. Requests that are running are stopped and have no result. It
     has no effect on a batch that has ended. NOT_FOUND (NOT_FOUND).
@@ -147,9 +143,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _batch_pb2.ListBatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_batch_pb2.ListBatchesResponse, _abc.Awaitable[_batch_pb2.ListBatchesResponse]]:
-        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-        page_token.
-        """
+        """ListBatches lists the batches of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
 
     @_abc_1.abstractmethod
     def CancelBatch(

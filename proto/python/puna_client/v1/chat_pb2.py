@@ -27,26 +27,26 @@ from puna_client.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 from puna_client.v1 import usage_pb2 as puna_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12puna/v1/chat.proto\x12\x07puna.v1\x1a\x15puna/v1/message.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xf7\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x08messages\x18\x02 \x03(\x0b\x32\x10.puna.v1.Message\x12\x1c\n\x05tools\x18\x03 \x03(\x0b\x32\r.puna.v1.Tool\x12(\n\x0btool_choice\x18\x04 \x01(\x0b\x32\x13.puna.v1.ToolChoice\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.puna.v1.RequestOptions\x12\x13\n\x0brender_only\x18\x06 \x01(\x08\x12\x18\n\x10tool_call_deltas\x18\x07 \x01(\x08\x12\x0e\n\x01n\x18\x08 \x01(\x05H\x00\x88\x01\x01\x42\x04\n\x02_n\"\xc0\x01\n\tChatDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x30\n\x10tool_call_deltas\x18\x05 \x03(\x0b\x32\x16.puna.v1.ToolCallDelta\x12\x0e\n\x06\x63hoice\x18\x06 \x01(\x05\"\xcc\x01\n\x0c\x43hatResponse\x12!\n\x07message\x18\x01 \x01(\x0b\x32\x10.puna.v1.Message\x12\'\n\x08logprobs\x18\x02 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x1f\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x0f.puna.v1.Finish\x12)\n\x08rendered\x18\x04 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt\x12$\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x13.puna.v1.ChatChoice\"\x7f\n\nChatChoice\x12!\n\x07message\x18\x01 \x01(\x0b\x32\x10.puna.v1.Message\x12\'\n\x08logprobs\x18\x02 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12%\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x15.puna.v1.ChoiceFinish\"\xae\x01\n\x12StreamChatResponse\x12#\n\x08progress\x18\x01 \x01(\x0b\x32\x11.puna.v1.Progress\x12\"\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x12.puna.v1.ChatDelta\x12\x1f\n\x04\x64one\x18\x03 \x01(\x0b\x32\x11.puna.v1.ChatDone\x12.\n\x0f\x63hoice_finishes\x18\x04 \x03(\x0b\x32\x15.puna.v1.ChoiceFinish\"o\n\x08\x43hatDone\x12\x17\n\x0f\x63ompletes_delta\x18\x01 \x01(\x08\x12\x1f\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x0f.puna.v1.Finish\x12)\n\x08rendered\x18\x03 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt2\x85\x01\n\x0b\x43hatService\x12\x33\n\x04\x43hat\x12\x14.puna.v1.ChatRequest\x1a\x15.puna.v1.ChatResponse\x12\x41\n\nStreamChat\x12\x14.puna.v1.ChatRequest\x1a\x1b.puna.v1.StreamChatResponse0\x01\x42/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12puna/v1/chat.proto\x12\x07puna.v1\x1a\x15puna/v1/message.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xfb\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.puna.v1.ChatMessage\x12\x1c\n\x05tools\x18\x03 \x03(\x0b\x32\r.puna.v1.Tool\x12(\n\x0btool_choice\x18\x04 \x01(\x0b\x32\x13.puna.v1.ToolChoice\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.puna.v1.RequestOptions\x12\x13\n\x0brender_only\x18\x06 \x01(\x08\x12\x18\n\x10tool_call_deltas\x18\x07 \x01(\x08\x12\x0e\n\x01n\x18\x08 \x01(\x05H\x00\x88\x01\x01\x42\x04\n\x02_n\"\xc0\x01\n\tChatDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x10\n\x08thinking\x18\x02 \x01(\t\x12%\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\'\n\x08logprobs\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x30\n\x10tool_call_deltas\x18\x05 \x03(\x0b\x32\x16.puna.v1.ToolCallDelta\x12\x0e\n\x06\x63hoice\x18\x06 \x01(\x05\"\xd0\x01\n\x0c\x43hatResponse\x12%\n\x07message\x18\x01 \x01(\x0b\x32\x14.puna.v1.ChatMessage\x12\'\n\x08logprobs\x18\x02 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x1f\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x0f.puna.v1.Finish\x12)\n\x08rendered\x18\x04 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt\x12$\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x13.puna.v1.ChatChoice\"\x83\x01\n\nChatChoice\x12%\n\x07message\x18\x01 \x01(\x0b\x32\x14.puna.v1.ChatMessage\x12\'\n\x08logprobs\x18\x02 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12%\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x15.puna.v1.ChoiceFinish\"\xae\x01\n\x12StreamChatResponse\x12#\n\x08progress\x18\x01 \x01(\x0b\x32\x11.puna.v1.Progress\x12\"\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x12.puna.v1.ChatDelta\x12\x1f\n\x04\x64one\x18\x03 \x01(\x0b\x32\x11.puna.v1.ChatDone\x12.\n\x0f\x63hoice_finishes\x18\x04 \x03(\x0b\x32\x15.puna.v1.ChoiceFinish\"o\n\x08\x43hatDone\x12\x17\n\x0f\x63ompletes_delta\x18\x01 \x01(\x08\x12\x1f\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x0f.puna.v1.Finish\x12)\n\x08rendered\x18\x03 \x01(\x0b\x32\x17.puna.v1.RenderedPrompt2\x85\x01\n\x0b\x43hatService\x12\x33\n\x04\x43hat\x12\x14.puna.v1.ChatRequest\x1a\x15.puna.v1.ChatResponse\x12\x41\n\nStreamChat\x12\x14.puna.v1.ChatRequest\x1a\x1b.puna.v1.StreamChatResponse0\x01\x42:\n\x0b\x64\x65v.puna.v1B\tChatProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\tChatProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
   _globals['_CHATREQUEST']._serialized_start=99
-  _globals['_CHATREQUEST']._serialized_end=346
-  _globals['_CHATDELTA']._serialized_start=349
-  _globals['_CHATDELTA']._serialized_end=541
-  _globals['_CHATRESPONSE']._serialized_start=544
-  _globals['_CHATRESPONSE']._serialized_end=748
-  _globals['_CHATCHOICE']._serialized_start=750
-  _globals['_CHATCHOICE']._serialized_end=877
-  _globals['_STREAMCHATRESPONSE']._serialized_start=880
-  _globals['_STREAMCHATRESPONSE']._serialized_end=1054
-  _globals['_CHATDONE']._serialized_start=1056
-  _globals['_CHATDONE']._serialized_end=1167
-  _globals['_CHATSERVICE']._serialized_start=1170
-  _globals['_CHATSERVICE']._serialized_end=1303
+  _globals['_CHATREQUEST']._serialized_end=350
+  _globals['_CHATDELTA']._serialized_start=353
+  _globals['_CHATDELTA']._serialized_end=545
+  _globals['_CHATRESPONSE']._serialized_start=548
+  _globals['_CHATRESPONSE']._serialized_end=756
+  _globals['_CHATCHOICE']._serialized_start=759
+  _globals['_CHATCHOICE']._serialized_end=890
+  _globals['_STREAMCHATRESPONSE']._serialized_start=893
+  _globals['_STREAMCHATRESPONSE']._serialized_end=1067
+  _globals['_CHATDONE']._serialized_start=1069
+  _globals['_CHATDONE']._serialized_end=1180
+  _globals['_CHATSERVICE']._serialized_start=1183
+  _globals['_CHATSERVICE']._serialized_end=1316
 # @@protoc_insertion_point(module_scope)

@@ -50,7 +50,7 @@ class ChatRequest(_message.Message):
     refuses more than one with the reason UNSUPPORTED_OPERATION.
     """
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ChatMessage]:
         """Messages of the conversation. Without messages, the model is loaded, or unloaded if keep_alive is 0."""
 
     @_builtins.property
@@ -69,7 +69,7 @@ class ChatRequest(_message.Message):
         self,
         *,
         model: _builtins.str = ...,
-        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        messages: _abc.Iterable[_message_pb2.ChatMessage] | None = ...,
         tools: _abc.Iterable[_message_pb2.Tool] | None = ...,
         tool_choice: _message_pb2.ToolChoice | None = ...,
         options: _options_pb2.RequestOptions | None = ...,
@@ -147,7 +147,7 @@ class ChatResponse(_message.Message):
     RENDERED_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def message(self) -> _message_pb2.Message:
+    def message(self) -> _message_pb2.ChatMessage:
         """Message of the assistant."""
 
     @_builtins.property
@@ -171,7 +171,7 @@ class ChatResponse(_message.Message):
     def __init__(
         self,
         *,
-        message: _message_pb2.Message | None = ...,
+        message: _message_pb2.ChatMessage | None = ...,
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
         finish: _usage_pb2.Finish | None = ...,
         rendered: _usage_pb2.RenderedPrompt | None = ...,
@@ -195,7 +195,7 @@ class ChatChoice(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def message(self) -> _message_pb2.Message:
+    def message(self) -> _message_pb2.ChatMessage:
         """Message of the assistant."""
 
     @_builtins.property
@@ -209,7 +209,7 @@ class ChatChoice(_message.Message):
     def __init__(
         self,
         *,
-        message: _message_pb2.Message | None = ...,
+        message: _message_pb2.ChatMessage | None = ...,
         logprobs: _abc.Iterable[_usage_pb2.TokenLogprob] | None = ...,
         finish: _usage_pb2.ChoiceFinish | None = ...,
     ) -> None: ...

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from puna_client.v1 import error_pb2 as _error_pb2
 from puna_client.v1 import options_pb2 as _options_pb2
 from puna_client.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
@@ -164,30 +165,6 @@ class EmbedResponse(_message.Message):
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
 @_typing.final
-class StreamVectorsRequest(_message.Message):
-    """StreamVectorsRequest is a list of texts to embed."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def request(self) -> Global___EmbedRequest:
-        """Same request as for Embed."""
-
-    def __init__(
-        self,
-        *,
-        request: Global___EmbedRequest | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StreamVectorsRequest: _TypeAlias = StreamVectorsRequest  # noqa: Y015
-
-@_typing.final
 class StreamVectorsResponse(_message.Message):
     """StreamVectorsResponse is a part of the answer."""
 
@@ -269,12 +246,13 @@ Global___StreamEmbedRequest: _TypeAlias = StreamEmbedRequest  # noqa: Y015
 
 @_typing.final
 class StreamEmbedResponse(_message.Message):
-    """StreamEmbedResponse has the vector of one text."""
+    """StreamEmbedResponse is the result of one text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the text."""
@@ -283,20 +261,27 @@ class StreamEmbedResponse(_message.Message):
         """Vector."""
 
     @_builtins.property
+    def error(self) -> _error_pb2.ItemError:
+        """Reason why this text has no vector, such as INPUT_TOO_LONG. The stream goes on with the other texts."""
+
+    @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Token counts of the text."""
+        """Token counts of the text. Unset with an error."""
 
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         vector: Global___Vector | None = ...,
+        error: _error_pb2.ItemError | None = ...,
         usage: _usage_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "usage", b"usage", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "usage", b"usage", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "result", b"result", "usage", b"usage", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["vector", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___StreamEmbedResponse: _TypeAlias = StreamEmbedResponse  # noqa: Y015

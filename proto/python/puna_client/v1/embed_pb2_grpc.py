@@ -42,7 +42,7 @@ class EmbedServiceStub(object):
                 _registered_method=True)
         self.StreamVectors = channel.unary_stream(
                 '/puna.v1.EmbedService/StreamVectors',
-                request_serializer=puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.SerializeToString,
+                request_serializer=puna_dot_v1_dot_embed__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.FromString,
                 _registered_method=True)
         self.StreamEmbed = channel.stream_stream(
@@ -74,7 +74,9 @@ class EmbedServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamEmbed(self, request_iterator, context):
-        """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed.
+        """StreamEmbed embeds texts while they arrive. Results may arrive in another order. A text that cannot be embedded has
+        an `error` in its result, and the stream goes on. Faults of the configuration, of the model and of the server end
+        the stream. Status codes: see Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +92,7 @@ def add_EmbedServiceServicer_to_server(servicer, server):
             ),
             'StreamVectors': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamVectors,
-                    request_deserializer=puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.FromString,
+                    request_deserializer=puna_dot_v1_dot_embed__pb2.EmbedRequest.FromString,
                     response_serializer=puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.SerializeToString,
             ),
             'StreamEmbed': grpc.stream_stream_rpc_method_handler(
@@ -152,7 +154,7 @@ class EmbedService(object):
             request,
             target,
             '/puna.v1.EmbedService/StreamVectors',
-            puna_dot_v1_dot_embed__pb2.StreamVectorsRequest.SerializeToString,
+            puna_dot_v1_dot_embed__pb2.EmbedRequest.SerializeToString,
             puna_dot_v1_dot_embed__pb2.StreamVectorsResponse.FromString,
             options,
             channel_credentials,

@@ -39,10 +39,13 @@ class EmbedServiceStub:
     codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
     StreamVectors does not.
     """
-    StreamVectors: _grpc.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]
+    StreamVectors: _grpc.UnaryStreamMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.StreamVectorsResponse]
     """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
     StreamEmbed: _grpc.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]
-    """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
+    """StreamEmbed embeds texts while they arrive. Results may arrive in another order. A text that cannot be embedded has
+    an `error` in its result, and the stream goes on. Faults of the configuration, of the model and of the server end
+    the stream. Status codes: see Embed.
+    """
 
 @_typing.type_check_only
 class EmbedServiceAsyncStub(EmbedServiceStub):
@@ -55,10 +58,13 @@ class EmbedServiceAsyncStub(EmbedServiceStub):
     codes of GenerateService. About a thousand vectors exceed 4 MiB, which is the default limit of clients.
     StreamVectors does not.
     """
-    StreamVectors: _aio.UnaryStreamMultiCallable[_embed_pb2.StreamVectorsRequest, _embed_pb2.StreamVectorsResponse]  # type: ignore[assignment]
+    StreamVectors: _aio.UnaryStreamMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.StreamVectorsResponse]  # type: ignore[assignment]
     """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
     StreamEmbed: _aio.StreamStreamMultiCallable[_embed_pb2.StreamEmbedRequest, _embed_pb2.StreamEmbedResponse]  # type: ignore[assignment]
-    """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
+    """StreamEmbed embeds texts while they arrive. Results may arrive in another order. A text that cannot be embedded has
+    an `error` in its result, and the stream goes on. Faults of the configuration, of the model and of the server end
+    the stream. Status codes: see Embed.
+    """
 
 class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
     """EmbedService turns texts into embedding vectors."""
@@ -78,7 +84,7 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def StreamVectors(
         self,
-        request: _embed_pb2.StreamVectorsRequest,
+        request: _embed_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_embed_pb2.StreamVectorsResponse], _abc.AsyncIterator[_embed_pb2.StreamVectorsResponse]]:
         """StreamVectors embeds a list of texts and returns the vectors in parts of about 128 KiB. Status codes: see Embed."""
@@ -89,6 +95,9 @@ class EmbedServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_embed_pb2.StreamEmbedRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_embed_pb2.StreamEmbedResponse], _abc.AsyncIterator[_embed_pb2.StreamEmbedResponse]]:
-        """StreamEmbed embeds texts while they arrive. Vectors may arrive in another order. Status codes: see Embed."""
+        """StreamEmbed embeds texts while they arrive. Results may arrive in another order. A text that cannot be embedded has
+        an `error` in its result, and the stream goes on. Faults of the configuration, of the model and of the server end
+        the stream. Status codes: see Embed.
+        """
 
 def add_EmbedServiceServicer_to_server(servicer: EmbedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -193,25 +193,29 @@ Global___GetFileResponse: _TypeAlias = GetFileResponse  # noqa: Y015
 
 @_typing.final
 class ListFilesRequest(_message.Message):
-    """ListFilesRequest selects a page."""
+    """ListFilesRequest selects a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Largest number of files to return. 0, or more than 1000: 1000."""
+    """Largest number of files to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, or the id of a file: the page begins after it. Empty: the first page."""
+    """`next_page_token` of the previous page. Empty: the first page."""
+    after_id: _builtins.str
+    """Id of a file. The list begins behind it. The REST API has no page tokens and passes such an id on."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        after_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,17 +223,17 @@ Global___ListFilesRequest: _TypeAlias = ListFilesRequest  # noqa: Y015
 
 @_typing.final
 class ListFilesResponse(_message.Message):
-    """ListFilesResponse is a page."""
+    """ListFilesResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Token of the next page. Empty: there is none."""
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
-        """Files, newest first."""
+        """Files of the page."""
 
     def __init__(
         self,

@@ -91,8 +91,7 @@ class FilesServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-        page_token.
+        """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

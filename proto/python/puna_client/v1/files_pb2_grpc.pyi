@@ -46,9 +46,7 @@ class FilesServiceStub:
     GetFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.GetFileRequest, _files_pb2.GetFileResponse]
     """GetFile returns the description of a file. NOT_FOUND (NOT_FOUND)."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]
-    """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-    page_token.
-    """
+    """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     DeleteFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]
     """DeleteFile removes a file. NOT_FOUND (NOT_FOUND)."""
     StreamFile: _grpc.UnaryStreamMultiCallable[_files_pb2.StreamFileRequest, _files_pb2.StreamFileResponse]
@@ -72,9 +70,7 @@ class FilesServiceAsyncStub(FilesServiceStub):
     GetFile: _aio.UnaryUnaryMultiCallable[_files_pb2.GetFileRequest, _files_pb2.GetFileResponse]  # type: ignore[assignment]
     """GetFile returns the description of a file. NOT_FOUND (NOT_FOUND)."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-    page_token.
-    """
+    """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     DeleteFile: _aio.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]  # type: ignore[assignment]
     """DeleteFile removes a file. NOT_FOUND (NOT_FOUND)."""
     StreamFile: _aio.UnaryStreamMultiCallable[_files_pb2.StreamFileRequest, _files_pb2.StreamFileResponse]  # type: ignore[assignment]
@@ -113,9 +109,7 @@ class FilesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _files_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.ListFilesResponse, _abc.Awaitable[_files_pb2.ListFilesResponse]]:
-        """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for an unknown
-        page_token.
-        """
+        """ListFiles lists the files of the caller, newest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
 
     @_abc_1.abstractmethod
     def DeleteFile(

@@ -25,26 +25,26 @@ _sym_db = _symbol_database.Default()
 from puna_client.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15puna/v1/message.proto\x12\x07puna.v1\x1a\x15puna/v1/options.proto\"\xce\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x10\n\x08thinking\x18\x03 \x01(\t\x12\x1d\n\x05media\x18\x04 \x03(\x0b\x32\x0e.puna.v1.Media\x12%\n\ntool_calls\x18\x05 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\x11\n\ttool_name\x18\x06 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x07 \x01(\t\x12#\n\x05parts\x18\x08 \x03(\x0b\x32\x14.puna.v1.ContentPart\"F\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x1f\n\x05media\x18\x02 \x01(\x0b\x32\x0e.puna.v1.MediaH\x00\x42\x06\n\x04kind\"d\n\x04Tool\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x17\n\x0fparameters_json\x18\x04 \x01(\t\x12\x12\n\nitems_json\x18\x05 \x01(\t\"K\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"\xa4\x01\n\nToolChoice\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x18.puna.v1.ToolChoice.ModeH\x00\x12\x13\n\ttool_name\x18\x02 \x01(\tH\x00\"M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x42\x08\n\x06\x63hoiceB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15puna/v1/message.proto\x12\x07puna.v1\x1a\x15puna/v1/options.proto\"\xd2\x01\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x10\n\x08thinking\x18\x03 \x01(\t\x12\x1d\n\x05media\x18\x04 \x03(\x0b\x32\x0e.puna.v1.Media\x12%\n\ntool_calls\x18\x05 \x03(\x0b\x32\x11.puna.v1.ToolCall\x12\x11\n\ttool_name\x18\x06 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x07 \x01(\t\x12#\n\x05parts\x18\x08 \x03(\x0b\x32\x14.puna.v1.ContentPart\"F\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x1f\n\x05media\x18\x02 \x01(\x0b\x32\x0e.puna.v1.MediaH\x00\x42\x06\n\x04kind\"d\n\x04Tool\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x17\n\x0fparameters_json\x18\x04 \x01(\t\x12\x12\n\nitems_json\x18\x05 \x01(\t\"K\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"\xa4\x01\n\nToolChoice\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x18.puna.v1.ToolChoice.ModeH\x00\x12\x13\n\ttool_name\x18\x02 \x01(\tH\x00\"M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x42\x08\n\x06\x63hoiceB=\n\x0b\x64\x65v.puna.v1B\x0cMessageProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
-  _globals['_MESSAGE']._serialized_start=58
-  _globals['_MESSAGE']._serialized_end=264
-  _globals['_CONTENTPART']._serialized_start=266
-  _globals['_CONTENTPART']._serialized_end=336
-  _globals['_TOOL']._serialized_start=338
-  _globals['_TOOL']._serialized_end=438
-  _globals['_TOOLCALL']._serialized_start=440
-  _globals['_TOOLCALL']._serialized_end=515
-  _globals['_TOOLCALLDELTA']._serialized_start=517
-  _globals['_TOOLCALLDELTA']._serialized_end=597
-  _globals['_TOOLCHOICE']._serialized_start=600
-  _globals['_TOOLCHOICE']._serialized_end=764
-  _globals['_TOOLCHOICE_MODE']._serialized_start=677
-  _globals['_TOOLCHOICE_MODE']._serialized_end=754
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\014MessageProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['_CHATMESSAGE']._serialized_start=58
+  _globals['_CHATMESSAGE']._serialized_end=268
+  _globals['_CONTENTPART']._serialized_start=270
+  _globals['_CONTENTPART']._serialized_end=340
+  _globals['_TOOL']._serialized_start=342
+  _globals['_TOOL']._serialized_end=442
+  _globals['_TOOLCALL']._serialized_start=444
+  _globals['_TOOLCALL']._serialized_end=519
+  _globals['_TOOLCALLDELTA']._serialized_start=521
+  _globals['_TOOLCALLDELTA']._serialized_end=601
+  _globals['_TOOLCHOICE']._serialized_start=604
+  _globals['_TOOLCHOICE']._serialized_end=768
+  _globals['_TOOLCHOICE_MODE']._serialized_start=681
+  _globals['_TOOLCHOICE_MODE']._serialized_end=758
 # @@protoc_insertion_point(module_scope)

@@ -22,29 +22,29 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Place:
+class _LinkKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Place.ValueType], _builtins.type):
+class _LinkKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    PLACE_UNSPECIFIED: _Place.ValueType  # 0
+    LINK_KIND_UNSPECIFIED: _LinkKind.ValueType  # 0
     """Unspecified."""
-    PLACE_HARD_LINK: _Place.ValueType  # 1
+    LINK_KIND_HARD: _LinkKind.ValueType  # 1
     """Hard link. The original name may be deleted."""
-    PLACE_SYMBOLIC_LINK: _Place.ValueType  # 2
+    LINK_KIND_SYMBOLIC: _LinkKind.ValueType  # 2
     """Symbolic link. The original file must stay."""
 
-class Place(_Place, metaclass=_PlaceEnumTypeWrapper):
-    """Place says how a file became a blob without a copy."""
+class LinkKind(_LinkKind, metaclass=_LinkKindEnumTypeWrapper):
+    """LinkKind says how a file became a blob without a copy."""
 
-PLACE_UNSPECIFIED: Place.ValueType  # 0
+LINK_KIND_UNSPECIFIED: LinkKind.ValueType  # 0
 """Unspecified."""
-PLACE_HARD_LINK: Place.ValueType  # 1
+LINK_KIND_HARD: LinkKind.ValueType  # 1
 """Hard link. The original name may be deleted."""
-PLACE_SYMBOLIC_LINK: Place.ValueType  # 2
+LINK_KIND_SYMBOLIC: LinkKind.ValueType  # 2
 """Symbolic link. The original file must stay."""
-Global___Place: _TypeAlias = Place  # noqa: Y015
+Global___LinkKind: _TypeAlias = LinkKind  # noqa: Y015
 
 class _FileState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -56,9 +56,9 @@ class _FileStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileState.V
     """Unspecified."""
     FILE_STATE_UNCHANGED: _FileState.ValueType  # 1
     """Size, times and inode are unchanged."""
-    FILE_STATE_TOUCHED: _FileState.ValueType  # 2
+    FILE_STATE_CHANGED: _FileState.ValueType  # 2
     """Size, times or inode have changed. The file is read again before it is loaded."""
-    FILE_STATE_GONE: _FileState.ValueType  # 3
+    FILE_STATE_MISSING: _FileState.ValueType  # 3
     """The file is missing."""
 
 class FileState(_FileState, metaclass=_FileStateEnumTypeWrapper):
@@ -68,11 +68,73 @@ FILE_STATE_UNSPECIFIED: FileState.ValueType  # 0
 """Unspecified."""
 FILE_STATE_UNCHANGED: FileState.ValueType  # 1
 """Size, times and inode are unchanged."""
-FILE_STATE_TOUCHED: FileState.ValueType  # 2
+FILE_STATE_CHANGED: FileState.ValueType  # 2
 """Size, times or inode have changed. The file is read again before it is loaded."""
-FILE_STATE_GONE: FileState.ValueType  # 3
+FILE_STATE_MISSING: FileState.ValueType  # 3
 """The file is missing."""
 Global___FileState: _TypeAlias = FileState  # noqa: Y015
+
+class _JobPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_PHASE_UNSPECIFIED: _JobPhase.ValueType  # 0
+    """A step that no other value describes."""
+    JOB_PHASE_READING_MANIFEST: _JobPhase.ValueType  # 1
+    """The manifest is read, from the registry or the store."""
+    JOB_PHASE_DOWNLOADING: _JobPhase.ValueType  # 2
+    """A blob is downloaded. `digest`, `total_bytes` and `completed_bytes` say which and how much."""
+    JOB_PHASE_UPLOADING: _JobPhase.ValueType  # 3
+    """A blob is uploaded to the registry. The same fields are set."""
+    JOB_PHASE_VERIFYING: _JobPhase.ValueType  # 4
+    """Digests or contents are verified."""
+    JOB_PHASE_READING_FILES: _JobPhase.ValueType  # 5
+    """Model files are read."""
+    JOB_PHASE_CONVERTING: _JobPhase.ValueType  # 6
+    """A model is converted to GGUF."""
+    JOB_PHASE_QUANTIZING: _JobPhase.ValueType  # 7
+    """A model is quantized. `total_bytes` is the size of the source, `completed_bytes` the part that is done."""
+    JOB_PHASE_WRITING_LAYERS: _JobPhase.ValueType  # 8
+    """The layers of the model are written to the store."""
+    JOB_PHASE_WRITING_MANIFEST: _JobPhase.ValueType  # 9
+    """The manifest is written, to the store or the registry."""
+    JOB_PHASE_REMOVING_BLOBS: _JobPhase.ValueType  # 10
+    """Blobs that are damaged or no longer used are removed."""
+    JOB_PHASE_DONE: _JobPhase.ValueType  # 11
+    """The model is complete."""
+
+class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
+    """JobPhase is the current step of a job that pulls, pushes, creates, imports or checks models. A client must accept
+    values that it does not know, since later versions may add some.
+    """
+
+JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
+"""A step that no other value describes."""
+JOB_PHASE_READING_MANIFEST: JobPhase.ValueType  # 1
+"""The manifest is read, from the registry or the store."""
+JOB_PHASE_DOWNLOADING: JobPhase.ValueType  # 2
+"""A blob is downloaded. `digest`, `total_bytes` and `completed_bytes` say which and how much."""
+JOB_PHASE_UPLOADING: JobPhase.ValueType  # 3
+"""A blob is uploaded to the registry. The same fields are set."""
+JOB_PHASE_VERIFYING: JobPhase.ValueType  # 4
+"""Digests or contents are verified."""
+JOB_PHASE_READING_FILES: JobPhase.ValueType  # 5
+"""Model files are read."""
+JOB_PHASE_CONVERTING: JobPhase.ValueType  # 6
+"""A model is converted to GGUF."""
+JOB_PHASE_QUANTIZING: JobPhase.ValueType  # 7
+"""A model is quantized. `total_bytes` is the size of the source, `completed_bytes` the part that is done."""
+JOB_PHASE_WRITING_LAYERS: JobPhase.ValueType  # 8
+"""The layers of the model are written to the store."""
+JOB_PHASE_WRITING_MANIFEST: JobPhase.ValueType  # 9
+"""The manifest is written, to the store or the registry."""
+JOB_PHASE_REMOVING_BLOBS: JobPhase.ValueType  # 10
+"""Blobs that are damaged or no longer used are removed."""
+JOB_PHASE_DONE: JobPhase.ValueType  # 11
+"""The model is complete."""
+Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
 class _LinkMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -228,7 +290,7 @@ class Model(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODIFY_TIME_FIELD_NUMBER: _builtins.int
-    MODIFY_OFFSET_SECONDS_FIELD_NUMBER: _builtins.int
+    MODIFY_UTC_OFFSET_SECONDS_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     REMOTE_MODEL_FIELD_NUMBER: _builtins.int
@@ -238,10 +300,12 @@ class Model(_message.Message):
     name: _builtins.str
     """Shortest name, with tag."""
     digest: _builtins.str
-    """SHA-256 of the manifest, 64 hexadecimal digits."""
+    """SHA-256 of the manifest: "sha256:" and 64 hexadecimal digits. For a model that a backend offers, which has no
+    manifest, that of its name.
+    """
     size_bytes: _builtins.int
     """Size of all layers in bytes."""
-    modify_offset_seconds: _builtins.int
+    modify_utc_offset_seconds: _builtins.int
     """Offset of the server's local time from UTC at `modify_time`, in seconds."""
     remote_model: _builtins.str
     """Name of the model on the remote server. For stubs of remote models."""
@@ -270,7 +334,7 @@ class Model(_message.Message):
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         modify_time: _timestamp_pb2.Timestamp | None = ...,
-        modify_offset_seconds: _builtins.int = ...,
+        modify_utc_offset_seconds: _builtins.int = ...,
         details: Global___ModelDetails | None = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         remote_model: _builtins.str = ...,
@@ -280,7 +344,7 @@ class Model(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "modify_time", b"modify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "capabilities", b"capabilities", "details", b"details", "digest", b"digest", "modify_offset_seconds", b"modify_offset_seconds", "modify_time", b"modify_time", "name", b"name", "remote_host", b"remote_host", "remote_model", b"remote_model", "serving_backend", b"serving_backend", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "capabilities", b"capabilities", "details", b"details", "digest", b"digest", "modify_time", b"modify_time", "modify_utc_offset_seconds", b"modify_utc_offset_seconds", "name", b"name", "remote_host", b"remote_host", "remote_model", b"remote_model", "serving_backend", b"serving_backend", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,7 +392,7 @@ class LoadedModel(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     VRAM_BYTES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    EXPIRE_OFFSET_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRE_UTC_OFFSET_SECONDS_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
@@ -338,7 +402,7 @@ class LoadedModel(_message.Message):
     """Memory in bytes, including GPU memory."""
     vram_bytes: _builtins.int
     """GPU memory in bytes."""
-    expire_offset_seconds: _builtins.int
+    expire_utc_offset_seconds: _builtins.int
     """Offset of the server's local time from UTC at `expire_time`, in seconds."""
     context_length: _builtins.int
     """Context length in tokens."""
@@ -365,7 +429,7 @@ class LoadedModel(_message.Message):
         size_bytes: _builtins.int = ...,
         vram_bytes: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
-        expire_offset_seconds: _builtins.int = ...,
+        expire_utc_offset_seconds: _builtins.int = ...,
         context_length: _builtins.int = ...,
         backend: _builtins.str = ...,
         active_requests: _builtins.int = ...,
@@ -374,7 +438,7 @@ class LoadedModel(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_offset_seconds", b"expire_offset_seconds", "expire_time", b"expire_time", "model", b"model", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "model", b"model", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,16 +446,25 @@ Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """ListModelsRequest has no fields."""
+    """ListModelsRequest selects a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of models to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,23 +472,27 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """ListModelsResponse has the models of the store."""
+    """ListModelsResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Models, newest first."""
+        """Models of the page."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -504,7 +581,7 @@ class GetModelResponse(_message.Message):
         """Model."""
 
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ChatMessage]:
         """Preset messages."""
 
     @_builtins.property
@@ -528,7 +605,7 @@ class GetModelResponse(_message.Message):
         parameters: _builtins.str = ...,
         template: _builtins.str = ...,
         system: _builtins.str = ...,
-        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        messages: _abc.Iterable[_message_pb2.ChatMessage] | None = ...,
         model_info_json: _builtins.str = ...,
         projector_info_json: _builtins.str = ...,
         tensors: _abc.Iterable[Global___TensorInfo] | None = ...,
@@ -546,30 +623,6 @@ class GetModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
-
-@_typing.final
-class StreamModelRequest(_message.Message):
-    """StreamModelRequest names a model."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def request(self) -> Global___GetModelRequest:
-        """Same request as for GetModel."""
-
-    def __init__(
-        self,
-        *,
-        request: Global___GetModelRequest | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StreamModelRequest: _TypeAlias = StreamModelRequest  # noqa: Y015
 
 @_typing.final
 class StreamModelResponse(_message.Message):
@@ -603,13 +656,13 @@ class InPlaceFile(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
-    PLACE_FIELD_NUMBER: _builtins.int
+    LINK_KIND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Digest: "sha256:" and 64 hexadecimal digits."""
     path: _builtins.str
     """Path at the time of the import."""
-    place: Global___Place.ValueType
+    link_kind: Global___LinkKind.ValueType
     """Kind of link."""
     state: Global___FileState.ValueType
     """State."""
@@ -618,12 +671,12 @@ class InPlaceFile(_message.Message):
         *,
         digest: _builtins.str = ...,
         path: _builtins.str = ...,
-        place: Global___Place.ValueType = ...,
+        link_kind: Global___LinkKind.ValueType = ...,
         state: Global___FileState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "path", b"path", "place", b"place", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "link_kind", b"link_kind", "path", b"path", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,16 +684,25 @@ Global___InPlaceFile: _TypeAlias = InPlaceFile  # noqa: Y015
 
 @_typing.final
 class ListLoadedModelsRequest(_message.Message):
-    """ListLoadedModelsRequest has no fields."""
+    """ListLoadedModelsRequest selects a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of models to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -648,27 +710,31 @@ Global___ListLoadedModelsRequest: _TypeAlias = ListLoadedModelsRequest  # noqa: 
 
 @_typing.final
 class ListLoadedModelsResponse(_message.Message):
-    """ListLoadedModelsResponse has the loaded models."""
+    """ListLoadedModelsResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     pending_requests: _builtins.int
     """Number of requests that wait for a load, including the request for which a model is being loaded."""
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedModel]:
-        """Models, the one that expires last first."""
+        """Models of the page."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___LoadedModel] | None = ...,
         pending_requests: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "pending_requests", b"pending_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token", "pending_requests", b"pending_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -771,26 +837,30 @@ class UnloadModelResponse(_message.Message):
 Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
 
 @_typing.final
-class TransferProgress(_message.Message):
-    """TransferProgress is the progress of a transfer, a creation or an import."""
+class JobProgress(_message.Message):
+    """JobProgress is the progress of a job. Messages with the same `phase` and `digest` continue one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PHASE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     COMPLETED_BYTES_FIELD_NUMBER: _builtins.int
+    phase: Global___JobPhase.ValueType
+    """Current step."""
     status: _builtins.str
-    """Current step, such as "pulling manifest" or "success"."""
+    """Current step as text for people, such as "pulling manifest". The texts may change; programs read `phase`."""
     digest: _builtins.str
-    """Digest of the blob that is transferred."""
+    """Digest of the blob that is transferred: "sha256:" and 64 hexadecimal digits. Empty: the step concerns no blob."""
     total_bytes: _builtins.int
-    """Size of the blob in bytes. 0: unknown."""
+    """Size of the blob or file in bytes. 0: unknown."""
     completed_bytes: _builtins.int
-    """Transferred bytes."""
+    """Bytes that are done."""
     def __init__(
         self,
         *,
+        phase: Global___JobPhase.ValueType = ...,
         status: _builtins.str = ...,
         digest: _builtins.str = ...,
         total_bytes: _builtins.int = ...,
@@ -798,11 +868,11 @@ class TransferProgress(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_bytes", b"completed_bytes", "digest", b"digest", "status", b"status", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_bytes", b"completed_bytes", "digest", b"digest", "phase", b"phase", "status", b"status", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TransferProgress: _TypeAlias = TransferProgress  # noqa: Y015
+Global___JobProgress: _TypeAlias = JobProgress  # noqa: Y015
 
 @_typing.final
 class PullModelRequest(_message.Message):
@@ -832,25 +902,33 @@ Global___PullModelRequest: _TypeAlias = PullModelRequest  # noqa: Y015
 
 @_typing.final
 class PullModelResponse(_message.Message):
-    """PullModelResponse is one step."""
+    """PullModelResponse is one step, or the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___TransferProgress:
+    def progress(self) -> Global___JobProgress:
         """Progress."""
+
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The pulled model, as ListModels describes it. Set in the last message alone."""
 
     def __init__(
         self,
         *,
-        progress: Global___TransferProgress | None = ...,
+        progress: Global___JobProgress | None = ...,
+        model: Global___Model | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "model"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___PullModelResponse: _TypeAlias = PullModelResponse  # noqa: Y015
 
@@ -882,25 +960,33 @@ Global___PushModelRequest: _TypeAlias = PushModelRequest  # noqa: Y015
 
 @_typing.final
 class PushModelResponse(_message.Message):
-    """PushModelResponse is one step."""
+    """PushModelResponse is one step, or the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___TransferProgress:
+    def progress(self) -> Global___JobProgress:
         """Progress."""
+
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The pushed model, as ListModels describes it. Set in the last message alone."""
 
     def __init__(
         self,
         *,
-        progress: Global___TransferProgress | None = ...,
+        progress: Global___JobProgress | None = ...,
+        model: Global___Model | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "model"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___PushModelResponse: _TypeAlias = PushModelResponse  # noqa: Y015
 
@@ -939,7 +1025,7 @@ class CreateModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    FROM_FIELD_NUMBER: _builtins.int
+    FROM_MODEL_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     HAS_FILES_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
@@ -962,6 +1048,8 @@ class CreateModelRequest(_message.Message):
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Name of the new model."""
+    from_model: _builtins.str
+    """Name of the model to start from."""
     has_files: _builtins.bool
     """Whether `files` is set. An empty list differs from an unset one."""
     template: _builtins.str
@@ -981,7 +1069,7 @@ class CreateModelRequest(_message.Message):
     requires: _builtins.str
     """Oldest version of Ollama that can run the model."""
     remote_host: _builtins.str
-    """Address of a remote server. The new model is a stub of `from` there."""
+    """Address of a remote server. The new model is a stub of `from_model` there."""
     info_json: _builtins.str
     """Configuration values that override the derived ones, as raw JSON text of an object."""
     backend: _builtins.str
@@ -994,11 +1082,11 @@ class CreateModelRequest(_message.Message):
     """Name of the model at the server that the backend forwards to. Such a model has no files."""
     backend_options_json: _builtins.str
     """Options that the model sets for its backend, as raw JSON text of an object. A text is converted to the type that the
-    backend declares. With `from`, they are merged into those of that model, if the backend is the same.
+    backend declares. With `from_model`, they are merged into those of that model, if the backend is the same.
     """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
-        """Uploaded files to start from, if `from` is empty."""
+        """Uploaded files to start from, if `from_model` is empty."""
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
@@ -1013,13 +1101,14 @@ class CreateModelRequest(_message.Message):
         """Licenses to add."""
 
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ChatMessage]:
         """Preset messages. Empty: inherited."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        from_model: _builtins.str = ...,
         files: _abc.Iterable[Global___FileBlob] | None = ...,
         has_files: _builtins.bool = ...,
         adapters: _abc.Iterable[Global___FileBlob] | None = ...,
@@ -1028,7 +1117,7 @@ class CreateModelRequest(_message.Message):
         system: _builtins.str = ...,
         licenses: _abc.Iterable[_builtins.str] | None = ...,
         parameters_json: _builtins.str = ...,
-        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        messages: _abc.Iterable[_message_pb2.ChatMessage] | None = ...,
         quantize: _builtins.str = ...,
         draft_quantize: _builtins.str = ...,
         renderer: _builtins.str = ...,
@@ -1043,7 +1132,7 @@ class CreateModelRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "backend", b"backend", "backend_options_json", b"backend_options_json", "draft_files", b"draft_files", "draft_quantize", b"draft_quantize", "files", b"files", "format", b"format", "from", b"from", "has_files", b"has_files", "info_json", b"info_json", "licenses", b"licenses", "messages", b"messages", "name", b"name", "parameters_json", b"parameters_json", "parser", b"parser", "quantize", b"quantize", "remote_host", b"remote_host", "renderer", b"renderer", "requires", b"requires", "system", b"system", "template", b"template", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "backend", b"backend", "backend_options_json", b"backend_options_json", "draft_files", b"draft_files", "draft_quantize", b"draft_quantize", "files", b"files", "format", b"format", "from_model", b"from_model", "has_files", b"has_files", "info_json", b"info_json", "licenses", b"licenses", "messages", b"messages", "name", b"name", "parameters_json", b"parameters_json", "parser", b"parser", "quantize", b"quantize", "remote_host", b"remote_host", "renderer", b"renderer", "requires", b"requires", "system", b"system", "template", b"template", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1051,25 +1140,33 @@ Global___CreateModelRequest: _TypeAlias = CreateModelRequest  # noqa: Y015
 
 @_typing.final
 class CreateModelResponse(_message.Message):
-    """CreateModelResponse is one step."""
+    """CreateModelResponse is one step, or the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___TransferProgress:
+    def progress(self) -> Global___JobProgress:
         """Progress."""
+
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The new model, as ListModels describes it. Set in the last message alone."""
 
     def __init__(
         self,
         *,
-        progress: Global___TransferProgress | None = ...,
+        progress: Global___JobProgress | None = ...,
+        model: Global___Model | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "model"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___CreateModelResponse: _TypeAlias = CreateModelResponse  # noqa: Y015
 
@@ -1200,32 +1297,56 @@ class StatBlobResponse(_message.Message):
 Global___StatBlobResponse: _TypeAlias = StatBlobResponse  # noqa: Y015
 
 @_typing.final
-class UploadBlobRequest(_message.Message):
-    """UploadBlobRequest is the digest in the first message, and a chunk in each later message."""
+class BlobConfig(_message.Message):
+    """BlobConfig describes a blob that is uploaded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """First message: "sha256:" and 64 hexadecimal digits."""
-    chunk: _builtins.bytes
-    """Later messages: the next bytes. A message may have at most 4 MiB."""
+    """Required. "sha256:" and 64 hexadecimal digits."""
     size_bytes: _builtins.int
-    """Declared size in bytes, with the digest. 0: unknown."""
+    """Size in bytes, which lets the server refuse a blob that is too large before it receives it. 0: unknown."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
-        chunk: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "digest", b"digest", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "digest", b"digest", "part", b"part", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["digest", "chunk"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobConfig: _TypeAlias = BlobConfig  # noqa: Y015
+
+@_typing.final
+class UploadBlobRequest(_message.Message):
+    """UploadBlobRequest is a part of the blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Later messages: the next bytes. A message may have at most 4 MiB."""
+    @_builtins.property
+    def config(self) -> Global___BlobConfig:
+        """First message: the description."""
+
+    def __init__(
+        self,
+        *,
+        config: Global___BlobConfig | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["config", "chunk"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -1265,14 +1386,14 @@ class ImportModelsRequest(_message.Message):
 
     PATHS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    LINK_FIELD_NUMBER: _builtins.int
+    LINK_MODE_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model, if there is one only. Empty: names are derived from file names."""
-    link: Global___LinkMode.ValueType
+    link_mode: Global___LinkMode.ValueType
     """Kind of link."""
     replace: _builtins.bool
     """Whether to replace models of the same names."""
@@ -1293,7 +1414,7 @@ class ImportModelsRequest(_message.Message):
         *,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         name: _builtins.str = ...,
-        link: Global___LinkMode.ValueType = ...,
+        link_mode: Global___LinkMode.ValueType = ...,
         replace: _builtins.bool = ...,
         dry_run: _builtins.bool = ...,
         backend: _builtins.str = ...,
@@ -1301,7 +1422,7 @@ class ImportModelsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dry_run", b"dry_run", "format", b"format", "link", b"link", "name", b"name", "paths", b"paths", "replace", b"replace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dry_run", b"dry_run", "format", b"format", "link_mode", b"link_mode", "name", b"name", "paths", b"paths", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1452,7 +1573,7 @@ class ImportModelsResponse(_message.Message):
         """Plan."""
 
     @_builtins.property
-    def progress(self) -> Global___TransferProgress:
+    def progress(self) -> Global___JobProgress:
         """Progress."""
 
     @_builtins.property
@@ -1467,7 +1588,7 @@ class ImportModelsResponse(_message.Message):
         self,
         *,
         plan: Global___ImportPlan | None = ...,
-        progress: Global___TransferProgress | None = ...,
+        progress: Global___JobProgress | None = ...,
         imported: Global___ImportedModel | None = ...,
         failed: Global___SkippedFile | None = ...,
     ) -> None: ...
@@ -1565,33 +1686,33 @@ class StoreReport(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MODELS_FIELD_NUMBER: _builtins.int
-    BLOBS_FIELD_NUMBER: _builtins.int
-    BYTES_READ_FIELD_NUMBER: _builtins.int
-    FAULTS_FIELD_NUMBER: _builtins.int
-    REPAIRED_FIELD_NUMBER: _builtins.int
-    models: _builtins.int
+    MODEL_COUNT_FIELD_NUMBER: _builtins.int
+    BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    FAULT_COUNT_FIELD_NUMBER: _builtins.int
+    REPAIRED_COUNT_FIELD_NUMBER: _builtins.int
+    model_count: _builtins.int
     """Number of models with valid manifests."""
-    blobs: _builtins.int
+    blob_count: _builtins.int
     """Number of blobs."""
-    bytes_read: _builtins.int
+    read_bytes: _builtins.int
     """Number of bytes that were read."""
-    faults: _builtins.int
+    fault_count: _builtins.int
     """Number of faults that were not repaired."""
-    repaired: _builtins.int
+    repaired_count: _builtins.int
     """Number of repaired findings."""
     def __init__(
         self,
         *,
-        models: _builtins.int = ...,
-        blobs: _builtins.int = ...,
-        bytes_read: _builtins.int = ...,
-        faults: _builtins.int = ...,
-        repaired: _builtins.int = ...,
+        model_count: _builtins.int = ...,
+        blob_count: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
+        fault_count: _builtins.int = ...,
+        repaired_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes_read", b"bytes_read", "faults", b"faults", "models", b"models", "repaired", b"repaired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_count", b"blob_count", "fault_count", b"fault_count", "model_count", b"model_count", "read_bytes", b"read_bytes", "repaired_count", b"repaired_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1607,7 +1728,7 @@ class CheckStoreResponse(_message.Message):
     FINDING_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___TransferProgress:
+    def progress(self) -> Global___JobProgress:
         """Progress."""
 
     @_builtins.property
@@ -1621,7 +1742,7 @@ class CheckStoreResponse(_message.Message):
     def __init__(
         self,
         *,
-        progress: Global___TransferProgress | None = ...,
+        progress: Global___JobProgress | None = ...,
         finding: Global___StoreFinding | None = ...,
         report: Global___StoreReport | None = ...,
     ) -> None: ...

@@ -49,7 +49,7 @@ class ModelsServiceStub(object):
                 _registered_method=True)
         self.StreamModel = channel.unary_stream(
                 '/puna.v1.ModelsService/StreamModel',
-                request_serializer=puna_dot_v1_dot_models__pb2.StreamModelRequest.SerializeToString,
+                request_serializer=puna_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_models__pb2.StreamModelResponse.FromString,
                 _registered_method=True)
         self.ListLoadedModels = channel.unary_unary(
@@ -121,7 +121,8 @@ class ModelsServiceServicer(object):
     """
 
     def ListModels(self, request, context):
-        """ListModels lists the models of the store, newest first.
+        """ListModels lists the models of the store, newest first, and then the models that backends offer, by name.
+        INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +145,7 @@ class ModelsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListLoadedModels(self, request, context):
-        """ListLoadedModels lists the loaded models, the one that expires last first.
+        """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +231,7 @@ class ModelsServiceServicer(object):
 
     def UploadBlob(self, request_iterator, context):
         """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
-        dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
+        dropped, unless it has the declared size: then it is kept under its own digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,7 +252,7 @@ def add_ModelsServiceServicer_to_server(servicer, server):
             ),
             'StreamModel': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamModel,
-                    request_deserializer=puna_dot_v1_dot_models__pb2.StreamModelRequest.FromString,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=puna_dot_v1_dot_models__pb2.StreamModelResponse.SerializeToString,
             ),
             'ListLoadedModels': grpc.unary_unary_rpc_method_handler(
@@ -397,7 +398,7 @@ class ModelsService(object):
             request,
             target,
             '/puna.v1.ModelsService/StreamModel',
-            puna_dot_v1_dot_models__pb2.StreamModelRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             puna_dot_v1_dot_models__pb2.StreamModelResponse.FromString,
             options,
             channel_credentials,

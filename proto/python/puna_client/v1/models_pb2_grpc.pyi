@@ -37,16 +37,18 @@ class ModelsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelsServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """ListModels lists the models of the store, newest first."""
+    """ListModels lists the models of the store, newest first, and then the models that backends offer, by name.
+    INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
     `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
     does not.
     """
-    StreamModel: _grpc.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]
+    StreamModel: _grpc.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _models_pb2.StreamModelResponse]
     """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
     ListLoadedModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]
-    """ListLoadedModels lists the loaded models, the one that expires last first."""
+    """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
     """LoadModel loads a model. Status codes: see GenerateService."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
@@ -83,7 +85,7 @@ class ModelsServiceStub:
     """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]
     """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
-    dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
+    dropped, unless it has the declared size: then it is kept under its own digest.
     """
 
 @_typing.type_check_only
@@ -95,16 +97,18 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels lists the models of the store, newest first."""
+    """ListModels lists the models of the store, newest first, and then the models that backends offer, by name.
+    INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel describes a model. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME), NOT_FOUND (MODEL_NOT_FOUND). With
     `verbose`, the answer has the vocabulary and often exceeds 4 MiB, which is the default limit of clients. StreamModel
     does not.
     """
-    StreamModel: _aio.UnaryStreamMultiCallable[_models_pb2.StreamModelRequest, _models_pb2.StreamModelResponse]  # type: ignore[assignment]
+    StreamModel: _aio.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _models_pb2.StreamModelResponse]  # type: ignore[assignment]
     """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
     ListLoadedModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListLoadedModelsRequest, _models_pb2.ListLoadedModelsResponse]  # type: ignore[assignment]
-    """ListLoadedModels lists the loaded models, the one that expires last first."""
+    """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
     """LoadModel loads a model. Status codes: see GenerateService."""
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
@@ -141,7 +145,7 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """StatBlob returns the size of a blob. INVALID_ARGUMENT (INVALID_DIGEST), NOT_FOUND (BLOB_NOT_FOUND)."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_models_pb2.UploadBlobRequest, _models_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
-    dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
+    dropped, unless it has the declared size: then it is kept under its own digest.
     """
 
 class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -156,7 +160,9 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """ListModels lists the models of the store, newest first."""
+        """ListModels lists the models of the store, newest first, and then the models that backends offer, by name.
+        INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -172,7 +178,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def StreamModel(
         self,
-        request: _models_pb2.StreamModelRequest,
+        request: _models_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.StreamModelResponse], _abc.AsyncIterator[_models_pb2.StreamModelResponse]]:
         """StreamModel describes a model in parts of about 128 KiB. Status codes: see GetModel."""
@@ -183,7 +189,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListLoadedModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListLoadedModelsResponse, _abc.Awaitable[_models_pb2.ListLoadedModelsResponse]]:
-        """ListLoadedModels lists the loaded models, the one that expires last first."""
+        """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -286,7 +292,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UploadBlobResponse, _abc.Awaitable[_models_pb2.UploadBlobResponse]]:
         """UploadBlob stores a blob. INVALID_ARGUMENT (INVALID_DIGEST, DIGEST_MISMATCH). Content with another digest is
-        dropped, unless it has the declared `size_bytes`: then it is kept under its own digest.
+        dropped, unless it has the declared size: then it is kept under its own digest.
         """
 
 def add_ModelsServiceServicer_to_server(servicer: ModelsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

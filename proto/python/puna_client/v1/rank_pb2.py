@@ -26,14 +26,18 @@ from puna_client.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 from puna_client.v1 import usage_pb2 as puna_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12puna/v1/rank.proto\x12\x07puna.v1\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\x8b\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"\xab\x01\n\x0eRerankResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.puna.v1.RerankResponse.Result\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x1a&\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x02\"\xb8\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x12,\n\rcontinuations\x18\x04 \x03(\x0b\x32\x15.puna.v1.Continuation\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.puna.v1.RequestOptionsB\t\n\x07\x63ontext\"Q\n\x0c\x43ontinuation\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"\xeb\x01\n\rScoreResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.puna.v1.ScoreResponse.Result\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x1ah\n\x06Result\x12\x0f\n\x07logprob\x18\x01 \x01(\x01\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x11\n\tis_greedy\x18\x03 \x01(\x08\x12%\n\x06tokens\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob2\x80\x01\n\x0bRankService\x12\x39\n\x06Rerank\x12\x16.puna.v1.RerankRequest\x1a\x17.puna.v1.RerankResponse\x12\x36\n\x05Score\x12\x15.puna.v1.ScoreRequest\x1a\x16.puna.v1.ScoreResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12puna/v1/rank.proto\x12\x07puna.v1\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\x8b\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"\xab\x01\n\x0eRerankResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.puna.v1.RerankResponse.Result\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x1a&\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x02\"\xb8\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x12,\n\rcontinuations\x18\x04 \x03(\x0b\x32\x15.puna.v1.Continuation\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.puna.v1.RequestOptionsB\t\n\x07\x63ontext\"Q\n\x0c\x43ontinuation\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x11.puna.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"\xeb\x01\n\rScoreResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.puna.v1.ScoreResponse.Result\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x1ah\n\x06Result\x12\x0f\n\x07logprob\x18\x01 \x01(\x01\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x11\n\tis_greedy\x18\x03 \x01(\x08\x12%\n\x06tokens\x18\x04 \x03(\x0b\x32\x15.puna.v1.TokenLogprob2\x8a\x01\n\x0bRankService\x12>\n\x06Rerank\x12\x16.puna.v1.RerankRequest\x1a\x17.puna.v1.RerankResponse\"\x03\x90\x02\x02\x12;\n\x05Score\x12\x15.puna.v1.ScoreRequest\x1a\x16.puna.v1.ScoreResponse\"\x03\x90\x02\x02\x42:\n\x0b\x64\x65v.puna.v1B\tRankProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.rank_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\tRankProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['_RANKSERVICE'].methods_by_name['Rerank']._loaded_options = None
+  _globals['_RANKSERVICE'].methods_by_name['Rerank']._serialized_options = b'\220\002\002'
+  _globals['_RANKSERVICE'].methods_by_name['Score']._loaded_options = None
+  _globals['_RANKSERVICE'].methods_by_name['Score']._serialized_options = b'\220\002\002'
   _globals['_RERANKREQUEST']._serialized_start=76
   _globals['_RERANKREQUEST']._serialized_end=215
   _globals['_RERANKRESPONSE']._serialized_start=218
@@ -49,5 +53,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORERESPONSE_RESULT']._serialized_start=793
   _globals['_SCORERESPONSE_RESULT']._serialized_end=897
   _globals['_RANKSERVICE']._serialized_start=900
-  _globals['_RANKSERVICE']._serialized_end=1028
+  _globals['_RANKSERVICE']._serialized_end=1038
 # @@protoc_insertion_point(module_scope)

@@ -26,42 +26,52 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"f\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0crest_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"\xfb\x01\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\t \x03(\t\x12\x10\n\x08sampling\x18\n \x03(\t\x12\x15\n\rmanifest_path\x18\x0b \x01(\t\x12\x14\n\x0coptions_json\x18\x0c \x01(\t\"$\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x97\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdb\x01\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1aL\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\"\x11\n\x0fGetUsageRequest\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"3\n\x10GetUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage2\x86\x03\n\rServerService\x12N\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\x12K\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\x12Q\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\x12\x44\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse0\x01\x12?\n\x08GetUsage\x12\x18.puna.v1.GetUsageRequest\x1a\x19.puna.v1.GetUsageResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"h\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0eollama_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"\x82\x02\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\t \x03(\t\x12\x10\n\x08sampling\x18\n \x03(\t\x12\x15\n\rmanifest_path\x18\x0b \x01(\t\x12\x1b\n\x13options_schema_json\x18\x0c \x01(\t\"K\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x97\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdb\x01\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1aL\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\"9\n\x10ListUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"M\n\x11ListUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa2\x03\n\rServerService\x12S\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x12P\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\"\x03\x90\x02\x01\x12V\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\"\x03\x90\x02\x02\x12I\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse\"\x03\x90\x02\x01\x30\x01\x12G\n\tListUsage\x12\x19.puna.v1.ListUsageRequest\x1a\x1a.puna.v1.ListUsageResponse\"\x03\x90\x02\x01\x42<\n\x0b\x64\x65v.puna.v1B\x0bServerProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\013ServerProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['_SERVERSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001'
+  _globals['_SERVERSERVICE'].methods_by_name['ListRequests']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['ListRequests']._serialized_options = b'\220\002\001'
+  _globals['_SERVERSERVICE'].methods_by_name['CancelRequests']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['CancelRequests']._serialized_options = b'\220\002\002'
+  _globals['_SERVERSERVICE'].methods_by_name['WatchLoad']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['WatchLoad']._serialized_options = b'\220\002\001'
+  _globals['_SERVERSERVICE'].methods_by_name['ListUsage']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['ListUsage']._serialized_options = b'\220\002\001'
   _globals['_GETSERVERINFOREQUEST']._serialized_start=98
   _globals['_GETSERVERINFOREQUEST']._serialized_end=120
   _globals['_GETSERVERINFORESPONSE']._serialized_start=122
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=224
-  _globals['_BACKENDINFO']._serialized_start=227
-  _globals['_BACKENDINFO']._serialized_end=478
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=480
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=516
-  _globals['_REQUESTINFO']._serialized_start=519
-  _globals['_REQUESTINFO']._serialized_end=670
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=672
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=734
-  _globals['_CANCELREQUESTSREQUEST']._serialized_start=736
-  _globals['_CANCELREQUESTSREQUEST']._serialized_end=772
-  _globals['_CANCELREQUESTSRESPONSE']._serialized_start=774
-  _globals['_CANCELREQUESTSRESPONSE']._serialized_end=811
-  _globals['_WATCHLOADREQUEST']._serialized_start=813
-  _globals['_WATCHLOADREQUEST']._serialized_end=876
-  _globals['_WATCHLOADRESPONSE']._serialized_start=879
-  _globals['_WATCHLOADRESPONSE']._serialized_end=1098
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=1022
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=1098
-  _globals['_GETUSAGEREQUEST']._serialized_start=1100
-  _globals['_GETUSAGEREQUEST']._serialized_end=1117
-  _globals['_KEYUSAGE']._serialized_start=1120
-  _globals['_KEYUSAGE']._serialized_end=1298
-  _globals['_GETUSAGERESPONSE']._serialized_start=1300
-  _globals['_GETUSAGERESPONSE']._serialized_end=1351
-  _globals['_SERVERSERVICE']._serialized_start=1354
-  _globals['_SERVERSERVICE']._serialized_end=1744
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=226
+  _globals['_BACKENDINFO']._serialized_start=229
+  _globals['_BACKENDINFO']._serialized_end=487
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=489
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=564
+  _globals['_REQUESTINFO']._serialized_start=567
+  _globals['_REQUESTINFO']._serialized_end=718
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=720
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=807
+  _globals['_CANCELREQUESTSREQUEST']._serialized_start=809
+  _globals['_CANCELREQUESTSREQUEST']._serialized_end=845
+  _globals['_CANCELREQUESTSRESPONSE']._serialized_start=847
+  _globals['_CANCELREQUESTSRESPONSE']._serialized_end=884
+  _globals['_WATCHLOADREQUEST']._serialized_start=886
+  _globals['_WATCHLOADREQUEST']._serialized_end=949
+  _globals['_WATCHLOADRESPONSE']._serialized_start=952
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1171
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=1095
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=1171
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1173
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1230
+  _globals['_KEYUSAGE']._serialized_start=1233
+  _globals['_KEYUSAGE']._serialized_end=1411
+  _globals['_LISTUSAGERESPONSE']._serialized_start=1413
+  _globals['_LISTUSAGERESPONSE']._serialized_end=1490
+  _globals['_SERVERSERVICE']._serialized_start=1493
+  _globals['_SERVERSERVICE']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

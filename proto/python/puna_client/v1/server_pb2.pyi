@@ -44,11 +44,11 @@ class GetServerInfoResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
-    REST_VERSION_FIELD_NUMBER: _builtins.int
+    OLLAMA_VERSION_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Puna."""
-    rest_version: _builtins.str
+    ollama_version: _builtins.str
     """Version of Ollama whose REST API the server implements."""
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendInfo]:
@@ -58,12 +58,12 @@ class GetServerInfoResponse(_message.Message):
         self,
         *,
         version: _builtins.str = ...,
-        rest_version: _builtins.str = ...,
+        ollama_version: _builtins.str = ...,
         backends: _abc.Iterable[Global___BackendInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "rest_version", b"rest_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "ollama_version", b"ollama_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,7 +86,7 @@ class BackendInfo(_message.Message):
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     MANIFEST_PATH_FIELD_NUMBER: _builtins.int
-    OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    OPTIONS_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the entry point."""
     distribution: _builtins.str
@@ -101,8 +101,8 @@ class BackendInfo(_message.Message):
     """Version of the backend contract that it is written for. 0: unknown, since its manifest cannot be read."""
     manifest_path: _builtins.str
     """Path of its manifest on the server. Empty: it has none that can be read."""
-    options_json: _builtins.str
-    """JSON Schema of its options."""
+    options_schema_json: _builtins.str
+    """JSON Schema of its options, as raw JSON text."""
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Model formats that it runs, such as "gguf"."""
@@ -133,11 +133,11 @@ class BackendInfo(_message.Message):
         constraints: _abc.Iterable[_builtins.str] | None = ...,
         sampling: _abc.Iterable[_builtins.str] | None = ...,
         manifest_path: _builtins.str = ...,
-        options_json: _builtins.str = ...,
+        options_schema_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "constraints", b"constraints", "contract_version", b"contract_version", "description", b"description", "distribution", b"distribution", "error", b"error", "formats", b"formats", "manifest_path", b"manifest_path", "name", b"name", "options_json", b"options_json", "sampling", b"sampling", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "constraints", b"constraints", "contract_version", b"contract_version", "description", b"description", "distribution", b"distribution", "error", b"error", "formats", b"formats", "manifest_path", b"manifest_path", "name", b"name", "options_schema_json", b"options_schema_json", "sampling", b"sampling", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,16 +150,24 @@ class ListRequestsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model. Empty: requests of all models."""
+    page_size: _builtins.int
+    """Largest number of requests to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page, whose request had the same `model`. Empty: the first page."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,23 +219,27 @@ Global___RequestInfo: _TypeAlias = RequestInfo  # noqa: Y015
 
 @_typing.final
 class ListRequestsResponse(_message.Message):
-    """ListRequestsResponse has the selected requests."""
+    """ListRequestsResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestInfo]:
-        """Requests, oldest first."""
+        """Requests of the page."""
 
     def __init__(
         self,
         *,
         requests: _abc.Iterable[Global___RequestInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,21 +380,30 @@ class WatchLoadResponse(_message.Message):
 Global___WatchLoadResponse: _TypeAlias = WatchLoadResponse  # noqa: Y015
 
 @_typing.final
-class GetUsageRequest(_message.Message):
-    """GetUsageRequest has no fields."""
+class ListUsageRequest(_message.Message):
+    """ListUsageRequest selects a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of keys to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+Global___ListUsageRequest: _TypeAlias = ListUsageRequest  # noqa: Y015
 
 @_typing.final
 class KeyUsage(_message.Message):
@@ -435,25 +456,29 @@ class KeyUsage(_message.Message):
 Global___KeyUsage: _TypeAlias = KeyUsage  # noqa: Y015
 
 @_typing.final
-class GetUsageResponse(_message.Message):
-    """GetUsageResponse has the usage of keys."""
+class ListUsageResponse(_message.Message):
+    """ListUsageResponse is a page of the list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEYS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this page is the last."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyUsage]:
-        """One entry per key, oldest first."""
+        """One entry per key."""
 
     def __init__(
         self,
         *,
         keys: _abc.Iterable[Global___KeyUsage] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015

@@ -55,10 +55,10 @@ class ServerServiceStub(object):
                 request_serializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.FromString,
                 _registered_method=True)
-        self.GetUsage = channel.unary_unary(
-                '/puna.v1.ServerService/GetUsage',
-                request_serializer=puna_dot_v1_dot_server__pb2.GetUsageRequest.SerializeToString,
-                response_deserializer=puna_dot_v1_dot_server__pb2.GetUsageResponse.FromString,
+        self.ListUsage = channel.unary_unary(
+                '/puna.v1.ServerService/ListUsage',
+                request_serializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
 
 
@@ -96,8 +96,9 @@ class ServerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetUsage(self, request, context):
-        """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything.
+    def ListUsage(self, request, context):
+        """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
+        everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,10 +127,10 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     request_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.FromString,
                     response_serializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.SerializeToString,
             ),
-            'GetUsage': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetUsage,
-                    request_deserializer=puna_dot_v1_dot_server__pb2.GetUsageRequest.FromString,
-                    response_serializer=puna_dot_v1_dot_server__pb2.GetUsageResponse.SerializeToString,
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -252,7 +253,7 @@ class ServerService(object):
             _registered_method=True)
 
     @staticmethod
-    def GetUsage(request,
+    def ListUsage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -265,9 +266,9 @@ class ServerService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/puna.v1.ServerService/GetUsage',
-            puna_dot_v1_dot_server__pb2.GetUsageRequest.SerializeToString,
-            puna_dot_v1_dot_server__pb2.GetUsageResponse.FromString,
+            '/puna.v1.ServerService/ListUsage',
+            puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
+            puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

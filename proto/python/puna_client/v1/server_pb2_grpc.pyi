@@ -44,8 +44,10 @@ class ServerServiceStub:
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]
     """WatchLoad streams the load, for routers."""
-    GetUsage: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]
-    """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
+    ListUsage: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]
+    """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
+    everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
 
 @_typing.type_check_only
 class ServerServiceAsyncStub(ServerServiceStub):
@@ -63,8 +65,10 @@ class ServerServiceAsyncStub(ServerServiceStub):
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the load, for routers."""
-    GetUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.GetUsageRequest, _server_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
+    ListUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]  # type: ignore[assignment]
+    """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
+    everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
 
 class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
     """ServerService describes and controls the server."""
@@ -105,11 +109,13 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchLoad streams the load, for routers."""
 
     @_abc_1.abstractmethod
-    def GetUsage(
+    def ListUsage(
         self,
-        request: _server_pb2.GetUsageRequest,
+        request: _server_pb2.ListUsageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_server_pb2.GetUsageResponse, _abc.Awaitable[_server_pb2.GetUsageResponse]]:
-        """GetUsage returns what API keys have used: the caller's own key, or all keys if the caller may see everything."""
+    ) -> _typing.Union[_server_pb2.ListUsageResponse, _abc.Awaitable[_server_pb2.ListUsageResponse]]:
+        """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
+        everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+        """
 
 def add_ServerServiceServicer_to_server(servicer: ServerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,14 +27,20 @@ from puna_client.v1 import generate_pb2 as puna_dot_v1_dot_generate__pb2
 from puna_client.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16puna/v1/tokenize.proto\x12\x07puna.v1\x1a\x12puna/v1/chat.proto\x1a\x16puna/v1/generate.proto\x1a\x15puna/v1/options.proto\"\xc5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x18\n\x0b\x61\x64\x64_special\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x0bwith_pieces\x18\x05 \x01(\x08\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.puna.v1.RequestOptionsB\x0e\n\x0c_add_specialB\x10\n\x0e_parse_special\"M\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\"u\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x14\n\x0cskip_special\x18\x03 \x01(\x08\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"/\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\"\x8b\x01\n\x12\x43ountTokensRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.puna.v1.ChatRequestH\x00\x12,\n\x08generate\x18\x02 \x01(\x0b\x32\x18.puna.v1.GenerateRequestH\x00\x12\x16\n\x0ewith_token_ids\x18\x03 \x01(\x08\x42\t\n\x07request\"q\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10truncated_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x32\xe3\x01\n\x0fTokenizeService\x12?\n\x08Tokenize\x12\x18.puna.v1.TokenizeRequest\x1a\x19.puna.v1.TokenizeResponse\x12\x45\n\nDetokenize\x12\x1a.puna.v1.DetokenizeRequest\x1a\x1b.puna.v1.DetokenizeResponse\x12H\n\x0b\x43ountTokens\x12\x1b.puna.v1.CountTokensRequest\x1a\x1c.puna.v1.CountTokensResponseB/\n\x0b\x64\x65v.puna.v1P\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16puna/v1/tokenize.proto\x12\x07puna.v1\x1a\x12puna/v1/chat.proto\x1a\x16puna/v1/generate.proto\x1a\x15puna/v1/options.proto\"\xc5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x18\n\x0b\x61\x64\x64_special\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x0bwith_pieces\x18\x05 \x01(\x08\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.puna.v1.RequestOptionsB\x0e\n\x0c_add_specialB\x10\n\x0e_parse_special\"M\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\"u\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x14\n\x0cskip_special\x18\x03 \x01(\x08\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"/\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\"\x8b\x01\n\x12\x43ountTokensRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.puna.v1.ChatRequestH\x00\x12,\n\x08generate\x18\x02 \x01(\x0b\x32\x18.puna.v1.GenerateRequestH\x00\x12\x16\n\x0ewith_token_ids\x18\x03 \x01(\x08\x42\t\n\x07request\"q\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10truncated_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x32\xf2\x01\n\x0fTokenizeService\x12\x44\n\x08Tokenize\x12\x18.puna.v1.TokenizeRequest\x1a\x19.puna.v1.TokenizeResponse\"\x03\x90\x02\x02\x12J\n\nDetokenize\x12\x1a.puna.v1.DetokenizeRequest\x1a\x1b.puna.v1.DetokenizeResponse\"\x03\x90\x02\x02\x12M\n\x0b\x43ountTokens\x12\x1b.puna.v1.CountTokensRequest\x1a\x1c.puna.v1.CountTokensResponse\"\x03\x90\x02\x02\x42>\n\x0b\x64\x65v.puna.v1B\rTokenizeProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.tokenize_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1P\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\rTokenizeProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
+  _globals['_TOKENIZESERVICE'].methods_by_name['Tokenize']._loaded_options = None
+  _globals['_TOKENIZESERVICE'].methods_by_name['Tokenize']._serialized_options = b'\220\002\002'
+  _globals['_TOKENIZESERVICE'].methods_by_name['Detokenize']._loaded_options = None
+  _globals['_TOKENIZESERVICE'].methods_by_name['Detokenize']._serialized_options = b'\220\002\002'
+  _globals['_TOKENIZESERVICE'].methods_by_name['CountTokens']._loaded_options = None
+  _globals['_TOKENIZESERVICE'].methods_by_name['CountTokens']._serialized_options = b'\220\002\002'
   _globals['_TOKENIZEREQUEST']._serialized_start=103
   _globals['_TOKENIZEREQUEST']._serialized_end=300
   _globals['_TOKENIZERESPONSE']._serialized_start=302
@@ -48,5 +54,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COUNTTOKENSRESPONSE']._serialized_start=691
   _globals['_COUNTTOKENSRESPONSE']._serialized_end=804
   _globals['_TOKENIZESERVICE']._serialized_start=807
-  _globals['_TOKENIZESERVICE']._serialized_end=1034
+  _globals['_TOKENIZESERVICE']._serialized_end=1049
 # @@protoc_insertion_point(module_scope)

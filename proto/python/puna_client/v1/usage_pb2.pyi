@@ -120,8 +120,8 @@ class Timings(_message.Message):
 
     TOTAL_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
-    PROMPT_EVAL_FIELD_NUMBER: _builtins.int
-    EVAL_FIELD_NUMBER: _builtins.int
+    PREFILL_FIELD_NUMBER: _builtins.int
+    DECODE_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
@@ -132,11 +132,11 @@ class Timings(_message.Message):
         """From the arrival of the request until its model was available: queue and load."""
 
     @_builtins.property
-    def prompt_eval(self) -> _duration_pb2.Duration:
+    def prefill(self) -> _duration_pb2.Duration:
         """Prefill of the tokens that were not cached."""
 
     @_builtins.property
-    def eval(self) -> _duration_pb2.Duration:
+    def decode(self) -> _duration_pb2.Duration:
         """Decoding."""
 
     @_builtins.property
@@ -148,13 +148,13 @@ class Timings(_message.Message):
         *,
         total: _duration_pb2.Duration | None = ...,
         load: _duration_pb2.Duration | None = ...,
-        prompt_eval: _duration_pb2.Duration | None = ...,
-        eval: _duration_pb2.Duration | None = ...,
+        prefill: _duration_pb2.Duration | None = ...,
+        decode: _duration_pb2.Duration | None = ...,
         queue: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "load", b"load", "prompt_eval", b"prompt_eval", "queue", b"queue", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "load", b"load", "prefill", b"prefill", "queue", b"queue", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "load", b"load", "prompt_eval", b"prompt_eval", "queue", b"queue", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "load", b"load", "prefill", b"prefill", "queue", b"queue", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,7 +171,7 @@ class TokenLogprob(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
-    PIECE_FIELD_NUMBER: _builtins.int
+    SENT_TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the token."""
     raw: _builtins.bytes
@@ -180,7 +180,7 @@ class TokenLogprob(_message.Message):
     """Token id."""
     logprob: _builtins.float
     """Natural logarithm of the probability."""
-    piece: _builtins.str
+    sent_text: _builtins.str
     """Text that was sent with this token, if it differs from the token's own. A part of a character, and text that may
     begin a stop string, are held back until a later token decides. Empty: no text was sent.
     """
@@ -196,15 +196,15 @@ class TokenLogprob(_message.Message):
         token_id: _builtins.int = ...,
         logprob: _builtins.float = ...,
         top: _abc.Iterable[Global___TokenLogprob] | None = ...,
-        piece: _builtins.str | None = ...,
+        sent_text: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_piece", b"_piece", "piece", b"piece"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sent_text", b"_sent_text", "sent_text", b"sent_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_piece", b"_piece", "logprob", b"logprob", "piece", b"piece", "raw", b"raw", "text", b"text", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sent_text", b"_sent_text", "logprob", b"logprob", "raw", b"raw", "sent_text", b"sent_text", "text", b"text", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__piece: _TypeAlias = _typing.Literal["piece"]  # noqa: Y015
-    _WhichOneofArgType__piece: _TypeAlias = _typing.Literal["_piece", b"_piece"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__piece) -> _WhichOneofReturnType__piece | None: ...
+    _WhichOneofReturnType__sent_text: _TypeAlias = _typing.Literal["sent_text"]  # noqa: Y015
+    _WhichOneofArgType__sent_text: _TypeAlias = _typing.Literal["_sent_text", b"_sent_text"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sent_text) -> _WhichOneofReturnType__sent_text | None: ...
 
 Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
@@ -333,8 +333,8 @@ class Progress(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class PromptEval(_message.Message):
-        """PromptEval: prefill is under way."""
+    class Prefill(_message.Message):
+        """Prefill: the prompt is evaluated."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -358,7 +358,7 @@ class Progress(_message.Message):
 
     QUEUED_FIELD_NUMBER: _builtins.int
     LOADING_FIELD_NUMBER: _builtins.int
-    PROMPT_EVAL_FIELD_NUMBER: _builtins.int
+    PREFILL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queued(self) -> Global___Progress.Queued:
         """Waiting."""
@@ -368,7 +368,7 @@ class Progress(_message.Message):
         """Loading."""
 
     @_builtins.property
-    def prompt_eval(self) -> Global___Progress.PromptEval:
+    def prefill(self) -> Global___Progress.Prefill:
         """Prefill."""
 
     def __init__(
@@ -376,13 +376,13 @@ class Progress(_message.Message):
         *,
         queued: Global___Progress.Queued | None = ...,
         loading: Global___Progress.Loading | None = ...,
-        prompt_eval: Global___Progress.PromptEval | None = ...,
+        prefill: Global___Progress.Prefill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["loading", b"loading", "phase", b"phase", "prompt_eval", b"prompt_eval", "queued", b"queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loading", b"loading", "phase", b"phase", "prefill", b"prefill", "queued", b"queued"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loading", b"loading", "phase", b"phase", "prompt_eval", b"prompt_eval", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loading", b"loading", "phase", b"phase", "prefill", b"prefill", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_phase: _TypeAlias = _typing.Literal["queued", "loading", "prompt_eval"]  # noqa: Y015
+    _WhichOneofReturnType_phase: _TypeAlias = _typing.Literal["queued", "loading", "prefill"]  # noqa: Y015
     _WhichOneofArgType_phase: _TypeAlias = _typing.Literal["phase", b"phase"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_phase) -> _WhichOneofReturnType_phase | None: ...
 

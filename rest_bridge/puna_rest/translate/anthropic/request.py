@@ -60,11 +60,11 @@ def has_web_search(body: Body) -> bool:
     return any(tool["type"].startswith(search.NAME) for tool in body["tools"] or ())
 
 
-def _system(document: Document, body: Body) -> list[message_pb2.Message]:
+def _system(document: Document, body: Body) -> list[message_pb2.ChatMessage]:
     value = plain(document, body["system"])
     if isinstance(value, list):
         value = texts(value)
-    return [message_pb2.Message(role="system", content=value)] if isinstance(value, str) and value else []
+    return [message_pb2.ChatMessage(role="system", content=value)] if isinstance(value, str) and value else []
 
 
 def _think(body: Body) -> bool | str | None:
@@ -112,11 +112,11 @@ def _tool(document: Document, body: Body) -> message_pb2.Tool:
     )
 
 
-def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
+def _messages(document: Document, body: Body) -> list[message_pb2.ChatMessage]:
     """Return the messages for one message of the body. Each tool result becomes a message of its own."""
     role = body["role"].lower()
-    said = message_pb2.Message(role=role)
-    results: list[message_pb2.Message] = []
+    said = message_pb2.ChatMessage(role=role)
+    results: list[message_pb2.ChatMessage] = []
     thinking = ""
     paragraphs: list[list[str]] = [[]]
     for block in body["content"] or ():
@@ -135,7 +135,7 @@ def _messages(document: Document, body: Body) -> list[message_pb2.Message]:
             results.append(_result(document, block))
         elif kind == "web_search_tool_result":
             content = _search_result(plain(document, block["content"]))
-            results.append(message_pb2.Message(role="tool", content=content, tool_call_id=block["tool_use_id"]))
+            results.append(message_pb2.ChatMessage(role="tool", content=content, tool_call_id=block["tool_use_id"]))
         elif kind == "thinking":
             thinking = block["thinking"] or thinking
         elif kind != "redacted_thinking":  # encrypted by Anthropic
@@ -172,8 +172,8 @@ def _image(source: Body) -> options_pb2.Media:
         raise RestError(400, f"invalid base64 image data: {error}") from None
 
 
-def _result(document: Document, block: Body) -> message_pb2.Message:
-    message = message_pb2.Message(role="tool", tool_call_id=block["tool_use_id"])
+def _result(document: Document, block: Body) -> message_pb2.ChatMessage:
+    message = message_pb2.ChatMessage(role="tool", tool_call_id=block["tool_use_id"])
     content = plain(document, block["content"])
     if isinstance(content, str):
         message.content = content

@@ -43,7 +43,7 @@ FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
 
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
-    turns: list[message_pb2.Message] = []
+    turns: list[message_pb2.ChatMessage] = []
     # Clients send a tool's result with the id of the call. Templates need the name of the tool, so it is looked up.
     called = _called(body["messages"])
     for each in body["messages"]:
@@ -147,7 +147,7 @@ def _constraint(wanted: Body | None) -> options_pb2.OutputConstraint | None:
     return None
 
 
-def _messages(document: Document, called: Mapping[str, str], body: Body) -> list[message_pb2.Message]:
+def _messages(document: Document, called: Mapping[str, str], body: Body) -> list[message_pb2.ChatMessage]:
     """Return the messages for one message of the body. Each content part becomes a message, as in Ollama."""
     role = body["role"].lower()
     name = ""
@@ -163,7 +163,7 @@ def _messages(document: Document, called: Mapping[str, str], body: Body) -> list
             found[-1].tool_call_id = body["tool_call_id"]
             found[-1].thinking = body["reasoning"]
         return found
-    message = message_pb2.Message(role=role, thinking=body["reasoning"], tool_call_id=body["tool_call_id"])
+    message = message_pb2.ChatMessage(role=role, thinking=body["reasoning"], tool_call_id=body["tool_call_id"])
     if content is not None and content.kind == "string":
         message.content = content.value
         message.tool_name = name
@@ -174,21 +174,21 @@ def _messages(document: Document, called: Mapping[str, str], body: Body) -> list
     return [message]
 
 
-def _part(role: str, part: Any) -> message_pb2.Message:  # noqa: ANN401 - any JSON value
+def _part(role: str, part: Any) -> message_pb2.ChatMessage:  # noqa: ANN401 - any JSON value
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
-        return message_pb2.Message(role=role, content=part["text"])
+        return message_pb2.ChatMessage(role=role, content=part["text"])
     if kind == "refusal" and isinstance(part.get("refusal"), str):
-        return message_pb2.Message(role=role, content=part["refusal"])
+        return message_pb2.ChatMessage(role=role, content=part["refusal"])
     if kind == "file" and isinstance(part.get("file"), dict):
-        return message_pb2.Message(role=role, content=_file(part["file"]))
+        return message_pb2.ChatMessage(role=role, content=_file(part["file"]))
     if kind == "image_url":
         url = part.get("image_url")
         url = url.get("url") if isinstance(url, dict) else url
         if isinstance(url, str):
-            return message_pb2.Message(role=role, media=[options_pb2.Media(data=image(url))])
+            return message_pb2.ChatMessage(role=role, media=[options_pb2.Media(data=image(url))])
     if kind == "input_audio":
-        return message_pb2.Message(role=role, media=[options_pb2.Media(data=_audio(part.get("input_audio")))])
+        return message_pb2.ChatMessage(role=role, media=[options_pb2.Media(data=_audio(part.get("input_audio")))])
     raise FORMAT_ERROR
 
 

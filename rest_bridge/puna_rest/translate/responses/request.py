@@ -52,12 +52,12 @@ def _constraint(text: Body | None) -> options_pb2.OutputConstraint | None:
     return output_constraint(wanted["schema"])
 
 
-def _messages(body: Body) -> list[message_pb2.Message]:
-    turns: list[message_pb2.Message] = []
+def _messages(body: Body) -> list[message_pb2.ChatMessage]:
+    turns: list[message_pb2.ChatMessage] = []
     if body["instructions"]:
-        turns.append(message_pb2.Message(role="system", content=body["instructions"]))
+        turns.append(message_pb2.ChatMessage(role="system", content=body["instructions"]))
     if body["input"]["text"]:
-        turns.append(message_pb2.Message(role="user", content=body["input"]["text"]))
+        turns.append(message_pb2.ChatMessage(role="user", content=body["input"]["text"]))
     # Reasoning items stand before the message or call that they led to, and templates want them in one message. The
     # bridge has put the plain thinking into encrypted_content, which clients return unchanged.
     thought = ""
@@ -68,7 +68,7 @@ def _messages(body: Body) -> list[message_pb2.Message]:
             thought = item["encrypted_content"]
         elif kind == "message":
             content, media = _content(item["content"])
-            message = message_pb2.Message(role=item["role"].lower(), content=content, media=media)
+            message = message_pb2.ChatMessage(role=item["role"].lower(), content=content, media=media)
             if message.role == "assistant":
                 message.thinking, thought = thought, ""
             answered = following.get("call_id", "") if following.get("type") == "function_call_output" else ""
@@ -77,20 +77,22 @@ def _messages(body: Body) -> list[message_pb2.Message]:
         elif kind == "function_call":
             # Several calls of one turn are items of their own; templates want them in one assistant message.
             if not (turns and turns[-1].role == "assistant"):
-                turns.append(message_pb2.Message(role="assistant"))
+                turns.append(message_pb2.ChatMessage(role="assistant"))
             turns[-1].tool_calls.append(_call(item))
             if thought:
                 turns[-1].thinking, thought = thought, ""
         elif kind == "function_call_output":
             content, media = _content(item["output"])
-            turns.append(message_pb2.Message(role="tool", content=content, media=media, tool_call_id=item["call_id"]))
+            turns.append(
+                message_pb2.ChatMessage(role="tool", content=content, media=media, tool_call_id=item["call_id"])
+            )
     # Thinking without an answer: the client cut the answer off and wants it continued.
     if thought:
-        turns.append(message_pb2.Message(role="assistant", thinking=thought))
+        turns.append(message_pb2.ChatMessage(role="assistant", thinking=thought))
     return turns
 
 
-def _merged(turns: Sequence[message_pb2.Message], message: message_pb2.Message, answered: str) -> bool:
+def _merged(turns: Sequence[message_pb2.ChatMessage], message: message_pb2.ChatMessage, answered: str) -> bool:
     """Merge assistant text between a call and its output into the message with the call."""
     last = turns[-1] if turns else None
     if not answered or last is None or last.role != "assistant":

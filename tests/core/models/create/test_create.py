@@ -18,7 +18,7 @@ from puna.messages import Message
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.name import ModelName
-from puna.models.progress import TransferStep
+from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import digest_of
 
 TEMPLATE = "<{{ .Prompt }}>"
@@ -114,8 +114,8 @@ def test_progress_of_a_long_quantization_is_told_and_stopping_is_heard(workshop,
     request = CreateRequest(name="m", files={"a.gguf": digest}, quantize="q4_k")
     steps = list(create(workshop.store, request, rewriter=rewriter))
     assert steps[1:3] == [
-        TransferStep("quantizing F16 model to Q4_K_M", "0" * 19, size, size // 4),
-        TransferStep("quantizing F16 model to Q4_K_M", "0" * 19, size, size),
+        TransferStep(JobPhase.QUANTIZING, "quantizing F16 model to Q4_K_M", "", size, size // 4),
+        TransferStep(JobPhase.QUANTIZING, "quantizing F16 model to Q4_K_M", "", size, size),
     ]
     with pytest.raises(CreateFailedError):
         list(create(workshop.store, request, rewriter=rewriter, stopped=lambda: True))
@@ -362,9 +362,9 @@ def test_a_missing_base_is_pulled_and_its_success_kept_back(workshop):
         workshop.create(base="nothere")
 
     def pull(name):
-        yield TransferStep("pulling manifest")
+        yield TransferStep(JobPhase.READING_MANIFEST, "pulling manifest")
         workshop.create_plain(name.model)
-        yield TransferStep("success")
+        yield TransferStep(JobPhase.DONE, "success")
 
     steps = [step.status for step in create(workshop.store, CreateRequest(name="m", base="far"), pull=pull)]
     assert (steps[0], steps.count("success"), steps[-1]) == ("pulling manifest", 1, "success")

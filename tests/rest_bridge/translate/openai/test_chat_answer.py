@@ -69,7 +69,7 @@ def test_thinking_and_content_in_one_delta_become_two_chunks():
 def test_calls_change_the_reason_of_an_answer_that_is_complete(calls, reason, told):
     deltas = [chat_pb2.ChatDelta(tool_calls=calls)] if calls else []
     assert choices(*deltas, done=chat_pb2.ChatDone(finish=finish(reason)))[-1] == ({}, told)
-    whole = chat_pb2.ChatResponse(message=message_pb2.Message(tool_calls=calls), finish=finish(reason))
+    whole = chat_pb2.ChatResponse(message=message_pb2.ChatMessage(tool_calls=calls), finish=finish(reason))
     assert chat_answer.completion("m", whole)["choices"][0]["finish_reason"] == told
 
 
@@ -82,7 +82,7 @@ def test_usage_is_a_chunk_of_its_own_if_asked_for():
 
 def test_an_answer_that_is_not_streamed():
     entry = usage_pb2.TokenLogprob(text="a", raw=b"a", logprob=-0.5)
-    message = message_pb2.Message(content="a", thinking="t", tool_calls=[CALL])
+    message = message_pb2.ChatMessage(content="a", thinking="t", tool_calls=[CALL])
     found = chat_answer.completion("m", chat_pb2.ChatResponse(message=message, logprobs=[entry], finish=finish()))
     (choice,) = found["choices"]
     assert choice["message"] == {"role": "assistant", "content": "a", "reasoning": "t", "tool_calls": WRITTEN}
