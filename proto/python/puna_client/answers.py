@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from puna_client.v1.message_pb2 import Message
+from puna_client.v1.message_pb2 import ChatMessage
 from puna_client.v1.usage_pb2 import Finish, Progress, TokenLogprob, Usage
 
 OnProgress: TypeAlias = Callable[[Progress], object]
@@ -40,7 +40,7 @@ class Answer:
     thinking: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    message: Message = field(default_factory=lambda: Message(role="assistant"))
+    message: ChatMessage = field(default_factory=lambda: ChatMessage(role="assistant"))
     """The answer as a message, to continue the conversation with."""
     finish: Finish = field(default_factory=Finish)
     """Reason, token counts and durations. Empty until the stream has ended."""

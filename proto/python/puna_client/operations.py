@@ -22,7 +22,7 @@ from puna_client.messages import Conversation, Json, conversation, user
 from puna_client.readers import AnswerReader, EmbeddingsReader, HealthReader, PullReader, Reader
 from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2
 from puna_client.v1.message_pb2 import Tool, ToolChoice
-from puna_client.v1.models_pb2 import GetModelResponse, Model, TransferProgress
+from puna_client.v1.models_pb2 import GetModelResponse, JobProgress, Model
 from puna_client.v1.options_pb2 import RequestOptions
 
 Item = TypeVar("Item")
@@ -132,8 +132,7 @@ def embed(
         options=options,
     )
     path = "/puna.v1.EmbedService/StreamVectors"
-    streamed = embed_pb2.StreamVectorsRequest(request=request)
-    return Streamed(path, streamed, embed_pb2.StreamVectorsResponse, EmbeddingsReader(), timeout)
+    return Streamed(path, request, embed_pb2.StreamVectorsResponse, EmbeddingsReader(), timeout)
 
 
 def _options(
@@ -148,8 +147,10 @@ def _options(
     return options
 
 
-def pull(name: str, *, insecure: bool = False, timeout: float | None = None) -> Streamed[TransferProgress, None]:
-    """Pull a model from a registry; stream the progress. A call that ends early is resumed by the next one.
+def pull(name: str, *, insecure: bool = False, timeout: float | None = None) -> Streamed[JobProgress, Model]:
+    """Pull a model from a registry; stream the progress and return the model.
+
+    A call that ends early is resumed by the next one.
 
     `insecure`: whether to use HTTP without TLS.
     """
@@ -159,12 +160,12 @@ def pull(name: str, *, insecure: bool = False, timeout: float | None = None) -> 
 
 
 def list_models(*, timeout: float | None = None) -> Unary[list[Model]]:
-    """List the models of the store, newest first."""
+    """List the models of the store, newest first: at most 1000."""
 
     def result(answer: models_pb2.ListModelsResponse) -> list[Model]:
         return list(answer.models)
 
-    request = models_pb2.ListModelsRequest()
+    request = models_pb2.ListModelsRequest(page_size=1000)
     return Unary("/puna.v1.ModelsService/ListModels", request, models_pb2.ListModelsResponse, result, timeout)
 
 

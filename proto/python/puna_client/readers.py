@@ -16,7 +16,7 @@ from puna_client.v1.chat_pb2 import ChatDelta, StreamChatResponse
 from puna_client.v1.embed_pb2 import StreamVectorsResponse, Vector
 from puna_client.v1.generate_pb2 import GenerateDelta, StreamGenerateResponse
 from puna_client.v1.message_pb2 import ToolCall as WireToolCall
-from puna_client.v1.models_pb2 import PullModelResponse, TransferProgress
+from puna_client.v1.models_pb2 import JobProgress, Model, PullModelResponse
 
 Item = TypeVar("Item", covariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -98,12 +98,19 @@ def _vector(vector: Vector) -> "array[float]":
 class PullReader:
     """Reads PullModel."""
 
-    def read(self, message: PullModelResponse) -> list[TransferProgress]:
+    def __init__(self) -> None:
+        self._model = Model()
+
+    def read(self, message: PullModelResponse) -> list[JobProgress]:
         """Take the next message; return its progress."""
+        if message.HasField("model"):
+            self._model = message.model
+            return []
         return [message.progress]
 
-    def result(self) -> None:
-        """Return nothing: the model is there."""
+    def result(self) -> Model:
+        """Return the model."""
+        return self._model
 
 
 class HealthReader:
