@@ -52,5 +52,5 @@ def test_a_choice_is_a_mode_or_a_tool():
 
 
 def test_vectors_are_asked_for_in_packed_form():
-    request = embed("m", "Hi").request.request
+    request = embed("m", "Hi").request
     assert (list(request.inputs), request.encoding) == (["Hi"], VECTOR_ENCODING_FLOAT32_LE)
