@@ -3,6 +3,7 @@
 import os
 
 from tests.clients.projects import PROTO, copy, run
+from tests.clients.readme import check, follow
 
 ROOT_PACKAGE = "puna.dev/gen/go"
 """The prefix of the go_package of all files, which protoc leaves out of the folders."""
@@ -19,3 +20,7 @@ def test_the_suite_in_go(go_path, protoc, variables):
     run(protoc, f"-I{PROTO}", *options, *files, path=home / "bin", cwd=home, env=environment)
     run("go", "vet", "./...", cwd=home, env=environment)
     run("go", "test", "-count=1", "-parallel=16", "./...", cwd=home, env=environment)
+
+
+def test_the_readme_in_go(go_path, protoc, plain, tmp_path):
+    check(follow("Go", tmp_path, plain.grpc, path=protoc.parent, PATH=go_path))
