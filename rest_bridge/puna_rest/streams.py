@@ -13,7 +13,7 @@ from aiohttp import web
 from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers
-from puna_rest.errors import Failure, failure
+from puna_rest.errors import Failure, RestError, failure
 
 NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 SSE: Final = {"Content-Type": "text/event-stream"}
@@ -65,7 +65,7 @@ async def relay(
         weigh: returns the cost of writing a message, by which puna.offload chooses between the loop and a thread.
 
     Raises:
-        grpc.aio.AioRpcError: the call failed before anything was sent.
+        grpc.aio.AioRpcError, RestError: the call failed before anything was sent.
     """
     response = web.StreamResponse(headers=headers)
     tail = ""
@@ -81,7 +81,7 @@ async def relay(
                         await response.prepare(request)
                         on_cut(request, lambda failed: _end(response, write_error(failed)))
                     await response.write(piece.encode())
-        except grpc.aio.AioRpcError as error:
+        except (grpc.aio.AioRpcError, RestError) as error:
             failed = failure(error)
             if not response.prepared and early_error:
                 return early_error(request, failed)

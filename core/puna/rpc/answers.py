@@ -11,12 +11,15 @@ from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
 TOOL_CALLS: Final = "tool_calls"
 """The reason of an answer with tool calls. In puna.serving it is "stop", as in Ollama."""
+CANCELLED: Final = "cancelled"
+"""The reason of an answer that CancelRequests ended. puna.serving has no such end: it is closed."""
 # The core's words are Ollama's. The wire has an enum, so that clients in typed languages need not compare texts.
 _REASONS: Final = {
     "stop": usage_pb2.FINISH_REASON_STOP,
     "length": usage_pb2.FINISH_REASON_LENGTH,
     "load": usage_pb2.FINISH_REASON_LOADED,
     "unload": usage_pb2.FINISH_REASON_UNLOADED,
+    CANCELLED: usage_pb2.FINISH_REASON_CANCELLED,
     TOOL_CALLS: usage_pb2.FINISH_REASON_TOOL_CALLS,
 }
 

@@ -1,15 +1,21 @@
-"""The way from an answer's events to the messages of a call."""
+"""The way from an answer's events to the messages of a call.
 
+CancelRequests cancels the task of a request. If the answer has output by then, the client keeps that output and gets an
+end with the reason CANCELLED. Otherwise the cancellation goes on, and the call ends with the status CANCELLED.
+"""
+
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from puna.rpc.answers import TOOL_CALLS
+from puna.rpc.answers import CANCELLED, TOOL_CALLS
 from puna.rpc.batches import batches
 from puna.rpc.error_boundary import Context
 from puna.serving.activity import Entry
-from puna.serving.answers import Delta, Done, Event, Progress
+from puna.serving.answers import Delta, Done, Event, Progress, Timings, Usage
 
 Message = TypeVar("Message")
 
@@ -17,15 +23,20 @@ Message = TypeVar("Message")
 async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[Delta], Done]:
     """Return all deltas and the end of an answer. Cancellation closes `events` first."""
     deltas: list[Delta] = []
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Done):
-                entry.usage = event.usage
-                return deltas, with_reason(event, called=any(delta.tool_calls for delta in deltas))
-            if isinstance(event, Delta):
-                # A delta counts as one token, which is near enough for ListRequests.
-                entry.output_tokens += 1
-                deltas.append(event)
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Done):
+                    entry.usage = event.usage
+                    return deltas, with_reason(event, called=any(delta.tool_calls for delta in deltas))
+                if isinstance(event, Delta):
+                    # A delta counts as one token, which is near enough for ListRequests.
+                    entry.output_tokens += 1
+                    deltas.append(event)
+    except asyncio.CancelledError:
+        if not _keeps_output(entry):
+            raise
+        return deltas, _cancelled(entry)
     raise RuntimeError("the answer ended without a Done")
 
 
@@ -34,6 +45,22 @@ def with_reason(done: Done, *, called: bool) -> Done:
     if done.reason == "stop" and (called or done.delta.tool_calls):
         return replace(done, reason=TOOL_CALLS)
     return done
+
+
+def _keeps_output(entry: Entry) -> bool:
+    """Return whether a cancelled call still gets an end, and stop its cancellation if so."""
+    task = asyncio.current_task()
+    # A second cancellation is that of the client, which has hung up.
+    if task is None or not entry.cancelled or entry.ended or not entry.output_tokens or task.cancelling() != 1:
+        return False
+    task.uncancel()
+    return True
+
+
+def _cancelled(entry: Entry) -> Done:
+    """Return the end of an answer that CancelRequests ended. The backend has sent no counts."""
+    timings = Timings(total_ns=time.time_ns() - entry.start_ns)
+    return Done(reason=CANCELLED, usage=Usage(output_tokens=entry.output_tokens), timings=timings)
 
 
 def weight_of_deltas(deltas: list[Delta]) -> int:
@@ -54,7 +81,7 @@ async def written(
     `answer` returns the events; its argument takes progress events. `message` translates a batch of events. With
     `omit_progress`, no progress is written. RuntimeError: the events ended without a Done.
     """
-    ended = called = False
+    ended = called = writing = False
 
     def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
         def on_progress(news: Event) -> None:
@@ -65,17 +92,26 @@ async def written(
 
         return answer(on_progress)
 
-    async with aclosing(batches(started)) as together:
-        async for batch in together:
-            entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
-            # Done is the last event, so it can only be the last of a batch.
-            called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
-            if isinstance(last := batch[-1], Done):
-                ended, entry.usage = True, last.usage
-                batch[-1] = with_reason(last, called=called)
-            # The answer itself has events of the prefill.
-            if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
-                continue
-            await context.write(message(batch))
+    try:
+        async with aclosing(batches(started)) as together:
+            async for batch in together:
+                entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
+                # Done is the last event, so it can only be the last of a batch.
+                called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
+                if isinstance(last := batch[-1], Done):
+                    ended, entry.usage = True, last.usage
+                    batch[-1] = with_reason(last, called=called)
+                # The answer itself has events of the prefill.
+                if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
+                    continue
+                writing = True
+                await context.write(message(batch))
+                writing = False
+    except asyncio.CancelledError:
+        # gRPC takes no message while an earlier one is being written, which may take until the client reads.
+        if writing or not _keeps_output(entry):
+            raise
+        ended = True
+        await context.write(message([_cancelled(entry)]))
     if not ended:
         raise RuntimeError("the answer ended without a Done")

@@ -11,6 +11,7 @@ from puna_client.v1 import chat_pb2, message_pb2, options_pb2
 from puna_rest import answers, request_bodies
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import RestError
+from puna_rest.translate.messages import done_reason
 from puna_rest.translate.options import moment
 
 SYSTEM: Final = (
@@ -45,6 +46,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         options=options_pb2.RequestOptions(options_json='{"temperature":0}', truncate=True, start_time=moment(start)),
     )
     answer = await request.app[CORE].chat.Chat(message, metadata=metadata())
+    done_reason(answer.finish)
     text = answer.message.content.strip()
     if fields.get("response_format") == "text":
         return answers.text(request, text, "text/plain")

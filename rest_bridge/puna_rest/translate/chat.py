@@ -7,8 +7,8 @@ from puna.go.json_scanner import Document
 from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.times import now
 from puna_rest.translate.messages import (
-    DONE_REASONS,
     debug_info,
+    done_reason,
     is_single,
     logprobs,
     messages,
@@ -74,7 +74,7 @@ class Answer:
         rendered: usage_pb2.RenderedPrompt | None,
     ) -> str:
         out: dict[str, Any] = {"done": rendered is None}
-        if reason := DONE_REASONS[finish.reason]:
+        if reason := done_reason(finish):
             out["done_reason"] = reason
         if rendered is not None:
             out["_debug_info"] = debug_info(rendered)

@@ -8,8 +8,8 @@ from puna.limits import clamp_int32
 from puna_client.v1 import generate_pb2, usage_pb2
 from puna_rest.times import now
 from puna_rest.translate.messages import (
-    DONE_REASONS,
     debug_info,
+    done_reason,
     is_single,
     logprobs,
     media,
@@ -91,7 +91,7 @@ class Answer:
         if content.thinking:
             out["thinking"] = content.thinking
         out["done"] = rendered is None
-        if reason := DONE_REASONS[finish.reason]:
+        if reason := done_reason(finish):
             out["done_reason"] = reason
         if context:
             out["context"] = gojson.Raw("[" + ",".join(map(str, context)) + "]")

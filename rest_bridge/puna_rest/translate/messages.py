@@ -7,11 +7,12 @@ from puna.go import json as gojson
 from puna.go.json_scanner import Document, parse_whole
 from puna.limits import clamp_int32
 from puna_client.v1 import message_pb2, options_pb2, usage_pb2
+from puna_rest.errors import CANCELED, RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.times import nanoseconds
 from puna_rest.translate.options import Body
 
-DONE_REASONS: Final[Mapping[int, str]] = {
+_DONE_REASONS: Final[Mapping[int, str]] = {
     usage_pb2.FINISH_REASON_UNSPECIFIED: "",
     usage_pb2.FINISH_REASON_STOP: "stop",
     usage_pb2.FINISH_REASON_LENGTH: "length",
@@ -19,6 +20,17 @@ DONE_REASONS: Final[Mapping[int, str]] = {
     usage_pb2.FINISH_REASON_UNLOADED: "unload",
     usage_pb2.FINISH_REASON_TOOL_CALLS: "stop",
 }
+
+
+def done_reason(finish: usage_pb2.Finish) -> str:
+    """Return Ollama's word for the end of an answer; empty if it has not ended.
+
+    RestError: CancelRequests ended it. Ollama's API has no such end, and its clients must not take the answer for a
+    complete one.
+    """
+    if finish.reason == usage_pb2.FINISH_REASON_CANCELLED:
+        raise RestError(CANCELED, "the request was cancelled through CancelRequests", reason="CANCELLED")
+    return _DONE_REASONS[finish.reason]
 
 
 def messages(bodies: Sequence[Body] | None) -> list[message_pb2.ChatMessage]:

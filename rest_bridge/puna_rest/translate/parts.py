@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
-from puna_rest.translate.messages import DONE_REASONS
+from puna_rest.translate.messages import done_reason
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Part:
     @property
     def reason(self) -> str:
         """The finish reason; empty before the end."""
-        return DONE_REASONS[self.finish.reason] if self.finish is not None else ""
+        return done_reason(self.finish) if self.finish is not None else ""
 
     @property
     def usage(self) -> usage_pb2.Usage:
@@ -34,12 +34,13 @@ class Part:
 
 
 def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
-    """Return the parts of one message of the stream."""
+    """Return the parts of one message of the stream. Raises RestError for an answer that was cancelled."""
     deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
     for delta in deltas:
         yield _part(delta)
     if message.HasField("done"):
         done = message.done
+        done_reason(done.finish)
         rendered = done.rendered if done.HasField("rendered") else None
         yield _part(last or chat_pb2.ChatDelta(), done.finish if rendered is None else None, rendered)
 
@@ -50,7 +51,8 @@ def with_end(deltas: Sequence[T], *, completes: bool) -> tuple[Sequence[T], T | 
 
 
 def full_answer(message: chat_pb2.ChatResponse) -> Part:
-    """Return an unstreamed answer as one part."""
+    """Return an unstreamed answer as one part. Raises RestError for an answer that was cancelled."""
+    done_reason(message.finish)
     rendered = message.rendered if message.HasField("rendered") else None
     said = message.message
     return Part(

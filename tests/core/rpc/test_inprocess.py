@@ -78,7 +78,7 @@ async def test_a_caller_that_is_cancelled_ends_the_sequence(inside, backend):
 
 
 async def test_requests_are_listed_and_can_be_cancelled_by_others(inside, backend):
-    backend.play("a", 60)
+    backend.play(60)
     asking = asyncio.create_task(inside.generate.Generate(request()))
     await until(lambda: backend.running)
     (listed,) = (await inside.server.ListRequests(server_pb2.ListRequestsRequest())).requests

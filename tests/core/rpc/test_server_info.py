@@ -1,11 +1,11 @@
-import asyncio
 import json
 
 import grpc
 import pytest
+from tests.core.serving.asking import until
 
 from puna.settings import REST_VERSION
-from puna_client.v1 import generate_pb2, server_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, server_pb2, usage_pb2
 
 
 async def test_info(stubs):
@@ -36,11 +36,45 @@ async def test_requests_are_listed_and_can_be_cancelled(stubs, backend):
     assert list(none.requests) == []
     cancelled = await stubs.server.CancelRequests(server_pb2.CancelRequestsRequest(ids=["nonsense", found.id]))
     assert list(cancelled.ids) == [found.id]
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await asyncio.wait_for(anext(aiter(call)), 5)
-    assert raised.value.code() is grpc.StatusCode.CANCELLED
+    (last,) = [message async for message in call]
+    assert last.done.finish.reason == usage_pb2.FINISH_REASON_CANCELLED
+    assert (last.done.finish.usage.output_tokens, last.done.finish.usage.prompt_tokens) == (1, 0)
+    assert last.done.finish.timings.total.ToNanoseconds() > 0
     assert backend.running == 0
     assert list((await stubs.server.ListRequests(server_pb2.ListRequestsRequest())).requests) == []
+
+
+async def cancelled(stubs, backend, call):
+    """Wait until a call runs, and cancel it by its id."""
+    await until(lambda: backend.running)
+    (found,) = (await stubs.server.ListRequests(server_pb2.ListRequestsRequest())).requests
+    await stubs.server.CancelRequests(server_pb2.CancelRequestsRequest(ids=[found.id]))
+    return await call
+
+
+async def test_a_cancelled_unary_call_returns_the_answer_so_far(stubs, backend):
+    asked = chat_pb2.ChatRequest(model="talker", messages=[message_pb2.ChatMessage(role="user", content="a")])
+    backend.play("Hel", "lo", 60)
+    answer = await cancelled(stubs, backend, stubs.chat.Chat(asked))
+    assert (answer.message.content, answer.finish.reason) == ("Hello", usage_pb2.FINISH_REASON_CANCELLED)
+    backend.play("Hel", "lo", 60)
+    text = await cancelled(
+        stubs, backend, stubs.generate.Generate(generate_pb2.GenerateRequest(model="plain", text="a"))
+    )
+    assert (text.text, text.finish.reason) == ("Hello", usage_pb2.FINISH_REASON_CANCELLED)
+    assert backend.running == 0
+
+
+async def test_a_call_that_is_cancelled_before_its_first_output_has_a_status(stubs, backend):
+    asked = generate_pb2.GenerateRequest(model="plain", text="a")
+    backend.play(60)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await cancelled(stubs, backend, stubs.generate.Generate(asked))
+    assert raised.value.code() is grpc.StatusCode.CANCELLED
+    backend.play(60)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await cancelled(stubs, backend, anext(aiter(stubs.generate.StreamGenerate(asked))))
+    assert raised.value.code() is grpc.StatusCode.CANCELLED
 
 
 async def test_load_is_watched(stubs, backend):

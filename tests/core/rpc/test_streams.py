@@ -97,6 +97,55 @@ async def test_cancellation_closes_the_answer_first(stream):
     assert context.messages == ([[A]] if stream else [])
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_an_answer_that_is_cancelled_by_id_keeps_its_output(stream, hangs_up):
+    answer, context, activity = Answer(A, ...), Context(), Activity()
+
+    async def call():
+        with activity.entered("m", "Chat") as entry:
+            if not stream:
+                return await collected(answer(), entry)
+            await written(answer, list, context, entry)
+            return context.messages[0], context.messages[1][0]
+
+    task = asyncio.create_task(call())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    (entry,) = activity.entries()
+    assert activity.cancel(entry.id)
+    if hangs_up:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        deltas, done = await task
+        assert deltas == [A]
+        assert (done.reason, done.usage.output_tokens) == ("cancelled", 1)
+        assert task.cancelling() == 0
+    assert answer.closed
+
+
+async def test_a_call_whose_client_does_not_read_is_cancelled_with_a_status():
+    """gRPC could not take the end: it has not delivered the message before."""
+    activity = Activity()
+
+    class Stalled(Context):
+        async def write(self, message):
+            await asyncio.sleep(60)
+
+    async def call():
+        with activity.entered("m", "Chat") as entry:
+            await written(Answer(A, ...), list, Stalled(), entry)
+
+    task = asyncio.create_task(call())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    activity.cancel(activity.entries()[0].id)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_log_probabilities_weigh_with_their_alternatives():
     entry = TokenLogprob(token_id=1, raw=b"a", logprob=-1.0, top=())
     top = TokenLogprob(token_id=1, raw=b"a", logprob=-1.0, top=(entry,) * 20)

@@ -9,7 +9,7 @@ from puna.limits import clamp_int32
 from puna_client.v1 import generate_pb2, options_pb2, usage_pb2
 from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
-from puna_rest.translate.messages import DONE_REASONS
+from puna_rest.translate.messages import done_reason
 from puna_rest.translate.openai.chat_answer import DONE, new_id, usage
 from puna_rest.translate.options import Body, moment
 from puna_rest.translate.parts import with_end
@@ -50,7 +50,7 @@ def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, 
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": "fp_ollama",
-        "choices": [{"text": message.text, "index": 0, "finish_reason": DONE_REASONS[message.finish.reason] or None}],
+        "choices": [{"text": message.text, "index": 0, "finish_reason": done_reason(message.finish) or None}],
         "usage": usage(message.finish.usage),
     }
 
@@ -71,7 +71,7 @@ class Chunks:
         if not message.HasField("done"):
             return out
         done = message.done
-        reason = "" if done.HasField("rendered") else DONE_REASONS[done.finish.reason]
+        reason = "" if done.HasField("rendered") else done_reason(done.finish)
         out += self._chunk(self._choice(last.text if last else "", reason), self._zeros)
         if done.HasField("rendered"):
             return out
