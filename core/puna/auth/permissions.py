@@ -40,6 +40,7 @@ _BY_SERVICE: Final = {
     "puna.v1.RankService": Permission.INFERENCE,
     "puna.v1.ModelsService": Permission.MODELS,
     "puna.v1.ServerService": Permission.ADMIN,
+    "xds.service.orca.v3.OpenRcaService": Permission.READ,
     "grpc.reflection.v1.ServerReflection": Permission.READ,
     "grpc.reflection.v1alpha.ServerReflection": Permission.READ,
 }

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from puna.auth.caller import Caller, enter
 from puna.auth.gate import Gate
+from puna.auth.permissions import Permission, needed
 from puna.errors import PunaError
 from puna.request_log import choose_call_id
 from puna.rpc.error_boundary import Context, refuse
+from puna.rpc.load_reports import LoadReports
 
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 REQUEST_ID: Final = "x-request-id"
@@ -25,10 +27,14 @@ _UNIX: Final = ("unix:", "unix-abstract:")
 class Admission:
     """Puts the gate in front of the handlers of a server or channel."""
 
-    def __init__(self, gate: Gate, *, bridge: bool) -> None:
-        """`bridge`: whether the calls come from this process's REST bridge."""
+    def __init__(self, gate: Gate, *, bridge: bool, reports: LoadReports | None = None) -> None:
+        """`bridge`: whether the calls come from this process's REST bridge.
+
+        `reports` makes the load reports in the trailers of calls that run a model; without it there are none.
+        """
         self._gate = gate
         self._bridge = bridge
+        self._reports = reports
 
     def guarding(self, service: str, handlers: Mapping[str, Any]) -> dict[str, Any]:
         """Return the handlers of a service behind the gate."""
@@ -39,6 +45,8 @@ class Admission:
         return handler._replace(**changed)
 
     def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+        reports = self._reports if needed(method) is Permission.INFERENCE else None
+
         async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
             with ExitStack() as counted:
                 metadata = dict(context.invocation_metadata() or ())
@@ -50,6 +58,8 @@ class Admission:
                     await refuse(context, error)
                 enter(caller)
                 answer = await behaviour(request, identified)
+                if reports is not None:
+                    context.set_trailing_metadata((reports.trailer(),))
                 if identified is not context:
                     await identified.send_id()
                 return answer

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from puna.auth.gate import Gate
 from puna.limits import LARGEST_INT32
 from puna.process import exit as process_exit
+from puna.rpc import load_reports
 from puna.rpc.authorization import Admission
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
@@ -88,11 +89,13 @@ async def serving(
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
     server = grpc.aio.server(options=options(core.settings), maximum_concurrent_rpcs=calls)
-    guard = Guarded(server, Intake(limits), Admission(gate, bridge=False) if gate else None)
+    reports = load_reports.LoadReports(core)
+    guard = Guarded(server, Intake(limits), Admission(gate, bridge=False, reports=reports) if gate else None)
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
     add_services(core, guarded)
     HealthServicer(core, SERVICES).add_to(guard)
+    guard.add_registered_method_handlers(load_reports.SERVICE, reports.handlers())
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
     port = _bound(server, address, credentials)
     path = uds(port) if uds is not None else None

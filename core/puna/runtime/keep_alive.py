@@ -131,6 +131,7 @@ class PooledModel:
             # A lease that waits for a slot is not active yet.
             active=self.lease_count - self.limiter.queued,
             queued=self.limiter.queued,
+            slots=self.limiter.slots,
             pid=self.pid,
             accepts=not self.evicting,
         )

@@ -106,6 +106,8 @@ class LoadedEntry:
     """Leases that do not wait for a slot."""
     queued: int
     """Leases that wait for a slot."""
+    slots: int
+    """Sequences that it runs at once."""
     pid: int
     """Process id of its host; 0 if it has none."""
     accepts: bool

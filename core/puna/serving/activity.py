@@ -11,11 +11,13 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from puna import request_log
 from puna.auth.caller import current
 from puna.errors import ServerEndingError
 from puna.serving.answers import Progress, Usage
+from puna.serving.load_meter import LoadMeter
 
 LAST_GRACE = 10.0
 """Seconds that cancelled requests may take to clean up."""
@@ -55,6 +57,8 @@ class Activity:
         self._idle = asyncio.Event()
         self._leaving = asyncio.Event()
         self._refusing = asyncio.Event()
+        self.load: Final = LoadMeter()
+        """How busy the requests under way keep the server."""
 
     @property
     def leaving(self) -> bool:
@@ -100,7 +104,7 @@ class Activity:
         entry = Entry(id=id_, model=model, method=method, task=task)
         self._entries[entry.id] = entry
         try:
-            with request_log.grpc_call(entry.id, method, model):
+            with request_log.grpc_call(entry.id, method, model), self.load.counted(method):
                 yield entry
         finally:
             del self._entries[entry.id]

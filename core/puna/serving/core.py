@@ -148,6 +148,15 @@ class Serving:
         """Return how many requests wait for a model to be loaded."""
         return self._pool.waiting()
 
+    def occupancy(self) -> tuple[int, int, int]:
+        """Return the slots of the loaded models, the requests that hold a slot, and those that wait for one or a load.
+
+        All models count, also those that the caller may not see: balancers ask for the server.
+        """
+        loaded = self._pool.loaded()
+        queued = sum(each.queued for each in loaded) + self._pool.waiting()
+        return sum(each.slots for each in loaded), sum(each.active for each in loaded), queued
+
     def import_models(self, request: ImportRequest) -> AsyncGenerator[ImportEvent]:
         """Make models of files on the server's disk. See puna.serving.upkeep."""
         return upkeep.import_models(self._store, request)

@@ -43,3 +43,8 @@ def test_an_unknown_method_needs_everything():
 def test_health_needs_nothing():
     assert needed("/grpc.health.v1.Health/Check") is None
     assert exposure("/grpc.health.v1.Health/Watch") == ""
+
+
+def test_load_reports_need_the_permission_to_look():
+    method = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
+    assert (needed(method), exposure(method)) == (Permission.READ, "server")

@@ -79,7 +79,7 @@ async def test_health_lists_no_models_to_callers_without_a_key(closed, backend):
 
 
 async def test_the_channel_in_the_process_is_guarded_too(serving, keys, backend):
-    backend.play("a", 3)
+    backend.play("a")
     _, text = keys.create(name="shop")
     async with InProcessChannel(Admission(Gate(keys), bridge=True)) as channel:
         add_services(serving, channel)
@@ -94,7 +94,7 @@ async def test_the_channel_in_the_process_is_guarded_too(serving, keys, backend)
 
 async def test_only_the_bridge_tells_when_a_request_arrived(serving, backend):
     """A client of the port could otherwise give its requests any duration."""
-    backend.play("a", 3)
+    backend.play("a")
     asked = generate_pb2.GenerateRequest(model="plain", text="x")
     asked.options.start_time.FromSeconds(1)
     async with InProcessChannel(Admission(Gate(), bridge=True)) as channel:
@@ -136,7 +136,7 @@ async def test_a_client_repeats_a_call_that_failed_before_its_first_message(serv
 
     monkeypatch.setattr(serving, "generate", generate)
     monkeypatch.setattr("puna.rpc.status._wait", lambda _: 0.01)
-    backend.play("a", 3)
+    backend.play("a")
     asked = generate_pb2.GenerateRequest(model="plain", text="x")
     asked.options.omit_progress = True
     options = (("grpc.service_config", SERVICE_CONFIG),)
