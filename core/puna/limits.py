@@ -76,7 +76,9 @@ class Limits:
     max_stops: int = 1_000
     """Stop strings of one request."""
     max_inputs: int = 100_000
-    """Texts to embed, or documents to rank, in one request."""
+    """Texts to embed, documents to rank, or continuations to score, in one request."""
+    max_score_logprobs: int = 200_000
+    """Log-probabilities in one answer of Score: those of tokens and of their alternatives."""
     max_messages: int = 20_000
     """Messages of one conversation, and tool calls in it."""
     max_licenses: int = 1000

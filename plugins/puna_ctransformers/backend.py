@@ -57,6 +57,8 @@ class CTransformersModel(LoadedModel):
             raise InvalidRequestError("the ctransformers backend has no logit_bias")
         if request.media:
             raise UnsupportedError("this model takes no images or sounds")
+        if request.score_from is not None:
+            raise UnsupportedError("the ctransformers backend gives no log-probabilities of a prompt")
         tokens = await self._tokens(request.prompt)
         check_length(tokens, self._facts.context_length)
         if not tokens:

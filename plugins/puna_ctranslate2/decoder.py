@@ -109,6 +109,8 @@ def refuse(request: SequenceRequest) -> None:
         raise UnsupportedError("the ctranslate2 backend has no logit_bias")
     if request.media:
         raise UnsupportedError("this model takes no images or sounds")
+    if request.score_from is not None:
+        raise UnsupportedError("the ctranslate2 backend gives no log-probabilities of a prompt")
     if request.chat is not None:
         raise InvalidRequestError("the ctranslate2 backend takes a prompt and no messages")
 

@@ -125,8 +125,11 @@ class GenerativeModel(LlamaModel):
             tokens, images = encoded.tokens, encoded.images
         else:
             tokens = await self._tokens(request.prompt)
-        # At least one token must fit behind the prompt.
-        if len(tokens) >= self._context.length:
+        if request.score_from is not None:
+            _check_scored(request, request.score_from)
+        # At least one token must fit behind the prompt, unless the prompt is only scored.
+        scored_only = request.score_from is not None and request.max_tokens == 0
+        if len(tokens) - scored_only >= self._context.length:
             raise PromptTooLongError(len(tokens), self._context.length)
         if self._projector:
             # Ollama never shifts the context of a model with a projector, not even for prompts without an image.
@@ -161,3 +164,11 @@ class GenerativeModel(LlamaModel):
         self._constraints.close()
         if self._projector:
             self._projector.close()
+
+
+def _check_scored(request: SequenceRequest, start: int) -> None:
+    """Raise InvalidRequestError unless prompt tokens from the index `start` on can be scored."""
+    if isinstance(request.prompt, str) or request.media:
+        raise InvalidRequestError("log-probabilities of a prompt need token ids and no media")
+    if not 0 < start < len(request.prompt):
+        raise InvalidRequestError(f"score_from is {start} in a prompt of {len(request.prompt)} tokens")

@@ -67,6 +67,7 @@ __all__ = [
     "ModelFacts",
     "ModelSpec",
     "Prefill",
+    "PromptLogprobs",
     "PromptTooLongError",
     "Sampling",
     "SequenceEvent",
@@ -159,6 +160,13 @@ class SequenceRequest:
     """Sequences share cached prefixes only if they have the same salt."""
     priority: int = 0
     """Sequences of larger priority start first."""
+    score_from: int | None = None
+    """Index of the first prompt token whose log-probability is wanted, from 1 to the last index; None: of none.
+
+    Comes with token ids and without media, and only to a backend whose manifest declares `prompt_logprobs`. The
+    generator yields the log-probabilities of this token and of all later ones of the prompt as PromptLogprobs, also of
+    tokens that are cached, each with `top_logprobs` alternatives. With `max_tokens` of 0 nothing follows the last
+    token, so it need not be evaluated, and the prompt may be as long as the context."""
     chat: ChatInput | None = None
     """The conversation, for a backend whose manifest declares the capability `chat`. The prompt is then empty, the
     media are in the messages, and the generator yields ChatDelta instead of TextDelta."""
@@ -187,6 +195,13 @@ class Prefill:
 
     done_tokens: int
     total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """The log-probabilities of the next scored tokens of the prompt, in order. Only before the first TextDelta."""
+
+    logprobs: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +248,7 @@ class Finish:
     """Output tokens of the thinking, without its markers, if the sequence has a thinking budget."""
 
 
-SequenceEvent: TypeAlias = Prefill | TextDelta | ChatDelta | Finish
+SequenceEvent: TypeAlias = Prefill | PromptLogprobs | TextDelta | ChatDelta | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +282,7 @@ class LoadedModel(ABC):
     # Parameters before the slash are positional only, so a plugin may choose its own names for them.
     @abstractmethod
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
-        """Run a sequence: yield any number of Prefill, then TextDelta, then one Finish.
+        """Run a sequence: yield any number of Prefill and PromptLogprobs, then TextDelta, then one Finish.
 
         Raises PromptTooLongError if the prompt does not fit the context, InvalidRequestError for a constraint that
         cannot be enforced or an invalid token id or value, and UnsupportedError if the model does not generate, or not

@@ -117,6 +117,7 @@ def sequence_to_wire(request: contract.SequenceRequest) -> wire.StartSequence:
         preserved_tokens=request.preserved_tokens,
         cache_salt=request.cache_salt,
         priority=request.priority,
+        score_from=request.score_from,
     )
     if isinstance(request.prompt, str):
         start.text = request.prompt
@@ -151,6 +152,7 @@ def sequence_from_wire(start: wire.StartSequence) -> contract.SequenceRequest:
         preserved_tokens=tuple(start.preserved_tokens),
         cache_salt=start.cache_salt,
         priority=start.priority,
+        score_from=start.score_from if start.HasField("score_from") else None,
         chat=chat_from_wire(start.chat) if start.HasField("chat") else None,
         thinking_budget=_budget_from_wire(start.thinking_budget) if start.HasField("thinking_budget") else None,
     )
@@ -215,6 +217,9 @@ def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Sequ
         return wire.SequenceEvent(sequence_id=sequence_id, chat_delta=chat)
     if isinstance(event, contract.Finish):
         return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
+    if isinstance(event, contract.PromptLogprobs):
+        scored = wire.PromptLogprobs(logprobs=map(_logprob_to_wire, event.logprobs))
+        return wire.SequenceEvent(sequence_id=sequence_id, prompt_logprobs=scored)
     if not isinstance(event, contract.Prefill):
         raise TypeError("it is no event")
     prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
@@ -240,6 +245,8 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
             tool_calls=tuple(map(call_from_wire, chat.tool_calls)),
             logprobs=tuple(map(_logprob_from_wire, chat.logprobs)),
         )
+    if kind == "prompt_logprobs":
+        return contract.PromptLogprobs(tuple(map(_logprob_from_wire, event.prompt_logprobs.logprobs)))
     if kind == "prefill":
         return contract.Prefill(event.prefill.done_tokens, event.prefill.total_tokens)
     if kind == "failure":

@@ -59,6 +59,8 @@ class Capabilities:
     """It takes messages, tools and thinking itself; the core renders and parses nothing."""
     tokenizer: bool = True
     logprobs: bool = False
+    prompt_logprobs: bool = False
+    """It gives the log-probabilities of the tokens of a prompt."""
     embeddings: bool = False
     rerank: bool = False
     vision: bool = False

@@ -39,6 +39,12 @@ def check_rerank(wire: rank_pb2.RerankRequest, limits: Limits) -> None:
     check_options(wire.options, limits)
 
 
+def check_score(wire: rank_pb2.ScoreRequest, limits: Limits) -> None:
+    """Raise InvalidRequestError if there are too many continuations."""
+    _check("continuations", len(wire.continuations), limits.max_inputs, "texts")
+    check_options(wire.options, limits)
+
+
 def check_detokenize(wire: tokenize_pb2.DetokenizeRequest, limits: Limits) -> None:
     """Raise InvalidRequestError if there are too many tokens."""
     _check("token_ids", len(wire.token_ids), limits.max_json_values, "tokens")

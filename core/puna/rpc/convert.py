@@ -19,6 +19,7 @@ from puna.serving.requests import (
     OutputConstraint,
     RequestOptions,
     RerankRequest,
+    ScoreRequest,
 )
 from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, message_pb2, models_pb2, options_pb2, rank_pb2
 
@@ -104,6 +105,20 @@ def rerank_request(wire: rank_pb2.RerankRequest) -> RerankRequest:
         documents=tuple(wire.documents),
         top_n=wire.top_n,
         truncate=wire.truncate,
+        options=request_options(wire.options),
+    )
+
+
+def score_request(wire: rank_pb2.ScoreRequest) -> ScoreRequest:
+    """Return a scoring request. Raises InvalidRequestError."""
+    by_ids = wire.WhichOneof("context") == "token_ids"
+    return ScoreRequest(
+        model=wire.model,
+        context=tuple(wire.token_ids.ids) if by_ids else wire.text,
+        continuations=tuple(
+            tuple(each.token_ids.ids) if each.WhichOneof("content") == "token_ids" else each.text
+            for each in wire.continuations
+        ),
         options=request_options(wire.options),
     )
 

@@ -1,11 +1,10 @@
 """RankService."""
 
-import grpc
-
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, unary
 from puna.rpc.observe import observed
+from puna.serving.answers import Scores
 from puna.serving.core import Serving
 from puna_client.v1 import rank_pb2, rank_pb2_grpc
 
@@ -32,6 +31,27 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
 
     @unary
     async def Score(self, request: rank_pb2.ScoreRequest, context: Context) -> rank_pb2.ScoreResponse:
-        """Refuse. The backend contract has no call for the probabilities of a given text."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no backend can score given texts yet")
-        raise AssertionError
+        """Score the continuations of a context."""
+        with observed(self._serving.activity, request.model, "Score") as entry:
+            bounds.check_score(request, self._serving.settings.limits)
+            asked = await offload_if_heavy(weight_of_message(request), convert.score_request, request)
+            scores = await self._serving.score(asked, entry.on_progress)
+            entry.usage = scores.usage
+        weight = len(scores.results) + sum(2 + len(token.top) for each in scores.results for token in each.tokens)
+        return await offload_if_heavy(weight, _scores, scores)
+
+
+def _scores(scores: Scores) -> rank_pb2.ScoreResponse:
+    return rank_pb2.ScoreResponse(
+        results=[
+            rank_pb2.ScoreResponse.Result(
+                logprob=each.logprob,
+                token_count=each.token_count,
+                is_greedy=each.is_greedy,
+                tokens=map(answers.logprob, each.tokens),
+            )
+            for each in scores.results
+        ],
+        usage=answers.usage(scores.usage),
+        timings=answers.timings(scores.timings),
+    )

@@ -14,6 +14,7 @@ from puna.backend import (
     Finish,
     ModelFacts,
     Prefill,
+    PromptLogprobs,
     SequenceEvent,
     SequenceRequest,
     TextDelta,
@@ -60,6 +61,8 @@ class EventCheck:
         self._request = request
         self._delta: type[TextDelta] | type[ChatDelta] = TextDelta if request.chat is None else ChatDelta
         self._has_delta = False
+        self._scored = request.score_from or 0
+        """Index of the next prompt token whose log-probability is missing, for a request that wants them."""
 
     def check(self, event: SequenceEvent) -> None:
         """Check the next event."""
@@ -70,6 +73,8 @@ class EventCheck:
                 _check_logprobs(event.logprobs)
         elif isinstance(event, Finish):
             self._check_finish(event)
+        elif isinstance(event, PromptLogprobs) and self._scored:
+            self._check_scored(event.logprobs)
         elif not isinstance(event, Prefill):
             _fail(f"it sent a {type(event).__name__} where a {self._delta.__name__} belongs")
         elif self._has_delta:
@@ -77,7 +82,18 @@ class EventCheck:
         elif event.done_tokens < 0 or event.total_tokens < 0:
             _fail("it reported a negative number of tokens")
 
+    def _check_scored(self, logprobs: Sequence[TokenLogprob]) -> None:
+        if self._has_delta:
+            _fail("it sent log-probabilities of the prompt after text")
+        end = self._scored + len(logprobs)
+        if tuple(each.token_id for each in logprobs) != tuple(self._request.prompt[self._scored : end]):
+            _fail("its log-probabilities of the prompt are those of other tokens")
+        _check_logprobs(logprobs)
+        self._scored = end
+
     def _check_finish(self, finish: Finish) -> None:
+        if self._scored and self._scored != len(self._request.prompt):
+            _fail(f"{len(self._request.prompt) - self._scored} log-probabilities of the prompt are missing")
         for name in COUNTS:
             if (value := getattr(finish, name)) < 0:
                 _fail(f"the {name} of the Finish is {value}")

@@ -127,6 +127,28 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The log-probability of one continuation."""
+
+    logprob: float = 0.0
+    """The sum over its tokens."""
+    token_count: int = 0
+    is_greedy: bool = True
+    """Whether each of its tokens is the most probable one at its place."""
+    tokens: tuple[TokenLogprob, ...] = ()
+    """Its tokens, if the request asks for log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Scores in the order of the continuations."""
+
+    results: tuple[Score, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
     """The tokens of a text."""
 

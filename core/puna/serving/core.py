@@ -20,13 +20,20 @@ from puna.plugins import Plugin, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
-from puna.serving import chat, embed, generate, tokens, upkeep
+from puna.serving import chat, embed, generate, score, tokens, upkeep
 from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.activity import Activity
-from puna.serving.answers import Embeddings, Event, Progress, Ranking, Tokens
+from puna.serving.answers import Embeddings, Event, Progress, Ranking, Scores, Tokens
 from puna.serving.catalogue import Catalogue
 from puna.serving.offered_models import OfferedModels
-from puna.serving.requests import ChatRequest, EmbedRequest, GenerateRequest, RequestOptions, RerankRequest
+from puna.serving.requests import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    RequestOptions,
+    RerankRequest,
+    ScoreRequest,
+)
 from puna.serving.upkeep import ImportEvent, ImportRequest
 from puna.settings import Settings
 
@@ -112,6 +119,10 @@ class Serving:
     async def rerank(self, request: RerankRequest, on_progress: OnProgress = ignore_progress) -> Ranking:
         """Rank documents by relevance. See puna.serving.tokens."""
         return await tokens.rerank(self.access, request, on_progress)
+
+    async def score(self, request: ScoreRequest, on_progress: OnProgress = ignore_progress) -> Scores:
+        """Score continuations of a context. See puna.serving.score."""
+        return await score.score(self.access, request, on_progress)
 
     async def load(
         self, name: str, options: RequestOptions | None = None, on_progress: OnProgress = ignore_progress

@@ -50,3 +50,9 @@ def check_tokenizer(facts: ModelFacts) -> None:
     """Raise UnsupportedOperationError if the model has no tokenizer."""
     if not facts.tokenizer:
         raise UnsupportedOperationError(NO_TOKENIZER)
+
+
+def check_scoring(backend: Manifest) -> None:
+    """Raise DemandUnsupportedError if the backend gives no log-probabilities of a prompt."""
+    if not backend.capabilities.prompt_logprobs:
+        raise DemandUnsupportedError(backend.name, "log-probabilities of a prompt")

@@ -116,3 +116,13 @@ class RerankRequest:
     """Number of documents to return; 0: all."""
     truncate: bool = False
     options: RequestOptions = field(default_factory=RequestOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """A context and the continuations to score, each as text or token ids."""
+
+    model: str
+    context: str | tuple[int, ...] = ""
+    continuations: tuple[str | tuple[int, ...], ...] = ()
+    options: RequestOptions = field(default_factory=RequestOptions)

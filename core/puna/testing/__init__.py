@@ -21,6 +21,7 @@ from puna.testing.loading import LoadingTests
 from puna.testing.logprobs import LogprobTests
 from puna.testing.order import OrderTests
 from puna.testing.penalties import PenaltyTests
+from puna.testing.prompt_logprobs import PromptLogprobTests
 from puna.testing.runner import Outcome, run_contract
 from puna.testing.sequences import SequenceTests
 from puna.testing.stopping import StoppingTests
@@ -50,6 +51,7 @@ class BackendContract(
     OrderTests,
     PenaltyTests,
     LogprobTests,
+    PromptLogprobTests,
     ConstraintTests,
     ContextTests,
     StoppingTests,

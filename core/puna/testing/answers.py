@@ -13,6 +13,7 @@ from puna.backend import (
     Finish,
     LoadedModel,
     Prefill,
+    PromptLogprobs,
     SequenceEvent,
     SequenceRequest,
     TextDelta,
@@ -32,6 +33,8 @@ class Answer:
     prefills: tuple[Prefill, ...] = ()
     elapsed_ns: int = 0
     """Nanoseconds from the call to the Finish."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """The log-probabilities of the prompt's tokens, in order."""
 
     @property
     def text(self) -> str:
@@ -48,6 +51,7 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
     """Run a sequence to its end. Raises AssertionError for an event that the contract forbids at its place."""
     deltas: list[TextDelta] = []
     prefills: list[Prefill] = []
+    scored: list[TokenLogprob] = []
     finish = None
     begun = time.perf_counter_ns()
     async with aclosing(model.generate(request)) as events:
@@ -58,6 +62,10 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
                     assert not deltas, f"{event} came after a text delta; report Prefill only before the first one"
                     check_prefill(event, prefills[-1] if prefills else None)
                     prefills.append(event)
+                case PromptLogprobs():
+                    assert not deltas, "log-probabilities of the prompt came after a text delta"
+                    assert request.score_from is not None, "log-probabilities of the prompt came unasked"
+                    scored += event.logprobs
                 case TextDelta():
                     check_delta(event)
                     deltas.append(event)
@@ -71,7 +79,7 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
     assert finish is not None, "the generator ended without a Finish; yield one as the last event"
     check_finish(finish, request, elapsed)
     assert finish.output_tokens or not deltas, "there is text, but the Finish counts no output tokens"
-    return Answer(tuple(deltas), finish, tuple(prefills), elapsed)
+    return Answer(tuple(deltas), finish, tuple(prefills), elapsed, tuple(scored))
 
 
 def check_prefill(event: Prefill, before: Prefill | None) -> None:
@@ -129,7 +137,7 @@ async def refused(model: LoadedModel, request: SequenceRequest) -> BackendError 
     try:
         async with aclosing(model.generate(request)) as events:
             async for event in events:
-                deltas += not isinstance(event, Prefill)
+                deltas += not isinstance(event, Prefill | PromptLogprobs)
     except BackendError as error:
         caught = error
     if caught is not None:

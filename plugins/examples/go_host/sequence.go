@@ -59,6 +59,8 @@ func (m *model) prompt(start *wire.StartSequence) ([]int32, error) {
 		return nil, invalid("the go_markov backend cannot enforce a format or grammar")
 	case len(start.Media) > 0:
 		return nil, unsupported("this model takes no images or sounds")
+	case start.ScoreFrom != nil:
+		return nil, unsupported("the go_markov backend gives no log-probabilities of a prompt")
 	case start.Chat != nil:
 		return nil, unsupported("the go_markov backend takes a prompt and no messages")
 	}

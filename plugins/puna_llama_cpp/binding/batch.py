@@ -41,10 +41,20 @@ class Batch:
         """Remove all tokens."""
         self.length = 0
 
-    def add(self, slot: int, position: int, tokens: list[int], *, output: bool, all_outputs: bool = False) -> int:
+    def add(
+        self,
+        slot: int,
+        position: int,
+        tokens: list[int],
+        *,
+        output: bool,
+        all_outputs: bool = False,
+        outputs: range = range(0),
+    ) -> int:
         """Add the next tokens of a sequence. Return the row of the last one, which gets logits if `output`.
 
-        `all_outputs`: every token gets an output, as pooled embeddings and draft tokens need it.
+        `all_outputs`: every token gets an output, as pooled embeddings and draft tokens need it. `outputs`: the tokens
+        at these indexes get logits too, as the log-probabilities of a prompt need them.
         """
         start, end = self.length, self.length + len(tokens)
         self._tokens[start:end] = tokens
@@ -52,6 +62,7 @@ class Batch:
         self._slots[start:end] = slot
         self._outputs[start:end] = all_outputs
         self._outputs[end - 1] = output
+        self._outputs[start + outputs.start : start + outputs.stop] = True
         self.length = self.native.n_tokens = end
         return end - 1
 

@@ -59,6 +59,8 @@ def _creation_error(message: str) -> Exception:
 
 MIN_OUTPUTS: Final = 8
 """Tokens of a batch that may get logits even if there are fewer sequences; draft tokens use the rest."""
+SCORED_OUTPUTS: Final = 24
+"""Further tokens of a batch that may get logits, for the log-probabilities of prompts."""
 
 
 class AbortedError(Exception):
@@ -80,7 +82,7 @@ class Context:
         parameters.n_seq_max = options.max_sequences
         if not options.embeddings:
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
-            parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS)
+            parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS) + SCORED_OUTPUTS
         parameters.n_threads = parameters.n_threads_batch = options.threads
         # llama.cpp's own timers are not used, and read a clock for each evaluation.
         parameters.no_perf = True
@@ -106,6 +108,8 @@ class Context:
         if not pointer:
             raise _creation_error(captured_log().last_error())
         self.pointer = pointer
+        self.max_outputs = int(parameters.n_outputs_max)
+        """Tokens of a batch that may get logits. llama.cpp aborts the process if there are more."""
         self._logits_row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)
         self._saved_state: tuple[int, int] | None = None

@@ -26,6 +26,11 @@ class BatchEntry:
     draft: list[int] = field(default_factory=list)
     """Draft tokens that are evaluated behind the share's tokens."""
 
+    @property
+    def first_row(self) -> int:
+        """The row of the share's first token."""
+        return self.row - self.share.count + 1
+
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
@@ -90,7 +95,14 @@ class BatchBuilder:
         if (limit := min(draft_limit, self._context.length - start - 2)) > 0:
             draft = sequence.lookup.draft(sequence.tokens, limit)
         position = sequence.images.position(start)
-        last = self._batch.add(sequence.slot, position, tokens + draft, output=share.completes, all_outputs=bool(draft))
+        last = self._batch.add(
+            sequence.slot,
+            position,
+            tokens + draft,
+            output=share.completes,
+            all_outputs=bool(draft),
+            outputs=sequence.scores.rows(start, share.count),
+        )
         return BatchEntry(share, last - len(draft), draft)
 
     def _tiled_from(self, shares: list[BatchShare[Sequence]], decoding: int) -> int:

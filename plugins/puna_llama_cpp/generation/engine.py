@@ -235,9 +235,14 @@ class Engine:
     def _work_items(self) -> list[schedule.WorkItem[Sequence]]:
         """Return the tokens that can be evaluated now, for each sequence that takes part in this step."""
         items = []
-        for sequence in self._slots.running:
+        running = self._slots.running
+        # One row of logits is kept for the newest token of each sequence. Scored prompts share the others.
+        rows = self._context.max_outputs - len(running)
+        for sequence in running:
             end = self._slots.prefill_end(sequence)
             count = sequence.images.text_length(sequence.evaluated, end - sequence.evaluated)
+            count = sequence.scores.limit(sequence.evaluated, count, rows)
+            rows -= len(sequence.scores.rows(sequence.evaluated, count))
             if count > 0 and sequence not in self._sitting_out:
                 final = count == sequence.pending
                 priority = sequence.request.priority

@@ -6,14 +6,14 @@ constraint's mask, the sampler chain, the output text. The matcher then learns o
 the next mask while llama.cpp evaluates the token. Everything here runs on the decode thread.
 """
 
-from puna.backend import BackendError, Prefill
+from puna.backend import BackendError, Prefill, PromptLogprobs
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.batch_builder import BatchEntry
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
 from puna_llama_cpp.sampling.chain import SamplerChain
-from puna_llama_cpp.sampling.logprobs import token_logprob
+from puna_llama_cpp.sampling.logprobs import prompt_logprob, token_logprob
 from puna_llama_cpp.step_thread import BatchedDelivery
 
 _MASK_GRACE_SECONDS = 0.05
@@ -54,6 +54,7 @@ class OutputProcessor:
             # Nothing was sampled, so the batch is undone for this sequence; a later step repeats it.
             sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
             return
+        self._score_prompt(entry)
         sequence.evaluated += entry.share.count
         if not entry.share.completes:
             # A recurrent model whose state was dropped evaluates its output again; clients must not see that as their
@@ -68,6 +69,20 @@ class OutputProcessor:
             except BackendError as error:
                 self._delivery.put(sequence.results, error)
                 self.release(sequence)
+
+    def _score_prompt(self, entry: BatchEntry) -> None:
+        """Emit the log-probabilities of the prompt tokens that follow the tokens of an entry, if they are wanted."""
+        sequence = entry.share.key
+        start, scores = sequence.evaluated, sequence.scores
+        if not (rows := scores.rows(start, entry.share.count)):
+            return
+        top = sequence.request.top_logprobs or 0
+        found = []
+        for row in rows:
+            logits = self._context.logits(entry.first_row + row)
+            found.append(prompt_logprob(logits, scores.target(start + row), top, self._vocabulary))
+        scores.done += len(found)
+        self._delivery.put(sequence.results, PromptLogprobs(tuple(found)))
 
     def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
         """Sample the next token, and one more for each draft token that is accepted."""

@@ -94,12 +94,17 @@ def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     return end
 
 
-def choose_slot(prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefix]) -> Placement | None:
-    """Choose a slot for a prompt, given what every slot holds. None: no slot is idle."""
+def choose_slot(
+    prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefix], reusable: int | None = None
+) -> Placement | None:
+    """Choose a slot for a prompt, given what every slot holds. None: no slot is idle.
+
+    `reusable`: how many leading tokens may be taken from the cache; None: all but the last one.
+    """
     idle = [prefix for prefix in prefixes if prefix.idle]
     if not idle:
         return None
-    max_reused = max(len(prompt) - 1, 0)
+    max_reused = max(len(prompt) - 1, 0) if reusable is None else reusable
     # A shared prefix shows in the time to the first token. Requests with different salts must not learn of each other.
     common = {
         prefix.slot: min(common_length(prefix.tokens, prompt), max_reused) if prefix.salt == salt else 0
@@ -150,10 +155,17 @@ def padding_slots(slots: Sequence[int]) -> list[int]:
 
 
 def prefill_to_wait_for(
-    prompt: Sequence[int], salt: str, prefixes: Sequence[CachedPrefix], in_flight: Sequence[InFlightPrefill]
+    prompt: Sequence[int],
+    salt: str,
+    prefixes: Sequence[CachedPrefix],
+    in_flight: Sequence[InFlightPrefill],
+    reusable: int | None = None,
 ) -> PrefixWait | None:
-    """Return the running prefill that a prompt should wait for. None: waiting would not save MIN_COPY_GAIN tokens."""
-    max_shared = max(len(prompt) - 1, 0)
+    """Return the running prefill that a prompt should wait for. None: waiting would not save MIN_COPY_GAIN tokens.
+
+    `reusable`: see choose_slot.
+    """
+    max_shared = max(len(prompt) - 1, 0) if reusable is None else reusable
     # Prompts whose common part is evaluated already are left out: it can be copied from them at once.
     ahead = [
         (common, prefill.slot)

@@ -14,6 +14,7 @@ from puna.backend.text import TextAssembly
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.prompt_lookup import PromptLookup
+from puna_llama_cpp.generation.prompt_scores import PromptScores
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.step_thread import ResultQueue
 from puna_llama_cpp.structured_output.constraint import Matcher
@@ -37,7 +38,10 @@ class Sequence:
         """
         self.request = request
         self.results: ResultQueue[SequenceEvent] = ResultQueue()
-        self.tokens = tokens
+        self.scores = PromptScores(tokens, request.score_from)
+        # Nothing follows the last token of a prompt that is only scored, so its own logits are not needed.
+        self._unevaluated = int(request.score_from is not None and request.max_tokens == 0)
+        self.tokens = tokens[: len(tokens) - self._unevaluated]
         self.matcher = matcher
         self.preserved = preserved
         self.images = images or PromptImages()
@@ -57,7 +61,7 @@ class Sequence:
         self.initially_cached = sys.maxsize
         """How many tokens were cached when the sequence arrived: where its evaluation would begin if it were alone."""
         self._text = TextAssembly(request.stop)
-        self._prompt_length = len(tokens)
+        self._prompt_length = len(self.tokens)
         self._cached = 0
         self._generated = 0
         self._logprobs: list[TokenLogprob] = []
@@ -100,6 +104,15 @@ class Sequence:
     def decoding(self) -> bool:
         """Whether only the newest sampled token is pending."""
         return self.generating and self.pending == 1
+
+    @property
+    def reusable_length(self) -> int:
+        """How many leading tokens may be taken from the cache.
+
+        At least one token is left to evaluate, since its logits are needed to sample or score the next one.
+        """
+        scored = self.scores.reusable
+        return max(len(self.tokens) - 1, 0) if scored is None else scored
 
     @property
     def reusable_tokens(self) -> list[int]:
@@ -153,7 +166,7 @@ class Sequence:
         return Finish(
             reason=reason,
             stop_sequence=stop_sequence,
-            prompt_tokens=self._prompt_length,
+            prompt_tokens=self._prompt_length + self._unevaluated,
             cached_prompt_tokens=self._cached,
             output_tokens=self._generated,
             prompt_eval_ns=max(first_token - self._started_ns + self.images.encoding_ns, 1),

@@ -104,7 +104,9 @@ class Slots:
         if not in_flight or not self._context.supports_partial_removal:
             return False
         prefixes = self._prefixes(sequence)
-        wait = prefix_cache.prefill_to_wait_for(sequence.tokens, request.cache_salt, prefixes, in_flight)
+        wait = prefix_cache.prefill_to_wait_for(
+            sequence.tokens, request.cache_salt, prefixes, in_flight, sequence.reusable_length
+        )
         if wait is None:
             return False
         self._shared_ends[wait.slot] = max(wait.shared, self._shared_ends.get(wait.slot, 0))
@@ -137,7 +139,7 @@ class Slots:
 
     def _place(self, sequence: Sequence) -> None:
         salt = sequence.request.cache_salt
-        placement = prefix_cache.choose_slot(sequence.tokens, salt, self._prefixes(sequence))
+        placement = prefix_cache.choose_slot(sequence.tokens, salt, self._prefixes(sequence), sequence.reusable_length)
         assert placement is not None, "admitted without an idle slot"
         slot = self._slots[placement.slot]
         # The order is essential: the move saves the slot's content before the copy overwrites it, and the truncation at

@@ -31,6 +31,7 @@ from puna.backend import (
     ModelFacts,
     ModelSpec,
     Prefill,
+    PromptLogprobs,
     PromptTooLongError,
     SequenceEvent,
     SequenceRequest,
@@ -109,7 +110,9 @@ class TinyModel(EmbeddingMixin, LoadedModel):
         try:
             self.check_media(request)
             tokens = self.prompt_tokens(request)
-            self.check_length(tokens)
+            self.check_scored(request, tokens)
+            if not (self.scores_only(request) and len(tokens) == self.facts.context_length):
+                self.check_length(tokens)
             self.vocabulary.check(tuple(request.sampling.logit_bias))
             matcher = self.matcher(request.constraint)
             async with self.slot(request), aclosing(self.serve(request, tokens, matcher)) as events:
@@ -127,6 +130,15 @@ class TinyModel(EmbeddingMixin, LoadedModel):
             return self.vocabulary.tokenize(request.prompt, add_special=True, parse_special=True)
         self.vocabulary.check(request.prompt)
         return list(request.prompt)
+
+    def check_scored(self, request: SequenceRequest, tokens: list[int]) -> None:
+        if request.score_from is not None and (
+            isinstance(request.prompt, str) or not 0 < request.score_from < len(tokens)
+        ):
+            raise InvalidRequestError("this prompt cannot be scored")
+
+    def scores_only(self, request: SequenceRequest) -> bool:
+        return request.score_from is not None and request.max_tokens == 0
 
     def check_length(self, tokens: list[int]) -> None:
         if len(tokens) >= self.facts.context_length:
@@ -175,6 +187,8 @@ class TinyModel(EmbeddingMixin, LoadedModel):
         async with aclosing(self.prefill(run)) as events:
             async for event in events:
                 yield event
+        if request.score_from is not None:
+            yield PromptLogprobs(tuple(self.scores(run, request.score_from)))
         run.decoding = time.perf_counter_ns()
         reason = "length" if request.max_tokens == 0 else ""
         while not reason:
@@ -187,6 +201,14 @@ class TinyModel(EmbeddingMixin, LoadedModel):
             await self.between_tokens(run)
         self.keep(run)
         yield self.finish(run, reason)
+
+    def scores(self, run: Run, start: int) -> list[TokenLogprob]:
+        """Return the log-probabilities of prompt tokens, each from the state behind the token before it."""
+        top = run.request.top_logprobs or 0
+        return [self.score(run, index, top) for index in range(start, run.prompt_tokens)]
+
+    def score(self, run: Run, index: int, top: int) -> TokenLogprob:
+        return self.logprob(run, self.language.logits(run.states[index]), run.tokens[index], top)
 
     def sampler(self, request: SequenceRequest, tokens: list[int]) -> Sampler:
         return self.sampler_class(request.sampling, tokens)

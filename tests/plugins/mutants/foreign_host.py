@@ -27,7 +27,7 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.host import convert
 
-FAULTS = ("details", "engine", "models", "requests", "sampling", "text")
+FAULTS = ("details", "engine", "models", "prompt_logprobs", "requests", "sampling", "text")
 INVALID, UNSUPPORTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED
 
 

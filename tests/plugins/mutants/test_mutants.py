@@ -9,6 +9,7 @@ from tests.plugins.mutants import (  # noqa: F401 (they register mutants)
     faults_details,
     faults_engine,
     faults_models,
+    faults_prompt_logprobs,
     faults_requests,
     faults_sampling,
     faults_text,

@@ -41,6 +41,8 @@ class Parrot(LoadedModel):
             raise InvalidRequestError("a parrot knows no grammar")
         if request.top_logprobs is not None:
             raise UnsupportedError("a parrot does not say how sure it is")
+        if request.score_from is not None:
+            raise UnsupportedError("a parrot judges nobody's words")
         tokens = request.prompt.encode() if isinstance(request.prompt, str) else as_bytes(request.prompt)
         if len(tokens) >= self._length:
             raise PromptTooLongError(len(tokens), self._length)

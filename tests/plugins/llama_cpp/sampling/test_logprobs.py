@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from puna_llama_cpp.sampling.logprobs import LOWEST, token_logprob
+from puna_llama_cpp.sampling.logprobs import LOWEST, prompt_logprob, token_logprob
 
 
 @pytest.fixture
@@ -36,3 +36,20 @@ def test_a_special_token_has_bytes_only_if_preserved(vocabulary):
     logits = np.zeros(vocabulary.size, np.float32)
     assert token_logprob(logits, 1, 0, vocabulary, frozenset()).raw == b""
     assert token_logprob(logits, 1, 0, vocabulary, frozenset([1])).raw == b"<|im_start|>"
+
+
+def test_a_prompt_token_has_its_exact_log_probability_and_the_bytes_of_its_text(vocabulary):
+    logits = np.zeros(vocabulary.size, np.float32)
+    logits[1] = -1e4
+    found = prompt_logprob(logits, 1, 2, vocabulary)
+    assert found.logprob == pytest.approx(-1e4 - math.log(vocabulary.size - 1))
+    assert found.raw == b"<|im_start|>"
+    assert len(found.top) == 2
+    assert all(each.logprob == pytest.approx(-math.log(vocabulary.size - 1)) for each in found.top)
+
+
+def test_the_only_alternative_is_the_most_probable_token(vocabulary):
+    logits = np.zeros(vocabulary.size, np.float32)
+    logits[7] = 0.5
+    assert [each.token_id for each in prompt_logprob(logits, 3, 1, vocabulary).top] == [7]
+    assert prompt_logprob(logits, 3, 0, vocabulary).top == ()
