@@ -62,7 +62,8 @@ class Batch:
         self._slots[start:end] = slot
         self._outputs[start:end] = all_outputs
         self._outputs[end - 1] = output
-        self._outputs[start + outputs.start : start + outputs.stop] = True
+        if outputs:
+            self._outputs[start + outputs.start : start + outputs.stop] = True
         self.length = self.native.n_tokens = end
         return end - 1
 

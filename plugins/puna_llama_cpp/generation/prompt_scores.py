@@ -6,6 +6,9 @@ the vocabulary, and a batch has room for a few of them, so the scored part of a 
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+_NONE: Final = range(0)
 
 
 class PromptScores:
@@ -28,6 +31,9 @@ class PromptScores:
 
         A part of a prompt that is evaluated once more needs no rows for tokens that have their log-probability.
         """
+        # Every step of every sequence asks, and most sequences score nothing.
+        if not self._targets:
+            return _NONE
         first = max(self._first_row + self.done - start, 0)
         return range(first, max(min(self._first_row + len(self._targets) - start, count), first))
 

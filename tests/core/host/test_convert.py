@@ -54,6 +54,7 @@ SEQUENCES = [
         preserved_tokens=("<tool>",),
         cache_salt="s",
         priority=-3,
+        score_from=1,
     ),
     contract.SequenceRequest(
         prompt="",
@@ -68,6 +69,7 @@ SEQUENCES = [
 ]
 EVENTS = [
     contract.Prefill(1, 2),
+    contract.PromptLogprobs((contract.TokenLogprob(b"a", 4, -1.0, (contract.TokenLogprob(b"b", 5, -0.5),)),)),
     contract.TextDelta("né"),
     contract.TextDelta("", (contract.TokenLogprob(b"\xff", 3, -0.5, (contract.TokenLogprob(b"a", 4, -1.0),)),)),
     contract.Finish(reason="stop", stop_sequence="x", prompt_tokens=1, cached_prompt_tokens=2, output_tokens=3),

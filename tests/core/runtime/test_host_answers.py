@@ -2,7 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from puna.backend import ChatDelta, ChatInput, Embedding, Finish, ModelFacts, Prefill, SequenceRequest, TextDelta
+from puna.backend import (
+    ChatDelta,
+    ChatInput,
+    Embedding,
+    Finish,
+    ModelFacts,
+    Prefill,
+    PromptLogprobs,
+    SequenceRequest,
+    TextDelta,
+)
 from puna.backend import TokenLogprob as Logprob
 from puna.errors import BackendFailedError
 from puna.runtime.host_answers import (
@@ -17,9 +27,14 @@ from puna.runtime.host_answers import (
 
 FACTS = ModelFacts(context_length=8)
 TEXT = SequenceRequest(prompt="a", stop=("x",))
+SCORED = SequenceRequest(prompt=(5, 6, 7), score_from=1)
 CHAT = SequenceRequest(prompt="", chat=ChatInput(messages=()))
 END = Finish(reason="stop")
 STOPPED = Finish(reason="stop", stop_sequence="x")
+
+
+def scores(*tokens):
+    return PromptLogprobs(tuple(Logprob(b"a", token, -0.5) for token in tokens))
 
 
 def test_possible_facts_pass():
@@ -65,6 +80,7 @@ def check_all(request, *events):
         ),
         (TEXT, (TextDelta("a", (Logprob(b"a", -1, -0.5, (Logprob(b"b", 3, -90.0),)),)), END)),
         (CHAT, (Prefill(1, 1), ChatDelta(content="a"), ChatDelta(thinking="b"), END)),
+        (SCORED, (scores(6), Prefill(1, 1), scores(7), TextDelta("a"), END)),
     ],
 )
 def test_events_of_the_contract_pass(request_, events):
@@ -79,6 +95,13 @@ def test_events_of_the_contract_pass(request_, events):
         (TEXT, (Prefill(-1, 1),), "a negative number of tokens"),
         (TEXT, (ChatDelta(content="a"),), "a ChatDelta where a TextDelta belongs"),
         (CHAT, (TextDelta("a"),), "a TextDelta where a ChatDelta belongs"),
+        (TEXT, (scores(6),), "a PromptLogprobs where a TextDelta belongs"),
+        (SCORED, (scores(6), TextDelta("a"), scores(7)), "log-probabilities of the prompt after text"),
+        (SCORED, (scores(7, 6),), "those of other tokens"),
+        (SCORED, (scores(6, 7, 8),), "those of other tokens"),
+        (SCORED, (scores(6), END), "1 log-probabilities of the prompt are missing"),
+        (SCORED, (END,), "2 log-probabilities of the prompt are missing"),
+        (SCORED, (PromptLogprobs((Logprob(b"a", 6, float("-inf")),)),), "log-probability of a token is -inf"),
         (TEXT, (Finish(reason="stop", stop_sequence="y"),), "a stop string that the request does not have"),
         (TEXT, (TextDelta("a", (Logprob(b"a", 1, float("nan")),)),), "log-probability of a token is nan"),
         (TEXT, (TextDelta("a", (Logprob(b"a", 1, 0.0, (Logprob(b"a", -2, 0.0),)),)),), "the id of a token is -2"),

@@ -15,6 +15,7 @@ from puna.backend import (
     LoadedModel,
     ModelFacts,
     Prefill,
+    PromptLogprobs,
     PromptTooLongError,
     TextDelta,
     TokenLogprob,
@@ -49,6 +50,13 @@ class Played(LoadedModel):
         try:
             if tokens > (self._facts.context_length or tokens):
                 raise PromptTooLongError(tokens, self._facts.context_length)
+            if request.score_from is not None:
+                # Two events, as a backend sends them that evaluates a prompt in parts.
+                scored = [self._score(token, request) for token in request.prompt[request.score_from :]]
+                yield PromptLogprobs(tuple(scored[:1]))
+                await asyncio.sleep(backend.score_seconds)
+                if scored[1:]:
+                    yield PromptLogprobs(tuple(scored[1:]))
             for step in backend.parts.popleft() if backend.parts else ():
                 if isinstance(step, Exception):
                     raise step
@@ -74,12 +82,21 @@ class Played(LoadedModel):
         entry = TokenLogprob(text.encode(), 7, -0.5)
         return (TokenLogprob(text.encode(), 7, -0.5, (entry,) * request.top_logprobs),)
 
+    def _score(self, token, request):
+        """The logarithm is minus the last digit of the id. The most probable token has the logarithm -1."""
+        best = TokenLogprob(b"!", ord("!") + FIRST, -1.0)
+        raw = bytes([token - FIRST]) if token >= FIRST else b""
+        return TokenLogprob(raw, token, -float(token % 10), (best,) * (request.top_logprobs or 0))
+
     def _tokens(self, text):
-        return [byte + FIRST for byte in text.encode()]
+        # Two brackets are one token, the last one, so that a token can reach over the border of two texts.
+        return [byte + FIRST for byte in text.encode().replace(b"[[", b"\xff")]
 
     async def tokenize(self, text, *, add_special, parse_special):
         self._backend.tokenized.append(text)
-        return ([BOS] if add_special and self._facts.adds_bos else []) + self._tokens(text)
+        begin = [BOS] if add_special and self._facts.adds_bos else []
+        end = [EOS] if add_special and self._facts.adds_eos else []
+        return begin + self._tokens(text) + end
 
     async def detokenize(self, tokens, *, special):
         if any(not 0 < token < FIRST + 256 for token in tokens):
@@ -117,6 +134,8 @@ class PlayedBackend(Backend):
         self.closed = 0
         self.load_error = None
         self.load_seconds = 0
+        self.score_seconds = 0
+        """Seconds between the two events of a scored prompt."""
 
     def play(self, *steps):
         """Add what the next sequence does."""
