@@ -6,7 +6,7 @@ from typing import Final
 from puna.backend import TokenLogprob
 from puna.go.json import replace_lone_surrogates
 from puna.messages import ToolCall, ToolCallDelta
-from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Timings, Usage
+from puna.serving.answers import ChoiceDone, Delta, Done, LogprobWithText, Progress, Timings, Usage
 from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
 TOOL_CALLS: Final = "tool_calls"
@@ -44,6 +44,8 @@ def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
         message.logprobs.extend(map(logprob, delta.logprobs))
+    if delta.choice:
+        message.choice = delta.choice
     return message
 
 
@@ -58,6 +60,8 @@ def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
         message.logprobs.extend(map(logprob, delta.logprobs))
+    if delta.choice:
+        message.choice = delta.choice
     return message
 
 
@@ -79,6 +83,9 @@ def chat_done(done: Done) -> chat_pb2.ChatDone:
 
 def full_generate_response(deltas: Iterable[Delta], done: Done) -> generate_pb2.GenerateResponse:
     """Return a completion that is not streamed."""
+    if done.choices:
+        choices = [_generate_choice(joined(own), end) for own, end in _by_choice(deltas, done)]
+        return generate_pb2.GenerateResponse(choices=choices, finish=finish(done))
     # The text that was held back to the end is part of the answer.
     delta = joined((*deltas, done.delta))
     return generate_pb2.GenerateResponse(
@@ -94,17 +101,58 @@ def full_generate_response(deltas: Iterable[Delta], done: Done) -> generate_pb2.
 
 def full_chat_response(deltas: Iterable[Delta], done: Done) -> chat_pb2.ChatResponse:
     """Return a chat's answer that is not streamed."""
+    if done.choices:
+        choices = [
+            chat_pb2.ChatChoice(
+                message=_said(delta := joined(own)), logprobs=map(logprob, delta.logprobs), finish=choice_finish(end)
+            )
+            for own, end in _by_choice(deltas, done)
+        ]
+        return chat_pb2.ChatResponse(choices=choices, finish=finish(done))
     delta = joined((*deltas, done.delta))
     return chat_pb2.ChatResponse(
-        message=message_pb2.ChatMessage(
-            role="assistant",
-            content=replace_lone_surrogates(delta.text),
-            thinking=replace_lone_surrogates(delta.thinking),
-            tool_calls=map(tool_call, delta.tool_calls),
-        ),
+        message=_said(delta),
         logprobs=map(logprob, delta.logprobs),
         finish=finish(done),
         rendered=rendered(done),
+    )
+
+
+def _generate_choice(delta: Delta, end: ChoiceDone) -> generate_pb2.GenerateChoice:
+    return generate_pb2.GenerateChoice(
+        text=replace_lone_surrogates(delta.text),
+        thinking=replace_lone_surrogates(delta.thinking),
+        tool_calls=map(tool_call, delta.tool_calls),
+        logprobs=map(logprob, delta.logprobs),
+        finish=choice_finish(end),
+    )
+
+
+def _said(delta: Delta) -> message_pb2.ChatMessage:
+    return message_pb2.ChatMessage(
+        role="assistant",
+        content=replace_lone_surrogates(delta.text),
+        thinking=replace_lone_surrogates(delta.thinking),
+        tool_calls=map(tool_call, delta.tool_calls),
+    )
+
+
+def _by_choice(deltas: Iterable[Delta], done: Done) -> list[tuple[list[Delta], ChoiceDone]]:
+    """Return the deltas of each of several answers, with its end."""
+    own: list[list[Delta]] = [[] for _ in done.choices]
+    for delta in deltas:
+        own[delta.choice].append(delta)
+    return list(zip(own, done.choices, strict=True))
+
+
+def choice_finish(end: ChoiceDone) -> usage_pb2.ChoiceFinish:
+    """Return the end of one of several answers as a message."""
+    return usage_pb2.ChoiceFinish(
+        choice=end.choice,
+        reason=_REASONS[TOOL_CALLS if end.called and end.reason == "stop" else end.reason],
+        stop_sequence=end.stop_sequence,
+        output_tokens=end.usage.output_tokens,
+        thinking_tokens=end.usage.thinking_tokens,
     )
 
 
@@ -150,6 +198,7 @@ def usage(counts: Usage) -> usage_pb2.Usage:
         truncated_tokens=counts.truncated_tokens,
         draft_tokens=counts.draft_tokens,
         accepted_draft_tokens=counts.accepted_draft_tokens,
+        thinking_tokens=counts.thinking_tokens,
     )
 
 

@@ -67,6 +67,7 @@ def generate_request(wire: generate_pb2.GenerateRequest) -> GenerateRequest:
         raw=wire.raw,
         media=tuple(each.data for each in wire.media),
         context=tuple(wire.context.ids) if wire.HasField("context") else None,
+        n=wire.n if wire.HasField("n") else 1,
         render_only=wire.render_only,
         options=request_options(wire.options),
     )
@@ -80,6 +81,7 @@ def chat_request(wire: chat_pb2.ChatRequest) -> ChatRequest:
         tools=json_fields.tools(wire.tools),
         tool_choice=_tool_choice(wire.tool_choice),
         tool_call_deltas=wire.tool_call_deltas,
+        n=wire.n if wire.HasField("n") else 1,
         render_only=wire.render_only,
         options=request_options(wire.options),
     )
@@ -171,6 +173,7 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         constraint=_constraint(wire.constraint),
         think=_THINKING.get(wire.thinking),
         think_if_possible=wire.thinking_if_possible,
+        thinking_budget=wire.thinking_budget if wire.HasField("thinking_budget") else None,
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         keep_alive=_keep_alive(wire.keep_alive) if wire.HasField("keep_alive") else None,

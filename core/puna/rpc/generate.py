@@ -5,7 +5,7 @@ from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
-from puna.serving.answers import Delta, Event, Progress
+from puna.serving.answers import ChoiceDone, Delta, Event, Progress
 from puna.serving.core import Serving
 from puna.serving.requests import GenerateRequest
 from puna_client.v1 import generate_pb2, generate_pb2_grpc
@@ -55,6 +55,8 @@ def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
         elif isinstance(event, Progress):
             # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
+        elif isinstance(event, ChoiceDone):
+            message.choice_finishes.append(answers.choice_finish(event))
         else:
             # The text or the calls that were held back to the end are a delta like any other.
             if event.delta != Delta():

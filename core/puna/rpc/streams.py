@@ -15,7 +15,7 @@ from puna.rpc.answers import CANCELLED, TOOL_CALLS
 from puna.rpc.batches import batches
 from puna.rpc.error_boundary import Context
 from puna.serving.activity import Entry
-from puna.serving.answers import Delta, Done, Event, Progress, Timings, Usage
+from puna.serving.answers import ChoiceDone, Delta, Done, Event, Progress, Timings, Usage
 
 Message = TypeVar("Message")
 
@@ -36,12 +36,16 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
     except asyncio.CancelledError:
         if not _keeps_output(entry):
             raise
-        return deltas, _cancelled(entry)
+        last = max(delta.choice for delta in deltas)
+        choices = tuple(ChoiceDone(choice=choice, reason=CANCELLED) for choice in range(last + 1)) if last else ()
+        return deltas, replace(_cancelled(entry), choices=choices)
     raise RuntimeError("the answer ended without a Done")
 
 
 def with_reason(done: Done, *, called: bool) -> Done:
     """Return the end with the reason for gRPC clients. `called`: whether a delta before it has tool calls."""
+    if done.choices:  # the reason is that of the first of several answers
+        called = done.choices[0].called
     if done.reason == "stop" and (called or done.delta.tool_calls):
         return replace(done, reason=TOOL_CALLS)
     return done

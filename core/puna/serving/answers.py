@@ -40,6 +40,8 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_call_deltas: tuple[ToolCallDelta, ...] = ()
     """Parts of the arguments of calls, for requests with `tool_call_deltas`. They come before the calls themselves."""
+    choice: int = 0
+    """Index of the answer to which it belongs, if the request asks for several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Usage:
     truncated_tokens: int = 0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    thinking_tokens: int = 0
+    """Counted if the request has a thinking budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,21 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceDone:
+    """The end of one of several answers, after its last Delta."""
+
+    choice: int
+    """Its index."""
+    reason: str
+    """"stop" or "length"."""
+    called: bool = False
+    """Whether the answer has tool calls."""
+    stop_sequence: str = ""
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The end of an answer: the last event that its generator yields."""
 
@@ -99,11 +118,14 @@ class Done:
     timings: Timings = field(default_factory=Timings)
     context: tuple[int, ...] | None = None
     """Token ids of prompt and answer; None: not returned."""
+    choices: tuple[ChoiceDone, ...] = ()
+    """The ends of all answers by their indexes, if the request asks for several. `reason` is that of the first then,
+    and `usage` counts the prompt once and the output of all."""
     rendered: Rendered | None = None
     counted: Counted | None = None
 
 
-Event: TypeAlias = Progress | Delta | Done
+Event: TypeAlias = Progress | Delta | ChoiceDone | Done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

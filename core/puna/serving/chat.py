@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from puna.backend import Constraint, Finish, Prefill, TextDelta
 from puna.errors import DemandUnsupportedError
-from puna.runtime.requirements import LeaseKind
-from puna.serving import answers, chat_level
+from puna.options import Options
+from puna.runtime.requirements import Lease, LeaseKind
+from puna.serving import answers, chat_level, choices
 from puna.serving.access import (
     Access,
     OnProgress,
@@ -29,7 +30,7 @@ from puna.serving.chat_turn import ChatTurn, chat_turn
 from puna.serving.clock import Clock, usage
 from puna.serving.count import counted
 from puna.serving.demands import check_demands
-from puna.serving.requests import ChatRequest
+from puna.serving.requests import ChatRequest, RequestOptions
 from puna.serving.sampling_options import output_constraint, shifts
 from puna.serving.sequence_builder import SequenceBuilder
 from puna.serving.sequence_runner import run
@@ -58,7 +59,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     think = thinking_of(found, asked)
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     if found.backend is not None:
-        check_demands(found.backend, asked)
+        check_demands(found.backend, asked, request.n)
         if found.takes_messages and (request.render_only or request.count_only):
             raise DemandUnsupportedError(found.backend.name, "render_only" if request.render_only else "CountTokens")
     options = options_of(found.model, asked)
@@ -96,22 +97,31 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
         # An explicit format wins over tool_choice. The two constraints cannot both hold.
         if constraint is None and request.tool_choice.mode == "required":
             constraint = turn.tool_call_constraint()
-        builder = SequenceBuilder(
-            lease=lease,
-            options=options,
-            request=asked,
-            shift=shifts(found.model, asked),
-            cuts=asked.truncate and not turn.conversation.native,
-            preserved=turn.preserved,
-            stops=turn.layout.stops if turn.layout else (),
-            bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
-        )
+        builder = _builder(turn, lease, options, asked)
         if request.count_only:
             yield await counted(builder, turn.prompt.text, turn.prompt.media)
             return
-        async with aclosing(_answer(turn, builder, constraint, clock)) as events:
+
+        def answer(choice: int) -> AsyncGenerator[Event]:
+            own = turn.anew() if choice else turn
+            return _answer(own, replace(builder, choice=choice) if choice else builder, constraint, clock)
+
+        async with aclosing(choices.answers(answer, request.n)) as events:
             async for event in events:
                 yield event
+
+
+def _builder(turn: ChatTurn, lease: Lease, options: Options, asked: RequestOptions) -> SequenceBuilder:
+    return SequenceBuilder(
+        lease=lease,
+        options=options,
+        request=asked,
+        shift=shifts(turn.found.model, asked),
+        cuts=asked.truncate and not turn.conversation.native,
+        preserved=turn.preserved,
+        stops=turn.layout.stops if turn.layout else (),
+        bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
+    )
 
 
 async def _answer(

@@ -6,7 +6,7 @@ the output layout of the model file's Jinja template, and the tags of a Go templ
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from puna.backend import Constraint
@@ -53,6 +53,13 @@ class ChatTurn:
     """Output layout of the model file's Jinja template; None if another template is used."""
     tool_call_deltas: bool = False
     """Whether the client wants the arguments of calls while they are written."""
+
+    def anew(self) -> "ChatTurn":
+        """Return the turn for another answer to the same prompt. Parsers keep the state of one answer."""
+        parser = self.found.templates.parser() if self.parser is not None else None
+        if parser is not None:
+            parser.init(self.offered, self.messages[-1], self.think)
+        return replace(self, parser=parser, thinking=self.thinking.anew() if self.thinking is not None else None)
 
     def tool_call_constraint(self) -> Constraint | None:
         """Return the constraint for an answer that must be a tool call; None if the notation of calls is not known."""

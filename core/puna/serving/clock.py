@@ -40,4 +40,5 @@ def usage(finish: Finish, truncated: int = 0) -> Usage:
         truncated_tokens=truncated,
         draft_tokens=finish.draft_tokens,
         accepted_draft_tokens=finish.accepted_draft_tokens,
+        thinking_tokens=finish.thinking_tokens,
     )

@@ -14,9 +14,12 @@ KINDS = {"json_object": "json_schema"}
 """Kinds of structured output that are sent as another kind."""
 
 
-def check_demands(backend: Manifest, request: RequestOptions) -> None:
-    """Raise DemandUnsupportedError for the first demand that the backend cannot meet."""
+def check_demands(backend: Manifest, request: RequestOptions, n: int = 1) -> None:
+    """Raise DemandUnsupportedError for the first demand that the backend cannot meet. `n`: the number of answers."""
     can = backend.capabilities
+    # An upstream would evaluate the prompt, and count it, once for each answer.
+    if n > 1 and can.chat:
+        raise DemandUnsupportedError(backend.name, "several answers (n)")
     if (output := request.constraint) is not None:
         kind = KINDS.get(output.kind, output.kind)
         if kind not in can.constraints:

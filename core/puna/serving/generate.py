@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
-from puna.backend import BackendError, Finish, Prefill, TextDelta
+from puna.backend import BackendError, Constraint, Finish, Prefill, TextDelta
 from puna.errors import (
     CapabilityMissingError,
     InvalidRequestError,
@@ -18,7 +19,7 @@ from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.rendered import RenderedPrompt
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving import answers, chat_level
+from puna.serving import answers, chat_level, choices
 from puna.serving.access import (
     Access,
     OnProgress,
@@ -63,7 +64,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         return
     if found.backend is not None:
         check_prompt(found.backend, request)
-        check_demands(found.backend, asked)
+        check_demands(found.backend, asked, request.n)
     think = _checked(found, request)
     options = options_of(found.model, asked)
     if found.model.uses_jinja and not found.takes_messages:
@@ -77,13 +78,11 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
             return
         if found.takes_messages:
             conversation = _conversation(found, request, think, options)
-            async with aclosing(chat_level.answer(conversation, lease, clock)) as answer:
-                async for step in answer:
-                    yield step
+            async with aclosing(chat_level.answer(conversation, lease, clock)) as events:
+                async for event in events:
+                    yield event
             return
         parser = found.templates.parser()
-        if parser is not None:
-            parser.init((), None, asked.think)
         prompt = await _prompt(access, found, lease, request, think)
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
@@ -99,27 +98,60 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
             preserved=tuple(parser.preserved_tokens) if parser else (),
             bos=_bos_text(found),
         )
-        text = request.prompt if isinstance(request.prompt, tuple) else prompt.text
         if request.count_only:
-            yield await counted(builder, text, prompt.media)
+            yield await counted(builder, _input(request, prompt), prompt.media)
             return
-        sequence, cut = await builder.sequence(text, prompt.media, constraint)
-        reader = _reader(found, parser, think, prompt.text)
-        # The text of the whole answer is kept, because the last message returns its tokens as `context`.
-        raw = [prompt.text]
-        async with aclosing(run(lease.model, sequence, guarded=True)) as events:
+
+        def answer(choice: int) -> AsyncGenerator[Event]:
+            own = replace(builder, choice=choice) if choice else builder
+            return _answer(own, found, request, think, prompt, constraint, clock)
+
+        async with aclosing(choices.answers(answer, request.n)) as events:
             async for event in events:
-                if isinstance(event, TextDelta):
-                    raw.append(event.text)
-                    for delta in reader.feed(event):
-                        yield delta
-                elif isinstance(event, Prefill):
-                    yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
-                elif isinstance(event, Finish):
-                    # A raw request manages its own history, so Ollama returns no context for it.
-                    countable = lease.facts.tokenizer and not request.raw
-                    texts = (raw, sequence.prompt) if countable else None
-                    yield await _done(event, reader, lease, clock, cut, texts)
+                yield event
+
+
+def _input(request: GenerateRequest, prompt: RenderedPrompt) -> str | tuple[int, ...]:
+    return request.prompt if isinstance(request.prompt, tuple) else prompt.text
+
+
+async def _answer(
+    builder: SequenceBuilder,
+    found: ResolvedModel,
+    request: GenerateRequest,
+    think: Think | None,
+    prompt: RenderedPrompt,
+    constraint: Constraint | None,
+    clock: Clock,
+) -> AsyncGenerator[Event]:
+    """Run one sequence and read it."""
+    lease = builder.lease
+    sequence, cut = await builder.sequence(_input(request, prompt), prompt.media, constraint)
+    reader = _reader(found, _parser(found, request), think, prompt.text)
+    # The text of the whole answer is kept, because the last message returns its tokens as `context`.
+    raw = [prompt.text]
+    async with aclosing(run(lease.model, sequence, guarded=True)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                raw.append(event.text)
+                for delta in reader.feed(event):
+                    yield delta
+            elif isinstance(event, Prefill):
+                yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+            elif isinstance(event, Finish):
+                # A raw request manages its own history, so Ollama returns no context for it. Several answers have none,
+                # since only Ollama's own API continues from one.
+                countable = lease.facts.tokenizer and not request.raw and request.n == 1
+                texts = (raw, sequence.prompt) if countable else None
+                yield await _done(event, reader, lease, clock, cut, texts)
+
+
+def _parser(found: ResolvedModel, request: GenerateRequest) -> Parser | None:
+    """Return a new parser for one answer; None if the model names none."""
+    parser = found.templates.parser()
+    if parser is not None:
+        parser.init((), None, request.options.think)
+    return parser
 
 
 def _checked(found: ResolvedModel, request: GenerateRequest) -> Think | None:

@@ -34,7 +34,9 @@ class RequestOptions:
     think: Think | None = None
     """None: the model's default."""
     think_if_possible: bool = False
-    """Whether `think` is ignored, rather than refused, if the model cannot think."""
+    """Whether `think` and `thinking_budget` are ignored, rather than refused, where they cannot be obeyed."""
+    thinking_budget: int | None = None
+    """Largest number of tokens that the model may think; None: no limit."""
     logprobs: bool = False
     top_logprobs: int = 0
     keep_alive: float | None = None
@@ -64,6 +66,8 @@ class GenerateRequest:
     context: tuple[int, ...] | None = None
     """Token ids of an earlier prompt and answer, with which this prompt begins. An empty tuple differs from None: the
     model's preset messages are then left out."""
+    n: int = 1
+    """Number of answers."""
     render_only: bool = False
     """Whether to return the prompt instead of running it."""
     count_only: bool = False
@@ -82,6 +86,8 @@ class ChatRequest:
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     tool_call_deltas: bool = False
     """Whether the arguments of calls are also sent while they are written."""
+    n: int = 1
+    """Number of answers."""
     render_only: bool = False
     """Whether to return the prompt instead of running it."""
     count_only: bool = False

@@ -126,8 +126,8 @@ def token_limit(options: Options, context: int) -> int:
     return longest if options.num_predict < 0 else min(options.num_predict, longest)
 
 
-def sampling(options: Options, request: RequestOptions) -> Sampling:
-    """Return the sampling parameters."""
+def sampling(options: Options, request: RequestOptions, choice: int = 0) -> Sampling:
+    """Return the sampling parameters of the answer with this index. With a seed, each answer has a seed of its own."""
     return Sampling(
         temperature=options.temperature,
         top_k=clamp_int32(options.top_k),
@@ -139,7 +139,7 @@ def sampling(options: Options, request: RequestOptions) -> Sampling:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         # Any negative seed asks for a random one. The mask keeps larger seeds usable and equal to their low 32 bits.
-        seed=None if options.seed < 0 else options.seed & 0xFFFFFFFF,
+        seed=None if options.seed < 0 else (options.seed + choice) & 0xFFFFFFFF,
         logit_bias=request.logit_bias,
         unset=tuple(theirs for ours, theirs in SAMPLED.items() if ours in options.unset),
     )

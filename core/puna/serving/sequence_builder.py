@@ -41,6 +41,8 @@ class SequenceBuilder:
     """Stop strings in addition to the options' own."""
     bos: str = ""
     """The BOS text with which the renderer begins prompts; empty: that of the tokenizer."""
+    choice: int = 0
+    """Index of the answer, if the request asks for several."""
 
     async def sequence(
         self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
@@ -73,7 +75,7 @@ class SequenceBuilder:
             SequenceRequest(
                 prompt=prompt,
                 media=media,
-                sampling=sampling(options, self.request),
+                sampling=sampling(options, self.request, self.choice),
                 max_tokens=token_limit(options, facts.context_length),
                 # The strings of the options come first: of two that match at one place, the first is reported.
                 stop=options.stop + self.stops,

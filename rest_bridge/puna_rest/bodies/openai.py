@@ -58,6 +58,7 @@ CHAT_COMPLETION: Final = Struct(
         "_debug_render_only": Bool(),
         "tool_choice": Raw(),
         "max_completion_tokens": Raw(),
+        "n": Raw(),
     },
 )
 COMPLETION: Final = Struct(
@@ -77,6 +78,7 @@ COMPLETION: Final = Struct(
         "suffix": String(),
         "logprobs": Pointer(Int()),
         "_debug_render_only": Bool(),
+        "n": Raw(),
     },
 )
 EMBEDDINGS: Final = Struct(

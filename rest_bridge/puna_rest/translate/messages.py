@@ -22,7 +22,7 @@ _DONE_REASONS: Final[Mapping[int, str]] = {
 }
 
 
-def done_reason(finish: usage_pb2.Finish) -> str:
+def done_reason(finish: usage_pb2.Finish | usage_pb2.ChoiceFinish) -> str:
     """Return Ollama's word for the end of an answer; empty if it has not ended.
 
     RestError: CancelRequests ended it. Ollama's API has no such end, and its clients must not take the answer for a

@@ -21,11 +21,16 @@ class Part:
     finish: usage_pb2.Finish | None = None
     """Set in the last part, except when the prompt was only rendered."""
     rendered: usage_pb2.RenderedPrompt | None = None
+    choice: int = 0
+    """Index of the answer to which it belongs, if there are several."""
+    ended: usage_pb2.ChoiceFinish | None = None
+    """Set in the last part of one of several answers."""
 
     @property
     def reason(self) -> str:
         """The finish reason; empty before the end."""
-        return done_reason(self.finish) if self.finish is not None else ""
+        end = self.ended if self.ended is not None else self.finish
+        return done_reason(end) if end is not None else ""
 
     @property
     def usage(self) -> usage_pb2.Usage:
@@ -38,6 +43,8 @@ def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
     deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
     for delta in deltas:
         yield _part(delta)
+    for end in message.choice_finishes:
+        yield Part(choice=end.choice, ended=end)
     if message.HasField("done"):
         done = message.done
         done_reason(done.finish)
@@ -48,6 +55,23 @@ def parts(message: chat_pb2.StreamChatResponse) -> Iterator[Part]:
 def with_end(deltas: Sequence[T], *, completes: bool) -> tuple[Sequence[T], T | None]:
     """Return the deltas that have a line of their own, and the one that stands in the line of the end, if any does."""
     return (deltas[:-1], deltas[-1]) if completes and deltas else (deltas, None)
+
+
+def full_choices(message: chat_pb2.ChatResponse) -> list[Part]:
+    """Return unstreamed answers as one part each."""
+    if not message.choices:
+        return [full_answer(message)]
+    return [
+        Part(
+            content=each.message.content,
+            thinking=each.message.thinking,
+            tool_calls=tuple(each.message.tool_calls),
+            logprobs=tuple(each.logprobs),
+            choice=each.finish.choice,
+            ended=each.finish,
+        )
+        for each in message.choices
+    ]
 
 
 def full_answer(message: chat_pb2.ChatResponse) -> Part:
@@ -77,4 +101,5 @@ def _part(
         logprobs=tuple(delta.logprobs),
         finish=finish,
         rendered=rendered,
+        choice=delta.choice,
     )

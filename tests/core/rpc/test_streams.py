@@ -169,3 +169,19 @@ async def test_progress_can_be_declined():
         await written(answer, list, context, entry, omit_progress=True)
         assert context.messages == [[A, DONE]]
         assert entry.queue_position == 2
+
+
+async def test_several_answers_that_are_cancelled_by_id_keep_their_output():
+    activity = Activity()
+    answer = Answer(A, Delta(text="b", choice=2), ...)
+
+    async def call():
+        with activity.entered("m", "Chat") as entry:
+            return await collected(answer(), entry)
+
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0.01)
+    assert activity.cancel(activity.entries()[0].id)
+    _, done = await task
+    assert [(end.choice, end.reason) for end in done.choices] == [(choice, "cancelled") for choice in range(3)]
+    assert answer.closed

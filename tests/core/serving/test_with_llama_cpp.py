@@ -41,6 +41,16 @@ async def test_thinking_then_a_form(serving):
         assert isinstance(json.loads("".join(each.text for each in deltas)), dict)
 
 
+async def test_several_answers_share_one_prefill(serving):
+    prompt = "a common beginning of many words " * 8
+    _, done = await answered(serving.generate(prompted("plain", prompt, n=3, values={"num_predict": 4, "seed": 1})))
+    usages = [end.usage for end in done.choices]
+    assert [each.prompt_tokens for each in usages] == [len(prompt)] * 3
+    # One evaluates the prompt, the others the last token, whose logits they sample from.
+    assert sorted(each.prompt_tokens - each.cached_prompt_tokens for each in usages) == [1, 1, len(prompt)]
+    assert done.usage.cached_prompt_tokens == 0
+
+
 async def test_a_form_that_cannot_be_enforced(serving):
     request = prompted(
         "plain", "e", constraint=OutputConstraint("json_schema", '{"type": "array", "uniqueItems": true}')

@@ -26,8 +26,13 @@ class ThinkingParser:
         """started: the prompt ends with the opening tag."""
         self._opening = opening
         self._closing = closing
+        self._started = started
         self._held = ""
         self._state = _State.EATING_AFTER_OPENING if started else _State.LOOKING
+
+    def anew(self) -> "ThinkingParser":
+        """Return a parser for another answer to the same prompt."""
+        return ThinkingParser(self._opening, self._closing, started=self._started)
 
     def feed(self, text: str) -> ParsedDelta:
         """Return the thinking and the content that `text` completes."""

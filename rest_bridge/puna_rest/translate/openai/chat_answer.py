@@ -9,7 +9,7 @@ from puna.go import json as gojson
 from puna_client.v1 import chat_pb2, message_pb2, usage_pb2
 from puna_rest.errors import Failure
 from puna_rest.translate.messages import debug_info, go_arguments, logprobs
-from puna_rest.translate.parts import Part, full_answer, parts
+from puna_rest.translate.parts import Part, full_answer, full_choices, parts
 
 DONE: Final = "data: [DONE]\n\n"
 _TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
@@ -34,27 +34,31 @@ def error_event(failure: Failure) -> str:
 def completion(model: str, message: chat_pb2.ChatResponse) -> dict[str, Any]:
     """Return the answer of a request that is not streamed."""
     part = full_answer(message)
-    said: dict[str, Any] = {"role": "assistant" if part.rendered is None else "", "content": part.content}
-    if part.thinking:
-        said["reasoning"] = part.thinking
-    if part.tool_calls:
-        said["tool_calls"] = tool_calls(part.tool_calls)
-    reason = "tool_calls" if part.reason == "stop" and part.tool_calls else part.reason
-    choice: dict[str, Any] = {"index": 0, "message": said, "finish_reason": reason or None}
-    if part.logprobs:
-        choice["logprobs"] = {"content": logprobs(part.logprobs)}
     out = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": "fp_ollama",
-        "choices": [choice],
+        "choices": [_choice(each) for each in full_choices(message)],
         "usage": usage(part.usage),
     }
     if part.rendered is not None:
         out["_debug_info"] = debug_info(part.rendered)
     return out
+
+
+def _choice(part: Part) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": "assistant" if part.rendered is None else "", "content": part.content}
+    if part.thinking:
+        said["reasoning"] = part.thinking
+    if part.tool_calls:
+        said["tool_calls"] = tool_calls(part.tool_calls)
+    reason = "tool_calls" if part.reason == "stop" and part.tool_calls else part.reason
+    choice: dict[str, Any] = {"index": part.choice, "message": said, "finish_reason": reason or None}
+    if part.logprobs:
+        choice["logprobs"] = {"content": logprobs(part.logprobs)}
+    return choice
 
 
 def tool_calls(calls: Iterable[message_pb2.ToolCall]) -> list[dict[str, Any]]:
@@ -95,24 +99,35 @@ class Chunks:
         self._model = gojson.string(model)
         self._include_usage = include_usage
         self._start = ""
-        self._called = False
+        self._begun: set[int] = set()
+        """The indexes of the answers that have a chunk."""
+        self._called: set[int] = set()
+        self._several = False
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
         """Return the chunks for one message of the core."""
         return "".join([self._part(part) for part in parts(message)])
 
     def _part(self, part: Part) -> str:
-        first = not self._start
-        if first:
+        if not self._start:
             self._start = (
                 f'data: {{"id":"{new_id("chatcmpl")}","object":"chat.completion.chunk","created":{int(time.time())},'
                 f'"model":{self._model},"system_fingerprint":"fp_ollama","choices":['
             )
+        first = part.choice not in self._begun
         out = ""
         said = part.content or part.thinking or part.tool_calls or part.logprobs
-        if first or said or (part.finish is None and part.rendered is None):
+        ends = part.finish is not None or part.ended is not None
+        # The end of several answers together belongs to none of them.
+        opens = first and not (self._several and part.finish is not None)
+        if opens or said or not (ends or part.rendered is not None):
+            self._begun.add(part.choice)
             out = self._content(part, role='"role":"assistant",' if first else "")
-            self._called = self._called or bool(part.tool_calls)
+            if part.tool_calls:
+                self._called.add(part.choice)
+        if part.ended is not None:
+            self._several = True
+            return out + self._reason(part)
         return out if part.finish is None else out + self._end(part)
 
     def _content(self, part: Part, role: str) -> str:
@@ -122,17 +137,20 @@ class Chunks:
         content = '"content":' + gojson.string(part.content)
         reasoning = '"reasoning":' + gojson.string(part.thinking)
         if part.thinking and (part.content or calls):
-            return self._chunk(role + reasoning, extra) + self._chunk(content + calls, "")
-        return self._chunk(role + content + ("," + reasoning if part.thinking else "") + calls, extra)
+            return self._chunk(part, role + reasoning, extra) + self._chunk(part, content + calls, "")
+        return self._chunk(part, role + content + ("," + reasoning if part.thinking else "") + calls, extra)
 
-    def _chunk(self, delta: str, extra: str, reason: str = "null") -> str:
-        return f'{self._start}{{"index":0,"delta":{{{delta}}},"finish_reason":{reason}{extra}}}]}}\n\n'
+    def _chunk(self, part: Part, delta: str, extra: str, reason: str = "null") -> str:
+        return f'{self._start}{{"index":{part.choice},"delta":{{{delta}}},"finish_reason":{reason}{extra}}}]}}\n\n'
+
+    def _reason(self, part: Part) -> str:
+        reason = part.reason or "stop"
+        if reason == "stop" and part.choice in self._called:
+            reason = "tool_calls"
+        return self._chunk(part, "", "", f'"{reason}"')
 
     def _end(self, part: Part) -> str:
-        reason = part.reason or "stop"
-        if reason == "stop" and self._called:
-            reason = "tool_calls"
-        out = self._chunk("", "", f'"{reason}"')
+        out = "" if self._several else self._reason(part)
         if self._include_usage:
             out += f'{self._start}],"usage":{gojson.dumps(usage(part.usage))}}}\n\n'
         return out + DONE

@@ -65,7 +65,13 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
         tool_choice=tool_choice(body["tool_choice"]),
         options=options,
         render_only=body["_debug_render_only"],
+        n=answer_count(body["n"]),
     )
+
+
+def answer_count(raw: str) -> int | None:
+    """Return the number of answers. A value that is no integer is ignored, as Ollama ignores every one."""
+    return clamp_int32(int(raw)) if _WHOLE.fullmatch(raw) else None
 
 
 def thinking(effort: str) -> options_pb2.ThinkingLevel.ValueType:

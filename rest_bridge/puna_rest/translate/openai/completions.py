@@ -11,6 +11,7 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import done_reason
 from puna_rest.translate.openai.chat_answer import DONE, new_id, usage
+from puna_rest.translate.openai.chat_request import answer_count
 from puna_rest.translate.options import Body, moment
 from puna_rest.translate.parts import with_end
 
@@ -32,6 +33,7 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
         text=body["prompt"],
         suffix=body["suffix"],
         render_only=body["_debug_render_only"],
+        n=answer_count(body["n"]),
         options=options_pb2.RequestOptions(
             options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
             truncate=True,
@@ -50,9 +52,15 @@ def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, 
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": "fp_ollama",
-        "choices": [{"text": message.text, "index": 0, "finish_reason": done_reason(message.finish) or None}],
+        "choices": [_choice(each.text, each.finish) for each in message.choices]
+        or [_choice(message.text, message.finish)],
         "usage": usage(message.finish.usage),
     }
+
+
+def _choice(text: str, end: usage_pb2.Finish | usage_pb2.ChoiceFinish) -> dict[str, Any]:
+    index = end.choice if isinstance(end, usage_pb2.ChoiceFinish) else 0
+    return {"text": text, "index": index, "finish_reason": done_reason(end) or None}
 
 
 class Chunks:
@@ -61,26 +69,32 @@ class Chunks:
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._model = gojson.string(model)
         self._include_usage = include_usage
+        self._several = False
         self._start = f'data: {{"id":"{new_id("cmpl")}","object":"text_completion","created":'
         self._zeros = ',"usage":' + gojson.dumps(usage(usage_pb2.Usage())) if include_usage else ""
 
     def write(self, message: generate_pb2.StreamGenerateResponse) -> str:
         """Return the chunks for one message of the core."""
         deltas, last = with_end(message.deltas, completes=message.done.completes_delta)
-        out = "".join([self._chunk(self._choice(delta.text, ""), self._zeros) for delta in deltas])
+        out = "".join([self._chunk(self._choice(delta.text, "", delta.choice), self._zeros) for delta in deltas])
+        for end in message.choice_finishes:
+            self._several = True
+            out += self._chunk(self._choice("", done_reason(end), end.choice), self._zeros)
         if not message.HasField("done"):
             return out
         done = message.done
         reason = "" if done.HasField("rendered") else done_reason(done.finish)
-        out += self._chunk(self._choice(last.text if last else "", reason), self._zeros)
+        # Each of several answers has had an end of its own.
+        if not self._several:
+            out += self._chunk(self._choice(last.text if last else "", reason), self._zeros)
         if done.HasField("rendered"):
             return out
         if self._include_usage:
             out += self._chunk("", ',"usage":' + gojson.dumps(usage(done.finish.usage)))
         return out + DONE
 
-    def _choice(self, text: str, reason: str) -> str:
-        return f'{{"text":{gojson.string(text)},"index":0,"finish_reason":{gojson.dumps(reason or None)}}}'
+    def _choice(self, text: str, reason: str, index: int = 0) -> str:
+        return f'{{"text":{gojson.string(text)},"index":{index},"finish_reason":{gojson.dumps(reason or None)}}}'
 
     def _chunk(self, choices: str, counts: str) -> str:
         return (
