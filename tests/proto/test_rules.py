@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
+from puna.auth.permissions import Permission, needed
+
 PROTO = Path(__file__).parents[2] / "proto"
 FILES = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.proto"))
 # A unary call and its streaming twin share one request; buf.yaml names the same exception.
@@ -68,6 +70,28 @@ def test_names_follow_the_standard(described):
         for enum in file.enum_type:
             assert enum.value[0].name.endswith("_UNSPECIFIED")
             assert enum.value[0].number == 0
+
+
+def test_lists_come_in_pages(described):
+    public = [file for file in described if file.package == "puna.v1"]
+    fields = {message.name: {each.name for each in message.field} for file in public for message in file.message_type}
+    methods = [method.name for file in public for service in file.service for method in service.method]
+    lists = [name for name in methods if name.startswith("List")]
+    assert len(lists) > 4
+    for name in lists:
+        assert {"page_size", "page_token"} <= fields[f"{name}Request"], name
+        assert "next_page_token" in fields[f"{name}Response"], name
+
+
+def test_methods_that_only_read_say_so(described):
+    """Clients and proxies may repeat, cache and send such calls by GET."""
+    levels = descriptor_pb2.MethodOptions
+    for service in (service for file in described if file.package == "puna.v1" for service in file.service):
+        for method in service.method:
+            reads = needed(f"/puna.v1.{service.name}/{method.name}") is Permission.READ
+            only_looks = method.name.startswith(("List", "Get", "Stat", "Watch"))
+            if reads or only_looks:
+                assert method.options.idempotency_level == levels.NO_SIDE_EFFECTS, method.name
 
 
 def test_the_four_services_of_the_card_exist(described):

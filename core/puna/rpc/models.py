@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from puna.errors import InvalidDigestError
 from puna.models.facts.details import ModelSummary
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.rpc import bounds, convert, model_answers, upkeep
@@ -148,8 +149,12 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
         """Return the size of a blob."""
-        # Every access to the store may wait for a disk.
-        size = await asyncio.to_thread(self._serving.blobs.size, request.digest)
+        try:
+            # Every access to the store may wait for a disk.
+            size = await asyncio.to_thread(self._serving.blobs.size, request.digest)
+        except InvalidDigestError as error:
+            error.info["field"] = "digest"
+            raise
         return models_pb2.StatBlobResponse(size_bytes=size)
 
     @unary

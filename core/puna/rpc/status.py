@@ -42,10 +42,12 @@ from puna.errors import (
     UnsupportedOperationError,
 )
 from puna.gguf.reader import GGUFError
+from puna.go.json import replace_lone_surrogates
 from puna.models.registry.failures import RegistryUnauthorizedError, RemoteModelNotFoundError
 from puna.models.stored import UnreadableModelError
 from puna.request_log import call_id
 from puna.rpc.wording import variables, words
+from puna_client.v1 import error_pb2
 
 DOMAIN: Final = "puna"
 LONGEST_TEXT: Final = 1024
@@ -112,13 +114,32 @@ def short(text: str) -> str:
     return raw[: LONGEST_TEXT - 3].decode(errors="ignore") + "…"
 
 
-def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, str | bytes], ...]:
-    """Return the trailing metadata: a google.rpc.Status, when to retry, and Ollama's text if `whole_text` is set."""
+def status_of(error: PunaError) -> Status:
+    """Return the status of an error with all of its details."""
     status = Status(code=code_of(error).value[0], message=short(words(error)))
     for detail in _details(error):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
+    return status
+
+
+def item_error(error: PunaError, *, whole_text: bool = False) -> error_pb2.ItemError:
+    """Return the error of one item of a stream or batch. `whole_text`: whether its text is Ollama's, of any length."""
+    status, info = status_of(error), ErrorInfo()
+    status.details[0].Unpack(info)
+    return error_pb2.ItemError(
+        code=status.code,
+        reason=error.reason,
+        message=replace_lone_surrogates(str(error)) if whole_text else status.message,
+        metadata=info.metadata,
+        status=status.SerializeToString(),
+    )
+
+
+def trailers(error: PunaError, *, whole_text: bool) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the trailing metadata: a google.rpc.Status, when to retry, and Ollama's text if `whole_text` is set."""
+    status = status_of(error)
     found: tuple[tuple[str, str | bytes], ...] = ((DETAILS, status.SerializeToString()),)
     if pushback := _pushback(error):
         found += ((PUSHBACK, pushback),)

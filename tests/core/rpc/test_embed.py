@@ -2,6 +2,8 @@ import struct
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from puna_client.v1 import embed_pb2, options_pb2
 
@@ -69,6 +71,46 @@ async def test_a_stream_without_configuration(stubs):
         await call.read()
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     call.cancel()
+
+
+@pytest.mark.parametrize("bad", [{0}, {63}, {5, 40}, {1, 2, 3}])
+async def test_a_text_that_cannot_be_embedded_fails_alone(stubs, bad):
+    async def texts():
+        yield embed_pb2.StreamEmbedRequest(config=request(options={"runtime": {"context_length": 100}}))
+        for index in range(64):
+            text = "x" * (200 if index in bad else index)
+            yield embed_pb2.StreamEmbedRequest(item={"id": f"n{index}", "input": text})
+
+    answers = {each.id: each async for each in stubs.embed.StreamEmbed(texts())}
+    assert list(answers) == [f"n{index}" for index in range(64)]
+    failed = {id_: each.error for id_, each in answers.items() if each.WhichOneof("result") == "error"}
+    assert set(failed) == {f"n{index}" for index in bad}
+    for error in failed.values():
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "INPUT_TOO_LONG")
+        status = Status.FromString(error.status)
+        assert (status.code, status.message) == (error.code, error.message)
+    assert answers["n30"].usage.prompt_tokens == 32
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([{"config": {"model": "embedder", "options": {"options_json": '{"num_ctx": "x"}'}}}], "OPTION_TYPE"),
+        ([{"config": {"model": "embedder", "dimensions": -1}}], "INVALID_REQUEST"),
+        ([{"config": {"model": "embedder", "inputs": ["a"]}}], "INVALID_REQUEST"),
+        ([{"config": {"model": "embedder"}}, {}], "INVALID_REQUEST"),
+    ],
+)
+async def test_what_is_wrong_with_the_stream_ends_it(stubs, messages, reason):
+    sent = [*messages, {"item": {"id": "1", "input": "x"}}]
+    call = stubs.embed.StreamEmbed(iter([embed_pb2.StreamEmbedRequest(**each) for each in sent]))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async for _ in call:
+            pass
+    status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
+    info = ErrorInfo()
+    status.details[0].Unpack(info)
+    assert info.reason == reason
 
 
 async def test_errors_end_a_stream(stubs):

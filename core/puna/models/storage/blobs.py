@@ -126,7 +126,8 @@ class BlobStore:
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
-            raise BlobNotFoundError(f"blob {quote(digest)} not found", digest=digest) from None
+            found = file_name(digest).replace("-", ":", 1)  # the client may have written either separator
+            raise BlobNotFoundError(f"blob {quote(digest)} not found", digest=found) from None
 
     def files(self) -> list[Path]:
         """Return the paths of all blobs, broken links included."""
