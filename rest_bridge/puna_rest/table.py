@@ -60,6 +60,6 @@ TABLE: Final = Table(
         _openai("/v1/responses", POST=responses.responses),
         _openai("/v1/audio/transcriptions", POST=transcriptions.transcriptions),
         Route("/v1/messages", {"POST": anthropic.messages}, anthropic.error),
-        *(Route(path, {"POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
+        *(Route(path, {"GET": web_rpc.get, "POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
     )
 )

@@ -1,5 +1,7 @@
 """The methods of puna.v1 for browsers, by Connect and gRPC-Web: POST /puna.v1.SERVICE/METHOD.
 
+Connect also has GET for unary methods that only read, so that browsers and proxies may cache and repeat such calls.
+
 The Origin and Host rules are those of all routes, so pages of other origins need OLLAMA_ORIGINS.
 """
 
@@ -11,6 +13,7 @@ from typing import Any, Final
 import grpc.aio
 from aiohttp import web
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -21,7 +24,16 @@ from puna_rest import request_bodies, routing, streams
 from puna_rest.core import CORE, Core, metadata
 from puna_rest.errors import LONG_ERRORS, Failure, grpc_code
 from puna_rest.request_bodies import LIMITS
-from puna_rest.translate.web_rpc import FORMATS, INVALID_ARGUMENT, JSON, Format, FormatError, WebStatus, timeout
+from puna_rest.translate.web_rpc import (
+    FORMATS,
+    INVALID_ARGUMENT,
+    JSON,
+    Format,
+    FormatError,
+    WebStatus,
+    query_message,
+    timeout,
+)
 
 _LARGEST: Final = "gRPC takes larger ones, and PUNA_MAX_WEB_MESSAGE_BYTES changes the limit"
 _DETAILS: Final = "grpc-status-details-bin"
@@ -50,25 +62,62 @@ class _Call:
 
 async def call(request: web.Request) -> web.StreamResponse:
     """POST /puna.v1.SERVICE/METHOD."""
-    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    content_type = _content_type(request)
     found = FORMATS.get(content_type)
     if found is None:
         return web.Response(status=415, headers={"Accept-Post": ", ".join(FORMATS)})
-    service = _SERVICES[request.path.split("/")[1]]
-    method = service.methods_by_name.get(request.match_info[routing.PARAMETER])
+    method = _method(request)
     if method is None or method.client_streaming:
         text = "there is no such method" if method is None else "methods with a stream of requests need gRPC"
         return _ended(found, content_type, WebStatus(grpc.StatusCode.UNIMPLEMENTED.value[0], text))
     # Connect has unary calls without envelopes and streams with them. gRPC-Web always has envelopes.
     if not found.is_grpc and found.framed != method.server_streaming:
         return web.Response(status=415)
-    asked = _Call(method, found, content_type)
-    seconds = timeout(request.headers.get("Connect-Timeout-Ms", ""), request.headers.get("Grpc-Timeout", ""))
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        return _ended(found, content_type, WebStatus(INVALID_ARGUMENT, "compressed bodies are not supported"))
+    return await _answer(request, _Call(method, found, content_type), await request_bodies.read(request))
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """GET /puna.v1.SERVICE/METHOD, with the message in the query."""
+    content_type = _content_type(request)
+    found = FORMATS.get(content_type)
+    if found is None or found.framed:
+        return web.Response(status=415)
+    method = _method(request)
+    if method is None:
+        text = "there is no such method"
+        return _ended(found, content_type, WebStatus(grpc.StatusCode.UNIMPLEMENTED.value[0], text))
+    level = method.GetOptions().idempotency_level
+    if method.client_streaming or method.server_streaming or level != MethodOptions.NO_SIDE_EFFECTS:
+        return web.Response(status=405, headers={"Allow": "POST"})
     try:
-        message = await _message(request, asked)
+        body = query_message(request.rel_url.raw_query_string)
     except FormatError as error:
         return _ended(found, content_type, WebStatus(INVALID_ARGUMENT, str(error)))
-    behaviour = getattr(_STUBS[service](request.app[CORE]), method.name)
+    return await _answer(request, _Call(method, found, content_type), body)
+
+
+def _content_type(request: web.BaseRequest) -> str:
+    """Return the content type of the message. A GET names the codec in its query."""
+    if request.method == "GET":
+        return f"application/{request.query.get('encoding', '')}"
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _method(request: web.Request) -> MethodDescriptor | None:
+    service = _SERVICES[request.path.split("/")[1]]
+    return service.methods_by_name.get(request.match_info[routing.PARAMETER])
+
+
+async def _answer(request: web.Request, asked: _Call, body: bytes) -> web.StreamResponse:
+    method, found, content_type = asked.method, asked.format, asked.content_type
+    seconds = timeout(request.headers.get("Connect-Timeout-Ms", ""), request.headers.get("Grpc-Timeout", ""))
+    try:
+        message = await _message(request, asked, body)
+    except FormatError as error:
+        return _ended(found, content_type, WebStatus(INVALID_ARGUMENT, str(error)))
+    behaviour = getattr(_STUBS[method.containing_service](request.app[CORE]), method.name)
     # A browser reads the whole text from the message of the status, and long trailers are no help to it.
     pairs = tuple(each for each in metadata() if each != LONG_ERRORS)
     if method.server_streaming:
@@ -83,11 +132,8 @@ async def call(request: web.Request) -> web.StreamResponse:
     return web.Response(body=body, headers=_headers(content_type))
 
 
-async def _message(request: web.Request, asked: _Call) -> Message:
+async def _message(request: web.Request, asked: _Call, body: bytes) -> Message:
     """Read the request's message. Raises FormatError, RestError."""
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise FormatError("compressed bodies are not supported")
-    body = await request_bodies.read(request)
     limits = request.app[LIMITS]
     message = GetMessageClass(asked.method.input_type)()
 
@@ -113,8 +159,6 @@ def _forget_arrival(message: Any) -> None:  # noqa: ANN401 - a message of any ty
     names = message.DESCRIPTOR.fields_by_name
     if "options" in names and message.HasField("options"):
         message.options.ClearField("start_time")
-    if "request" in names and names["request"].message_type is not None:
-        _forget_arrival(message.request)
 
 
 async def _stream(
@@ -143,7 +187,7 @@ async def _end(response: web.StreamResponse, form: Format, failed: WebStatus | N
 
 def error(request: web.BaseRequest, failed: Failure) -> web.Response:
     """Return the response to a request that the bridge refuses, in the request's own format."""
-    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    content_type = _content_type(request)
     found = FORMATS.get(content_type)
     if found is None:
         return web.Response(status=failed.status, text=failed.text)

@@ -13,7 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
@@ -175,6 +175,21 @@ FORMATS: Final = {
     "application/grpc-web-text+proto": Format(PROTO, framed=True, is_grpc=True, is_text=True),
 }
 """Formats by content type."""
+
+
+def query_message(query: str) -> bytes:
+    """Return the message in the query of Connect's GET, as it stands in the URL. Raises FormatError."""
+    # Percent-encoded bytes need not be UTF-8. In Latin-1 each byte is a character.
+    values = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))
+    if values.get("compression", "identity") not in ("", "identity"):
+        raise FormatError("compressed messages are not supported")
+    text = values.get("message", "")
+    if values.get("base64") != "1":
+        return text.encode("latin-1")
+    try:
+        return b64decode(text.rstrip("=").encode("ascii") + b"=" * (-len(text.rstrip("=")) % 4), b"-_", validate=True)
+    except ValueError:
+        raise FormatError("the message is no base64") from None
 
 
 def timeout(connect: str, grpc: str) -> float | None:

@@ -7,6 +7,7 @@ import struct
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
+from yarl import URL
 
 from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
 
@@ -163,3 +164,69 @@ async def test_a_client_cannot_set_its_time_of_arrival(core, client):
     await post(client, GENERATE + "Generate", "application/json", body)
     assert not core.requests[0].options.HasField("start_time")
     assert core.requests[0].options.priority == 3
+
+
+async def get(client, path, **query):
+    async with client.get(path, params=query) as response:
+        return response.status, response.headers, await response.read()
+
+
+LISTING = "/puna.v1.ModelsService/ListModels"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"encoding": "json", "message": '{"pageSize": 7}', "connect": "v1"},
+        {"encoding": "json", "message": base64.urlsafe_b64encode(b'{"pageSize":7}').decode(), "base64": "1"},
+        {
+            "encoding": "json",
+            "message": base64.urlsafe_b64encode(b'{"pageSize":7}').decode().rstrip("="),
+            "base64": "1",
+        },
+        {"encoding": "proto", "message": "\x08\x07"},
+        {"encoding": "proto", "message": "CAc", "base64": "1", "compression": "identity"},
+    ],
+)
+async def test_what_only_reads_can_be_asked_by_get(core, client, query):
+    core.script("ListModels", models_pb2.ListModelsResponse(models=[models_pb2.Model(name="m")]))
+    status, headers, answer = await get(client, LISTING, **query)
+    assert (status, headers["Content-Type"]) == (200, f"application/{query['encoding']}")
+    assert b"m" in answer
+    assert core.requests[0].page_size == 7
+
+
+async def test_bytes_in_a_query_need_not_be_characters(core, client):
+    core.script("StatBlob", models_pb2.StatBlobResponse(size_bytes=1))
+    encoded = "%0a%02%c3%a9"  # the digest is an e with an accent, as UTF-8
+    async with client.get(
+        URL(f"/puna.v1.ModelsService/StatBlob?encoding=proto&message={encoded}", encoded=True)
+    ) as answer:
+        assert answer.status == 200
+    assert core.requests[0].digest == "\xe9"
+
+
+async def test_a_failed_get(core, client, fail):
+    core.script("ListModels", fail(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "no"))
+    status, _, answer = await get(client, LISTING, encoding="json", message="{}")
+    assert (status, json.loads(answer)["code"]) == (400, "invalid_argument")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        (GENERATE + "Generate", {"encoding": "json", "message": "{}"}, 405),
+        ("/puna.v1.ModelsService/DeleteModel", {"encoding": "json", "message": "{}"}, 405),
+        ("/puna.v1.ModelsService/StreamModel", {"encoding": "json", "message": "{}"}, 405),
+        ("/puna.v1.ModelsService/Nothing", {"encoding": "json", "message": "{}"}, 501),
+        (LISTING, {"encoding": "xml", "message": "{}"}, 415),
+        (LISTING, {"encoding": "grpc-web", "message": "{}"}, 415),
+        (LISTING, {}, 415),
+        (LISTING, {"encoding": "json", "message": "{"}, 400),
+        (LISTING, {"encoding": "json", "message": "!", "base64": "1"}, 400),
+        (LISTING, {"encoding": "json", "message": "{}", "compression": "gzip"}, 400),
+    ],
+)
+async def test_what_cannot_be_asked_by_get(core, client, path, query, status):
+    assert (await get(client, path, **query))[0] == status
+    assert core.requests == []
