@@ -24,6 +24,8 @@ PACKAGES = {
 protobuf refuses two different definitions of one file in a process. So there is one copy of the public messages, in the
 distribution of the client, on which the server depends.
 """
+DESCRIPTORS = Path("core/puna/rpc/descriptors.binpb")
+"""The definitions of puna.v1 with their comments, which reflection serves."""
 
 
 def generate(package: Path, committed: Path, out: Path) -> None:
@@ -41,6 +43,24 @@ def generate(package: Path, committed: Path, out: Path) -> None:
     (out / package / "__init__.py").write_text(
         f'"""Generated from proto/{package.as_posix()} by tools/gen_proto.py. Do not edit."""\n'
     )
+
+
+def described() -> bytes:
+    """Return the definitions of puna.v1 as an encoded FileDescriptorSet, with comments and without positions."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    protos = sorted(str(path.relative_to(SOURCES)) for path in (SOURCES / "puna/v1").glob("*.proto"))
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "set.binpb"
+        flags = ["--include_source_info", f"--descriptor_set_out={out}"]
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", *flags, *protos], check=True)
+        found = FileDescriptorSet.FromString(out.read_bytes())
+    for file in found.file:
+        # Nine of ten locations have no comment. Without them the file is a third as large.
+        commented = [each for each in file.source_code_info.location if each.leading_comments or each.trailing_comments]
+        del file.source_code_info.location[:]
+        file.source_code_info.location.extend(commented)
+    return found.SerializeToString(deterministic=True)
 
 
 def stale(fresh: Path, committed: Path) -> list[str]:
@@ -70,6 +90,11 @@ def main() -> int:
                 # The folder is replaced as a whole, so that the code of a removed .proto file goes too.
                 shutil.rmtree(committed, ignore_errors=True)
                 shutil.copytree(fresh / package, committed)
+    definitions, kept = described(), ROOT / DESCRIPTORS
+    if "--check" not in sys.argv:
+        kept.write_bytes(definitions)
+    elif not kept.exists() or kept.read_bytes() != definitions:
+        found.append(str(DESCRIPTORS))
     if "--check" in sys.argv:
         print("stale: " + ", ".join(found) if found else "generated code is up to date")
     return bool(found)
