@@ -19,6 +19,8 @@ WITHOUT_RULES = {
     "core/puna/cli/errors.py": "an exception without behaviour",
     "core/puna/cli/texts.py": "constants",
     "core/puna/go/space.py": "a constant",
+    "proto/python/puna_client/answers.py": "values without behaviour; tests of the readers make them",
+    "proto/python/puna_client/reasons.py": "written by tools/list_reasons.py",
     **dict.fromkeys(
         (
             *("core/puna/testing/constraints.py", "core/puna/testing/context.py", "core/puna/testing/generating.py"),

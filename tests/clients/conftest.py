@@ -10,6 +10,7 @@ from tests.libraries.conftest import clients_python  # noqa: F401 - a fixture, w
 from tests.registry.conftest import docker  # noqa: F401 - a fixture
 
 collect_ignore_glob = [] if os.environ.get("PUNA_CLIENTS") else ["test_*.py"]
+collect_ignore = ["python"]  # runs in an environment of its own
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import grpc.aio
 
 from puna_client import channel, operations
 from puna_client.errors import UnavailableError, from_rpc
-from puna_client.operations import Streamed, Unary
+from puna_client.operations import Listed, Streamed, Unary
 from puna_client.readers import Reader
 
 P = ParamSpec("P")
@@ -103,6 +103,23 @@ def _unary(
     return method
 
 
+def _listing(
+    operation: Callable[P, Listed[Item]],
+) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, list[Item]]]:
+    """Return the method for a list."""
+
+    @functools.wraps(operation)
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> list[Item]:
+        listed = operation(*args, **kwargs)
+        items, token = await self.call(listed.page(""))
+        while token:
+            more, token = await self.call(listed.page(token))
+            items += more
+        return items
+
+    return method
+
+
 class AsyncClient:
     """A client for asyncio. Make it inside a running event loop, and close it or use it in `async with`.
 
@@ -118,7 +135,7 @@ class AsyncClient:
     pull = _streaming(operations.pull)
     health = _streaming(operations.health)
     embed = _collecting(operations.embed)
-    list_models = _unary(operations.list_models)
+    list_models = _listing(operations.list_models)
     get_model = _unary(operations.get_model)
     load_model = _unary(operations.load_model)
     unload_model = _unary(operations.unload_model)

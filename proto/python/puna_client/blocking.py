@@ -10,7 +10,7 @@ import grpc
 
 from puna_client import channel, operations
 from puna_client.errors import UnavailableError, from_rpc
-from puna_client.operations import Streamed, Unary
+from puna_client.operations import Listed, Streamed, Unary
 from puna_client.readers import Reader
 
 P = ParamSpec("P")
@@ -95,6 +95,21 @@ def _unary(operation: Callable[P, Unary[Result]]) -> Callable[Concatenate["Clien
     return method
 
 
+def _listing(operation: Callable[P, Listed[Item]]) -> Callable[Concatenate["Client", P], list[Item]]:
+    """Return the method for a list."""
+
+    @functools.wraps(operation)
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> list[Item]:
+        listed = operation(*args, **kwargs)
+        items, token = self.call(listed.page(""))
+        while token:
+            more, token = self.call(listed.page(token))
+            items += more
+        return items
+
+    return method
+
+
 class Client:
     """A client for threads. Close it or use it in `with`.
 
@@ -110,7 +125,7 @@ class Client:
     pull = _streaming(operations.pull)
     health = _streaming(operations.health)
     embed = _collecting(operations.embed)
-    list_models = _unary(operations.list_models)
+    list_models = _listing(operations.list_models)
     get_model = _unary(operations.get_model)
     load_model = _unary(operations.load_model)
     unload_model = _unary(operations.unload_model)

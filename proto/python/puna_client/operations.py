@@ -42,6 +42,14 @@ class Unary(Generic[Result]):
 
 
 @dataclass(frozen=True)
+class Listed(Generic[Item]):
+    """A list that comes in pages, each by a call."""
+
+    page: Callable[[str], Unary[tuple[list[Item], str]]]
+    """Returns the call for the page of a token. The result is the items and the token of the next page, if any."""
+
+
+@dataclass(frozen=True)
 class Streamed(Generic[Item, Result]):
     """A call with a stream of messages."""
 
@@ -159,14 +167,17 @@ def pull(name: str, *, insecure: bool = False, timeout: float | None = None) -> 
     return Streamed(path, request, models_pb2.PullModelResponse, PullReader(), timeout)
 
 
-def list_models(*, timeout: float | None = None) -> Unary[list[Model]]:
-    """List the models of the store, newest first: at most 1000."""
+def list_models(*, timeout: float | None = None) -> Listed[Model]:
+    """List the models of the store, newest first. `timeout` is that of each page."""
 
-    def result(answer: models_pb2.ListModelsResponse) -> list[Model]:
-        return list(answer.models)
+    def result(answer: models_pb2.ListModelsResponse) -> tuple[list[Model], str]:
+        return list(answer.models), answer.next_page_token
 
-    request = models_pb2.ListModelsRequest(page_size=1000)
-    return Unary("/puna.v1.ModelsService/ListModels", request, models_pb2.ListModelsResponse, result, timeout)
+    def page(token: str) -> Unary[tuple[list[Model], str]]:
+        request = models_pb2.ListModelsRequest(page_token=token)
+        return Unary("/puna.v1.ModelsService/ListModels", request, models_pb2.ListModelsResponse, result, timeout)
+
+    return Listed(page)
 
 
 def get_model(name: str, *, timeout: float | None = None) -> Unary[GetModelResponse]:

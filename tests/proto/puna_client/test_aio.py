@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from puna_client import AsyncClient, DeadlineExceededError, ModelNotFoundError, UnavailableError
+from puna_client.v1.models_pb2 import ListModelsRequest
 from puna_client.v1.options_pb2 import RequestOptions
 from puna_client.v1.server_pb2 import ListRequestsRequest
 from puna_client.v1.server_pb2_grpc import ServerServiceStub
@@ -93,3 +94,13 @@ async def test_readiness_has_a_timeout(unused_tcp_port):
             await client.wait_until_ready(timeout=0.3)
         with pytest.raises(UnavailableError):
             await client.list_models()
+
+
+async def test_a_list_is_read_to_its_last_page(client, monkeypatch):
+    def requests(**fields):
+        return ListModelsRequest(page_size=2, **fields)
+
+    whole = await client.list_models()
+    monkeypatch.setattr("puna_client.operations.models_pb2.ListModelsRequest", requests)
+    assert await client.list_models() == whole
+    assert len(whole) > 4

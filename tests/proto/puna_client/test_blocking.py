@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from puna_client import Client, DeadlineExceededError, ModelNotFoundError
+from puna_client.v1.models_pb2 import ListModelsRequest
 from puna_client.v1.server_pb2 import ListRequestsRequest
 from puna_client.v1.server_pb2_grpc import ServerServiceStub
 
@@ -83,3 +84,13 @@ async def test_unary_calls_and_readiness(used):
     assert was_loaded
     assert "plain:latest" in listed
     assert described == "plain:latest"
+
+
+async def test_a_list_is_read_to_its_last_page(used, monkeypatch):
+    def requests(**fields):
+        return ListModelsRequest(page_size=2, **fields)
+
+    whole = await used(Client.list_models)
+    monkeypatch.setattr("puna_client.operations.models_pb2.ListModelsRequest", requests)
+    assert await used(Client.list_models) == whole
+    assert len(whole) > 4
