@@ -25,6 +25,7 @@ REST_VERSION = "0.33.0"
 """The release of Ollama whose REST API is matched."""
 DEFAULT_PORT = 11434
 DEFAULT_REMOTES = ("ollama.com",)
+METRICS_PREFIXES = ("puna", "vllm")
 # The texts that Go's ParseBool reads as false.
 FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
@@ -38,6 +39,11 @@ class Settings:
     port: int = DEFAULT_PORT
     grpc_host: str = f"127.0.0.1:{DEFAULT_PORT + 1}"
     """Address of the gRPC core."""
+    metrics_host: str = ""
+    """Address on which Prometheus asks for metrics; empty: none."""
+    metrics_prefix: str = "puna"
+    rest_metrics: bool = False
+    """Whether the REST face serves metrics too."""
     keepalive_time: float = 60.0
     """Seconds of silence after which the core pings a gRPC client; infinity: never."""
     keepalive_timeout: float = 20.0
@@ -168,6 +174,9 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         host=host,
         port=port,
         grpc_host=_text(environ, "PUNA_GRPC_HOST") or _beside(port),
+        metrics_host=_text(environ, "PUNA_METRICS_HOST"),
+        metrics_prefix=_prefix(_text(environ, "PUNA_METRICS_PREFIX") or "puna"),
+        rest_metrics=_truth(_text(environ, "PUNA_REST_METRICS")),
         keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
         keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
         connection_age=_seconds(environ, "PUNA_CONNECTION_AGE", math.inf, forever_at_zero=True),
@@ -276,6 +285,13 @@ def _exposed(names: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := [each for each in names if each not in EXPOSURES]:
         raise ValueError(f"expose has no {unknown[0]!r}; its names are {', '.join(EXPOSURES)}")
     return names
+
+
+def _prefix(name: str) -> str:
+    """Check the prefix of metrics. Raises ValueError: a board would show nothing for a misspelt one."""
+    if name not in METRICS_PREFIXES:
+        raise ValueError(f"metrics_prefix is {name!r}; it may be {' or '.join(METRICS_PREFIXES)}")
+    return name
 
 
 def _truth(text: str) -> bool:

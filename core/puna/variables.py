@@ -128,6 +128,22 @@ VARIABLES: Final = (
         "address of the gRPC core",
         (CORE, BRIDGE, CLIENT),
     ),
+    Variable(
+        "PUNA_METRICS_HOST", "address", "off", "address on which Prometheus asks for metrics, such as `127.0.0.1:9464`"
+    ),
+    Variable(
+        "PUNA_METRICS_PREFIX",
+        "text",
+        "`puna`",
+        "prefix of the metrics' names: `puna`, or `vllm` for boards that exist",
+    ),
+    Variable(
+        "PUNA_REST_METRICS",
+        "boolean",
+        "off",
+        "whether the REST face serves metrics under `/metrics`",
+        (CORE, BRIDGE),
+    ),
     *_CONNECTIONS,
     Variable("PUNA_KEYS", "path", "`keys.json` beside the configuration", "file of API keys; see SECURITY.md"),
     Variable("PUNA_API_KEY", "text", "", "API key that a command sends", (CLIENT,), in_file=False),

@@ -30,7 +30,7 @@ from puna_rest.gobody.decoder import AbortError
 from puna_rest.listener import listening
 from puna_rest.request_bodies import LIMITS
 from puna_rest.response_items import ITEMS, Items
-from puna_rest.table import TABLE
+from puna_rest.table import TABLE, WITH_METRICS
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ UNAUTHORIZED: Final = 401
 TOO_MANY: Final = 429
 _ORIGIN: Final = "origin"
 """Key in a request's match_info: the origin for Access-Control-Allow-Origin, or an empty string."""
+_TABLE: Final = web.AppKey("table", routing.Table)
 _RULES: Final = web.AppKey("rules", hosts.Rules)
 _RUNNING: Final = web.AppKey("running", set[asyncio.Task[object]])
 """Tasks of running requests."""
@@ -56,9 +57,17 @@ def _stays() -> bool:
     return False
 
 
-def build(core: Core, rules: hosts.Rules, limits: Limits, is_leaving: Callable[[], bool] = _stays) -> web.Application:
-    """Return the application. `rules` and `limits` hold for every request; see `bridging` for `is_leaving`."""
+def build(
+    core: Core,
+    rules: hosts.Rules,
+    limits: Limits,
+    is_leaving: Callable[[], bool] = _stays,
+    *,
+    metrics: bool = False,
+) -> web.Application:
+    """Return the application. `rules` and `limits` hold for every request; see `bridging` for the others."""
     app = web.Application()
+    app[_TABLE] = WITH_METRICS if metrics else TABLE
     app[CORE] = core
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
     app[_RULES] = rules
@@ -81,6 +90,7 @@ async def bridging(
     limits: Limits = DEFAULT_LIMITS,
     tls: Callable[[], ssl.SSLContext] | None = None,
     drain_seconds: float = 1.0,
+    metrics: bool = False,
     is_leaving: Callable[[], bool] = _stays,
 ) -> AsyncGenerator[str]:
     """Serve HTTP until the context ends; yield the URL.
@@ -94,6 +104,7 @@ async def bridging(
         limits: bounds on requests and connections.
         tls: returns the TLS context of a new connection; None: no TLS.
         drain_seconds: time for running requests to finish on exit. Requests that take longer end with an error.
+        metrics: whether `/metrics` is served.
         is_leaving: returns whether the server is about to end. Each response then closes its connection.
 
     Raises:
@@ -112,13 +123,14 @@ async def bridging(
                 limits=limits,
                 tls=tls,
                 drain_seconds=drain_seconds,
+                metrics=metrics,
                 is_leaving=is_leaving,
             ) as url,
         ):
             yield url
         return
     rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
-    app = build(connect(core), rules, limits, is_leaving)
+    app = build(connect(core), rules, limits, is_leaving, metrics=metrics)
     # Without handler_cancellation the handler of a client that hung up goes on, and so does the decoding behind it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_GRACE)
     await runner.setup()
@@ -143,11 +155,12 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     assert isinstance(connection, Connection)
     connection.begin(request)
     forward(request.headers)
-    if (redirect := TABLE.redirect(request)) is not None:
+    table = request.app[_TABLE]
+    if (redirect := table.redirect(request)) is not None:
         return redirect
     # A fragment is never sent on purpose, so "#" and the text after it belong to the path. aiohttp cuts them off.
     path = request.path if "#" not in request.raw_path else unquote(request.raw_path.partition("?")[0])
-    route, parameter = TABLE.find(path)
+    route, parameter = table.find(path)
     refusal, origin = _judge(request)
     if refusal is None and route is not None and request.method in route.handlers:
         request.match_info[routing.PARAMETER] = parameter

@@ -37,6 +37,10 @@ class Table:
         self._exact = {route.path: route for route in routes if not route.path.endswith("{}")}
         self._open = {route.path[:-2]: route for route in routes if route.path.endswith("{}")}
 
+    def and_routes(self, *routes: Route) -> "Table":
+        """Return a table with further routes."""
+        return Table((*self._exact.values(), *self._open.values(), *routes))
+
     def find(self, path: str) -> tuple[Route | None, str]:
         """Return the route of a percent-decoded path, or None, and the segment in the place of "{}"."""
         if route := self._exact.get(path):

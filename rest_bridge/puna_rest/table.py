@@ -63,3 +63,5 @@ TABLE: Final = Table(
         *(Route(path, {"GET": web_rpc.get, "POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
     )
 )
+WITH_METRICS: Final = TABLE.and_routes(_native("/metrics", GET=server.metrics))
+"""The routes of a server that serves metrics. Ollama has no such path, so it is there only if the operator asks."""

@@ -17,13 +17,15 @@ class Permission(Enum):
     """Lists and describes models and the server."""
     MODELS = "models"
     """Changes the store, and unloads models."""
+    METRICS = "metrics"
+    """Reads metrics, which name all models and keys."""
     ADMIN = "admin"
     """Sees and cancels the requests of others, and asks for usage."""
 
 
 GRANTS: Final = {
     "inference": frozenset({Permission.INFERENCE, Permission.READ}),
-    "read": frozenset({Permission.READ}),
+    "read": frozenset({Permission.READ, Permission.METRICS}),
     "models": frozenset({Permission.MODELS, Permission.READ}),
     "all": frozenset(Permission),
 }
@@ -52,6 +54,7 @@ _BY_METHOD: Final = {
     "puna.v1.ModelsService/LoadModel": Permission.INFERENCE,
     "puna.v1.ServerService/GetServerInfo": Permission.READ,
     "puna.v1.ServerService/WatchLoad": Permission.READ,
+    "puna.v1.ServerService/GetMetrics": Permission.METRICS,
     "puna.v1.ServerService/ListUsage": Permission.READ,  # of the caller's own key
 }
 

@@ -71,6 +71,8 @@ async def check(settings: Settings, found: Gate | None, *, core: bool, rest: boo
     places = {}
     if core:
         places["PUNA_GRPC_HOST"] = settings.grpc_host.rpartition(":")[0]
+        if settings.metrics_host:
+            places["PUNA_METRICS_HOST"] = settings.metrics_host.rpartition(":")[0]
     if rest:
         places["OLLAMA_HOST"] = settings.host
     reachable = [name for name, host in places.items() if not await asyncio.to_thread(is_loopback, host)]

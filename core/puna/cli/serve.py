@@ -8,8 +8,8 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from puna.auth.gate import Gate
     from puna.models.store import ModelStore
     from puna.plugins import Registry
+    from puna.runtime.pool import ModelPool
     from puna.serving.activity import Activity
+    from puna.serving.core import Serving
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,10 @@ async def _serve(
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
                 running = await stack.enter_async_context(running_core(settings, gate))
             places.append(f"gRPC on {running.address}")
+            if settings.metrics_host:
+                async with _listening(settings.metrics_host, "PUNA_METRICS_HOST"):
+                    metrics = _serving_metrics(settings, running, gate)
+                    places.append(f"metrics on {await stack.enter_async_context(metrics)}")
         if rest:
             from puna.cli.client import open_channel
             from puna_rest.app import bridging
@@ -169,6 +175,7 @@ async def _serve(
                 limits=settings.limits,
                 tls=tls.ServerContext(files).current if (files := access.tls_files(settings)) else None,
                 drain_seconds=BRIDGE_SECONDS if running else seconds,
+                metrics=settings.rest_metrics,
                 is_leaving=(lambda: running.activity.leaving) if running else stop.is_set,
             )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
@@ -193,6 +200,16 @@ async def _serve(
             await asyncio.sleep(delay)
         # The contexts close below. A host or a library that hangs there must not keep the process alive.
         signals.end_within(CLOSING_SECONDS if running else seconds + CLOSING_SECONDS)
+
+
+@asynccontextmanager
+async def _serving_metrics(settings: Settings, running: "RunningCore", gate: "Gate | None") -> AsyncGenerator[str]:
+    """Serve the metrics of a core until the context ends; yield the URL."""
+    from puna.metrics.server import serving
+
+    assert running.metrics is not None
+    async with serving(running.metrics, settings.metrics_host, gate) as url:
+        yield url
 
 
 def report_broken(backends: "Registry", default: str) -> bool:
@@ -246,6 +263,8 @@ class RunningCore:
     """Its requests, which are drained before it stops."""
     backends: "Registry"
     """Installed backends."""
+    metrics: "Callable[[], bytes] | None"
+    """Returns its metrics; None if they are off."""
 
 
 @asynccontextmanager
@@ -291,4 +310,22 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
     ):
         # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel))
-        yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends)
+        with _measured(core, pool, settings):
+            yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends, core.metrics)
+
+
+@contextmanager
+def _measured(core: "Serving", pool: "ModelPool", settings: Settings) -> Generator[None]:
+    """Collect metrics while the context lasts, if they are on."""
+    if not settings.metrics_host and not settings.rest_metrics:
+        yield
+        return
+    # Not earlier: a server without metrics need not import the library.
+    from puna.metrics.collector import Metrics
+
+    metrics = Metrics(core.activity.entries, pool.loaded, settings.metrics_prefix)
+    core.metrics = metrics.text
+    try:
+        yield
+    finally:
+        metrics.close()

@@ -58,7 +58,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
             bounds.check_embed(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), convert.embed_request, request)
             found = await self._serving.embed(asked, entry.on_progress)
-            entry.usage = found.usage
+            entry.usage, entry.timings, entry.vectors = found.usage, found.timings, len(found.vectors)
         return found
 
     @streaming
@@ -133,6 +133,7 @@ def _result(
         return embed_pb2.StreamEmbedResponse(id=id_, error=item_error(result))
     before = entry.usage.prompt_tokens if entry.usage else 0
     entry.usage = Usage(prompt_tokens=before + result.usage.prompt_tokens)
+    entry.vectors += 1
     return embed_pb2.StreamEmbedResponse(
         id=id_, vector=vector(result.vectors[0], encoding), usage=answers.usage(result.usage)
     )

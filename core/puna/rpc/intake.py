@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from puna.errors import ClientStalledError, InvalidRequestError, TooLargeError
 from puna.limits import Limits
 from puna.rpc.authorization import Admission
+from puna.rpc.call_events import reporting
 from puna.rpc.error_boundary import Context, refuse
 from puna.rpc.large import IN_STREAM, begin, checked, finish
 from puna.rpc.writing import AnswerContext, Unread
@@ -268,7 +269,8 @@ class Guarded:
         """Add the methods of a service. Called by the generated `add_…_to_server`."""
         served = {name: self._intake.serving(handler) for name, handler in handlers.items()}
         admitted = self._admission.guarding(service, served) if self._admission else served
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, admitted),))
+        reported = reporting(service, admitted)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, reported),))
 
 
 def _parsing(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.auth.caller import current
-from puna.errors import ServerEndingError
+from puna.errors import ServerEndingError, UnsupportedOperationError
 from puna.plugins import Plugin
 from puna.plugins.table import plain
 from puna.rpc.error_boundary import Context, streaming, unary
@@ -73,6 +73,15 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
             # Unknown ids are no error: a request may have ended before the call arrived.
             ids=[each for each in request.ids if self._serving.activity.cancel(each)]
         )
+
+    @unary
+    async def GetMetrics(
+        self, request: server_pb2.GetMetricsRequest, context: Context
+    ) -> server_pb2.GetMetricsResponse:
+        """Return the metrics."""
+        if self._serving.metrics is None:
+            raise UnsupportedOperationError("metrics are off; PUNA_METRICS_HOST or PUNA_REST_METRICS turns them on")
+        return server_pb2.GetMetricsResponse(text=self._serving.metrics().decode())
 
     @unary
     async def ListUsage(self, request: server_pb2.ListUsageRequest, context: Context) -> server_pb2.ListUsageResponse:

@@ -27,11 +27,10 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Done):
-                    entry.usage = event.usage
+                    entry.on_done(event)
                     return deltas, with_reason(event, called=any(delta.tool_calls for delta in deltas))
                 if isinstance(event, Delta):
-                    # A delta counts as one token, which is near enough for ListRequests.
-                    entry.output_tokens += 1
+                    entry.on_output(1)
                     deltas.append(event)
     except asyncio.CancelledError:
         if not _keeps_output(entry):
@@ -99,11 +98,12 @@ async def written(
     try:
         async with aclosing(batches(started)) as together:
             async for batch in together:
-                entry.output_tokens += sum(isinstance(event, Delta) for event in batch)
+                entry.on_output(sum(isinstance(event, Delta) for event in batch))
                 # Done is the last event, so it can only be the last of a batch.
                 called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
                 if isinstance(last := batch[-1], Done):
-                    ended, entry.usage = True, last.usage
+                    ended = True
+                    entry.on_done(last)
                     batch[-1] = with_reason(last, called=called)
                 # The answer itself has events of the prefill.
                 if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):

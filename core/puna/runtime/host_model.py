@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from puna import events
 from puna.backend import (
     Embedding,
     Finish,
@@ -241,6 +242,7 @@ class HostModel(HostedModel):
         self._process.log_last_output()
         # The kernel may take seconds to end the process. Setting the event here fails the requests at once.
         self._disconnected.set()
+        events.publish(events.HostDied(model=self._process.label, status="hang"))
         self._on_death()
 
     async def _handle_exit(self) -> None:
@@ -254,6 +256,7 @@ class HostModel(HostedModel):
         if not self._failure:
             self._failure = f"{CRASHED}: {self._process.explain()}"
             self._process.log_last_output()
+            events.publish(events.HostDied(model=self._process.label, status=self._process.status))
             self._on_death()
 
     async def _call(

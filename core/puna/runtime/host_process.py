@@ -138,6 +138,14 @@ class HostProcess:
             await self._drain_output()
         return self._process.returncode is not None
 
+    @property
+    def status(self) -> str:
+        """How the process ended: the name of a signal, or "exit N"; "disconnected" if it runs."""
+        code = self._process.returncode
+        if code is None:
+            return "disconnected"
+        return f"exit {code}" if code >= 0 else cause(code).partition(" (")[0]
+
     def explain(self) -> str:
         """Return why the process ended, with its last lines of output."""
         lines = [line for line in self._lines if line.strip()][-REPORTED_LINES:]

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable
 
+from puna import events
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.requirements import LoadedEntry
 from puna.traceback_summary import summarize
@@ -88,12 +89,17 @@ class LoadedModels:
         """Start a model's expiry timer if it is idle."""
         pooled.start_timer_if_idle(lambda: self.remove(pooled))
 
-    def remove(self, pooled: PooledModel) -> None:
-        """Remove a model and begin to free it. Does nothing if the model was removed before."""
+    def remove(self, pooled: PooledModel, cause: str = "") -> None:
+        """Remove a model and begin to free it. Does nothing if the model was removed before.
+
+        `cause` is that of events.ModelRemoved; empty: the end of its keep-alive, or an eviction.
+        """
         # Identity, not the key: the model may have been loaded anew under the same key.
         if self._models.get(pooled.requirements.key) is not pooled:
             return
         del self._models[pooled.requirements.key]
+        cause = cause or ("evicted" if pooled.evicting else "expired" if pooled.keep_alive else "unloaded")
+        events.publish(events.ModelRemoved(model=pooled.requirements.name, cause=cause))
         pooled.evicting = True
         pooled.stop_timer()
         # Loads wait for this event and then for the memory. Freeing may take seconds and must not delay the request
@@ -130,7 +136,7 @@ class LoadedModels:
     async def close(self) -> None:
         """Remove every model and wait until all are freed, but no longer than EXIT_SECONDS."""
         for pooled in self.all():
-            self.remove(pooled)
+            self.remove(pooled, "ended")
         if self._closing:
             await asyncio.wait(self._closing, timeout=EXIT_SECONDS)
 

@@ -8,8 +8,10 @@ wait for the requests of others, it gives up the load turn meanwhile.
 """
 
 import logging
+import time
 from dataclasses import replace
 
+from puna import events
 from puna.errors import OutOfMemoryError
 from puna.runtime import memory
 from puna.runtime.admission import ConcurrencyLimiter
@@ -132,8 +134,9 @@ class Loader:
             nonlocal dead
             dead = True
             if pooled is not None:
-                self._models.remove(pooled)
+                self._models.remove(pooled, "crashed")
 
+        began = time.monotonic()
         launched = await self._launcher.launch(requirements, on_progress, on_death=died)
         pooled = PooledModel(
             requirements=requirements,
@@ -147,9 +150,11 @@ class Loader:
             keep_alive=self._settings.keep_alive,
         )
         self._models.add(pooled)
+        seconds = time.monotonic() - began
+        events.publish(events.ModelLoaded(model=requirements.name, backend=launched.backend, seconds=seconds))
         # `died` ran before `pooled` existed and could not remove it.
         if dead:
-            self._models.remove(pooled)
+            self._models.remove(pooled, "crashed")
         return pooled
 
 

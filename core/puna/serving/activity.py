@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from puna import request_log
+from puna import events, request_log
 from puna.auth.caller import current
-from puna.errors import ServerEndingError
-from puna.serving.answers import Progress, Usage
+from puna.errors import PunaError, ServerEndingError
+from puna.serving.answers import Done, Progress, Timings, Usage
 from puna.serving.load_meter import LoadMeter
 
 LAST_GRACE = 10.0
@@ -35,8 +35,18 @@ class Entry:
     output_tokens: int = 0
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
+    phase: str = "queued"
+    """What the request does: "queued", "loading", "prefill" or "decode"."""
     usage: Usage | None = None
     """The counts of its answer, once they are known."""
+    timings: Timings = field(default_factory=Timings)
+    """The durations of its answer, once they are known."""
+    reason: str = ""
+    """Why its answer ended, once it has."""
+    vectors: int = 0
+    """Number of embeddings in its answer."""
+    arrivals: list[float] | None = None
+    """Monotonic times of its deltas; None if no listener wants them."""
     cancelled: bool = False
     """Whether another request cancelled it."""
     ended: bool = False
@@ -47,6 +57,20 @@ class Entry:
         # Requests that wait for one load are all told of its progress and keep their order.
         if progress.phase != "loading":
             self.queue_position = progress.position if progress.phase == "queued" else 0
+        waits = progress.phase != "queued" or self.queue_position
+        self.phase = progress.phase if waits else "prefill"
+
+    def on_output(self, deltas: int) -> None:
+        """Count deltas of the answer. Each counts as one token, which is near enough for ListRequests."""
+        self.output_tokens += deltas
+        if deltas:
+            self.phase = "decode"
+            if self.arrivals is not None:
+                self.arrivals += [time.monotonic()] * deltas
+
+    def on_done(self, done: Done) -> None:
+        """Keep counts, durations and reason of the answer."""
+        self.usage, self.timings, self.reason = done.usage, done.timings, done.reason
 
 
 class Activity:
@@ -102,12 +126,21 @@ class Activity:
         if id_ in self._entries:
             id_ = f"{id_}.{request_log.new_call_id()}"
         entry = Entry(id=id_, model=model, method=method, task=task)
+        if events.wanted(events.RequestEnded):
+            entry.arrivals = []
         self._entries[entry.id] = entry
+        began = time.monotonic()
+        failure: BaseException | None = None
         try:
             with request_log.grpc_call(entry.id, method, model), self.load.counted(method):
                 yield entry
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             del self._entries[entry.id]
+            if entry.arrivals is not None:
+                events.publish(_ended(entry, began, failure))
             # An answer that was cut off has no counts. The tokens that it has sent are charged nevertheless.
             used = entry.usage or Usage(output_tokens=entry.output_tokens)
             current().spend(used.prompt_tokens, used.output_tokens)
@@ -157,3 +190,38 @@ class Activity:
         entry.cancelled = True
         entry.task.cancel()
         return True
+
+
+def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.RequestEnded:
+    """Return the event about the end of a request that came at `began`, by the monotonic clock."""
+    used, times, key = entry.usage or Usage(output_tokens=entry.output_tokens), entry.timings, current().key
+    return events.RequestEnded(
+        id=entry.id,
+        model=entry.model,
+        method=entry.method,
+        key=key.name if key is not None else "",
+        outcome=_outcome(entry, failure),
+        failed=failure is not None or entry.cancelled,
+        phase=entry.phase,
+        seconds=time.monotonic() - began,
+        queue_seconds=times.queue_ns / 1e9,
+        load_seconds=times.load_ns / 1e9,
+        prefill_seconds=times.prompt_eval_ns / 1e9,
+        decode_seconds=times.eval_ns / 1e9,
+        prompt_tokens=used.prompt_tokens,
+        cached_tokens=used.cached_prompt_tokens,
+        output_tokens=used.output_tokens,
+        truncated_tokens=used.truncated_tokens,
+        draft_tokens=used.draft_tokens,
+        accepted_draft_tokens=used.accepted_draft_tokens,
+        vectors=entry.vectors,
+        arrivals=tuple(moment - began for moment in entry.arrivals or ()),
+    )
+
+
+def _outcome(entry: Entry, failure: BaseException | None) -> str:
+    if isinstance(failure, PunaError):
+        return failure.reason
+    if entry.cancelled or isinstance(failure, asyncio.CancelledError):
+        return ServerEndingError.reason if entry.ended else "CANCELLED"
+    return "INTERNAL" if failure is not None else entry.reason

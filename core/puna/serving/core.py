@@ -5,7 +5,7 @@ share. Servicers use four parts of it directly: `catalogue` (the models of the s
 way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from puna.auth.caller import current
 from puna.models.progress import TransferStep
@@ -61,6 +61,8 @@ class Serving:
         self._pool = pool
         self.settings = settings
         self.activity = Activity()
+        self.metrics: Callable[[], bytes] | None = None
+        """Returns the metrics in Prometheus's text format; None if they are off."""
         self._backends = backends or Registry.discover(settings)
         offered = OfferedModels(store, pool.upstream_models)
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends, offered)

@@ -1,4 +1,4 @@
-"""/ and /api/version."""
+"""/, /api/version and /metrics."""
 
 from aiohttp import web
 
@@ -16,3 +16,9 @@ async def version(request: web.Request) -> web.StreamResponse:
     """GET, HEAD /api/version."""
     info = await request.app[CORE].server.GetServerInfo(server_pb2.GetServerInfoRequest(), metadata=metadata())
     return answers.json(request, {"version": info.ollama_version})
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """GET /metrics."""
+    found = await request.app[CORE].server.GetMetrics(server_pb2.GetMetricsRequest(), metadata=metadata())
+    return answers.text(request, found.text, "text/plain; version=0.0.4; charset=utf-8")

@@ -24,6 +24,7 @@ def test_each_method_needs_the_permission_of_its_kind(method):
         Permission.INFERENCE: name.startswith(RUNNING),
         Permission.MODELS: name.startswith(CHANGING),
         Permission.READ: name in LOOKING or method.endswith("/StreamModel"),
+        Permission.METRICS: name == "GetMetrics",
         Permission.ADMIN: name in OTHERS,
     }
     # A method of a new kind fails here until its permission is decided.

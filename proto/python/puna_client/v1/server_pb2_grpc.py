@@ -55,6 +55,11 @@ class ServerServiceStub(object):
                 request_serializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/puna.v1.ServerService/GetMetrics',
+                request_serializer=puna_dot_v1_dot_server__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_server__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
         self.ListUsage = channel.unary_unary(
                 '/puna.v1.ServerService/ListUsage',
                 request_serializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
@@ -96,6 +101,13 @@ class ServerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMetrics(self, request, context):
+        """GetMetrics returns the metrics of the core for Prometheus. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListUsage(self, request, context):
         """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
         everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
@@ -126,6 +138,11 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     servicer.WatchLoad,
                     request_deserializer=puna_dot_v1_dot_server__pb2.WatchLoadRequest.FromString,
                     response_serializer=puna_dot_v1_dot_server__pb2.WatchLoadResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=puna_dot_v1_dot_server__pb2.GetMetricsRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_server__pb2.GetMetricsResponse.SerializeToString,
             ),
             'ListUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUsage,
@@ -242,6 +259,33 @@ class ServerService(object):
             '/puna.v1.ServerService/WatchLoad',
             puna_dot_v1_dot_server__pb2.WatchLoadRequest.SerializeToString,
             puna_dot_v1_dot_server__pb2.WatchLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ServerService/GetMetrics',
+            puna_dot_v1_dot_server__pb2.GetMetricsRequest.SerializeToString,
+            puna_dot_v1_dot_server__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""Metrics of the core in the text format of Prometheus."""
