@@ -60,6 +60,7 @@ __all__ = [
     "ChatToolCall",
     "Constraint",
     "ConstraintLimits",
+    "DocumentScores",
     "Embedding",
     "Finish",
     "InvalidRequestError",
@@ -259,6 +260,15 @@ class Embedding:
     token_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentScores:
+    """The relevance of documents to a query, in order; a larger score is better."""
+
+    scores: Sequence[float]
+    token_count: int = 0
+    """Tokens that were evaluated: of each document together with the query. 0: unknown."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamModel:
     """A model that a backend offers without a creation."""
@@ -312,10 +322,11 @@ class LoadedModel(ABC):
         # Not abstract, so that a backend which only generates need not define it.
         raise UnsupportedError("this model does not support embeddings")
 
-    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return the relevance of each document to the query, in order; a larger score is better.
+    async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
+        """Return the relevance of each document to the query.
 
-        Raises UnsupportedError if the model does not rank.
+        Raises PromptTooLongError if a document does not fit beside the query, UnsupportedError if the model does not
+        rank.
         """
         raise UnsupportedError("this model does not support reranking")
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from puna.backend import CONTRACT_VERSION, Backend, Embedding, LoadedModel, ModelFacts
+from puna.backend import CONTRACT_VERSION, Backend, DocumentScores, Embedding, LoadedModel, ModelFacts
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
@@ -183,9 +183,11 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         """Score documents."""
 
         async def rerank(model: LoadedModel) -> wire.RerankResponse:
-            scores = await model.rerank(request.query, tuple(request.documents))
+            found = await model.rerank(request.query, tuple(request.documents))
+            if not isinstance(found, DocumentScores):
+                raise TypeError("rerank must return DocumentScores")
             # Not the value itself: protobuf reads None as an empty list.
-            return wire.RerankResponse(scores=list(scores))
+            return wire.RerankResponse(scores=list(found.scores), token_count=found.token_count)
 
         return await self._answer(rerank, request.model_id, context)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from puna.backend import Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
+from puna.backend import DocumentScores, Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
 from puna.go.json import replace_lone_surrogates
 from puna.runtime.admission import ConcurrencyLimiter
 
@@ -69,8 +69,8 @@ class AdmittedModel(LoadedModel):
         texts = [replace_lone_surrogates(each) if isinstance(each, str) else each for each in inputs]
         return await self._model.embed(texts, raw=raw)
 
-    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return the relevance score of each document."""
+    async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
+        """Return the relevance scores of documents."""
         return await self._model.rerank(
             replace_lone_surrogates(query), [replace_lone_surrogates(each) for each in documents]
         )

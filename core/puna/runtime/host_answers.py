@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from puna.backend import (
     ChatDelta,
+    DocumentScores,
     Embedding,
     Finish,
     ModelFacts,
@@ -141,13 +142,15 @@ def check_vectors(vectors: list[Embedding], count: int, length: int) -> list[Emb
     return vectors
 
 
-def check_scores(scores: Sequence[float], count: int) -> list[float]:
+def check_scores(found: DocumentScores, count: int) -> DocumentScores:
     """Return relevance scores if there are `count` of them and all are finite."""
-    if len(scores) != count:
-        _fail(f"it returned {len(scores)} scores for {count} documents")
-    if not all(map(math.isfinite, scores)):
+    if len(found.scores) != count:
+        _fail(f"it returned {len(found.scores)} scores for {count} documents")
+    if not all(map(math.isfinite, found.scores)):
         _fail("a score is not a finite number")
-    return list(scores)
+    if found.token_count < 0:
+        _fail(f"it counted {found.token_count} tokens")
+    return found
 
 
 def _fail(what: str) -> NoReturn:

@@ -27,6 +27,7 @@ import grpc
 
 from puna import events
 from puna.backend import (
+    DocumentScores,
     Embedding,
     Finish,
     ModelFacts,
@@ -176,11 +177,11 @@ class HostModel(HostedModel):
             raise BackendFailedError("the backend breaks its contract: a vector has a part of a number") from None
         return check_vectors(vectors, len(inputs), self._facts.embedding_length)
 
-    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return the relevance score of each document."""
+    async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
+        """Return the relevance scores of documents."""
         request = wire.RerankRequest(query=query, documents=documents, model_id=self._host.model_id)
         answer = await self._call(self._stub.Rerank, request)
-        return check_scores(answer.scores, len(documents))
+        return check_scores(DocumentScores(list(answer.scores), answer.token_count), len(documents))
 
     async def aclose(self) -> None:
         """End the process, or free the model of a shared one, and wait for it."""

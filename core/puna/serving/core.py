@@ -20,7 +20,7 @@ from puna.plugins import Plugin, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
-from puna.serving import chat, embed, generate, score, tokens, upkeep
+from puna.serving import chat, embed, generate, rank, score, tokens, upkeep
 from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.activity import Activity
 from puna.serving.answers import Embeddings, Event, Progress, Ranking, Scores, Tokens
@@ -119,8 +119,8 @@ class Serving:
         )
 
     async def rerank(self, request: RerankRequest, on_progress: OnProgress = ignore_progress) -> Ranking:
-        """Rank documents by relevance. See puna.serving.tokens."""
-        return await tokens.rerank(self.access, request, on_progress)
+        """Rank documents by relevance. See puna.serving.rank."""
+        return await rank.rerank(self.access, request, on_progress)
 
     async def score(self, request: ScoreRequest, on_progress: OnProgress = ignore_progress) -> Scores:
         """Score continuations of a context. See puna.serving.score."""

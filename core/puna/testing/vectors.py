@@ -137,31 +137,35 @@ class VectorTests(ContractBase):
     def test_documents_are_ranked_or_refused(self) -> None:
         """Every document gets a finite score, in order, which is the same alone as among others.
 
-        If it fails: return one score for each document, in the order of the documents; larger is better.
+        If it fails: return DocumentScores with one score for each document, in the order of the documents; larger is
+        better.
         """
 
         async def test(model: LoadedModel) -> None:
             query = "Why is the sky blue?"
             documents = [*self.ranking, "The sky is blue because air scatters blue light.", "one", "two", "a b c d"]
             try:
-                scores = await model.rerank(query, documents)
+                found = await model.rerank(query, documents)
             except UnsupportedError:
+                self.check_may_lack("rerank")
                 return
+            scores = found.scores
             assert len(scores) == len(documents)
+            assert found.token_count >= 0
             assert all(math.isfinite(score) for score in scores), f"not all scores are finite: {scores}"
             for document, score in zip(documents, scores, strict=True):
-                (alone,) = await model.rerank(query, [document])
+                (alone,) = (await model.rerank(query, [document])).scores
                 assert math.isclose(alone, score, rel_tol=0.01, abs_tol=0.01), (
                     f"{document!r}: {alone} alone, not {score}"
                 )
             assert len(set(scores)) > 1, "all documents have one score"
-            turned = await model.rerank(query, documents[::-1])
+            turned = (await model.rerank(query, documents[::-1])).scores
             pairs = zip(turned[::-1], scores, strict=True)
             assert all(math.isclose(one, other, rel_tol=0.01, abs_tol=0.01) for one, other in pairs)
             ranked = list(scores[: len(self.ranking)])
             assert ranked == sorted(ranked, reverse=True), f"the relevant document has a lower score: {ranked}"
-            assert await model.rerank(query, []) == []
-            others = await model.rerank("How is bread baked?", documents)
+            assert list((await model.rerank(query, [])).scores) == []
+            others = (await model.rerank("How is bread baked?", documents)).scores
             assert list(others) != list(scores), "the query has no effect"
 
         self.run_any(test)

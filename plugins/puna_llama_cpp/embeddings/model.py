@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import (
+    DocumentScores,
     Embedding,
     InvalidRequestError,
     ModelFacts,
@@ -66,12 +67,13 @@ class EmbeddingModel(LlamaModel):
         """Return the number of evaluated batches; None while there is no work."""
         return self._engine.step()
 
-    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        """Return how well each document fits the query, in order; larger is better."""
+    async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
+        """Return how well each document fits the query."""
         if not self._ranks:
             raise UnsupportedError("this model does not support reranking")
-        vectors = await self._evaluate([self._pair(query, document) for document in documents])
-        return [float(vector[0]) for vector in vectors]
+        pairs = [self._pair(query, document) for document in documents]
+        vectors = await self._evaluate(pairs)
+        return DocumentScores([float(vector[0]) for vector in vectors], sum(map(len, pairs)))
 
     def _pair(self, query: str, document: str) -> list[int]:
         """Return the tokens of a query and a document in the layout that the model was trained on."""

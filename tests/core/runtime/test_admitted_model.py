@@ -1,6 +1,6 @@
 """Texts that go to a backend hold no lone halves of characters."""
 
-from puna.backend import LoadedModel, SequenceRequest, TextDelta
+from puna.backend import DocumentScores, LoadedModel, SequenceRequest, TextDelta
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.admitted_model import AdmittedModel
 
@@ -30,7 +30,7 @@ class Keeping(LoadedModel):
 
     async def rerank(self, query, documents, /):
         self.texts += [query, *documents]
-        return []
+        return DocumentScores([])
 
 
 async def test_halves_become_whole():

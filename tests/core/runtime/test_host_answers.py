@@ -5,6 +5,7 @@ import pytest
 from puna.backend import (
     ChatDelta,
     ChatInput,
+    DocumentScores,
     Embedding,
     Finish,
     ModelFacts,
@@ -121,7 +122,7 @@ def test_answers_that_fit_pass():
     assert check_tokens([0, 2**31 - 1]) == [0, 2**31 - 1]
     assert check_tokens([]) == []
     assert check_pieces([b"", b"a"], 2) == [b"", b"a"]
-    assert check_scores((0.5, -1e30), 2) == [0.5, -1e30]
+    assert check_scores(DocumentScores((0.5, -1e30), 9), 2).token_count == 9
     assert len(check_vectors(vectors(3, 3), 2, 3)) == 2
     assert len(check_vectors(vectors(3, 3), 2, 0)) == 2
     assert len(check_vectors(vectors(3, 3), 2, -1)) == 2
@@ -132,8 +133,9 @@ def test_answers_that_fit_pass():
     [
         lambda: check_tokens([1, -1]),
         lambda: check_pieces([b"a"], 2),
-        lambda: check_scores([0.5], 2),
-        lambda: check_scores([float("inf")], 1),
+        lambda: check_scores(DocumentScores([0.5]), 2),
+        lambda: check_scores(DocumentScores([float("inf")]), 1),
+        lambda: check_scores(DocumentScores([0.5], -1), 1),
         lambda: check_vectors(vectors(3), 2, 3),
         lambda: check_vectors(vectors(3, 3, 3), 2, 3),
         lambda: check_vectors(vectors(3, 2), 2, 0),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.backend import InvalidRequestError, ModelSpec, SequenceRequest, TextDelta
+from puna.backend import DocumentScores, InvalidRequestError, ModelSpec, SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
 from puna.host.channel import LONGEST_ERROR
 from puna.limits import DEFAULT_LIMITS, Limits
@@ -384,5 +384,5 @@ async def test_a_sequence_that_is_well_behaved_is_served(hostile):
         TextDelta("b"),
         *(await collect(model, "hello"))[-1:],
     ]
-    assert await model.rerank("q", ["a", "b"]) == [0.5, 0.5]
+    assert await model.rerank("q", ["a", "b"]) == DocumentScores([0.5, 0.5])
     assert [list(each.values) for each in await model.embed(["a"])] == [pytest.approx([0.6, 0.8, 0.0])]

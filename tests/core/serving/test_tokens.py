@@ -1,7 +1,6 @@
 import pytest
 
 from puna import errors
-from puna.serving.requests import RerankRequest
 
 
 async def test_tokenize(serving, backend):
@@ -22,14 +21,3 @@ async def test_a_token_that_is_none(serving):
 async def test_no_model(serving):
     with pytest.raises(errors.ModelRequiredError):
         await serving.tokenize("", "a")
-
-
-async def test_rerank(serving, backend):
-    backend.ranks = True
-    found = await serving.rerank(RerankRequest(model="plain", query="b", documents=("a", "b", "abc"), top_n=2))
-    assert found.results == ((1, 1.0), (2, 1.0))
-
-
-async def test_a_model_that_ranks_nothing(serving):
-    with pytest.raises(errors.RankingUnsupportedError):
-        await serving.rerank(RerankRequest(model="plain", query="b", documents=("a",)))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from puna.backend import (
     Backend,
+    DocumentScores,
     Embedding,
     Finish,
     InvalidRequestError,
@@ -288,7 +289,7 @@ class Model(LoadedModel):
         return await self._do("emb", str(inputs[-1]).split()[-1], [vector(each) for each in range(len(inputs))])
 
     async def rerank(self, query, documents, /):
-        return await self._do("rank", query.split()[-1], [0.5] * len(documents))
+        return DocumentScores(await self._do("rank", query.split()[-1], [0.5] * len(documents)))
 
     async def aclose(self):
         word = self._options.get("close", "")

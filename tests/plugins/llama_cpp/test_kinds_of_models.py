@@ -35,10 +35,11 @@ async def test_a_decoder_embeds_texts_together_as_alone(load):
 async def test_documents_are_ranked(load):
     model = await load("ranker")
     documents = ["the sky is blue", "dog run", "grass"]
-    scores = await model.rerank("why is the sky blue?", documents)
-    alone = [(await model.rerank("why is the sky blue?", [document]))[0] for document in documents]
-    assert scores == pytest.approx(alone, abs=1e-5)
-    assert len(set(scores)) == 3
+    found = await model.rerank("why is the sky blue?", documents)
+    alone = [await model.rerank("why is the sky blue?", [document]) for document in documents]
+    assert found.scores == pytest.approx([each.scores[0] for each in alone], abs=1e-5)
+    assert found.token_count == sum(each.token_count for each in alone) > 3 * len(["why", "is", "the", "sky", "blue?"])
+    assert len(set(found.scores)) == 3
     assert model.facts.embedding_length == 0
     with pytest.raises(UnsupportedError):
         await model.embed(["text"])

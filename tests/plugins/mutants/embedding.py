@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from tests.plugins.mutants.vocabulary import Vocabulary
 
-from puna.backend import Embedding, PromptTooLongError
+from puna.backend import DocumentScores, Embedding, PromptTooLongError
 
 
 class EmbeddingMixin:
@@ -45,8 +45,8 @@ class EmbeddingMixin:
     def length(self, values: list[float]) -> float:
         return math.hypot(*values) or 1.0
 
-    async def rerank(self, query: str, documents: Sequence[str], /) -> list[float]:
-        return [self.score(query, document) for document in documents]
+    async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
+        return DocumentScores([self.score(query, document) for document in documents])
 
     def score(self, query: str, document: str) -> float:
         one, other = set(query.lower().split()), set(document.lower().split())

@@ -205,9 +205,9 @@ class TinyModel(EmbeddingMixin, LoadedModel):
     def scores(self, run: Run, start: int) -> list[TokenLogprob]:
         """Return the log-probabilities of prompt tokens, each from the state behind the token before it."""
         top = run.request.top_logprobs or 0
-        return [self.score(run, index, top) for index in range(start, run.prompt_tokens)]
+        return [self.prompt_logprob(run, index, top) for index in range(start, run.prompt_tokens)]
 
-    def score(self, run: Run, index: int, top: int) -> TokenLogprob:
+    def prompt_logprob(self, run: Run, index: int, top: int) -> TokenLogprob:
         return self.logprob(run, self.language.logits(run.states[index]), run.tokens[index], top)
 
     def sampler(self, request: SequenceRequest, tokens: list[int]) -> Sampler:

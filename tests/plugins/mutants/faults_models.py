@@ -11,7 +11,14 @@ from tests.plugins.mutants.engine import TinyBackend, TinyModel, vocabulary
 from tests.plugins.mutants.registry import OVER, mutant
 from tests.plugins.mutants.vocabulary import BOS, EOS, SPECIAL
 
-from puna.backend import Embedding, InvalidRequestError, PromptTooLongError, TextDelta, UnsupportedError
+from puna.backend import (
+    DocumentScores,
+    Embedding,
+    InvalidRequestError,
+    PromptTooLongError,
+    TextDelta,
+    UnsupportedError,
+)
 
 PROGRESS = "loading_tells_how_far_it_is"
 MISSING = "a_file_that_is_not_there_is_refused"
@@ -671,13 +678,13 @@ class LongTextsAreLeftOut(TinyModel):
 @mutant(RANKS)
 class RanksReversed(TinyModel):
     async def rerank(self, query, documents, /):
-        return (await super().rerank(query, documents))[::-1]
+        return DocumentScores((await super().rerank(query, documents)).scores[::-1])
 
 
 @mutant(RANKS)
 class RanksSorted(TinyModel):
     async def rerank(self, query, documents, /):
-        return sorted(await super().rerank(query, documents), reverse=True)
+        return DocumentScores(sorted((await super().rerank(query, documents)).scores, reverse=True))
 
 
 @mutant(RANKS)
@@ -695,7 +702,7 @@ class NaNRanks(TinyModel):
 @mutant(RANKS)
 class OneRankTooFew(TinyModel):
     async def rerank(self, query, documents, /):
-        return (await super().rerank(query, documents))[: max(len(documents) - 1, 1)]
+        return DocumentScores((await super().rerank(query, documents)).scores[: max(len(documents) - 1, 1)])
 
 
 @mutant(RANKS)
@@ -707,8 +714,8 @@ class QueryIgnored(TinyModel):
 @mutant(RANKS)
 class RanksRelativeToTheBatch(TinyModel):
     async def rerank(self, query, documents, /):
-        scores = await super().rerank(query, documents)
-        return [score - max(scores) for score in scores]
+        scores = (await super().rerank(query, documents)).scores
+        return DocumentScores([score - max(scores) for score in scores])
 
 
 @mutant(RANKS)

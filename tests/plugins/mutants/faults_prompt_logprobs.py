@@ -34,8 +34,8 @@ class ScoresBackwards(TinyModel):
 
 @mutant(EACH)
 class ScoresWithoutAlternatives(TinyModel):
-    def score(self, run, index, top):
-        return super().score(run, index, 0)
+    def prompt_logprob(self, run, index, top):
+        return super().prompt_logprob(run, index, 0)
 
 
 @mutant(EACH)
@@ -57,15 +57,15 @@ class CachedTokensUnscored(TinyModel):
 class ScoresOfTheNextPlace(TinyModel):
     """The row of the token itself, not of the one before it."""
 
-    def score(self, run, index, top):
+    def prompt_logprob(self, run, index, top):
         logits = self.language.logits(run.states[index + 1])
         return self.logprob(run, logits, run.tokens[index], top)
 
 
 @mutant(ANSWER)
 class ScoresOfTheBestToken(TinyModel):
-    def score(self, run, index, top):
-        found = super().score(run, index, top)
+    def prompt_logprob(self, run, index, top):
+        found = super().prompt_logprob(run, index, top)
         return replace(found, logprob=found.top[0].logprob - 1 if found.top else found.logprob)
 
 

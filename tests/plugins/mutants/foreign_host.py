@@ -102,7 +102,8 @@ class Service(backend_pb2_grpc.BackendServiceServicer):
         return wire.EmbedResponse(embeddings=map(convert.embedding_to_wire, vectors))
 
     async def Rerank(self, request, context):
-        return wire.RerankResponse(scores=await self.call("rerank", context, request.query, request.documents))
+        found = await self.call("rerank", context, request.query, request.documents)
+        return wire.RerankResponse(scores=found.scores, token_count=found.token_count)
 
     async def Tokenize(self, request, context):
         options = {"add_special": request.add_special, "parse_special": request.parse_special}

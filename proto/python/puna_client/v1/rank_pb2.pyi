@@ -39,7 +39,7 @@ class RerankRequest(_message.Message):
     top_n: _builtins.int
     """Number of results to return, at least 0. 0: all."""
     truncate: _builtins.bool
-    """If true, a text longer than the context is cut; otherwise it is refused."""
+    """If true, a document that does not fit into the context beside the query is cut at its end; otherwise it is refused."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Documents to order."""
@@ -105,7 +105,7 @@ class RerankResponse(_message.Message):
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Token counts."""
+        """Token counts. The prompt tokens are those of each document together with the query."""
 
     @_builtins.property
     def timings(self) -> _usage_pb2.Timings:

@@ -9,6 +9,7 @@ from collections import deque
 from puna.backend import (
     Backend,
     BackendError,
+    DocumentScores,
     Embedding,
     Finish,
     InvalidRequestError,
@@ -115,7 +116,10 @@ class Played(LoadedModel):
     async def rerank(self, query, documents):
         if not self._backend.ranks:
             raise UnsupportedError("this model does not support reranking")
-        return [float(query in document) for document in documents]
+        lengths = [len(query) + len(document) + 3 for document in documents]
+        if self._facts.tokenizer and max(lengths, default=0) > self._facts.context_length:
+            raise PromptTooLongError(max(lengths), self._facts.context_length)
+        return DocumentScores([float(query in document) for document in documents], sum(lengths))
 
     async def aclose(self):
         self._backend.closed += 1
