@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI, AsyncStream
 
+from puna.backend import request_metadata
 from puna_openai.answers import NonsenseError
 from puna_openai.bounds import EVENT_STREAM, BoundedTransport
 from puna_openai.failures import FAILURES, CutError, StalledError, is_transient
@@ -73,7 +74,12 @@ class UpstreamClient:
         upstream = self._upstream
         async with _ending(first_by, upstream.timeout, begun=False):
             stream = await self._client.post(
-                "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=AsyncStream[object]
+                "/chat/completions",
+                cast_to=object,
+                body=body,
+                options={"headers": self._headers()},
+                stream=True,
+                stream_cls=AsyncStream[object],
             )
         async with stream:
             kind = stream.response.headers.get("content-type", "")
@@ -93,7 +99,14 @@ class UpstreamClient:
     async def embeddings(self, body: Mapping[str, Any]) -> object:
         """Return the answer of the embeddings method as a JSON value."""
         async with _ending(_after(self._upstream.timeout), self._upstream.timeout, begun=False):
-            return await self._client.post("/embeddings", cast_to=object, body=body)
+            return await self._client.post(
+                "/embeddings", cast_to=object, body=body, options={"headers": self._headers()}
+            )
+
+    def _headers(self) -> dict[str, str]:
+        """Return headers with the id and the trace of the current request. Those that the operator configured win."""
+        configured = {name.lower() for name in self._upstream.headers}
+        return {name: value for name, value in request_metadata().items() if name not in configured}
 
     async def models(self) -> object:
         """Return the list of the upstream's models as a JSON value."""

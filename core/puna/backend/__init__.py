@@ -44,6 +44,7 @@ from puna.backend.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from puna.backend.metadata import request_metadata
 from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
 from puna.backend.thinking import ThinkingBudget, ThinkingMarkers
 
@@ -80,6 +81,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "UpstreamModel",
+    "request_metadata",
 ]
 
 ENTRY_POINT_GROUP = "puna.backends"

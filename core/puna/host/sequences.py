@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 
 from puna.backend import Finish
+from puna.backend.metadata import enter_request
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
 from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
@@ -91,6 +92,7 @@ class Sequences:
 
     async def _generate(self, sequence_id: int, start: wire.StartSequence, work: int) -> None:
         finished = False
+        enter_request(start.metadata)
         try:
             with self._models.use(start.model_id) as model:
                 events = model.generate(sequence_from_wire(start))

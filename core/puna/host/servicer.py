@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from puna.backend import CONTRACT_VERSION, Backend, DocumentScores, Embedding, LoadedModel, ModelFacts
+from puna.backend.metadata import enter_request
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
@@ -250,6 +251,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         """Return what a model answers. An exception ends the call with a status and a Failure."""
         if model_id not in self.models:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
+        enter_request(dict(context.invocation_metadata() or ()))
         with self.models.use(model_id) as model:
             return await self._attempt(lambda: call(model), context, self.models.owner(model_id))
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from puna.auth.caller import Caller, enter
 from puna.auth.gate import Gate
 from puna.auth.permissions import Permission, needed
+from puna.backend.metadata import enter_request
 from puna.errors import PunaError
 from puna.request_log import choose_call_id
 from puna.rpc.error_boundary import Context, refuse
@@ -82,6 +83,7 @@ class Admission:
         """Choose the id of the call; return a context that tells the client."""
         given = metadata.get(REQUEST_ID, "")
         chosen = choose_call_id(given if isinstance(given, str) else "")
+        enter_request({**metadata, REQUEST_ID: chosen})
         # The bridge tells its client by itself.
         return context if self._bridge else _IdentifiedContext(context, chosen)
 

@@ -34,6 +34,7 @@ from puna.backend import (
     SequenceEvent,
     SequenceRequest,
 )
+from puna.backend.metadata import request_metadata
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
 from puna.errors import (
@@ -137,6 +138,8 @@ class HostModel(HostedModel):
         try:
             start = convert.sequence_to_wire(request)
             start.model_id = self._host.model_id
+            # All sequences share one call, so its own metadata cannot tell them apart.
+            start.metadata.update(request_metadata())
             self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
             while not incoming.ended:
                 if (event := await incoming.events.get()) is None:
@@ -261,7 +264,7 @@ class HostModel(HostedModel):
             self._on_death()
 
     async def _call(
-        self, method: Callable[[Any], "grpc.aio.UnaryUnaryCall[Any, T]"], request: object, *, within: float = math.inf
+        self, method: Callable[..., "grpc.aio.UnaryUnaryCall[Any, T]"], request: object, *, within: float = math.inf
     ) -> T:
         """Return the answer to an RPC of one message. Cancelling the caller cancels the RPC.
 
@@ -271,7 +274,7 @@ class HostModel(HostedModel):
         caller's own task does: if it was not cancelled, a cancelled RPC means that the host is gone.
         """
         self._check()
-        call = method(request)
+        call = method(request, metadata=tuple(request_metadata().items()))
         # A task of its own can be waited for without cancelling the RPC's task, which leaks in grpc.aio. See
         # cancel_call.
         answer = asyncio.ensure_future(call)

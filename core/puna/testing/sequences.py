@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 from puna.backend import Finish, InvalidRequestError, LoadedModel, Sampling, SequenceRequest, TextDelta
+from puna.backend.metadata import enter_request
 from puna.testing.answers import Answer, collect, first_event, refused
 from puna.testing.harness import GREEDY, ContractBase
 
@@ -36,6 +37,26 @@ class SequenceTests(ContractBase):
                 assert one.finish.output_tokens == other.finish.output_tokens
             same = await asyncio.gather(*(collect(model, self.request()) for _ in range(count)))
             assert {answer.text for answer in same} == {(await collect(model, self.request())).text}
+
+        self.run(test)
+
+    def test_the_metadata_of_a_request_changes_no_answer(self) -> None:
+        """The id and the trace of a request, which are there to be passed on, change no answer.
+
+        If it fails: read `puna.backend.request_metadata` or StartSequence.metadata only to pass it on.
+        """
+
+        async def test(model: LoadedModel) -> None:
+            plain = await collect(model, self.request())
+
+            async def traced() -> Answer:
+                trace = f"00-{7:032x}-{9:016x}-01"
+                enter_request({"x-request-id": "contract", "traceparent": trace, "tracestate": "a=1,b=2"})
+                return await collect(model, self.request())
+
+            # In a task of its own, so that the metadata ends with it.
+            found = await asyncio.create_task(traced())
+            assert (found.text, found.finish.output_tokens) == (plain.text, plain.finish.output_tokens)
 
         self.run(test)
 

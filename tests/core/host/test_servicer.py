@@ -68,6 +68,9 @@ class Context:
     def __init__(self):
         self.written = []
 
+    def invocation_metadata(self):
+        return ()
+
     async def write(self, message):
         self.written.append(message)
 

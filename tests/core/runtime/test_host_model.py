@@ -1,6 +1,7 @@
 """A scripted backend in a real host process, through every call of the contract."""
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from puna.backend import (
     TextDelta,
     UnsupportedError,
 )
+from puna.backend.metadata import enter_request
 from puna.errors import BackendCrashedError, BackendFailedError, LoadFailedError, OutOfMemoryError
 from puna.runtime.heartbeat import HangTimeouts
 
@@ -53,6 +55,27 @@ async def test_the_other_calls_come_through(load_hosted):
     vectors = await model.embed(["ab", (1, 2, 3)], raw=True)
     assert [(list(each.values), each.token_count) for each in vectors] == [([2.0, 0.5, 1.0], 2), ([3.0, 0.5, 1.0], 3)]
     assert model.facts.bos_text == "<s>"
+
+
+async def test_each_request_has_its_own_metadata_at_the_host(load_hosted, journal):
+    model = await load_hosted(journal=str(journal.path))
+
+    async def ask(number):
+        sent = {"x-request-id": f"id-{number}", "traceparent": f"00-{number:032x}-{number:016x}-01", "other": "x"}
+        enter_request(sent)
+        delta, _ = await collect(model, "@metadata")
+        await model.embed(["a"])
+        await model.tokenize("a", add_special=False, parse_special=False)
+        return {name: sent[name] for name in ("traceparent", "x-request-id")}, json.loads(delta.text)
+
+    answers = await asyncio.gather(*(asyncio.create_task(ask(number)) for number in range(1, 9)))
+    assert all(sent == got for sent, got in answers)
+    for call in ("embed", "tokenize"):
+        noted = [line.partition(" ")[2] for line in journal.lines() if line.startswith(call)]
+        assert sorted(noted) == sorted(json.dumps(sent) for sent, _ in answers)
+    # A request without metadata after requests that had some.
+    delta, _ = await collect(model, "@metadata")
+    assert json.loads(delta.text) == {}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from puna.backend import BackendError, ChatDelta, UnavailableError
+from puna.backend.metadata import enter_request
 
 
 async def test_a_stream_that_stalls_is_ended_and_closed(load, run, ask, front):
@@ -69,3 +70,17 @@ async def test_retries_end(load, run, ask, front):
     with pytest.raises(BackendError, match="status 503"):
         await run(await load("flaky", retries=1), ask())
     assert len(front.requests) == 2
+
+
+async def test_headers_that_the_operator_configured_win(load, run, ask, front):
+    loaded = await load("hello", headers={"X-Request-ID": "fixed"})
+    enter_request({"x-request-id": "client", "traceparent": "00-1-2-01"})
+    await run(loaded, ask())
+    headers = front.requests[-1][1]
+    assert (headers.getall("x-request-id"), headers["traceparent"]) == (["fixed"], "00-1-2-01")
+
+
+async def test_vectors_are_asked_for_with_the_trace(load, front):
+    enter_request({"traceparent": "00-1-2-01"})
+    await (await load("e")).embed(["a"])
+    assert front.requests[-1][1]["traceparent"] == "00-1-2-01"

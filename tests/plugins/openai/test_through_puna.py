@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import urllib.request
 
 import grpc
 import pytest
@@ -111,6 +112,33 @@ def test_chat_streams(server):
     assert (done["done_reason"], done["prompt_eval_count"], done["eval_count"]) == ("stop", 11, 3)
 
 
+TRACE = {
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate": "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7",
+    "x-request-id": "client-7",
+}
+
+
+def test_the_trace_and_the_id_of_a_request_reach_the_upstream(server, front):
+    body = json.dumps({"model": "hello", "stream": False} | HELLO).encode()
+    asked = urllib.request.Request(f"{server.url}/api/chat", body, TRACE)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.headers["X-Request-Id"] == "client-7"
+    assert {name: front.requests[-1][1][name] for name in TRACE} == TRACE
+    sent = TRACE | {"x-request-id": "client-8"}
+    with grpc.insecure_channel(server.grpc) as channel:
+        request = chat_pb2.ChatRequest(model="hello", messages=[message_pb2.ChatMessage(role="user", content="hi")])
+        chat_pb2_grpc.ChatServiceStub(channel).Chat(request, metadata=tuple(sent.items()), timeout=30)
+    assert {name: front.requests[-1][1][name] for name in TRACE} == sent
+
+
+def test_a_request_without_a_trace_starts_none(server, front):
+    server.json("/api/chat", {"model": "hello", "stream": False} | HELLO)
+    headers = front.requests[-1][1]
+    assert headers["x-request-id"]
+    assert not {"traceparent", "tracestate"} & {name.lower() for name in headers}
+
+
 def test_generate_ends_without_a_context(server):
     answer = server.json("/api/generate", {"model": "hello", "prompt": "hi", "system": "Hm.", "stream": False})
     assert (answer["response"], answer["done_reason"]) == ("Hello", "stop")
@@ -209,8 +237,8 @@ def test_models_of_upstreams_are_listed_and_serve(server):
     assert names == [
         "openai/front/a:latest",
         "openai/front/org/b:7b",
-        "openai/other/llamita:latest",
         "openai/other/llamita-embed:latest",
+        "openai/other/llamita:latest",
     ]
     assert "openai/other/llamita:latest" in [each["id"] for each in server.json("/v1/models")["data"]]
     shown = server.json("/api/show", {"model": "openai/other/llamita"})

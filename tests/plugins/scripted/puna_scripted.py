@@ -12,12 +12,14 @@ Prompts: words that are given back one piece each, with commands among them:
     @ignore       ignore SIGTERM from now on
     @together N   N pieces at once
     @unended      end without a Finish
+    @metadata     the metadata of the request, as JSON
 
 Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "slow", "stall", "chatter";
 size_bytes; journal = a file that hears what happens.
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -39,6 +41,7 @@ from puna.backend import (
     TextDelta,
     TokenLogprob,
     UnsupportedError,
+    request_metadata,
 )
 
 TRAINED_CONTEXT = 8192
@@ -113,6 +116,7 @@ class Scripted(LoadedModel):
         elif word in ERRORS:
             raise ERRORS[word]
         elif word != "@unended":
+            word = json.dumps(dict(request_metadata())) if word == "@metadata" else word
             yield TextDelta(word, (TokenLogprob(word.encode(), 7, -0.5, (TokenLogprob(b"o", 8, -1.5),)),))
 
     def _ends(self, word: str, argument: str) -> bool:
@@ -134,6 +138,7 @@ class Scripted(LoadedModel):
             say(line)
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
+        self.note(f"tokenize {json.dumps(dict(request_metadata()))}")
         return [1] * add_special + [ord(letter) for letter in text] + [2] * parse_special
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
@@ -142,6 +147,7 @@ class Scripted(LoadedModel):
         return [b"" if token < 3 and not special else chr(token).encode() for token in tokens]
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
+        self.note(f"embed {json.dumps(dict(request_metadata()))}")
         if "@long" in inputs:
             raise PromptTooLongError(9, 4)
         if "@crash" in inputs:

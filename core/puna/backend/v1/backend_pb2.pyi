@@ -781,6 +781,26 @@ class StartSequence(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     HAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
@@ -799,6 +819,7 @@ class StartSequence(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     THINKING_BUDGET_FIELD_NUMBER: _builtins.int
     SCORE_FROM_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the prompt. Special tokens in it are recognised, and BOS is added if the model wants it."""
     has_token_ids: _builtins.bool
@@ -856,6 +877,13 @@ class StartSequence(_message.Message):
     def thinking_budget(self) -> Global___ThinkingBudget:
         """The limit on the model's thinking; unset: none. Only for a host whose manifest declares `thinking_budget`."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Metadata of the client's request: "x-request-id", and "traceparent" and "tracestate" of its distributed trace
+        (https://www.w3.org/TR/trace-context/) if the client sent them. A host that forwards the sequence to another server
+        passes them on. They have no effect on the answer.
+        """
+
     def __init__(
         self,
         *,
@@ -877,10 +905,11 @@ class StartSequence(_message.Message):
         model_id: _builtins.str = ...,
         thinking_budget: Global___ThinkingBudget | None = ...,
         score_from: _builtins.int | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "constraint", b"constraint", "sampling", b"sampling", "score_from", b"score_from", "thinking_budget", b"thinking_budget", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "score_from", b"score_from", "shift", b"shift", "stop", b"stop", "text", b"text", "thinking_budget", b"thinking_budget", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_from", b"_score_from", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "chat", b"chat", "constraint", b"constraint", "has_token_ids", b"has_token_ids", "keep_tokens", b"keep_tokens", "max_tokens", b"max_tokens", "media", b"media", "metadata", b"metadata", "model_id", b"model_id", "preserved_tokens", b"preserved_tokens", "priority", b"priority", "sampling", b"sampling", "score_from", b"score_from", "shift", b"shift", "stop", b"stop", "text", b"text", "thinking_budget", b"thinking_budget", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_from: _TypeAlias = _typing.Literal["score_from"]  # noqa: Y015
     _WhichOneofArgType__score_from: _TypeAlias = _typing.Literal["_score_from", b"_score_from"]  # noqa: Y015

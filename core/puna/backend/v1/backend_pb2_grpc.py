@@ -41,6 +41,9 @@ class BackendServiceStub(object):
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
 
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -118,6 +121,9 @@ class BackendServiceServicer(object):
     Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
+
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
@@ -274,6 +280,9 @@ class BackendService(object):
     Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
+
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.

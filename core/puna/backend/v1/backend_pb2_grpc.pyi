@@ -42,6 +42,9 @@ class BackendServiceStub:
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
 
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -96,6 +99,9 @@ class BackendServiceAsyncStub(BackendServiceStub):
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
 
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
+
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
     """
@@ -145,6 +151,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     Lines on standard error. "puna.backend.v1 progress " and a number from 0 to 1 reports the progress of a load whose stream
     cannot be written to. "puna.backend.v1 error " and a JSON string is logged as an error of the model. Every line is a sign
     of life during a load.
+
+    Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
+    names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared.
