@@ -2,7 +2,7 @@
 
 The position in the tree says whose fault an error is. The text of an error is written here and nowhere else, since
 clients read it; many texts are Ollama's, to the byte. Programs read `reason`, which puna.rpc.status maps to a gRPC
-status code, and puna_rest.errors to an HTTP status. puna.auth.errors has more: what a caller may not do, or not now.
+status code, and puna_rest.errors to an HTTP status. puna.auth.errors and puna.batch.errors have more.
 
 PunaError
 ├── InvalidRequestError            the request cannot be served as it is

@@ -94,6 +94,32 @@ class Limits:
     max_kept_answer_bytes: int = 16 << 20
     """Bytes of answers of /v1/responses that are kept in memory, so that later requests can refer to their items."""
 
+    # Batches and files of clients.
+    max_batch_requests: int = 50_000
+    """Requests of one batch."""
+    max_batch_request_bytes: int = 8 << 20
+    """Bytes of one request of a batch, and of one line of a file of requests."""
+    max_file_bytes: int = 200 << 20
+    """Bytes of one file of a client, and of the requests of one batch."""
+    max_batches: int = 1_000
+    """Batches that are kept."""
+    max_batches_per_key: int = 200
+    """Batches of one API key that are kept."""
+    max_files: int = 2_000
+    """Files of clients that are kept."""
+    max_files_per_key: int = 500
+    """Files of one API key that are kept."""
+    max_stored_bytes: int = 32 << 30
+    """Bytes of all files of clients, and of all batches with their answers."""
+    max_stored_bytes_per_key: int = 8 << 30
+    """Bytes of the files of one API key, and of its batches with their answers."""
+    max_batch_seconds: float = 604_800.0
+    """Seconds of the longest completion window of a batch."""
+    max_kept_seconds: float = 2_592_000.0
+    """Seconds for which a file, and a batch that has ended, are kept."""
+    max_batch_concurrency: int = 8
+    """Requests of batches that run at once."""
+
     # The event loop, which all requests share.
     max_loop_seconds: float = 0.1
     """Seconds of one turn of the event loop after which the watchdog logs the place in the code."""

@@ -111,6 +111,8 @@ class Settings:
     """Hosts that registries may refer to although their addresses are not public, in the same form."""
     registry_realms: tuple[str, ...] = ()
     """Token servers on other hosts that get a registry's credentials: registry=host."""
+    batches: Path | None = None
+    """The folder of batches and files of clients; None: the server keeps none."""
     keys: Path = Path()
     """The file of API keys. If there is one, callers need a key."""
     api_key: str = field(default="", repr=False)
@@ -214,6 +216,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES"),
         registry_peers=_list(environ, "PUNA_REGISTRY_PEERS"),
         registry_realms=_list(environ, "PUNA_REGISTRY_REALMS"),
+        batches=_path(environ, "PUNA_BATCHES") or platformdirs.user_data_path("puna", appauthor=False) / "batches",
         keys=_path(environ, "PUNA_KEYS") or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
         api_key=environ.get("PUNA_API_KEY", "").strip(),
         expose=_exposed(_list(environ, "PUNA_EXPOSE")),

@@ -145,13 +145,19 @@ VARIABLES: Final = (
         (CORE, BRIDGE),
     ),
     *_CONNECTIONS,
+    Variable(
+        "PUNA_BATCHES",
+        "path",
+        "`$XDG_DATA_HOME/puna/batches`",
+        "folder of batches and of the files of clients; one server uses it at a time",
+    ),
     Variable("PUNA_KEYS", "path", "`keys.json` beside the configuration", "file of API keys; see SECURITY.md"),
     Variable("PUNA_API_KEY", "text", "", "API key that a command sends", (CLIENT,), in_file=False),
     Variable(
         "PUNA_EXPOSE",
         "list",
         "all",
-        "what the server offers: generate, chat, embed, tokenize, rank, models, manage, server",
+        "what the server offers: generate, chat, embed, tokenize, rank, batch, models, manage, server",
         choices=EXPOSURES,
     ),
     Variable(

@@ -144,6 +144,7 @@ def serving(store, program=PUNA, *, tracebacks=False, **environment):
             "OLLAMA_HOST": "127.0.0.1:0",
             "PUNA_GRPC_HOST": "127.0.0.1:0",
             "OLLAMA_MODELS": str(store),
+            "PUNA_BATCHES": str(Path(store).parent / "batches"),
             "PUNA_MAX_LOOP_SECONDS": LOOP_SECONDS,
         }
         | environment,

@@ -27,6 +27,8 @@ class Caller:
     """True for a program of the server's own account: it calls through the Unix socket."""
     bridge: bool = False
     """True for a request of this process's REST bridge, whose time of arrival is trusted."""
+    background: bool = False
+    """True for a request of a batch, which gives way to all others."""
     gate: "Gate | None" = None
     """The gate that admitted the caller."""
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from puna.auth.caller import Caller
 from puna.auth.errors import NotExposedError, PermissionDeniedError, UnauthenticatedError
 from puna.auth.keys import ApiKey, KeyFile
-from puna.auth.permissions import Permission, exposure, needed
+from puna.auth.permissions import Permission, exposure, needed, runs_models
 from puna.auth.usage import Ledger
 
 _BEARER = "bearer "
@@ -58,9 +58,29 @@ class Gate:
 
         Entering raises RateLimitedError or QuotaExceededError. Only methods that run models count.
         """
-        if caller.key is None or needed(method) is not Permission.INFERENCE:
+        # Requests of a batch are counted when they run.
+        if caller.key is None or needed(method) is not Permission.INFERENCE or not runs_models(method):
             return nullcontext()
         return self.ledger.running(caller.key)
+
+    def resume(self, key_id: str, method: str, *, local: bool) -> Caller:
+        """Return the caller of a request of a batch, which runs without the text of its key.
+
+        `key_id` and `local` are those of the creator of the batch; an empty id stands for a creator without a key. The
+        limits on the rate and on concurrent requests do not apply, because the server itself sets the pace. Raises
+        UnauthenticatedError if the key is gone, NotExposedError, PermissionDeniedError, QuotaExceededError.
+        """
+        key = next((each for each in self.listed() if each.id == key_id and not each.revoked), None)
+        if key is None and (key_id or (self.closed and not local)):
+            raise UnauthenticatedError("the API key is not valid")
+        group = exposure(method)
+        if self.expose and group and group not in self.expose and not local:
+            raise NotExposedError(group)
+        if key is not None:
+            if needed(method) not in key.permissions:
+                raise PermissionDeniedError(f"the API key {key.name!r} lacks a permission that the request needs")
+            self.ledger.check_quota(key)
+        return Caller(key=key, local=local, background=True, gate=self)
 
     def _key(self, metadata: Mapping[str, str | bytes]) -> ApiKey:
         assert self._keys is not None

@@ -40,6 +40,8 @@ _BY_SERVICE: Final = {
     "puna.v1.EmbedService": Permission.INFERENCE,
     "puna.v1.TokenizeService": Permission.INFERENCE,
     "puna.v1.RankService": Permission.INFERENCE,
+    "puna.v1.BatchService": Permission.INFERENCE,
+    "puna.v1.FilesService": Permission.INFERENCE,
     "puna.v1.ModelsService": Permission.MODELS,
     "puna.v1.ServerService": Permission.ADMIN,
     "xds.service.orca.v3.OpenRcaService": Permission.READ,
@@ -58,7 +60,10 @@ _BY_METHOD: Final = {
     "puna.v1.ServerService/ListUsage": Permission.READ,  # of the caller's own key
 }
 
-EXPOSURES: Final = ("generate", "chat", "embed", "tokenize", "rank", "models", "manage", "server")
+_APART: Final = frozenset({"puna.v1.BatchService", "puna.v1.FilesService"})
+"""Services that need the permission to run models, and whose calls run none."""
+
+EXPOSURES: Final = ("generate", "chat", "embed", "tokenize", "rank", "batch", "models", "manage", "server")
 """The names that the setting `expose` takes."""
 _ALWAYS_EXPOSED: Final = frozenset({"puna.v1.ServerService/GetServerInfo"})
 _EXPOSURE_BY_SERVICE: Final = {
@@ -67,6 +72,8 @@ _EXPOSURE_BY_SERVICE: Final = {
     "puna.v1.EmbedService": "embed",
     "puna.v1.TokenizeService": "tokenize",
     "puna.v1.RankService": "rank",
+    "puna.v1.BatchService": "batch",
+    "puna.v1.FilesService": "batch",
     "puna.v1.ModelsService": "manage",
 }
 
@@ -78,6 +85,11 @@ def needed(method: str) -> Permission | None:
     if service in OPEN:
         return None
     return _BY_METHOD.get(name) or _BY_SERVICE.get(service, Permission.ADMIN)
+
+
+def runs_models(method: str) -> bool:
+    """Return whether a call of a method that needs the permission INFERENCE runs a model by itself."""
+    return method.removeprefix("/").partition("/")[0] not in _APART
 
 
 def exposure(method: str) -> str:

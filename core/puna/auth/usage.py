@@ -91,6 +91,15 @@ class Ledger:
         finally:
             bucket.running -= 1
 
+    def check_quota(self, key: ApiKey) -> None:
+        """Raise QuotaExceededError if a key has used its tokens of the day."""
+        self._check_quota(key, self.counts(key.id))
+
+    def count(self, key: ApiKey) -> None:
+        """Count a request of a batch, to which the limits by time do not apply."""
+        self.counts(key.id).requests += 1
+        self._changed = True
+
     def spend(self, key: ApiKey, prompt_tokens: int, output_tokens: int) -> None:
         """Charge tokens to a key."""
         counts = self.counts(key.id)
@@ -118,11 +127,14 @@ class Ledger:
         bucket.since = now
         return bucket
 
-    def _check(self, key: ApiKey, counts: Counts, bucket: _Bucket) -> None:
+    def _check_quota(self, key: ApiKey, counts: Counts) -> None:
         if key.tokens_per_day and counts.day_tokens >= key.tokens_per_day:
             now = self._now()
             over = _DAY - (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
             raise QuotaExceededError(key.tokens_per_day, over)
+
+    def _check(self, key: ApiKey, counts: Counts, bucket: _Bucket) -> None:
+        self._check_quota(key, counts)
         if key.concurrent_requests and bucket.running >= key.concurrent_requests:
             raise RateLimitedError(f"this key may run {key.concurrent_requests} requests at once", 1.0)
         if key.requests_per_minute and bucket.left < 1:

@@ -273,9 +273,11 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
 
     `gate` decides about calls; without one every caller may do everything.
     """
+    from puna.batch.core import Batches
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.rpc.authorization import Admission
+    from puna.rpc.batch_items import ItemPerformer
     from puna.rpc.credentials import server_credentials
     from puna.rpc.inprocess import InProcessChannel
     from puna.rpc.server import add_services, serving
@@ -294,22 +296,27 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
         backends=InstalledBackends(backends, settings),
     )
     await asyncio.to_thread(_open, store)
-    # The order of leaving is the reverse: first no more calls, then the models, then the workers of templates.
+    batches = Batches(settings.batches, settings.limits)
+    # The order of leaving is the reverse: first no more calls, then batches, the models, and the workers of templates.
     async with (
         sandbox,
         ModelPool(backends, settings) as pool,
+        batches.running(
+            (core := Serving(store, pool, settings, backends, sandbox)).activity, ItemPerformer(core, gate)
+        ),
         serving(
-            core := Serving(store, pool, settings, backends, sandbox),
+            core,
             settings.grpc_host,
             uds=core_socket.prepared,
             gate=gate,
             credentials=server_credentials(files) if (files := access.tls_files(settings)) else None,
+            batches=batches,
         ) as address,
         InProcessChannel(Admission(gate, bridge=True) if gate else None) as channel,
         access.saving(gate),
     ):
         # The same servicers as behind the socket, so the bridge sees the public API.
-        add_services(core, cast("grpc.aio.Server", channel))
+        add_services(core, cast("grpc.aio.Server", channel), batches)
         with _measured(core, pool, settings):
             yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends, core.metrics)
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from puna.auth.caller import current
+from puna.auth.caller import Caller, current
 from puna.errors import InvalidRequestError
 from puna.messages import Message, Think, ToolCall, ToolChoice
 from puna.models.create.request import CreateRequest
 from puna.rpc import json_fields
 from puna.rpc.json_fields import json_object
 from puna.serving.requests import (
+    BACKGROUND_PRIORITY,
     ChatRequest,
     EmbedRequest,
     GenerateRequest,
@@ -176,8 +177,9 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         thinking_budget=wire.thinking_budget if wire.HasField("thinking_budget") else None,
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
-        keep_alive=_keep_alive(wire.keep_alive) if wire.HasField("keep_alive") else None,
-        priority=wire.priority if caller.may_prioritise else 0,
+        # A batch must not unload a model that others use.
+        keep_alive=_keep_alive(wire.keep_alive) if wire.HasField("keep_alive") and not caller.background else None,
+        priority=_priority(wire, caller),
         cache_salt=wire.cache_salt,
         backend_options={
             name: json_object(text, f"backend_options_json[{name!r}]")
@@ -185,6 +187,12 @@ def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
         },
         **started,
     )
+
+
+def _priority(wire: options_pb2.RequestOptions, caller: Caller) -> int:
+    if caller.background:
+        return BACKGROUND_PRIORITY
+    return max(wire.priority, BACKGROUND_PRIORITY + 1) if caller.may_prioritise else 0
 
 
 def _constraint(wire: options_pb2.OutputConstraint) -> OutputConstraint | None:

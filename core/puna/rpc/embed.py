@@ -90,7 +90,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
             reading.add_done_callback(retrieve_exception)
             try:
                 while items := await _next(arrived):
-                    results = await self._results(asked, [each.input for each in items])
+                    results = await self._results(asked, [each.input for each in items], entry)
                     for item, result in zip(items, results, strict=True):
                         await context.write(_result(item.id, result, config.encoding, entry))
                 if bad:
@@ -99,21 +99,22 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
                 reading.cancel()
                 await asyncio.wait({reading})
 
-    async def _results(self, asked: EmbedRequest, texts: Sequence[str]) -> list[Embeddings | PunaError]:
+    async def _results(self, asked: EmbedRequest, texts: Sequence[str], entry: Entry) -> list[Embeddings | PunaError]:
         """Embed texts; return for each its vector, or the error that concerns it alone.
 
         One bad text fails a whole call of the backend. Halves are tried again until the bad text is alone, which costs
         a logarithm of extra calls for each bad text and none without one.
         """
         try:
-            found = await self._serving.embed(replace(asked, inputs=tuple(texts)))
+            found = await self._serving.embed(replace(asked, inputs=tuple(texts)), entry.on_progress)
         except InvalidRequestError as error:
             if not _concerns_text(error):
                 raise
             if len(texts) == 1:
                 return [error]
             half = len(texts) // 2
-            return [*await self._results(asked, texts[:half]), *await self._results(asked, texts[half:])]
+            halves = texts[:half], texts[half:]
+            return [result for each in halves for result in await self._results(asked, each, entry)]
         return [
             replace(found, vectors=(vector,), token_counts=(count,), usage=replace(found.usage, prompt_tokens=count))
             for vector, count in zip(found.vectors, found.token_counts, strict=True)

@@ -12,12 +12,15 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from puna.auth.gate import Gate
+from puna.batch.core import Batches
 from puna.limits import LARGEST_INT32
 from puna.process import exit as process_exit
 from puna.rpc import load_reports
 from puna.rpc.authorization import Admission
+from puna.rpc.batch import BatchServicer
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
+from puna.rpc.files import FilesServicer
 from puna.rpc.generate import GenerateServicer
 from puna.rpc.health import HealthServicer
 from puna.rpc.intake import Guarded, Intake
@@ -30,10 +33,14 @@ from puna.serving.activity import LAST_GRACE
 from puna.serving.core import Serving
 from puna.settings import Settings
 from puna_client.v1 import (
+    batch_pb2,
+    batch_pb2_grpc,
     chat_pb2,
     chat_pb2_grpc,
     embed_pb2,
     embed_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
     generate_pb2,
     generate_pb2_grpc,
     models_pb2,
@@ -64,6 +71,8 @@ SERVICES: Final = (
             (models_pb2, "ModelsService"),
             (tokenize_pb2, "TokenizeService"),
             (rank_pb2, "RankService"),
+            (batch_pb2, "BatchService"),
+            (files_pb2, "FilesService"),
             (server_pb2, "ServerService"),
         )
     ),
@@ -78,13 +87,14 @@ async def serving(
     uds: Callable[[int], Path | None] | None = None,
     gate: Gate | None = None,
     credentials: grpc.ServerCredentials | None = None,
+    batches: Batches | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the context ends; yield the bound address.
 
     `address` is "host:port"; port 0 takes a free one. `uds` returns the path of a Unix socket to serve on too, given
     the bound port, or None. `gate` decides about calls; without one every caller may do everything. With `credentials`
-    the port speaks TLS. On exit, running calls end after GRACE
-    with the status of a server that ends. OSError: the address is not available.
+    the port speaks TLS. `batches` are those that the services of batches and files serve. On exit, running calls end
+    after GRACE with the status of a server that ends. OSError: the address is not available.
     """
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
@@ -93,7 +103,7 @@ async def serving(
     guard = Guarded(server, Intake(limits), Admission(gate, bridge=False, reports=reports) if gate else None)
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
-    add_services(core, guarded)
+    add_services(core, guarded, batches)
     HealthServicer(core, SERVICES).add_to(guard)
     guard.add_registered_method_handlers(load_reports.SERVICE, reports.handlers())
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
@@ -166,8 +176,11 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     return tuple((name, int(min(value, LARGEST_INT32))) for name, value in found) + packed
 
 
-def add_services(core: Serving, server: grpc.aio.Server) -> None:
-    """Add all services of the public API to a server."""
+def add_services(core: Serving, server: grpc.aio.Server, batches: Batches | None = None) -> None:
+    """Add all services of the public API to a server. Without `batches`, BatchService and FilesService refuse calls."""
+    kept = batches or Batches()
+    batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(kept), server)
+    files_pb2_grpc.add_FilesServiceServicer_to_server(FilesServicer(kept), server)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(core), server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(core), server)
     embed_pb2_grpc.add_EmbedServiceServicer_to_server(EmbedServicer(core), server)

@@ -12,6 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from google.rpc.status_pb2 import Status
 
 from puna.auth.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
+from puna.batch.errors import BatchExpiredError
 from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
@@ -82,6 +83,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ClientStalledError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    BatchExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
     ServerEndingError: grpc.StatusCode.UNAVAILABLE,
     StoreFailedError: grpc.StatusCode.FAILED_PRECONDITION,
     RemoteModelNotFoundError: grpc.StatusCode.NOT_FOUND,

@@ -24,7 +24,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
     @unary
     async def Tokenize(self, request: tokenize_pb2.TokenizeRequest, context: Context) -> tokenize_pb2.TokenizeResponse:
         """Tokenize a text."""
-        with observed(self._serving.activity, request.model, "Tokenize"):
+        with observed(self._serving.activity, request.model, "Tokenize") as entry:
             bounds.check_options(request.options, self._serving.settings.limits)
             tokens = await self._serving.tokenize(
                 request.model,
@@ -34,6 +34,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
                 parse_special=request.parse_special if request.HasField("parse_special") else True,
                 with_pieces=request.with_pieces,
                 options=convert.request_options(request.options),
+                on_progress=entry.on_progress,
             )
         return tokenize_pb2.TokenizeResponse(
             token_ids=tokens.ids, pieces=tokens.pieces, context_length=tokens.context_length
@@ -44,13 +45,14 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
         self, request: tokenize_pb2.DetokenizeRequest, context: Context
     ) -> tokenize_pb2.DetokenizeResponse:
         """Return the text of tokens."""
-        with observed(self._serving.activity, request.model, "Detokenize"):
+        with observed(self._serving.activity, request.model, "Detokenize") as entry:
             bounds.check_detokenize(request, self._serving.settings.limits)
             raw = await self._serving.detokenize(
                 request.model,
                 request.token_ids,
                 special=not request.skip_special,
                 options=convert.request_options(request.options),
+                on_progress=entry.on_progress,
             )
         return tokenize_pb2.DetokenizeResponse(text=raw.decode(errors="replace"), raw=raw)
 

@@ -54,6 +54,8 @@ class LeaseKind(Enum):
     """Runs sequences, one after the other; each needs a slot of the model."""
     CALL = "call"
     """Embeds, ranks or tokenizes, without a slot."""
+    BACKGROUND = "background"
+    """Runs a sequence or a call of a batch. It does not count where requests are refused for being too many."""
     LOAD_ONLY = "load_only"
     """Has the model loaded and does nothing with it."""
 

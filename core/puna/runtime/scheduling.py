@@ -126,6 +126,8 @@ class Scheduler(Generic[M]):
         self._models = models
         self._stall_seconds = stall_seconds
         self._queue: WaitQueue[PendingRequest[M]] = WaitQueue()
+        self._background = 0
+        """Number of requests of batches in the queue."""
         self._by_model: dict[str, WaitQueue[PendingRequest[M]]] = {}
         self._reporter = PositionReporter(self._queue, self._report_position)
         self._jobs: dict[str, LoadJob[M]] = {}
@@ -153,8 +155,9 @@ class Scheduler(Generic[M]):
 
     @property
     def waiting(self) -> int:
-        """Number of waiting requests, including the requests whose jobs run."""
-        return len(self._queue) + len(self._jobs)
+        """Number of waiting requests, including the requests whose jobs run. Those of batches do not count."""
+        jobs = sum(job.request.kind is not LeaseKind.BACKGROUND for job in self._jobs.values())
+        return len(self._queue) - self._background + jobs
 
     def waiting_for(self, model: str) -> list[PendingRequest[M]]:
         """Return the requests that wait for a model, without the request that started its job."""
@@ -171,6 +174,7 @@ class Scheduler(Generic[M]):
             contextvars.copy_context(),
         )
         ticket = pending.ticket = self._queue.join(pending, priority)
+        self._background += kind is LeaseKind.BACKGROUND
         self._by_model.setdefault(requirements.key, WaitQueue()).add(ticket)
         self._reporter.joined(ticket)
         self._next()
@@ -196,6 +200,7 @@ class Scheduler(Generic[M]):
         if ticket is None:
             return
         pending.ticket = None
+        self._background -= pending.kind is LeaseKind.BACKGROUND
         self._queue.leave(ticket)
         if (queue := self._by_model.get(key)) is not None:
             queue.leave(ticket)

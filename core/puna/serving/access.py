@@ -36,7 +36,7 @@ from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
 from puna.serving.offered_models import OfferedModels
-from puna.serving.requests import RequestOptions
+from puna.serving.requests import BACKGROUND_PRIORITY, RequestOptions
 from puna.serving.sampling_options import check_size, model_requirements
 from puna.serving.templates import ModelTemplates
 from puna.settings import Settings
@@ -150,6 +150,8 @@ class Access:
             else:
                 on_progress(Progress(phase="loading", fraction=progress.fraction))
 
+        if request.priority == BACKGROUND_PRIORITY and kind is not LeaseKind.LOAD_ONLY:
+            kind = LeaseKind.BACKGROUND
         return self._pool.lease(
             model_requirements(model, options, request, self.settings),
             keep_alive=request.keep_alive,

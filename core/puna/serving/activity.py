@@ -8,10 +8,10 @@ out from the entry why it was cancelled: because a CancelRequests call named it 
 import asyncio
 import math
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from puna import events, request_log
 from puna.auth.caller import current
@@ -19,8 +19,33 @@ from puna.errors import PunaError, ServerEndingError
 from puna.serving.answers import Done, Progress, Timings, Usage
 from puna.serving.load_meter import LoadMeter
 
+_APART: Final = frozenset(
+    ("PullModel", "PushModel", "CreateModel", "CopyModel", "DeleteModel", "ImportModels", "CheckStore", "UploadBlob")
+)
+"""Requests that run no model. Batches run beside them."""
 LAST_GRACE = 10.0
 """Seconds that cancelled requests may take to clean up."""
+
+
+class Yielding(Protocol):
+    """Work in the background, which gives way to requests."""
+
+    def on_begin(self) -> None:
+        """A request begins."""
+
+    def on_wait(self) -> None:
+        """A request waits for a slot or for a model."""
+
+    def on_idle(self) -> None:
+        """The last request has ended, or the server is about to end."""
+
+
+class _NoWork:
+    def on_begin(self) -> None: ...
+
+    def on_wait(self) -> None: ...
+
+    def on_idle(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -51,9 +76,14 @@ class Entry:
     """Whether another request cancelled it."""
     ended: bool = False
     """Whether the server cancelled it because the server ends."""
+    on_wait: Callable[[], None] | None = None
+    """Called while the request waits; None for requests that nothing gives way to."""
 
     def on_progress(self, progress: Progress) -> None:
-        """Keep the queue position for ListRequests."""
+        """Keep the queue position for ListRequests, and have the background give way."""
+        # A request that finds its model loaded and a slot free reports neither phase.
+        if self.on_wait is not None and progress.phase in ("queued", "loading"):
+            self.on_wait()
         # Requests that wait for one load are all told of its progress and keep their order.
         if progress.phase != "loading":
             self.queue_position = progress.position if progress.phase == "queued" else 0
@@ -83,6 +113,14 @@ class Activity:
         self._refusing = asyncio.Event()
         self.load: Final = LoadMeter()
         """How busy the requests under way keep the server."""
+        self._in_front = 0
+        self.background: Yielding = _NoWork()
+        """The work that gives way to requests."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request that may run a model is under way. Those of batches do not count."""
+        return self._in_front > 0
 
     @property
     def leaving(self) -> bool:
@@ -131,8 +169,15 @@ class Activity:
         self._entries[entry.id] = entry
         began = time.monotonic()
         failure: BaseException | None = None
+        in_front = not (current().background or method in _APART)
+        if in_front:
+            self._in_front += 1
+            entry.on_wait = self.background.on_wait
+            self.background.on_begin()
         try:
-            with request_log.grpc_call(entry.id, method, model), self.load.counted(method):
+            # A balancer sends requests here although a batch runs, since the batch gives way to them.
+            counted = self.load.counted(method) if in_front else nullcontext()
+            with request_log.grpc_call(entry.id, method, model), counted:
                 yield entry
         except BaseException as error:
             failure = error
@@ -141,8 +186,12 @@ class Activity:
             del self._entries[entry.id]
             if entry.arrivals is not None:
                 events.publish(_ended(entry, began, failure))
+            self._in_front -= in_front
+            if in_front and not self._in_front:
+                self.background.on_idle()
             # An answer that was cut off has no counts. The tokens that it has sent are charged nevertheless.
-            used = entry.usage or Usage(output_tokens=entry.output_tokens)
+            # A request of a batch that was interrupted is run again, and then charged.
+            used = entry.usage or Usage(output_tokens=0 if current().background else entry.output_tokens)
             current().spend(used.prompt_tokens, used.output_tokens)
             # `drain` is the only waiter. It clears the event before it waits, so setting it at other times does no
             # harm.
@@ -156,6 +205,7 @@ class Activity:
         left, or after LAST_GRACE more seconds.
         """
         self._leaving.set()
+        self.background.on_idle()
         if delay > 0:
             await asyncio.sleep(delay)
         self.refuse()

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from puna.messages import Message, Think, Tool, ToolChoice
+
+BACKGROUND_PRIORITY: Final = -(1 << 31)
+"""Priority of requests of batches. All others have a larger one."""
 
 
 @dataclass(frozen=True, slots=True)

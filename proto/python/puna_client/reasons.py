@@ -19,6 +19,7 @@ __all__ = [
     "BackendFailedError",
     "BackendNotFoundError",
     "BackendUnavailableError",
+    "BatchExpiredError",
     "BlobNotFoundError",
     "CapabilityMissingError",
     "ClientStalledError",
@@ -80,6 +81,10 @@ class BackendNotFoundError(FailedPreconditionError, reason="BACKEND_NOT_FOUND"):
 
 class BackendUnavailableError(UnavailableError, reason="BACKEND_UNAVAILABLE"):
     """The backend cannot serve the request now, for example because an upstream is busy or down."""
+
+
+class BatchExpiredError(DeadlineExceededError, reason="BATCH_EXPIRED"):
+    """A request of a batch did not run within the completion window."""
 
 
 class BlobNotFoundError(NotFoundError, reason="BLOB_NOT_FOUND"):

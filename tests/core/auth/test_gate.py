@@ -73,3 +73,40 @@ def test_only_what_is_exposed(keys):
 
 def test_a_binary_header_is_no_key():
     assert given_key({"authorization": b"Bearer x"}) == ""
+
+
+def test_a_request_of_a_batch_has_the_rights_of_its_key(keys):
+    key, _ = keys.create(name="shop", models=("a",))
+    caller = Gate(keys).resume(key.id, CHAT, local=False)
+    assert (caller.key, caller.background, caller.bridge) == (key, True, False)
+    with pytest.raises(PermissionDeniedError):
+        Gate(keys).resume(key.id, PULL, local=False)
+    with pytest.raises(NotExposedError):
+        Gate(keys, expose=("embed",)).resume(key.id, CHAT, local=False)
+
+
+def test_a_request_of_a_batch_ends_with_its_key(keys):
+    key, _ = keys.create(name="shop")
+    keys.revoke(key.id)
+    gate = Gate(keys)
+    # The second was made without a key, before there were any.
+    for id_ in (key.id, ""):
+        with pytest.raises(UnauthenticatedError):
+            gate.resume(id_, CHAT, local=False)
+    assert gate.resume("", CHAT, local=True).local
+
+
+def test_a_request_of_a_batch_needs_no_key_where_no_one_does(keys):
+    assert Gate(keys).resume("", CHAT, local=False).key is None
+    with pytest.raises(UnauthenticatedError):
+        Gate(keys).resume("gone", CHAT, local=False)
+
+
+def test_calls_about_batches_count_against_no_limit(keys):
+    key, text = keys.create(name="shop", requests_per_minute=1)
+    gate = Gate(keys)
+    caller = admit(gate, "/puna.v1.BatchService/GetBatch", {"authorization": f"Bearer {text}"})
+    for _ in range(3):
+        with gate.counted("/puna.v1.BatchService/GetBatch", caller):
+            pass
+    assert gate.ledger.counts(key.id).requests == 0

@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import descriptor_pool
 
-from puna.auth.permissions import EXPOSURES, GRANTS, Permission, exposure, needed
+from puna.auth.permissions import EXPOSURES, GRANTS, Permission, exposure, needed, runs_models
 from puna.rpc.server import SERVICES
 
 METHODS = [
@@ -15,14 +15,16 @@ RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Co
 CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
 LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "ListUsage")
 OTHERS = ("ListRequests", "CancelRequests")
+KEEPING = ("/puna.v1.BatchService/", "/puna.v1.FilesService/")
+"""Services whose methods handle what a key may run later."""
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_needs_the_permission_of_its_kind(method):
     name = method.rpartition("/")[2].removeprefix("Stream")
     kinds = {
-        Permission.INFERENCE: name.startswith(RUNNING),
-        Permission.MODELS: name.startswith(CHANGING),
+        Permission.INFERENCE: name.startswith(RUNNING) or method.startswith(KEEPING),
+        Permission.MODELS: name.startswith(CHANGING) and not method.startswith(KEEPING),
         Permission.READ: name in LOOKING or method.endswith("/StreamModel"),
         Permission.METRICS: name == "GetMetrics",
         Permission.ADMIN: name in OTHERS,
@@ -34,6 +36,12 @@ def test_each_method_needs_the_permission_of_its_kind(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_belongs_to_an_exposure(method):
     assert exposure(method) in EXPOSURES or method.endswith("GetServerInfo")
+
+
+def test_calls_about_batches_run_no_model():
+    assert {method for method in METHODS if not runs_models(method)} == {
+        method for method in METHODS if method.startswith(KEEPING)
+    }
 
 
 def test_an_unknown_method_needs_everything():

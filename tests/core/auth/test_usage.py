@@ -131,3 +131,16 @@ def test_a_full_disk_stops_no_request(tmp_path, caplog):
     ledger.spend(KEY, 1, 1)
     ledger.save()
     assert "cannot be kept" in caplog.text
+
+
+def test_a_request_of_a_batch_meets_the_quota_alone(tmp_path):
+    key = ApiKey(id="k", name="k", digest="", requests_per_minute=1, concurrent_requests=1, tokens_per_day=5)
+    ledger = Ledger()
+    for _ in range(3):
+        ledger.check_quota(key)
+        ledger.count(key)
+    ledger.spend(key, 3, 2)
+    with pytest.raises(QuotaExceededError):
+        ledger.check_quota(key)
+    counts = ledger.counts("k")
+    assert (counts.requests, counts.refused) == (3, 0)

@@ -2,10 +2,14 @@ import grpc.aio
 import pytest
 from tests.core.serving.conftest import backend, registry, serving, settings, stocked
 
+from puna.batch.core import Batches
+from puna.rpc.batch_items import ItemPerformer
 from puna.rpc.server import serving as running
 from puna_client.v1 import (
+    batch_pb2_grpc,
     chat_pb2_grpc,
     embed_pb2_grpc,
+    files_pb2_grpc,
     generate_pb2_grpc,
     models_pb2_grpc,
     rank_pb2_grpc,
@@ -27,12 +31,21 @@ class Stubs:
         self.models = models_pb2_grpc.ModelsServiceStub(channel)
         self.tokenize = tokenize_pb2_grpc.TokenizeServiceStub(channel)
         self.rank = rank_pb2_grpc.RankServiceStub(channel)
+        self.batch = batch_pb2_grpc.BatchServiceStub(channel)
+        self.files = files_pb2_grpc.FilesServiceStub(channel)
         self.server = server_pb2_grpc.ServerServiceStub(channel)
 
 
 @pytest.fixture
-async def address(serving):
-    async with running(serving, "127.0.0.1:0") as bound:
+async def batches(serving, tmp_path):
+    kept = Batches(tmp_path / "batches", serving.settings.limits)
+    async with kept.running(serving.activity, ItemPerformer(serving), settle_seconds=0):
+        yield kept
+
+
+@pytest.fixture
+async def address(serving, batches):
+    async with running(serving, "127.0.0.1:0", batches=batches) as bound:
         yield bound
 
 

@@ -166,3 +166,21 @@ async def test_waiting_requests_hear_their_position_and_the_progress(scheduler, 
     assert heard == [Queued(1), Loading(0.5)]
     provider.finish("a")
     await asyncio.gather(first, second)
+
+
+async def test_requests_of_batches_do_not_count_as_waiting(scheduler, provider):
+    background = [
+        asyncio.ensure_future(scheduler.wait(need(name), LeaseKind.BACKGROUND, -1, lambda _: None)) for name in "ab"
+    ]
+    await settle()
+    assert scheduler.waiting == 0
+    waiting = wait(scheduler, "c")
+    await settle()
+    assert scheduler.waiting == 1
+    background[1].cancel()
+    await settle()
+    assert scheduler.waiting == 1
+    for name in "ac":
+        provider.finish(name)
+    await asyncio.gather(waiting, background[0])
+    assert scheduler.waiting == 0

@@ -2,6 +2,8 @@ import asyncio
 
 import pytest
 
+from puna.auth.caller import Caller
+from puna.auth.caller import enter as enter_caller
 from puna.errors import ServerEndingError
 from puna.serving.activity import Activity
 from puna.serving.answers import Progress
@@ -88,3 +90,56 @@ async def test_only_a_queued_request_has_a_position(activity):
     entry.on_progress(Progress(phase="queued", position=0))
     assert entry.queue_position == 0
     task.cancel()
+
+
+class Heard:
+    """Work in the background that remembers what it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def on_begin(self):
+        self.told.append("begin")
+
+    def on_wait(self):
+        self.told.append("wait")
+
+    def on_idle(self):
+        self.told.append("idle")
+
+
+async def test_the_background_hears_of_requests_in_front_of_it(activity):
+    heard = activity.background = Heard()
+    with activity.entered("m", "Chat") as entry:
+        assert activity.busy
+        entry.on_progress(Progress(phase="prefill"))
+        assert heard.told == ["begin"]
+        entry.on_progress(Progress(phase="queued", position=0))
+        entry.on_progress(Progress(phase="loading", fraction=0.0))
+        with activity.entered("m", "Embed"):
+            pass
+        assert "idle" not in heard.told
+    assert not activity.busy
+    assert heard.told == ["begin", "wait", "wait", "begin", "idle"]
+
+
+async def test_the_background_gives_way_neither_to_itself_nor_to_transfers(activity):
+    heard = activity.background = Heard()
+
+    async def background():
+        enter_caller(Caller(background=True))
+        with activity.entered("m", "Chat") as entry:
+            entry.on_progress(Progress(phase="queued", position=3))
+            assert not activity.busy
+
+    await asyncio.create_task(background())
+    with activity.entered("m", "PullModel"):
+        assert not activity.busy
+    assert heard.told == []
+
+
+async def test_the_background_hears_that_the_server_is_leaving(activity):
+    heard = activity.background = Heard()
+    await activity.drain(1.0)
+    assert heard.told == ["idle"]
+    assert activity.leaving
