@@ -64,10 +64,15 @@ class FileWriter:
         check_room(self._preparation.folder, len(chunk))
         self._content.write(chunk)
 
-    def finish(self) -> StoredFile:
-        """Store the file durably, and return its description."""
-        new = StoredFile(**{**asdict(self._new), "size": self._size})
+    def flush(self, size: int | None = None) -> None:
+        """Flush the file to the disk. InvalidRequestError: it is not of this size."""
+        if size is not None and size != self._size:
+            raise InvalidRequestError(f"the file has {self._size} bytes and not {size}", field="config.size_bytes")
         flush(self._content)
+
+    def finish(self) -> StoredFile:
+        """Have the file exist, and return its description. It must have been flushed."""
+        new = StoredFile(**{**asdict(self._new), "size": self._size})
         with self._preparation.create(_DESCRIPTION) as file:
             file.write(json.dumps(asdict(new)).encode())
             flush(file)

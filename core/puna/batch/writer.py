@@ -63,11 +63,17 @@ class BatchWriter:
             text = f"the batch has more than {most} {unit}; {setting} changes the limit"
             raise TooLargeError(text, limit=most, setting=setting)
 
-    def finish(self) -> Batch:
-        """Store the batch durably and return it. InvalidRequestError: it has no request."""
+    def flush(self, number: int | None = None) -> None:
+        """Flush the requests to the disk. InvalidRequestError: there are none, or another number than this."""
         if not self._ids:
             raise InvalidRequestError("the batch has no request", field="item")
+        if number is not None and number != len(self._ids):
+            text = f"the batch has {len(self._ids)} requests and not {number}"
+            raise InvalidRequestError(text, field="config.request_count")
         flush(self._requests)
+
+    def finish(self) -> Batch:
+        """Have the batch exist, and return it. Its requests must have been flushed."""
         config = replace(self._config, total=len(self._ids), request_bytes=self._size)
         with self._preparation.create(batches.DESCRIPTION) as file:
             file.write(json.dumps(asdict(config)).encode())

@@ -78,6 +78,9 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
             # The stack is entered in the thread, so that a writer is closed even if this call is cancelled meanwhile.
             writer = await in_thread(lambda: stack.enter_context(closing(begin())))
             await self._received(first, request, writer)
+            # A stream that was cancelled may end like one that is complete. The cancellation arrives while the disk
+            # works, and so before the batch exists.
+            await in_thread(writer.flush, config.request_count if config.HasField("request_count") else None)
             new = await in_thread(writer.finish)
         self._batches.changed()
         return batch_pb2.CreateBatchResponse(batch=self._described(new))

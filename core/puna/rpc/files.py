@@ -38,6 +38,9 @@ class FilesServicer(files_pb2_grpc.FilesServiceServicer):
             )
             async for message in request:
                 await in_thread(writer.write, message.chunk)
+            # A stream that was cancelled may end like one that is complete. The cancellation arrives while the disk
+            # works, and so before the file exists.
+            await in_thread(writer.flush, config.size_bytes if config.HasField("size_bytes") else None)
             new = await in_thread(writer.finish)
         return files_pb2.CreateFileResponse(file=self._described(new))
 

@@ -54,6 +54,7 @@ def make(found, *ids, owner="", window=3600.0, alone=False):
     with closing(writer):
         for each in ids:
             writer.add(each, each.encode(), alone=alone)
+        writer.flush()
         return writer.finish()
 
 

@@ -8,6 +8,7 @@ def store(found, *chunks, owner="", name="a.jsonl"):
     try:
         for each in chunks:
             writer.write(each)
+        writer.flush()
         return writer.finish()
     finally:
         writer.close()

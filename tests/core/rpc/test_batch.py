@@ -227,6 +227,7 @@ async def test_an_invalid_item_is_named(stubs, items, field, text):
         batch_pb2.BatchConfig(metadata={"k": "x" * 513}),
         batch_pb2.BatchConfig(completion_window={"seconds": -1}),
         batch_pb2.BatchConfig(completion_window={"seconds": 1 << 33}),
+        batch_pb2.BatchConfig(request_count=2),
     ],
 )
 async def test_settings_have_bounds(stubs, config):

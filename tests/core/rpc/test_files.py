@@ -60,6 +60,16 @@ async def test_a_file_needs_its_description(stubs):
     assert await code(call) is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_file_has_the_size_that_its_client_says(stubs, batches):
+    def sent(size):
+        yield files_pb2.CreateFileRequest(config=files_pb2.FileConfig(size_bytes=size))
+        yield files_pb2.CreateFileRequest(chunk=b"four")
+
+    assert await code(stubs.files.CreateFile(sent(5))) is grpc.StatusCode.INVALID_ARGUMENT
+    assert batches.files.listed("") == []
+    assert (await stubs.files.CreateFile(sent(4))).file.size_bytes == 4
+
+
 async def test_an_upload_that_is_cancelled_leaves_nothing(stubs, batches, tmp_path):
     async def sent():
         for part in parts(b"x"):

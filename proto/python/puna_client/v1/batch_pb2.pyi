@@ -224,8 +224,13 @@ class BatchConfig(_message.Message):
     COMPLETION_WINDOW_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     CLIENT_DATA_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     client_data: _builtins.bytes
     """Data that Batch repeats, at most 64 KiB. The server does not read it."""
+    request_count: _builtins.int
+    """Number of requests. If it is set, a batch with another number is refused (INVALID_REQUEST). A call that is cancelled
+    can look like one that has sent all of its requests; the number tells them apart.
+    """
     @_builtins.property
     def completion_window(self) -> _duration_pb2.Duration:
         """Time within which the requests should run. Default 24 hours; at most PUNA_MAX_BATCH_SECONDS."""
@@ -240,12 +245,15 @@ class BatchConfig(_message.Message):
         completion_window: _duration_pb2.Duration | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         client_data: _builtins.bytes = ...,
+        request_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completion_window", b"completion_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_count", b"_request_count", "completion_window", b"completion_window", "request_count", b"request_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_data", b"client_data", "completion_window", b"completion_window", "metadata", b"metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_count", b"_request_count", "client_data", b"client_data", "completion_window", b"completion_window", "metadata", b"metadata", "request_count", b"request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__request_count: _TypeAlias = _typing.Literal["request_count"]  # noqa: Y015
+    _WhichOneofArgType__request_count: _TypeAlias = _typing.Literal["_request_count", b"_request_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_count) -> _WhichOneofReturnType__request_count | None: ...
 
 Global___BatchConfig: _TypeAlias = BatchConfig  # noqa: Y015
 

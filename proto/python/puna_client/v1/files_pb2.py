@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/files.proto\x12\x07puna.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\nFileConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\"S\n\x11\x43reateFileRequest\x12%\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x13.puna.v1.FileConfigH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"1\n\x12\x43reateFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.puna.v1.File\"\x1c\n\x0eGetFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\".\n\x0fGetFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.puna.v1.File\"K\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"J\n\x11ListFilesResponse\x12\x1c\n\x05\x66iles\x18\x01 \x03(\x0b\x32\r.puna.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11\x44\x65leteFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFileResponse\"\x1f\n\x11StreamFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x12StreamFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xfd\x02\n\x0c\x46ilesService\x12G\n\nCreateFile\x12\x1a.puna.v1.CreateFileRequest\x1a\x1b.puna.v1.CreateFileResponse(\x01\x12\x41\n\x07GetFile\x12\x17.puna.v1.GetFileRequest\x1a\x18.puna.v1.GetFileResponse\"\x03\x90\x02\x01\x12G\n\tListFiles\x12\x19.puna.v1.ListFilesRequest\x1a\x1a.puna.v1.ListFilesResponse\"\x03\x90\x02\x01\x12J\n\nDeleteFile\x12\x1a.puna.v1.DeleteFileRequest\x1a\x1b.puna.v1.DeleteFileResponse\"\x03\x90\x02\x02\x12L\n\nStreamFile\x12\x1a.puna.v1.StreamFileRequest\x1a\x1b.puna.v1.StreamFileResponse\"\x03\x90\x02\x01\x30\x01\x42;\n\x0b\x64\x65v.puna.v1B\nFilesProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/files.proto\x12\x07puna.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\nFileConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"S\n\x11\x43reateFileRequest\x12%\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x13.puna.v1.FileConfigH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"1\n\x12\x43reateFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.puna.v1.File\"\x1c\n\x0eGetFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\".\n\x0fGetFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.puna.v1.File\"K\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"J\n\x11ListFilesResponse\x12\x1c\n\x05\x66iles\x18\x01 \x03(\x0b\x32\r.puna.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11\x44\x65leteFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFileResponse\"\x1f\n\x11StreamFileRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x12StreamFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xfd\x02\n\x0c\x46ilesService\x12G\n\nCreateFile\x12\x1a.puna.v1.CreateFileRequest\x1a\x1b.puna.v1.CreateFileResponse(\x01\x12\x41\n\x07GetFile\x12\x17.puna.v1.GetFileRequest\x1a\x18.puna.v1.GetFileResponse\"\x03\x90\x02\x01\x12G\n\tListFiles\x12\x19.puna.v1.ListFilesRequest\x1a\x1a.puna.v1.ListFilesResponse\"\x03\x90\x02\x01\x12J\n\nDeleteFile\x12\x1a.puna.v1.DeleteFileRequest\x1a\x1b.puna.v1.DeleteFileResponse\"\x03\x90\x02\x02\x12L\n\nStreamFile\x12\x1a.puna.v1.StreamFileRequest\x1a\x1b.puna.v1.StreamFileResponse\"\x03\x90\x02\x01\x30\x01\x42;\n\x0b\x64\x65v.puna.v1B\nFilesProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,27 +44,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILE']._serialized_start=66
   _globals['_FILE']._serialized_end=233
   _globals['_FILECONFIG']._serialized_start=235
-  _globals['_FILECONFIG']._serialized_end=278
-  _globals['_CREATEFILEREQUEST']._serialized_start=280
-  _globals['_CREATEFILEREQUEST']._serialized_end=363
-  _globals['_CREATEFILERESPONSE']._serialized_start=365
-  _globals['_CREATEFILERESPONSE']._serialized_end=414
-  _globals['_GETFILEREQUEST']._serialized_start=416
-  _globals['_GETFILEREQUEST']._serialized_end=444
-  _globals['_GETFILERESPONSE']._serialized_start=446
-  _globals['_GETFILERESPONSE']._serialized_end=492
-  _globals['_LISTFILESREQUEST']._serialized_start=494
-  _globals['_LISTFILESREQUEST']._serialized_end=569
-  _globals['_LISTFILESRESPONSE']._serialized_start=571
-  _globals['_LISTFILESRESPONSE']._serialized_end=645
-  _globals['_DELETEFILEREQUEST']._serialized_start=647
-  _globals['_DELETEFILEREQUEST']._serialized_end=678
-  _globals['_DELETEFILERESPONSE']._serialized_start=680
-  _globals['_DELETEFILERESPONSE']._serialized_end=700
-  _globals['_STREAMFILEREQUEST']._serialized_start=702
-  _globals['_STREAMFILEREQUEST']._serialized_end=733
-  _globals['_STREAMFILERESPONSE']._serialized_start=735
-  _globals['_STREAMFILERESPONSE']._serialized_end=770
-  _globals['_FILESSERVICE']._serialized_start=773
-  _globals['_FILESSERVICE']._serialized_end=1154
+  _globals['_FILECONFIG']._serialized_end=318
+  _globals['_CREATEFILEREQUEST']._serialized_start=320
+  _globals['_CREATEFILEREQUEST']._serialized_end=403
+  _globals['_CREATEFILERESPONSE']._serialized_start=405
+  _globals['_CREATEFILERESPONSE']._serialized_end=454
+  _globals['_GETFILEREQUEST']._serialized_start=456
+  _globals['_GETFILEREQUEST']._serialized_end=484
+  _globals['_GETFILERESPONSE']._serialized_start=486
+  _globals['_GETFILERESPONSE']._serialized_end=532
+  _globals['_LISTFILESREQUEST']._serialized_start=534
+  _globals['_LISTFILESREQUEST']._serialized_end=609
+  _globals['_LISTFILESRESPONSE']._serialized_start=611
+  _globals['_LISTFILESRESPONSE']._serialized_end=685
+  _globals['_DELETEFILEREQUEST']._serialized_start=687
+  _globals['_DELETEFILEREQUEST']._serialized_end=718
+  _globals['_DELETEFILERESPONSE']._serialized_start=720
+  _globals['_DELETEFILERESPONSE']._serialized_end=740
+  _globals['_STREAMFILEREQUEST']._serialized_start=742
+  _globals['_STREAMFILEREQUEST']._serialized_end=773
+  _globals['_STREAMFILERESPONSE']._serialized_start=775
+  _globals['_STREAMFILERESPONSE']._serialized_end=810
+  _globals['_FILESSERVICE']._serialized_start=813
+  _globals['_FILESSERVICE']._serialized_end=1194
 # @@protoc_insertion_point(module_scope)
