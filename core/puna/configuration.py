@@ -114,7 +114,10 @@ def _fault(variable: Variable, value: object) -> str:
             unknown = [each for each in value if variable.choices and each not in variable.choices]
             return f"there is no {unknown[0]!r}; the names are {', '.join(variable.choices)}" if unknown else ""
         case _:
-            return "" if isinstance(value, str) else "it must be a text"
+            if not isinstance(value, str):
+                return "it must be a text"
+            known = not variable.choices or value in variable.choices
+            return "" if known else f"it must be {' or '.join(variable.choices)}"
 
 
 def _is_duration(value: object) -> bool:

@@ -54,7 +54,15 @@ class RequestEnded:
     accepted_draft_tokens: int = 0
     vectors: int = 0
     """Number of embeddings."""
-    arrivals: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerTimed:
+    """The times of an answer's deltas, published before the end of its request. Without a listener none is kept."""
+
+    model: str
+    """As in RequestEnded."""
+    arrivals: tuple[float, ...]
     """Seconds from the arrival of the request to each of its deltas."""
 
 

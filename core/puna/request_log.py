@@ -16,16 +16,19 @@ request, or works for several, must be created with another context: see `withou
 
 import contextvars
 import itertools
+import json
 import logging
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 log = logging.getLogger("puna.requests")
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(request)s%(message)s"
 """Format of a log line; `RequestIdFilter` supplies `request`."""
+FORMS: Final = ("text", "json")
 LONGEST_NAME: Final = 100
 """Characters of a model's name in a log line, since clients choose the name."""
 
@@ -42,14 +45,35 @@ class RequestIdFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attribute; always true, so that no record is dropped."""
-        current = _request_id.get()
+        current = record.request_id = _request_id.get()
         record.request = f"[{current}] " if current else ""
         return True
 
 
-def configure(level: int) -> None:
-    """Have this process log to standard error, with request ids."""
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line of JSON: time, level, logger, request, message, and the facts of the record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "request": getattr(record, "request_id", ""),
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({name: value for name, value in line.items() if value != ""})
+
+
+def configure(level: int, form: str = "text") -> None:
+    """Have this process log to standard error, with request ids. `form` is in FORMS."""
     logging.basicConfig(level=level, format=FORMAT)
+    if form == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     # On the handlers and not on the root logger, whose filters do not see the records of other loggers.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RequestIdFilter())

@@ -18,6 +18,7 @@ from puna.configuration import Configuration, load
 from puna.go.duration import parse_duration
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 from puna.secrets import Secrets, read_secrets
+from puna.variables import VARIABLES
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ REST_VERSION = "0.33.0"
 """The release of Ollama whose REST API is matched."""
 DEFAULT_PORT = 11434
 DEFAULT_REMOTES = ("ollama.com",)
-METRICS_PREFIXES = ("puna", "vllm")
 # The texts that Go's ParseBool reads as false.
 FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
@@ -80,6 +80,8 @@ class Settings:
     remotes: tuple[str, ...] = DEFAULT_REMOTES
     history: bool = True
     """Whether `puna run` keeps a history of what was typed."""
+    log_format: str = "text"
+    """"text" or "json"."""
     debug: int = 0
     """0: log at level INFO; 1 and above: DEBUG."""
     default_backend: str = ""
@@ -177,7 +179,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         port=port,
         grpc_host=_text(environ, "PUNA_GRPC_HOST") or _beside(port),
         metrics_host=_text(environ, "PUNA_METRICS_HOST"),
-        metrics_prefix=_prefix(_text(environ, "PUNA_METRICS_PREFIX") or "puna"),
+        metrics_prefix=_choice(environ, "PUNA_METRICS_PREFIX"),
         rest_metrics=_truth(_text(environ, "PUNA_REST_METRICS")),
         keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
         keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
@@ -199,6 +201,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         go_template=_truth(go_template) if go_template else None,
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         history=not environ.get("OLLAMA_NOHISTORY"),
+        log_format=_choice(environ, "PUNA_LOG_FORMAT"),
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND"),
         kernels=_truth(kernels) if kernels else None,
@@ -290,11 +293,14 @@ def _exposed(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _prefix(name: str) -> str:
-    """Check the prefix of metrics. Raises ValueError: a board would show nothing for a misspelt one."""
-    if name not in METRICS_PREFIXES:
-        raise ValueError(f"metrics_prefix is {name!r}; it may be {' or '.join(METRICS_PREFIXES)}")
-    return name
+def _choice(environ: Mapping[str, str], variable: str) -> str:
+    """Read one of the words that a variable may have; the first is the default."""
+    choices = next(each.choices for each in VARIABLES if each.name == variable)
+    found = _text(environ, variable) or choices[0]
+    if found in choices:
+        return found
+    log.warning("%s is %r; it may be %s. %s is used", variable, found, " or ".join(choices), choices[0])
+    return choices[0]
 
 
 def _truth(text: str) -> bool:

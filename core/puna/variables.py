@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from puna.auth.permissions import EXPOSURES
+from puna.request_log import FORMS
 
 CORE: Final = "core"
 """`puna serve` and `puna core`."""
@@ -34,7 +35,7 @@ class Variable:
     in_file: bool = True
     """Whether the configuration file may set it; see `key`."""
     choices: tuple[str, ...] = ()
-    """The permitted elements of a list; empty: any."""
+    """The permitted texts, or elements of a list; empty: any."""
     short: str = ""
     """A shorter text for help output; empty: `about`."""
 
@@ -136,7 +137,9 @@ VARIABLES: Final = (
         "text",
         "`puna`",
         "prefix of the metrics' names: `puna`, or `vllm` for boards that exist",
+        choices=("puna", "vllm"),
     ),
+    Variable("PUNA_LOG_FORMAT", "text", "`text`", "form of log lines: `text` or `json`", (CORE, BRIDGE), choices=FORMS),
     Variable(
         "PUNA_REST_METRICS",
         "boolean",

@@ -72,6 +72,7 @@ def test_a_file_without_mistakes(file):
         ("keep_alive = true", 1, "keep_alive: it must be a duration"),
         ("origins = 'http://a'", 1, "origins: it must be a list of texts without commas"),
         ("origins = ['a,b']", 1, "origins: it must be a list of texts without commas"),
+        ("log_format = 'xml'", 1, "log_format: it must be text or json"),
         ("expose = ['chat', 'everything']", 1, "expose: there is no 'everything'; the names are generate, chat"),
         ("host = 5", 1, "host: it must be a text"),
         ("api_key = 'x'", 1, "api_key: there is no such setting"),

@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from puna import request_log
 from puna.cli import early
 from puna.cli.arguments import Command, environment
 from puna.cli.texts import readable
@@ -83,14 +85,18 @@ def _variables(*programs: str) -> str:
 
 def _add_servers(commands: "argparse._SubParsersAction[Command]") -> None:
     served = _variables(CORE, BRIDGE)
-    commands.add_parser("serve", aliases=["start"], help="run the core and the REST bridge", epilog=served)
-    commands.add_parser("core", help="run the gRPC core alone", epilog=_variables(CORE))
+    both = commands.add_parser("serve", aliases=["start"], help="run the core and the REST bridge", epilog=served)
+    core = commands.add_parser("core", help="run the gRPC core alone", epilog=_variables(CORE))
     rest = commands.add_parser(
         "rest",
         help="run the REST bridge alone",
         epilog=_variables(BRIDGE),
     )
     rest.add_argument("--core", metavar="HOST:PORT", help="address of the core (default: PUNA_GRPC_HOST)")
+    for each in (both, core, rest):
+        each.add_argument(
+            "--log-format", choices=request_log.FORMS, help="form of log lines (default: PUNA_LOG_FORMAT)"
+        )
     commands.add_parser("plugins", help="list the backends that are installed")
     store = environment(help_line("OLLAMA_MODELS"))
     commands.add_parser("demo", help="put the demo models llamita and llamita-embed into the store", epilog=store)
@@ -241,6 +247,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
         core, rest = command != "rest", command != "core"
         target = getattr(arguments, "core", None)
+        if arguments.log_format:
+            settings = replace(settings, log_format=arguments.log_format)
         run_server(settings, core=core, rest=rest, target=target, config=arguments.config)
     # Servers never come here: `run_server` does not return.
     early.interruptible()

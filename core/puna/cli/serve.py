@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from puna import offload, request_log
+from puna import offload, request_lines, request_log
 from puna.cli import access
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
@@ -64,7 +64,8 @@ def run(
     gc.disable()
     # gRPC's C core would print messages of its own before logging is set up.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    request_log.configure(logging.DEBUG if settings.debug else logging.INFO)
+    request_log.configure(logging.DEBUG if settings.debug else logging.INFO, settings.log_format)
+    request_lines.start()
     # A server that runs out of file descriptors fails in accept(), where no client can be told why.
     settings = replace(settings, limits=_within_handles(settings.limits))
     try:

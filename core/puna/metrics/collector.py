@@ -9,6 +9,7 @@ the memory. So the label `model_name` is that of a model which this process has 
 not get to one; reasons, methods and codes come from fixed sets; keys are named by the operator.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -53,6 +54,7 @@ class Metrics:
         self._registry.register(_Tables(requests, models, prefix))
         self._endings = [
             events.subscribe(events.RequestEnded, self._on_request),
+            events.subscribe(events.AnswerTimed, self._on_times),
             events.subscribe(events.ModelLoaded, self._on_loaded),
             events.subscribe(events.ModelRemoved, self._on_removed),
             events.subscribe(events.HostDied, self._on_death),
@@ -120,9 +122,11 @@ class Metrics:
             buckets=_LONG,
         )
 
+    def _label(self, requested: str) -> str:
+        return name if (name := label(requested)) in self._known else OTHER
+
     def _on_request(self, ended: events.RequestEnded) -> None:
-        name = label(ended.model)
-        model = name if name in self._known else OTHER
+        model = self._label(ended.model)
         self._count_tokens(ended, model)
         if ended.outcome == "CANCELLED":
             self._cancelled.labels(model, ended.phase).inc()
@@ -160,11 +164,13 @@ class Metrics:
         self._output_size.labels(model).observe(ended.output_tokens)
         if ended.output_tokens > 1:
             self._per_token.labels(model).observe(ended.decode_seconds / (ended.output_tokens - 1))
-        if ended.arrivals:
-            self._first.labels(model).observe(ended.arrivals[0])
-            between = self._between.labels(model)
-            for earlier, later in zip(ended.arrivals, ended.arrivals[1:], strict=False):
-                between.observe(later - earlier)
+
+    def _on_times(self, timed: events.AnswerTimed) -> None:
+        model = self._label(timed.model)
+        self._first.labels(model).observe(timed.arrivals[0])
+        between = self._between.labels(model)
+        for earlier, later in itertools.pairwise(timed.arrivals):
+            between.observe(later - earlier)
 
     def _on_loaded(self, loaded: events.ModelLoaded) -> None:
         self._known.add(label(loaded.model))

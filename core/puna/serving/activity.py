@@ -164,11 +164,9 @@ class Activity:
         if id_ in self._entries:
             id_ = f"{id_}.{request_log.new_call_id()}"
         entry = Entry(id=id_, model=model, method=method, task=task)
-        if events.wanted(events.RequestEnded):
+        if events.wanted(events.AnswerTimed):
             entry.arrivals = []
         self._entries[entry.id] = entry
-        began = time.monotonic()
-        failure: BaseException | None = None
         in_front = not (current().background or method in _APART)
         if in_front:
             self._in_front += 1
@@ -177,15 +175,10 @@ class Activity:
         try:
             # A balancer sends requests here although a batch runs, since the batch gives way to them.
             counted = self.load.counted(method) if in_front else nullcontext()
-            with request_log.grpc_call(entry.id, method, model), counted:
+            with request_log.grpc_call(entry.id, method, model), _published(entry), counted:
                 yield entry
-        except BaseException as error:
-            failure = error
-            raise
         finally:
             del self._entries[entry.id]
-            if entry.arrivals is not None:
-                events.publish(_ended(entry, began, failure))
             self._in_front -= in_front
             if in_front and not self._in_front:
                 self.background.on_idle()
@@ -242,8 +235,26 @@ class Activity:
         return True
 
 
-def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.RequestEnded:
-    """Return the event about the end of a request that came at `began`, by the monotonic clock."""
+@contextmanager
+def _published(entry: Entry) -> Generator[None]:
+    """Publish the events about the end of a request when the block ends."""
+    began = time.monotonic()
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if entry.arrivals:
+            arrivals = tuple(moment - began for moment in entry.arrivals)
+            events.publish(events.AnswerTimed(model=entry.model, arrivals=arrivals))
+        if events.wanted(events.RequestEnded):
+            events.publish(_ended(entry, time.monotonic() - began, failure))
+
+
+def _ended(entry: Entry, seconds: float, failure: BaseException | None) -> events.RequestEnded:
+    """Return the event about the end of a request that lasted some seconds."""
     used, times, key = entry.usage or Usage(output_tokens=entry.output_tokens), entry.timings, current().key
     return events.RequestEnded(
         id=entry.id,
@@ -253,7 +264,7 @@ def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.
         outcome=_outcome(entry, failure),
         failed=failure is not None or entry.cancelled,
         phase=entry.phase,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         queue_seconds=times.queue_ns / 1e9,
         load_seconds=times.load_ns / 1e9,
         prefill_seconds=times.prompt_eval_ns / 1e9,
@@ -265,7 +276,6 @@ def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.
         draft_tokens=used.draft_tokens,
         accepted_draft_tokens=used.accepted_draft_tokens,
         vectors=entry.vectors,
-        arrivals=tuple(moment - began for moment in entry.arrivals or ()),
     )
 
 

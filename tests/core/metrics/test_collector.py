@@ -52,6 +52,7 @@ def ended(**values):
 
 
 def test_an_answer_is_counted_and_timed(metrics):
+    events.publish(events.AnswerTimed(model="m", arrivals=(0.5, 1.0, 1.75)))
     ended(
         prompt_tokens=10,
         cached_tokens=4,
@@ -59,7 +60,6 @@ def test_an_answer_is_counted_and_timed(metrics):
         queue_seconds=0.2,
         prefill_seconds=0.3,
         decode_seconds=1.0,
-        arrivals=(0.5, 1.0, 1.75),
     )
     for name, expected in {
         "prompt_tokens_total": 10,
