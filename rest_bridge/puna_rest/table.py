@@ -12,8 +12,10 @@ from puna_rest.routes import (
     jobs,
     models,
     openai,
+    rank,
     responses,
     server,
+    tokenize,
     transcriptions,
     web_rpc,
 )
@@ -60,6 +62,10 @@ TABLE: Final = Table(
         _openai("/v1/responses", POST=responses.responses),
         _openai("/v1/audio/transcriptions", POST=transcriptions.transcriptions),
         Route("/v1/messages", {"POST": anthropic.messages}, anthropic.error),
+        Route("/v1/messages/count_tokens", {"POST": anthropic.count_tokens}, anthropic.error),
+        _native("/api/tokenize", POST=tokenize.tokenize),
+        _native("/api/detokenize", POST=tokenize.detokenize),
+        _openai("/v1/rerank", POST=rank.rerank),
         *(Route(path, {"GET": web_rpc.get, "POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
     )
 )

@@ -76,3 +76,10 @@ def test_an_unknown_model_is_a_404(found):
     name, status, body = found["errors"]
     assert (name, status) == ("NotFoundError", 404)
     assert body["error"] == {"type": "not_found_error", "message": "model 'nowhere' not found"}
+
+
+def test_a_count_is_that_of_the_message(found):
+    counting = found["counting"]
+    usage = counting["usage"]
+    assert counting["counted"]["input_tokens"] == usage["input_tokens"] + (usage["cache_read_input_tokens"] or 0) > 20
+    assert counting["error"]["error"]["type"] == "not_found_error"

@@ -13,7 +13,15 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from puna_client.v1 import chat_pb2_grpc, embed_pb2_grpc, generate_pb2_grpc, models_pb2_grpc, server_pb2_grpc
+from puna_client.v1 import (
+    chat_pb2_grpc,
+    embed_pb2_grpc,
+    generate_pb2_grpc,
+    models_pb2_grpc,
+    rank_pb2_grpc,
+    server_pb2_grpc,
+    tokenize_pb2_grpc,
+)
 from puna_rest.app import bridging
 
 
@@ -104,6 +112,10 @@ async def serving(core: ScriptedCore) -> AsyncGenerator[str]:
     server_pb2_grpc.add_ServerServiceServicer_to_server(
         _servicer(server_pb2_grpc.ServerServiceServicer, core, ["WatchLoad"]), server
     )
+    tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(
+        _servicer(tokenize_pb2_grpc.TokenizeServiceServicer, core, []), server
+    )
+    rank_pb2_grpc.add_RankServiceServicer_to_server(_servicer(rank_pb2_grpc.RankServiceServicer, core, []), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

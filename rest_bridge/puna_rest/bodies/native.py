@@ -60,6 +60,35 @@ EMBEDDINGS: Final = Struct(
     "api.EmbeddingRequest",
     {"model": String(), "prompt": String(), "keep_alive": KEEP_ALIVE, "options": AnyMap()},
 )
+TOKENIZE: Final = Struct(
+    "api.TokenizeRequest",
+    {
+        "model": String(),
+        # Three names of one field, since clients were written for several proposals.
+        "content": String(),
+        "text": String(),
+        "prompt": String(),
+        "add_special": OPTIONAL_BOOL,
+        "parse_special": OPTIONAL_BOOL,
+        "with_pieces": Bool(),
+        "messages": Slice(MESSAGE),
+        "tools": Slice(TOOL, go="api.Tools"),
+        "think": THINK,
+        "truncate": OPTIONAL_BOOL,
+        "keep_alive": KEEP_ALIVE,
+        "options": AnyMap(),
+    },
+)
+DETOKENIZE: Final = Struct(
+    "api.DetokenizeRequest",
+    {
+        "model": String(),
+        "tokens": Slice(Int()),
+        "skip_special": Bool(),
+        "keep_alive": KEEP_ALIVE,
+        "options": AnyMap(),
+    },
+)
 SHOW: Final = Struct(
     "api.ShowRequest",
     {

@@ -1,4 +1,4 @@
-"""/v1/messages."""
+"""/v1/messages and /v1/messages/count_tokens."""
 
 import time
 
@@ -34,6 +34,15 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
     return await streams.relay(
         http_request, call, streams.LASTING_SSE, write, answer.error_event, early_error=_early_error
     )
+
+
+async def count_tokens(http_request: web.Request) -> web.StreamResponse:
+    """POST /v1/messages/count_tokens."""
+    start = time.time_ns()
+    document, body = await request_bodies.compatible(http_request, MESSAGES)
+    message = await offload_if_heavy(document.weight, request.count_request, document, body, start)
+    counted = await http_request.app[CORE].tokenize.CountTokens(message, metadata=metadata())
+    return answers.json_line(http_request, {"input_tokens": counted.prompt_tokens})
 
 
 def error(http_request: web.BaseRequest, failure: Failure) -> web.Response:

@@ -115,6 +115,19 @@ def limits(url):
     return {"cut": cut.model_dump(), "stopped": stopped.model_dump()}
 
 
+def counting(url):
+    counted = of(url).messages.count_tokens(
+        model="llamita", messages=PARIS, tools=TOOLS, system="Be brief.", thinking={"type": "disabled"}
+    )
+    answer = of(url).messages.create(
+        model="llamita", max_tokens=1, messages=PARIS, tools=TOOLS, system="Be brief.", thinking={"type": "disabled"}
+    )
+    try:
+        of(url).messages.count_tokens(model="nowhere", messages=FRANCE)
+    except anthropic.NotFoundError as error:
+        return {"counted": counted.model_dump(), "usage": answer.usage.model_dump(), "error": error.body}
+
+
 def errors(url):
     try:
         of(url).messages.create(model="nowhere", max_tokens=3, messages=FRANCE)
@@ -124,5 +137,5 @@ def errors(url):
 
 run(
     messages, named_by_the_system, stream, stream_async, raw_stream, tools, tools_stream, thinking,
-    thinking_where_none_is, limits, errors,
+    thinking_where_none_is, limits, counting, errors,
 )  # fmt: skip

@@ -4,7 +4,7 @@ import re
 import grpc
 import pytest
 
-from puna_client.v1 import chat_pb2, message_pb2, options_pb2, usage_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2, tokenize_pb2, usage_pb2
 
 FINISH = usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP, usage=usage_pb2.Usage(prompt_tokens=3, output_tokens=2))
 CALL = message_pb2.ToolCall(id="c", name="f", arguments_json='{"b": 1.0}')
@@ -305,3 +305,55 @@ async def test_a_block_that_cannot_be_used_is_refused_by_name(client, content, t
     response, answered = await asked(client, body(messages=[{"role": "user", "content": content}]))
     assert response.status == 400
     assert text in answered
+
+
+async def counted(client, **fields):
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    async with client.post("/v1/messages/count_tokens", data=json.dumps(body)) as response:
+        return response.status, re.sub(r'"req_[0-9a-f]{24}"', '"req_N"', await response.text())
+
+
+async def test_a_count_is_that_of_the_same_request(core, client):
+    core.script("CountTokens", tokenize_pb2.CountTokensResponse(prompt_tokens=12, context_length=64))
+    core.script("Chat", chat_pb2.ChatResponse(finish=FINISH))
+    fields = {
+        "system": [{"type": "text", "text": "s"}],
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "aGk="}}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "i", "name": "f", "input": {"a": 1}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "i", "content": "r"}]},
+        ],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "any"},
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }
+    assert await counted(client, **fields) == (200, '{"input_tokens":12}\n')
+    await asked(client, body(**fields))
+    counting, running = core.requests
+    # The same but for the length of the answer and the arrival.
+    running.options.options_json = "{}"
+    counting.chat.options.start_time.CopyFrom(running.options.start_time)
+    assert counting == tokenize_pb2.CountTokensRequest(chat=running)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": ""}, "model is required"),
+        ({"messages": []}, "messages is required"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, 'content block type \\"video\\"'),
+    ],
+)
+async def test_counts_that_are_refused_have_anthropics_form(client, fields, said):
+    status, text = await counted(client, **fields)
+    assert status == 400
+    assert text.startswith('{"type":"error","error":{"type":"invalid_request_error","message":')
+    assert said in text
+
+
+async def test_an_error_of_a_count_has_anthropics_form(core, client, fail):
+    core.script("CountTokens", fail(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "model 'm' not found"))
+    assert await counted(client) == (
+        404,
+        '{"type":"error","error":{"type":"not_found_error","message":"model \'m\' not found"},"request_id":"req_N"}\n',
+    )

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
-from puna_client.v1 import chat_pb2, message_pb2, options_pb2
+from puna_client.v1 import chat_pb2, message_pb2, options_pb2, tokenize_pb2
 from puna_rest.bodies.custom import PARAMETERS
 from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
@@ -28,10 +28,21 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
         raise RestError(400, "model is required")
     if body["max_tokens"] <= 0:
         raise RestError(400, "max_tokens is required and must be positive")
+    return _request(document, body, start)
+
+
+def count_request(document: Document, body: Body, start: int) -> tokenize_pb2.CountTokensRequest:
+    """Return the request that counts the prompt of a body, which needs no max_tokens. Raises RestError."""
+    if not body["model"]:
+        raise RestError(400, "model is required")
+    return tokenize_pb2.CountTokensRequest(chat=_request(document, body, start))
+
+
+def _request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     if not body["messages"]:
         raise RestError(400, "messages is required")
     every = {
-        "num_predict": body["max_tokens"],
+        "num_predict": body["max_tokens"] or None,
         "temperature": body["temperature"],
         "top_p": body["top_p"],
         "top_k": body["top_k"],
