@@ -104,15 +104,17 @@ class _IdentifiedContext:
         self._context = context
         self._id = id_
         self._sent = False
+        self.disable_next_message_compression = context.disable_next_message_compression
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._context, name)
 
     async def write(self, message: object) -> None:
-        """Send a message."""
-        if not self._sent:
-            await self.send_id()
-        await self._context.write(message)
+        """Send the first message, and have gRPC's own context send the others."""
+        await self.send_id()
+        # Writing is the path of every token.
+        self.write = self._context.write  # type: ignore[method-assign]
+        await self.write(message)
 
     async def send_id(self) -> None:
         """Send the id, unless it was sent."""
