@@ -3,8 +3,10 @@ package clients
 import (
 	"bufio"
 	"net"
+	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,9 +31,10 @@ func freeAddress(t *testing.T) string {
 }
 
 // serve starts a server and returns when it is ready. It ends with the test at the latest.
-func serve(t *testing.T, address string) *exec.Cmd {
+func serve(t *testing.T, address string, settings ...string) *exec.Cmd {
 	t.Helper()
 	command := exec.Command(variable(t, "PUNA_SERVE"), address)
+	command.Env = append(os.Environ(), settings...)
 	output, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -68,33 +71,9 @@ func drain(t *testing.T, config grpc.DialOption) {
 	servers.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: addresses[0]}, {Addr: addresses[1]}}})
 	connection := dial(t, "static:///puna", grpc.WithResolvers(servers), config)
 
-	var lock sync.Mutex
-	answers, stop := map[string]int{}, make(chan struct{})
+	clients := start(t, connection)
 	count := func(address string) int {
-		lock.Lock()
-		defer lock.Unlock()
-		return answers[address]
-	}
-	var clients sync.WaitGroup
-	for range 6 {
-		clients.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				var server peer.Peer
-				text, err := generate(within(t, time.Minute), connection, prompt("steady", "a @wait .1 b"), grpc.Peer(&server))
-				if err != nil || text != "ab" {
-					t.Errorf("lost: %q %v", text, err)
-					return
-				}
-				lock.Lock()
-				answers[server.Addr.String()]++
-				lock.Unlock()
-			}
-		})
+		return clients.count(func(server peer.Peer) bool { return server.Addr.String() == address })
 	}
 	eventually(t, "both servers answer", func() bool { return count(addresses[0]) > 3 && count(addresses[1]) > 3 })
 	draining.Process.Signal(syscall.SIGTERM)
@@ -103,6 +82,66 @@ func drain(t *testing.T, config grpc.DialOption) {
 	}
 	before := count(addresses[1])
 	eventually(t, "the other server goes on", func() bool { return count(addresses[1]) > before+5 })
-	close(stop)
-	clients.Wait()
+	clients.stop()
+}
+
+// A server sends GOAWAY on a connection of this age, and the client opens another one.
+func TestConnectionAge(t *testing.T) {
+	t.Parallel()
+	address := freeAddress(t)
+	serve(t, address, "PUNA_CONNECTION_AGE=1s", "PUNA_CONNECTION_AGE_GRACE=20s")
+	clients := start(t, dial(t, address))
+	eventually(t, "the third connection answers", func() bool {
+		connections := map[string]bool{}
+		clients.count(func(server peer.Peer) bool { connections[server.LocalAddr.String()] = true; return true })
+		return len(connections) >= 3
+	})
+	clients.stop()
+}
+
+// callers make calls without a pause, and fail the test if one fails.
+type callers struct {
+	running sync.WaitGroup
+	ended   atomic.Bool
+	lock    sync.Mutex
+	answers []peer.Peer
+}
+
+func start(t *testing.T, connection *grpc.ClientConn) *callers {
+	clients := &callers{}
+	for range 6 {
+		clients.running.Go(func() {
+			for !clients.ended.Load() {
+				var server peer.Peer
+				text, err := generate(within(t, time.Minute), connection, prompt("steady", "a @wait .1 b"), grpc.Peer(&server))
+				if err != nil || text != "ab" {
+					t.Errorf("lost: %q %v", text, err)
+					return
+				}
+				clients.lock.Lock()
+				clients.answers = append(clients.answers, server)
+				clients.lock.Unlock()
+			}
+		})
+	}
+	return clients
+}
+
+// count returns how many answers came over connections for which a condition holds.
+func (clients *callers) count(holds func(peer.Peer) bool) int {
+	clients.lock.Lock()
+	defer clients.lock.Unlock()
+	found := 0
+	for _, server := range clients.answers {
+		if holds(server) {
+			found++
+		}
+	}
+	return found
+}
+
+// stop waits for the calls under way.
+func (clients *callers) stop() {
+	clients.ended.Store(true)
+	clients.running.Wait()
 }

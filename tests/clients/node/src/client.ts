@@ -106,8 +106,9 @@ export async function freeAddress(): Promise<string> {
 }
 
 /** Starts a server and returns when it is ready. */
-export async function serve(address: string): Promise<ChildProcess> {
-  const server = spawn(variable("PUNA_SERVE"), [address], { stdio: ["ignore", "pipe", "inherit"] });
+export async function serve(address: string, settings: NodeJS.ProcessEnv = {}): Promise<ChildProcess> {
+  const env = { ...process.env, ...settings };
+  const server = spawn(variable("PUNA_SERVE"), [address], { env, stdio: ["ignore", "pipe", "inherit"] });
   await Promise.race([
     once(server.stdout, "data"),
     once(server, "exit").then(() => assert.fail("the server did not start")),
