@@ -3,7 +3,8 @@
     .venv/bin/python tools/record_baseline.py
 
 `make test-clients CLIENT=buf` compares the .proto files with the baseline. Record it at each release, after the tests have
-passed, and at no other time: what was released is a promise, and an older baseline lets a new field change its mind.
+passed. Between releases it stays, since clients rely on what was released. Before the first release it is recorded
+whenever the definitions change on purpose.
 """
 
 import subprocess
