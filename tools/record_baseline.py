@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/record_baseline.py
 
-`make test-clients CLIENT=buf` compares the .proto files with the baseline. Record it at each release, after the tests have
-passed. Between releases it stays, since clients rely on what was released. Before the first release it is recorded
+`make test-clients CLIENT=buf` compares the .proto files with the baseline. Record it at each release, after the tests
+have passed. Between releases it stays, since clients rely on what was released. Before the first release it is recorded
 whenever the definitions change on purpose.
 """
 
