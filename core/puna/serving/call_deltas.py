@@ -70,7 +70,7 @@ class CallDeltas:
         elif self._notation is not None and (self._reader is None or (calls and not opened.several)):
             self._reader = self._notation.reader(opened, self._tools)
             out += self._read(opened.text)
-        return out, complete
+        return _merged(out), complete
 
     def _read(self, text: str) -> list[ToolCallDelta]:
         if self._reader is None:
@@ -115,6 +115,17 @@ class CallDeltas:
         # Those before it were no calls.
         del self._sent[: place + 1]
         return found
+
+
+def _merged(deltas: Sequence[ToolCallDelta]) -> list[ToolCallDelta]:
+    """Return deltas with one for each run of deltas of the same call."""
+    out: list[ToolCallDelta] = []
+    for delta in deltas:
+        if out and out[-1].index == delta.index:
+            out[-1] = replace(out[-1], arguments=out[-1].arguments + delta.arguments)
+        else:
+            out.append(delta)
+    return out
 
 
 def whole_calls(calls: Sequence[ToolCall]) -> tuple[ToolCallDelta, ...]:

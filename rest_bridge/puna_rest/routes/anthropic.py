@@ -6,6 +6,7 @@ from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, cached_counts, request_bodies, streams
+from puna_rest.api_clients import is_api_client
 from puna_rest.bodies.anthropic import MESSAGES
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure
@@ -29,6 +30,8 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
         )
         return answers.json_line(http_request, written)
     events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
+    # A call of the built-in search never reaches the client.
+    message.tool_call_deltas = is_api_client(http_request) and not form["searching"]
     call = service.StreamChat(message, metadata=metadata())
     write = cached_counts.settled(http_request, events.write)
     return await streams.relay(

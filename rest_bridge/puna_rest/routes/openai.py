@@ -8,6 +8,7 @@ from puna.go import json as gojson
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, cached_counts, request_bodies, streams
+from puna_rest.api_clients import is_api_client
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import NativeError, RestError
@@ -32,6 +33,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _chat, body["model"], response)
         )
+    message.tool_call_deltas = is_api_client(request)
     chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
     call = service.StreamChat(message, metadata=metadata())
     write = cached_counts.settled(request, chunks.write)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_rest import answers, cached_counts, request_bodies, streams
+from puna_rest.api_clients import is_api_client
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import Failure, RestError
@@ -38,6 +39,8 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         keep(found["output"])
         return answers.json_line(http_request, found)
     events = stream.Events(document, body, keep)
+    # A call of the built-in search never reaches the client.
+    message.tool_call_deltas = is_api_client(http_request) and not request.has_web_search(body)
     call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(
         http_request,

@@ -17,6 +17,8 @@ class Part:
     content: str = ""
     thinking: str = ""
     tool_calls: tuple[message_pb2.ToolCall, ...] = ()
+    tool_call_deltas: tuple[message_pb2.ToolCallDelta, ...] = ()
+    """Parts of arguments, which come before the call that they belong to."""
     logprobs: tuple[usage_pb2.TokenLogprob, ...] = ()
     finish: usage_pb2.Finish | None = None
     """Set in the last part, except when the prompt was only rendered."""
@@ -98,6 +100,7 @@ def _part(
         content=delta.content,
         thinking=delta.thinking,
         tool_calls=tuple(delta.tool_calls),
+        tool_call_deltas=tuple(delta.tool_call_deltas),
         logprobs=tuple(delta.logprobs),
         finish=finish,
         rendered=rendered,

@@ -151,6 +151,9 @@ class Events:
         self._open = ""
         self._thought = False
         self._calls: set[str] = set()
+        """The ids of complete calls."""
+        self._streamed: set[str] = set()
+        """The ids of calls whose arguments came in parts."""
 
     def write(self, response: chat_pb2.StreamChatResponse) -> str:
         """Return the events for one message of the core."""
@@ -168,11 +171,13 @@ class Events:
             out += self._delta("thinking", part.thinking)
         if part.content:
             out += self._delta("text", part.content)
+        for delta in part.tool_call_deltas:
+            out += self._call_delta(delta)
         for call in part.tool_calls:
             # Ollama writes a call once per id, even if the model repeats it.
-            if call.id not in self._calls:
-                self._calls.add(call.id)
+            if call.id not in self._calls and call.id not in self._streamed:
                 out += self._call(call.id, call.name, go_arguments(call.arguments_json))
+            self._calls.add(call.id)
         return out if part.finish is None else out + self._end(part)
 
     def _start(self, part: Part) -> str:
@@ -193,9 +198,23 @@ class Events:
         return out + self._add({"type": f"{kind}_delta", kind: text})
 
     def _call(self, call_id: str, name: str, arguments: str) -> str:
+        out = self._begin_call(call_id, name)
+        return out + self._add({"type": "input_json_delta", "partial_json": arguments}) + self._close()
+
+    def _call_delta(self, delta: message_pb2.ToolCallDelta) -> str:
+        """Return the events for a part of a call. The next block, or the end, closes the block of the call."""
+        out = ""
+        if delta.id:
+            self._streamed.add(delta.id)
+            out = self._begin_call(delta.id, delta.name)
+        if delta.arguments_json:
+            out += self._add({"type": "input_json_delta", "partial_json": delta.arguments_json})
+        return out
+
+    def _begin_call(self, call_id: str, name: str) -> str:
         out = self._close() + self._begin({"type": "tool_use", "id": call_id, "name": name, "input": {}})
         self._open = "tool_use"
-        return out + self._add({"type": "input_json_delta", "partial_json": arguments}) + self._close()
+        return out
 
     def _begin(self, block: dict[str, Any]) -> str:
         data = {"type": "content_block_start", "index": self._index, "content_block": block}

@@ -92,6 +92,19 @@ def usage(counts: usage_pb2.Usage) -> dict[str, Any]:
     return out
 
 
+def tool_call_deltas(deltas: Iterable[message_pb2.ToolCallDelta]) -> list[dict[str, Any]]:
+    """Return parts of tool calls: id, type and name stand in the first part of a call alone."""
+    return [
+        {
+            **({"id": each.id} if each.id else {}),
+            "index": each.index,
+            **({"type": "function"} if each.id else {}),
+            "function": {**({"name": each.name} if each.id else {}), "arguments": each.arguments_json},
+        }
+        for each in deltas
+    ]
+
+
 class Chunks:
     """The writer of a stream. The fields that all chunks share are encoded once."""
 
@@ -102,6 +115,8 @@ class Chunks:
         self._begun: set[int] = set()
         """The indexes of the answers that have a chunk."""
         self._called: set[int] = set()
+        self._streamed: set[tuple[int, int]] = set()
+        """The calls whose arguments came in parts, as indexes of the answer and of the call."""
         self._several = False
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
@@ -116,24 +131,31 @@ class Chunks:
             )
         first = part.choice not in self._begun
         out = ""
-        said = part.content or part.thinking or part.tool_calls or part.logprobs
+        calls = self._calls(part) if part.tool_call_deltas or part.tool_calls else []
+        said = part.content or part.thinking or calls or part.logprobs
         ends = part.finish is not None or part.ended is not None
         # The end of several answers together belongs to none of them.
         opens = first and not (self._several and part.finish is not None)
-        if opens or said or not (ends or part.rendered is not None):
+        # A call that came in parts has been written already.
+        if opens or said or not (ends or part.rendered is not None or part.tool_calls):
             self._begun.add(part.choice)
-            out = self._content(part, role='"role":"assistant",' if first else "")
-            if part.tool_calls:
-                self._called.add(part.choice)
+            out = self._content(part, calls, role='"role":"assistant",' if first else "")
+        if part.tool_calls:
+            self._called.add(part.choice)
         if part.ended is not None:
             self._several = True
             return out + self._reason(part)
         return out if part.finish is None else out + self._end(part)
 
-    def _content(self, part: Part, role: str) -> str:
+    def _calls(self, part: Part) -> list[dict[str, Any]]:
+        self._streamed.update([(part.choice, each.index) for each in part.tool_call_deltas])
+        whole = [each for each in part.tool_calls if (part.choice, each.index) not in self._streamed]
+        return tool_call_deltas(part.tool_call_deltas) + tool_calls(whole)
+
+    def _content(self, part: Part, called: list[dict[str, Any]], role: str) -> str:
         """Return the chunks of a part. A part with both thinking and content becomes two chunks."""
         extra = f',"logprobs":{{"content":{gojson.dumps(logprobs(part.logprobs))}}}' if part.logprobs else ""
-        calls = f',"tool_calls":{gojson.dumps(tool_calls(part.tool_calls))}' if part.tool_calls else ""
+        calls = f',"tool_calls":{gojson.dumps(called)}' if called else ""
         content = '"content":' + gojson.string(part.content)
         reasoning = '"reasoning":' + gojson.string(part.thinking)
         if part.thinking and (part.content or calls):

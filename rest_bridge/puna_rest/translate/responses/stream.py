@@ -42,6 +42,10 @@ class Events:
         self._text = ""
         self._text_id = ""
         self._called = False
+        self._call: dict[str, Any] | None = None
+        """The item of the call whose arguments are coming in parts."""
+        self._streamed: set[int] = set()
+        """The indexes of calls whose arguments came in parts."""
         self._search: message_pb2.ToolCall | None = None
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
@@ -71,8 +75,12 @@ class Events:
             return out if part.finish is None else out + self._fail_to_search(part, self._search)
         if part.thinking:
             out += self._think(part.thinking)
+        for delta in part.tool_call_deltas:
+            out += self._call_delta(delta)
+            self._called = True
         if part.tool_calls:
-            out += self._close() + self._calls(part.tool_calls)
+            out += self._close_call("completed") + self._close()
+            out += self._calls(tuple(each for each in part.tool_calls if each.index not in self._streamed))
             self._called = True
         # Ollama drops text after a call: it would need an item behind the call's, which its clients do not expect.
         elif part.content and not self._called:
@@ -153,9 +161,38 @@ class Events:
             out += self._finish({**item, "call_id": call["id"]})
         return out
 
+    def _call_delta(self, delta: message_pb2.ToolCallDelta) -> str:
+        """Return the events for a part of a call. The next item, or the end, closes the item of the call."""
+        out = ""
+        if delta.id:
+            self._streamed.add(delta.index)
+            out = self._close_call("completed") + self._close()
+            item = {"id": f"fc_{new_number()}_{delta.index}", "type": "function_call", "status": "in_progress"}
+            self._call = item | {"call_id": delta.id, "name": delta.name, "arguments": ""}
+            out += self._event("response.output_item.added", output_index=self._index, item=self._call)
+        if self._call is not None and delta.arguments_json:
+            self._call["arguments"] += delta.arguments_json
+            where = {"item_id": self._call["id"], "output_index": self._index}
+            out += self._event("response.function_call_arguments.delta", **where, delta=delta.arguments_json)
+        return out
+
+    def _close_call(self, status: str) -> str:
+        """Close the item of the call that comes in parts, if there is one."""
+        call, self._call = self._call, None
+        if call is None:
+            return ""
+        where = {"item_id": call["id"], "output_index": self._index}
+        out = ""
+        if status == "completed":
+            out = self._event("response.function_call_arguments.done", **where, arguments=call["arguments"])
+        return out + self._finish({**call, "status": status})
+
     def _close(self, status: str = "completed") -> str:
         """Close the open item, if there is one. `status`: the status of a message item."""
         out = ""
+        if self._call is not None:
+            # Neither the complete call nor another one has come: the model did not complete it.
+            return self._close_call("incomplete")
         if self._thinking_id:
             item = reasoning_item(self._thinking_id, self._thinking)
             out = self._event(

@@ -143,3 +143,29 @@ def test_errors(status, kind):
     name, data = answer.error_event(Failure(status, "no")).strip().split("\n")
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: ")) == {"type": "error", "error": shape["error"]}
+
+
+def test_a_call_that_comes_in_parts_is_one_block():
+    parts = [
+        message_pb2.ToolCallDelta(index=0, id="toolu_1", name="f", arguments_json='{"a"'),
+        message_pb2.ToolCallDelta(index=0, arguments_json=":1}"),
+        message_pb2.ToolCallDelta(index=1, id="toolu_2", name="g"),
+    ]
+    found = events(
+        chat_pb2.ChatDelta(content="a", tool_call_deltas=parts[:1]),
+        chat_pb2.ChatDelta(tool_call_deltas=parts[1:]),
+        chat_pb2.ChatDelta(tool_calls=[CALL, message_pb2.ToolCall(id="toolu_2", index=1, name="g")]),
+        done=chat_pb2.ChatDone(finish=finish()),
+    )
+    assert [(each["type"].removeprefix("content_block_"), each["index"]) for each in found if "index" in each] == [
+        *(("start", 0), ("delta", 0), ("stop", 0)),
+        *(("start", 1), ("delta", 1), ("delta", 1), ("stop", 1)),
+        *(("start", 2), ("stop", 2)),
+    ]
+    assert [
+        each["delta"]["partial_json"] for each in found if each.get("delta", {}).get("type") == "input_json_delta"
+    ] == [
+        '{"a"',
+        ":1}",
+    ]
+    assert found[-2]["delta"]["stop_reason"] == "tool_use"

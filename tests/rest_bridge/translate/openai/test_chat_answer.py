@@ -106,3 +106,31 @@ def test_errors(status, kind):
     error = {"error": {"message": "<no>", "type": kind, "param": None, "code": None}}
     assert chat_answer.error(failure) == error
     assert events(chat_answer.error_event(failure)) == [error]
+
+
+PARTS = [
+    message_pb2.ToolCallDelta(index=0, id="call_1", name="f", arguments_json='{"b"'),
+    message_pb2.ToolCallDelta(index=0, arguments_json=":1}"),
+    message_pb2.ToolCallDelta(index=1, id="call_2", name="g", arguments_json="{}"),
+]
+
+
+def test_a_call_that_comes_in_parts_is_written_once():
+    second = message_pb2.ToolCall(id="call_2", index=1, name="g", arguments_json="{}")
+    found = choices(
+        chat_pb2.ChatDelta(content="a"),
+        chat_pb2.ChatDelta(tool_call_deltas=PARTS[:1]),
+        chat_pb2.ChatDelta(tool_call_deltas=PARTS[1:], tool_calls=[CALL]),
+        chat_pb2.ChatDelta(tool_calls=[second]),
+        done=chat_pb2.ChatDone(finish=finish()),
+    )
+    first = {"id": "call_1", "index": 0, "type": "function", "function": {"name": "f", "arguments": '{"b"'}}
+    rest = {"index": 0, "function": {"arguments": ":1}"}}
+    other = {"id": "call_2", "index": 1, "type": "function", "function": {"name": "g", "arguments": "{}"}}
+    assert [delta.get("tool_calls") for delta, _ in found] == [None, [first], [rest, other], None]
+    assert [reason for _, reason in found] == [None, None, None, "tool_calls"]
+
+
+def test_a_call_that_is_cut_is_no_call():
+    found = choices(chat_pb2.ChatDelta(tool_call_deltas=PARTS[:1]), done=chat_pb2.ChatDone(finish=finish("LENGTH")))
+    assert found[-1][1] == "length"

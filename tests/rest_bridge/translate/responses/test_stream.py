@@ -121,3 +121,39 @@ def test_events_that_repeat_the_request_weigh_as_much():
     later = stream.events.weigh(small)
     assert first - later == decoded(RESPONSES, {"model": "m", "instructions": "x" * 5000})[0].weight
     assert stream.events.weigh(end) > later
+
+
+PARTS = [
+    message_pb2.ToolCallDelta(index=0, id="call_1", name="f", arguments_json='{"a"'),
+    message_pb2.ToolCallDelta(index=0, arguments_json=":1}"),
+    message_pb2.ToolCallDelta(index=1, id="call_2", name="g", arguments_json="{}"),
+]
+
+
+def test_a_call_that_comes_in_parts_is_one_item():
+    second = message_pb2.ToolCall(id="call_2", index=1, name="g", arguments_json="{}")
+    found = Stream().write(
+        {"content": "x"},
+        {"tool_call_deltas": PARTS[:1]},
+        {"tool_call_deltas": PARTS[1:]},
+        {"tool_calls": [CALL, second]},
+        done=done(),
+    )
+    kinds = [each["type"].removeprefix("response.").removeprefix("function_call_") for each in found]
+    assert kinds[8:-1] == [
+        *("output_item.added", "arguments.delta", "arguments.delta", "arguments.done", "output_item.done"),
+        *("output_item.added", "arguments.delta", "arguments.done", "output_item.done"),
+    ]
+    assert found[11]["arguments"] == found[9]["delta"] + found[10]["delta"] == '{"a":1}'
+    calls = [item for item in found[-1]["response"]["output"] if item["type"] == "function_call"]
+    assert [(each["call_id"], each["name"], each["arguments"], each["status"]) for each in calls] == [
+        ("call_1", "f", '{"a":1}', "completed"),
+        ("call_2", "g", "{}", "completed"),
+    ]
+
+
+def test_a_call_that_is_cut_is_an_incomplete_item():
+    found = Stream().write({"tool_call_deltas": PARTS[:1]}, done=done("LENGTH"))
+    (item,) = found[-1]["response"]["output"]
+    assert (item["status"], item["arguments"]) == ("incomplete", '{"a"')
+    assert "response.function_call_arguments.done" not in [each["type"] for each in found]
