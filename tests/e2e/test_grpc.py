@@ -1,5 +1,7 @@
 """A gRPC client that has no generated code and learns the server's API by reflection."""
 
+import json
+
 import grpc
 import pytest
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -46,6 +48,28 @@ def test_chat_answers_in_one_message(channel, pool):
     answer = call(channel, pool, "puna.v1.ChatService", "Chat", model="llamita", messages=messages)
     assert answer.message.role == "assistant"
     assert answer.message.content
+
+
+def test_the_arguments_of_a_tool_call_stream(channel, pool):
+    parameters = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+    request = {
+        "model": "llamita",
+        "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+        "tools": [{"name": "get_weather", "description": "Get the weather in a city", "parameters_json": parameters}],
+        "options": {"sampling": {"temperature": 0}},
+        "tool_call_deltas": True,
+    }
+    answers = list(call(channel, pool, "puna.v1.ChatService", "StreamChat", **request))
+    deltas = [delta for answer in answers for delta in answer.deltas]
+    sent = [part for delta in deltas for part in delta.tool_call_deltas]
+    (made,) = [each for delta in deltas for each in delta.tool_calls]
+    assert (made.name, json.loads(made.arguments_json)) == ("get_weather", {"city": "Paris"})
+    assert len(sent) > 1
+    assert [(each.index, each.id, each.name) for each in sent] == [
+        (0, made.id, made.name),
+        *[(0, "", "")] * (len(sent) - 1),
+    ]
+    assert "".join(each.arguments_json for each in sent) == made.arguments_json
 
 
 def test_errors_carry_a_reason(channel, pool):

@@ -59,6 +59,13 @@ def test_tools_streamed(found):
     assert found["tools_stream"]["final"]["stop_reason"] == "tool_use"
 
 
+def test_the_input_of_a_call_comes_in_parts(found):
+    assert "".join(found["tools_in_parts"]["parts"]) == '{"city":"Paris","days":2}'
+    assert len(found["tools_in_parts"]["parts"]) == 2
+    (call,) = of_type(found["tools_in_parts"]["final"], "tool_use")
+    assert call["input"] == {"city": "Paris", "days": 2}
+
+
 def test_thinking(found):
     thought, said = found["thinking"]["content"]
     assert "7" in thought["thinking"]

@@ -39,6 +39,20 @@ def test_the_stream_helper_puts_calls_together(found):
     assert len({call["id"] for call in calls}) == 2
 
 
+def test_the_arguments_of_a_call_come_in_parts(found):
+    first, second = found["tools_in_parts"]["parts"]
+    assert (first["index"], first["type"], first["function"]["name"]) == (0, "function", "get_weather")
+    assert first["id"]
+    assert (second["index"], second["id"], second["function"]["name"]) == (0, None, None)
+    joined = first["function"]["arguments"] + second["function"]["arguments"]
+    assert json.loads(joined) == {"city": "Paris", "days": 2}
+    assert found["tools_in_parts"]["put_together"] == [joined]
+    responses = found["responses_tools_in_parts"]
+    assert len(responses["parts"]) == 2
+    assert "".join(responses["parts"]) == responses["arguments"] == joined
+    assert responses["status"] == "completed"
+
+
 def test_tools(found):
     first, second = found["tools"]["first"], found["tools"]["second"]
     assert first["finish_reason"] == "tool_calls"

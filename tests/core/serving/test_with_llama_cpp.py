@@ -107,6 +107,22 @@ async def test_a_call_that_must_come_in_a_notation_of_its_own(serving, model):
     assert "".join(delta.text for delta in (*deltas, done.delta)) == ""
 
 
+WHOLE = ("gemma4", "marked", "functiongemma", "olmo3")
+"""Models whose notation of calls has one delta for each call."""
+
+
+@pytest.mark.parametrize("model", ["native", "harmony", "gemma4", "marked", "functiongemma", "olmo3", "glimmer"])
+async def test_a_call_that_must_come_is_streamed(serving, model):
+    choice, values = ToolChoice("required"), {"num_predict": 600}
+    request = said(model, "a", tools=(SETTING,), tool_choice=choice, tool_call_deltas=True, values=values)
+    deltas, done = await answered(serving.chat(request))
+    (call,) = [call for delta in (*deltas, done.delta) for call in delta.tool_calls]
+    sent = [each for delta in (*deltas, done.delta) for each in delta.tool_call_deltas]
+    assert (sent[0].id, sent[0].name, {each.index for each in sent}) == (call.id, "set", {0})
+    assert json.loads("".join(each.arguments for each in sent)) == json.loads(call.arguments)
+    assert (len(sent) == 1) == (model in WHOLE)
+
+
 async def test_nothing_to_generate(serving):
     deltas, done = await answered(serving.generate(prompted("plain", "go a", values={"num_predict": 0})))
     assert (deltas, done.reason, done.usage.output_tokens) == ([], "length", 0)

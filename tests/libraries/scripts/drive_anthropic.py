@@ -86,6 +86,15 @@ def tools_stream(url):
         return {"pieces": pieces, "final": stream.get_final_message().model_dump()}
 
 
+def tools_in_parts(url):
+    """The arguments of a call that the model writes in two tokens."""
+    with of(url).messages.stream(
+        model="toolful", max_tokens=100, messages=[{"role": "user", "content": "g"}], tools=TOOLS
+    ) as stream:
+        parts = [event.partial_json for event in stream if event.type == "input_json"]
+        return {"parts": parts, "final": stream.get_final_message().model_dump()}
+
+
 def thinking(url):
     answer = of(url).messages.create(
         model="llamita",
@@ -136,6 +145,6 @@ def errors(url):
 
 
 run(
-    messages, named_by_the_system, stream, stream_async, raw_stream, tools, tools_stream, thinking,
+    messages, named_by_the_system, stream, stream_async, raw_stream, tools, tools_stream, tools_in_parts, thinking,
     thinking_where_none_is, limits, counting, errors,
 )  # fmt: skip

@@ -48,6 +48,18 @@ def stream_helper(url):
     return {"kinds": kinds, "message": message.model_dump()}
 
 
+def tools_in_parts(url):
+    """The arguments of a call that the model writes in two tokens, as chunks and put together by the helper."""
+    ask = {"model": "toolful", "messages": [{"role": "user", "content": "g"}], "tools": TOOLS}
+    deltas = [chunk.choices[0].delta for chunk in of(url).chat.completions.create(stream=True, **ask)]
+    with of(url).chat.completions.stream(**ask) as stream:
+        events = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+    return {
+        "parts": [call.model_dump() for delta in deltas for call in delta.tool_calls or ()],
+        "put_together": [event.arguments for event in events],
+    }
+
+
 def tools(url):
     messages = [{"role": "user", "content": "What is the weather in Paris?"}]
     ask = of(url).chat.completions.create
@@ -167,6 +179,15 @@ def responses_stream(url):
         }
 
 
+def responses_tools_in_parts(url):
+    with of(url).responses.stream(
+        model="toolful", input="g", tools=[{"type": "function", **FUNCTION, "strict": False}]
+    ) as stream:
+        parts = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        (item,) = stream.get_final_response().output
+    return {"parts": parts, "arguments": item.arguments, "status": item.status}
+
+
 def errors(url):
     found = {}
     for name, model, more in (("missing", "nowhere", {}), ("temperature", "scripted", {"temperature": "hot"})):
@@ -178,6 +199,6 @@ def errors(url):
 
 
 run(
-    chat, stream, stream_async, stream_helper, tools, thinking, json_schema, json_parsed, json_object, logprobs,
-    embeddings, completions, models, responses, responses_stream, errors,
+    chat, stream, stream_async, stream_helper, tools_in_parts, tools, thinking, json_schema, json_parsed, json_object,
+    logprobs, embeddings, completions, models, responses, responses_stream, responses_tools_in_parts, errors,
 )  # fmt: skip
