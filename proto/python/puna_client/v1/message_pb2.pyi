@@ -187,7 +187,7 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 class ToolCallDelta(_message.Message):
     """ToolCallDelta is a part of the arguments of a tool call, sent while the model writes the call.
 
-    The deltas of a call share its index, and the deltas of one call end before those of the next call begin. The first
+    The deltas of a call share its index, and within one answer they end before those of the next call begin. The first
     delta has the id and the name. The `arguments_json` of all deltas, joined, is JSON text with the same value as the
     `arguments_json` of the ToolCall with this index, which follows in `ChatDelta.tool_calls` when the call is complete. A
     call that the model does not complete, for example because the token limit cuts it, has deltas and no ToolCall.
