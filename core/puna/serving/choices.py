@@ -36,7 +36,7 @@ async def _several(make: Callable[[int], AsyncGenerator[Event]], n: int) -> Asyn
     queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUED_EVENTS)
 
     def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled() or task.exception() is not None:
             failed.append(task)
             # Wakes the reader. With a full queue it is awake.
             with suppress(asyncio.QueueFull):
