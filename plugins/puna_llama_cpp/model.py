@@ -137,7 +137,12 @@ class GenerativeModel(LlamaModel):
         # The constraint comes last: its process must not be started for a request that is refused anyway.
         preserved = self._vocabulary.special_tokens(request.preserved_tokens)
         matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
-        return sequence.Sequence(request, tokens, matcher, preserved, images)
+        return sequence.Sequence(request, tokens, matcher, preserved, images, self._closings(request))
+
+    def _closings(self, request: SequenceRequest) -> dict[str, list[int]]:
+        """Return the tokens of each text that closes the thinking."""
+        texts = request.thinking_budget.markers.closings if request.thinking_budget is not None else ()
+        return {text: self._vocabulary.tokenize_continuation(text) for text in texts}
 
     async def _encode_images(self, request: SequenceRequest) -> EncodedPrompt:
         """Encode a prompt's images in the encoder pool.

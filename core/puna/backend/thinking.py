@@ -7,8 +7,8 @@ BETWEEN two thoughts, and OVER, in which nothing can follow that counts. A token
 a start marker and in front of the end marker. An end marker of several tokens shows only with its last one, so its
 first tokens are counted at first and then taken off.
 
-When the budget is spent, the backend appends the tokens of the closing text as if it had sampled them. They are output,
-and no thinking.
+When the budget is spent, the backend appends the tokens of the closing text as if it had sampled them, without those
+at its beginning that the model has just written. They are output, and no thinking.
 """
 
 from dataclasses import dataclass
@@ -95,10 +95,6 @@ class ThinkingTracker:
         self._closed += 1
         self._leave(b"")
         return closing
-
-    def uncount(self, tokens: int) -> None:
-        """Take tokens off the count which turned out to be the beginning of the closing text."""
-        self.spent -= tokens
 
     def _think(self, raw: bytes) -> None:
         self._begins.append(len(self._held))

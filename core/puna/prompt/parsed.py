@@ -9,6 +9,7 @@ text was cut, unless a parser imitates Ollama where the cut shows.
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.messages import ToolCall
 
 
@@ -34,6 +35,15 @@ class AnswerParser(Protocol):
 
     def finish(self) -> ParsedDelta:
         """Return what was held back, after the last text. Raises as `feed` does."""
+        ...
+
+
+@runtime_checkable
+class MarksThinking(Protocol):
+    """A parser of answers that may hold thinking, which a budget of tokens can close."""
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the texts around the thinking of the answer, before its first text; None: it cannot have thinking."""
         ...
 
 

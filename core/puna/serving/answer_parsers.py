@@ -9,10 +9,10 @@ it back, and for every text of an answer that is not parsed, or that generate pa
 from collections.abc import Sequence
 from dataclasses import replace
 
-from puna.backend import TextDelta
+from puna.backend import TextDelta, ThinkingMarkers
 from puna.messages import ToolCall
 from puna.prompt.go_template.answer import GoTemplateParser
-from puna.prompt.parsed import AnswerParser, ParsedDelta, ShowsOpenCalls
+from puna.prompt.parsed import AnswerParser, MarksThinking, ParsedDelta, ShowsOpenCalls
 from puna.serving.answers import Delta
 from puna.serving.call_deltas import CallDeltas, call_id
 
@@ -43,6 +43,11 @@ class AnswerReader:
         self._call_deltas = call_deltas
         self._shows_calls = parser if call_deltas is not None and isinstance(parser, ShowsOpenCalls) else None
         self._late: list[ToolCall] = []
+
+    @property
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """The texts around the thinking, before the first text is read; None: the answer cannot have thinking."""
+        return self._parser.thinking_markers() if isinstance(self._parser, MarksThinking) else None
 
     def feed(self, decoded: TextDelta) -> Sequence[Delta]:
         """Return the deltas for what was decoded: usually one; none if nothing is to be sent for it."""

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from puna.backend import Constraint, Finish, Prefill, TextDelta
+from puna.capabilities import THINKING
 from puna.errors import DemandUnsupportedError
 from puna.options import Options
 from puna.runtime.requirements import Lease, LeaseKind
@@ -29,7 +30,7 @@ from puna.serving.answers import Delta, Done, Event, Progress
 from puna.serving.chat_turn import ChatTurn, chat_turn
 from puna.serving.clock import Clock, usage
 from puna.serving.count import counted
-from puna.serving.demands import check_demands
+from puna.serving.demands import check_demands, enforced_budget
 from puna.serving.requests import ChatRequest, RequestOptions
 from puna.serving.sampling_options import output_constraint, shifts
 from puna.serving.sequence_builder import SequenceBuilder
@@ -59,7 +60,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
     think = thinking_of(found, asked)
     check_capabilities(found, "chat", ["tools"] if request.tools else [])
     if found.backend is not None:
-        check_demands(found.backend, asked, request.n)
+        check_demands(found.backend, asked, n=request.n, thinks=THINKING in found.model.capabilities)
         if found.takes_messages and (request.render_only or request.count_only):
             raise DemandUnsupportedError(found.backend.name, "render_only" if request.render_only else "CountTokens")
     options = options_of(found.model, asked)
@@ -81,6 +82,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
                 tool_choice=request.tool_choice,
                 tool_call_deltas=request.tool_call_deltas,
                 think=asked.think and think,
+                thinking_budget=enforced_budget(found.backend, asked),
                 options=options,
                 request=asked,
             )
@@ -121,6 +123,7 @@ def _builder(turn: ChatTurn, lease: Lease, options: Options, asked: RequestOptio
         preserved=turn.preserved,
         stops=turn.layout.stops if turn.layout else (),
         bos=turn.conversation.renderer.bos if turn.conversation.renderer else "",
+        thinking_budget=enforced_budget(turn.found.backend, asked),
     )
 
 
@@ -128,7 +131,9 @@ async def _answer(
     turn: ChatTurn, builder: SequenceBuilder, constraint: Constraint | None, clock: Clock
 ) -> AsyncGenerator[Event]:
     """Run one sequence, or two if the model may think before constrained content, and read them."""
-    prompt, reader, spent = turn.prompt, turn.reader(), 0
+    prompt, reader = turn.prompt, turn.reader()
+    spent = thought = 0
+    cached: int | None = None
     if constraint is not None and turn.may_think():
         first = ThinkingPhase(turn, builder, prompt, constraint)
         async with aclosing(first.events()) as events:
@@ -136,10 +141,12 @@ async def _answer(
                 yield event
         # The limit was reached while the model was thinking. A second sequence would begin a new count and exceed it.
         if first.finish is not None and first.finish.reason == "length":
-            yield _done(first.finish, Delta(), builder, clock, first.cut)
+            finish = replace(first.finish, cached_prompt_tokens=first.cached)
+            yield _done(finish, Delta(), builder, clock, first.cut)
             return
-        prompt, reader, spent = await first.second_prompt(), first.next_reader(), first.spent
-    sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint)
+        prompt, reader = await first.second_prompt(), first.next_reader()
+        spent, thought, cached = first.spent, first.thinking_tokens, first.cached
+    sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint, reader.thinking_markers)
     # The guard is Ollama's, which has none where the model file's own template is used.
     async with aclosing(run(builder.lease.model, sequence, guarded=not turn.conversation.native)) as steps:
         async for step in steps:
@@ -149,7 +156,13 @@ async def _answer(
             elif isinstance(step, Prefill):
                 yield Progress(phase="prefill", done_tokens=step.done_tokens, total_tokens=step.total_tokens)
             elif isinstance(step, Finish):
-                finish = replace(step, output_tokens=step.output_tokens + spent)
+                # What the first sequence has evaluated was not cached when the request came.
+                finish = replace(
+                    step,
+                    output_tokens=step.output_tokens + spent,
+                    thinking_tokens=step.thinking_tokens + thought,
+                    cached_prompt_tokens=step.cached_prompt_tokens if cached is None else cached,
+                )
                 yield _done(finish, reader.finish(), builder, clock, cut)
 
 

@@ -43,6 +43,7 @@ class Conversation:
     """Whether calls are also sent as deltas: one for each, since the backend sends complete calls."""
     think: Think | None = None
     """None: the backend decides."""
+    thinking_budget: int | None = None
     options: Options
     request: RequestOptions
     preset: bool = True
@@ -59,6 +60,7 @@ class Conversation:
                 tools=tuple(map(_tool, self.tools)),
                 tool_choice=f"tool:{self.tool_choice.name}" if self.tool_choice.name else self.tool_choice.mode,
                 thinking=_thinking(self.think),
+                thinking_budget=self.thinking_budget,
             ),
             sampling=sampling(self.options, self.request),
             max_tokens=token_limit(self.options, context),

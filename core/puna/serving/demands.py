@@ -14,8 +14,11 @@ KINDS = {"json_object": "json_schema"}
 """Kinds of structured output that are sent as another kind."""
 
 
-def check_demands(backend: Manifest, request: RequestOptions, n: int = 1) -> None:
-    """Raise DemandUnsupportedError for the first demand that the backend cannot meet. `n`: the number of answers."""
+def check_demands(backend: Manifest, request: RequestOptions, *, n: int = 1, thinks: bool = False) -> None:
+    """Raise DemandUnsupportedError for the first demand that the backend cannot meet.
+
+    n: the number of answers. thinks: whether the model can think.
+    """
     can = backend.capabilities
     # An upstream would evaluate the prompt, and count it, once for each answer.
     if n > 1 and can.chat:
@@ -28,6 +31,14 @@ def check_demands(backend: Manifest, request: RequestOptions, n: int = 1) -> Non
         raise DemandUnsupportedError(backend.name, "log-probabilities")
     if request.logit_bias and "logit_bias" not in can.sampling:
         raise DemandUnsupportedError(backend.name, "logit_bias")
+
+    if request.thinking_budget is not None and thinks and not (can.thinking_budget or request.think_if_possible):
+        raise DemandUnsupportedError(backend.name, "thinking_budget")
+
+
+def enforced_budget(backend: Manifest | None, request: RequestOptions) -> int | None:
+    """Return the thinking budget of the request if the backend enforces it."""
+    return request.thinking_budget if backend is not None and backend.capabilities.thinking_budget else None
 
 
 def check_prompt(backend: Manifest, request: GenerateRequest) -> None:

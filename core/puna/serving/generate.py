@@ -5,6 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from puna.backend import BackendError, Constraint, Finish, Prefill, TextDelta
+from puna.capabilities import THINKING
 from puna.errors import (
     CapabilityMissingError,
     InvalidRequestError,
@@ -34,7 +35,7 @@ from puna.serving.answers import Done, Event, Progress
 from puna.serving.clock import Clock, usage
 from puna.serving.conversation import Conversation, assembled
 from puna.serving.count import counted
-from puna.serving.demands import check_demands, check_prompt, check_tokenizer
+from puna.serving.demands import check_demands, check_prompt, check_tokenizer, enforced_budget
 from puna.serving.lengths import PER_TOKEN, WHOLE, is_long
 from puna.serving.requests import GenerateRequest
 from puna.serving.sampling_options import output_constraint, shifts
@@ -64,7 +65,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         return
     if found.backend is not None:
         check_prompt(found.backend, request)
-        check_demands(found.backend, asked, request.n)
+        check_demands(found.backend, asked, n=request.n, thinks=THINKING in found.model.capabilities)
     think = _checked(found, request)
     options = options_of(found.model, asked)
     if found.model.uses_jinja and not found.takes_messages:
@@ -97,6 +98,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
             cuts=asked.truncate,
             preserved=tuple(parser.preserved_tokens) if parser else (),
             bos=_bos_text(found),
+            thinking_budget=enforced_budget(found.backend, asked),
         )
         if request.count_only:
             yield await counted(builder, _input(request, prompt), prompt.media)
@@ -126,8 +128,8 @@ async def _answer(
 ) -> AsyncGenerator[Event]:
     """Run one sequence and read it."""
     lease = builder.lease
-    sequence, cut = await builder.sequence(_input(request, prompt), prompt.media, constraint)
     reader = _reader(found, _parser(found, request), think, prompt.text)
+    sequence, cut = await builder.sequence(_input(request, prompt), prompt.media, constraint, reader.thinking_markers)
     # The text of the whole answer is kept, because the last message returns its tokens as `context`.
     raw = [prompt.text]
     async with aclosing(run(lease.model, sequence, guarded=True)) as events:
@@ -212,6 +214,7 @@ def _conversation(
         messages=(Message(role="user", content=request.prompt, media=request.media),),
         system=request.system,
         think=request.options.think and think,
+        thinking_budget=enforced_budget(found.backend, request.options),
         options=options,
         request=request.options,
         preset=request.context is None,

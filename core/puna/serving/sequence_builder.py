@@ -8,7 +8,7 @@ is long beyond all measure is tokenized only at its two ends (see `lengths`).
 from dataclasses import dataclass
 from typing import Final
 
-from puna.backend import Constraint, SequenceRequest
+from puna.backend import Constraint, SequenceRequest, ThinkingBudget, ThinkingMarkers
 from puna.errors import ContextOverflowError, EngineRefusedError
 from puna.go.json import replace_lone_surrogates
 from puna.options import Options
@@ -41,13 +41,21 @@ class SequenceBuilder:
     """Stop strings in addition to the options' own."""
     bos: str = ""
     """The BOS text with which the renderer begins prompts; empty: that of the tokenizer."""
+    thinking_budget: int | None = None
+    """Largest number of tokens that the model may think; None: no limit."""
     choice: int = 0
     """Index of the answer, if the request asks for several."""
 
     async def sequence(
-        self, prompt: str | tuple[int, ...], media: tuple[bytes, ...] = (), constraint: Constraint | None = None
+        self,
+        prompt: str | tuple[int, ...],
+        media: tuple[bytes, ...] = (),
+        constraint: Constraint | None = None,
+        markers: ThinkingMarkers | None = None,
     ) -> tuple[SequenceRequest, int]:
         """Return the sequence, and the number of prompt tokens that were cut.
+
+        `markers`: the texts around the thinking, which the budget needs. A constraint allows no thinking.
 
         Raises ContextOverflowError if the prompt does not fit and may not be cut.
         """
@@ -86,9 +94,15 @@ class SequenceBuilder:
                 preserved_tokens=self.preserved,
                 cache_salt=self.request.cache_salt,
                 priority=self.request.priority,
+                thinking_budget=self._budget(markers) if constraint is None else None,
             ),
             cut,
         )
+
+    def _budget(self, markers: ThinkingMarkers | None) -> ThinkingBudget | None:
+        if self.thinking_budget is None or markers is None:
+            return None
+        return ThinkingBudget(max_tokens=self.thinking_budget, markers=markers)
 
     async def _shortened(self, prompt: str, *, may_cut: bool) -> tuple[str | tuple[int, ...], int]:
         """Truncate a prompt that is too long to be tokenized whole; the number of tokens cut is an estimate."""

@@ -8,10 +8,10 @@ thinking. Its prompt is mostly cached, since it extends the first.
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
 
 from puna.backend import Constraint, Finish, Prefill, TextDelta
 from puna.messages import Message, Think
+from puna.prompt.builtin import harmony
 from puna.prompt.go_template.answer import GoTemplateParser
 from puna.prompt.rendered import RenderedPrompt
 from puna.serving.answer_parsers import AnswerReader, plain
@@ -19,11 +19,6 @@ from puna.serving.answers import Event, Progress
 from puna.serving.chat_turn import ChatTurn
 from puna.serving.sequence_builder import SequenceBuilder
 from puna.serving.sequence_runner import run
-
-HARMONY_NEXT: Final = "<|end|><|start|>assistant"
-"""Ends the thinking in gpt-oss's format."""
-HARMONY_FINAL: Final = f"{HARMONY_NEXT}<|channel|>final<|message|>"
-"""Ends the thinking and begins the content in gpt-oss's format."""
 
 
 class ThinkingPhase:
@@ -46,6 +41,11 @@ class ThinkingPhase:
         Ollama runs one sequence where the model file's own template is used, so its counts include the thinking.
         """
         self.cut = 0
+        self.cached = 0
+        """Tokens of the prompt that were cached before the phase."""
+        self.thinking_tokens = 0
+        """Tokens of the thinking if there is a budget for it. A sequence that is cancelled has no count of its own, so
+        decoding steps with thinking are counted."""
 
     async def events(self) -> AsyncGenerator[Event]:
         """Yield the thinking, and return when content begins."""
@@ -53,27 +53,33 @@ class ThinkingPhase:
         # Calls of this sequence are written again by the second one, so they have no deltas here.
         quiet = replace(turn, tool_call_deltas=False)
         reader = AnswerReader(GoTemplateParser(turn.thinking)) if turn.thinking else quiet.reader()
-        sequence, self.cut = await self._builder.sequence(self._prompt.text, self._prompt.media)
+        sequence, self.cut = await self._builder.sequence(
+            self._prompt.text, self._prompt.media, markers=reader.thinking_markers
+        )
         native = turn.conversation.native
         # An impossible constraint must be refused before the first delta. This sequence of no tokens has it compiled,
         # and it evaluates the prompt, which is then cached.
-        check = replace(sequence, constraint=self._constraint, max_tokens=0)
+        check = replace(sequence, constraint=self._constraint, max_tokens=0, thinking_budget=None)
         async with aclosing(run(self._builder.lease.model, check, guarded=False)) as events:
             async for event in events:
                 if isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
+                elif isinstance(event, Finish):
+                    self.cached = event.cached_prompt_tokens
         async with aclosing(run(self._builder.lease.model, sequence, guarded=not native)) as events:
             async for event in events:
                 if isinstance(event, Prefill):
                     yield Progress(phase="prefill", done_tokens=event.done_tokens, total_tokens=event.total_tokens)
                 elif isinstance(event, Finish):
                     self.finish = event
+                    self.thinking_tokens = event.thinking_tokens
                 elif isinstance(event, TextDelta):
                     self._raw += event.text
                     # `native` is a bool that counts as 0 or 1.
                     self.spent += native
                     for delta in reader.feed(event):
                         self._thinking_deltas.append(delta.thinking)
+                        self.thinking_tokens += bool(delta.thinking and sequence.thinking_budget)
                         if delta.tool_calls and turn.must_call:
                             # The second sequence writes the call again, under the constraint.
                             return
@@ -97,10 +103,10 @@ class ThinkingPhase:
             # can be.
             return replace(self._prompt, text=self._prompt.text + self._raw)
         again = await turn.conversation.prompt([*turn.messages, Message(role="assistant", thinking=thought)])
-        harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
-        if not harmony:
+        is_harmony = turn.found.model.is_harmony or turn.found.model.config.parser == "harmony"
+        if not is_harmony:
             return again
-        return replace(again, text=again.text + (HARMONY_NEXT if turn.must_call else HARMONY_FINAL))
+        return replace(again, text=again.text + (harmony.NEXT if turn.must_call else harmony.FINAL))
 
     def next_reader(self) -> AnswerReader:
         """Return the reader for the second sequence, which does not think."""

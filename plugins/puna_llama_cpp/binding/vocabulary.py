@@ -40,6 +40,23 @@ class Vocabulary:
                 return tokens[:count]
             room = -count
 
+    def tokenize_continuation(self, text: str) -> list[int]:
+        """Return the token ids of a text, with special tokens, that continues another text.
+
+        No space is put in front of it.
+        """
+        tokens = self.tokenize(text, add_special=False, parse_special=True)
+        if not self._adds_space:
+            return tokens
+        # Behind a line end, which merges with no other text, the tokens are those of the text alone.
+        behind = self.tokenize("\n" + text, add_special=False, parse_special=True)
+        passed = b""
+        for place, token in enumerate(behind):
+            passed += self.token_bytes(token, special=True)
+            if passed.lstrip(b" ") == b"\n":
+                return behind[place + 1 :]
+        return tokens
+
     def output_bytes(self, token: int) -> bytes:
         """Return the bytes that a token adds to an output text: none for special tokens.
 

@@ -2,8 +2,9 @@
 
 For each sequence whose tokens are all in the cache, one token is sampled from the logits of its last row, and more as
 long as draft tokens are accepted. The order for one token is: log-probabilities from the unchanged logits, the
-constraint's mask, the sampler chain, the output text. The matcher then learns of the token, and its process computes
-the next mask while llama.cpp evaluates the token. Everything here runs on the decode thread.
+constraint's mask, the sampler chain, the output text. Where a thinking budget is spent, the next token of the closing
+text takes the place of the sampled one. The matcher then learns of the token, and its process computes the next mask
+while llama.cpp evaluates the token. Everything here runs on the decode thread.
 """
 
 from puna.backend import BackendError, Prefill, PromptLogprobs
@@ -121,12 +122,22 @@ class OutputProcessor:
                 raw_logits = logits.copy() if matcher else logits
             if matcher:
                 matcher.apply_mask(logits)
-        token = sequence.chain.sample(self._context, row)
+        # A thinking budget that is spent decides the token.
+        forced = sequence.forced_token() if sequence.thinking is not None else None
+        if forced is None:
+            token = sequence.chain.sample(self._context, row)
+        else:
+            token = forced
+            sequence.chain.accept(token)
         logprob = None
         if top is not None and raw_logits is not None:
             logprob = token_logprob(raw_logits, token, top, self._vocabulary, sequence.preserved)
         over = sequence.append(
-            token, logprob, self._vocabulary, lambda event: self._delivery.put(sequence.results, event)
+            token,
+            logprob,
+            self._vocabulary,
+            lambda event: self._delivery.put(sequence.results, event),
+            forced=forced is not None,
         )
         full = not sequence.request.shift and sequence.evaluated + 1 >= self._context.length
         if over:

@@ -7,10 +7,12 @@ number. Only `cancelled` is touched by other threads; everything else belongs to
 
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 
 from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, TokenLogprob
 from puna.backend.text import TextAssembly
+from puna.backend.thinking import ThinkingTracker
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.prompt_lookup import PromptLookup
@@ -31,10 +33,12 @@ class Sequence:
         matcher: Matcher | None,
         preserved: frozenset[int],
         images: PromptImages | None = None,
+        closings: Mapping[str, list[int]] | None = None,
     ) -> None:
         """Start with the prompt's tokens, on the running event loop.
 
-        `preserved`: special tokens that appear in the output text.
+        `preserved`: special tokens that appear in the output text. `closings`: the tokens of each text that closes the
+        thinking, if the request has a thinking budget.
         """
         self.request = request
         self.results: ResultQueue[SequenceEvent] = ResultQueue()
@@ -61,6 +65,11 @@ class Sequence:
         self.initially_cached = sys.maxsize
         """How many tokens were cached when the sequence arrived: where its evaluation would begin if it were alone."""
         self._text = TextAssembly(request.stop)
+        budget = request.thinking_budget
+        self.thinking = ThinkingTracker(budget) if budget is not None else None
+        self._closings = closings or {}
+        self._forced: deque[int] = deque()
+        """Tokens of the closing text that are still to be appended."""
         self._prompt_length = len(self.tokens)
         self._cached = 0
         self._generated = 0
@@ -126,10 +135,30 @@ class Sequence:
         self.lookup.reset()
         self.reusable_limit = min(self.reusable_limit, start)
 
+    def forced_token(self) -> int | None:
+        """Return the next token of the text that closes the thinking; None: the next token is to be sampled."""
+        if not self._forced and self.thinking is not None and self.thinking.due:
+            closing = self._closings[self.thinking.close()]
+            # The model may have begun to close the thinking by itself.
+            written = next(
+                (count for count in range(len(closing), 0, -1) if self.tokens[-count:] == closing[:count]), 0
+            )
+            self._forced.extend(closing[written:])
+        return self._forced.popleft() if self._forced else None
+
     def append(
-        self, token: int, logprob: TokenLogprob | None, vocabulary: Vocabulary, emit: Callable[[SequenceEvent], None]
+        self,
+        token: int,
+        logprob: TokenLogprob | None,
+        vocabulary: Vocabulary,
+        emit: Callable[[SequenceEvent], None],
+        *,
+        forced: bool = False,
     ) -> bool:
-        """Append a sampled token, emit the events that follow from it, and return whether the sequence is over."""
+        """Append a token, emit the events that follow from it, and return whether the sequence is over.
+
+        `forced`: the token was not sampled but closes the thinking.
+        """
         if self._generated == 0:
             self._first_token_ns = time.monotonic_ns()
         self._generated += 1
@@ -137,6 +166,8 @@ class Sequence:
         ends = token in vocabulary.end_tokens
         preserved = token in self.preserved
         raw = vocabulary.token_bytes(token, special=True) if preserved else vocabulary.output_bytes(token)
+        if self.thinking is not None and not forced:
+            self.thinking.feed(raw)
         # Ollama reports no log-probability for an end token that adds no text.
         if logprob is not None and not (ends and not raw):
             self._logprobs.append(logprob)
@@ -171,4 +202,5 @@ class Sequence:
             output_tokens=self._generated,
             prompt_eval_ns=max(first_token - self._started_ns + self.images.encoding_ns, 1),
             eval_ns=max(now - first_token, 1) if self._generated else 0,
+            thinking_tokens=self.thinking.spent if self.thinking is not None else 0,
         )

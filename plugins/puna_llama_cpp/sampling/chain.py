@@ -137,6 +137,10 @@ class SamplerChain:
         lib.llama_sampler_accept(self._chain, token)
         return token
 
+    def accept(self, token: int) -> None:
+        """Record a token that was not sampled, for the penalties."""
+        lib.llama_sampler_accept(self._chain, token)
+
     def close(self) -> None:
         """Free the samplers."""
         lib.llama_sampler_free(self._chain)

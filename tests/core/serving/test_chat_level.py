@@ -1,6 +1,7 @@
 """Backends that take messages: nothing is rendered and nothing parsed."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.core.serving.asking import WEATHER, answered, parts, prompted, said, until
@@ -26,8 +27,9 @@ from puna.serving.requests import OutputConstraint
 
 
 @pytest.fixture
-def registry():
+def registry(request):
     manifest = read(PLUGIN / "puna_messages.backend.toml", python_class="puna_played:PlayedBackend")
+    manifest = replace(manifest, capabilities=replace(manifest.capabilities, **getattr(request, "param", {})))
     return Registry(lambda: [Plugin(name="messages", manifest=manifest)])
 
 
@@ -181,6 +183,8 @@ async def test_render_only_is_refused(serving, backend):
     [
         ({"constraint": OutputConstraint("regex", "a+")}, "structured output of kind regex"),
         ({"logit_bias": {1: 2.0}}, "logit_bias"),
+        ({"thinking_budget": 5}, "thinking_budget"),
+        ({"n": 2}, "several answers"),
     ],
 )
 async def test_demands_on_the_form_are_refused_by_name_before_anything_runs(serving, backend, fields, words):
@@ -188,6 +192,18 @@ async def test_demands_on_the_form_are_refused_by_name_before_anything_runs(serv
         with pytest.raises(errors.UnsupportedOperationError, match=words):
             await answered(call)
     assert backend.specs == []
+
+
+async def test_a_budget_that_may_be_ignored_is_no_demand(serving, backend):
+    await ask(serving, "a", thinking_budget=5, think_if_possible=True)
+    assert backend.requests[0].chat.thinking_budget is None
+
+
+@pytest.mark.parametrize("registry", [{"thinking_budget": True}], indirect=True)
+async def test_a_budget_reaches_a_backend_that_enforces_it(serving, backend):
+    await ask(serving, "a", thinking_budget=0)
+    assert backend.requests[0].chat.thinking_budget == 0
+    assert backend.requests[0].thinking_budget is None
 
 
 async def test_cancelling(serving, backend):

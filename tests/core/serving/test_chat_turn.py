@@ -52,6 +52,17 @@ class TestNamedParsers:
         await ask(serving, "reasoner", "a", constraint=JSON, think=Think(on=False))
         assert backend.requests[0].constraint is not None
 
+    async def test_the_markers_of_the_parser_go_with_a_budget(self, serving, backend):
+        await ask(serving, "reasoner", "a", thinking_budget=3)
+        found = backend.requests[0].thinking_budget
+        assert (found.max_tokens, found.markers.open, found.markers.ends[0]) == (3, True, "</think>")
+        assert (await ask(serving, "reasoner", "a"))[1].reason == "stop"
+        assert backend.requests[1].thinking_budget is None
+
+    async def test_thinking_off_needs_no_budget(self, serving, backend):
+        await ask(serving, "reasoner", "a", thinking_budget=3, think=Think(on=False))
+        assert backend.requests[0].thinking_budget is None
+
     async def test_a_renderer_that_nobody_knows(self, serving):
         with pytest.raises(errors.UnknownRendererError, match='unknown renderer "nosuch"'):
             await ask(serving, "unrenderable", "a")

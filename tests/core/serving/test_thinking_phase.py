@@ -49,6 +49,20 @@ class TestForm:
         deltas, done = await ask(serving, "thinker", "a", constraint=JSON, values={"num_predict": 2})
         assert (parts(deltas), done.reason, len(backend.requests)) == (["/hm/"], "length", 1)
 
+    async def test_the_budget_bounds_the_thinking_alone(self, serving, backend):
+        backend.play("<think>", "hm", "</think>", "free", 60)
+        backend.play("{}")
+        await ask(serving, "thinker", "a", constraint=JSON, thinking_budget=7)
+        first, second = backend.requests
+        assert (first.thinking_budget.max_tokens, first.constraint) == (7, None)
+        assert (second.thinking_budget, second.constraint is not None) == (None, True)
+
+    async def test_what_the_thinking_evaluated_was_not_cached(self, serving, backend):
+        backend.play("<think>", "hm", "</think>", "free", 60)
+        backend.play("{}", Finish(reason="stop", prompt_tokens=30, cached_prompt_tokens=29, output_tokens=2))
+        _, done = await ask(serving, "thinker", "a", constraint=JSON)
+        assert (done.usage.prompt_tokens, done.usage.cached_prompt_tokens) == (30, 0)
+
     async def test_thinking_off_means_at_once(self, serving, backend):
         backend.play("{}")
         await ask(serving, "thinker", "a", constraint=JSON, think=Think(on=False))

@@ -178,6 +178,7 @@ async def test_blocks_become_messages(core, client):
             truncate=True,
             thinking=options_pb2.THINKING_LEVEL_ON,
             thinking_if_possible=True,
+            thinking_budget=5,
         ),
     )
 

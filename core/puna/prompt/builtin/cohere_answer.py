@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
@@ -57,6 +58,12 @@ class CohereParser:
         elif think is None or think.on:
             self._state = _State.THINKING
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the tokens around the thinking, which the prompt begins."""
+        if self._state is not _State.THINKING:
+            return None
+        return ThinkingMarkers(starts=(_THINKING,), open=True, ends=(_END_OF_THINKING,), closings=(_END_OF_THINKING,))
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

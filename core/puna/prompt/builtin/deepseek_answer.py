@@ -12,6 +12,7 @@ a call that cannot be read: everything up to END_OF_CALLS is then passed over.
 from collections.abc import Sequence
 from enum import Enum, auto
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
@@ -58,6 +59,12 @@ class DeepSeekParser:
         if think is not None and think.on and not continues and not (self._fenced and tools):
             self._state = _State.THINKING
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the end of the thinking, which the prompt begins."""
+        if self._state is not _State.THINKING:
+            return None
+        return ThinkingMarkers(open=True, ends=(_END_OF_THINKING,), closings=(_END_OF_THINKING,))
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
@@ -55,6 +56,14 @@ class Gemma4Parser:
         self._tools = tools
         self._shows = self.has_thinking and think is not None and think.on
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the markers of the channel for thoughts, which the model may open at any time."""
+        if not self.has_thinking:
+            return None
+        return ThinkingMarkers(
+            starts=(_CHANNEL + _THOUGHT,), again=True, ends=(_END_OF_CHANNEL,), closings=(_END_OF_CHANNEL,)
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
@@ -65,6 +66,18 @@ class GlimmerParser:
         self._tools = tools
         self._shows = think is None or think.on
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return what begins and ends a message to "self"."""
+        ends = f"{END_OF_MESSAGE}{START}assistant"
+        answers = f"{ends} to=user{MESSAGE}"
+        return ThinkingMarkers(
+            starts=(f"to=self{MESSAGE}",),
+            again=True,
+            ends=(*_ENDS, START),
+            # With tools the model may go on with a call. If it thinks again, only the answer is left to it.
+            closings=(ends, answers) if self._tools else (answers,),
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""

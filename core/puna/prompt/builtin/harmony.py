@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
@@ -29,6 +30,12 @@ _MESSAGE: Final = "<|message|>"
 _END: Final = "<|end|>"
 _CHANNEL: Final = "<|channel|>"
 _CONSTRAIN: Final = "<|constrain|>"
+ANALYSIS: Final = f"{_CHANNEL}analysis{_MESSAGE}"
+"""Begins thinking."""
+NEXT: Final = f"{_END}{_START}assistant"
+"""Ends the thinking and begins another message."""
+FINAL: Final = f"{NEXT}{_CHANNEL}final{_MESSAGE}"
+"""Ends the thinking and begins the content."""
 _KEPT_NAMES: Final = frozenset(("browser.open", "browser.search", "browser.find", "python"))
 
 
@@ -70,6 +77,22 @@ def read_header(text: str) -> Header:
     return Header("tool" if role.startswith("to=") else role, channel, recipient)
 
 
+def thinking_markers(ends: tuple[str, ...], begun: str, *, calls: bool) -> ThinkingMarkers:
+    """Return the markers of thinking in this format.
+
+    ends: the tokens that end a message. begun: the beginning of the answer, which the prompt holds. calls: whether the
+    model may call tools behind its thinking. If it thinks again instead, only the answer is left to it.
+    """
+    _, found, rest = begun.rpartition(ANALYSIS)
+    return ThinkingMarkers(
+        starts=(ANALYSIS,),
+        open=bool(found) and not any(end in rest for end in ends),
+        again=True,
+        ends=ends,
+        closings=(NEXT, FINAL) if calls else (FINAL,),
+    )
+
+
 class HarmonyParser:
     """Reads the bodies of messages as thinking, content or the arguments of one call."""
 
@@ -83,9 +106,11 @@ class HarmonyParser:
         self._header = Header()
         self._arguments = ""
         self._called = ""
+        self._has_tools = False
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Begin where the prompt ended; return the tools under names that the model can write."""
+        self._has_tools = bool(tools)
         if last_message is not None and last_message.role == "assistant":
             # The answer goes on in the channel in which the conversation began it.
             if last_message.content:
@@ -93,6 +118,10 @@ class HarmonyParser:
             elif last_message.thinking:
                 self._held = f"{_START}assistant{_CHANNEL}analysis{_MESSAGE}"
         return [replace(tool, name=self._names.add(tool.name)) for tool in tools]
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return what begins and ends a message of the channel for thinking."""
+        return thinking_markers((_END,), self._held, calls=self._has_tools)
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
@@ -71,6 +72,16 @@ class LagunaParser:
         elif self._shows:
             self._state = _State.OPENING
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the tags around thinking, which the model may open at any time."""
+        return ThinkingMarkers(
+            starts=(_BEGINNING,),
+            open=self._state is _State.OPENING,
+            again=True,
+            ends=(_END_OF_THINKING, _CALL),
+            closings=(_END_OF_THINKING,),
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError for a JSON call that cannot be read."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
@@ -61,6 +62,12 @@ class Lfm2Parser:
         if self.has_thinking and not continues and (think is None or think.on):
             self._state = _State.OPENING
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the tags around the thinking with which an answer may begin."""
+        if self._state is not _State.OPENING:
+            return None
+        return ThinkingMarkers(starts=(_BEGINNING,), ends=(_END_OF_THINKING,), closings=(f"{_END_OF_THINKING}\n\n",))
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

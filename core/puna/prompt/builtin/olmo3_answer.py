@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
@@ -113,6 +114,12 @@ class Olmo3ThinkParser:
         """Begin within thinking, unless the conversation began the answer."""
         self._thinking = not goes_on(last_message)
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the end of the thinking, with which every answer begins."""
+        if not self._thinking:
+            return None
+        return ThinkingMarkers(open=True, ends=(_END_OF_THINKING,), closings=(f"{_END_OF_THINKING}\n\n",))
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

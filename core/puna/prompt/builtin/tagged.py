@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
@@ -106,6 +107,18 @@ class TaggedParser:
         elif options.notices:
             self._state = _State.NOTICING
         return tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the tags around the thinking."""
+        if self._state is _State.CONTENT:
+            return None
+        notices = self._state is _State.NOTICING
+        return ThinkingMarkers(
+            starts=(_BEGINNING,) if notices or self._options.opens else (),
+            open=not notices,
+            ends=(_END_OF_THINKING, _OPEN) if self._options.calls_while_thinking else (_END_OF_THINKING,),
+            closings=(f"{_END_OF_THINKING}\n\n",),
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""

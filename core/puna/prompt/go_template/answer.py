@@ -1,5 +1,6 @@
 """Reads answers of models with a Go template: thinking between tags, then tool calls behind a tag."""
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.prompt.go_template.thinking import ThinkingParser
 from puna.prompt.go_template.tool_calls import ToolCallParser
 from puna.prompt.parsed import OpenCalls, ParsedDelta
@@ -12,6 +13,10 @@ class GoTemplateParser:
         """Without either parser everything is content."""
         self._thinking = thinking
         self._tools = tools
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the tags around the thinking; None without a parser for it."""
+        return self._thinking.markers() if self._thinking is not None else None
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

@@ -6,6 +6,7 @@ drop white space; THINKING until the closing tag, holding back what could be its
 
 from enum import Enum, auto
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go.space import SPACE
 from puna.prompt.markers import overlap
 from puna.prompt.parsed import ParsedDelta
@@ -33,6 +34,15 @@ class ThinkingParser:
     def anew(self) -> "ThinkingParser":
         """Return a parser for another answer to the same prompt."""
         return ThinkingParser(self._opening, self._closing, started=self._started)
+
+    def markers(self) -> ThinkingMarkers:
+        """Return the tags around the thinking, before the first text."""
+        return ThinkingMarkers(
+            starts=() if self._started else (self._opening,),
+            open=self._started,
+            ends=(self._closing,),
+            closings=(f"{self._closing}\n\n",),
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return the thinking and the content that `text` completes."""

@@ -19,8 +19,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.messages import Tool, ToolCall
+from puna.prompt.builtin.harmony import thinking_markers
 from puna.prompt.jinja.calls import new_id
 from puna.prompt.layout import OutputLayout
 from puna.prompt.markers import first_or_certain
@@ -57,6 +59,10 @@ class ChannelParser:
         self._tool = ""
         self._body = ""
         self._calls: list[ToolCall] = []
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return what begins and ends a message of the channel for thinking."""
+        return thinking_markers(_ENDS, self._buffer, calls=bool(self._tools))
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

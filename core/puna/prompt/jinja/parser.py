@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.messages import Tool
 from puna.prompt.jinja.calls import read_calls
 from puna.prompt.layout import CallSyntax, OutputLayout
@@ -58,6 +59,27 @@ class OutputParser:
         self._thought = ""
         """White space at the start of thinking, which counts only if other characters follow."""
         self._has_thought = False
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return the markers of the layout, as far as thinking can still begin behind the answer's beginning."""
+        if not self._thinks:
+            return None
+        layout = self.layout
+        start, begun = layout.thinking_start.strip(), self._buffer.lstrip()
+        ends = self._ends_of_thinking()
+        opened = begun.startswith(start) and not any(end in begun for end in ends)
+        # Without a start marker every answer begins within thinking.
+        is_open = opened and bool(begun or not start)
+        if begun and not is_open and not layout.thinks_again:
+            return None
+        return ThinkingMarkers(
+            starts=(start,) if start and not (is_open and not layout.thinks_again) else (),
+            open=is_open,
+            again=layout.thinks_again,
+            ends=ends,
+            # White space before the marker would be shown as thinking beyond the budget.
+            closings=(layout.thinking_end.lstrip(),),
+        )
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""
@@ -142,12 +164,7 @@ class OutputParser:
 
     def _think(self) -> str:
         ending = self.layout.thinking_end.strip()
-        markers = [ending]
-        if self.layout.calls_end_thinking:
-            markers += self._starts or (self.layout.calls_marker,)
-        if self.layout.content_ends_thinking:
-            markers.append(self.layout.content_start.strip())
-        end, found = first_or_certain(markers, self._buffer)
+        end, found = first_or_certain(self._ends_of_thinking(), self._buffer)
         thought = self._thinking(self._pass(end))
         if found:
             # A marker of calls or content that ends thinking stays in the buffer: the next state reads it.
@@ -157,6 +174,14 @@ class OutputParser:
                 self._skipping = self.layout.skips_space
             self._state = _State.ANSWER
         return thought
+
+    def _ends_of_thinking(self) -> tuple[str, ...]:
+        markers = [self.layout.thinking_end.strip()]
+        if self.layout.calls_end_thinking:
+            markers += self._starts or (self.layout.calls_marker,)
+        if self.layout.content_ends_thinking:
+            markers.append(self.layout.content_start.strip())
+        return tuple(marker for marker in markers if marker)
 
     def _thinking(self, text: str) -> str:
         if self._has_thought:

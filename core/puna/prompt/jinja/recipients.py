@@ -9,6 +9,7 @@ builtin parser reads both; here an unreadable call is content, and calls get ids
 from collections.abc import Sequence
 from typing import Final
 
+from puna.backend.thinking import ThinkingMarkers
 from puna.messages import Think, Tool, ToolCall
 from puna.prompt.builtin.glimmer_answer import (
     CALLS,
@@ -45,6 +46,10 @@ class RecipientParser:
         self._parser.init(tools, None, think)
         self._prefix = answer_prefix
         self._calls: list[ToolCall] = []
+
+    def thinking_markers(self) -> ThinkingMarkers | None:
+        """Return what begins and ends a message to "self"."""
+        return self._parser.thinking_markers()
 
     def feed(self, text: str) -> ParsedDelta:
         """Return what `text` completes."""

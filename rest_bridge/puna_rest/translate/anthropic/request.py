@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from puna.go import json as gojson
 from puna.go.json_scanner import Document
+from puna.limits import clamp_int32
 from puna_client.v1 import chat_pb2, message_pb2, options_pb2, tokenize_pb2
 from puna_rest.bodies.custom import PARAMETERS
 from puna_rest.errors import RestError
@@ -60,6 +61,7 @@ def _request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest
             options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
             truncate=True,
             thinking=LEVELS[_think(body)],
+            thinking_budget=_thinking_budget(body),
             thinking_if_possible=True,
             start_time=moment(start),
         ),
@@ -85,6 +87,14 @@ def _think(body: Body) -> bool | str | None:
     effort = body["output_config"]["effort"].strip().lower() if body["output_config"] is not None else ""
     effort = "high" if effort == "xhigh" else effort
     return effort if effort in ("high", "medium", "low", "max") else None
+
+
+def _thinking_budget(body: Body) -> int | None:
+    """Return `budget_tokens` of thinking that is enabled. Anthropic's API demands it, Ollama does not."""
+    thinking = body["thinking"]
+    if thinking is None or thinking["type"] != "enabled" or thinking["budget_tokens"] <= 0:
+        return None
+    return clamp_int32(thinking["budget_tokens"])
 
 
 def _tool_choice(body: Body | None) -> message_pb2.ToolChoice | None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from puna.backend import InvalidRequestError
@@ -32,3 +34,14 @@ def test_only_whole_special_tokens_are_found_by_their_text(vocabulary):
     assert vocabulary.special_tokens(["<|im_end|>", "two words", "<|no_such|>"]) == {vocabulary.eos}
     assert vocabulary.is_special(vocabulary.eos)
     assert not any(map(vocabulary.is_special, vocabulary.tokenize("a", add_special=False, parse_special=False)))
+
+
+@pytest.mark.parametrize("model", ["scripted", "chatter", "llamita"])
+@pytest.mark.parametrize("text", ["</think>\n\n", "plain words", "\nx", " y"])
+def test_a_continuation_has_no_space_of_the_tokenizers(parts, model, text):
+    from puna.demo import install
+
+    path = {"path": str(Path(install.__file__).with_name("llamita.gguf"))} if model == "llamita" else {}
+    vocabulary = parts(model, **path).weights.vocabulary
+    tokens = vocabulary.tokenize_continuation(text)
+    assert b"".join(vocabulary.token_bytes(token, special=True) for token in tokens).decode() == text

@@ -60,6 +60,23 @@ def test_options_are_those_given():
 
 
 @pytest.mark.parametrize(
+    ("thinking", "budget"),
+    [
+        ({"type": "enabled", "budget_tokens": 9}, 9),
+        ({"type": "enabled", "budget_tokens": 2**40}, 2**31 - 1),
+        ({"type": "enabled", "budget_tokens": 0}, None),
+        ({"type": "enabled", "budget_tokens": -4}, None),
+        ({"type": "enabled"}, None),
+        ({"type": "disabled", "budget_tokens": 9}, None),
+        ({"type": "adaptive", "budget_tokens": 9}, None),
+    ],
+)
+def test_budget_tokens(thinking, budget):
+    options = of(thinking=thinking).options
+    assert (options.thinking_budget if options.HasField("thinking_budget") else None) == budget
+
+
+@pytest.mark.parametrize(
     ("fields", "level"),
     [
         ({}, "UNSPECIFIED"),
