@@ -55,7 +55,7 @@ def bare(built, client_wheel, tmp_path_factory):
 
 
 def install(home, *packages):
-    """Make an environment with packages in it; return the folder of its programs."""
+    """Make an environment with packages in it; return the folder of its programs. Options of uv may be among them."""
     uv("venv", "--quiet", "--python", sys.executable, home)
     uv("pip", "install", "--quiet", "--python", home / "bin/python", *packages)
     return home / "bin"
