@@ -5,7 +5,7 @@ a declared length is measured while it arrives. Large bodies are parsed in a thr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -86,8 +86,10 @@ async def native(request: web.Request, kind: Struct, *, small: bool = False) -> 
         raise RestError(400, str(error)) from None
 
 
-async def compatible(request: web.Request, kind: Struct) -> tuple[Document, Mapping[str, Any]]:
-    """Read and decode a body of /v1/*.
+async def compatible(
+    request: web.Request, kind: Struct | Callable[[Document], Struct]
+) -> tuple[Document, Mapping[str, Any]]:
+    """Read and decode a body of /v1/*. `kind` may depend on the fields that the body has.
 
     Raises RestError, and NativeError if the body names a model of a cloud or cannot be decompressed.
     """
@@ -123,12 +125,14 @@ def typed(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mappin
     return _fields(parse(body, most_values), kind)
 
 
-def _checked(body: bytes, kind: Struct, most_values: int) -> tuple[Document, Mapping[str, Any]]:
+def _checked(
+    body: bytes, kind: Struct | Callable[[Document], Struct], most_values: int
+) -> tuple[Document, Mapping[str, Any]]:
     """Parse and decode a body. NativeError: it names a model of a cloud, which Ollama checks before it decodes."""
     document = parse(body, most_values)
     if cloud.names_cloud_model(document):
         raise NativeError(403, cloud.REFUSED)
-    return _fields(document, kind)
+    return _fields(document, kind if isinstance(kind, Struct) else kind(document))
 
 
 def _fields(document: Document, kind: Struct) -> tuple[Document, Mapping[str, Any]]:

@@ -195,3 +195,26 @@ def test_a_deadline_ends_all_sequences(score, channel):
     stub = server_pb2_grpc.ServerServiceStub(channel)
     wait_until(lambda: not stub.ListRequests(server_pb2.ListRequestsRequest(), timeout=10).requests, 5)
     assert score("llamita", [" blue"], "The sky is", timeout=10).results[0].token_count > 0
+
+
+def test_a_harness_scores_by_echo(server, score, model):
+    """As lm-evaluation-harness does it: token ids in, and the log-probabilities of all but the last token out."""
+    before, whole = (direct(model).tokens(each) for each in (QUESTION, QUESTION + CHOICES[0]))
+    body = {"model": model, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0, "seed": 1234}
+    answer = server.json("/v1/completions", body | {"prompt": [whole, before]})
+    (expected,) = score(model, [whole[len(before) :]], before).results
+    first, second = answer["choices"]
+    found = first["logprobs"]["token_logprobs"][len(before) : -1]
+    tops = first["logprobs"]["top_logprobs"][len(before) : -1]
+    assert sum(found) == pytest.approx(expected.logprob, abs=TOLERANCE)
+    assert all(each == max(top.values()) for each, top in zip(found, tops, strict=True)) == expected.is_greedy
+    assert first["text"].startswith(QUESTION + CHOICES[0])
+    assert second["text"].startswith(QUESTION)
+    lengths = [len(each["logprobs"]["tokens"]) for each in (first, second)]
+    assert lengths == [len(whole) + 1, len(before) + 1]
+    # Offsets divide the text, so the continuation is found by the length of the context, too.
+    start = next(i for i, offset in enumerate(first["logprobs"]["text_offset"]) if offset >= len(QUESTION))
+    assert start == len(before)
+    # A text gives the same.
+    by_text = server.json("/v1/completions", body | {"prompt": QUESTION + CHOICES[0]})["choices"][0]["logprobs"]
+    assert by_text["tokens"] == first["logprobs"]["tokens"]

@@ -6,6 +6,7 @@ Fields that Ollama ignores and Puna honours accept any value, so that no request
 from typing import Final
 
 from puna_rest.bodies.custom import TOOL
+from puna_rest.gobody.decoder import Type
 from puna_rest.gobody.kinds import Anything, Bool, Float, Int, Pointer, Raw, Slice, String, Struct, anonymous
 
 _STREAM_OPTIONS: Final = Pointer(Struct("openai.StreamOptions", {"include_usage": Bool()}))
@@ -61,26 +62,26 @@ CHAT_COMPLETION: Final = Struct(
         "n": Raw(),
     },
 )
-COMPLETION: Final = Struct(
-    "openai.CompletionRequest",
-    {
-        "model": String(),
-        "prompt": String(),
-        "frequency_penalty": Float(32),
-        "max_tokens": Pointer(Int()),
-        "presence_penalty": Float(32),
-        "seed": Pointer(Int()),
-        "stop": Anything(),
-        "stream": Bool(),
-        "stream_options": _STREAM_OPTIONS,
-        "temperature": Pointer(Float(32)),
-        "top_p": Float(32),
-        "suffix": String(),
-        "logprobs": Pointer(Int()),
-        "_debug_render_only": Bool(),
-        "n": Raw(),
-    },
-)
+_COMPLETION: Final[dict[str, Type]] = {
+    "model": String(),
+    "prompt": String(),
+    "frequency_penalty": Float(32),
+    "max_tokens": Pointer(Int()),
+    "presence_penalty": Float(32),
+    "seed": Pointer(Int()),
+    "stop": Anything(),
+    "stream": Bool(),
+    "stream_options": _STREAM_OPTIONS,
+    "temperature": Pointer(Float(32)),
+    "top_p": Float(32),
+    "suffix": String(),
+    "logprobs": Pointer(Int()),
+    "_debug_render_only": Bool(),
+    "n": Raw(),
+}
+COMPLETION: Final = Struct("openai.CompletionRequest", _COMPLETION)
+ECHO: Final = Struct(COMPLETION.go, {**_COMPLETION, "prompt": Anything()})
+"""A completion that returns the log-probabilities of its prompts, which may be several, and token ids."""
 EMBEDDINGS: Final = Struct(
     "openai.EmbedRequest",
     {"input": Anything(), "model": String(), "dimensions": Int(), "encoding_format": String()},

@@ -5,6 +5,7 @@ import time
 from aiohttp import web
 
 from puna.go import json as gojson
+from puna.go.json_scanner import Document
 from puna.offload import offload_if_heavy, weight_of_message
 from puna_client.v1 import chat_pb2, generate_pb2, models_pb2
 from puna_rest import answers, cached_counts, request_bodies, streams
@@ -12,11 +13,14 @@ from puna_rest.api_clients import is_api_client
 from puna_rest.bodies import openai
 from puna_rest.core import CORE, metadata
 from puna_rest.errors import NativeError, RestError
+from puna_rest.gobody.kinds import Struct
+from puna_rest.routes import echo
 from puna_rest.routes.embed import refuse_name
 from puna_rest.routes.models import listed
 from puna_rest.routing import PARAMETER
 from puna_rest.translate import cloud
 from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings, models
+from puna_rest.translate.openai import echo as echo_json
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -43,7 +47,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
 async def completion(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     start = time.time_ns()
-    document, body = await request_bodies.compatible(request, openai.COMPLETION)
+    document, body = await request_bodies.compatible(request, _completion_kind)
+    if echo_json.wanted(document):
+        return await echo.completion(request, document, body)
     message = await offload_if_heavy(document.weight, completions.request, document, body, start)
     service = request.app[CORE].generate
     if not body["stream"]:
@@ -85,6 +91,10 @@ async def get_model(request: web.Request) -> web.StreamResponse:
         raise NativeError(403, cloud.DETAILS_REFUSED)
     response = await request.app[CORE].models.GetModel(models_pb2.GetModelRequest(name=name), metadata=metadata())
     return answers.json_line(request, models.model(response.model, name))
+
+
+def _completion_kind(document: Document) -> Struct:
+    return openai.ECHO if echo_json.wanted(document) else openai.COMPLETION
 
 
 def _chat(model: str, response: chat_pb2.ChatResponse) -> str:
