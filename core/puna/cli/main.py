@@ -113,6 +113,13 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     show.add_flag("--verbose", "-v", help="with metadata and tensors")
     for name in SHOW_ONE:
         show.add_argument(f"--{name}", dest="wanted", action="append_const", const=name, help=f"only its {name}")
+    top = commands.add_parser("top", help="show models and requests, live", epilog=ASKING)
+    top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="pause between looks (default: 1)")
+    top.add_flag("--once", help="show one look and end")
+    requests = commands.add_parser("requests", help="list the requests that wait or run, or cancel some", epilog=ASKING)
+    requests.add_argument("model", nargs="?", default="", help="only those of this model")
+    requests.add_argument("--cancel", action="append", default=[], metavar="ID", help="cancel the request of this id")
+    requests.add_flag("--json", help="for scripts")
     copy = commands.add_parser("cp", help="give a model a second name", epilog=ASKING)
     copy.add_argument("source")
     copy.add_argument("destination")
@@ -283,13 +290,17 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None:
-    from puna.cli import changing, create, listing, run, show, transfer
+    from puna.cli import changing, create, listing, run, show, top, transfer
 
     match arguments.command:
         case "list" | "ls":
             await listing.list_models(settings, arguments.prefix, as_json=arguments.json)
         case "ps":
             await listing.list_loaded(settings, arguments.prefix, as_json=arguments.json)
+        case "top":
+            await top.top(settings, interval=arguments.interval, once=arguments.once)
+        case "requests":
+            await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
         case "show":
             await show.show(settings, arguments.model, arguments.wanted or [], verbose=arguments.verbose)
         case "cp":

@@ -60,7 +60,7 @@ class Entry:
     output_tokens: int = 0
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
-    phase: str = "queued"
+    phase: str = "prefill"
     """What the request does: "queued", "loading", "prefill" or "decode"."""
     usage: Usage | None = None
     """The counts of its answer, once they are known."""
@@ -87,7 +87,7 @@ class Entry:
         # Requests that wait for one load are all told of its progress and keep their order.
         if progress.phase != "loading":
             self.queue_position = progress.position if progress.phase == "queued" else 0
-        waits = progress.phase != "queued" or self.queue_position
+        waits = self.queue_position if progress.phase == "queued" else progress.fraction < 1.0
         self.phase = progress.phase if waits else "prefill"
 
     def on_output(self, deltas: int) -> None:

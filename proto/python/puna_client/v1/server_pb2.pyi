@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RequestPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequestPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REQUEST_PHASE_UNSPECIFIED: _RequestPhase.ValueType  # 0
+    """Unknown."""
+    REQUEST_PHASE_QUEUED: _RequestPhase.ValueType  # 1
+    """It waits for a slot or for another model's load."""
+    REQUEST_PHASE_LOADING: _RequestPhase.ValueType  # 2
+    """Its model is being loaded."""
+    REQUEST_PHASE_PREFILL: _RequestPhase.ValueType  # 3
+    """Its prompt is evaluated, or its other work is done."""
+    REQUEST_PHASE_DECODE: _RequestPhase.ValueType  # 4
+    """It has output."""
+
+class RequestPhase(_RequestPhase, metaclass=_RequestPhaseEnumTypeWrapper):
+    """RequestPhase is a part of a request's life."""
+
+REQUEST_PHASE_UNSPECIFIED: RequestPhase.ValueType  # 0
+"""Unknown."""
+REQUEST_PHASE_QUEUED: RequestPhase.ValueType  # 1
+"""It waits for a slot or for another model's load."""
+REQUEST_PHASE_LOADING: RequestPhase.ValueType  # 2
+"""Its model is being loaded."""
+REQUEST_PHASE_PREFILL: RequestPhase.ValueType  # 3
+"""Its prompt is evaluated, or its other work is done."""
+REQUEST_PHASE_DECODE: RequestPhase.ValueType  # 4
+"""It has output."""
+Global___RequestPhase: _TypeAlias = RequestPhase  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
@@ -185,6 +218,7 @@ class RequestInfo(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Request id."""
     model: _builtins.str
@@ -195,6 +229,8 @@ class RequestInfo(_message.Message):
     """Number of requests before it in the queue. 0: it runs."""
     output_tokens: _builtins.int
     """Number of output tokens so far."""
+    phase: Global___RequestPhase.ValueType
+    """What the request does now."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Arrival time."""
@@ -208,10 +244,11 @@ class RequestInfo(_message.Message):
         queue_position: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        phase: Global___RequestPhase.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "method", b"method", "model", b"model", "output_tokens", b"output_tokens", "queue_position", b"queue_position", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "method", b"method", "model", b"model", "output_tokens", b"output_tokens", "phase", b"phase", "queue_position", b"queue_position", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
