@@ -2,17 +2,26 @@
 
 import os
 
+import pytest
 from tests.apps.installed import debian
 from tests.clients.projects import KEPT, PROTO, copy, run
+from tests.clients.readme import check, follow
+
+REPOSITORY = f"-Dmaven.repo.local={KEPT / 'maven'}"
+"""The option of Maven that names the folder of its packages, which is kept between runs."""
 
 
+@pytest.fixture(autouse=True, scope="module")
 def maven():
-    """Return the path of Maven, and the option that names the folder of its packages."""
+    """Maven and a JDK, installed if they are missing and the tests run as root."""
     debian("javac", "default-jdk-headless")
-    return debian("mvn", "maven"), f"-Dmaven.repo.local={KEPT / 'maven'}"
+    debian("mvn", "maven")
 
 
 def test_the_suite_in_java(variables):
     home = copy("java", "target")
-    environment = os.environ | variables | {"PUNA_PROTO": str(PROTO)}
-    run(*maven(), "-q", "-B", f"-Dproto={PROTO}", "test", cwd=home, env=environment)
+    run("mvn", "-q", "-B", REPOSITORY, f"-Dproto={PROTO}", "test", cwd=home, env=os.environ | variables)
+
+
+def test_the_readme_in_java(plain, tmp_path):
+    check(follow("Java", tmp_path, plain.grpc, path="", MAVEN_OPTS=REPOSITORY))

@@ -5,17 +5,30 @@ import shutil
 
 import pytest
 from tests.clients.projects import HERE, KEPT, PROTO, run
+from tests.clients.readme import check, follow
+
+BUILT = {
+    "CARGO_TARGET_DIR": str(KEPT / "rust"),
+    "CARGO_INCREMENTAL": "0",
+    "CARGO_PROFILE_DEV_DEBUG": "none",
+    "CARGO_TERM_QUIET": "true",
+    "RUST_BACKTRACE": "0",
+}
+"""What both tests tell cargo, so that the second one finds the libraries that the first one has compiled."""
 
 
+@pytest.fixture(autouse=True, scope="module")
 def cargo():
-    """Return the path of cargo."""
-    return shutil.which("cargo") or pytest.fail(
-        "cargo is missing: install Rust 1.88 or newer (https://rustup.rs)", pytrace=False
-    )
+    """Rust, which no package index has."""
+    if not shutil.which("cargo"):
+        pytest.fail("cargo is missing: install Rust 1.88 or newer (https://rustup.rs)", pytrace=False)
 
 
 def test_the_suite_in_rust(protoc, variables):
     # Most tests wait, so they may run at the same time on a machine with few cores.
-    settings = {"PUNA_PROTO": str(PROTO), "RUST_TEST_THREADS": "8", "RUST_BACKTRACE": "0", "CARGO_TERM_QUIET": "true"}
-    environment = os.environ | variables | settings | {"CARGO_TARGET_DIR": str(KEPT / "rust")}
-    run(cargo(), "test", "--locked", cwd=HERE / "rust", env=environment, path=protoc.parent)
+    environment = os.environ | variables | BUILT | {"PUNA_PROTO": str(PROTO), "RUST_TEST_THREADS": "8"}
+    run("cargo", "test", "--locked", cwd=HERE / "rust", env=environment, path=protoc.parent)
+
+
+def test_the_readme_in_rust(protoc, plain, tmp_path):
+    check(follow("Rust", tmp_path, plain.grpc, path=protoc.parent, **BUILT))

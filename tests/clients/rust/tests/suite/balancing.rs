@@ -66,7 +66,7 @@ async fn nothing_is_lost_while_one_of_two_servers_drains() {
         }
     };
     timeout(PATIENCE, both).await.expect("one server gets no calls");
-    one.terminate().await;
+    one.terminate();
     assert!(one.ended().await);
     sleep(Duration::from_secs(1)).await;
     done.store(true, Ordering::Relaxed);

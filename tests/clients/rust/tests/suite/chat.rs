@@ -1,14 +1,14 @@
 //! Streamed chat with a tool, and structured output.
 
 use puna_clients::v1::{
-    ChatRequest, Message, OutputConstraint, RequestOptions, SamplingOptions, Tool, ToolCall,
+    ChatMessage, ChatRequest, OutputConstraint, RequestOptions, SamplingOptions, Tool, ToolCall,
     chat_service_client::ChatServiceClient, output_constraint::Kind,
 };
 
 use crate::support::connect;
 
-fn user(text: &str) -> Message {
-    Message { role: "user".into(), content: text.into(), ..Default::default() }
+fn user(text: &str) -> ChatMessage {
+    ChatMessage { role: "user".into(), content: text.into(), ..Default::default() }
 }
 
 fn greedy() -> RequestOptions {
@@ -53,14 +53,14 @@ async fn a_streamed_chat_calls_a_tool_and_tells_its_result() {
     assert_eq!(call.name, "get_weather");
     let arguments: serde_json::Value = serde_json::from_str(&call.arguments_json).unwrap();
     assert_eq!(arguments, serde_json::json!({"city": "Paris"}));
-    let result = Message {
+    let result = ChatMessage {
         role: "tool".into(),
         content: r#"{"temperature": 21, "sky": "sunny"}"#.into(),
         tool_name: call.name.clone(),
         tool_call_id: call.id.clone(),
         ..Default::default()
     };
-    let assistant = Message { role: "assistant".into(), content: text, tool_calls: calls, ..Default::default() };
+    let assistant = ChatMessage { role: "assistant".into(), content: text, tool_calls: calls, ..Default::default() };
     request.messages.extend([assistant, result]);
     let (text, calls) = answer(request).await;
     assert!(calls.is_empty(), "{calls:?}");

@@ -1,15 +1,19 @@
 //! Connections, servers of a test's own, and requests to the models of the scripted backend.
 
-use std::{env, process::Stdio, time::Duration};
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use puna_clients::v1::{
     GenerateRequest, GenerateResponse, ListRequestsRequest, RequestOptions, generate_request::Prompt,
     generate_service_client::GenerateServiceClient, server_service_client::ServerServiceClient,
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::{sleep, timeout},
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
 };
 use tonic::{
     Request, Status,
@@ -79,27 +83,41 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it is ready. Port 0 chooses a free one.
     pub async fn start(address: &str) -> Server {
-        let mut process = Command::new(variable("PUNA_SERVE"))
-            .arg(address)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let greeting = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server did not start");
-        let (_, address) = greeting.split_once("gRPC on ").expect(&greeting);
+        let mut command = Command::new(variable("PUNA_SERVE"));
+        let mut process = command.arg(address).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let read = spawn_blocking(move || {
+            let mut greeting = String::new();
+            output.read_line(&mut greeting).map(|_| greeting)
+        });
+        let greeting = timeout(PATIENCE, read).await.expect("the server did not start in time").unwrap().unwrap();
+        let (_, address) = greeting.split_once("gRPC on ").expect("the server did not start");
         let address = address.split_whitespace().next().unwrap().into();
         Server { address, process }
     }
 
     /// Asks the server to end, as a supervisor does.
-    pub async fn terminate(&self) {
-        let pid = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    pub fn terminate(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     /// Waits for the end; says whether the server ended well.
     pub async fn ended(&mut self) -> bool {
-        timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap().success()
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.process.try_wait().unwrap() {
+                Some(status) => return status.success(),
+                None => assert!(Instant::now() < end, "the server did not end in time"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

@@ -6,10 +6,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
+import dev.puna.v1.ChatMessage;
 import dev.puna.v1.ChatRequest;
 import dev.puna.v1.ChatServiceGrpc;
 import dev.puna.v1.FinishReason;
-import dev.puna.v1.Message;
 import dev.puna.v1.OutputConstraint;
 import dev.puna.v1.RequestOptions;
 import dev.puna.v1.SamplingOptions;
@@ -42,8 +42,8 @@ class ChatTest {
     channel.shutdownNow();
   }
 
-  private static Message user(String text) {
-    return Message.newBuilder().setRole("user").setContent(text).build();
+  private static ChatMessage user(String text) {
+    return ChatMessage.newBuilder().setRole("user").setContent(text).build();
   }
 
   private record Answer(String text, List<ToolCall> calls, FinishReason reason) {}
@@ -80,8 +80,8 @@ class ChatTest {
     assertEquals("get_weather", call.getName());
     assertEquals(JsonParser.parseString("{\"city\": \"Paris\"}"), JsonParser.parseString(call.getArgumentsJson()));
     request.addMessages(
-        Message.newBuilder().setRole("assistant").setContent(first.text()).addAllToolCalls(first.calls()));
-    request.addMessages(Message.newBuilder()
+        ChatMessage.newBuilder().setRole("assistant").setContent(first.text()).addAllToolCalls(first.calls()));
+    request.addMessages(ChatMessage.newBuilder()
         .setRole("tool")
         .setToolName(call.getName())
         .setToolCallId(call.getId())

@@ -14,7 +14,7 @@ final class ServiceConfig {
 
   static Map<String, ?> read() {
     try {
-      String text = Files.readString(Path.of(Servers.variable("PUNA_PROTO"), "service_config.json"));
+      String text = Files.readString(Path.of(Servers.variable("PUNA_SERVICE_CONFIG")));
       return new Gson().fromJson(text, new TypeToken<Map<String, Object>>() {});
     } catch (IOException error) {
       throw new UncheckedIOException(error);
