@@ -61,14 +61,14 @@ async def _steps(
             print(f"imported {each.imported.name}" + (": " + ", ".join(kept) if kept else ""), flush=True)
         elif each.HasField("failed"):
             failures.append(each.failed)
-            print(f"Error: {each.failed.name}: {each.failed.reason}", file=sys.stderr)
+            print(f"Error: {each.failed.name}: {each.failed.text}", file=sys.stderr)
         else:
             yield each
 
 
 def _print_plan(plan: models_pb2.ImportPlan, *, dry_run: bool) -> None:
     for each in plan.skipped:
-        print(f"skipping {each.path}: {each.reason}", file=sys.stderr)
+        print(f"skipping {each.path}: {each.text}", file=sys.stderr)
     if not plan.models:
         print("nothing to import", file=sys.stderr)
     # Without a dry run each model is reported when it is imported.

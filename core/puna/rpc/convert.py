@@ -95,7 +95,7 @@ def embed_request(wire: embed_pb2.EmbedRequest) -> EmbedRequest:
         inputs=tuple(wire.inputs),
         truncate=wire.truncate,
         dimensions=wire.dimensions,
-        raw=wire.raw,
+        raw=wire.unnormalized,
         options=request_options(wire.options),
     )
 

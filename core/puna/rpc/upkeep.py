@@ -85,7 +85,7 @@ def _planned(found: Found) -> models_pb2.PlannedModel:
 
 def _skipped(skipped: Skipped) -> models_pb2.SkippedFile:
     return models_pb2.SkippedFile(
-        path=replace_lone_surrogates(str(skipped.path)), reason=replace_lone_surrogates(skipped.reason)
+        path=replace_lone_surrogates(str(skipped.path)), text=replace_lone_surrogates(skipped.reason)
     )
 
 

@@ -33,7 +33,7 @@ def legacy_request(document: Document, body: Body, start: int) -> embed_pb2.Embe
     return embed_pb2.EmbedRequest(
         model=body["model"],
         inputs=[body["prompt"]] if body["prompt"] else [],
-        raw=True,
+        unnormalized=True,
         encoding=embed_pb2.VECTOR_ENCODING_FLOAT32_LE,
         options=model_options(document, body, start),
     )

@@ -1,4 +1,6 @@
+import asyncio
 import struct
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -103,9 +105,12 @@ async def test_a_text_that_cannot_be_embedded_fails_alone(stubs, bad):
 )
 async def test_what_is_wrong_with_the_stream_ends_it(stubs, messages, reason):
     sent = [*messages, {"item": {"id": "1", "input": "x"}}]
-    call = stubs.embed.StreamEmbed(iter([embed_pb2.StreamEmbedRequest(**each) for each in sent]))
+    call = stubs.embed.StreamEmbed()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async for _ in call:
+        with suppress(asyncio.InvalidStateError):  # the call has ended before all is sent
+            for each in sent:
+                await call.write(embed_pb2.StreamEmbedRequest(**each))
+        while await call.read() is not grpc.aio.EOF:
             pass
     status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
     info = ErrorInfo()

@@ -89,7 +89,7 @@ async def test_one_that_fails_stops_no_other(stubs, stocked, tmp_path, monkeypat
     request.link_mode = models_pb2.LINK_MODE_HARD
     stocked.blobs.remove([each.name for each in stocked.blobs.files()], frozenset)
     news = await told(stubs.models.ImportModels(request))
-    failed = [(each.failed.name, each.failed.reason) for kind, each in news if kind == "failed"]
+    failed = [(each.failed.name, each.failed.text) for kind, each in news if kind == "failed"]
     assert failed == [(f"{name}:latest", f"{tmp_path}/{name}.gguf: Invalid cross-device link") for name in ("a", "b")]
 
 

@@ -28,7 +28,7 @@ async def test_vectors_print_with_the_digits_of_32_bits(core, client):
         '"total_duration":9,"load_duration":4,"prompt_eval_count":3}',
     )
     request = core.requests[0]
-    assert (list(request.inputs), request.truncate, request.raw) == (["a", "b"], True, False)
+    assert (list(request.inputs), request.truncate, request.unnormalized) == (["a", "b"], True, False)
 
 
 async def test_the_older_form_prints_the_digits_of_64_bits(core, client):
@@ -36,7 +36,7 @@ async def test_the_older_form_prints_the_digits_of_64_bits(core, client):
     body = {"model": "m", "prompt": "p"}
     text = '{"embedding":[0.6000000238418579,-0.800000011920929]}'
     assert await asked(client, "/api/embeddings", body) == (200, text)
-    assert core.requests[0].raw
+    assert core.requests[0].unnormalized
 
 
 @pytest.mark.parametrize("body", [{"input": ""}, {"input": []}, {"input": None}, {}])

@@ -36,7 +36,7 @@ def test_dimensions(given, dimensions):
 
 def test_the_old_route_sends_one_prompt_as_it_is():
     request = embed.legacy_request(*decoded(native.EMBEDDINGS, {"model": "m", "prompt": "a"}), 0)
-    assert (list(request.inputs), request.raw) == (["a"], True)
+    assert (list(request.inputs), request.unnormalized) == (["a"], True)
     assert list(embed.legacy_request(*decoded(native.EMBEDDINGS, {"prompt": ""}), 0).inputs) == []
 
 

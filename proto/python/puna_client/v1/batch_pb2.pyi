@@ -32,7 +32,7 @@ class _BatchState:
 class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BATCH_STATE_UNSPECIFIED: _BatchState.ValueType  # 0
-    """Unspecified."""
+    """Not sent by this version."""
     BATCH_STATE_QUEUED: _BatchState.ValueType  # 1
     """No request has started."""
     BATCH_STATE_RUNNING: _BatchState.ValueType  # 2
@@ -50,7 +50,7 @@ class BatchState(_BatchState, metaclass=_BatchStateEnumTypeWrapper):
     """BatchState is the state of a batch."""
 
 BATCH_STATE_UNSPECIFIED: BatchState.ValueType  # 0
-"""Unspecified."""
+"""Not sent by this version."""
 BATCH_STATE_QUEUED: BatchState.ValueType  # 1
 """No request has started."""
 BATCH_STATE_RUNNING: BatchState.ValueType  # 2

@@ -27,7 +27,7 @@ from puna_client.v1 import options_pb2 as puna_dot_v1_dot_options__pb2
 from puna_client.v1 import usage_pb2 as puna_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/embed.proto\x12\x07puna.v1\x1a\x13puna/v1/error.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xb5\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12\x0b\n\x03raw\x18\x05 \x01(\x08\x12)\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x17.puna.v1.VectorEncoding\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"(\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0e\n\x06packed\x18\x02 \x01(\x0c\"\x9e\x01\n\rEmbedResponse\x12 \n\x07vectors\x18\x01 \x03(\x0b\x32\x0f.puna.v1.Vector\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x12)\n\x08\x65ncoding\x18\x04 \x01(\x0e\x32\x17.puna.v1.VectorEncoding\"=\n\x15StreamVectorsResponse\x12$\n\x04part\x18\x01 \x01(\x0b\x32\x16.puna.v1.EmbedResponse\"\x9a\x01\n\x12StreamEmbedRequest\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x15.puna.v1.EmbedRequestH\x00\x12\x30\n\x04item\x18\x02 \x01(\x0b\x32 .puna.v1.StreamEmbedRequest.ItemH\x00\x1a!\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\tB\x06\n\x04part\"\x92\x01\n\x13StreamEmbedResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x06vector\x18\x02 \x01(\x0b\x32\x0f.puna.v1.VectorH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.puna.v1.ItemErrorH\x00\x12\x1d\n\x05usage\x18\x04 \x01(\x0b\x32\x0e.puna.v1.UsageB\x08\n\x06result*q\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1e\n\x1aVECTOR_ENCODING_FLOAT_LIST\x10\x01\x12\x1e\n\x1aVECTOR_ENCODING_FLOAT32_LE\x10\x02\x32\xed\x01\n\x0c\x45mbedService\x12;\n\x05\x45mbed\x12\x15.puna.v1.EmbedRequest\x1a\x16.puna.v1.EmbedResponse\"\x03\x90\x02\x02\x12M\n\rStreamVectors\x12\x15.puna.v1.EmbedRequest\x1a\x1e.puna.v1.StreamVectorsResponse\"\x03\x90\x02\x02\x30\x01\x12Q\n\x0bStreamEmbed\x12\x1b.puna.v1.StreamEmbedRequest\x1a\x1c.puna.v1.StreamEmbedResponse\"\x03\x90\x02\x02(\x01\x30\x01\x42;\n\x0b\x64\x65v.puna.v1B\nEmbedProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/embed.proto\x12\x07puna.v1\x1a\x13puna/v1/error.proto\x1a\x15puna/v1/options.proto\x1a\x13puna/v1/usage.proto\"\xbe\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12\x14\n\x0cunnormalized\x18\x05 \x01(\x08\x12)\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x17.puna.v1.VectorEncoding\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.puna.v1.RequestOptions\"(\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0e\n\x06packed\x18\x02 \x01(\x0c\"\x9e\x01\n\rEmbedResponse\x12 \n\x07vectors\x18\x01 \x03(\x0b\x32\x0f.puna.v1.Vector\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x12)\n\x08\x65ncoding\x18\x04 \x01(\x0e\x32\x17.puna.v1.VectorEncoding\"=\n\x15StreamVectorsResponse\x12$\n\x04part\x18\x01 \x01(\x0b\x32\x16.puna.v1.EmbedResponse\"\x9a\x01\n\x12StreamEmbedRequest\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x15.puna.v1.EmbedRequestH\x00\x12\x30\n\x04item\x18\x02 \x01(\x0b\x32 .puna.v1.StreamEmbedRequest.ItemH\x00\x1a!\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\tB\x06\n\x04part\"\x92\x01\n\x13StreamEmbedResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x06vector\x18\x02 \x01(\x0b\x32\x0f.puna.v1.VectorH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.puna.v1.ItemErrorH\x00\x12\x1d\n\x05usage\x18\x04 \x01(\x0b\x32\x0e.puna.v1.UsageB\x08\n\x06result*q\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1e\n\x1aVECTOR_ENCODING_FLOAT_LIST\x10\x01\x12\x1e\n\x1aVECTOR_ENCODING_FLOAT32_LE\x10\x02\x32\xed\x01\n\x0c\x45mbedService\x12;\n\x05\x45mbed\x12\x15.puna.v1.EmbedRequest\x1a\x16.puna.v1.EmbedResponse\"\x03\x90\x02\x02\x12M\n\rStreamVectors\x12\x15.puna.v1.EmbedRequest\x1a\x1e.puna.v1.StreamVectorsResponse\"\x03\x90\x02\x02\x30\x01\x12Q\n\x0bStreamEmbed\x12\x1b.puna.v1.StreamEmbedRequest\x1a\x1c.puna.v1.StreamEmbedResponse\"\x03\x90\x02\x02(\x01\x30\x01\x42;\n\x0b\x64\x65v.puna.v1B\nEmbedProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +41,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDSERVICE'].methods_by_name['StreamVectors']._serialized_options = b'\220\002\002'
   _globals['_EMBEDSERVICE'].methods_by_name['StreamEmbed']._loaded_options = None
   _globals['_EMBEDSERVICE'].methods_by_name['StreamEmbed']._serialized_options = b'\220\002\002'
-  _globals['_VECTORENCODING']._serialized_start=853
-  _globals['_VECTORENCODING']._serialized_end=966
+  _globals['_VECTORENCODING']._serialized_start=862
+  _globals['_VECTORENCODING']._serialized_end=975
   _globals['_EMBEDREQUEST']._serialized_start=98
-  _globals['_EMBEDREQUEST']._serialized_end=279
-  _globals['_VECTOR']._serialized_start=281
-  _globals['_VECTOR']._serialized_end=321
-  _globals['_EMBEDRESPONSE']._serialized_start=324
-  _globals['_EMBEDRESPONSE']._serialized_end=482
-  _globals['_STREAMVECTORSRESPONSE']._serialized_start=484
-  _globals['_STREAMVECTORSRESPONSE']._serialized_end=545
-  _globals['_STREAMEMBEDREQUEST']._serialized_start=548
-  _globals['_STREAMEMBEDREQUEST']._serialized_end=702
-  _globals['_STREAMEMBEDREQUEST_ITEM']._serialized_start=661
-  _globals['_STREAMEMBEDREQUEST_ITEM']._serialized_end=694
-  _globals['_STREAMEMBEDRESPONSE']._serialized_start=705
-  _globals['_STREAMEMBEDRESPONSE']._serialized_end=851
-  _globals['_EMBEDSERVICE']._serialized_start=969
-  _globals['_EMBEDSERVICE']._serialized_end=1206
+  _globals['_EMBEDREQUEST']._serialized_end=288
+  _globals['_VECTOR']._serialized_start=290
+  _globals['_VECTOR']._serialized_end=330
+  _globals['_EMBEDRESPONSE']._serialized_start=333
+  _globals['_EMBEDRESPONSE']._serialized_end=491
+  _globals['_STREAMVECTORSRESPONSE']._serialized_start=493
+  _globals['_STREAMVECTORSRESPONSE']._serialized_end=554
+  _globals['_STREAMEMBEDREQUEST']._serialized_start=557
+  _globals['_STREAMEMBEDREQUEST']._serialized_end=711
+  _globals['_STREAMEMBEDREQUEST_ITEM']._serialized_start=670
+  _globals['_STREAMEMBEDREQUEST_ITEM']._serialized_end=703
+  _globals['_STREAMEMBEDRESPONSE']._serialized_start=714
+  _globals['_STREAMEMBEDRESPONSE']._serialized_end=860
+  _globals['_EMBEDSERVICE']._serialized_start=978
+  _globals['_EMBEDSERVICE']._serialized_end=1215
 # @@protoc_insertion_point(module_scope)

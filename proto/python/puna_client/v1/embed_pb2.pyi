@@ -56,7 +56,7 @@ class EmbedRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
-    RAW_FIELD_NUMBER: _builtins.int
+    UNNORMALIZED_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
@@ -65,7 +65,7 @@ class EmbedRequest(_message.Message):
     """If true, a text longer than the context is cut; otherwise it is refused with the reason INPUT_TOO_LONG."""
     dimensions: _builtins.int
     """Number of values to keep of each vector, which is normalized again; at least 0. 0, or more than the model has: all."""
-    raw: _builtins.bool
+    unnormalized: _builtins.bool
     """If true, vectors are returned as the backend computed them; otherwise they are normalized to length 1."""
     encoding: Global___VectorEncoding.ValueType
     """Encoding of the vectors."""
@@ -75,7 +75,7 @@ class EmbedRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> _options_pb2.RequestOptions:
-        """Other options. Only options, keep_alive and start_time are used."""
+        """Other options. Only options_json, runtime and keep_alive are used."""
 
     def __init__(
         self,
@@ -84,13 +84,13 @@ class EmbedRequest(_message.Message):
         inputs: _abc.Iterable[_builtins.str] | None = ...,
         truncate: _builtins.bool = ...,
         dimensions: _builtins.int = ...,
-        raw: _builtins.bool = ...,
+        unnormalized: _builtins.bool = ...,
         encoding: Global___VectorEncoding.ValueType = ...,
         options: _options_pb2.RequestOptions | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "encoding", b"encoding", "inputs", b"inputs", "model", b"model", "options", b"options", "raw", b"raw", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "encoding", b"encoding", "inputs", b"inputs", "model", b"model", "options", b"options", "truncate", b"truncate", "unnormalized", b"unnormalized"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

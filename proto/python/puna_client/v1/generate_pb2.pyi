@@ -258,8 +258,8 @@ Global___GenerateChoice: _TypeAlias = GenerateChoice  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """StreamGenerateResponse is a part of an answer. The answer is the concatenation of all deltas. Deltas that are ready at the same time travel in one message; each
-    delta is the output of one decoding step.
+    """StreamGenerateResponse is a part of an answer. The answer is the concatenation of all deltas. Deltas that are ready at
+    the same time travel in one message; each delta is the output of one decoding step.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -29,7 +29,7 @@ class _LinkKind:
 class _LinkKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LINK_KIND_UNSPECIFIED: _LinkKind.ValueType  # 0
-    """Unspecified."""
+    """No link: the file lies in the store."""
     LINK_KIND_HARD: _LinkKind.ValueType  # 1
     """Hard link. The original name may be deleted."""
     LINK_KIND_SYMBOLIC: _LinkKind.ValueType  # 2
@@ -39,7 +39,7 @@ class LinkKind(_LinkKind, metaclass=_LinkKindEnumTypeWrapper):
     """LinkKind says how a file became a blob without a copy."""
 
 LINK_KIND_UNSPECIFIED: LinkKind.ValueType  # 0
-"""Unspecified."""
+"""No link: the file lies in the store."""
 LINK_KIND_HARD: LinkKind.ValueType  # 1
 """Hard link. The original name may be deleted."""
 LINK_KIND_SYMBOLIC: LinkKind.ValueType  # 2
@@ -53,7 +53,7 @@ class _FileState:
 class _FileStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_STATE_UNSPECIFIED: _FileState.ValueType  # 0
-    """Unspecified."""
+    """Not known."""
     FILE_STATE_UNCHANGED: _FileState.ValueType  # 1
     """Size, times and inode are unchanged."""
     FILE_STATE_CHANGED: _FileState.ValueType  # 2
@@ -65,7 +65,7 @@ class FileState(_FileState, metaclass=_FileStateEnumTypeWrapper):
     """FileState says whether a file has changed since its digest was computed."""
 
 FILE_STATE_UNSPECIFIED: FileState.ValueType  # 0
-"""Unspecified."""
+"""Not known."""
 FILE_STATE_UNCHANGED: FileState.ValueType  # 1
 """Size, times and inode are unchanged."""
 FILE_STATE_CHANGED: FileState.ValueType  # 2
@@ -171,7 +171,7 @@ class _FindingKind:
 class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINDING_KIND_UNSPECIFIED: _FindingKind.ValueType  # 0
-    """Unspecified."""
+    """Not sent by this version. A client must accept kinds that it does not know, since later versions may add some."""
     FINDING_KIND_DAMAGED_BLOB: _FindingKind.ValueType  # 1
     """The content of a blob does not have the digest of its name."""
     FINDING_KIND_MISSING_BLOB: _FindingKind.ValueType  # 2
@@ -199,7 +199,7 @@ class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is the kind of a finding."""
 
 FINDING_KIND_UNSPECIFIED: FindingKind.ValueType  # 0
-"""Unspecified."""
+"""Not sent by this version. A client must accept kinds that it does not know, since later versions may add some."""
 FINDING_KIND_DAMAGED_BLOB: FindingKind.ValueType  # 1
 """The content of a blob does not have the digest of its name."""
 FINDING_KIND_MISSING_BLOB: FindingKind.ValueType  # 2
@@ -252,9 +252,9 @@ class ModelDetails(_message.Message):
     quantization_level: _builtins.str
     """Quantization, such as "Q4_K_M"."""
     context_length: _builtins.int
-    """Context length of the training, in tokens. Only in lists."""
+    """Context length of the training in tokens, as the model file states it. 0: unknown."""
     embedding_length: _builtins.int
-    """Length of embedding vectors. Only in lists."""
+    """Length of embedding vectors, as the model file states it. 0: unknown."""
     @_builtins.property
     def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Architectures of all model files."""
@@ -420,7 +420,7 @@ class LoadedModel(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time when the model is unloaded if no request arrives."""
+        """Time when the model is unloaded if no request arrives. With `keep_alive.forever`, a time in the distant future."""
 
     def __init__(
         self,
@@ -914,7 +914,9 @@ class PullModelResponse(_message.Message):
 
     @_builtins.property
     def model(self) -> Global___Model:
-        """The pulled model, as ListModels describes it. Set in the last message alone."""
+        """The pulled model, as ListModels describes it. Set in the last message alone. A model that cannot be read, for
+        example since another client has deleted it, has its name alone.
+        """
 
     def __init__(
         self,
@@ -1477,24 +1479,24 @@ class SkippedFile(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path of the file, or of the model's first file."""
-    reason: _builtins.str
-    """Reason."""
+    text: _builtins.str
+    """Reason, as text for people."""
     name: _builtins.str
     """Name of the model, if it is known."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
-        reason: _builtins.str = ...,
+        text: _builtins.str = ...,
         name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

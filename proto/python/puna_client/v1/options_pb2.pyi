@@ -314,7 +314,7 @@ class OutputConstraint(_message.Message):
     LARK_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     json_object: _builtins.bool
-    """Any JSON object."""
+    """True: any JSON object. False: the same as no constraint."""
     json_schema: _builtins.str
     """JSON Schema as raw JSON text, which keeps key order and large integers. Text that is not a JSON object is refused
     with the reason INVALID_FORMAT.
@@ -358,7 +358,7 @@ class KeepAlive(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     FOREVER_FIELD_NUMBER: _builtins.int
     forever: _builtins.bool
-    """If true, the model stays until the server stops or needs its memory."""
+    """True: the model stays until the server stops or needs its memory. False: the same as an unset KeepAlive."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Duration. 0 unloads the model when the request ends."""
@@ -449,7 +449,9 @@ class RequestOptions(_message.Message):
     top_logprobs: _builtins.int
     """Number of alternatives per token, 0 to 20."""
     priority: _builtins.int
-    """Priority in the queue. A larger number comes first. Default 0."""
+    """Priority in the queue. A larger number comes first. Default 0. The server ignores it unless the caller's key may set
+    it, or the server has no keys.
+    """
     cache_salt: _builtins.str
     """Requests share cached prefixes only with requests of the same salt."""
     omit_progress: _builtins.bool
@@ -480,7 +482,7 @@ class RequestOptions(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Arrival time at a proxy in front of the core, from which `Timings.total` counts. Unset: the current time."""
+        """Arrival time at Puna's own REST bridge, from which `Timings.total` counts. The server ignores it from other callers."""
 
     @_builtins.property
     def backend_options_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

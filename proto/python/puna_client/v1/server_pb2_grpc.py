@@ -79,7 +79,8 @@ class ServerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRequests(self, request, context):
-        """ListRequests lists waiting and running requests.
+        """ListRequests lists waiting and running requests, oldest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page
+        token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

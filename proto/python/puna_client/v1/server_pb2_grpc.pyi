@@ -36,7 +36,9 @@ class ServerServiceStub:
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]
     """GetServerInfo returns versions and backends."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]
-    """ListRequests lists waiting and running requests."""
+    """ListRequests lists waiting and running requests, oldest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page
+    token.
+    """
     CancelRequests: _grpc.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]
     """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
     Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
@@ -59,7 +61,9 @@ class ServerServiceAsyncStub(ServerServiceStub):
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """GetServerInfo returns versions and backends."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.ListRequestsRequest, _server_pb2.ListRequestsResponse]  # type: ignore[assignment]
-    """ListRequests lists waiting and running requests."""
+    """ListRequests lists waiting and running requests, oldest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page
+    token.
+    """
     CancelRequests: _aio.UnaryUnaryMultiCallable[_server_pb2.CancelRequestsRequest, _server_pb2.CancelRequestsResponse]  # type: ignore[assignment]
     """CancelRequests cancels requests by id. The response has the ids that were known. A cancelled Chat, StreamChat,
     Generate or StreamGenerate that has output ends with OK and FINISH_REASON_CANCELLED. Every other cancelled call ends
@@ -91,7 +95,9 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.ListRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.ListRequestsResponse, _abc.Awaitable[_server_pb2.ListRequestsResponse]]:
-        """ListRequests lists waiting and running requests."""
+        """ListRequests lists waiting and running requests, oldest first. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page
+        token.
+        """
 
     @_abc_1.abstractmethod
     def CancelRequests(

@@ -27,7 +27,7 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """Unspecified."""
+    """Not sent by this version. A client must accept reasons that it does not know, since later versions may add some."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model sampled the end token, or a stop string occurred."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
@@ -48,7 +48,7 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why an answer ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""Unspecified."""
+"""Not sent by this version. A client must accept reasons that it does not know, since later versions may add some."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model sampled the end token, or a stop string occurred."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
@@ -177,7 +177,7 @@ class TokenLogprob(_message.Message):
     raw: _builtins.bytes
     """Bytes of the token. They may be a part of a UTF-8 character."""
     token_id: _builtins.int
-    """Token id."""
+    """Token id. -1: unknown, as with upstreams that name tokens by their text alone."""
     logprob: _builtins.float
     """Natural logarithm of the probability."""
     sent_text: _builtins.str
