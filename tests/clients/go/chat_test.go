@@ -3,7 +3,9 @@ package clients
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -27,16 +29,20 @@ var exact = &punav1.RequestOptions{
 // answer streams a chat and joins its deltas to a message.
 func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.ChatMessage) (*punav1.ChatMessage, *punav1.Finish) {
 	t.Helper()
-	request := &punav1.ChatRequest{Model: "llamita", Messages: messages, Tools: weather, Options: exact}
+	request := &punav1.ChatRequest{Model: "llamita", Messages: messages, Tools: weather, Options: exact, ToolCallDeltas: true}
 	stream, err := client.StreamChat(within(t, time.Minute), request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	message, finish := &punav1.ChatMessage{Role: "assistant"}, (*punav1.Finish)(nil)
+	written := map[int32]string{}
 	err = all(stream, func(part *punav1.StreamChatResponse) {
 		for _, delta := range part.GetDeltas() {
 			message.Content += delta.GetContent()
 			message.ToolCalls = append(message.ToolCalls, delta.GetToolCalls()...)
+			for _, part := range delta.GetToolCallDeltas() {
+				written[part.GetIndex()] += part.GetArgumentsJson()
+			}
 		}
 		if done := part.GetDone(); done != nil {
 			finish = done.GetFinish()
@@ -44,6 +50,15 @@ func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.Ch
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, call := range message.ToolCalls {
+		var whole, joined any
+		if err := errors.Join(json.Unmarshal([]byte(call.GetArgumentsJson()), &whole), json.Unmarshal([]byte(written[call.GetIndex()]), &joined)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(whole, joined) {
+			t.Errorf("the deltas of a call make %v, the call has %v", joined, whole)
+		}
 	}
 	return message, finish
 }

@@ -18,17 +18,24 @@ const weather = Tool.fromPartial({
 
 /** Streams a chat and joins its deltas to a message. */
 async function answer(client: ChatServiceClient, messages: ChatMessage[]): Promise<{ message: ChatMessage; finish: Finish }> {
-  const request = ChatRequest.fromPartial({ model: "llamita", messages, tools: [weather], options: exact });
+  const request = ChatRequest.fromPartial({ model: "llamita", messages, tools: [weather], options: exact, toolCallDeltas: true });
   const message = ChatMessage.fromPartial({ role: "assistant" });
+  const written = new Map<number, string>();
   let finish: Finish | undefined;
   for await (const part of client.streamChat(request, within(60))) {
     for (const delta of part.deltas) {
       message.content += delta.content;
       message.toolCalls.push(...delta.toolCalls);
+      for (const { index, argumentsJson } of delta.toolCallDeltas) {
+        written.set(index, (written.get(index) ?? "") + argumentsJson);
+      }
     }
     finish = part.done?.finish ?? finish;
   }
   assert(finish);
+  for (const { index, argumentsJson } of message.toolCalls) {
+    assert.deepEqual(JSON.parse(written.get(index) ?? ""), JSON.parse(argumentsJson), "the deltas of a call make the call");
+  }
   return { message, finish };
 }
 
