@@ -33,13 +33,14 @@ class LoadReports:
     def report(self) -> OrcaLoadReport:
         """Return the load now."""
         under_way, requests, failures = self._core.activity.load.read()
-        slots, active, queued = self._core.occupancy()
+        now = self._core.occupancy()
         return OrcaLoadReport(
             # Requests that wait count too, so a server whose requests wait is above 1.
-            application_utilization=under_way / max(slots, 1),
+            application_utilization=under_way / max(now.slots, 1),
             rps_fractional=requests,
             eps=failures,
-            named_metrics={"slots": slots, "active_requests": active, "queued_requests": queued},
+            utilization={"kv_cache": min(now.tokens / now.most_tokens, 1)} if now.most_tokens else {},
+            named_metrics={"slots": now.slots, "active_requests": now.active, "queued_requests": now.queued},
         )
 
     def trailer(self) -> tuple[str, bytes]:

@@ -32,6 +32,8 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
                 if isinstance(event, Delta):
                     entry.on_output(1)
                     deltas.append(event)
+                elif isinstance(event, Progress):
+                    entry.on_prefill(event)
     except asyncio.CancelledError:
         if not _keeps_output(entry):
             raise
@@ -98,6 +100,10 @@ async def written(
     try:
         async with aclosing(batches(started)) as together:
             async for batch in together:
+                if not entry.output_tokens:
+                    for event in batch:
+                        if isinstance(event, Progress) and event.phase == "prefill":
+                            entry.on_prefill(event)
                 entry.on_output(sum(isinstance(event, Delta) for event in batch))
                 # Done is the last event, so it can only be the last of a batch.
                 called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))

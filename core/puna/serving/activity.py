@@ -57,6 +57,8 @@ class Entry:
     method: str
     task: "asyncio.Task[object]"
     start_ns: int = field(default_factory=time.time_ns)
+    prompt_tokens: int = 0
+    """Tokens of its prompt, once its prefill has begun; 0 for backends that tell of no prefill."""
     output_tokens: int = 0
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
@@ -89,6 +91,10 @@ class Entry:
             self.queue_position = progress.position if progress.phase == "queued" else 0
         waits = self.queue_position if progress.phase == "queued" else progress.fraction < 1.0
         self.phase = progress.phase if waits else "prefill"
+
+    def on_prefill(self, progress: Progress) -> None:
+        """Keep the number of prompt tokens. `progress` is an event of the answer itself."""
+        self.prompt_tokens = progress.total_tokens
 
     def on_output(self, deltas: int) -> None:
         """Count deltas of the answer. Each counts as one token, which is near enough for ListRequests."""
@@ -223,6 +229,11 @@ class Activity:
     def entries(self, model: str = "") -> list[Entry]:
         """Return the requests, oldest first. `model` selects requests by the name that they sent; empty: all."""
         return [entry for entry in self._entries.values() if not model or entry.model == model]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and answers of all requests under way: what fills KV caches."""
+        return sum(entry.prompt_tokens + entry.output_tokens for entry in self._entries.values())
 
     def cancel(self, id_: str) -> bool:
         """Cancel a request; return whether there was one to cancel."""

@@ -25,6 +25,7 @@ from puna.serving.access import Access, OnProgress, options_of
 from puna.serving.activity import Activity
 from puna.serving.answers import Embeddings, Event, Progress, Ranking, Scores, Tokens
 from puna.serving.catalogue import Catalogue
+from puna.serving.load_meter import Occupancy
 from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import (
     ChatRequest,
@@ -161,14 +162,19 @@ class Serving:
         """Return how many requests wait for a model to be loaded."""
         return self._pool.waiting()
 
-    def occupancy(self) -> tuple[int, int, int]:
-        """Return the slots of the loaded models, the requests that hold a slot, and those that wait for one or a load.
+    def occupancy(self) -> Occupancy:
+        """Return how full the loaded models are.
 
         All models count, also those that the caller may not see: balancers ask for the server.
         """
         loaded = self._pool.loaded()
-        queued = sum(each.queued for each in loaded) + self._pool.waiting()
-        return sum(each.slots for each in loaded), sum(each.active for each in loaded), queued
+        return Occupancy(
+            slots=sum(each.slots for each in loaded),
+            active=sum(each.active for each in loaded),
+            queued=sum(each.queued for each in loaded) + self._pool.waiting(),
+            tokens=self.activity.tokens,
+            most_tokens=sum(each.slots * each.context_length for each in loaded),
+        )
 
     def import_models(self, request: ImportRequest) -> AsyncGenerator[ImportEvent]:
         """Make models of files on the server's disk. See puna.serving.upkeep."""

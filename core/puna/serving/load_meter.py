@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from puna.errors import (
@@ -37,6 +38,22 @@ _FAULTS: Final = (
     LoadFailedError,
     StoreFailedError,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """How full the loaded models are now."""
+
+    slots: int
+    """Sequences that they run at once."""
+    active: int
+    """Requests that hold a slot."""
+    queued: int
+    """Requests that wait for a slot or a load."""
+    tokens: int
+    """Tokens of prompts and answers under way."""
+    most_tokens: int
+    """Tokens that fit into the KV caches. 0: unknown."""
 
 
 class LoadMeter:

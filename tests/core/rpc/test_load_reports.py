@@ -9,6 +9,7 @@ import pytest
 from tests.core.rpc.conftest import Stubs
 
 from puna.auth.gate import Gate
+from puna.backend import Prefill
 from puna.rpc.load_reports import LoadReports
 from puna.rpc.server import serving as running
 from puna_client.interop.v1.orca_pb2 import OrcaLoadReport, OrcaLoadReportRequest
@@ -77,7 +78,7 @@ async def test_a_report_has_the_load_of_the_server(gated, serving, backend):
     assert report.named_metrics["queued_requests"] == 0
 
 
-async def test_a_balancer_may_ask_beside_the_calls(gated, backend):
+async def test_a_balancer_may_ask_beside_the_calls(gated, serving, backend):
     method = gated.channel.unary_stream(
         "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics",
         request_serializer=OrcaLoadReportRequest.SerializeToString,
@@ -87,12 +88,15 @@ async def test_a_balancer_may_ask_beside_the_calls(gated, backend):
     request.report_interval.FromMilliseconds(1)
     reports = method(request, timeout=20)
     assert (await reports.read()).application_utilization == 0
-    backend.play("a", 3600)
+    backend.play(Prefill(0, 99), "a", 3600)
     busy = gated.generate.StreamGenerate(generate_pb2.GenerateRequest(model="plain", text="x"))
-    assert await busy.read()
+    while not (await busy.read()).deltas:
+        pass
     report = await reports.read()
     while not report.application_utilization:
         report = await reports.read()
     assert report.named_metrics["active_requests"] == 1
+    (loaded,) = serving.loaded()
+    assert report.utilization["kv_cache"] == 100 / (loaded.slots * loaded.context_length)
     busy.cancel()
     reports.cancel()
