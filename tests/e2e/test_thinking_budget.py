@@ -122,3 +122,15 @@ def test_budget_tokens_of_anthropic(server):
     assert len(found["thinking"]) < len(free["thinking"])
     assert free["thinking"].startswith(found["thinking"].strip())
     assert found["text"]
+
+
+@pytest.mark.parametrize("fields", [{"reasoning": {"max_tokens": 3}}, {"thinking_token_budget": 3}])
+def test_budgets_of_openai_s_clients(server, fields):
+    body = {"model": "llamita", "max_tokens": 80, "temperature": 0, "messages": [{"role": "user", "content": QUESTION}]}
+    free = server.json("/v1/chat/completions", body)["choices"][0]["message"]
+    answer = server.json("/v1/chat/completions", body | fields)
+    found = answer["choices"][0]["message"]
+    assert free["reasoning"].startswith(found["reasoning"].strip())
+    assert len(found["reasoning"]) < len(free["reasoning"])
+    assert found["content"]
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}

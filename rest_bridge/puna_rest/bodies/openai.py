@@ -52,7 +52,7 @@ CHAT_COMPLETION: Final = Struct(
             )
         ),
         "tools": Slice(TOOL),
-        "reasoning": Pointer(Struct("openai.Reasoning", {"effort": String()})),
+        "reasoning": Pointer(Struct("openai.Reasoning", {"effort": String(), "max_tokens": Raw()})),
         "reasoning_effort": Pointer(String()),
         "logprobs": Pointer(Bool()),
         "top_logprobs": Int(),
@@ -60,6 +60,7 @@ CHAT_COMPLETION: Final = Struct(
         "tool_choice": Raw(),
         "max_completion_tokens": Raw(),
         "n": Raw(),
+        "thinking_token_budget": Raw(),
     },
 )
 _COMPLETION: Final[dict[str, Type]] = {

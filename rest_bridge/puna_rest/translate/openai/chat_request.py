@@ -58,6 +58,11 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     )
     effort = body["reasoning"]["effort"] if body["reasoning"] is not None else body["reasoning_effort"] or ""
     options.thinking = thinking(effort)
+    if (budget := _thinking_budget(body)) is not None:
+        options.thinking_budget = budget
+        # A backend that cannot enforce the number ignores it, as Ollama does. With an effort, this option would also
+        # hide that the model cannot think.
+        options.thinking_if_possible = not effort
     return chat_pb2.ChatRequest(
         model=body["model"],
         messages=turns,
@@ -65,12 +70,18 @@ def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
         tool_choice=tool_choice(body["tool_choice"]),
         options=options,
         render_only=body["_debug_render_only"],
-        n=answer_count(body["n"]),
+        n=whole(body["n"]),
     )
 
 
-def answer_count(raw: str) -> int | None:
-    """Return the number of answers. A value that is no integer is ignored, as Ollama ignores every one."""
+def _thinking_budget(body: Body) -> int | None:
+    """Return the limit on thinking. OpenAI's API has none; its clients send the fields of OpenRouter and vLLM."""
+    given = [body["thinking_token_budget"], body["reasoning"]["max_tokens"] if body["reasoning"] is not None else ""]
+    return next((budget for each in given if (budget := whole(each)) is not None and budget >= 0), None)
+
+
+def whole(raw: str) -> int | None:
+    """Return an integer that Ollama ignores. Other values are ignored, so that no request is refused for them."""
     return clamp_int32(int(raw)) if _WHOLE.fullmatch(raw) else None
 
 

@@ -11,7 +11,7 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import done_reason
 from puna_rest.translate.openai.chat_answer import DONE, new_id, usage
-from puna_rest.translate.openai.chat_request import answer_count
+from puna_rest.translate.openai.chat_request import whole
 from puna_rest.translate.options import Body, moment
 from puna_rest.translate.parts import with_end
 
@@ -33,7 +33,7 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
         text=body["prompt"],
         suffix=body["suffix"],
         render_only=body["_debug_render_only"],
-        n=answer_count(body["n"]),
+        n=whole(body["n"]),
         options=options_pb2.RequestOptions(
             options_json=gojson.dumps({name: value for name, value in every.items() if value is not None}),
             truncate=True,

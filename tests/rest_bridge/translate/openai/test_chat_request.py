@@ -167,3 +167,34 @@ def test_arguments_of_calls_must_be_an_object(arguments):
 
 def test_arguments_of_calls_are_kept_as_they_are():
     assert request(calling('{"a": 1.0}')).messages[0].tool_calls[0].arguments_json == '{"a": 1.0}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({}, None),
+        ({"reasoning": {"max_tokens": 9}}, 9),
+        ({"reasoning": {"max_tokens": 0}}, 0),
+        ({"reasoning": {"max_tokens": 2**40}}, 2**31 - 1),
+        ({"thinking_token_budget": 4}, 4),
+        ({"thinking_token_budget": -1, "reasoning": {"max_tokens": 9}}, 9),
+        *(({"reasoning": {"max_tokens": value}}, None) for value in (-1, 1.5, "9", None, [], True)),
+        *(({"thinking_token_budget": value}, None) for value in (-1, 1.5, "9", None, {}, "x" * 5000)),
+    ],
+)
+def test_thinking_budgets_that_clients_send(fields, budget):
+    options = request(USER, **fields).options
+    assert (options.thinking_budget if options.HasField("thinking_budget") else None) == budget
+    # Ollama ignores the fields, so a backend that cannot enforce them does too.
+    assert options.thinking_if_possible is (budget is not None)
+
+
+def test_an_effort_beside_a_budget_is_still_refused_by_a_model_that_cannot_think():
+    options = request(USER, reasoning={"effort": "high", "max_tokens": 9}).options
+    assert (options.thinking_budget, options.thinking_if_possible) == (9, False)
+
+
+@pytest.mark.parametrize(("given", "n"), [(3, 3), (0, 0), (-2, -2), (2**70, None), (1.5, None), ("2", None)])
+def test_the_number_of_answers(given, n):
+    found = request(USER, n=given)
+    assert (found.n if found.HasField("n") else None) == n
