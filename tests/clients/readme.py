@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 
 from tests.clients.projects import PROTO, ROOT, run
 
 ADDRESS = "localhost:11435"
+SECURE = "puna.example.com:11435"
 _FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^### (.+?)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -17,21 +19,28 @@ def blocks(heading):
     return _FENCE.findall(sections[heading])
 
 
-def follow(heading, folder, address, path, **variables):
-    """Write the files and run the commands of a section in an empty folder; return what the last command printed.
+def follow(heading, folder, address, path, secure=None, **variables):
+    """Write the files and run the commands of a section in an empty folder; return what the commands printed.
 
     A block "```go main.go" is a file, and a block "```sh" has commands. They may read `$PUNA`, the folder of this
-    checkout. `path`: folders with the tools that the section says are needed.
+    checkout. `path`: folders with the tools that the section says are needed. `secure`: a server with TLS and keys, for
+    sections that call SECURE with the key in `$PUNA_API_KEY` and the authority's certificate in ca.pem.
     """
     environment = os.environ | variables | {"PUNA": str(ROOT)}
+    addresses = {ADDRESS: address}
+    if secure:
+        addresses[SECURE] = secure.grpc
+        environment["PUNA_API_KEY"] = secure.key
+        shutil.copy(secure.ca, folder / "ca.pem")
     printed = ""
     for language, name, text in blocks(heading):
-        text = text.replace(ADDRESS, address)
+        for documented, actual in addresses.items():
+            text = text.replace(documented, actual)
         if name:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
         elif language == "sh":
-            printed = run("sh", "-euc", text, cwd=folder, env=environment, path=path)
+            printed += run("sh", "-euc", text, cwd=folder, env=environment, path=path)
     return printed
 
 
@@ -42,3 +51,9 @@ def check(printed):
     assert re.search(r"NOT_?FOUND", printed, re.IGNORECASE), printed
     assert "MODEL_NOT_FOUND" in printed, printed
     assert "nowhere" in printed, printed
+
+
+def check_secure(printed):
+    """The second program, for a server with TLS and keys, prints the names of the models."""
+    assert printed.splitlines()[-1].endswith(":latest"), printed
+    assert "\nllamita:latest\n" in printed, printed

@@ -3,7 +3,7 @@
 import os
 
 from tests.clients.projects import PROTO, copy, run
-from tests.clients.readme import check, follow
+from tests.clients.readme import check, check_secure, follow
 
 ROOT_PACKAGE = "puna.dev/gen/go"
 """The prefix of the go_package of all files, which protoc leaves out of the folders."""
@@ -22,5 +22,7 @@ def test_the_suite_in_go(go_path, protoc, variables):
     run("go", "test", "-count=1", "-parallel=16", "./...", cwd=home, env=environment)
 
 
-def test_the_readme_in_go(go_path, protoc, plain, tmp_path):
-    check(follow("Go", tmp_path, plain.grpc, path=protoc.parent, PATH=go_path))
+def test_the_readme_in_go(go_path, protoc, plain, secure, tmp_path):
+    printed = follow("Go", tmp_path, plain.grpc, protoc.parent, secure, PATH=go_path)
+    check(printed)
+    check_secure(printed)

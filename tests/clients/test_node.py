@@ -4,7 +4,7 @@ import os
 
 import pytest
 from tests.clients.projects import PROTO, copy, run
-from tests.clients.readme import check, follow
+from tests.clients.readme import check, check_secure, follow
 
 
 @pytest.fixture
@@ -21,5 +21,7 @@ def test_the_suite_in_node(path, variables):
         run(*command, path=path, cwd=home, env=environment)
 
 
-def test_the_readme_in_node(path, plain, tmp_path):
-    check(follow("Node.js", tmp_path, plain.grpc, path))
+def test_the_readme_in_node(path, plain, secure, tmp_path):
+    printed = follow("Node.js", tmp_path, plain.grpc, path, secure)
+    check(printed)
+    check_secure(printed)
