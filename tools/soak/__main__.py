@@ -59,7 +59,9 @@ async def under_way(target: Target) -> str:
     """Return the work that a server reports over gRPC; empty if it has none or speaks no gRPC."""
     if target.channel is None:
         return ""
-    requests = await server_pb2_grpc.ServerServiceStub(target.channel).ListRequests(server_pb2.ListRequestsRequest())
+    requests = await server_pb2_grpc.ServerServiceStub(target.channel).ListRequests(
+        server_pb2.ListRequestsRequest(page_size=1000)
+    )
     loaded = await models_pb2_grpc.ModelsServiceStub(target.channel).ListLoadedModels(
         models_pb2.ListLoadedModelsRequest()
     )

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from tests.core.rpc.conftest import address
+from tests.core.rpc.conftest import address, batches
 from tests.core.serving.conftest import backend, registry, serving, settings
 from tests.core.serving.conftest import stocked as shared
 
@@ -11,7 +11,7 @@ from puna.models.store import ModelStore
 from puna.serving.installed_backends import InstalledBackends
 from puna.settings import Settings
 
-__all__ = ["address", "backend", "registry", "serving", "settings", "shared"]
+__all__ = ["address", "backend", "batches", "registry", "serving", "settings", "shared"]
 
 
 @pytest.fixture

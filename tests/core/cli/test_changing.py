@@ -1,10 +1,10 @@
 import pytest
-from tests.core.cli.serving import address, backend, client, registry, serving, settings, shared, stocked
+from tests.core.cli.serving import address, backend, batches, client, registry, serving, settings, shared, stocked
 
 from puna.cli.changing import copy, remove, stop
 from puna.cli.errors import CommandError
 
-__all__ = ["address", "backend", "client", "registry", "serving", "settings", "shared", "stocked"]
+__all__ = ["address", "backend", "batches", "client", "registry", "serving", "settings", "shared", "stocked"]
 
 
 def names(store):

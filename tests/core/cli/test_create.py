@@ -2,7 +2,7 @@ import argparse
 import json
 
 import pytest
-from tests.core.cli.serving import address, backend, client, registry, serving, settings, shared, stocked
+from tests.core.cli.serving import address, backend, batches, client, registry, serving, settings, shared, stocked
 from tests.core.serving.conftest import MODELS
 
 from puna.cli import create
@@ -11,7 +11,7 @@ from puna.cli.main import parser
 from puna.models.name import ModelName
 from puna_client.v1 import models_pb2
 
-__all__ = ["address", "backend", "client", "registry", "serving", "settings", "shared", "stocked"]
+__all__ = ["address", "backend", "batches", "client", "registry", "serving", "settings", "shared", "stocked"]
 
 
 def asking(*words):

@@ -2,13 +2,13 @@ import argparse
 import json
 
 import pytest
-from tests.core.cli.serving import address, backend, client, registry, serving, settings, shared, stocked
+from tests.core.cli.serving import address, backend, batches, client, registry, serving, settings, shared, stocked
 
 from puna.cli.doctor import doctor
 from puna.cli.errors import CommandError
 from puna.settings import Settings
 
-__all__ = ["address", "backend", "client", "registry", "serving", "settings", "shared", "stocked"]
+__all__ = ["address", "backend", "batches", "client", "registry", "serving", "settings", "shared", "stocked"]
 
 
 def asking(**given):

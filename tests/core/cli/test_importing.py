@@ -2,12 +2,12 @@ import argparse
 import json
 import shutil
 
-from tests.core.cli.serving import address, backend, client, registry, serving, settings, shared, stocked
+from tests.core.cli.serving import address, backend, batches, client, registry, serving, settings, shared, stocked
 from tests.core.serving.conftest import MODELS
 
 from puna.cli.importing import import_models
 
-__all__ = ["address", "backend", "client", "registry", "serving", "settings", "shared", "stocked"]
+__all__ = ["address", "backend", "batches", "client", "registry", "serving", "settings", "shared", "stocked"]
 
 
 def asking(*paths, **given):
