@@ -47,3 +47,13 @@ def test_a_running_request_is_seen_and_can_be_cancelled(server):
 
 def test_cancelling_an_unknown_request_fails(server):
     assert puna(server, "requests", "--cancel", "r999", status=1) == "Error: no such request: r999\n"
+
+
+def test_bench_measures_what_a_model_does(server):
+    words = ("bench", "scripted", "--streams", "1,3", "--prompt-tokens", "20", "--output-tokens", "4")
+    found = json.loads(puna(server, *words, "--json"))
+    assert [each["streams"] for each in found] == [1, 3]
+    assert [each["output_tokens"] for each in found] == [4, 12]
+    assert all(each["prefill"] > 0 and each["decode"] > 0 and each["prompt_tokens"] > 0 for each in found)
+    assert "DECODE TOKENS/S" in puna(server, *words)
+    assert "--streams" in puna(server, "bench", "scripted", "--streams", "none", status=1)

@@ -116,6 +116,14 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     top = commands.add_parser("top", help="show models and requests, live", epilog=ASKING)
     top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="pause between looks (default: 1)")
     top.add_flag("--once", help="show one look and end")
+    bench = commands.add_parser("bench", help="measure how fast this machine runs a model", epilog=ASKING)
+    bench.add_argument("model")
+    bench.add_argument(
+        "--streams", default="1,4,16", metavar="LIST", help="numbers of streams at once (default: 1,4,16)"
+    )
+    bench.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="about (default: 256)")
+    bench.add_argument("--output-tokens", type=int, default=128, metavar="N", help="at most (default: 128)")
+    bench.add_flag("--json", help="for scripts")
     requests = commands.add_parser("requests", help="list the requests that wait or run, or cancel some", epilog=ASKING)
     requests.add_argument("model", nargs="?", default="", help="only those of this model")
     requests.add_argument("--cancel", action="append", default=[], metavar="ID", help="cancel the request of this id")
@@ -290,7 +298,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None:
-    from puna.cli import changing, create, listing, run, show, top, transfer
+    from puna.cli import bench, changing, create, listing, run, show, top, transfer
 
     match arguments.command:
         case "list" | "ls":
@@ -299,6 +307,15 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
             await listing.list_loaded(settings, arguments.prefix, as_json=arguments.json)
         case "top":
             await top.top(settings, interval=arguments.interval, once=arguments.once)
+        case "bench":
+            await bench.bench(
+                settings,
+                arguments.model,
+                streams=arguments.streams,
+                prompt_tokens=arguments.prompt_tokens,
+                output_tokens=arguments.output_tokens,
+                as_json=arguments.json,
+            )
         case "requests":
             await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
         case "show":
